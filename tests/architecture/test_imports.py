@@ -1,0 +1,83 @@
+"""Imports go one way, and a bare import or --help loads no TensorFlow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "tf_groupvit"
+
+# Each room may import the rooms of the floors below it, and its own.
+FLOORS: list[set[str]] = [
+    {"errors"},
+    {"config", "hub"},
+    {"checkpoints", "preprocessing"},
+    {"models"},
+    {"segmentation"},
+    {"export", "evaluation"},
+    {"training", "server"},
+    {"cli"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+CLIENT_MAY = {"tf_groupvit.errors", "tf_groupvit.segmentation.result"}
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Every tf_groupvit module that a file imports, at the top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found |= {f"{node.module}.{alias.name}" if node.module == "tf_groupvit" else node.module
+                      for alias in node.names}
+    return {name for name in found if name.startswith("tf_groupvit.")}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+FILES = sorted(file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE or file.name != "__init__.py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_only_go_back_up_the_line(file):
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "client":
+        assert imported_modules(file) <= CLIENT_MAY
+        return
+    allowed = {other for other, floor in FLOOR_OF.items() if floor < FLOOR_OF[room]} | {room}
+    if room == "cli":
+        allowed |= {"client"}
+    strangers = {module for module in imported_modules(file)
+                 if room_of(module) not in allowed and module != "tf_groupvit.__version__"}
+    assert not strangers, f"{file.name} in room '{room}' imports {sorted(strangers)}"
+
+
+@pytest.mark.parametrize("file", [f for f in PACKAGE.rglob("*.py") if f.name == "__init__.py" and f.parent != PACKAGE],
+                         ids=lambda file: file.parent.name)
+def test_package_init_files_load_nothing_unasked(file):
+    assert not imported_modules(file)
+
+
+def loaded_by(code: str) -> set[str]:
+    report = "import sys; print(' '.join(name for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+HEAVY = {"tensorflow", "keras", "jax", "torch", "numpy", "PIL", "huggingface_hub"}
+
+
+def test_import_of_the_package_is_instant():
+    assert not loaded_by("import tf_groupvit") & HEAVY
+
+
+@pytest.mark.parametrize("command", ["", "segment"])
+def test_help_loads_no_tensorflow(command):
+    arguments = [*command.split(), "--help"]
+    code = f"from click.testing import CliRunner; from tf_groupvit.cli import main; r = CliRunner().invoke(main, {arguments}); assert r.exit_code == 0, r.output"
+    assert not loaded_by(code) & {"tensorflow", "keras", "jax", "torch"}

@@ -1,0 +1,60 @@
+"""The errors that a user can meet, as one tree.
+
+    GroupViTError
+    ├── InputError          a value that the caller gave: class names, arguments, shapes
+    │   └── ImageError      an image that cannot be read or used
+    ├── ConfigError         a config.json, or an argument of a config class
+    ├── CheckpointError     a file of weights, or the folder around it
+    ├── HubError            a hub id that cannot be resolved or fetched
+    ├── DatasetError        a dataset on disk
+    ├── ExportError         a SavedModel that cannot be written or does not check out
+    ├── ServerError         the embedded server cannot start or load a model
+    └── RequestError        a server's refusal, as the client sees it
+
+Every message is one line: what was expected, what came, what to do.
+"""
+
+
+class GroupViTError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(GroupViTError, ValueError):
+    """A value that the caller gave is not usable."""
+
+
+class ImageError(InputError):
+    """An image cannot be read, decoded or used."""
+
+
+class ConfigError(GroupViTError, ValueError):
+    """A configuration is impossible, broken or of another model."""
+
+
+class CheckpointError(GroupViTError):
+    """A checkpoint file or folder is missing, damaged, unsafe or does not fit the model."""
+
+
+class HubError(GroupViTError):
+    """A hub id cannot be resolved: unknown, forbidden, or no network."""
+
+
+class DatasetError(GroupViTError):
+    """A dataset on disk is incomplete or inconsistent."""
+
+
+class ExportError(GroupViTError):
+    """A SavedModel cannot be written, or does not answer as it should."""
+
+
+class ServerError(GroupViTError):
+    """The embedded server cannot start, or a model cannot be loaded."""
+
+
+class RequestError(GroupViTError):
+    """A server refused a request. ``code`` is the canonical status name, e.g. ``"NOT_FOUND"``."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message

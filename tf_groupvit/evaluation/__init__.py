@@ -1,0 +1,1 @@
+"""Datasets in, mean intersection over union out."""

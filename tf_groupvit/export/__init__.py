@@ -1,0 +1,1 @@
+"""A segmenter in, a SavedModel that TensorFlow Serving runs out."""

@@ -1,0 +1,1 @@
+"""The towers and the joint model, in keras.ops alone."""

@@ -1,0 +1,1 @@
+"""Captions and images in, a trained checkpoint out."""
