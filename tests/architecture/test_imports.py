@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "tf_groupvit"
 # Each room may import the rooms of the floors below it, and its own.
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"config", "hub"},
+    {"hub"},
+    {"config"},
     {"checkpoints", "preprocessing"},
     {"models"},
     {"segmentation"},

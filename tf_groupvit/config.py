@@ -1,0 +1,382 @@
+"""config.json in, frozen dataclasses out, and back without losing a key.
+
+Defaults are those of ``nvidia/groupvit-gcc-yfcc``. A key of a file that no field stands for is kept in ``extra``,
+written back, and warned about unless it is one that transformers writes into every config.
+"""
+
+import difflib
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from tf_groupvit.errors import ConfigError
+
+ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "selu")
+
+# Written by transformers into configs of every model: kept and written back, without a word.
+TRANSFORMERS_KEYS = frozenset(
+    """
+    _attn_implementation _commit_hash _name_or_path add_cross_attention architectures bad_words_ids
+    begin_suppress_tokens chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty
+    do_sample dtype early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id id2label is_decoder is_encoder_decoder label2id length_penalty max_length
+    min_length model_type no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores prefix
+    problem_type pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+    sep_token_id suppress_tokens task_specific_params temperature text_config_dict tf_legacy_loss tie_encoder_decoder
+    tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
+    use_bfloat16 use_return_dict vision_config_dict
+    """.split()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """Reading, writing and checking that the three configs share."""
+
+    model_type: ClassVar[str]
+    section: ClassVar[str | None] = None  # the key under which a joint config.json holds this config
+
+    initializer_range: float = 0.02
+    initializer_factor: float = 1.0
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build the config from the content of a config.json; for a tower, a joint config will do.
+
+        Raises:
+            ConfigError: not a mapping, another model's ``model_type``, or an impossible value.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"A config must be a JSON object, but came as {type(values).__name__}.")
+        values = cls._own_section(values)
+        known = {f.name for f in fields(cls)} - {"extra"}
+        extra = {**values.get("extra", {}), **{k: v for k, v in values.items() if k not in known and k != "extra"}}
+        strangers = sorted(set(extra) - TRANSFORMERS_KEYS)
+        if strangers:
+            warnings.warn(
+                f"{cls.__name__} does not know {strangers}: kept and written back, but without effect.", stacklevel=2
+            )
+        return cls(**{k: v for k, v in values.items() if k in known}, extra=extra)
+
+    @classmethod
+    def _own_section(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = values.get("model_type", cls.model_type)
+        if cls.section and found == GroupViTConfig.model_type:
+            return joint_section(values, cls.section)
+        if found != cls.model_type:
+            raise ConfigError(f"model_type is {found!r}: expected {cls.model_type!r}, a GroupViT checkpoint.")
+        return values
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | os.PathLike[str], **hub_options: Any) -> Self:
+        """Read ``config.json`` from a folder, or from a hub id by way of the local cache.
+
+        Args:
+            folder_or_hub_id: a folder that holds config.json, the file itself, or ``"organisation/name"``.
+            hub_options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as for a model.
+        """
+        path = Path(folder_or_hub_id)
+        if not path.exists():
+            from tf_groupvit.hub import resolve
+
+            path = resolve(folder_or_hub_id, **hub_options)
+        return cls.from_dict(read_json(path / "config.json" if path.is_dir() else path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json: every field, every kept key, and ``model_type``."""
+        own = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "extra"}
+        return {**self.extra, **own, "model_type": self.model_type}
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``config.json`` into a folder, which is made if need be; an older file is replaced whole."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        beside = target / f".config.json.{os.getpid()}"
+        beside.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        beside.replace(target / "config.json")
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def _check(self, rule: bool, name: str, expected: str) -> None:
+        if not rule:
+            raise ConfigError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}: expected {expected}.")
+
+    def _check_counts(self, *names: str) -> None:
+        for name in names:
+            self._check(_is_count(getattr(self, name)), name, "a whole number of at least 1")
+
+    def _check_numbers(self, *names: str, at_least: float, below: float = float("inf")) -> None:
+        for name in names:
+            value = getattr(self, name)
+            wanted = f"a number of at least {at_least}" + (f" and below {below}" if below < float("inf") else "")
+            self._check(_is_number(value) and at_least <= value < below, name, wanted)
+
+    def _check_flags(self, *names: str) -> None:
+        for name in names:
+            self._check(isinstance(getattr(self, name), bool), name, "true or false")
+
+
+def _strict_keywords(cls: type) -> type:
+    """Let an unknown keyword name the nearest known one."""
+    plain = cls.__init__  # type: ignore[misc]
+    known = [f.name for f in fields(cls)]
+
+    def init(self: Any, *args: Any, **values: Any) -> None:
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+                raise ConfigError(f"{cls.__name__} has no field {name!r}: did you mean {near!r}?")
+        plain(self, *args, **values)
+
+    cls.__init__ = init  # type: ignore[misc]
+    return cls
+
+
+@_strict_keywords
+@dataclass(frozen=True, kw_only=True)
+class GroupViTTextConfig(_Config):
+    """The text tower: a causal transformer over byte-pair tokens."""
+
+    model_type: ClassVar[str] = "groupvit_text_model"
+    section: ClassVar[str | None] = "text_config"
+
+    vocab_size: int = 49408
+    hidden_size: int = 256
+    intermediate_size: int = 1024
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 4
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 49406
+    # 2 marks a config from before the end-of-text token was named: the highest id of a row is then its end.
+    eos_token_id: int | tuple[int, ...] | None = 49407
+
+    def __post_init__(self) -> None:
+        self._check_counts("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+        self._check_counts("num_attention_heads", "max_position_embeddings")
+        _check_block(self)
+        if isinstance(self.eos_token_id, list):
+            object.__setattr__(self, "eos_token_id", tuple(self.eos_token_id))
+        for name in ("pad_token_id", "bos_token_id"):
+            self._check(_is_token(getattr(self, name)), name, "a token id or null")
+        ends = self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
+        self._check(len(ends) > 0 and all(map(_is_token, ends)), "eos_token_id", "a token id, a list of them, or null")
+
+
+@_strict_keywords
+@dataclass(frozen=True, kw_only=True)
+class GroupViTVisionConfig(_Config):
+    """The vision tower: stages of transformer blocks, each but the last ending in a grouping of its tokens."""
+
+    model_type: ClassVar[str] = "groupvit_vision_model"
+    section: ClassVar[str | None] = "vision_config"
+
+    hidden_size: int = 384
+    intermediate_size: int = 1536
+    num_hidden_layers: int = 12  # scales the initial weights; the layers themselves are counted by depths
+    depths: tuple[int, ...] = (6, 3, 3)
+    num_group_tokens: tuple[int, ...] = (64, 8, 0)
+    num_output_groups: tuple[int, ...] = (64, 8, 8)
+    num_attention_heads: int = 6
+    image_size: int | tuple[int, int] = 224
+    patch_size: int | tuple[int, int] = 16
+    num_channels: int = 3
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    assign_eps: float = 1.0  # keeps the mean over an empty group finite
+    assign_mlp_ratio: tuple[float, float] = (0.5, 4)  # widths of the mixing over tokens and over channels
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "num_group_tokens", "num_output_groups", "image_size", "patch_size"):
+            self._freeze(name)
+        if _is_number(self.assign_mlp_ratio):
+            object.__setattr__(self, "assign_mlp_ratio", (self.assign_mlp_ratio, self.assign_mlp_ratio))
+        self._freeze("assign_mlp_ratio")
+        self._check_counts("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        self._check_counts("num_channels")
+        _check_block(self)
+        self._check_numbers("assign_eps", at_least=0.0)
+        self._check_ratio()
+        self._check_stages()
+        self._check_sizes()
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """(H, W) in pixels of the images that the position embeddings were made for."""
+        return _pair(self.image_size)
+
+    @property
+    def patch_height_width(self) -> tuple[int, int]:
+        """(H, W) of one patch in pixels."""
+        return _pair(self.patch_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in an image of ``image_size``."""
+        (height, width), (rows, columns) = self.image_height_width, self.patch_height_width
+        return height // rows, width // columns
+
+    def _freeze(self, name: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+            object.__setattr__(self, name, tuple(value))
+
+    def _check_ratio(self) -> None:
+        ratio = self.assign_mlp_ratio
+        rule = isinstance(ratio, tuple) and len(ratio) == 2 and all(_is_number(r) for r in ratio)
+        rule = rule and all(int(r * self.hidden_size) >= 1 for r in ratio)
+        self._check(rule, "assign_mlp_ratio", "one or two numbers that leave a width of at least 1")
+
+    def _check_stages(self) -> None:
+        lists = ("depths", "num_group_tokens", "num_output_groups")
+        for name in lists:
+            value = getattr(self, name)
+            rule = isinstance(value, tuple) and len(value) > 0 and all(_is_count(v, at_least=0) for v in value)
+            self._check(rule, name, "a list of whole numbers, one for each stage")
+        for name in lists[1:]:
+            wanted = f"a list as long as depths, {len(self.depths)}"
+            self._check(len(getattr(self, name)) == len(self.depths), name, wanted)
+        pairs = zip(self.num_group_tokens, self.num_output_groups, strict=True)
+        rule = all(groups >= 1 for tokens, groups in pairs if tokens)
+        self._check(rule, "num_output_groups", "at least 1 wherever num_group_tokens is not 0")
+        if self.num_hidden_layers != sum(self.depths):
+            warnings.warn(
+                f"num_hidden_layers is {self.num_hidden_layers}, but depths add up to {sum(self.depths)}; "
+                "depths count, num_hidden_layers only scales the initial weights.",
+                stacklevel=4,
+            )
+
+    def _check_sizes(self) -> None:
+        for name in ("image_size", "patch_size"):
+            value = getattr(self, name)
+            rule = _is_count(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(_is_count, value)))
+            self._check(rule, name, "a whole number of pixels, or a pair of height and width")
+        divides = all(
+            size % patch == 0 for size, patch in zip(*map(_pair, (self.image_size, self.patch_size)), strict=True)
+        )
+        self._check(divides, "image_size", f"a multiple of patch_size {self.patch_size!r}")
+
+
+@_strict_keywords
+@dataclass(frozen=True)
+class GroupViTConfig(_Config):
+    """Both towers and what joins them. ``text_config`` and ``vision_config`` may be given as dicts."""
+
+    model_type: ClassVar[str] = "groupvit"
+
+    text_config: GroupViTTextConfig = field(default_factory=GroupViTTextConfig, kw_only=False)
+    vision_config: GroupViTVisionConfig = field(default_factory=GroupViTVisionConfig, kw_only=False)
+    projection_dim: int = field(default=256, kw_only=True)
+    projection_intermediate_dim: int = field(default=4096, kw_only=True)
+    logit_scale_init_value: float = field(default=2.6592, kw_only=True)  # ln(1 / 0.07)
+    output_segmentation: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._take_tower("text_config", GroupViTTextConfig)
+        self._take_tower("vision_config", GroupViTVisionConfig)
+        self._check_counts("projection_dim", "projection_intermediate_dim")
+        self._check_numbers("logit_scale_init_value", at_least=-100.0, below=100.0)
+        self._check_numbers("initializer_range", "initializer_factor", at_least=0.0)
+        self._check_flags("output_segmentation", "output_attentions", "output_hidden_states")
+
+    def _take_tower(self, name: str, tower: type[_Config]) -> None:
+        value = getattr(self, name)
+        if value is None:
+            value = {}
+        if isinstance(value, Mapping):
+            value = tower.from_dict(value)
+        object.__setattr__(self, name, value)
+        self._check(isinstance(value, tower), name, f"a {tower.__name__} or its dict")
+
+    @classmethod
+    def _own_section(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        values = super()._own_section(values)
+        return {**values, **{name: joint_section(values, name) for name in ("text_config", "vision_config")}}
+
+    @classmethod
+    def from_text_vision_configs(
+        cls, text: GroupViTTextConfig, vision: GroupViTVisionConfig, **others: Any
+    ) -> "GroupViTConfig":
+        """Join the configs of two towers; ``others`` are fields of the joint config."""
+        return cls(text_config=text, vision_config=vision, **others)
+
+
+def joint_section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The tower ``section`` of a joint config.json, old form or new.
+
+    Configs of 2022 may hold ``text_config_dict`` and ``vision_config_dict`` beside the sections. Where they do, they
+    are the ones that count, defaults included, which is what transformers makes of them.
+    """
+    tower: type[_Config] = GroupViTTextConfig if section == "text_config" else GroupViTVisionConfig
+    plain, older = values.get(section), values.get(f"{section}_dict")
+    plain = plain.to_dict() if isinstance(plain, _Config) else plain
+    for name, value in ((section, plain), (f"{section}_dict", older)):
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is {value!r}: expected a JSON object.")
+    return {**(plain or {}), **(tower.from_dict(older).to_dict() if older is not None else {})}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in ``file``.
+
+    Raises:
+        ConfigError: no such file, not JSON, or not an object.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}): expected a checkpoint's config.json.") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{file} is not valid JSON ({error}): restore the file that came with the weights."
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} holds a {type(values).__name__}: expected a JSON object.")
+    return values
+
+
+def _check_block(config: Any) -> None:
+    """The fields that the transformer blocks of both towers share."""
+    divides = config.hidden_size % config.num_attention_heads == 0
+    config._check(divides, "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}")
+    config._check(config.hidden_act in ACTIVATIONS, "hidden_act", f"one of {', '.join(ACTIVATIONS)}")
+    config._check_numbers("layer_norm_eps", "initializer_range", "initializer_factor", at_least=0.0)
+    config._check_numbers("dropout", "attention_dropout", at_least=0.0, below=1.0)
+    config._check_flags("output_attentions", "output_hidden_states")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_token(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_count(value: Any, at_least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Config):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
