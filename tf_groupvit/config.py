@@ -57,7 +57,7 @@ class _Config:
             raise ConfigError(f"A config must be a JSON object, but came as {type(values).__name__}.")
         values = cls._own_section(values)
         known = {f.name for f in fields(cls)} - {"extra"}
-        extra = {**values.get("extra", {}), **{k: v for k, v in values.items() if k not in known and k != "extra"}}
+        extra = {k: v for k, v in values.items() if k not in known and k != "model_type"}
         strangers = sorted(set(extra) - TRANSFORMERS_KEYS)
         if strangers:
             warnings.warn(

@@ -1,0 +1,172 @@
+"""Tokens (B, P, C) and group tokens in, group features (B, G, C) and an assignment (B, G, P) out.
+
+Paper: section 3.2, the grouping block. The attention of the group tokens over the image before the assignment is not
+in the paper; the published models have it.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_groupvit.config import GroupViTVisionConfig
+from tf_groupvit.models.initialization import normal
+from tf_groupvit.models.layers import MLP, Attention, Block, dense, layer_norm
+
+
+def first_argmax(x: Any, axis: int) -> Any:
+    """The index of the first maximum along ``axis``, which is kept; int32.
+
+    TensorFlow leaves ties undefined and PyTorch takes the first: written out, all backends agree.
+    """
+    size = ops.shape(x)[axis]
+    shape = [1] * len(x.shape)
+    shape[axis] = -1
+    index = ops.reshape(ops.arange(size, dtype="int32"), shape)
+    best = ops.equal(x, ops.max(x, axis=axis, keepdims=True))
+    return ops.min(ops.where(best, index, size), axis=axis, keepdims=True)
+
+
+def one_hot_max(x: Any, axis: int) -> Any:
+    """1.0 at the first maximum along ``axis``, 0.0 elsewhere; float32."""
+    shape = [1] * len(x.shape)
+    shape[axis] = -1
+    index = ops.reshape(ops.arange(ops.shape(x)[axis], dtype="int32"), shape)
+    return ops.cast(ops.equal(index, first_argmax(x, axis)), "float32")
+
+
+class AssignAttention(keras.layers.Layer):
+    """Gives each token to one group, and each group the mean of its tokens.
+
+    The softmax runs over groups. In inference a token goes to its best group; in training Gumbel noise decides, at
+    temperature 1. Gradients pass straight through the choice either way.
+    """
+
+    def __init__(self, config: GroupViTVisionConfig, name: str, dtype: Any) -> None:
+        super().__init__(name=name, dtype=dtype)
+        width = config.hidden_size
+        self.scale = width**-0.5  # of the whole width: there is one head
+        for part in ("q_proj", "k_proj", "v_proj", "proj"):
+            setattr(self, part, dense(f"{name}.{part}", width, width, config.initializer_range, self.dtype_policy))
+        self.assign_eps = config.assign_eps
+        self.noise = keras.random.SeedGenerator()
+
+    def _gumbel(self, shape: Any) -> Any:
+        # 1e-20 keeps the logarithms finite: the uniform draw may be exactly 0.
+        uniform = keras.random.uniform(shape, minval=1e-20, maxval=1.0, dtype="float32", seed=self.noise)
+        return -ops.log(-ops.log(uniform) + 1e-20)
+
+    def call(self, groups: Any, tokens: Any, training: Any = None) -> tuple[Any, Any]:
+        """groups (B, G, C), tokens (B, P, C) -> means (B, G, C), plain softmax over groups (B, G, P) in float32."""
+        q, k = self.q_proj(groups), self.k_proj(tokens)
+        logits = ops.matmul(q, ops.transpose(k, (0, 2, 1))) * self.scale  # (B, G, P) <- (B, G, C) @ (B, C, P)
+        logits = ops.cast(logits, "float32")  # half floats would make ties, and ties decide assignments
+        soft = ops.softmax(logits, axis=1)
+        chosen = ops.softmax(logits + self._gumbel(ops.shape(logits)), axis=1) if training else soft
+        hard = one_hot_max(chosen, axis=1)
+        assignment = ops.stop_gradient(hard - chosen) + chosen  # straight through
+        share = assignment / (ops.sum(assignment, axis=-1, keepdims=True) + self.assign_eps)
+        means = ops.matmul(ops.cast(share, self.compute_dtype), self.v_proj(tokens))
+        return self.proj(means), soft
+
+
+class CrossAttention(keras.layers.Layer):
+    """Group tokens (B, G, C) look at the image (B, P, C) once before they are assigned."""
+
+    def __init__(self, config: GroupViTVisionConfig, name: str, dtype: Any) -> None:
+        super().__init__(name=name, dtype=dtype)
+        norm = (config.hidden_size, config.layer_norm_eps, self.dtype_policy)
+        self.attn = Attention(config, f"{name}.attn", self.dtype_policy)
+        self.norm2 = layer_norm(f"{name}.norm2", *norm)
+        self.mlp = MLP(config, f"{name}.mlp", self.dtype_policy)
+        self.norm_post = layer_norm(f"{name}.norm_post", *norm)
+
+    def call(self, groups: Any, tokens: Any, training: Any = None) -> Any:
+        x = groups + self.attn(groups, keys=tokens, training=training)[0]
+        return self.norm_post(x + self.mlp(self.norm2(x)))
+
+
+class TokenMixer(MLP):
+    """An MLP over the token axis: (B, inputs, C) -> (B, outputs, C)."""
+
+    def call(self, x: Any) -> Any:
+        return ops.transpose(super().call(ops.transpose(x, (0, 2, 1))), (0, 2, 1))
+
+
+class GroupingBlock(keras.layers.Layer):
+    """Tokens (B, P, C) and group tokens (B, S, C) -> groups (B, G, C) and their soft assignment (B, G, P)."""
+
+    def __init__(self, config: GroupViTVisionConfig, tokens: int, groups: int, name: str, dtype: Any) -> None:
+        super().__init__(name=name, dtype=dtype)
+        width, policy = config.hidden_size, self.dtype_policy
+        norm = (width, config.layer_norm_eps, policy)
+        mix_tokens, mix_channels = (int(ratio * width) for ratio in config.assign_mlp_ratio)
+        self.norm_tokens = layer_norm(f"{name}.norm_tokens", *norm)
+        self.norm_x = layer_norm(f"{name}.norm_x", *norm)
+        self.mlp_inter = TokenMixer(config, f"{name}.mlp_inter", policy, tokens, mix_tokens, groups)
+        self.norm_post_tokens = layer_norm(f"{name}.norm_post_tokens", *norm)
+        self.pre_assign_attn = CrossAttention(config, f"{name}.pre_assign_attn", policy)
+        self.assign = AssignAttention(config, f"{name}.assign", policy)
+        self.norm_new_x = layer_norm(f"{name}.norm_new_x", *norm)
+        self.mlp_channels = MLP(config, f"{name}.mlp_channels", policy, hidden=mix_channels)
+
+    def call(self, x: Any, group_tokens: Any, training: Any = None) -> tuple[Any, Any]:
+        x = self.norm_x(x)
+        groups = self.norm_post_tokens(self.mlp_inter(self.norm_tokens(group_tokens)))  # (B, G, C)
+        groups = self.pre_assign_attn(groups, x, training=training)
+        means, assignment = self.assign(groups, x, training=training)
+        groups = groups + means
+        return groups + self.mlp_channels(self.norm_new_x(groups)), assignment
+
+
+class GroupProjector(keras.layers.Layer):
+    """The previous stage's group tokens (B, S, C) -> an offset (B, G, C) to this stage's learned ones."""
+
+    def __init__(self, config: GroupViTVisionConfig, before: int, tokens: int, name: str, dtype: Any) -> None:
+        super().__init__(name=name, dtype=dtype)
+        width, policy = config.hidden_size, self.dtype_policy
+        self.norm = layer_norm(f"{name}.0", width, config.layer_norm_eps, policy)
+        self.mixer = TokenMixer(config, f"{name}.1", policy, before, width // 2, tokens)
+
+    def call(self, group_tokens: Any) -> Any:
+        return self.mixer(self.norm(group_tokens))
+
+
+class Stage(keras.layers.Layer):
+    """Blocks over image and group tokens together, then the grouping; the last stage may have no groups of its own."""
+
+    def __init__(self, config: GroupViTVisionConfig, index: int, name: str, dtype: Any) -> None:
+        super().__init__(name=name, dtype=dtype)
+        policy = self.dtype_policy
+        self.tokens, groups = config.num_group_tokens[index], config.num_output_groups[index]
+        # As in the original: what comes in are the previous stage's group tokens, not its output groups.
+        before = config.num_group_tokens[index - 1] if index else 0
+        self.blocks = [Block(config, f"{name}.layers.{i}", policy) for i in range(config.depths[index])]
+        self.group_projector = None
+        if self.tokens:
+            shape = (1, self.tokens, config.hidden_size)
+            # Measured by the authors: the projector alone makes the tokens where there is one, so they start at 0.
+            self.group_token = self.add_weight(
+                name="group_token", shape=shape, initializer="zeros" if before else normal(0.02)
+            )
+            self.downsample = GroupingBlock(config, self.tokens, groups, f"{name}.downsample", policy)
+            if before:
+                self.group_projector = GroupProjector(config, before, self.tokens, f"{name}.group_projector", policy)
+
+    def call(self, x: Any, previous: Any = None, training: Any = None) -> tuple[Any, Any, Any]:
+        """x (B, P, C), previous group tokens (B, S, C) or None -> features, group tokens, assignment or None."""
+        if not self.tokens:
+            return self._run_blocks(x, training), None, None
+        group_tokens = ops.cast(self.group_token, self.compute_dtype)
+        group_tokens = ops.broadcast_to(group_tokens, (ops.shape(x)[0], *group_tokens.shape[1:]))
+        if self.group_projector is not None:
+            group_tokens = group_tokens + self.group_projector(previous)
+        x = self._run_blocks(ops.concatenate([x, group_tokens], axis=1), training)
+        x, group_tokens = x[:, : -self.tokens], x[:, -self.tokens :]
+        groups, assignment = self.downsample(x, group_tokens, training=training)
+        return groups, group_tokens, assignment
+
+    def _run_blocks(self, x: Any, training: Any) -> Any:
+        for block in self.blocks:
+            x, _ = block(x, training=training)
+        return x

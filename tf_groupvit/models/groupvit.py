@@ -1,0 +1,323 @@
+"""Joint model: token ids (N, T) and pixels (B, 3, H, W) -> similarities (B, N) and segmentation logits (B, N, H, W)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_groupvit.config import GroupViTConfig
+from tf_groupvit.errors import InputError
+from tf_groupvit.models.inputs import refuse_tuple, unpack
+from tf_groupvit.models.interpolation import resize_maps
+from tf_groupvit.models.layers import dense
+from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput
+from tf_groupvit.models.pretrained import PretrainedModel
+from tf_groupvit.models.text import TextTower
+from tf_groupvit.models.vision import VisionTower
+
+PAIRWISE = ("loss", "logits_per_image", "logits_per_text", "segmentation_logits")
+
+
+class Projection(keras.layers.Layer):
+    """A tower's features (..., C) -> the shared space (..., D), not normalised."""
+
+    def __init__(self, config: GroupViTConfig, inputs: int, name: str, dtype: Any) -> None:
+        super().__init__(name=name, dtype=dtype)
+        hidden, policy, std = config.projection_intermediate_dim, self.dtype_policy, config.initializer_range
+        self.inner = dense(f"{name}.0", inputs, hidden, std, policy)
+        # momentum 0.9 is PyTorch's 0.1
+        self.norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}.1", dtype=policy)
+        self.norm.build((None, hidden))
+        self.outer = dense(f"{name}.3", hidden, config.projection_dim, std, policy)
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        flat = ops.reshape(x, (-1, x.shape[-1]))
+        flat = self.outer(ops.relu(self.norm(self.inner(flat), training=training)))
+        return ops.reshape(flat, (*ops.shape(x)[:-1], flat.shape[-1]))
+
+
+def normalise(x: Any) -> Any:
+    """Vectors (..., D) scaled to length one, float32."""
+    x = ops.cast(x, "float32")
+    return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
+
+
+def contrastive_loss(logits_per_text: Any) -> Any:
+    """Symmetric cross-entropy of pairs: logits (B, B), whose diagonal holds the true pairs -> scalar."""
+    logits = ops.cast(logits_per_text, "float32")
+    both_ways = ops.logsumexp(logits, axis=1) + ops.logsumexp(logits, axis=0)
+    return ops.mean(both_ways / 2 - ops.diagonal(logits))
+
+
+def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
+    """How much each patch belongs to each final group: product of soft assignments -> (B, G, rows, columns).
+
+    Raises:
+        InputError: the model has no grouping stage.
+    """
+    if not assignments:
+        raise InputError("This model has no grouping stage (num_group_tokens are all 0): it cannot segment.")
+    maps = assignments[0]  # (B, G, P)
+    for assignment in assignments[1:]:
+        maps = ops.matmul(assignment, maps)  # (B, G', P) <- (B, G', G) @ (B, G, P)
+    return ops.reshape(maps, (-1, maps.shape[1], rows, columns))
+
+
+@keras.saving.register_keras_serializable("tf_groupvit")
+class TFGroupViTModel(PretrainedModel):
+    """GroupViT: which text goes with which image, and with which part of it.
+
+    Arguments of the call are those of transformers' class, in its order, and ``text_embeds``. The first may be a dict
+    of the tensor inputs. ``predict`` batches by rows, so what pairs every text with every image is left out of its
+    result: see ``predict`` and ``with_text_embeds``.
+    """
+
+    config_class = GroupViTConfig
+
+    def __init__(self, config: GroupViTConfig, **keywords: Any) -> None:
+        super().__init__(config, **keywords)
+        policy = self.dtype_policy
+        self.text_model = TextTower(config.text_config, dtype=policy)
+        self.vision_model = VisionTower(config.vision_config, dtype=policy)
+        self.visual_projection = Projection(config, config.vision_config.hidden_size, "visual_projection", policy)
+        self.text_projection = Projection(config, config.text_config.hidden_size, "text_projection", policy)
+        start = keras.initializers.Constant(config.logit_scale_init_value)
+        self.logit_scale = self.add_weight(name="logit_scale", shape=(), initializer=start)
+        self.built = True
+
+    def call(
+        self,
+        input_ids: Any = None,
+        pixel_values: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        return_loss: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_segmentation: bool | None = None,
+        return_dict: bool | None = None,
+        training: Any = None,
+        text_embeds: Any = None,
+    ) -> GroupViTOutput:
+        """Shapes: input_ids, attention_mask, position_ids (N, T); pixel_values (B, 3, H, W); text_embeds (N, D).
+
+        Args:
+            return_loss: add the contrastive loss; text i belongs to image i, so N must be B.
+            output_segmentation: add segmentation logits at the size of the pixels, as transformers defines them.
+            text_embeds: normalised embeddings that take the place of input_ids.
+
+        Raises:
+            InputError: missing, misshapen or contradictory inputs, each said by name.
+        """
+        refuse_tuple(return_dict)
+        given = {
+            "input_ids": input_ids,
+            "pixel_values": pixel_values,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "text_embeds": text_embeds,
+        }
+        given = unpack(input_ids, given) if isinstance(input_ids, Mapping) else given
+        flags = {
+            "output_attentions": self._flag("output_attentions", output_attentions),
+            "output_hidden_states": self._flag("output_hidden_states", output_hidden_states),
+        }
+        segment = self._flag("output_segmentation", output_segmentation)
+        vision = self._look(given, segment, flags, training)
+        text, embeds = self._read(given, flags, training)
+        return self._compare(vision, text, embeds, given["pixel_values"], segment, bool(return_loss), flags, training)
+
+    def _flag(self, name: str, value: bool | None) -> bool:
+        return getattr(self.config, name) if value is None else bool(value)
+
+    def _look(self, given: dict[str, Any], segment: bool, flags: dict[str, bool], training: Any) -> TowerOutput:
+        if given["pixel_values"] is None:
+            raise InputError("pixel_values are missing: give normalised pixels (B, 3, H, W).")
+        flags = {**flags, "output_attentions": flags["output_attentions"] or segment}
+        return self.vision_model(given["pixel_values"], training=training, **flags)
+
+    def _read(self, given: dict[str, Any], flags: dict[str, bool], training: Any) -> tuple[TowerOutput | None, Any]:
+        """The text tower's output, if it ran, and normalised embeddings (N, D)."""
+        ids, embeds = given["input_ids"], given["text_embeds"]
+        if (ids is None) == (embeds is None):
+            raise InputError("Give either input_ids (N, T) or text_embeds (N, D): one of them, and not both.")
+        if embeds is not None:
+            return None, self._checked_embeds(embeds)
+        masks = {name: given[name] for name in ("attention_mask", "position_ids")}
+        text = self.text_model(ids, training=training, **masks, **flags)
+        return text, normalise(self.text_projection(text["pooler_output"], training=training))
+
+    def _checked_embeds(self, embeds: Any) -> Any:
+        embeds = ops.cast(ops.convert_to_tensor(embeds), "float32")
+        shape, width = tuple(embeds.shape), self.config.projection_dim
+        if len(shape) != 2 or shape[1] not in (width, None):
+            raise InputError(f"text_embeds have shape {shape}: expected (N, {width}), one normalised row a text.")
+        return embeds
+
+    def _compare(
+        self,
+        vision: TowerOutput,
+        text: TowerOutput | None,
+        text_embeds: Any,
+        pixel_values: Any,
+        segment: bool,
+        return_loss: bool,
+        flags: dict[str, bool],
+        training: Any,
+    ) -> GroupViTOutput:
+        image_embeds = normalise(self.visual_projection(vision["pooler_output"], training=training))
+        scale = ops.exp(ops.cast(self.logit_scale, "float32"))
+        logits_per_text = ops.matmul(text_embeds, ops.transpose(image_embeds)) * scale  # (N, B)
+        if return_loss:
+            _check_pairs(logits_per_text)
+        logits = None
+        if segment:
+            logits = self._segmentation_logits(vision, text_embeds, pixel_values, scale, training)
+        return GroupViTOutput.of(
+            loss=contrastive_loss(logits_per_text) if return_loss else None,
+            logits_per_image=ops.transpose(logits_per_text),
+            logits_per_text=logits_per_text,
+            segmentation_logits=logits,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            text_model_output=text,
+            vision_model_output=vision if flags["output_attentions"] else _without(vision, "attentions"),
+        )
+
+    def _segmentation_logits(
+        self, vision: TowerOutput, text_embeds: Any, pixel_values: Any, scale: Any, training: Any
+    ) -> Any:
+        """(B, N, H, W): each group's similarity to each text, spread over the group's pixels."""
+        height, width = ops.shape(pixel_values)[2:]
+        patch = self.config.vision_config.patch_height_width
+        maps = group_maps(vision.attentions or (), height // patch[0], width // patch[1])
+        maps = resize_maps(ops.stop_gradient(maps), height, width)  # (B, G, H, W)
+        groups = normalise(self.visual_projection(vision["last_hidden_state"], training=training))  # (B, G, D)
+        affinity = ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * scale  # (B, N, G)
+        flat = ops.reshape(maps, (-1, maps.shape[1], height * width))
+        logits = ops.matmul(affinity, flat) * scale  # Parity: transformers multiplies by the scale twice.
+        return ops.reshape(logits, (-1, ops.shape(text_embeds)[0], height, width))
+
+    def get_text_features(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        training: Any = None,
+        **flags: Any,
+    ) -> Any:
+        """Projected text features (N, D), not normalised."""
+        refuse_tuple(flags.get("return_dict"))
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        given = unpack(input_ids, given) if isinstance(input_ids, Mapping) else given
+        if given["input_ids"] is None:
+            raise InputError("input_ids are missing: give token ids (N, T).")
+        ids = given.pop("input_ids")
+        return self.text_projection(self.text_model(ids, training=training, **given)["pooler_output"])
+
+    def get_image_features(self, pixel_values: Any = None, training: Any = None, **flags: Any) -> Any:
+        """Projected image features (B, D), not normalised."""
+        refuse_tuple(flags.get("return_dict"))
+        if isinstance(pixel_values, Mapping):
+            pixel_values = unpack(pixel_values, {"pixel_values": None})["pixel_values"]
+        if pixel_values is None:
+            raise InputError("pixel_values are missing: give normalised pixels (B, 3, H, W).")
+        return self.visual_projection(self.vision_model(pixel_values, training=training)["pooler_output"])
+
+    def with_text_embeds(self, text_embeds: Any, output_segmentation: bool = True) -> "ImagesAgainstTexts":
+        """A model of images alone, against fixed texts (N, D): what ``predict`` can batch without harm."""
+        return ImagesAgainstTexts(self, text_embeds, output_segmentation)
+
+    def predict(self, x: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Keras' ``predict`` on pairs, text i with image i: embeddings and tower outputs of every row.
+
+        Logits that pair every text with every image are left out, since Keras splits them by rows: compare
+        ``text_embeds`` and ``image_embeds`` yourself, or predict with ``model.with_text_embeds(text_embeds)``.
+        """
+        if isinstance(x, Mapping):
+            rows = {name: len(value) for name, value in x.items() if hasattr(value, "__len__")}
+            if len(set(rows.values())) > 1:
+                raise InputError(
+                    f"predict takes pairs, one text an image, but rows differ: {rows}; for N texts against B images "
+                    "call model(...), or predict with model.with_text_embeds(text_embeds)."
+                )
+        return super().predict(x, *arguments, **keywords)
+
+    def predict_step(self, *arguments: Any) -> Any:
+        result = super().predict_step(*arguments)
+        if isinstance(result, tuple):  # JAX: outputs and state
+            return (_without(result[0], *PAIRWISE), *result[1:])
+        return _without(result, *PAIRWISE)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """The contrastive loss, unless ``compile`` was given another."""
+        if self._compile_loss is None and isinstance(y_pred, GroupViTOutput):
+            _check_pairs(y_pred["logits_per_text"])
+            return contrastive_loss(y_pred["logits_per_text"]) + sum(self.losses)
+        return super().compute_loss(x, y, y_pred, *arguments, **keywords)
+
+    def default_signature(self) -> dict[str, keras.InputSpec]:
+        channels = self.config.vision_config.num_channels
+        return {
+            "input_ids": keras.InputSpec(shape=(None, None), dtype="int32", name="input_ids"),
+            "pixel_values": keras.InputSpec(shape=(None, channels, None, None), dtype="float32", name="pixel_values"),
+            "attention_mask": keras.InputSpec(shape=(None, None), dtype="int32", name="attention_mask"),
+        }
+
+
+@keras.saving.register_keras_serializable("tf_groupvit")
+class ImagesAgainstTexts(keras.Model):
+    """Pixels (B, 3, H, W) -> logits against fixed texts, every entry with B rows.
+
+    ``logits_per_image`` (B, N), ``image_embeds`` (B, D) and, if asked for, ``segmentation_logits`` (B, N, H, W).
+    """
+
+    def __init__(self, model: TFGroupViTModel, text_embeds: Any, output_segmentation: bool = True, **keywords: Any):
+        super().__init__(dtype=model.dtype_policy, **keywords)
+        self.model = model
+        embeds = model._checked_embeds(text_embeds)
+        self.text_embeds = self.add_weight(
+            name="text_embeds", shape=embeds.shape, dtype="float32", trainable=False, initializer="zeros"
+        )
+        self.text_embeds.assign(embeds)
+        self.output_segmentation = output_segmentation
+        self.built = True
+
+    def call(self, pixel_values: Any, training: Any = None) -> GroupViTOutput:
+        if isinstance(pixel_values, Mapping):
+            pixel_values = unpack(pixel_values, {"pixel_values": None})["pixel_values"]
+        result = self.model(
+            pixel_values=pixel_values,
+            text_embeds=self.text_embeds,
+            output_segmentation=self.output_segmentation,
+            output_attentions=False,
+            output_hidden_states=False,
+            training=training,
+        )
+        return _without(result, "logits_per_text", "text_embeds", "vision_model_output")
+
+    def get_config(self) -> dict[str, Any]:
+        shape = list(self.text_embeds.shape)
+        return {
+            "model": keras.saving.serialize_keras_object(self.model),
+            "text_embeds_shape": shape,
+            "output_segmentation": self.output_segmentation,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ImagesAgainstTexts":
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        embeds = ops.zeros(config["text_embeds_shape"])  # the values come with the weights
+        return cls(model, embeds, config["output_segmentation"], name=config["name"])
+
+
+def _without(output: Any, *names: str) -> Any:
+    return type(output)((name, value) for name, value in output.items() if name not in names)
+
+
+def _check_pairs(logits_per_text: Any) -> None:
+    texts, images = logits_per_text.shape
+    if isinstance(texts, int) and isinstance(images, int) and texts != images:
+        raise InputError(f"The loss takes pairs, one text an image, but came with {texts} texts and {images} images.")

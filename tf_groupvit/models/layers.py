@@ -1,0 +1,113 @@
+"""Tokens (B, T, C) in, tokens (B, T, C) out: the transformer block that both towers are made of.
+
+Every layer bears the full name that it has in a checkpoint, so that a variable's path is its name there.
+Children are made and built in ``__init__``: a model has its weights before it is called, and `.keras` files keep them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
+from tf_groupvit.models.initialization import normal
+
+Config = GroupViTTextConfig | GroupViTVisionConfig
+
+ACTIVATION: dict[str, Callable[[Any], Any]] = {
+    "gelu": lambda x: ops.gelu(x, approximate=False),
+    "gelu_new": lambda x: ops.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),
+    "relu": ops.relu,
+    "selu": ops.selu,
+}
+
+
+def dense(name: str, inputs: int, units: int, std: float, dtype: Any) -> keras.layers.Dense:
+    """A built Dense layer (..., inputs) -> (..., units) whose kernel starts as N(0, std)."""
+    layer = keras.layers.Dense(units, kernel_initializer=normal(std), name=name, dtype=dtype)
+    layer.build((None, inputs))
+    return layer
+
+
+def layer_norm(name: str, width: int, epsilon: float, dtype: Any) -> keras.layers.LayerNormalization:
+    """A built LayerNormalization over the last axis."""
+    layer = keras.layers.LayerNormalization(epsilon=epsilon, name=name, dtype=dtype)
+    layer.build((None, None, width))
+    return layer
+
+
+def dropout(rate: float, name: str, dtype: Any) -> Callable[..., Any]:
+    """A Dropout layer, or nothing at all for a rate of 0."""
+    return keras.layers.Dropout(rate, name=name, dtype=dtype) if rate else lambda x, training=None: x
+
+
+class MLP(keras.layers.Layer):
+    """Two dense layers with the config's activation between: (..., inputs) -> (..., outputs)."""
+
+    def __init__(
+        self, config: Config, name: str, dtype: Any, inputs: int = 0, hidden: int = 0, outputs: int = 0
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        width = config.hidden_size
+        inputs, hidden, outputs = inputs or width, hidden or config.intermediate_size, outputs or width
+        factor = config.initializer_factor
+        residual = (2 * config.num_hidden_layers) ** -0.5  # two residual additions a layer, as in GPT-2
+        self.fc1 = dense(f"{name}.fc1", inputs, hidden, (2 * width) ** -0.5 * factor, self.dtype_policy)
+        self.fc2 = dense(f"{name}.fc2", hidden, outputs, width**-0.5 * residual * factor, self.dtype_policy)
+        self.activation = ACTIVATION[config.hidden_act]
+
+    def call(self, x: Any) -> Any:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class Attention(keras.layers.Layer):
+    """Multi-head attention of queries (B, T, C) over keys (B, S, C), which are the queries unless given."""
+
+    def __init__(self, config: Config, name: str, dtype: Any) -> None:
+        super().__init__(name=name, dtype=dtype)
+        width = config.hidden_size
+        self.heads, self.head_width = config.num_attention_heads, width // config.num_attention_heads
+        factor = config.initializer_factor
+        spread = {"out_proj": width**-0.5 * factor}
+        inward = width**-0.5 * (2 * config.num_hidden_layers) ** -0.5 * factor
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            std = spread.get(part, inward)
+            setattr(self, part, dense(f"{name}.{part}", width, width, std, self.dtype_policy))
+        self.dropout = dropout(config.attention_dropout, f"{name}.dropout", self.dtype_policy)
+
+    def _split(self, x: Any) -> Any:
+        """(B, T, C) -> (B, heads, T, C / heads)."""
+        x = ops.reshape(x, (-1, ops.shape(x)[1], self.heads, self.head_width))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def call(self, queries: Any, keys: Any = None, score_bias: Any = None, training: Any = None) -> tuple[Any, Any]:
+        """Also gives the attention weights (B, heads, T, S), before dropout. ``score_bias`` is added to the scores."""
+        keys = queries if keys is None else keys
+        q = self._split(self.q_proj(queries) * self.head_width**-0.5)
+        k, v = self._split(self.k_proj(keys)), self._split(self.v_proj(keys))
+        scores = ops.cast(ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))), "float32")  # half floats overflow here
+        weights = ops.softmax(scores if score_bias is None else scores + score_bias, axis=-1)
+        weights = ops.cast(weights, self.compute_dtype)
+        x = ops.matmul(self.dropout(weights, training=training), v)  # (B, heads, T, C / heads)
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), ops.shape(queries))
+        return self.out_proj(x), weights
+
+
+class Block(keras.layers.Layer):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: Config, name: str, dtype: Any) -> None:
+        super().__init__(name=name, dtype=dtype)
+        norm = (config.hidden_size, config.layer_norm_eps, self.dtype_policy)
+        self.layer_norm1 = layer_norm(f"{name}.layer_norm1", *norm)
+        self.self_attn = Attention(config, f"{name}.self_attn", self.dtype_policy)
+        self.layer_norm2 = layer_norm(f"{name}.layer_norm2", *norm)
+        self.mlp = MLP(config, f"{name}.mlp", self.dtype_policy)
+
+    def call(self, x: Any, score_bias: Any = None, training: Any = None) -> tuple[Any, Any]:
+        """Tokens (B, T, C) and the attention weights (B, heads, T, T)."""
+        attended, weights = self.self_attn(self.layer_norm1(x), score_bias=score_bias, training=training)
+        x = x + attended
+        return x + self.mlp(self.layer_norm2(x)), weights

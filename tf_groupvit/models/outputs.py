@@ -1,0 +1,93 @@
+"""Named tensors in, results out: dicts that are also read by attribute and by position.
+
+Only what was asked for is in the dict; any other field of the kind reads as None by attribute.
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import keras
+import optree
+
+
+class ModelOutput(dict):
+    """A dict of tensors whose keys are a subset of ``fields``, in that order."""
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _register(cls)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self).fields:
+            return self.get(name)
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}: it has {', '.join(type(self).fields)}")
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.to_tuple()[key] if isinstance(key, int | slice) else super().__getitem__(key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The entries that are there, in order."""
+        return tuple(self.values())
+
+    @classmethod
+    def of(cls, **entries: Any) -> "ModelOutput":
+        """Keep the entries that are not None, in the order of ``fields``."""
+        return cls((name, entries[name]) for name in cls.fields if entries.get(name) is not None)
+
+
+def _flatten(output: ModelOutput) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]:
+    names = tuple(output)
+    return tuple(output.values()), names, names
+
+
+def _register(cls: type[ModelOutput]) -> None:
+    """Tell the tree libraries that ``cls`` is a branch, not a leaf; ``predict`` and jit need it."""
+
+    def rebuild(names: tuple[str, ...], leaves: Iterator[Any]) -> ModelOutput:
+        return cls(zip(names, leaves, strict=True))
+
+    optree.register_pytree_node(cls, _flatten, rebuild, namespace="keras")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.tree_util.register_pytree_node(cls, lambda output: _flatten(output)[:2], rebuild)
+
+
+class TowerOutput(ModelOutput):
+    """What a tower gives.
+
+    last_hidden_state: text (N, T, C), after the final norm; vision (B, G, C).
+    pooler_output: text (N, C), the state of the end token; vision (B, C), the mean over groups.
+    hidden_states: tuple, text: the embeddings and the output of each layer (N, T, C); vision: the embeddings and the
+        output of each stage (B, P, C), where P shrinks from patches to groups.
+    attentions: tuple, text: one (N, heads, T, T) a layer; vision: one soft assignment (B, G, P) a grouping stage.
+    """
+
+    fields = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")
+
+
+class GroupViTOutput(ModelOutput):
+    """What the joint model gives.
+
+    loss: scalar, the symmetric contrastive loss, with ``return_loss``.
+    logits_per_image (B, N), logits_per_text (N, B): cosine similarities times the logit scale.
+    segmentation_logits (B, N, H, W), with ``output_segmentation``.
+    text_embeds (N, D), image_embeds (B, D): of length one.
+    text_model_output, vision_model_output: the towers' own ``TowerOutput``.
+    """
+
+    fields = (
+        "loss",
+        "logits_per_image",
+        "logits_per_text",
+        "segmentation_logits",
+        "text_embeds",
+        "image_embeds",
+        "text_model_output",
+        "vision_model_output",
+    )

@@ -1,0 +1,126 @@
+"""A folder, file or hub id in, a model with its weights out; and back. What the three model classes share."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import keras
+
+from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
+from tf_groupvit.errors import CheckpointError, ConfigError
+from tf_groupvit.models.initialization import weights_will_be_loaded
+
+AnyConfig = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
+
+
+class PretrainedModel(keras.Model):
+    """A keras.Model with a ``.config``, that comes from a checkpoint and goes back to one."""
+
+    config_class: ClassVar[type]
+
+    def __init__(self, config: Any, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        if not isinstance(config, self.config_class):
+            came = type(config).__name__
+            raise ConfigError(f"{type(self).__name__} takes a {self.config_class.__name__}, but got a {came}.")
+        self.config = config
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: str | os.PathLike[str],
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        dtype: str | None = None,
+        config: Any = None,
+        from_pt: bool | None = None,
+        from_tf: bool | None = None,
+    ) -> Self:
+        """Build the model that a checkpoint describes and load its weights.
+
+        Args:
+            folder_or_hub_id: a folder with config.json and weights, ``"organisation/name"`` on the hub, or a file of
+                weights such as the original ``.pth``, which takes its ``config`` from the argument.
+            revision, token, cache_dir, local_files_only: as huggingface_hub takes them.
+            dtype: a Keras dtype policy for the model, e.g. ``"float16"`` or ``"mixed_bfloat16"``. Without it the
+                variables are what Keras' global policy says, float32, whatever the file holds.
+            config: replaces the folder's config.json.
+            from_pt, from_tf: accepted for code written for transformers; the file's own format decides.
+
+        Raises:
+            CheckpointError: no weights, a damaged file, or weights that do not fit the config, all named in one message.
+            ConfigError: no config.json, or an impossible one.
+            HubError: the hub id cannot be resolved.
+        """
+        from tf_groupvit.checkpoints.reading import read_checkpoint
+        from tf_groupvit.hub import resolve
+
+        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        path = resolve(folder_or_hub_id, **hub)
+        if config is None:
+            config = cls._config_of(path)
+        checkpoint = read_checkpoint(path)
+        with weights_will_be_loaded():
+            model = cls(config, dtype=dtype)
+        model.load_checkpoint(checkpoint)
+        return model
+
+    @classmethod
+    def _config_of(cls, path: Path) -> Any:
+        if path.is_dir():
+            return cls.config_class.from_pretrained(path)
+        if path.suffix == ".pth" and not path.with_name("config.json").exists():
+            warnings.warn(f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=3)
+            return cls.config_class()
+        return cls.config_class.from_pretrained(path.with_name("config.json"))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Match the checkpoint's arrays with the variables, strictly, and copy them.
+
+        Raises:
+            CheckpointError: keys that are missing, unexpected or misshapen; NaN or infinite weights.
+        """
+        from tf_groupvit.checkpoints.matching import match
+        from tf_groupvit.models.weights import assign, expected_shapes
+
+        tensors = match(checkpoint.tensors, expected_shapes(self))
+        try:
+            assign(self, tensors)
+        except MemoryError as error:
+            raise CheckpointError(f"{checkpoint.source} does not fit into memory: load it with dtype='float16'.") from error
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``config.json`` and ``model.safetensors``, as transformers' PyTorch class loads them.
+
+        Each file is written beside and renamed: a failure leaves an older checkpoint whole.
+        """
+        from tf_groupvit.checkpoints.writing import write_checkpoint
+        from tf_groupvit.models.weights import as_tensors
+
+        os.makedirs(folder, exist_ok=True)
+        write_checkpoint(folder, as_tensors(self))
+        self.config.save_pretrained(folder)
+
+    def default_signature(self) -> dict[str, keras.InputSpec]:
+        """What ``export`` traces: every tensor input, each size unknown."""
+        raise NotImplementedError
+
+    def export(self, filepath: str | os.PathLike[str], *arguments: Any, **keywords: Any) -> None:
+        """Keras' ``export`` of the call, with every size unknown unless ``input_signature`` says otherwise.
+
+        For images and strings in, and masks out, see ``tf_groupvit.export``.
+        """
+        keywords.setdefault("input_signature", [self.default_signature()])
+        super().export(filepath, *arguments, **keywords)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"config": self.config.to_dict(), "name": self.name, "dtype": keras.saving.serialize_keras_object(self.dtype_policy)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        config = dict(config)
+        policy = keras.saving.deserialize_keras_object(config["dtype"])
+        return cls(cls.config_class.from_dict(config["config"]), name=config["name"], dtype=policy)

@@ -1,0 +1,171 @@
+"""Text tower: token ids (N, T) -> states (N, T, C) and one pooled state a text (N, C)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_groupvit.config import GroupViTTextConfig
+from tf_groupvit.errors import InputError
+from tf_groupvit.models.grouping import first_argmax
+from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, unpack
+from tf_groupvit.models.initialization import normal
+from tf_groupvit.models.layers import Block, layer_norm
+from tf_groupvit.models.outputs import TowerOutput
+from tf_groupvit.models.pretrained import PretrainedModel
+
+LOWEST = float(np.finfo("float32").min)  # as a mask: a row that is masked whole stays finite, and uniform
+LEGACY_END = 2  # configs from before the end token was named: a text ends at its highest id
+
+
+class TextTower(keras.layers.Layer):
+    """Embeddings, causal pre-norm blocks, a final norm, and the state of the end token."""
+
+    def __init__(self, config: GroupViTTextConfig, name: str = "text_model", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.config = config
+        width, policy = config.hidden_size, self.dtype_policy
+        self.token_embedding = self._table("token_embedding", config.vocab_size)
+        self.position_embedding = self._table("position_embedding", config.max_position_embeddings)
+        self.blocks = [Block(config, f"{name}.encoder.layers.{i}", policy) for i in range(config.num_hidden_layers)]
+        self.final_layer_norm = layer_norm(f"{name}.final_layer_norm", width, config.layer_norm_eps, policy)
+        self.built = True
+
+    def _table(self, part: str, rows: int) -> keras.layers.Embedding:
+        start = normal(0.02 * self.config.initializer_factor)
+        name = f"{self.name}.embeddings.{part}"
+        table = keras.layers.Embedding(
+            rows, self.config.hidden_size, embeddings_initializer=start, name=name, dtype=self.dtype_policy
+        )
+        table.build()
+        return table
+
+    def call(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        training: Any = None,
+    ) -> TowerOutput:
+        ids = self._checked(input_ids)
+        length = ops.shape(ids)[1]
+        positions = ops.arange(length)[None] if position_ids is None else as_ids(position_ids)
+        x = self.token_embedding(ids) + self.position_embedding(positions)  # (N, T, C)
+        bias = self._score_bias(length, attention_mask)
+        states, attentions = [x], []
+        for block in self.blocks:
+            x, weights = block(x, score_bias=bias, training=training)
+            states.append(x)
+            attentions.append(weights)
+        x = self.final_layer_norm(x)
+        end = self._end_of_text(ids)  # (N, 1)
+        return TowerOutput.of(
+            last_hidden_state=x,
+            pooler_output=ops.take_along_axis(x, end[:, :, None], axis=1)[:, 0],
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+    def _score_bias(self, length: Any, attention_mask: Any) -> Any:
+        """Added to the scores (N or 1, 1, T, T): 0 where a token may look, the lowest float where it may not."""
+        row, column = ops.arange(length)[:, None], ops.arange(length)[None]
+        seen = (column <= row)[None, None]  # causal
+        if attention_mask is not None:
+            if len(attention_mask.shape) != 2:
+                shape = tuple(attention_mask.shape)
+                raise InputError(f"attention_mask has shape {shape}: expected (N, T), one entry a token.")
+            seen = ops.logical_and(seen, ops.cast(attention_mask, "bool")[:, None, None, :])
+        return ops.where(seen, 0.0, LOWEST)
+
+    def _ends(self, ids: Any) -> Any:
+        """True where a token is an end token, (N, T)."""
+        end = self.config.eos_token_id
+        ends = end if isinstance(end, tuple) else (end,)
+        found = ops.equal(ids, -1 if ends[0] is None else ends[0])
+        for other in ends[1:]:
+            found = ops.logical_or(found, ops.equal(ids, other))
+        return found
+
+    def _end_of_text(self, ids: Any) -> Any:
+        """Where each text ends, (N, 1): its first end token; for legacy configs its highest id."""
+        legacy = self.config.eos_token_id == LEGACY_END
+        return first_argmax(ids if legacy else ops.cast(self._ends(ids), "int32"), axis=1)
+
+    def _checked(self, input_ids: Any) -> Any:
+        """ids as int32 (N, T); refused where they cannot be right and that can be told before running."""
+        ids = as_ids(input_ids)
+        ids = ops.reshape(ids, (-1, ops.shape(ids)[-1])) if len(ids.shape) != 2 else ids
+        longest = self.config.max_position_embeddings
+        if isinstance(ids.shape[1], int) and ids.shape[1] > longest:
+            raise InputError(f"input_ids are {ids.shape[1]} tokens long: this model takes {longest}, truncate them.")
+        values = concrete(input_ids)
+        if values is not None and values.size:
+            self._check_values(values.reshape(-1, values.shape[-1]))
+        return ids
+
+    def _check_values(self, ids: np.ndarray) -> None:
+        size, end = self.config.vocab_size, self.config.eos_token_id
+        if ids.min() < 0 or ids.max() >= size:
+            raise InputError(
+                f"input_ids go from {ids.min()} to {ids.max()}: this model's vocabulary is 0 to {size - 1}; "
+                "use the tokenizer that came with the checkpoint."
+            )
+        if end == LEGACY_END:
+            return
+        without = np.flatnonzero(~np.isin(ids, end).any(axis=1))
+        if without.size:
+            raise InputError(
+                f"Row {without[0]} of input_ids has no end token {end}: end every text with it, as the tokenizer does."
+            )
+
+
+@keras.saving.register_keras_serializable("tf_groupvit")
+class TFGroupViTTextModel(PretrainedModel):
+    """GroupViT's text tower: token ids (N, T) -> ``TowerOutput``.
+
+    Errors: InputError for ids outside the vocabulary, texts longer than the positions, or a text without an end token
+    (in a traced graph only what static shapes tell is checked; a text without an end token is then pooled at 0).
+    """
+
+    config_class = GroupViTTextConfig
+
+    def __init__(self, config: GroupViTTextConfig, **keywords: Any) -> None:
+        super().__init__(config, **keywords)
+        self.text_model = TextTower(config, dtype=self.dtype_policy)
+        self.built = True
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: Any = None,
+    ) -> TowerOutput:
+        """Shapes: input_ids, attention_mask, position_ids (N, T), integers; the first may be a dict of them."""
+        refuse_tuple(return_dict)
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        given = unpack(input_ids, given) if isinstance(input_ids, Mapping) else given
+        if given["input_ids"] is None:
+            raise InputError("input_ids are missing: give token ids (N, T).")
+        config = self.config
+        return self.text_model(
+            given["input_ids"],
+            attention_mask=given["attention_mask"],
+            position_ids=given["position_ids"],
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            training=training,
+        )
+
+    def default_signature(self) -> dict[str, keras.InputSpec]:
+        return {
+            "input_ids": keras.InputSpec(shape=(None, None), dtype="int32", name="input_ids"),
+            "attention_mask": keras.InputSpec(shape=(None, None), dtype="int32", name="attention_mask"),
+        }
