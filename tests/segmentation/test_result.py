@@ -1,0 +1,303 @@
+"""A segmentation: its numbers, its pictures, its files."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tf_groupvit.errors import ImageError, InputError
+from tf_groupvit.segmentation.result import VIEWS, Segmentation, png
+
+GREY = np.full((2, 4, 3), 100, np.uint8)
+LABELS = np.array([[0, 0, 1, 1], [0, 0, 0, 2]])
+NAMES = ["background", "cat", "dog", "bird"]
+
+
+def small(**parts):
+    return Segmentation(LABELS, NAMES, GREY, class_scores=[0.5, 0.25, 0.125, 0.0], **parts)
+
+
+def encoded(pixels, kind="PNG", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_areas_are_fractions_of_the_pixels_in_class_order():
+    assert list(small().areas.items()) == [("background", 0.625), ("cat", 0.25), ("dog", 0.125), ("bird", 0.0)]
+
+
+def test_class_scores_come_by_name_in_class_order():
+    by_name = {"bird": 4, "dog": 3, "cat": 2, "background": 1}
+    result = Segmentation(LABELS, NAMES, GREY, class_scores=by_name)
+    assert list(result.class_scores.items()) == [("background", 1.0), ("cat", 2.0), ("dog", 3.0), ("bird", 4.0)]
+
+
+def test_class_scores_left_out_are_the_highest_of_the_scores():
+    scores = np.arange(32).reshape(4, 2, 4) / 32
+    assert Segmentation(LABELS, NAMES, GREY, scores=scores).class_scores["cat"] == 15 / 32
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(3, np.uint8), (256, np.uint8), (257, np.int32)])
+def test_labels_are_bytes_while_they_fit(count, dtype):
+    labels = np.array([[0, 2]], np.int64)
+    result = Segmentation(labels, [f"c{k}" for k in range(count)], np.zeros((1, 2, 3), np.uint8))
+    assert result.labels.dtype == dtype and result.labels.tolist() == [[0, 2]]
+
+
+def test_what_is_deferred_is_worked_out_once_and_only_when_asked_for():
+    asked = []
+
+    def scores():
+        asked.append("scores")
+        return np.zeros((4, 2, 4))
+
+    result = small(scores=scores)
+    assert asked == []
+    assert result.scores is result.scores and asked == ["scores"]
+
+
+@pytest.mark.parametrize("part", ["scores", "groups", "first_group", "final_group", "group_embeds", "group_scores"])
+def test_what_is_not_there_says_why(part):
+    with pytest.raises(InputError, match=r"This segmentation has no .*The server does not send them\."):
+        getattr(small(absence="The server does not send them."), part)
+
+
+@pytest.mark.parametrize("view", ["first_group", "final_group", "all_groups"])
+def test_group_views_without_groups_say_why(view):
+    with pytest.raises(InputError, match=r"no group maps\. Because\."):
+        small(absence="Because.").view(view)
+
+
+def test_the_ends_of_the_group_maps_have_names():
+    first, final = np.zeros((2, 4), int), np.ones((2, 4), int)
+    result = small(groups=lambda: [first, final])
+    assert (result.first_group == 0).all() and (result.final_group == 1).all()
+
+
+def test_each_group_names_its_best_classes():
+    result = small(group_scores=[[0.1, 0.7, 0.2, 0.0], [0.4, 0.1, 0.1, 0.4]])
+    assert result.group_classes(2) == [[("cat", 0.7), ("dog", 0.2)], [("background", 0.4), ("bird", 0.4)]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "image", "message"),
+    [
+        (np.zeros((2, 4)), NAMES, GREY, "integers"),
+        (np.zeros((2, 4, 1), int), NAMES, GREY, "integers"),
+        (np.zeros((0, 4), int), NAMES, GREY[:0], "integers"),
+        (np.full((2, 4), 4), NAMES, GREY, r"0\.\.3, 4 is among them"),
+        (np.full((2, 4), -1), NAMES, GREY, r"0\.\.3, -1 is among them"),
+        (LABELS, ["a", "b", "a"], GREY, "'a' is there twice"),
+        (LABELS, NAMES, GREY[:, :3], r"\(2, 4, 3\), uint8 \(2, 3, 3\) came"),
+        (LABELS, NAMES, GREY / 255, "uint8"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(labels, names, image, message):
+    with pytest.raises(InputError, match=message):
+        Segmentation(labels, names, image)
+
+
+def test_scores_groups_and_class_scores_of_another_shape_are_refused():
+    with pytest.raises(InputError, match=r"\(4, 2, 4\)"):
+        _ = small(scores=np.zeros((2, 4, 4))).scores
+    with pytest.raises(InputError, match="Group maps"):
+        _ = small(groups=[np.zeros((4, 2))]).groups
+    with pytest.raises(InputError, match="4 class scores"):
+        _ = Segmentation(LABELS, NAMES, GREY, class_scores=[1.0]).class_scores
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("view", [name for name in VIEWS if name != "all_groups"])
+def test_views_have_the_size_of_the_image(view):
+    result = small(groups=[LABELS, LABELS])
+    picture = result.view(view)
+    assert picture.size == (4, 2) and picture.mode == "RGB"
+
+
+def test_an_unknown_view_is_refused_with_the_names_of_the_seven():
+    with pytest.raises(InputError, match="input, pred, input_pred, input_pred_label, first_group, final_group, all_gr"):
+        small().view("prediction")
+
+
+def test_pred_is_the_palette_and_input_pred_is_half_of_it():
+    result = small()
+    palette = np.array(result.label_image().getpalette()).reshape(-1, 3)
+    pred = np.asarray(result.view("pred"))
+    assert (pred == palette[LABELS]).all()
+    assert (pred[0, 0] == 0).all(), "background is black"
+    assert (np.asarray(result.view("input_pred")) == (GREY.astype(int) + pred + 1) // 2).all()
+
+
+def test_the_same_class_number_has_the_same_colour_in_every_result():
+    labels = np.array([[0, 1, 2]])
+    image = np.zeros((1, 3, 3), np.uint8)
+    one = np.asarray(Segmentation(labels, ["a", "b", "c"], image).view("pred"))
+    other = np.asarray(Segmentation(labels, ["background", "x", "y", "z"], image).view("pred"))
+    assert (one[0, 1:] == other[0, 1:]).all() and one[0, 0].any()
+
+
+def test_the_overlay_holds_the_blend_unchanged_and_a_legend_beside_it():
+    labels = np.repeat(np.repeat(LABELS, 40, 0), 40, 1)
+    image = np.random.default_rng(0).integers(0, 256, (80, 160, 3), np.uint8)
+    result = Segmentation(labels, NAMES, image)
+    overlay = result.overlay()
+    assert (np.asarray(overlay)[:80, :160] == np.asarray(result.view("input_pred"))).all()
+    legend = np.asarray(overlay)[80:].reshape(-1, 3)
+    seen = {tuple(colour) for colour in np.unique(legend, axis=0).tolist()}
+    palette = result.label_image().getpalette() or []
+    colours = [tuple(palette[3 * number : 3 * number + 3]) for number in range(4)]
+    assert {colours[0], colours[1], colours[2]} <= seen, "a swatch for every class that is there"
+    assert colours[3] not in seen, "and for no other"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2000, 100), (100, 2000), (64, 64)])
+@pytest.mark.parametrize("count", [1, 150])
+def test_every_picture_can_be_drawn_at_any_size(size, count):
+    width, height = size
+    labels = np.arange(width * height).reshape(height, width) * 7 // 1000 % count
+    image = np.zeros((height, width, 3), np.uint8)
+    result = Segmentation(labels, [f"class {k}" for k in range(count)], image, groups=[labels % 64, labels % 8])
+    overlay = result.overlay()
+    assert overlay.width >= width and overlay.height >= height and overlay.size != size
+    for view in VIEWS:
+        assert result.view(view).mode == "RGB"
+
+
+def test_all_groups_shows_a_panel_for_every_stage():
+    labels = np.zeros((100, 100), int)
+    result = Segmentation(labels, ["a"], np.zeros((100, 100, 3), np.uint8), groups=[labels] * 3)
+    assert result.view("all_groups").width > 300
+
+
+# Files
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_label_images_keep_every_number_through_png(count, height, width, seed):
+    labels = np.random.default_rng(seed).integers(0, count, (height, width))
+    result = Segmentation(labels, [f"c{k}" for k in range(count)], np.zeros((height, width, 3), np.uint8))
+    image = Image.open(io.BytesIO(png(result.label_image())))
+    assert image.mode == ("P" if count <= 256 else "I;16") and (np.asarray(image) == labels).all()
+
+
+def test_a_label_image_takes_one_byte_a_pixel():
+    header = png(small().label_image())[16:33]
+    assert header[8] == 8 and header[9] == 3, "bit depth 8, colour type palette (PNG 11.2.2)"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_labels_come_back_from_json_as_documented(height, width, count, seed):
+    labels = np.random.default_rng(seed).integers(0, count, (height, width))
+    result = Segmentation(labels, NAMES[:count], np.zeros((height, width, 3), np.uint8), class_scores=[0.5] * count)
+    d = json.loads(result.to_json())
+    assert (np.repeat(d["labels"]["values"], d["labels"]["counts"]).reshape(d["height"], d["width"]) == labels).all()
+    assert d["areas"] == result.areas and d["class_names"] == NAMES[:count] and d["class_scores"] == result.class_scores
+
+
+def test_json_has_no_scores_where_there_are_none_and_no_nan():
+    assert Segmentation(LABELS, NAMES, GREY).to_dict()["class_scores"] is None
+    odd = Segmentation(LABELS, NAMES, GREY, class_scores=[float("nan"), float("-inf"), 1, 2])
+    assert json.loads(odd.to_json())["class_scores"] == {"background": None, "cat": None, "dog": 1.0, "bird": 2.0}
+
+
+def test_save_writes_by_extension(tmp_path):
+    small().save(tmp_path / "a.PNG")
+    small().save(str(tmp_path / "a.json"))
+    assert (np.asarray(Image.open(tmp_path / "a.PNG")) == LABELS).all()
+    assert json.loads((tmp_path / "a.json").read_text())["width"] == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.PNG", "a.json"], "nothing is left beside"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.jpg", r"\.png or \.json"), ("a", r"\.png or \.json"), ("gone/a.png", "no folder"), ("dir.png", "is a folder")],
+)
+def test_save_says_what_is_wrong_with_a_path(tmp_path, name, message):
+    (tmp_path / "dir.png").mkdir()
+    with pytest.raises(InputError, match=message):
+        small().save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["dir.png"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(InputError, match="cannot be written: No space left"):
+        small().save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and path.read_text() == "old"
+
+
+# From a PNG of class numbers
+
+
+def test_a_mask_png_and_its_image_make_a_segmentation():
+    result = Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY), class_scores=[1, 2, 3, 4])
+    assert (result.labels == LABELS).all() and (result.image == GREY).all() and result.areas == small().areas
+
+
+def test_the_mask_has_the_size_of_the_image_as_a_person_sees_it():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    tall = np.zeros((4, 2, 3), np.uint8)
+    photo = encoded(tall, "JPEG", exif=exif.tobytes())
+    assert Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, photo).image.shape == (2, 4, 3)
+    with pytest.raises(InputError, match="2x4 and the image 4x2"):
+        Segmentation.from_png(encoded(LABELS.T.astype(np.uint8)), NAMES, photo)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (b"", "not an image"),
+        (encoded(GREY), "mode 'RGB'"),
+        (encoded(np.full((2, 4), 9, np.uint8)), "9 is among them"),
+        (encoded(np.random.default_rng(0).integers(0, 3, (2, 4)).astype(np.uint8))[:45], "damaged|not an image"),
+    ],
+)
+def test_a_mask_that_cannot_be_one_is_refused(mask, message):
+    with pytest.raises(InputError, match=message):
+        Segmentation.from_png(mask, NAMES, encoded(GREY))
+
+
+def test_sixteen_bit_grey_is_scaled_and_alpha_dropped():
+    grey = np.array([[0, 65535, 32768]], np.uint16)
+    mask = encoded(np.zeros((1, 3), np.uint8))
+    assert Segmentation.from_png(mask, ["a"], encoded(grey)).image[0, :, 0].tolist() == [0, 255, 128]
+    clear = np.array([[[10, 20, 30, 0]] * 3], np.uint8)
+    assert Segmentation.from_png(mask, ["a"], encoded(clear)).image[0, 0].tolist() == [10, 20, 30]
+
+
+def test_an_image_over_the_pixel_limit_is_refused_from_its_header(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    with pytest.raises(ImageError, match="more than 4 pixels"):
+        Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY))
+
+
+def test_a_damaged_image_is_an_error_when_it_is_looked_at():
+    photo = encoded(np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8), "JPEG")
+    result = Segmentation.from_png(encoded(np.zeros((80, 80), np.uint8)), ["a"], photo[:2000])
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        _ = result.image
+
+
+def test_a_segmentation_loads_no_tensorflow():
+    code = (
+        "import sys, tf_groupvit.segmentation.result; sys.exit(bool({'tensorflow','keras','httpx'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

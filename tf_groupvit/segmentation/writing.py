@@ -1,0 +1,24 @@
+"""Bytes and a path in, a whole file out or none: written beside and renamed."""
+
+import os
+from pathlib import Path
+
+from tf_groupvit.errors import InputError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``; whoever looks there finds the old file or the whole new one.
+
+    Raises ``InputError`` where the folder is missing, the path is a folder, or it cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"There is no folder '{path.parent}' to write '{path.name}' into: make it first.")
+    if path.is_dir():
+        raise InputError(f"'{path}' is a folder: give the name of a file in it.")
+    beside = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"'{path}' cannot be written: {error.strerror or error}.") from error
