@@ -106,7 +106,7 @@ def test_boxes_lie_in_their_regions_in_the_picture_and_apart(shape, count):
         inside = labels[top : top + box[1], left : left + box[0]] == k
         assert inside.mean() > 0.4, "half, less what a coarse grid of large pictures misses"
         covered[top : top + box[1], left : left + box[0]] += 1
-    assert covered.max() == 1
+    assert covered.max() <= 1
 
 
 def test_a_drawn_name_is_readable_and_inside():

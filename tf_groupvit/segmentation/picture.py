@@ -1,59 +1,78 @@
-"""An encoded image in, RGB pixels (H, W, 3) as a person sees them out: turned by EXIF, first frame, no alpha."""
+"""An image of any kind in, its encoded bytes, as a server reads them, and its size, as a person sees it, out."""
 
 import io
-import struct
 import warnings
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tf_groupvit.errors import ImageError
+from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_image
 
+SERVED = ("JPEG", "PNG", "GIF", "BMP")  # what TensorFlow decodes from 2.19 on; WebP came later
 ORIENTATION = 0x0112  # EXIF 2.32, table 4; values from 5 on swap the sides
-UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError, struct.error)
+
+
+def encode_image(source: Any) -> bytes:
+    """Bytes of an image for a server: a path, bytes, a PIL image or a uint8 array (H, W, 3).
+
+    Files are sent as they are where TensorFlow reads their format; everything else is sent as PNG, without loss.
+    Raises ``ImageError`` for what is no image, from its header.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        content, name = bytes(source), "image"
+    elif isinstance(source, (str, PathLike)):
+        content, name = _content(fspath(source)), str(source)
+    else:
+        return png(Image.fromarray(read_image(source)))
+    picture = open_picture(content, name)
+    # TensorFlow does not know EXIF, and the exported graph reads it from JPEG alone.
+    as_it_is = picture.format == "JPEG" or (picture.format in SERVED and _orientation(picture) == 1)
+    return content if as_it_is else png(Image.fromarray(read_image(content, name=name)))
 
 
 def open_picture(content: bytes, name: str) -> Image.Image:
-    """Read the header of an image. Raises ``ImageError`` if there is none, or it is over Pillow's pixel limit."""
+    """Read the header of an image. Raises ``ImageError`` if there is none, or it has too many pixels."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(content))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = Image.MAX_IMAGE_PIXELS
-        raise ImageError(f"{name} has more than {limit} pixels: give a smaller image.") from error
-    except UNREADABLE as error:
-        raise ImageError(
-            f"{name} is not an image that can be read ({len(content)} bytes): give a JPEG or PNG."
-        ) from error
+            warnings.simplefilter("ignore")
+            picture = Image.open(io.BytesIO(content))
+    except Exception as error:  # Pillow's readers raise whatever a broken header makes them raise
+        reason = (
+            " ".join(str(error).split()) if isinstance(error, Image.DecompressionBombError) else "no image is in it"
+        )
+        raise ImageError(f"{name}: expected an image, came {len(content):,} bytes: {reason}.") from error
+    if picture.width * picture.height > MAX_PIXELS:
+        raise ImageError(f"{name}: {picture.width}x{picture.height} is over {MAX_PIXELS:,} pixels: shrink it.")
+    return picture
 
 
 def seen_size(picture: Image.Image) -> tuple[int, int]:
-    """(width, height) of the image after EXIF rotation."""
+    """(width, height) of an image after EXIF rotation."""
     width, height = picture.size
-    return (height, width) if turns(picture) >= 5 else (width, height)
+    return (height, width) if _orientation(picture) >= 5 else (width, height)
 
 
-def turns(picture: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none or it makes no sense."""
+def png(picture: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _orientation(picture: Image.Image) -> int:
     try:
         orientation = picture.getexif().get(ORIENTATION, 1)
-    except UNREADABLE:
+    except Exception:  # a broken EXIF block says nothing about how the picture lies
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
-def seen(picture: Image.Image, name: str) -> Image.Image:
-    """Decode an image, turn it by EXIF and make it RGB. Raises ``ImageError`` if its data is damaged."""
+def _content(path: str | bytes) -> bytes:
     try:
-        picture.load()
-        return _rgb(ImageOps.exif_transpose(picture) if turns(picture) > 1 else picture)
-    except UNREADABLE as error:
-        raise ImageError(f"{name} is damaged or cut short ({error}): get a whole copy.") from error
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
-        grey = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    return picture.convert("RGB")
+        return Path(path if isinstance(path, str) else path.decode()).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path!s}: cannot be read: {reason}: name an image file.") from error

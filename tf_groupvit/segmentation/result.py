@@ -1,6 +1,5 @@
 """A label map (H, W) and its image in; areas, pictures, files and JSON out. numpy and Pillow, no TensorFlow."""
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -13,10 +12,13 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.segmentation.drawing import Entry, blend, draw_names, paint, panels, with_legend
 from tf_groupvit.segmentation.palette import class_colours, group_colours
-from tf_groupvit.segmentation.picture import open_picture, seen, seen_size
+from tf_groupvit.segmentation.picture import encode_image, open_picture, png, seen_size
 from tf_groupvit.segmentation.writing import write_whole
+
+__all__ = ["Segmentation", "encode_image"]
 
 Deferred = Any  # a value, or a function without arguments that works it out when it is first asked for
 
@@ -105,8 +107,7 @@ class Segmentation:
             labels = np.array(drawn)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"The mask is damaged or cut short: {error}.") from error
-        rgb = lambda: seen(open_picture(image, "The image"), "The image")  # noqa: E731
-        return cls(labels, class_names, rgb, class_scores=class_scores, absence=absence)
+        return cls(labels, class_names, lambda: read_image(image), class_scores=class_scores, absence=absence)
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -301,13 +302,6 @@ class Segmentation:
         if kind not in WRITERS:
             raise InputError(f"'{path.name}' ends in '{path.suffix}': name a file ending in .png or .json.")
         write_whole(path, WRITERS[kind](self))
-
-
-def png(picture: Image.Image) -> bytes:
-    """A picture as a PNG file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _checked_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
