@@ -1,0 +1,119 @@
+"""Places of arrays in files in, a mapping name -> array out, each array read when it is asked for.
+
+Reading one array at a time, with ``read`` and not through a memory map, keeps the peak at the model's own weights and
+the largest array: pages of a map count as memory of the process for as long as the file is open.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tf_groupvit.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array that has not been read yet."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    def map(self, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> "Entry":
+        """The same array with ``change`` done to it once it is read."""
+        return replace(self, shape=shape, read=lambda: change(self.read()))
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "Entry":
+        return cls(array.shape, array.dtype, lambda: array)
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """Named arrays; ``tensors[name]`` reads, ``tensors.entry(name)`` tells shape and dtype without reading."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._entries = dict(entries)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, np.ndarray]) -> "Tensors":
+        """Any mapping of arrays as Tensors; Tensors as they are."""
+        return tensors if isinstance(tensors, cls) else cls({name: Entry.of(a) for name, a in tensors.items()})
+
+    def entry(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def entries(self) -> dict[str, Entry]:
+        return dict(self._entries)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: entry.shape for name, entry in self._entries.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._entries[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def collect(renamed: Iterable[tuple[str, Entry]]) -> dict[str, Entry]:
+    """Entries under their new names. Errors: CheckpointError where two come to the same name."""
+    entries: dict[str, Entry] = {}
+    for name, entry in renamed:
+        if name in entries:
+            raise CheckpointError(f"Two tensors of the file are both '{name}': expected one, save the weights again.")
+        entries[name] = entry
+    return entries
+
+
+class FileBytes:
+    """Byte ranges of one file, which must stay as it was when first looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size, self._changed = self._look()
+
+    def _look(self) -> tuple[int, int]:
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise CheckpointError(f"Cannot read {self.path}: {error.strerror or error}.") from error
+        return found.st_size, found.st_mtime_ns
+
+    def read(self, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
+        """``count`` elements (count,) from byte ``offset`` on."""
+        flat = np.empty(count, dtype)
+        if not flat.nbytes:
+            return flat
+        if self._look() != (self.size, self._changed):
+            raise CheckpointError(f"{self.path} changed while it was being read: load it again.")
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                file.seek(offset)
+                self._fill(file, flat.view(np.uint8).data)
+        except OSError as error:
+            raise CheckpointError(f"Cannot read {self.path}: {error.strerror or error}.") from error
+        return flat
+
+    def _fill(self, file, room: memoryview) -> None:
+        """One read gives at most 2 GB on Linux, so ask until there is no more."""
+        while room:
+            got = file.readinto(room)
+            if not got:
+                raise CheckpointError(f"{self.path} ends in the middle of a tensor: fetch it again.")
+            room = room[got:]
+
+    def entry(self, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:
+        """A dense array, row by row, from byte ``offset`` on."""
+        return Entry(shape, dtype, lambda: self.read(offset, math.prod(shape), dtype).reshape(shape))
+
+
+def bfloat16() -> np.dtype:
+    import ml_dtypes  # comes with TensorFlow and Keras; most files do without
+
+    return np.dtype(ml_dtypes.bfloat16)
