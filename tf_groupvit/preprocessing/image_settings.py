@@ -28,6 +28,8 @@ _PASSIVE = (
 
 
 def _flag(name: str, value: Any) -> bool:
+    if value is None:
+        return False  # Parity: transformers leaves a step out whose flag is null
     if not isinstance(value, bool):
         raise ConfigError(f"{name}: expected true or false, came {value!r}.")
     return value
@@ -99,7 +101,7 @@ SETTINGS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
 
 
 def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check settings by name, in any spelling; a missing one or None is CLIP's default.
+    """Check settings by name, in any spelling. A missing one is CLIP's default; null is, too, but for a flag.
 
     An unknown name is a ConfigError with the nearest known one, a value that makes no sense one with the name.
     """
@@ -108,7 +110,7 @@ def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
             raise ConfigError(f"{name}: there is no such setting; the nearest is {near!r}.")
     return {
-        name: check(name, default if given.get(name) is None else given[name])
+        name: check(name, default if name not in given or (given[name] is None and check is not _flag) else given[name])
         for name, (default, check) in SETTINGS.items()
     }
 
