@@ -1,0 +1,80 @@
+"""Small SavedModels for the server's tests: a base path and a version in; a folder that any server loads out."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+FLOATS = tf.TensorSpec([None], tf.float32, name="x")
+STRINGS = tf.TensorSpec([None], tf.string)
+
+
+class HalfPlusTwo(tf.Module):
+    """The fixture that the conformance cases assume; ``plus`` tells versions apart."""
+
+    def __init__(self, plus: float = 2.0) -> None:
+        super().__init__()
+        self.plus = tf.Variable(plus)
+
+    @tf.function(input_signature=[FLOATS])
+    def half(self, x):
+        return {"y": x / 2 + self.plus}
+
+    @tf.function(input_signature=[FLOATS])
+    def total(self, x):
+        return {"total": tf.reduce_sum(x)}
+
+    @tf.function(input_signature=[FLOATS])
+    def mask(self, x):
+        return {"mask_bytes": tf.fill(tf.shape(x), tf.constant(b"\x00\xff"))}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="image_bytes"),
+            tf.TensorSpec([None], tf.string, name="class_names"),
+        ]
+    )
+    def segment(self, image_bytes, class_names):
+        return {"length": tf.cast(tf.strings.length(image_bytes), tf.int64), "class_names": tf.identity(class_names)}
+
+
+def half_plus_two(base_path: Path, version: int = 123, plus: float = 2.0) -> Path:
+    """Write a version of the fixture model; its parent appears at once, under its number."""
+    model = HalfPlusTwo(plus)
+    signatures = {name: getattr(model, name) for name in ("segment", "total", "mask")}
+    return publish(model, base_path, version, {"serving_default": model.half, **signatures})
+
+
+def publish(model: tf.Module, base_path: Path, version: int, signatures: dict) -> Path:
+    """Save beside the versions and rename, as a version should be published."""
+    staging = base_path / f"staging-{version}"
+    tf.saved_model.save(model, str(staging), signatures=signatures)
+    return staging.rename(base_path / str(version))
+
+
+class Echo(tf.Module):
+    """Gives back one input of any element type, and does nothing to it."""
+
+    def __init__(self, dtype: tf.DType) -> None:
+        super().__init__()
+        spec = tf.TensorSpec(None, dtype, name="x")
+        self.echo = tf.function(lambda x: {"y": tf.identity(x)}, input_signature=[spec])
+
+
+def echo(base_path: Path, dtype: tf.DType, version: int = 1) -> Path:
+    model = Echo(dtype)
+    return publish(model, base_path, version, {"serving_default": model.echo})
+
+
+class Slow(tf.Module):
+    """Multiplies matrices for a while: ``work`` rounds, then x + 1."""
+
+    @tf.function(input_signature=[FLOATS, tf.TensorSpec([], tf.int32, name="work")])
+    def slow(self, x, work):
+        start = tf.eye(200)
+        done = tf.while_loop(lambda i, m: i < work, lambda i, m: (i + 1, tf.linalg.matmul(m, start)), [0, start])
+        return {"y": x + done[1][0, 0]}
+
+
+def slow(base_path: Path, version: int = 1) -> Path:
+    model = Slow()
+    return publish(model, base_path, version, {"serving_default": model.slow})

@@ -1,0 +1,100 @@
+"""`tf-groupvit serve`: a base path or a model config file in; a server on two ports out, until it is told to stop."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tf_groupvit.errors import ConfigError, InputError, ServerError
+
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+@click.command("serve")
+@click.argument("base_path", required=False, type=click.Path())
+@click.option("--model-config-file", type=_FILE, help="Several models: a ModelServerConfig text proto.")
+@click.option("--model-name", default="groupvit", show_default=True, help="Name of the model at BASE_PATH.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", default=8500, show_default=True, help="gRPC port; 0 for any.")
+@click.option("--rest-api-port", default=8501, show_default=True, help="REST port; 0 for any.")
+@click.option("--monitoring-config-file", type=_FILE, help="MonitoringConfig text proto: Prometheus metrics.")
+@click.option("--ssl-config-file", type=_FILE, help="SSLConfig text proto: TLS for gRPC.")
+@click.option("--rest-api-timeout-in-ms", default=30_000, show_default=True, help="For a REST request; 0 for none.")
+@click.option("--rest-api-enable-cors-support", is_flag=True, help="Add CORS headers to REST answers.")
+@click.option("--file-system-poll-wait-seconds", default=1.0, show_default=True, help="Between looks at base paths.")
+@click.option("--max-num-load-retries", default=5, show_default=True, help="Further attempts at a failed load.")
+@click.option("--load-retry-interval-micros", default=60_000_000, show_default=True, help="Between two attempts.")
+@click.option("--allow-version-labels-for-unavailable-models", is_flag=True, help="New labels may be early.")
+@click.option("--saved-model-tags", default="serve", show_default=True, help="Comma-separated.")
+@click.option("--enable-model-warmup/--no-enable-model-warmup", default=True, show_default=True)
+@click.option("--num-request-iterations-for-warmup", default=1, show_default=True, help="Runs of each record.")
+@click.option("--tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
+@click.option("--tensorflow-inter-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
+@click.option("--max-in-flight", default=0, show_default=True, help="Requests at work; 0: four for each CPU.")
+@click.option("--max-queued", default=64, show_default=True, help="Requests waiting; beyond them 429.")
+@click.option("--max-request-bytes", default=2**31 - 1, show_default=True, help="Largest request, both fronts.")
+@click.option("--wait-for-versions", is_flag=True, help="Wait for a base path to get a version, as TF Serving does.")
+@click.option("--shutdown-grace-seconds", default=30.0, show_default=True, help="For requests under way at SIGTERM.")
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="info has a line per request.",
+)
+@click.option("--json-logs", is_flag=True, help="Logs and ports as one JSON object a line.")
+def command(base_path: str | None, model_config_file: str | None, **flags: Any) -> None:
+    """Serve SavedModels as tensorflow_model_server does: the same ports, requests, answers and errors.
+
+    BASE_PATH holds numbered versions of one model (models/groupvit/1/saved_model.pb); several models come from
+    --model-config-file. Meant for development, tests and small deployments.
+    """
+    _check_paths(base_path, model_config_file, flags["wait_for_versions"])
+    from tf_groupvit.server.lifecycle import serve_until_stopped
+    from tf_groupvit.server.request_log import configure_logging
+
+    configure_logging(flags.pop("log_level"), flags["json_logs"])
+    as_json = flags.pop("json_logs")
+    serve_until_stopped(
+        _models(base_path, model_config_file, flags.pop("model_name")),
+        announce=lambda host, port, rest_port, names: _announce(host, port, rest_port, names, as_json),
+        **flags,
+    )
+
+
+def _check_paths(base_path: str | None, model_config_file: str | None, wait: bool) -> None:
+    """Say what is wrong before TensorFlow is loaded."""
+    if (base_path is None) == (model_config_file is None):
+        raise InputError("Give either a BASE_PATH or a --model-config-file, e.g. tf-groupvit serve models/groupvit.")
+    if base_path is None or wait or "://" in base_path:
+        return
+    folder = Path(base_path)
+    if (folder / "saved_model.pb").exists():
+        raise ServerError(f"{folder} is a version itself: serve its parent, {folder.absolute().parent}.")
+    if not folder.is_dir():
+        raise ServerError(f"No such folder: {folder}. A base path holds numbered versions, e.g. {folder}/1/.")
+    if not any(child.name.isdecimal() for child in folder.iterdir()):
+        raise ServerError(
+            f"No versions found under base path {folder}: expected numbered folders, e.g. {folder}/1/saved_model.pb."
+        )
+
+
+def _models(base_path: str | None, model_config_file: str | None, name: str) -> Any:
+    from tf_groupvit.server.config import read_models
+
+    if model_config_file is not None:
+        models = read_models(model_config_file)
+        if not models:
+            raise ConfigError(f"{model_config_file} lists no models.")
+        return models
+    return {name: base_path}
+
+
+def _announce(host: str, port: int, rest_port: int, names: list[str], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"event": "ready", "models": names, "port": port, "rest_api_port": rest_port}))
+        return
+    click.echo(f"Serving {', '.join(names)}; stop with Ctrl-C")
+    click.echo(f"gRPC: {host}:{port}")
+    click.echo(f"REST: http://{host}:{rest_port}/v1/models/{names[0]}")

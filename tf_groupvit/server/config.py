@@ -1,0 +1,156 @@
+"""Configuration files of the real server: text protos in; messages and a list of models out.
+
+`--model-config-file` is a ModelServerConfig, which the API package brings. The SSL and monitoring configs are not in
+it (contract, section 14): their few fields are written down here and become messages in a descriptor pool of our own.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+
+from tf_groupvit.errors import ConfigError
+from tf_groupvit.server.refusal import Refusal, invalid
+
+# message: fields in the order of their numbers; a type that is a name of this table is that message
+MESSAGES = {
+    "SSLConfig": {"server_key": "string", "server_cert": "string", "custom_ca": "string", "client_verify": "bool"},
+    "PrometheusConfig": {"enable": "bool", "path": "string"},
+    "MonitoringConfig": {"prometheus_config": "PrometheusConfig"},
+}
+PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
+PLATFORM = "tensorflow"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which versions to serve: the latest few, all, or those named."""
+
+    latest: int = 1
+    all: bool = False
+    specific: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    base_path: str
+    policy: Policy = Policy()
+    labels: dict[str, int] = field(default_factory=dict)
+    platform: str = PLATFORM
+
+
+@cache
+def message(name: str) -> Any:
+    """The class of a message of the table."""
+    pool = descriptor_pool.DescriptorPool()
+    file = descriptor_pb2.FileDescriptorProto(name="tf_groupvit_server.proto", package="tf_groupvit", syntax="proto3")
+    for message_name, fields in MESSAGES.items():
+        described = file.message_type.add(name=message_name)
+        for number, (field_name, type_) in enumerate(fields.items(), start=1):
+            _describe(described.field.add(name=field_name, number=number, label=1), type_)
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tf_groupvit.{name}"))
+
+
+def _describe(described: Any, type_: str) -> None:
+    if type_ in MESSAGES:
+        described.type, described.type_name = described.TYPE_MESSAGE, f".tf_groupvit.{type_}"
+    else:
+        described.type = described.TYPE_BOOL if type_ == "bool" else described.TYPE_STRING
+
+
+def read_config(file: str | os.PathLike[str], empty: Any) -> Any:
+    """Fill a message from a text proto. Raises ConfigError in one line."""
+    kind = type(empty).DESCRIPTOR.name
+    try:
+        return text_format.Parse(Path(file).read_text(encoding="utf-8"), empty)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read as a {kind} text proto: {error}.") from error
+    except text_format.ParseError as error:
+        raise ConfigError(f"{file} is no {kind} text proto: line:column {error}") from error
+
+
+def read_models(file: str | os.PathLike[str]) -> list[Model]:
+    """The models of a --model-config-file. Raises ConfigError."""
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+    config = read_config(file, ModelServerConfig())
+    if config.WhichOneof("config") != "model_config_list":
+        raise ConfigError(f"{file} lists no models: expected model_config_list {{ config {{ name: ... }} }}.")
+    try:
+        return models_of(config.model_config_list)
+    except Refusal as refusal:
+        raise ConfigError(f"{file}: {refusal.text}") from None
+
+
+def models_of(config_list: Any, current: Iterable[Model] = ()) -> list[Model]:
+    """The models of a ModelConfigList, checked as the server checks them. Raises Refusal."""
+    _check_names_and_paths(config_list.config)
+    platforms = {model.name: model.platform for model in current}
+    wanted = {config.name: _platform(config) for config in config_list.config}
+    for name, platform in wanted.items():
+        if platforms.get(name, platform) != platform:
+            raise invalid(
+                f"Illegal to change a model's platform. For model {name} platform was {platforms[name]} and new "
+                f"platform requested is {platform}"
+            )
+    for name, platform in wanted.items():
+        if platform != PLATFORM:
+            raise invalid(f"Model {name} requests unsupported platform {platform}")
+    return [_model(config) for config in config_list.config]
+
+
+def _check_names_and_paths(configs: Any) -> None:
+    seen = set()
+    for config in configs:
+        if config.name in seen:
+            raise invalid(f"Illegal to list model {config.name} multiple times in config list")
+        seen.add(config.name)
+    for config in configs:
+        if not config.base_path.startswith("/") and "://" not in config.base_path:
+            raise invalid(
+                f"Expected model {config.name} to have an absolute path or URI; got base_path()={config.base_path}"
+            )
+
+
+def _platform(config: Any) -> str:
+    """The platform, also by the deprecated ``model_type``."""
+    if config.model_type:
+        if config.model_platform:
+            raise invalid(
+                "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform."
+            )
+        if config.model_type != 1:  # TENSORFLOW
+            raise invalid(f"ModelServerConfig::model_type choice {config.model_type} not supported.")
+        return PLATFORM
+    if not config.model_platform:
+        raise invalid(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+            f"ModelServerConfig::model_platform, model name is {config.name}"
+        )
+    return config.model_platform
+
+
+def _model(config: Any) -> Model:
+    choice = config.model_version_policy.WhichOneof("policy_choice")
+    policy = Policy()
+    if choice == "latest":
+        policy = Policy(latest=max(config.model_version_policy.latest.num_versions, 1))
+    elif choice == "all":
+        policy = Policy(all=True)
+    elif choice == "specific":
+        policy = Policy(latest=0, specific=frozenset(config.model_version_policy.specific.versions))
+    return Model(config.name, config.base_path, policy, dict(config.version_labels))
+
+
+def prometheus_path(file: str | os.PathLike[str] | None) -> str | None:
+    """The path that a --monitoring-config-file switches on, or None. Raises ConfigError."""
+    if file is None:
+        return None
+    config = read_config(file, message("MonitoringConfig")()).prometheus_config
+    return (config.path or PROMETHEUS_PATH) if config.enable else None

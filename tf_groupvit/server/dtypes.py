@@ -1,0 +1,58 @@
+"""Element types: TensorFlow's number for a type in; its C++ name and its numpy type out, one table.
+
+The names are those of TensorFlow's `DataTypeString`, which every message of the server uses ("float", not "float32").
+"""
+
+from functools import cache
+
+import numpy as np
+
+# number in types.proto: (name, numpy type)
+TYPES: dict[int, tuple[str, str]] = {
+    1: ("float", "float32"),
+    2: ("double", "float64"),
+    3: ("int32", "int32"),
+    4: ("uint8", "uint8"),
+    5: ("int16", "int16"),
+    6: ("int8", "int8"),
+    7: ("string", "object"),
+    8: ("complex64", "complex64"),
+    9: ("int64", "int64"),
+    10: ("bool", "bool"),
+    14: ("bfloat16", "bfloat16"),
+    17: ("uint16", "uint16"),
+    18: ("complex128", "complex128"),
+    19: ("half", "float16"),
+    22: ("uint32", "uint32"),
+    23: ("uint64", "uint64"),
+}
+# Types that a request may name but that no array here can hold; they are named in messages only.
+OTHERS = {
+    0: "INVALID", 11: "qint8", 12: "quint8", 13: "qint32", 15: "qint16", 16: "quint16", 20: "resource", 21: "variant",
+    24: "float8_e5m2", 25: "float8_e4m3fn", 29: "int4", 30: "uint4",
+}  # fmt: skip
+
+NUMBER_OF = {name: number for number, (name, _) in TYPES.items()}
+_NAME_OF_NUMPY = {numpy_name: name for name, numpy_name in TYPES.values()}
+
+
+def type_name(number: int) -> str:
+    """TensorFlow's name of a type number, also of types that have no numpy counterpart here."""
+    return TYPES[number][0] if number in TYPES else OTHERS.get(number, f"unknown dtype enum ({number})")
+
+
+@cache
+def numpy_type(number: int) -> np.dtype | None:
+    """The numpy type of a type number, or None where there is none."""
+    if number not in TYPES:
+        return None
+    if TYPES[number][1] == "bfloat16":
+        import ml_dtypes  # comes with TensorFlow
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(TYPES[number][1])
+
+
+def type_of(array: np.ndarray) -> str:
+    """TensorFlow's name of an array's element type."""
+    return _NAME_OF_NUMPY.get(array.dtype.name, array.dtype.name)

@@ -1,0 +1,133 @@
+"""The gRPC front: the calls of `answers` in; a listening grpc.Server with health and reflection out.
+
+Unlimited message sizes unless a limit is set, deadlines passed on to the graph, TLS and mutual TLS from the real
+server's `--ssl-config-file` (contract, sections 1 and 7).
+"""
+
+import logging
+import os
+from concurrent import futures
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from tf_groupvit.errors import ConfigError, ServerError
+from tf_groupvit.server.answers import CALLS, MODEL, PREDICTION, Answers, Call
+from tf_groupvit.server.config import message, read_config
+from tf_groupvit.server.limits import Deadline
+from tf_groupvit.server.refusal import Refusal, printable
+from tf_groupvit.server.request_log import RequestLog
+
+# Names under which the real server's health service answers.
+HEALTH_NAMES = ("", "ModelService", "PredictionService")
+_LONGEST_TEXT = 1024  # bytes of a status message
+_SPARE_THREADS = 8  # for status, health and for saying no, when every place in the gate is taken
+_CODES = {code.name: code for code in grpc.StatusCode}
+_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class GrpcFront:
+    """A gRPC server around the calls."""
+
+    def __init__(self, answers: Answers, log: RequestLog, max_request_bytes: int, ssl_config_file: str | None) -> None:
+        self._answers, self._log = answers, log
+        self._credentials = None if ssl_config_file is None else server_credentials(ssl_config_file)
+        self._health = health.HealthServicer()
+        most = answers.gate.running + answers.gate.waiting + _SPARE_THREADS
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(most, thread_name_prefix="grpc"),
+            options=[
+                ("grpc.max_receive_message_length", max_request_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+            ],
+            maximum_concurrent_rpcs=most + 4 * _SPARE_THREADS,
+        )
+        for service in (PREDICTION, MODEL):
+            self._server.add_generic_rpc_handlers((self._handlers(service),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (PREDICTION, MODEL, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    def _handlers(self, service: str) -> Any:
+        methods = {
+            path.rsplit("/", 1)[1]: grpc.unary_unary_rpc_method_handler(
+                self._method(call), call.request.FromString, call.response.SerializeToString
+            )
+            for path, call in CALLS.items()
+            if path.startswith(f"/{service}/")
+        }
+        return grpc.method_handlers_generic_handler(service, methods)
+
+    def _method(self, call: Call) -> Any:
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                with self._log.request("gRPC", call.path) as line:
+                    line.size = request.ByteSize()
+                    deadline = Deadline(_seconds(context))
+                    return call.run(self._answers, request, deadline, context.is_active)
+            except Refusal as refusal:
+                context.abort(_CODES[refusal.code], shortened(refusal.text))
+
+        return answer
+
+    def listen(self, host: str, port: int) -> int:
+        """Open the port, 0 for any, and serve; the port opened. Raises ServerError."""
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if self._credentials is None:
+                opened = self._server.add_insecure_port(address)
+            else:
+                opened = self._server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise ServerError(f"Cannot listen for gRPC on {address}: is the port in use? Try --port 0.") from error
+        if not opened:
+            raise ServerError(f"Cannot listen for gRPC on {address}: is the port in use? Try --port 0.")
+        self._server.start()
+        for name in HEALTH_NAMES:
+            self._health.set(name, _SERVING)
+        return opened
+
+    def drain(self) -> None:
+        """Health says NOT_SERVING from now on."""
+        for name in HEALTH_NAMES:
+            self._health.set(name, _NOT_SERVING)
+
+    def stop(self, grace: float) -> Any:
+        """Refuse new calls, let those under way finish within ``grace`` seconds; the event of being done."""
+        return self._server.stop(grace)
+
+
+def _seconds(context: grpc.ServicerContext) -> float | None:
+    """Seconds until the caller's deadline; gRPC says years where there is none."""
+    seconds = context.time_remaining()
+    return seconds if seconds is not None and seconds < 1e6 else None
+
+
+def shortened(text: str) -> str:
+    """The text as a status message carries it: UTF-8, at most 1024 bytes."""
+    data = printable(text).encode()
+    if len(data) <= _LONGEST_TEXT:
+        return data.decode()
+    return data[:_LONGEST_TEXT].decode("utf-8", "ignore") + "...TRUNCATED"
+
+
+def server_credentials(file: str | os.PathLike[str]) -> grpc.ServerCredentials:
+    """TLS from an SSLConfig text proto, with PEM texts in it. Raises ConfigError."""
+    config = read_config(file, message("SSLConfig")())
+    if not config.server_key or not config.server_cert:
+        raise ConfigError(f"{file} names no server_key or no server_cert: both are PEM texts.")
+    if config.client_verify and not config.custom_ca:
+        raise ConfigError(f"{file} asks for client_verify: give the PEM text of the authority as custom_ca.")
+    return grpc.ssl_server_credentials(
+        [(config.server_key.encode(), config.server_cert.encode())],
+        root_certificates=config.custom_ca.encode() or None,
+        require_client_auth=config.client_verify,
+    )
+
+
+logging.getLogger("grpc._server").addFilter(
+    lambda record: "deserializing request" not in record.getMessage()  # a caller's malformed bytes are no fault here
+)

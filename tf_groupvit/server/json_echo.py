@@ -1,0 +1,117 @@
+"""Values in error messages: a parsed JSON value in; the text in which TensorFlow Serving echoes it out.
+
+A four-space pretty print with arrays on one line, stopped at the first token after 256 bytes (contract, section 3).
+A lone number is written as the server writes tensor values; numbers inside others as RapidJSON writes doubles.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from tf_groupvit.server.float_text import decimal
+from tf_groupvit.server.json_numbers import as_stored
+from tf_groupvit.server.json_scanning import Pairs
+
+LIMIT = 256  # bytes after which no further token is written
+
+_KINDS = {type(None): "Null", str: "String", int: "Number", float: "Number", list: "Array", dict: "Object"}
+_SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPED = {code: f"\\u{code:04X}" for code in range(0x20)} | {ord(char): text for char, text in _SHORT.items()}
+
+
+def kind(value: Any) -> str:
+    """The type's name in messages: Null, False, True, Object, Array, String or Number."""
+    if isinstance(value, bool):
+        return "True" if value else "False"
+    return "Object" if isinstance(value, Pairs) else _KINDS[type(value)]
+
+
+def quoted(text: str) -> str:
+    """A JSON string as RapidJSON's writer escapes it: nothing but quotes, backslashes and control characters."""
+    return f'"{text.translate(_ESCAPED)}"'
+
+
+def echo(value: Any) -> str:
+    """The value as a message shows it; may stop in the middle, as the server's does."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = as_stored(value)
+    if isinstance(value, float):
+        return decimal(value, single=abs(value) <= 3.4028234663852886e38)
+    text, size = [], 0
+    for token in _tokens(value, 0):
+        if token is None or size >= LIMIT:
+            break
+        text.append(token)
+        size += len(token.encode("utf-8", "surrogateescape"))
+    return "".join(text)
+
+
+def _tokens(value: Any, depth: int) -> Iterator[str | None]:
+    """The tokens of a value, each with what goes before it; None where RapidJSON's writer gives up."""
+    if isinstance(value, dict | Pairs):
+        yield from _object(value, depth)
+    elif isinstance(value, list):
+        yield from _array(value, depth)
+    else:
+        yield _scalar(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            yield None
+
+
+def _object(value: Any, depth: int) -> Iterator[str | None]:
+    yield "{"
+    before, pad = "\n", "    " * (depth + 1)
+    for name, member in value.items() if isinstance(value, dict) else value:
+        yield f"{before}{pad}{quoted(name)}"
+        yield from _led_by(": ", _tokens(member, depth + 1))
+        before = ",\n"
+    yield ("\n" + "    " * depth if value else "") + "}"
+
+
+def _array(value: list[Any], depth: int) -> Iterator[str | None]:
+    yield "["
+    before = ""
+    for element in value:
+        yield from _led_by(before, _tokens(element, depth + 1))
+        before = ", "
+    yield "]"
+
+
+def _led_by(before: str, tokens: Iterator[str | None]) -> Iterator[str | None]:
+    yield before + (next(tokens) or "")
+    yield from tokens
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return quoted(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    value = as_stored(value) if isinstance(value, int) else value
+    if isinstance(value, int):
+        return str(value)
+    return shortest(value) if math.isfinite(value) else ""
+
+
+def shortest(value: float) -> str:
+    """A double in the fewest digits that round-trip, laid out as RapidJSON lays it out."""
+    sign = "-" if math.copysign(1.0, value) < 0 else ""
+    if value == 0:
+        return sign + "0.0"
+    mantissa, exponent = f"{abs(value)!r}e0".split("e")[:2]
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = len(whole) + int(exponent) - (len(whole + fraction) - len(digits))
+    digits = digits.rstrip("0")
+    return sign + _laid_out(digits, point)
+
+
+def _laid_out(digits: str, point: int) -> str:
+    """Digits with the decimal point after the first `point` of them."""
+    if len(digits) <= point <= 21:
+        return digits.ljust(point, "0") + ".0"
+    if 0 < point <= 21:
+        return f"{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return "0." + "0" * -point + digits
+    return digits[0] + ("." + digits[1:] if digits[1:] else "") + f"e{point - 1}"

@@ -1,0 +1,45 @@
+"""Classify and regress bodies: JSON bytes in; the signature's name and the number of examples out.
+
+The server answers these two methods for signatures made for them; GroupViT's are not, and the refusal must come in
+the right order: first the body, then the model, then the signature (contract, section 14).
+"""
+
+from typing import Any
+
+from tf_groupvit.server.json_echo import kind
+from tf_groupvit.server.json_filling import Filling
+from tf_groupvit.server.json_members import careful_echo, find, has, is_object, members
+from tf_groupvit.server.json_reading import read, signature_of, top_level
+from tf_groupvit.server.refusal import invalid
+
+
+def read_examples(body: bytes) -> tuple[str, int]:
+    """The signature's name and how many examples the body holds. Raises Refusal."""
+    return read(body, _examples)
+
+
+def _examples(value: Any, filling: Filling) -> tuple[str, int]:
+    signature = signature_of(top_level(value))
+    if has(value, "context"):
+        _check_example(find(value, "context"))
+    if not has(value, "examples"):
+        raise invalid(
+            f"JSON Value: {careful_echo(value)} When method is classify, key 'examples' is expected and was not found"
+        )
+    examples = find(value, "examples")
+    if not isinstance(examples, list):
+        raise invalid(f"JSON Value: {careful_echo(value)} Expecting 'examples' value to be an list/array")
+    if not examples:
+        raise invalid(f"JSON Value: {careful_echo(value)} 'examples' value is an empty array")
+    for example in examples:
+        _check_example(example)
+    return signature, len(examples)
+
+
+def _check_example(example: Any) -> None:
+    if not is_object(example):
+        raise invalid(f"Example must be JSON object but got JSON {kind(example)}")
+    for name, content in members(example):
+        for value in content if isinstance(content, list) else [content]:
+            if value is None or isinstance(value, list):
+                raise invalid(f"Feature: {name} has element with unexpected JSON type: {kind(value)}")

@@ -1,0 +1,131 @@
+"""REST predict answers: output arrays in; the bytes of the JSON body out, laid out as TensorFlow Serving lays them out.
+
+Row form keeps each instance on one line; columnar form puts one number on a line (contract, section 5).
+"""
+
+import base64
+
+import numpy as np
+
+from tf_groupvit.server.dtypes import type_of
+from tf_groupvit.server.float_text import decimals
+from tf_groupvit.server.json_echo import quoted
+from tf_groupvit.server.json_reading import COLUMNAR, ROW
+from tf_groupvit.server.refusal import invalid
+
+_PAD = "    "
+_WHOLE = {"int32", "int16", "int8", "uint8", "int64", "uint32", "uint64"}
+
+
+def write_predict(outputs: dict[str, np.ndarray], form: str) -> bytes:
+    """The body for the outputs, in the form of the request. Raises Refusal."""
+    if not outputs:
+        raise invalid("Cannot convert empty tensor map to JSON")
+    if form == ROW:
+        text = _rows(outputs)
+    elif form == COLUMNAR:
+        text = _columns(outputs)
+    else:
+        raise invalid("Invalid request format")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def write_error(text: str) -> bytes:
+    return f'{{\n    "error": {quoted(text)}\n}}'.encode("utf-8", "surrogateescape")
+
+
+def _rows(outputs: dict[str, np.ndarray]) -> str:
+    count = _batch(outputs)
+    several = len(outputs) > 1
+    depth = 3 if several else 2  # levels open where an instance's values start
+    columns = {
+        name: _one_line(leaves(name, array, depth + max(array.ndim - 1, 0)), array.shape)
+        for name, array in outputs.items()
+    }
+    if not several:
+        (items,) = columns.values()
+        joined = ", ".join(items) + f"\n{_PAD}" if count else ""
+    else:
+        joined = ",".join(f"\n{_PAD * 2}{_object(columns, index)}" for index in range(count))
+        joined += f"\n{_PAD}" if count else ""
+    return f'{{\n{_PAD}"predictions": [{joined}]\n}}'
+
+
+def _object(columns: dict[str, list[str]], index: int) -> str:
+    lines = ",".join(f"\n{_PAD * 3}{quoted(name)}: {items[index]}" for name, items in columns.items())
+    return f"{{{lines}\n{_PAD * 2}}}"
+
+
+def _batch(outputs: dict[str, np.ndarray]) -> int:
+    """The 0-th dimension that all outputs share."""
+    size = -1
+    for name, array in outputs.items():
+        if not array.ndim:
+            raise invalid(f"Tensor name: {name} has no shape information ")
+        if size >= 0 and array.shape[0] != size:
+            raise invalid(f"Tensor name: {name} has inconsistent batch size: {array.shape[0]} expecting: {size}")
+        size = array.shape[0]
+    return size
+
+
+def _columns(outputs: dict[str, np.ndarray]) -> str:
+    several = len(outputs) > 1
+    depth = 2 if several else 1
+    texts = {
+        name: _indented(leaves(name, array, depth + array.ndim), array.shape, depth) for name, array in outputs.items()
+    }
+    if several:
+        lines = ",".join(f"\n{_PAD * 2}{quoted(name)}: {text}" for name, text in texts.items())
+        value = f"{{{lines}\n{_PAD}}}"
+    else:
+        (value,) = texts.values()
+    return f'{{\n{_PAD}"outputs": {value}\n}}'
+
+
+def leaves(name: str, array: np.ndarray, depth: int) -> list[str]:
+    """One text per element; ``depth`` is the number of levels open around an element. Raises Refusal."""
+    flat = array.reshape(-1)
+    type_ = type_of(array)
+    if not flat.size:
+        return []
+    if type_ in ("float", "double"):
+        return decimals(flat)
+    if type_ in _WHOLE:
+        return list(map(str, flat.tolist()))
+    if type_ == "bool":
+        return ["true" if value else "false" for value in flat.tolist()]
+    if type_ != "string":
+        raise invalid(f"Failed to write JSON value for tensor type: {type_}")
+    if name.endswith("_bytes"):
+        return [_bytes(value, depth) for value in flat.tolist()]
+    return [quoted(value.decode("utf-8", "surrogateescape")) for value in flat.tolist()]
+
+
+def _bytes(value: bytes, depth: int) -> str:
+    text = base64.b64encode(value).decode()
+    return f'{{\n{_PAD * (depth + 1)}"b64": "{text}"\n{_PAD * depth}}}'
+
+
+def _grouped(texts: list[str], shape: tuple[int, ...], axis: int) -> list[list[str]]:
+    """Texts in groups of one axis; a zero dimension gives empty groups, as many as the axes before it make."""
+    size = shape[axis]
+    count = int(np.prod(shape[:axis], dtype=np.int64))
+    return [texts[index * size : (index + 1) * size] for index in range(count)]
+
+
+def _one_line(texts: list[str], shape: tuple[int, ...]) -> list[str]:
+    """The texts of the elements along the first axis."""
+    for axis in range(len(shape) - 1, 0, -1):
+        texts = [f"[{', '.join(group)}]" for group in _grouped(texts, shape, axis)]
+    return texts
+
+
+def _indented(texts: list[str], shape: tuple[int, ...], depth: int) -> str:
+    """The text of the whole array, its brackets ``depth`` levels deep."""
+    for axis in range(len(shape) - 1, -1, -1):
+        inner, outer = _PAD * (depth + axis + 1), _PAD * (depth + axis)
+        texts = [
+            f"[\n{inner}" + f",\n{inner}".join(group) + f"\n{outer}]" if group else "[]"
+            for group in _grouped(texts, shape, axis)
+        ]
+    return texts[0]

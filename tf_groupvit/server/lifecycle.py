@@ -1,0 +1,57 @@
+"""A server's life in a process of its own: models and flags in; served until SIGTERM or SIGINT, then a clean exit out.
+
+On the signal health says NOT_SERVING, new requests are refused, those under way are answered, and the process ends
+with 0. A second signal ends it at once.
+"""
+
+import gc
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from tf_groupvit.server.running import Options, Server
+
+_log = logging.getLogger("tf_groupvit.server")
+Announce = Callable[[str, int, int, list[str]], None]
+
+
+def serve_until_stopped(
+    models: Any,
+    host: str,
+    port: int,
+    rest_api_port: int,
+    shutdown_grace_seconds: float,
+    announce: Announce,
+    **flags: Any,
+) -> None:
+    """Serve and block. ``announce`` is called once, with the ports opened. Raises ServerError, ConfigError."""
+    stop = threading.Event()
+    server = Server(models, host, port, rest_api_port, Options(**flags))
+    _on_signals(stop, server)
+    server.start()
+    _forget_start_up()
+    announce(host, server.port or 0, server.rest_api_port or 0, server.models.names)
+    stop.wait()
+    _log.info("Stopping: %d requests under way have %g s to finish", server.gate.admitted, shutdown_grace_seconds)
+    server.stop(shutdown_grace_seconds)
+    _log.info("Stopped")
+
+
+def _on_signals(stop: threading.Event, server: Server) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() or not server.started:  # nothing to finish
+            os._exit(128 + number if stop.is_set() else 0)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+
+
+def _forget_start_up() -> None:
+    """Keep what start-up made, TensorFlow above all, out of every later garbage collection: it never dies."""
+    gc.collect()
+    gc.freeze()

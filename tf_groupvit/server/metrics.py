@@ -1,0 +1,107 @@
+"""Metrics: counts and latencies in; the Prometheus text page of the real server out.
+
+Names, labels and buckets are TensorFlow Serving's (contract, section 12); TensorFlow's own metrics are not there.
+"""
+
+import threading
+from bisect import bisect_left
+
+_BUCKETS = [10 * 1.8**index for index in range(33)]  # microseconds
+_MOST_SERIES = 1000  # of one metric; names of unknown models come from outside and must not fill the memory
+_PREFIX = ":tensorflow:serving:"
+
+
+class Counter:
+    def __init__(self, name: str, labels: tuple[str, ...]) -> None:
+        self.name, self.labels = name, labels
+        self.values: dict[tuple[str, ...], int] = {}
+
+    def add(self, *labels: str, amount: int = 1) -> None:
+        labels = _bounded(self.values, labels)
+        self.values[labels] = self.values.get(labels, 0) + amount
+
+    def lines(self) -> list[str]:
+        rows = [f"{_PREFIX}{self.name}{{{_pairs(self.labels, key)}}} {value}" for key, value in self.values.items()]
+        return [f"# TYPE {_PREFIX}{self.name} counter", *rows] if rows else []
+
+
+class Histogram:
+    def __init__(self, name: str, labels: tuple[str, ...]) -> None:
+        self.name, self.labels = name, labels
+        self.values: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
+
+    def add(self, seconds: float, *labels: str) -> None:
+        labels = _bounded(self.values, labels)
+        counts, total = self.values.setdefault(labels, ([0] * (len(_BUCKETS) + 1), [0.0]))
+        microseconds = seconds * 1e6
+        counts[bisect_left(_BUCKETS, microseconds)] += 1
+        total[0] += microseconds
+
+    def lines(self) -> list[str]:
+        rows = [line for key, (counts, total) in self.values.items() for line in self._series(key, counts, total[0])]
+        return [f"# TYPE {_PREFIX}{self.name} histogram", *rows] if rows else []
+
+    def _series(self, key: tuple[str, ...], counts: list[int], total: float) -> list[str]:
+        pairs, so_far, rows = _pairs(self.labels, key), 0, []
+        for limit, count in zip([*(f"{limit:g}" for limit in _BUCKETS), "+Inf"], counts, strict=True):
+            so_far += count
+            rows.append(f'{_PREFIX}{self.name}_bucket{{{pairs},le="{limit}"}} {so_far}')
+        rows.append(f"{_PREFIX}{self.name}_sum{{{pairs}}} {total:g}")
+        rows.append(f"{_PREFIX}{self.name}_count{{{pairs}}} {so_far}")
+        return rows
+
+
+class Metrics:
+    """All metrics of a server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests = Counter("request_count", ("model_name", "status"))
+        self._latency = Histogram("request_latency", ("model_name", "API", "entrypoint"))
+        self._runtime = Histogram("runtime_latency", ("model_name", "API", "runtime"))
+        self._warmup = Histogram("model_warmup_latency", ("model_path", "status"))
+        self._records = Counter("model_warmup_records_read", ("model_path", "status"))
+
+    def answered(self, model: str, status: str) -> None:
+        with self._lock:
+            self._requests.add(model, status)
+
+    def succeeded(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
+        with self._lock:
+            self._latency.add(seconds, model, api, entrypoint)
+
+    def ran(self, model: str, seconds: float) -> None:
+        with self._lock:
+            self._runtime.add(seconds, model, "Predict", "TF1")
+
+    def warmed(self, path: str, records: int, seconds: float) -> None:
+        with self._lock:
+            self._warmup.add(seconds, path, "OK")
+            self._records.add(path, "OK", amount=records)
+
+    def page(self) -> str:
+        with self._lock:
+            metrics: tuple[Counter | Histogram, ...] = (
+                self._requests,
+                self._latency,
+                self._runtime,
+                self._warmup,
+                self._records,
+            )
+            return "\n".join(line for metric in metrics for line in metric.lines()) + "\n"
+
+
+def _bounded(values: dict, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels, or one series for all others when there are too many."""
+    if labels in values or len(values) < _MOST_SERIES:
+        return labels
+    return ("(other)", *labels[1:])
+
+
+def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
+
+
+def _escaped(value: str) -> str:
+    value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,189 @@
+"""The models being served: a list of model configs in; requests resolved to versions, reloads and labels out.
+
+Polls the base paths, keeps the labels, and answers reloads as `HandleReloadConfigRequest` does (contract, sections 7
+and 8).
+"""
+
+import logging
+import threading
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from tf_groupvit.errors import ServerError
+from tf_groupvit.server.base_path import MissingBasePath, aspired
+from tf_groupvit.server.config import Model, models_of
+from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.versions import State, Version, Versions
+
+_log = logging.getLogger("tf_groupvit.server")
+
+
+class Models:
+    """What is served, by name."""
+
+    def __init__(self, versions: Versions, poll_seconds: float, labels_before_loading: bool = False) -> None:
+        self.versions = versions
+        self._poll_seconds = poll_seconds
+        self._labels_before_loading = labels_before_loading
+        self._models: dict[str, Model] = {}
+        self._labels: dict[str, dict[str, int]] = {}
+        self._config_lock = threading.RLock()  # one poll or reload at a time
+        self._complaints: dict[str, str] = {}
+        self._stopped = threading.Event()
+        self._poller = threading.Thread(target=self._poll_for_ever, daemon=True, name="poll-models")
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._models)
+
+    def start(self, models: Iterable[Model], wait: bool = False) -> None:
+        """Load what is there and begin to poll; returns when every model is available. Raises ServerError.
+
+        A base path without versions is an error, unless ``wait`` says to wait for them as the real server does.
+        """
+        with self._config_lock:
+            self._models = {model.name: model for model in models}
+            self._poll()
+        if not wait:
+            self._refuse_empty()
+        if self._poll_seconds > 0:
+            self._poller.start()
+        while wait and self._complaints and not self._stopped.wait(0.1):
+            pass
+        failed = self.versions.await_settled(self.names)
+        if failed:
+            raise ServerError(f"Failed to start server. Error: UNKNOWN: {one_line(_unavailable('servable', failed))}")
+        try:
+            self._label(self._models.values(), checked=not self._labels_before_loading)
+        except Refusal as refusal:
+            raise ServerError(f"Failed to start server. Error: {refusal.code}: {refusal.text}") from None
+
+    def _refuse_empty(self) -> None:
+        if self._complaints:
+            raise ServerError(one_line(" ".join(self._complaints.values())))
+
+    def _poll_for_ever(self) -> None:
+        while not self._stopped.wait(self._poll_seconds):
+            with self._config_lock:
+                self._poll()
+
+    def _poll(self) -> None:
+        for model in self._models.values():
+            complaint = None
+            try:
+                versions = aspired(model)
+                self.versions.want(model.name, versions)
+                if not versions:
+                    complaint = _no_versions(model)
+            except MissingBasePath as error:  # what is loaded stays
+                complaint = f"Could not find base path {model.base_path} for servable {model.name} with error {error}."
+            self._complain(model.name, complaint)
+
+    def _complain(self, name: str, complaint: str | None) -> None:
+        """Say what keeps a model from being served, once each time it changes."""
+        if complaint is None:
+            self._complaints.pop(name, None)
+        elif self._complaints.get(name) != complaint:
+            self._complaints[name] = complaint
+            _log.warning("%s", complaint)
+
+    def use(self, spec: Any) -> AbstractContextManager[Version]:
+        """The version that a ModelSpec asks for, held until the block ends. Raises Refusal."""
+        choice = spec.WhichOneof("version_choice")
+        return self.use_named(
+            spec.name,
+            spec.version.value if choice == "version" else None,
+            spec.version_label if choice == "version_label" else None,
+        )
+
+    def use_named(self, name: str, number: int | None, label: str | None) -> AbstractContextManager[Version]:
+        if not name:
+            raise invalid("ModelSpec has no name specified.")
+        if label is not None:
+            number = self._labels.get(name, {}).get(label)
+            if number is None:
+                raise invalid(f"Unrecognized servable version label: {label}")
+        return self.versions.use(name, number)
+
+    def states(self, name: str, number: int | None) -> list[Version]:
+        """The versions of a model, newest first, or the one asked for. Raises Refusal."""
+        states = self.versions.states(name)
+        if number is not None:
+            if number not in states:
+                raise Refusal("NOT_FOUND", f"Could not find version {number} of model {name}")
+            return [states[number]]
+        if not states:
+            raise Refusal("NOT_FOUND", f"Could not find any versions of model {name}")
+        return list(states.values())
+
+    def reload(self, config: Any, timeout: float | None = None) -> None:
+        """Take a ModelServerConfig's place; returns when new models are available. Raises Refusal."""
+        if config.WhichOneof("config") != "model_config_list":
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
+                "supported"
+            )
+        with self._config_lock:
+            models = {model.name: model for model in models_of(config.model_config_list, self._models.values())}
+            self._label(models.values(), checked=True)
+            new = [name for name in models if name not in self._models]
+            for name in self._models.keys() - models.keys():
+                self.versions.want(name, {})
+                self._complaints.pop(name, None)
+            self._models = models
+            self._poll()
+            missing = [self._complaints[name] for name in new if name in self._complaints]
+        if missing:
+            raise invalid(" ".join(missing))
+        failed = self.versions.await_settled(new, timeout)
+        if failed:
+            raise Refusal("UNKNOWN", _unavailable("model", failed))
+
+    def _label(self, models: Iterable[Model], checked: bool) -> None:
+        """Take over the labels, each of which must point at an AVAILABLE version. Raises Refusal."""
+        labels = {model.name: dict(model.labels) for model in models}
+        for name, of_model in labels.items():
+            states = self.versions.states(name)
+            for label, number in of_model.items():
+                available = number in states and states[number].state is State.AVAILABLE
+                if not available and (checked and not self._may_be_early(name, label, number)):
+                    raise Refusal(
+                        "FAILED_PRECONDITION",
+                        f"Request to assign label to version {number} of model {name}, which is not currently "
+                        "available for inference",
+                    )
+        self._labels = labels
+
+    def _may_be_early(self, name: str, label: str, number: int) -> bool:
+        """With the flag, a label that is new, or stays where it is, may point at a version still to come."""
+        return self._labels_before_loading and self._labels.get(name, {}).get(label, number) == number
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._poller.is_alive():
+            self._poller.join(timeout=5.0)
+        self.versions.close()
+
+
+def _no_versions(model: Model) -> str:
+    return (
+        f"No versions of servable {model.name} found under base path {model.base_path}. Did you forget to name your "
+        "leaf directory as a number (eg. '/1/')?"
+    )
+
+
+def _unavailable(noun: str, failed: list[Version]) -> str:
+    each = "".join(
+        f"{{{{name: {version.model} version: {version.number}}} due to error: {_reason(version)}}}, "
+        for version in failed
+    )
+    return f"{len(failed)} {noun}(s) did not become available: {{{each}}}"
+
+
+def _reason(version: Version) -> str:
+    return f"{version.error.code}: {version.error.text}" if version.error else "it is still loading"
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,235 @@
+"""REST answers: method, raw target, headers and body in; status, headers and body out. What HTTP serves, without HTTP.
+
+A plain function of its arguments, so that a socket, a test or a client in the same process reach the same code.
+"""
+
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf import json_format
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+
+from tf_groupvit.server.answers import Answers
+from tf_groupvit.server.inference import refuse_inference
+from tf_groupvit.server.json_examples import read_examples
+from tf_groupvit.server.json_reading import read_predict
+from tf_groupvit.server.json_writing import write_error, write_predict
+from tf_groupvit.server.limits import Deadline, Ticket
+from tf_groupvit.server.predict import predict
+from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.request_log import Line, RequestLog
+from tf_groupvit.server.rest_routes import API, Route, VersionTooLarge, route_of
+from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Signature
+from tf_groupvit.server.versions import Version
+
+JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+_INFLATED_BYTES = 100 * 2**20  # of a gzip body, as in the real server
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def page(status: int, reason: str) -> Answer:
+    """The HTML page of the real server's HTTP library."""
+    body = f"<HTML><HEAD>\n<TITLE>{status} {reason}</TITLE>\n</HEAD><BODY>\n<H1>{reason}</H1>\n</BODY></HTML>\n"
+    return Answer(status, body.encode(), {"Content-Type": HTML, "Connection": "close"})
+
+
+def refused(refusal: Refusal) -> Answer:
+    return Answer(refusal.http_status, write_error(refusal.text), {"Content-Type": JSON})
+
+
+@dataclass
+class RestAnswers:
+    """A server's REST API."""
+
+    answers: Answers
+    log: RequestLog
+    timeout: float | None = 30.0
+    cors: bool = False
+    prometheus_path: str | None = None
+
+    def is_work(self, method: str, target: str) -> bool:
+        """Whether answering needs a place in the gate and the request's body."""
+        if method != "POST" or not API.fullmatch(target):
+            return False
+        try:
+            route_of(method, target)
+        except (Refusal, VersionTooLarge):
+            return False
+        return True
+
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """The answer to a whole request. ``headers`` has lower-case names; ``target`` is the raw path and query."""
+        try:
+            if not self.is_work(method, target):
+                return self.answer_aside(method, target, headers)
+            with self.answers.gate.admit() as ticket:
+                return self.answer_work(method, target, headers, body, ticket, Deadline(self.timeout))
+        except Refusal as refusal:
+            return self._dressed(refused(refusal))
+
+    def answer_aside(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
+        """Everything that runs no model: status, metadata, metrics, and what is malformed."""
+        return self._dressed(self._timed(method, target, 0, lambda line: self._aside(method, target, headers)))
+
+    def answer_work(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, ticket: Ticket, deadline: Deadline
+    ) -> Answer:
+        """A predict, classify or regress request that has a place."""
+        return self._dressed(
+            self._timed(method, target, len(body), lambda line: self._work(target, headers, body, ticket, deadline))
+        )
+
+    def refuse(self, method: str, target: str, refusal: Refusal) -> Answer:
+        """A request that was not admitted."""
+        line = Line("REST", f"{method} {target}")
+        line.refused(refusal)
+        self.log.write(line)
+        return self._dressed(refused(refusal))
+
+    def _dressed(self, answer: Answer) -> Answer:
+        return Answer(answer.status, answer.body, answer.headers | CORS) if self.cors else answer
+
+    def _timed(self, method: str, target: str, size: int, run: Callable[[Line], Answer]) -> Answer:
+        try:
+            with self.log.request("REST", f"{method} {target}") as line:
+                line.size = size
+                return run(line)
+        except Refusal as refusal:
+            return refused(refusal)
+
+    def _aside(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
+        if method in ("TRACE", "CONNECT"):
+            return page(501, "Not Implemented")
+        if self.prometheus_path is not None and target.partition("?")[0] == self.prometheus_path:
+            return self._metrics(target)
+        if not API.fullmatch(target):
+            return page(404, "Not Found")
+        if method == "OPTIONS":
+            origin = headers.get("origin", "").startswith(("http://", "https://"))
+            return Answer(200 if origin else 400)
+        try:
+            route = route_of(method, target)
+        except VersionTooLarge:
+            return Answer(400, b"", {"Content-Type": JSON})
+        text = self._metadata(route) if route.action == "metadata" else self._status(route)
+        return Answer(200, text.encode("utf-8", "surrogateescape"), {"Content-Type": JSON})
+
+    def _metrics(self, target: str) -> Answer:
+        if target != self.prometheus_path:
+            text = f"Unexpected path: {target}. Should be {self.prometheus_path}"
+            return Answer(400, text.encode("utf-8", "surrogateescape"), {"Content-Type": TEXT})
+        return Answer(200, self.answers.metrics.page().encode(), {"Content-Type": TEXT})
+
+    def _status(self, route: Route) -> str:
+        request = GetModelStatusRequest()
+        _fill_spec(request.model_spec, route)
+        if route.label is not None:  # the status route ignores labels
+            request.model_spec.ClearField("version_label")
+        return _as_json(self.answers.status(request, Deadline(None), _always))
+
+    def _metadata(self, route: Route) -> str:
+        request = GetModelMetadataRequest(metadata_field=["signature_def"])
+        _fill_spec(request.model_spec, route)
+        response = self.answers.metadata(request, Deadline(None), _always)
+        signatures = SignatureDefMap()
+        response.metadata["signature_def"].Unpack(signatures)
+        spec, map_ = (_as_json(part, preserving_proto_field_name=True) for part in (response.model_spec, signatures))
+        return f'{{\n"model_spec":{spec},\n"metadata": {{"signature_def": {map_}}}\n}}\n'
+
+    def _work(self, target: str, headers: Mapping[str, str], body: bytes, ticket: Ticket, deadline: Deadline) -> Answer:
+        route = route_of("POST", target)
+        ticket.start(deadline)
+        body = inflated(body) if "gzip" in headers.get("content-encoding", "") else body
+        if route.action == "predict":
+            text = self._counted_predict(route, body, deadline)
+            return Answer(200, text, {"Content-Type": JSON})
+        signature, examples = read_examples(body)
+        with self.answers.models.use_named(route.model, route.version, route.label) as version:
+            refuse_inference(version.loaded, signature, route.action, examples)
+        raise AssertionError("refuse_inference refuses")
+
+    def _counted_predict(self, route: Route, body: bytes, deadline: Deadline) -> bytes:
+        started, metrics = time.perf_counter(), self.answers.metrics
+        try:
+            text = self._predict(route, body, deadline)
+        except Refusal as refusal:
+            metrics.answered(route.model, refusal.code)
+            raise
+        metrics.answered(route.model, "OK")
+        metrics.succeeded(route.model, "predict", "REST", time.perf_counter() - started)
+        return text
+
+    def _predict(self, route: Route, body: bytes, deadline: Deadline) -> bytes:
+        """Parse, find the model, run it and write the answer, on one version from beginning to end."""
+        with ExitStack() as stack:
+            versions: list[Version] = []
+
+            def types_of(signature: str) -> dict[str, str]:
+                if not versions:
+                    held = self.answers.models.use_named(route.model, route.version, route.label)
+                    versions.append(stack.enter_context(held))
+                return _signature(versions[0], signature).input_types
+
+            form, name, arrays = read_predict(body, types_of)
+            version = versions[0]
+            outcome = predict(
+                version.loaded, _signature(version, name), arrays.keys(), arrays.__getitem__, (), deadline.remaining()
+            )
+        self.answers.metrics.ran(route.model, outcome.run_seconds)
+        return write_predict(outcome.outputs, form)
+
+
+def _signature(version: Version, name: str) -> Signature:
+    """The signature that a REST body names; worded otherwise than by gRPC."""
+    signature = version.loaded.signatures.get(name or DEFAULT_SIGNATURE)
+    if signature is None:
+        raise invalid(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
+    return signature
+
+
+def _always() -> bool:
+    return True
+
+
+def _fill_spec(spec: Any, route: Route) -> None:
+    try:
+        spec.name = route.model
+        if route.label is not None:
+            spec.version_label = route.label
+    except (UnicodeEncodeError, ValueError):  # bytes that are no UTF-8 name no model
+        raise Refusal("NOT_FOUND", f"Could not find any versions of model {route.model}") from None
+    if route.version is not None:
+        spec.version.value = route.version
+
+
+def _as_json(message: Any, **options: bool) -> str:
+    try:
+        return json_format.MessageToJson(message, always_print_fields_with_no_presence=True, **options)
+    except TypeError:  # protobuf before 5.26
+        return json_format.MessageToJson(message, including_default_value_fields=True, **options)
+
+
+def inflated(body: bytes) -> bytes:
+    """A gzip body unpacked; a broken or too large one counts as empty."""
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        text = inflater.decompress(body, _INFLATED_BYTES)
+    except zlib.error:
+        return b""
+    return text if inflater.eof else b""

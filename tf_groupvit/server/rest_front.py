@@ -1,0 +1,159 @@
+"""The REST front: `RestAnswers` in; an ASGI application, and a uvicorn server around it, out.
+
+Requests that run a model take a place in the gate before their body is read, and work in a thread; everything else is
+answered in the event loop.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tf_groupvit.errors import ServerError
+from tf_groupvit.server.limits import Deadline, Ticket
+from tf_groupvit.server.refusal import TIMED_OUT, Refusal
+from tf_groupvit.server.rest_answers import JSON, Answer, RestAnswers, write_error
+
+DRAINING = Refusal("UNAVAILABLE", "The server is shutting down")
+
+
+class ClientGone(Exception):  # noqa: N818 - nobody is left to tell
+    """The connection closed before the body was there."""
+
+
+class RestApp:
+    """The ASGI application."""
+
+    def __init__(self, answers: RestAnswers, max_request_bytes: int) -> None:
+        self._answers = answers
+        self._most = max_request_bytes
+        self._pool = ThreadPoolExecutor(answers.answers.gate.running, thread_name_prefix="rest")
+        self.draining = False
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        with contextlib.suppress(ClientGone):
+            answer = await self._answer(scope, receive)
+            if self.draining:
+                answer.headers["Connection"] = "close"
+            await _send(answer, send)
+
+    async def _answer(self, scope: dict[str, Any], receive: Any) -> Answer:
+        method, target = scope["method"], target_of(scope)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if self.draining:
+            return self._answers.refuse(method, target, DRAINING)
+        if not self._answers.is_work(method, target):
+            return self._answers.answer_aside(method, target, headers)
+        try:
+            with self._answers.answers.gate.admit() as ticket:
+                return await self._work(method, target, headers, receive, ticket)
+        except Refusal as refusal:
+            return self._answers.refuse(method, target, refusal)
+
+    async def _work(self, method: str, target: str, headers: dict[str, str], receive: Any, ticket: Ticket) -> Answer:
+        deadline = Deadline(self._answers.timeout)
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._most:
+            return self._too_large()
+        try:
+            body = await asyncio.wait_for(self._body(receive), deadline.remaining())
+        except TimeoutError:
+            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT) from None
+        if body is None:
+            return self._too_large()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._pool, self._answers.answer_work, method, target, headers, body, ticket, deadline
+        )
+
+    async def _body(self, receive: Any) -> bytes | None:
+        """The whole body, or None when it is longer than allowed."""
+        parts, size, more = [], 0, True
+        while more:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(event.get("body", b""))
+            size += len(parts[-1])
+            if size > self._most:
+                return None
+            more = event.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_large(self) -> Answer:
+        text = f"The request body is larger than the {self._most} bytes that this server takes"
+        return Answer(413, write_error(text), {"Content-Type": JSON, "Connection": "close"})
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+
+
+def target_of(scope: dict[str, Any]) -> str:
+    """The raw path with its query."""
+    raw = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+    query = scope.get("query_string", b"")
+    return (raw + b"?" + query if query else raw).decode("utf-8", "surrogateescape")
+
+
+async def _send(answer: Answer, send: Any) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers.items()]
+    headers.append((b"content-length", str(len(answer.body)).encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+class RestFront:
+    """A uvicorn server in a thread of its own."""
+
+    def __init__(self, app: RestApp) -> None:
+        self.app = app
+        self._socket: socket.socket | None = None
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+
+    def listen(self, host: str, port: int) -> int:
+        """Open the port, 0 for any, and serve; the port opened. Raises ServerError."""
+        import uvicorn
+
+        self._socket = opened(host, port)
+        config = uvicorn.Config(
+            self.app, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
+            proxy_headers=False, timeout_keep_alive=60, interface="asgi3",
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, daemon=True, name="rest")
+        self._thread.start()
+        return self._socket.getsockname()[1]
+
+    def _serve(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+    def drain(self) -> None:
+        """New requests are answered 503 from now on, and their connections closed."""
+        self.app.draining = True
+
+    def stop(self, grace: float) -> None:
+        """Close the port and let requests under way finish within ``grace`` seconds."""
+        if self._server is not None and self._thread is not None:
+            self._server.config.timeout_graceful_shutdown = max(1, int(grace))
+            self._server.should_exit = True
+            self._thread.join(grace + 5)
+        self.app.close()
+
+
+def opened(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ServerError."""
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # With its protocol named, so that asyncio sets TCP_NODELAY on each connection; answers took 40 ms without it.
+        listening = socket.socket(info[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(info[4])
+        listening.listen(2048)
+    except OSError as error:
+        raise ServerError(f"Cannot listen for REST on {host}:{port} ({error}). Try --rest-api-port 0.") from error
+    return listening

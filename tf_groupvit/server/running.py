@@ -1,0 +1,171 @@
+"""A running server: models and options in; open ports, or the bare calls for use in one process, out.
+
+    with Server({"half_plus_two": "/models/half_plus_two"}, port=0, rest_api_port=0) as server:
+        print(server.port, server.rest_api_port)
+
+Ports open when every model is available. With ``port=None`` or ``rest_api_port=None`` that front does not listen;
+`Server.rest` and `Server.call` answer without sockets.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import tensorflow as tf
+
+from tf_groupvit.errors import InputError, ServerError
+from tf_groupvit.server.answers import CALLS, Answers
+from tf_groupvit.server.config import PROMETHEUS_PATH, Model, prometheus_path
+from tf_groupvit.server.grpc_front import GrpcFront
+from tf_groupvit.server.limits import Deadline, Gate
+from tf_groupvit.server.metrics import Metrics
+from tf_groupvit.server.models import Models
+from tf_groupvit.server.request_log import RequestLog
+from tf_groupvit.server.rest_answers import Answer, RestAnswers
+from tf_groupvit.server.rest_front import RestApp, RestFront
+from tf_groupvit.server.servable import Servable, load
+from tf_groupvit.server.versions import Retries, Versions
+from tf_groupvit.server.warmup import warm_up
+
+ModelPaths = Mapping[str, str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the flags of ``tf-groupvit serve`` set; the names and defaults are the real server's where it has them."""
+
+    file_system_poll_wait_seconds: float = 1.0
+    max_num_load_retries: int = 5
+    load_retry_interval_micros: int = 60_000_000
+    allow_version_labels_for_unavailable_models: bool = False
+    saved_model_tags: str = "serve"
+    enable_model_warmup: bool = True
+    num_request_iterations_for_warmup: int = 1
+    tensorflow_intra_op_parallelism: int = 0
+    tensorflow_inter_op_parallelism: int = 0
+    rest_api_timeout_in_ms: int = 30_000
+    rest_api_enable_cors_support: bool = False
+    ssl_config_file: str | None = None
+    monitoring_config_file: str | None = None
+    max_in_flight: int = 0  # 0: four for each CPU
+    max_queued: int = 64
+    max_request_bytes: int = 2**31 - 1
+    wait_for_versions: bool = False
+
+
+class Server:
+    """An embedded server. Raises ServerError or ConfigError when it cannot start."""
+
+    def __init__(
+        self,
+        models: ModelPaths | list[Model],
+        host: str = "127.0.0.1",
+        port: int | None = 0,
+        rest_api_port: int | None = 0,
+        options: Options = Options(),
+    ) -> None:
+        self._configs = model_configs(models)
+        self.started = False
+        self.host, self.port, self.rest_api_port = host, port, rest_api_port
+        self.options = options
+        self.metrics = Metrics()
+        self.gate = Gate(options.max_in_flight or 4 * (os.cpu_count() or 1), options.max_queued)
+        retries = Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6)
+        self.models = Models(
+            Versions(self._load, retries),
+            options.file_system_poll_wait_seconds,
+            options.allow_version_labels_for_unavailable_models,
+        )
+        self.answers = Answers(self.models, self.gate, self.metrics)
+        log = RequestLog()
+        self.rest_answers = RestAnswers(
+            self.answers,
+            log,
+            options.rest_api_timeout_in_ms / 1e3 if options.rest_api_timeout_in_ms > 0 else None,
+            options.rest_api_enable_cors_support,
+            prometheus_path(options.monitoring_config_file),
+        )
+        self.app = RestApp(self.rest_answers, options.max_request_bytes)
+        self._rest = RestFront(self.app)
+        self._grpc = GrpcFront(self.answers, log, options.max_request_bytes, options.ssl_config_file)
+
+    def start(self) -> "Server":
+        """Load the models, then open the ports."""
+        try:
+            self.models.start(self._configs, self.options.wait_for_versions)
+            if self.rest_api_port is not None:
+                self.rest_api_port = self._rest.listen(self.host, self.rest_api_port)
+            if self.port is not None:
+                self.port = self._grpc.listen(self.host, self.port)
+        except BaseException:
+            self.stop(grace=0)
+            raise
+        self.started = True
+        return self
+
+    def stop(self, grace: float = 30.0) -> None:
+        """Refuse new requests, finish those under way within ``grace`` seconds, unload everything."""
+        end = time.monotonic() + grace
+        self._grpc.drain()
+        self._rest.drain()
+        done = self._grpc.stop(grace)
+        while self.gate.admitted and time.monotonic() < end:
+            time.sleep(0.01)
+        self._rest.stop(max(0.0, end - time.monotonic()))
+        done.wait(max(0.0, end - time.monotonic()) + 1)
+        self.models.stop()
+
+    def __enter__(self) -> "Server":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def rest(self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """Answer a REST request without a socket. ``target`` is the raw path and query."""
+        lowered = {name.lower(): value for name, value in (headers or {}).items()}
+        return self.rest_answers.answer(method, target, lowered, body)
+
+    def call(self, path: str, request: Any, timeout: float | None = None) -> Any:
+        """Answer a call such as "/tensorflow.serving.PredictionService/Predict" without a socket. Raises Refusal."""
+        return CALLS[path].run(self.answers, request, Deadline(timeout), lambda: True)
+
+    def _load(self, path: str) -> Servable:
+        options = self.options
+        config = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism,
+            inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism,
+        )
+        servable = load(path, tuple(options.saved_model_tags.split(",")), config)
+        try:
+            warmup = (
+                warm_up(servable, options.num_request_iterations_for_warmup) if options.enable_model_warmup else None
+            )
+        except BaseException:
+            servable.close()
+            raise
+        if warmup is not None:
+            self.metrics.warmed(path, warmup.records, warmup.seconds)
+        return servable
+
+
+def model_configs(models: ModelPaths | list[Model]) -> list[Model]:
+    """Configs of models given as name -> base path."""
+    if isinstance(models, Mapping):
+        models = [Model(name, absolute(path)) for name, path in models.items()]
+    if not models:
+        raise InputError("No model to serve: give at least one, e.g. {'groupvit': 'models/groupvit'}.")
+    return list(models)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    return text if "://" in text else os.path.abspath(text)
+
+
+__all__ = ["PROMETHEUS_PATH", "Model", "Options", "Server", "ServerError", "absolute", "model_configs"]

@@ -1,0 +1,145 @@
+"""The servable: a SavedModel folder in; a loaded model that runs as tensorflow_model_server would run it out.
+
+The model is loaded into a `tf.compat.v1.Session` with the tags asked for and run through `_call_tf_sessionrun`, which
+is the C++ Session of the real server: element types are strict, declared shapes are not checked, only the outputs
+asked for are computed. Python's `Session.run` casts in silence and checks shapes.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.client import pywrap_tf_session
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
+
+from tf_groupvit.server.dtypes import type_name
+from tf_groupvit.server.refusal import Refusal, code_name
+
+DEFAULT_SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One input or output of a signature."""
+
+    tensor_name: str
+    dtype: int  # number in types.proto
+    output: Any  # TF_Output; None where the name is no tensor of the graph
+
+
+@dataclass(frozen=True)
+class Signature:
+    name: str
+    inputs: dict[str, Endpoint]
+    outputs: dict[str, Endpoint]
+    defaults: dict[str, Any]  # input name -> TensorProto
+    proto: Any  # SignatureDef
+
+    @property
+    def input_types(self) -> dict[str, str]:
+        return {name: type_name(endpoint.dtype) for name, endpoint in self.inputs.items()}
+
+
+class Servable:
+    """A loaded version of a model."""
+
+    def __init__(self, path: str, session: Any, signatures: dict[str, Signature]) -> None:
+        self.path = path
+        self.session = session
+        self.signatures = signatures
+
+    def run(self, feeds: dict[Any, np.ndarray], fetches: list[Any], timeout: float | None) -> list[np.ndarray]:
+        """Run the graph for TF_Outputs. ``timeout`` is in seconds. Raises Refusal with the runtime's own text."""
+        options = _run_options(timeout)
+        try:
+            return self.session._call_tf_sessionrun(options, feeds, fetches, [], None)
+        except tf.errors.OpError as error:
+            raise Refusal(code_name(error.error_code), error.message) from None
+        finally:
+            if options is not None:
+                pywrap_tf_session.TF_DeleteBuffer(options)
+
+    def close(self) -> None:
+        self.session.close()
+
+
+def _run_options(timeout: float | None) -> Any:
+    if timeout is None:
+        return None
+    milliseconds = max(1, min(int(timeout * 1000), 2**62))
+    return pywrap_tf_session.TF_NewBufferFromString(
+        tf.compat.v1.RunOptions(timeout_in_ms=milliseconds).SerializeToString()
+    )
+
+
+def load(path: str, tags: tuple[str, ...] = ("serve",), config: Any = None) -> Servable:
+    """Load a SavedModel folder. Raises Refusal with the text of the C++ loader where there is one."""
+    meta_graph = _meta_graph(path, tags)
+    with tf.Graph().as_default() as graph:
+        session = tf.compat.v1.Session(graph=graph, config=config)
+        try:
+            SavedModelLoader(path).load(session, list(tags))  # what the deprecated public function calls
+            session._extend_graph()
+            signatures = {name: _signature(name, proto, graph) for name, proto in meta_graph.signature_def.items()}
+        except Exception as error:
+            session.close()
+            raise _load_error(error) from error
+    graph.finalize()
+    return Servable(path, session, signatures)
+
+
+def _meta_graph(path: str, tags: tuple[str, ...]) -> Any:
+    file = os.path.join(path, "saved_model.pb")
+    if not tf.io.gfile.exists(file):
+        if tf.io.gfile.exists(f"{file}txt"):
+            raise Refusal("UNIMPLEMENTED", f"saved_model.pbtxt is not read here; export a binary one. Path: {path}")
+        raise Refusal(
+            "NOT_FOUND",
+            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+            f"`saved_model.pb`)\nSpecified file path: {path}",
+        )
+    model = SavedModel()
+    try:
+        with tf.io.gfile.GFile(file, "rb") as stream:
+            model.ParseFromString(stream.read())
+    except DecodeError as error:
+        raise Refusal("DATA_LOSS", f"Can't parse {file} as binary proto") from error
+    for meta_graph in model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == set(tags):
+            return meta_graph
+    raise Refusal(
+        "NOT_FOUND",
+        f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect available tag-sets "
+        "in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
+    )
+
+
+def _signature(name: str, proto: Any, graph: tf.Graph) -> Signature:
+    return Signature(
+        name,
+        {alias: _endpoint(info, graph) for alias, info in proto.inputs.items()},
+        {alias: _endpoint(info, graph) for alias, info in proto.outputs.items()},
+        dict(proto.defaults.items()),
+        proto,
+    )
+
+
+def _endpoint(info: Any, graph: tf.Graph) -> Endpoint:
+    try:
+        output = graph.get_tensor_by_name(info.name)._as_tf_output()
+    except (KeyError, ValueError):  # the init op's "output" is an operation; sparse inputs have no single name
+        output = None
+    return Endpoint(info.name, info.dtype, output)
+
+
+def _load_error(error: Exception) -> Refusal:
+    """A loading error with its canonical code; what Python's loader words itself is INTERNAL."""
+    if isinstance(error, tf.errors.OpError):
+        return Refusal(code_name(error.error_code), error.message)
+    if isinstance(error, Refusal):
+        return error
+    return Refusal("NOT_FOUND" if "not registered" in str(error) else "INTERNAL", str(error))
