@@ -1,0 +1,164 @@
+"""tf-groupvit query, over a real gRPC socket; and what all commands over images share."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from client_serving import PHOTO, Serving, encoded, grpc_server
+from PIL import Image
+
+from tf_groupvit.cli.images import find_images, work_through
+from tf_groupvit.cli.outputs import names_for, write_outputs
+from tf_groupvit.cli.query import command
+from tf_groupvit.errors import ImageError, InputError, RequestError
+from tf_groupvit.segmentation.result import Segmentation
+
+
+@pytest.fixture
+def address():
+    server, address = grpc_server(Serving())
+    yield address
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(PHOTO))
+    return path
+
+
+def query(*arguments, stdin=None):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], input=stdin)
+
+
+def test_a_photo_gives_a_line_of_areas(address, photo):
+    done = query(photo, "--server", address)
+    assert done.exit_code == 0 and done.stdout == f"{photo}: background 50.0%, dog 50.0%\n"
+
+
+def test_outputs_are_an_overlay_a_label_image_and_json(address, photo, tmp_path):
+    folder = tmp_path / "new" / "out"
+    done = query(photo, "--server", address, "--output", folder)
+    assert done.exit_code == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["photo.json", "photo.labels.png", "photo.overlay.png"]
+    with Image.open(folder / "photo.labels.png") as labels:
+        assert labels.mode == "P" and np.asarray(labels).tolist() == [[0, 0, 0, 1, 1, 1]] * 4
+    assert json.loads((folder / "photo.json").read_text())["areas"]["dog"] == 0.5
+    with Image.open(folder / "photo.overlay.png") as overlay:
+        assert overlay.width >= 6
+
+
+def test_json_stands_alone_on_standard_output(address, photo, tmp_path):
+    (tmp_path / "bad.png").write_text("no picture")
+    done = query(photo, tmp_path / "bad.png", "--server", address, "--json", "--classes", "wolf,hay")
+    good, bad = json.loads(done.stdout)
+    assert done.exit_code == 2
+    assert (good["image"], good["width"], good["height"]) == (str(photo), 6, 4)
+    assert good["class_names"] == ["background", "wolf", "hay"] and good["areas"]["wolf"] == 0.5
+    assert bad["image"].endswith("bad.png") and "error" in bad
+    assert done.stderr.count("\n") == 1 and "bad.png" in done.stderr
+
+
+def test_a_bad_image_is_reported_and_the_rest_are_done(address, photo, tmp_path):
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    cut = encoded(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8), "JPEG")[:800]
+    (tmp_path / "cut.jpg").write_bytes(cut)  # the header is whole: the server finds out
+    names = [tmp_path / "empty.jpg", tmp_path / "cut.jpg", tmp_path / "gone.jpg", photo]
+    done = query(*names, "--server", address, "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert [line.split(":")[0].rsplit("/", 1)[1] for line in done.stderr.splitlines()] == [
+        "empty.jpg",
+        "cut.jpg",
+        "gone.jpg",
+    ]
+    assert "Traceback" not in done.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir())[0] == "photo.json"
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_standard_input_is_an_image(address, tmp_path):
+    done = query("-", "--server", address, "--output", tmp_path, stdin=encoded(PHOTO))
+    assert done.exit_code == 0 and (tmp_path / "stdin.overlay.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--model-name", "other"], RequestError, "Servable not found"),
+        (["--classes", "dog,,cat"], InputError, "none of them empty"),
+    ],
+)
+def test_what_concerns_every_image_stops_the_command(address, photo, options, error, message):
+    done = query(photo, photo, "--server", address, *options)
+    assert isinstance(done.exception, error) and message in str(done.exception)
+
+
+def test_a_server_that_is_not_there_is_an_error_at_once(photo):
+    done = query(photo, "--server", "127.0.0.1:1")
+    assert isinstance(done.exception, RequestError) and "cannot be reached" in str(done.exception)
+
+
+# What the commands share
+
+
+def test_names_of_outputs_never_clash():
+    sources = ["a/x.jpg", "b/x.png", "x-2.jpg", "X.gif", "-", "stdin.png", ".png"]
+    assert names_for(sources) == ["x", "x-2", "x-2-2", "X-3", "stdin", "stdin-2", ".png"]
+
+
+def test_folders_and_patterns_are_searched_and_missing_files_kept(tmp_path):
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / name).touch()
+    a, b = str(tmp_path / "a.png"), str(tmp_path / "b.JPG")
+    assert find_images([str(tmp_path)]) == [a, b]
+    assert find_images(["-", str(tmp_path / "*.png"), "gone.jpg"]) == ["-", a, "gone.jpg"]
+    odd = tmp_path / "photo[1].png"
+    odd.touch()
+    assert find_images([str(odd)]) == [str(odd)], "a file whose name looks like a pattern"
+
+
+def test_an_empty_folder_and_a_pattern_without_a_match_are_errors(tmp_path):
+    with pytest.raises(InputError, match="holds no images"):
+        find_images([str(tmp_path)])
+    with pytest.raises(InputError, match="No file matches"):
+        find_images([str(tmp_path / "*.jpg")])
+
+
+def test_a_view_that_is_not_there_leaves_nothing_written(tmp_path):
+    result = Segmentation(np.zeros((2, 2), int), ["a"], np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(InputError, match="group maps"):
+        write_outputs(result, "a", tmp_path, views=["pred", "final_group"])
+    assert list(tmp_path.iterdir()) == []
+    paths = write_outputs(result, "a", tmp_path, views=["pred"])
+    assert [path.name for path in paths] == ["a.overlay.png", "a.labels.png", "a.json", "a.pred.png"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "count", "bar"), [(Terminal, 3, True), (Terminal, 1, False), (io.StringIO, 3, False)]
+)
+def test_the_progress_bar_runs_over_several_images_on_a_terminal(monkeypatch, stream, count, bar):
+    stderr = stream()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert work_through(["a"] * count, lambda index, source: None) == {}
+    assert ("image" in stderr.getvalue()) == bar
+
+
+def test_errors_of_images_are_collected_and_others_raised(capsys):
+    def work(index, source):
+        raise {"a": ImageError("a: expected an image"), "b": RequestError("INTERNAL", "odd"), "c": InputError("no")}[
+            source
+        ]
+
+    assert work_through(["a", "b"], work) == {"a": "expected an image", "b": "INTERNAL: odd"}
+    assert capsys.readouterr().err == "a: expected an image\nb: INTERNAL: odd\n"
+    with pytest.raises(InputError, match="no"):
+        work_through(["c"], work)

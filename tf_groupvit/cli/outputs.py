@@ -1,0 +1,68 @@
+"""A segmentation, a name and a folder in; files, a line of text or a JSON record out."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.segmentation.picture import png
+from tf_groupvit.segmentation.result import Segmentation
+from tf_groupvit.segmentation.writing import write_whole
+
+
+def names_for(sources: Sequence[str]) -> list[str]:
+    """A name for the outputs of each source: its stem, "stdin" for "-", with a number where that is taken.
+
+    Names differ even where a file system does not tell capitals: outputs never overwrite one another.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for source in sources:
+        stem = "stdin" if source == "-" else PurePath(source).stem or "image"
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def make_folder(folder: str | Path) -> Path:
+    """The folder of outputs, made if it is missing. Raises ``InputError`` if it cannot be."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder '{folder}' cannot be made: {error.strerror}: choose another --output.") from error
+    return Path(folder)
+
+
+def write_outputs(result: Segmentation, name: str, folder: str | Path, views: Sequence[str] = ()) -> list[Path]:
+    """Write NAME.overlay.png, NAME.labels.png, NAME.json and NAME.VIEW.png for each view; returns their paths.
+
+    Everything is drawn before anything is written, and each file is whole or not there. Raises ``InputError`` for a
+    view that there is not, and where the folder is missing or cannot be written.
+    """
+    files = {
+        "overlay.png": png(result.overlay()),
+        "labels.png": png(result.label_image()),
+        "json": (result.to_json() + "\n").encode(),
+        **{f"{view}.png": png(result.view(view)) for view in views},
+    }
+    paths = []
+    for ending, content in files.items():
+        paths.append(Path(folder) / f"{name}.{ending}")
+        write_whole(paths[-1], content)
+    return paths
+
+
+def line_of(result: Segmentation, source: str, paths: Sequence[Path] = ()) -> str:
+    """What a person reads: the areas, largest first, and where the files are."""
+    shares = sorted(result.areas.items(), key=lambda item: -item[1])
+    text = ", ".join(f"{name} {100 * area:.1f}%" for name, area in shares if area)
+    return f"{source}: {text}" + (f" -> {', '.join(map(str, paths))}" if paths else "")
+
+
+def record_of(result: Segmentation, source: str, paths: Sequence[Path] = ()) -> dict[str, Any]:
+    """What ``--json`` prints of an image: its source, size, classes, areas, scores and files; no labels."""
+    return {"image": source, **result.summary(), "files": [str(path) for path in paths]}

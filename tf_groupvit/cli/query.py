@@ -1,0 +1,59 @@
+"""tf-groupvit query: images and a server's address in, overlays and areas out."""
+
+import json
+import sys
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+
+@click.command(name="query")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--server", required=True, metavar="ADDRESS", help="http://host:port or grpc://host:port; host:port is http."
+)
+@click.option("--model-name", default="groupvit", show_default=True, help="The model's name on the server.")
+@click.option("--classes", help="Comma-separated classes, in place of those that the model was exported with.")
+@click.option("--output", metavar="DIR", help="Write overlay, labels and JSON of each image here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON alone: a list with an object for each image.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds for one image, retries included.")
+def command(
+    images: tuple[str, ...],
+    server: str,
+    model_name: str,
+    classes: str | None,
+    output: str | None,
+    as_json: bool,
+    timeout: float,
+) -> None:
+    """Segment images on a server: TensorFlow Serving, or tf-groupvit serve.
+
+    IMAGE is a file, a folder, a pattern, or - for standard input. With --output, NAME.overlay.png, NAME.labels.png
+    (one byte a pixel, the number of the class) and NAME.json are written. A bad image is reported, the others are
+    done, and the exit code is 2 then.
+    """
+    from tf_groupvit.cli.images import find_images, source_of, work_through
+    from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs
+    from tf_groupvit.client import Client
+
+    sources = find_images(images)
+    names, folder = names_for(sources), make_folder(output) if output else None
+    records: list[dict[str, Any]] = []
+
+    with Client(server, model_name, timeout=timeout) as client:
+
+        def work(index: int, source: str) -> None:
+            result = client.segment(source_of(source), classes)
+            paths = write_outputs(result, names[index], folder) if folder else []
+            if as_json:
+                records.append(record_of(result, source, paths))
+            else:
+                tqdm.write(line_of(result, source, paths), file=sys.stdout)
+
+        failed = work_through(sources, work)
+    if as_json:
+        records += [{"image": source, "error": error} for source, error in failed.items()]
+        click.echo(json.dumps(records, ensure_ascii=False, indent=2))
+    if failed:
+        raise click.exceptions.Exit(2)
