@@ -54,7 +54,7 @@ class Hub(ThreadingHTTPServer):
 
 class Route(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Hub  # type: ignore[assignment]
+    server: Hub
 
     def log_message(self, *_):
         pass

@@ -28,7 +28,9 @@ def read_hdf5(path: Path) -> Tensors:
         raise CheckpointError(f"{path} is not an HDF5 file: expected its signature, fetch the file again.")
     entries: dict[str, Entry] = {}
 
-    def visit(name: str, node: Any) -> None:
+    def visit(name: str | bytes, node: Any) -> None:
+        if not isinstance(name, str):
+            raise CheckpointError(f"{path} holds a name that is no text: fetch it again.")
         if isinstance(node, h5py.Dataset):
             entries[name] = _entry(file, name, node)
 

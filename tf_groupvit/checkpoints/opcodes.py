@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-MOST_OPCODES = 20_000_000  # a training checkpoint of the full model has about 60,000
-
-# A key that is a tuple may hold only these: hashing tuples of tuples of tuples can be made to take for ever.
+# A stream can remember a value and use it again in every byte that follows: what takes time by size is bounded.
+MOST_OPCODES = 2_000_000
+LONGEST_NAME = 500  # letters
+LONGEST_KEY = 8  # parts of a tuple; each of them SIMPLE, since hashing nested tuples can be made to take for ever
 SIMPLE = (str, bytes, int, float, bool, type(None))
 
 
@@ -137,6 +138,8 @@ class _Machine:
     def name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name is not text")
+        if len(module) + len(name) > LONGEST_NAME:
+            raise ValueError("a name is longer than any name")
         self.stack.append(self.answers.name(Name(module, name)))
 
     def call(self, arguments: Any) -> None:
@@ -168,9 +171,12 @@ class _Machine:
 
 def key(value: Any) -> Any:
     """``value``, if it can be the key of a dict."""
-    if isinstance(value, (*SIMPLE, Name)) or (isinstance(value, tuple) and all(isinstance(v, SIMPLE) for v in value)):
-        return value
-    raise TypeError(f"a {type(value).__name__} is used as a key")
+    parts = value if isinstance(value, tuple) else (value,)
+    if len(parts) > LONGEST_KEY or not all(isinstance(part, (*SIMPLE, Name)) for part in parts):
+        raise TypeError(f"a {type(value).__name__} is used as a key")
+    if any(isinstance(part, int) and abs(part) >= 2**64 for part in parts):
+        raise ValueError("a number is too large to be a key")
+    return value
 
 
 def dict_of(pairs: list[Any]) -> dict[Any, Any]:

@@ -54,6 +54,9 @@ class Tensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._entries[name].read()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries  # Mapping's own would read the array
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

@@ -76,6 +76,8 @@ class Dtype:
 def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Place:
     if not isinstance(storage, Storage):
         raise TypeError("a tensor has no storage")
+    if len(shape) > 32:
+        raise ValueError("a tensor has too many dimensions")
     numbers = (offset, *shape, *strides)
     if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
         raise ValueError("a tensor has an impossible shape")
@@ -90,9 +92,9 @@ def _tensor(data: Any, *_: Any) -> Place:
 
 def _rebuild_subclass(rebuild: Any, _type: Any, arguments: Any, *_: Any) -> Any:
     """A tensor with attributes of its own: the attributes are let go."""
-    if not isinstance(rebuild, Name) or str(rebuild) not in CALLS:
-        raise TypeError("a tensor is rebuilt by what is no name")
-    return _tensor(CALLS[str(rebuild)](*arguments))
+    if str(rebuild) not in REBUILDS:
+        raise TypeError("a tensor is rebuilt in an unknown way")
+    return REBUILDS[str(rebuild)](*arguments)
 
 
 def _encode(text: Any, code: Any = "latin1") -> bytes:
@@ -116,11 +118,14 @@ def _keys(values: Any = ()) -> list[Any]:
     return [key(value) for value in values]
 
 
-CALLS: dict[str, Callable[..., Any]] = {
+REBUILDS: dict[str, Callable[..., Place]] = {
     "torch._utils._rebuild_tensor": _rebuild,
     "torch._utils._rebuild_tensor_v2": _rebuild,
     "torch._utils._rebuild_parameter": _tensor,
     "torch._utils._rebuild_parameter_with_state": _tensor,
+}
+CALLS: dict[str, Callable[..., Any]] = {
+    **REBUILDS,
     "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
     "torch.Size": lambda sizes=(): tuple(sizes),
     "collections.OrderedDict": _pairs,
@@ -138,8 +143,10 @@ for _module in ("builtins.", "__builtin__."):
         _module + "set": lambda values=(): set(_keys(values)),
         _module + "frozenset": lambda values=(): frozenset(_keys(values)),
         _module + "bytes": lambda: b"",
-        _module + "bytearray": lambda text="", code="latin1": _encode(text, code),
     }
+
+
+MOST_ARGUMENTS = 10_000_000  # values given to all calls together: a list that is remembered can be copied at no cost
 
 
 class TorchAnswers:
@@ -147,6 +154,7 @@ class TorchAnswers:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.given = 0
         self.storages: dict[str, Storage] = {}
 
     def name(self, name: Name) -> Name | Inert:
@@ -160,6 +168,9 @@ class TorchAnswers:
         )
 
     def call(self, called: Any, arguments: tuple) -> Any:
+        self.given += len(arguments) + sum(len(part) for part in arguments if hasattr(part, "__len__"))
+        if self.given > MOST_ARGUMENTS:
+            raise ValueError("its calls are given more than any checkpoint holds")
         if isinstance(called, Inert):
             return Inert(called.name)
         if not isinstance(called, Name) or str(called) not in CALLS:
