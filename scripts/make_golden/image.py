@@ -6,6 +6,7 @@ cases.json (a processor file and an image name per case), images.npz (uint8 (H, 
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import CLIPImageProcessor
@@ -24,7 +25,7 @@ SIZES = {  # name -> (H, W)
 }
 OLD = {"feature_extractor_type": "CLIPFeatureExtractor", "do_resize": True, "do_center_crop": True, "resample": 3}
 NEW = {"image_processor_type": "CLIPImageProcessor"}
-FILES = {
+FILES: dict[str, dict[str, Any]] = {
     "2022": {**OLD, "size": 24, "crop_size": 24, "do_normalize": True},
     "2023": {**NEW, "size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}, "rescale_factor": 1 / 255},
     "odd_crop": {**NEW, "size": {"shortest_edge": 23}, "crop_size": {"height": 20, "width": 26}},
@@ -61,8 +62,9 @@ def draw(H: int, W: int, seed: int) -> np.ndarray:
 
 
 def main() -> None:
-    images = {name: draw(H, W, seed) for seed, (name, (H, W)) in enumerate(SIZES.items())}
-    cases, values = [], {}
+    images: dict[str, Any] = {name: draw(H, W, seed) for seed, (name, (H, W)) in enumerate(SIZES.items())}
+    cases = []
+    values: dict[str, Any] = {}
     for label, content in FILES.items():
         for name in SIZES if label in ("2022", "padded_crop", "longest") else ("landscape", "portrait"):
             key = f"{label}-{name}"

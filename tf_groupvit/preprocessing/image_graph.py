@@ -14,13 +14,13 @@ from tf_groupvit.preprocessing.image_graph_bytes import (
     big,
     bytes_of,
     kind_of,
-    little,
     matches,
     only_if,
     within_limit,
 )
 from tf_groupvit.preprocessing.image_graph_exif import orientation_of, upright
 from tf_groupvit.preprocessing.image_graph_gif import decode_gif
+from tf_groupvit.preprocessing.image_graph_webp import decode_webp
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS
 
 
@@ -46,7 +46,7 @@ def _decoder(max_pixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
             "PNG": lambda: _decode_png(contents, data, max_pixels),
             "GIF": lambda: decode_gif(contents, data, max_pixels),
             "BMP": lambda: decode_bmp(data, max_pixels),
-            "WebP": lambda: _decode_webp(contents, data, max_pixels),
+            "WebP": lambda: upright(decode_webp(contents, data, max_pixels), orientation_of(data, "WebP")),
         }
         pixels = tf.switch_case(kind_of(data), [*(by_kind[kind] for kind in KINDS), lambda: _refuse(contents)])
         return tf.ensure_shape(pixels, [None, None, 3])
@@ -68,22 +68,6 @@ def _decode_png(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> tf.Ten
     )
     checked = within_limit(big(data, 20, 4), big(data, 16, 4), max_pixels, checked)
     return upright(tf.io.decode_png(checked, channels=3), orientation_of(data, "PNG"))
-
-
-def _decode_webp(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Its three kinds keep the size in three ways; with alpha the decoder gives four channels, and takes no fewer."""
-    packed = little(data, 21, 4)  # lossless: 14 bits each, one less than the size
-    height, width = tf.case(
-        [
-            (matches(data, 12, b"VP8 "), lambda: (little(data, 28, 2) % 2**14, little(data, 26, 2) % 2**14)),
-            (matches(data, 12, b"VP8L"), lambda: (packed // 2**14 % 2**14 + 1, packed % 2**14 + 1)),
-            (matches(data, 12, b"VP8X"), lambda: (little(data, 27, 3) + 1, little(data, 24, 3) + 1)),
-        ],
-        default=lambda: (tf.constant(0, tf.int64), tf.constant(0, tf.int64)),
-    )
-    checked = within_limit(height, width, max_pixels, contents)
-    pixels = tf.io.decode_image(checked, channels=0, expand_animations=False)[..., :3]
-    return upright(tf.ensure_shape(pixels, [None, None, 3]), orientation_of(data, "WebP"))
 
 
 def _refuse(contents: tf.Tensor) -> tf.Tensor:

@@ -24,6 +24,11 @@ def read(data: tf.Tensor, at: tf.Tensor | int, count: int) -> tf.Tensor:
     return tf.cast(tf.gather(data, places), tf.int64)
 
 
+def byte(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+    """Read one byte as int64 scalar; zero beyond the end. The position is not negative."""
+    return tf.cast(tf.gather(data, tf.minimum(at, tf.size(data, out_type=tf.int64) - 1)), tf.int64)
+
+
 def big(data: tf.Tensor, at: tf.Tensor | int, count: int) -> tf.Tensor:
     """Read an unsigned number, its most significant byte first: int64 scalar."""
     return tf.reduce_sum(read(data, at, count) * [256**i for i in reversed(range(count))])
@@ -63,3 +68,13 @@ def within_limit(height: tf.Tensor, width: tf.Tensor, max_pixels: int, value: tf
     few = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
     words = ["An image of ", width, " x ", height, f" is over the limit of {max_pixels} pixels: shrink it."]
     return only_if(few, words, value)
+
+
+def place(
+    pixels: tf.Tensor, top: tf.Tensor, left: tf.Tensor, height: tf.Tensor, width: tf.Tensor, colour: tf.Tensor
+) -> tf.Tensor:
+    """Lay pixels (H, W, 3) on a canvas (height, width, 3) of one colour (3)."""
+    H, W = tf.unstack(tf.shape(pixels, out_type=tf.int64)[:2])
+    edges = [[top, height - top - H], [left, width - left - W], [0, 0]]
+    covered = tf.pad(tf.ones([H, W, 1], tf.bool), edges)
+    return tf.where(covered, tf.pad(pixels, edges), colour)

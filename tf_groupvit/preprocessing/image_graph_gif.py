@@ -2,12 +2,12 @@
 
 import tensorflow as tf
 
-from tf_groupvit.preprocessing.image_graph_bytes import big, little, only_if, read, within_limit
+from tf_groupvit.preprocessing.image_graph_bytes import big, byte, little, only_if, place, read, within_limit
 
 _EXTENSION, _FRAME, _END = 0x21, 0x2C, b"\x3b"
 _GRAPHIC_CONTROL = 0xF9
 _MOST_EXTENSIONS = 1024
-_HOPS = 16  # blocks that are stepped over in one round of the loop
+_HOPS = 8  # blocks that are stepped over in one round of the loop
 
 
 def decode_gif(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -19,24 +19,20 @@ def decode_gif(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> tf.Tens
     """
     frame, control = _first_frame(data, _after_table(data, 10, 13))
     contents = only_if(
-        _byte(data, frame) == _FRAME, ["Expected a GIF with a frame, came none or a broken one."], contents
+        byte(data, frame) == _FRAME, ["Expected a GIF with a frame, came none or a broken one."], contents
     )
     left, top, W, H = (little(data, frame + 1 + 2 * i, 2) for i in range(4))
     height, width = tf.maximum(little(data, 8, 2), top + H), tf.maximum(little(data, 6, 2), left + W)
     contents = within_limit(height, width, max_pixels, contents)
     colours = _after_table(data, frame + 9, frame + 10)
     end = _skip_blocks(data, colours + 1)
-    whole = (_byte(data, end) == 0) & (end < tf.size(data, out_type=tf.int64) - 1)
+    whole = (byte(data, end) == 0) & (end < tf.size(data, out_type=tf.int64) - 1)
     contents = only_if(whole, ["Expected a GIF with a whole first frame, came a broken or truncated one."], contents)
     pixels = tf.io.decode_gif(_alone(contents, frame, end))[0]  # (H, W, 3)
     table = tf.where(colours > frame + 10, frame + 10, 13)
-    unused = tf.where(_byte(data, control + 3) % 2 == 1, _byte(data, control + 6), 0)
+    unused = tf.where(byte(data, control + 3) % 2 == 1, byte(data, control + 6), 0)
     colour = tf.cast(read(data, table + 3 * unused, 3), tf.uint8)
-    return _place(pixels, top, left, height, width, colour)
-
-
-def _byte(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    return big(data, at, 1)
+    return place(pixels, top, left, height, width, colour)
 
 
 def _after_table(data: tf.Tensor, flags_at: tf.Tensor | int, table_at: tf.Tensor | int) -> tf.Tensor:
@@ -50,27 +46,27 @@ def _first_frame(data: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Step over extensions: where the first frame begins, and the last graphic control before it (or the end)."""
 
     def step(at: tf.Tensor, control: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        control = tf.where(_byte(data, at + 1) == _GRAPHIC_CONTROL, at, control)
+        control = tf.where(byte(data, at + 1) == _GRAPHIC_CONTROL, at, control)
         return _skip_blocks(data, at + 2) + 1, control
 
     start = (at, tf.size(data, out_type=tf.int64))
-    return tf.while_loop(lambda at, _: _byte(data, at) == _EXTENSION, step, start, maximum_iterations=_MOST_EXTENSIONS)
+    return tf.while_loop(lambda at, _: byte(data, at) == _EXTENSION, step, start, maximum_iterations=_MOST_EXTENSIONS)
 
 
 def _skip_blocks(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
     """Step over blocks that begin with their length, up to the empty one: its position, if it is reached.
 
-    Encoders fill blocks with 255 bytes. Where they hold under 16 on average, the walk gives up early.
+    Encoders fill blocks with 255 bytes. Where they hold under 64 on average, the walk gives up early.
     """
 
     def hop(at: tf.Tensor) -> tf.Tensor:
         for _ in range(_HOPS):
-            length = _byte(data, at)
+            length = byte(data, at)
             at = tf.where(length > 0, at + 1 + length, at)
         return at
 
-    rounds = 256 + tf.size(data) // (16 * _HOPS)
-    return tf.while_loop(lambda at: _byte(data, at) > 0, lambda at: (hop(at),), (at,), maximum_iterations=rounds)[0]
+    rounds = 256 + tf.size(data) // (64 * _HOPS)
+    return tf.while_loop(lambda at: byte(data, at) > 0, lambda at: (hop(at),), (at,), maximum_iterations=rounds)[0]
 
 
 def _alone(contents: tf.Tensor, frame: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
@@ -93,13 +89,3 @@ def _alone(contents: tf.Tensor, frame: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         _END,
     ]
     return tf.strings.join(parts)
-
-
-def _place(
-    pixels: tf.Tensor, top: tf.Tensor, left: tf.Tensor, height: tf.Tensor, width: tf.Tensor, colour: tf.Tensor
-) -> tf.Tensor:
-    """Lay pixels (H, W, 3) on a canvas (height, width, 3) of one colour (3)."""
-    H, W = tf.unstack(tf.shape(pixels, out_type=tf.int64)[:2])
-    edges = [[top, height - top - H], [left, width - left - W], [0, 0]]
-    covered = tf.pad(tf.ones([H, W, 1], tf.bool), edges)
-    return tf.where(covered, tf.pad(pixels, edges), colour)

@@ -1,0 +1,79 @@
+"""The two sides of image preprocessing behind one set of names, and drawn images: what the image tests share."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tf_groupvit.errors import ImageError
+from tf_groupvit.preprocessing import image_graph, image_reading, image_resize, image_statistics
+
+
+@dataclass(frozen=True)
+class Side:
+    """Python or graph: the same five steps, numpy in and numpy out, and the error that bad input gets."""
+
+    name: str
+    read: Any
+    resize_bicubic: Any
+    resize_bilinear: Any
+    normalise: Any
+    error: type[Exception]
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def _decode(contents):
+    return image_graph.decode(contents)
+
+
+_SIZES = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)]
+_bicubic = tf.function(image_graph.resize_bicubic, input_signature=_SIZES)
+_bilinear = tf.function(image_graph.resize_bilinear, input_signature=_SIZES)
+
+
+def _read_in_graph(data: bytes, max_pixels: int | None = None) -> np.ndarray:
+    return (_decode(data) if max_pixels is None else image_graph.decode(data, max_pixels)).numpy()
+
+
+SIDES = {
+    "python": Side(
+        "python",
+        image_reading.read_image,
+        image_resize.resize_bicubic,
+        image_resize.resize_bilinear,
+        image_statistics.normalise,
+        ImageError,
+    ),
+    "graph": Side(
+        "graph",
+        _read_in_graph,
+        lambda *arguments: _bicubic(*arguments).numpy(),
+        lambda *arguments: _bilinear(*arguments).numpy(),
+        lambda *arguments: image_graph.to_pixel_values(*arguments).numpy(),
+        tf.errors.InvalidArgumentError,
+    ),
+}
+
+
+def draw(H: int = 13, W: int = 22, C: int = 3, seed: int = 0) -> np.ndarray:
+    """Slopes with a hard edge and noise: uint8 (H, W, C)."""
+    rows, columns = np.mgrid[0:H, 0:W]
+    slopes = np.stack([columns * 200 / W, rows * 200 / H, (rows + columns) * 100 / (H + W), columns * 9], -1)[..., :C]
+    slopes[:, W // 2 :, 0] = 255 - slopes[:, W // 2 :, 0]
+    return np.clip(slopes + np.random.default_rng(seed).integers(0, 30, slopes.shape), 0, 255).astype(np.uint8)
+
+
+def write(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """Save an image in memory."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def words(error: BaseException) -> str:
+    """The line of an error that is ours; TensorFlow puts where the operation was made around it."""
+    lines = str(error).splitlines()
+    return next((line for line in lines if "assertion failed" in line), lines[0])
