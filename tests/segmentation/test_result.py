@@ -336,3 +336,20 @@ def test_a_segmentation_loads_no_tensorflow():
         "import sys, tf_groupvit.segmentation.result; sys.exit(bool({'tensorflow','keras','httpx'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_view_of_the_photos_shows_the_photo_and_its_regions(photos):
+    y, x = np.mgrid[:448, :448]
+    labels = (x // 150 + 3 * (y // 150)) % 4
+    for photo in photos:
+        content = photo.read_bytes()
+        mask = encoded(labels.astype(np.uint8))
+        result = Segmentation.from_png(mask, ["background", "sheep", "grass", "sky"], content)
+        with_groups = Segmentation(labels, result.class_names, result.image, groups=[x // 56 + 8 * (y // 56), x // 56])
+        pictures = {view: np.asarray(with_groups.view(view)) for view in VIEWS}
+        assert (pictures["input"] == result.image).all()
+        assert pictures["all_groups"].shape[1] > 2 * 448
+        others = [pictures[view] for view in VIEWS if view != "all_groups"]
+        assert all((one != other).any() for i, one in enumerate(others) for other in others[:i])
+        names = (pictures["input_pred_label"] != pictures["input_pred"]).any(-1)
+        assert [bool(names[labels == k].any()) for k in range(4)] == [True] * 4, "a name in every region"
