@@ -16,10 +16,11 @@ _PADDING = {0: (0,), 2: (0, 2), 3: (0, 1)}  # characters over a multiple of four
 
 def unescape(text: str) -> bytes:
     """The decoded bytes. Raises Refusal."""
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:
-        pass  # blanks, dots, padding left out, or truly wrong
+    if len(text) % 4 == 0 and not text.endswith("==="):  # Python's strict mode takes surplus padding
+        try:
+            return binascii.a2b_base64(text, strict_mode=True)
+        except ValueError:
+            pass  # blanks, dots, or truly wrong
     match = _TEXT.fullmatch(text.translate(_BLANK))
     if match is None or len(match[2]) not in _PADDING.get(len(match[1]) % 4, ()):
         raise invalid("Unable to base64 decode")

@@ -3,6 +3,7 @@
 The order of checks and every message are those of the contract, section 3.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,10 @@ from tf_groupvit.server.json_filling import Arrays, Filling, Types
 from tf_groupvit.server.json_members import Doubt, careful_echo, find, has, is_object
 from tf_groupvit.server.json_numbers import TooBig
 from tf_groupvit.server.json_scanning import parse, scan
-from tf_groupvit.server.refusal import invalid
+from tf_groupvit.server.refusal import Refusal, invalid
 
 ROW, COLUMNAR = "row", "columnar"
+_FLOAT = re.compile(r"[0-9][.eE]")
 
 
 def top_level(value: Any) -> Any:
@@ -45,10 +47,16 @@ def read_predict(body: bytes, types_of: Callable[[str], Types]) -> tuple[str, st
 def read(body: bytes, reader: Callable[[Any, Filling], Any]) -> Any:
     """What ``reader`` makes of the body's value; a second time, from the scanner, where the fast parser left doubt."""
     value, scanned = parse(body)
+    if scanned:
+        return reader(value, Filling(exact=True))
     try:
-        return reader(value, Filling(exact=scanned))
+        return reader(value, Filling(exact=False))
     except (Doubt, TooBig):
-        return reader(scan(body), Filling(exact=True))
+        pass
+    except Refusal as refusal:
+        if not _FLOAT.search(refusal.text):
+            raise
+    return reader(scan(body), Filling(exact=True))  # also for an echo whose doubles may differ in the last digit
 
 
 def _predict(value: Any, types_of: Callable[[str], Types], filling: Filling) -> tuple[str, str, Arrays]:

@@ -61,8 +61,9 @@ def _raw(content: bytes, count: int, type_: np.dtype) -> np.ndarray:
     if len(content) != count * type_.itemsize:
         raise Malformed
     flat = np.frombuffer(content, type_)
-    # Bytes other than 0 and 1 are no valid bool in C++.
-    return flat.view(np.uint8).astype(np.bool_) if type_ == np.bool_ else flat
+    if type_ == np.bool_ and flat.view(np.uint8).max() > 1:
+        raise Malformed
+    return flat
 
 
 def _strings(content: bytes, count: int) -> np.ndarray:
@@ -115,7 +116,8 @@ def _filled(values: np.ndarray, count: int, type_: np.dtype) -> np.ndarray:
         return values[:count]
     if count * type_.itemsize > max(_INFLATED_BYTES, values.nbytes):
         raise Malformed
-    missing: Any = b"" if type_.kind == "O" else type_.type()
-    flat = np.full(count, values[-1] if len(values) else missing, type_)
+    flat = np.full(count, b"", object) if type_.kind == "O" else np.zeros(count, type_)
     flat[: len(values)] = values
+    if len(values):
+        flat[len(values) :] = values[-1]
     return flat

@@ -1,0 +1,104 @@
+"""TensorProtos in and out, against the C++ code: whatever `tf.io.parse_tensor` makes of a message, so do we."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+from tf_groupvit.server.dtypes import TYPES, numpy_type
+from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.tensor_reading import FIELDS, read_tensor
+from tf_groupvit.server.tensor_writing import varints, write_tensor
+
+VALUES = {
+    "string_val": st.binary(max_size=3),
+    "bool_val": st.booleans(),
+    "uint32_val": st.integers(0, 2**32 - 1),
+    "uint64_val": st.integers(0, 2**64 - 1),
+    "int64_val": st.integers(-(2**63), 2**63 - 1),
+    "int_val": st.integers(-(2**31), 2**31 - 1),
+    "half_val": st.integers(-(2**31), 2**31 - 1),
+    **dict.fromkeys(["float_val", "double_val", "scomplex_val", "dcomplex_val"], st.floats(width=32)),
+}
+
+
+@st.composite
+def messages(draw):
+    """TensorProtos of every kind, most of them odd: too few values, too many, in the wrong field, twice."""
+    proto = TensorProto(dtype=draw(st.sampled_from(sorted(TYPES))))
+    for size in draw(st.lists(st.sampled_from([0, 1, 2, 3, -1]), max_size=3)):
+        proto.tensor_shape.dim.add().size = size
+    proto.tensor_shape.unknown_rank = draw(st.booleans())
+    field = draw(st.sampled_from([FIELDS[proto.dtype], *sorted(set(FIELDS.values()))]))
+    getattr(proto, field).extend(draw(st.lists(VALUES[field], max_size=5)))
+    content = st.lists(st.sampled_from([0, 1, 2, 255]), max_size=48).map(bytes)
+    proto.tensor_content = draw(st.just(b"") | content)
+    return proto
+
+
+@settings(max_examples=200, deadline=None)
+@given(messages())
+def test_a_message_is_read_as_the_cpp_code_reads_it(proto):
+    try:
+        wanted = tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(proto.dtype)).numpy()
+    except tf.errors.InvalidArgumentError:
+        with pytest.raises(Refusal, match="tensor parsing error: x"):
+            read_tensor(proto, "x")
+        return
+    got = read_tensor(proto, "x")
+    assert got.shape == np.shape(wanted)
+    assert str(got.tolist()) == str(np.asarray(wanted).tolist())
+
+
+@pytest.mark.parametrize("number", sorted(TYPES))
+def test_an_array_survives_the_typed_field(number):
+    type_ = numpy_type(number)
+    values = (
+        np.array([b"", b"\xff\x00"], object) if number == 7 else np.array([0, 1, 2, 200, 3], np.int64).astype(type_)
+    )
+    proto = TensorProto()
+    write_tensor(values, proto)
+    assert not proto.tensor_content and len(getattr(proto, FIELDS[number]))
+    back = read_tensor(proto, "x")
+    assert back.dtype == values.dtype and back.tolist() == values.tolist()
+    assert np.array_equal(tf.make_ndarray(proto), values)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
+def test_varints_are_those_of_protobuf(values):
+    proto = TensorProto()
+    proto.int64_val.extend(values)
+    payload = varints(np.array(values, np.int64))
+    assert proto.SerializeToString().endswith(payload)
+
+
+def test_extreme_values_of_every_whole_type_survive():
+    for number in (3, 4, 5, 6, 9, 17, 22, 23):
+        type_ = numpy_type(number)
+        assert type_ is not None
+        values = np.array([np.iinfo(type_).min, np.iinfo(type_).max], type_)
+        proto = TensorProto()
+        write_tensor(values, proto)
+        assert tf.make_ndarray(proto).tolist() == values.tolist()
+
+
+def test_a_few_bytes_may_not_become_gigabytes():
+    proto = TensorProto(dtype=1, float_val=[1.0])
+    proto.tensor_shape.dim.add().size = 2**36
+    with pytest.raises(Refusal, match="tensor parsing error: x"):
+        read_tensor(proto, "x")
+
+
+def test_content_is_not_copied():
+    content = np.arange(4, dtype=np.float32).tobytes()
+    proto = TensorProto(dtype=1, tensor_content=content)
+    proto.tensor_shape.dim.add().size = 4
+    assert not read_tensor(proto, "x").flags.owndata
+
+
+def test_types_without_a_numpy_counterpart_are_refused():
+    for dtype in (0, 11, 20, 21, 101):
+        with pytest.raises(Refusal, match="tensor parsing error: x"):
+            read_tensor(TensorProto(dtype=dtype), "x")
