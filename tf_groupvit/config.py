@@ -86,7 +86,7 @@ class _Config:
         if not path.exists():
             from tf_groupvit.hub import resolve
 
-            path = resolve(folder_or_hub_id, **hub_options)
+            path = resolve(folder_or_hub_id, weights=False, **hub_options)
         return cls.from_dict(read_json(path / "config.json" if path.is_dir() else path))
 
     def to_dict(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class GroupViTVisionConfig(_Config):
 
     hidden_size: int = 384
     intermediate_size: int = 1536
-    num_hidden_layers: int = 12  # scales the initial weights; the layers themselves are counted by depths
+    num_hidden_layers: int = 12  # scales the initial weights, no more: depths count the layers
     depths: tuple[int, ...] = (6, 3, 3)
     num_group_tokens: tuple[int, ...] = (64, 8, 0)
     num_output_groups: tuple[int, ...] = (64, 8, 8)
@@ -254,12 +254,6 @@ class GroupViTVisionConfig(_Config):
         pairs = zip(self.num_group_tokens, self.num_output_groups, strict=True)
         rule = all(groups >= 1 for tokens, groups in pairs if tokens)
         self._check(rule, "num_output_groups", "at least 1 wherever num_group_tokens is not 0")
-        if self.num_hidden_layers != sum(self.depths):
-            warnings.warn(
-                f"num_hidden_layers is {self.num_hidden_layers}, but depths add up to {sum(self.depths)}; "
-                "depths count, num_hidden_layers only scales the initial weights.",
-                stacklevel=4,
-            )
 
     def _check_sizes(self) -> None:
         for name in ("image_size", "patch_size"):

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.models.initialization import normal
+
+LOWEST = float(np.finfo("float32").min)  # added where nothing is to be seen; a row without any stays finite, uniform
 
 Config = GroupViTTextConfig | GroupViTVisionConfig
 
@@ -82,13 +85,18 @@ class Attention(keras.layers.Layer):
         x = ops.reshape(x, (-1, ops.shape(x)[1], self.heads, self.head_width))
         return ops.transpose(x, (0, 2, 1, 3))
 
-    def call(self, queries: Any, keys: Any = None, score_bias: Any = None, training: Any = None) -> tuple[Any, Any]:
-        """Also gives the attention weights (B, heads, T, S), before dropout. ``score_bias`` is added to the scores."""
+    def call(self, queries: Any, keys: Any = None, seen: Any = None, training: Any = None) -> tuple[Any, Any]:
+        """Also gives the attention weights (B, heads, T, S), before dropout.
+
+        ``seen`` (B, 1, T, S) says where query t may look at key s; everywhere, unless given.
+        """
         keys = queries if keys is None else keys
         q = self._split(self.q_proj(queries) * self.head_width**-0.5)
         k, v = self._split(self.k_proj(keys)), self._split(self.v_proj(keys))
         scores = ops.cast(ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))), "float32")  # half floats overflow here
-        weights = ops.softmax(scores if score_bias is None else scores + score_bias, axis=-1)
+        if seen is not None:
+            scores = scores + ops.where(seen, 0.0, LOWEST)
+        weights = ops.softmax(scores, axis=-1)
         weights = ops.cast(weights, self.compute_dtype)
         x = ops.matmul(self.dropout(weights, training=training), v)  # (B, heads, T, C / heads)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), ops.shape(queries))
@@ -106,8 +114,8 @@ class Block(keras.layers.Layer):
         self.layer_norm2 = layer_norm(f"{name}.layer_norm2", *norm)
         self.mlp = MLP(config, f"{name}.mlp", self.dtype_policy)
 
-    def call(self, x: Any, score_bias: Any = None, training: Any = None) -> tuple[Any, Any]:
+    def call(self, x: Any, seen: Any = None, training: Any = None) -> tuple[Any, Any]:
         """Tokens (B, T, C) and the attention weights (B, heads, T, T)."""
-        attended, weights = self.self_attn(self.layer_norm1(x), score_bias=score_bias, training=training)
+        attended, weights = self.self_attn(self.layer_norm1(x), seen=seen, training=training)
         x = x + attended
         return x + self.mlp(self.layer_norm2(x)), weights

@@ -3,8 +3,7 @@
 Only what was asked for is in the dict; any other field of the kind reads as None by attribute.
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 import optree
@@ -35,12 +34,12 @@ class ModelOutput(dict):
         return tuple(self.values())
 
     @classmethod
-    def of(cls, **entries: Any) -> "ModelOutput":
+    def of(cls, **entries: Any) -> Self:
         """Keep the entries that are not None, in the order of ``fields``."""
         return cls((name, entries[name]) for name in cls.fields if entries.get(name) is not None)
 
 
-def _flatten(output: ModelOutput) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]:
+def _flatten(output: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]:
     names = tuple(output)
     return tuple(output.values()), names, names
 
@@ -48,7 +47,7 @@ def _flatten(output: ModelOutput) -> tuple[tuple[Any, ...], tuple[str, ...], tup
 def _register(cls: type[ModelOutput]) -> None:
     """Tell the tree libraries that ``cls`` is a branch, not a leaf; ``predict`` and jit need it."""
 
-    def rebuild(names: tuple[str, ...], leaves: Iterator[Any]) -> ModelOutput:
+    def rebuild(names: Any, leaves: Any) -> Any:
         return cls(zip(names, leaves, strict=True))
 
     optree.register_pytree_node(cls, _flatten, rebuild, namespace="keras")

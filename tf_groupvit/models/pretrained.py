@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import keras
 
 from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
-from tf_groupvit.errors import CheckpointError, ConfigError
+from tf_groupvit.errors import ConfigError
 from tf_groupvit.models.initialization import weights_will_be_loaded
 
 AnyConfig = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
@@ -17,7 +17,9 @@ AnyConfig = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
 class PretrainedModel(keras.Model):
     """A keras.Model with a ``.config``, that comes from a checkpoint and goes back to one."""
 
-    config_class: ClassVar[type]
+    config_class: ClassVar[Any]
+    may_ignore: ClassVar[tuple[str, ...]] = ()  # beginnings of names that a joint checkpoint has beside this tower's
+    config: Any  # of config_class
 
     def __init__(self, config: Any, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -51,15 +53,16 @@ class PretrainedModel(keras.Model):
             from_pt, from_tf: accepted for code written for transformers; the file's own format decides.
 
         Raises:
-            CheckpointError: no weights, a damaged file, or weights that do not fit the config, all named in one message.
+            CheckpointError: no weights, a damaged file, or weights that do not fit the config, all named at once.
             ConfigError: no config.json, or an impossible one.
             HubError: the hub id cannot be resolved.
         """
         from tf_groupvit.checkpoints.reading import read_checkpoint
         from tf_groupvit.hub import resolve
 
-        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        path = resolve(folder_or_hub_id, **hub)
+        path = resolve(
+            folder_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
         if config is None:
             config = cls._config_of(path)
         checkpoint = read_checkpoint(path)
@@ -86,11 +89,8 @@ class PretrainedModel(keras.Model):
         from tf_groupvit.checkpoints.matching import match
         from tf_groupvit.models.weights import assign, expected_shapes
 
-        tensors = match(checkpoint.tensors, expected_shapes(self))
-        try:
-            assign(self, tensors)
-        except MemoryError as error:
-            raise CheckpointError(f"{checkpoint.source} does not fit into memory: load it with dtype='float16'.") from error
+        matched = match(checkpoint.tensors, expected_shapes(self), self.may_ignore, checkpoint.source)
+        assign(self, matched.arrays())
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors``, as transformers' PyTorch class loads them.
@@ -111,16 +111,34 @@ class PretrainedModel(keras.Model):
     def export(self, filepath: str | os.PathLike[str], *arguments: Any, **keywords: Any) -> None:
         """Keras' ``export`` of the call, with every size unknown unless ``input_signature`` says otherwise.
 
-        For images and strings in, and masks out, see ``tf_groupvit.export``.
+        Outputs are the tensors of the result by name; what is nested in it (the towers' own outputs, hidden states)
+        is left out. For images and strings in, and masks out, see ``tf_groupvit.export``.
         """
         keywords.setdefault("input_signature", [self.default_signature()])
-        super().export(filepath, *arguments, **keywords)
+        FlatOutputs(self).export(filepath, *arguments, **keywords)
 
     def get_config(self) -> dict[str, Any]:
-        return {"config": self.config.to_dict(), "name": self.name, "dtype": keras.saving.serialize_keras_object(self.dtype_policy)}
+        return {
+            "config": self.config.to_dict(),
+            "name": self.name,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         config = dict(config)
         policy = keras.saving.deserialize_keras_object(config["dtype"])
         return cls(cls.config_class.from_dict(config["config"]), name=config["name"], dtype=policy)
+
+
+class FlatOutputs(keras.Model):
+    """A model's result without its nested entries: what a signature can hold."""
+
+    def __init__(self, model: PretrainedModel) -> None:
+        super().__init__(dtype=model.dtype_policy)
+        self.model = model
+        self.built = True
+
+    def call(self, inputs: Any) -> dict[str, Any]:
+        result = self.model(inputs, training=False)
+        return {name: value for name, value in result.items() if not isinstance(value, dict | tuple)}

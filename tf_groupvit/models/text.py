@@ -7,16 +7,16 @@ import keras
 import numpy as np
 from keras import ops
 
+from tf_groupvit.checkpoints.matching import BESIDE_TEXT
 from tf_groupvit.config import GroupViTTextConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.grouping import first_argmax
-from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, unpack
 from tf_groupvit.models.initialization import normal
+from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, unpack
 from tf_groupvit.models.layers import Block, layer_norm
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
 
-LOWEST = float(np.finfo("float32").min)  # as a mask: a row that is masked whole stays finite, and uniform
 LEGACY_END = 2  # configs from before the end token was named: a text ends at its highest id
 
 
@@ -55,10 +55,10 @@ class TextTower(keras.layers.Layer):
         length = ops.shape(ids)[1]
         positions = ops.arange(length)[None] if position_ids is None else as_ids(position_ids)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (N, T, C)
-        bias = self._score_bias(length, attention_mask)
+        seen = self._seen(length, attention_mask)
         states, attentions = [x], []
         for block in self.blocks:
-            x, weights = block(x, score_bias=bias, training=training)
+            x, weights = block(x, seen=seen, training=training)
             states.append(x)
             attentions.append(weights)
         x = self.final_layer_norm(x)
@@ -70,16 +70,16 @@ class TextTower(keras.layers.Layer):
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def _score_bias(self, length: Any, attention_mask: Any) -> Any:
-        """Added to the scores (N or 1, 1, T, T): 0 where a token may look, the lowest float where it may not."""
+    def _seen(self, length: Any, attention_mask: Any) -> Any:
+        """Where a token may look: at itself and before, and not at padding; bool (N or 1, 1, T, T)."""
         row, column = ops.arange(length)[:, None], ops.arange(length)[None]
-        seen = (column <= row)[None, None]  # causal
+        seen = (column <= row)[None, None]
         if attention_mask is not None:
             if len(attention_mask.shape) != 2:
                 shape = tuple(attention_mask.shape)
                 raise InputError(f"attention_mask has shape {shape}: expected (N, T), one entry a token.")
             seen = ops.logical_and(seen, ops.cast(attention_mask, "bool")[:, None, None, :])
-        return ops.where(seen, 0.0, LOWEST)
+        return seen
 
     def _ends(self, ids: Any) -> Any:
         """True where a token is an end token, (N, T)."""
@@ -116,7 +116,8 @@ class TextTower(keras.layers.Layer):
             )
         if end == LEGACY_END:
             return
-        without = np.flatnonzero(~np.isin(ids, end).any(axis=1))
+        ends = -1 if end is None else end
+        without = np.flatnonzero(~np.isin(ids, ends).any(axis=1))
         if without.size:
             raise InputError(
                 f"Row {without[0]} of input_ids has no end token {end}: end every text with it, as the tokenizer does."
@@ -132,6 +133,7 @@ class TFGroupViTTextModel(PretrainedModel):
     """
 
     config_class = GroupViTTextConfig
+    may_ignore = BESIDE_TEXT
 
     def __init__(self, config: GroupViTTextConfig, **keywords: Any) -> None:
         super().__init__(config, **keywords)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tf_groupvit.checkpoints.matching import BESIDE_VISION
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.grouping import Stage
@@ -51,7 +52,8 @@ class PatchEmbedding(keras.layers.Layer):
 
     def _positions(self, rows: Any, columns: Any) -> Any:
         """Position embeddings (1, P, C); resized where the grid is not the one that they were learned on."""
-        if (rows, columns) == self.config.grid:
+        known = isinstance(rows, int) and isinstance(columns, int)
+        if known and (rows, columns) == self.config.grid:
             return self.position_embeddings
         return resize_grid(self.position_embeddings, self.config.grid, rows, columns)
 
@@ -111,6 +113,7 @@ class TFGroupViTVisionModel(PretrainedModel):
     """
 
     config_class = GroupViTVisionConfig
+    may_ignore = BESIDE_VISION
 
     def __init__(self, config: GroupViTVisionConfig, **keywords: Any) -> None:
         super().__init__(config, **keywords)

@@ -1,6 +1,6 @@
 """A model's variables in, arrays by checkpoint name out; and arrays of a checkpoint back into the variables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -32,8 +32,9 @@ def _entry(variable: Any, shape: tuple[int, ...]) -> Entry:
     return Entry(shape, dtype, lambda: to_checkpoint_layout(keras.ops.convert_to_numpy(variable), variable.path))
 
 
-def assign(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-    """Copy every array to its variable; names and shapes have been matched before."""
-    for name, variable in variables_by_name(model).items():
-        array = to_keras_layout(np.asarray(tensors[name]), variable.path)
-        variable.assign(np.ascontiguousarray(array, dtype="float32").reshape(variable.shape))
+def assign(model: keras.Model, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Copy each array, named and laid out as in a checkpoint, to its variable; names and shapes have been matched."""
+    variables = variables_by_name(model)
+    for name, array in arrays:
+        variable = variables[name]
+        variable.assign(to_keras_layout(array.astype("float32", copy=False), variable.path))
