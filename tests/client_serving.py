@@ -14,8 +14,9 @@ import httpx
 import numpy as np
 from PIL import Image, ImageOps
 
-from tf_groupvit import client as module
-from tf_groupvit.client import AsyncClient, Client, _fill, _from_tensor, _messages
+from tf_groupvit.client import AsyncClient, Client
+from tf_groupvit.wires.dtypes import NUMBER_OF, NUMPY_OF
+from tf_groupvit.wires.messages import fill, from_tensor, message_classes
 
 NAMES = ["background", "dog", "cat"]
 PHOTO = np.zeros((4, 6, 3), np.uint8)
@@ -184,7 +185,7 @@ def rest(serving):
 
 def grpc_server(serving):
     """gRPC as in the contract, section 7, on a free port of loopback."""
-    messages = _messages()
+    messages = message_classes()
 
     def guarded(function):
         def call(request, context):
@@ -201,12 +202,12 @@ def grpc_server(serving):
     def predict(request):
         inputs = {}
         for name, tensor in request.inputs.items():
-            values = _from_tensor(f"{name}_bytes", tensor)  # bytes, as a server sees them
+            values = from_tensor(f"{name}_bytes", tensor)  # bytes, as a server sees them
             text = values.dtype == object and name not in ("image_bytes",)
             inputs[name] = [v.decode() for v in values.ravel()] if text else values.tolist()
         response = messages["PredictResponse"]()
         for name, (dtype, value) in serving.predict(request.model_spec.signature_name, inputs).items():
-            _fill(response.outputs[name], np.array(value, module.NUMPY_OF[dtype]))
+            fill(response.outputs[name], np.array(value, NUMPY_OF[dtype]))
         return response
 
     def status(request):
@@ -220,7 +221,7 @@ def grpc_server(serving):
             entry = every.signature_def[name]
             for side, table in ((entry.inputs, INPUTS), (entry.outputs, OUTPUTS)):
                 for key, dtype in table.get(name, {}).items():
-                    side[key].dtype = module.NUMBER_OF[dtype]
+                    side[key].dtype = NUMBER_OF[dtype]
                     side[key].tensor_shape.dim.add(size=-1)
         response = messages["GetModelMetadataResponse"]()
         response.model_spec.name = request.model_spec.name

@@ -6,31 +6,31 @@ import sys
 import numpy as np
 import pytest
 
-from tf_groupvit import client as module
-from tf_groupvit.client import DTYPES, _fill, _from_tensor, _messages
 from tf_groupvit.errors import RequestError
+from tf_groupvit.wires.dtypes import DTYPES, NUMPY_OF
+from tf_groupvit.wires.messages import fill, from_tensor, message_classes
 
 
 @pytest.mark.parametrize(("dtype", "field"), [(name, values) for _, name, _, values in DTYPES if name != "DT_STRING"])
 def test_tensors_are_read_from_typed_fields_and_from_content(dtype, field):
-    values = np.array([[0, 1], [1, 0]], module.NUMPY_OF[dtype])
-    tensor = _messages()["Tensor"]()
-    _fill(tensor, values)
-    assert (_from_tensor("x", tensor) == values).all() and _from_tensor("x", tensor).dtype == values.dtype
+    values = np.array([[0, 1], [1, 0]], NUMPY_OF[dtype])
+    tensor = message_classes()["Tensor"]()
+    fill(tensor, values)
+    assert (from_tensor("x", tensor) == values).all() and from_tensor("x", tensor).dtype == values.dtype
     flat = values.ravel().view(np.uint16).tolist() if dtype == "DT_HALF" else values.ravel().tolist()
     getattr(tensor, field).extend(flat)
     tensor.ClearField("tensor_content")
-    assert (_from_tensor("x", tensor) == values).all() and _from_tensor("x", tensor).dtype == values.dtype
+    assert (from_tensor("x", tensor) == values).all() and from_tensor("x", tensor).dtype == values.dtype
 
 
 def test_a_tensor_that_cannot_be_read_is_an_error():
-    tensor = _messages()["Tensor"](dtype=14)
+    tensor = message_classes()["Tensor"](dtype=14)
     with pytest.raises(RequestError, match="type 14"):
-        _from_tensor("x", tensor)
-    short = _messages()["Tensor"](dtype=1, float_val=[1.0])
+        from_tensor("x", tensor)
+    short = message_classes()["Tensor"](dtype=1, float_val=[1.0])
     short.tensor_shape.dim.add(size=3)
     with pytest.raises(RequestError, match="1 values for the shape"):
-        _from_tensor("x", short)
+        from_tensor("x", short)
 
 
 def test_the_client_loads_no_tensorflow_and_no_extra_unasked():
@@ -45,8 +45,8 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
 
 SAME_BYTES = """
 import numpy as np, sys
-from tf_groupvit.client import _messages, _fill, MESSAGES
-ours = _messages()
+from tf_groupvit.wires.messages import message_classes, fill
+ours = message_classes()
 from tensorflow_serving.apis import get_model_metadata_pb2 as md, get_model_status_pb2 as st, model_pb2, predict_pb2
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -65,18 +65,18 @@ for name, generated in theirs.items():
         g = generated.DESCRIPTOR.fields_by_name[f.name]
         same = (g.number, kinds(g), g.is_repeated, g.is_packed) == (f.number, kinds(f), f.is_repeated, f.is_packed)
         assert same, (name, f.name)
-from tf_groupvit.client import NUMBER_OF
+from tf_groupvit.wires.dtypes import NUMBER_OF
 assert all(types_pb2.DataType.Value(name) == number for name, number in NUMBER_OF.items())
 a, b = ours["PredictRequest"](), predict_pb2.PredictRequest()
 a.model_spec.name = b.model_spec.name = "groupvit"
 a.model_spec.version.value = 3; b.model_spec.version.value = 3
 a.model_spec.signature_name = b.model_spec.signature_name = "segment"
-_fill(a.inputs["image_bytes"], [b"\\0\\xff", "dog"])
+fill(a.inputs["image_bytes"], [b"\\0\\xff", "dog"])
 b.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([b"\\0\\xff", b"dog"]))
 assert a.SerializeToString(deterministic=True) == b.SerializeToString(deterministic=True)
 floats, integers = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 2], np.int64)
 for values in (floats, integers, np.array([True, False]), np.float16([1.5, 2])):
-    x = ours["Tensor"](); _fill(x, values)
+    x = ours["Tensor"](); fill(x, values)
     assert (tf.make_ndarray(tensor_pb2.TensorProto.FromString(x.SerializeToString())) == values).all()
 print("same")
 """
