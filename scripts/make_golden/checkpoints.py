@@ -13,7 +13,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "golden" / "checkpoints"
 
 # No two sizes are alike, so that a wrong transpose or a wrong split cannot pass.
-TEXT = {
+TEXT: dict = {
     "vocab_size": 23,
     "hidden_size": 6,
     "intermediate_size": 10,
@@ -24,7 +24,7 @@ TEXT = {
     "eos_token_id": 22,
     "pad_token_id": 1,
 }
-VISION = {
+VISION: dict = {
     "hidden_size": 8,
     "intermediate_size": 20,
     "depths": [1, 2, 1],
