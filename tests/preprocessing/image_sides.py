@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
@@ -35,7 +36,12 @@ _bilinear = tf.function(image_graph.resize_bilinear, input_signature=_SIZES)
 
 
 def _read_in_graph(data: bytes, max_pixels: int | None = None) -> np.ndarray:
-    return (_decode(data) if max_pixels is None else image_graph.decode(data, max_pixels)).numpy()
+    try:
+        return (_decode(data) if max_pixels is None else image_graph.decode(data, max_pixels)).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        if data[8:12] == b"WEBP" and "Unknown image file format" in str(error):
+            pytest.skip(f"TensorFlow {tf.__version__} has no WebP, and refuses it as an invalid argument")
+        raise
 
 
 SIDES = {

@@ -30,7 +30,8 @@ def decode(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     JPEG, PNG, GIF (first frame), BMP (uncompressed) and WebP, where the runtime reads it (TensorFlow 2.21
     does, 2.19 does not). Turned as EXIF says; alpha dropped; the upper eight of sixteen bits. What cannot
     be decoded, and an image of more than ``max_pixels`` pixels by its header, is INVALID_ARGUMENT; the
-    latter before anything is decoded.
+    latter before anything is decoded. The pixels are Pillow's, to the bit where the file is sound (one
+    level off in some CMYK). Orientation that stands in XMP alone, which Pillow also reads, is not looked for.
     """
     return _decoder(max_pixels)(contents)
 
