@@ -18,6 +18,10 @@ Every message is one line: what was expected, what came, what to do.
 class GroupViTError(Exception):
     """Base of every error that this package raises on purpose."""
 
+    # Keras appends the arguments of a call to whatever is raised in it, unless it finds this mark: our messages say
+    # what came, and stay one line.
+    _keras_call_info_injected = True
+
 
 class InputError(GroupViTError, ValueError):
     """A value that the caller gave is not usable."""

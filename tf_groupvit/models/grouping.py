@@ -10,29 +10,9 @@ import keras
 from keras import ops
 
 from tf_groupvit.config import GroupViTVisionConfig
+from tf_groupvit.models.argmax import one_hot_max
 from tf_groupvit.models.initialization import normal
 from tf_groupvit.models.layers import MLP, Attention, Block, dense, layer_norm
-
-
-def first_argmax(x: Any, axis: int) -> Any:
-    """The index of the first maximum along ``axis``, which is kept; int32.
-
-    TensorFlow leaves ties undefined and PyTorch takes the first: written out, all backends agree.
-    """
-    size = ops.shape(x)[axis]
-    shape = [1] * len(x.shape)
-    shape[axis] = -1
-    index = ops.reshape(ops.arange(size, dtype="int32"), shape)
-    best = ops.equal(x, ops.max(x, axis=axis, keepdims=True))
-    return ops.min(ops.where(best, index, size), axis=axis, keepdims=True)
-
-
-def one_hot_max(x: Any, axis: int) -> Any:
-    """1.0 at the first maximum along ``axis``, 0.0 elsewhere; float32."""
-    shape = [1] * len(x.shape)
-    shape[axis] = -1
-    index = ops.reshape(ops.arange(ops.shape(x)[axis], dtype="int32"), shape)
-    return ops.cast(ops.equal(index, first_argmax(x, axis)), "float32")
 
 
 class AssignAttention(keras.layers.Layer):

@@ -10,7 +10,7 @@ from keras import ops
 from tf_groupvit.checkpoints.matching import BESIDE_TEXT
 from tf_groupvit.config import GroupViTTextConfig
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.grouping import first_argmax
+from tf_groupvit.models.argmax import first_argmax
 from tf_groupvit.models.initialization import normal
 from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, unpack
 from tf_groupvit.models.layers import Block, layer_norm

@@ -1,0 +1,26 @@
+"""Scores in, the first best index out: TensorFlow leaves ties undefined, PyTorch takes the first, so it is written out."""
+
+from typing import Any
+
+from keras import ops
+
+
+def first_argmax(x: Any, axis: int) -> Any:
+    """The index of the first maximum along ``axis``, which is kept with size 1; int32."""
+    index, size = _index_along(x, axis)
+    best = ops.equal(x, ops.max(x, axis=axis, keepdims=True))
+    return ops.min(ops.where(best, index, size - 1), axis=axis, keepdims=True)
+
+
+def one_hot_max(x: Any, axis: int) -> Any:
+    """1.0 at the first maximum along ``axis``, 0.0 elsewhere; float32."""
+    index, _ = _index_along(x, axis)
+    return ops.cast(ops.equal(index, first_argmax(x, axis)), "float32")
+
+
+def _index_along(x: Any, axis: int) -> tuple[Any, Any]:
+    """0, 1, 2, ... along ``axis``, shaped to go with ``x``; and how many there are."""
+    shape = [1] * len(x.shape)
+    shape[axis] = -1
+    size = ops.shape(x)[axis]
+    return ops.reshape(ops.arange(size, dtype="int32"), shape), size
