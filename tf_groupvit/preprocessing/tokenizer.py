@@ -1,0 +1,206 @@
+"""Strings -> token ids and attention mask, int32 (N, T), as CLIP's byte-pair encoding gives them."""
+
+import json
+import operator
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from tf_groupvit.errors import CheckpointError, InputError
+from tf_groupvit.preprocessing.tokenizer_files import END_OF_WORD, TokenizerFiles, read_folder, token_fields
+
+if TYPE_CHECKING:
+    from tf_groupvit.preprocessing.tokenizer_graph import GraphTokenizer
+
+# One match is one piece; what no alternative matches (white space) is dropped. From the CLIP paper's released code.
+PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+NORMALIZER = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+PADDINGS = ("longest", "max_length")
+
+
+class Tokenizer:
+    """CLIP's tokenizer: ``tokenizer(["a cat", "two dogs"])`` -> ``{"input_ids", "attention_mask"}``, int32 (N, T).
+
+    Ids equal those of transformers' ``CLIPTokenizerFast`` on the same folder. Attributes: ``max_length``,
+    ``bos_token_id``, ``eos_token_id``, ``pad_token_id``, ``unk_token_id``, and ``vocab_size``, the number of rows that
+    an embedding table needs (highest id + 1, added tokens included).
+    """
+
+    def __init__(self, files: TokenizerFiles, max_length: int | None = None) -> None:
+        self.files = files
+        self.max_length = files.max_length if max_length is None else _checked_max_length(max_length)
+        self.backend = _build_backend(files)
+        ids = self.backend.get_vocab()
+        self.bos_token_id: int = ids[files.special["bos_token"]]
+        self.eos_token_id: int = ids[files.special["eos_token"]]
+        self.unk_token_id: int = ids[files.special["unk_token"]]
+        self.pad_token_id: int = ids[files.special["pad_token"]]
+        self.vocab_size = max(ids.values()) + 1
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, max_length: int | None = None) -> "Tokenizer":
+        """Read a folder with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
+
+        The maximum length is ``max_length`` where given, else ``model_max_length`` of ``tokenizer_config.json``, else
+        ``max_position_embeddings`` of ``config.json``, else 77. Raises CheckpointError where files are missing or
+        damaged, ConfigError where a length in them is impossible, InputError for a ``max_length`` below 2.
+        """
+        return cls(read_folder(folder), max_length)
+
+    def limited_to(self, max_length: int) -> "Tokenizer":
+        """The same tokenizer whose maximum length is at most ``max_length`` (a model's number of positions)."""
+        return Tokenizer(self.files, min(self.max_length, _checked_max_length(max_length)))
+
+    def __call__(
+        self, texts: str | Iterable[str], max_length: int | None = None, padding: str = "longest"
+    ) -> dict[str, np.ndarray]:
+        """Token ids of N texts: ``{"input_ids", "attention_mask"}``, both int32 (N, T); the mask is 0 on padding.
+
+        ``padding="longest"`` makes T the longest text's length, ``"max_length"`` makes it ``max_length``. A text that
+        is longer is cut, its end token kept, with a UserWarning. One string counts as a list of one; an empty list
+        gives (0, 2) or (0, max_length). Raises InputError for anything but strings, for a string with half of a
+        surrogate pair, and for a ``max_length`` outside 2 to ``self.max_length``.
+        """
+        length = self.max_length if max_length is None else _checked_max_length(max_length, self.max_length)
+        if padding not in PADDINGS:
+            raise InputError(f"padding should be 'longest' or 'max_length', got {padding!r}.")
+        rows = self._encode(_checked_texts(texts))
+        _warn_of_cuts(rows, length)
+        T = length if padding == "max_length" else min(length, max((len(row) for row in rows), default=0) + 2)
+        return self._pad(rows, T)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        try:
+            return [encoding.ids for encoding in self.backend.encode_batch(texts, add_special_tokens=False)]
+        except Exception as error:  # the Rust side raises bare exceptions
+            raise InputError(f"The vocabulary cannot encode these texts ({error}): give it an unk_token.") from error
+
+    def _pad(self, rows: list[list[int]], T: int) -> dict[str, np.ndarray]:
+        input_ids = np.full((len(rows), T), self.pad_token_id, np.int32)
+        attention_mask = np.zeros((len(rows), T), np.int32)
+        for n, row in enumerate(rows):
+            ids = [self.bos_token_id, *row[: T - 2], self.eos_token_id]
+            input_ids[n, : len(ids)], attention_mask[n, : len(ids)] = ids, 1
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def decode(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """Text of the ids (T), or a list of N texts of ids (N, T); special tokens are part of it unless skipped.
+
+        As transformers' ``decode``: a space after every word, none before the first. Raises InputError for ids that are
+        no whole numbers from 0; an id that is in no file stands for nothing.
+        """
+        if np.ndim(ids) == 2:
+            return [self.decode(row, skip_special_tokens) for row in ids]
+        numbers = np.atleast_1d(np.asarray(ids))
+        if numbers.ndim != 1 or (numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0)):
+            raise InputError(f"decode takes whole numbers from 0, (T) or (N, T), got {str(ids)[:80]!r}.")
+        text = self.backend.decode(numbers.tolist(), skip_special_tokens=skip_special_tokens)
+        return text.replace(END_OF_WORD, " ").strip()
+
+    def graph(self) -> "GraphTokenizer":
+        """The same tokenizer as a TensorFlow module: strings (N) -> ids and mask, int32 (N, max_length)."""
+        from tf_groupvit.preprocessing.tokenizer_graph import GraphTokenizer
+
+        return GraphTokenizer(self)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the files that transformers' ``CLIPTokenizerFast`` loads, each beside its place and then renamed."""
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, text in self._files_to_write().items():
+                beside = folder / f".{name}.{os.getpid()}.tmp"
+                try:
+                    beside.write_text(text, encoding="utf-8", newline="\n")
+                    beside.replace(folder / name)
+                finally:
+                    beside.unlink(missing_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"The tokenizer cannot be written to {folder} ({error}): give another folder."
+            ) from error
+
+    def _files_to_write(self) -> dict[str, str]:
+        special, added = self.files.special, self.backend.get_added_tokens_decoder()
+        settings = self.files.settings | special
+        settings |= {"model_max_length": self.max_length, "tokenizer_class": "CLIPTokenizer"}
+        settings["added_tokens_decoder"] = {number: token_fields(token) for number, token in sorted(added.items())}
+        merges = ["#version: 0.2", *(" ".join(pair) for pair in self.files.merges)]
+        return {
+            "tokenizer.json": self.backend.to_str(),
+            "vocab.json": json.dumps(self.files.vocabulary, ensure_ascii=False),
+            "merges.txt": "\n".join(merges) + "\n",
+            "special_tokens_map.json": json.dumps(special, indent=2, ensure_ascii=False),
+            "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False),
+        }
+
+
+def _build_backend(files: TokenizerFiles) -> Backend:
+    """Parity: the pipeline of transformers' CLIPTokenizer, which it sets whatever tokenizer.json says."""
+    try:
+        backend = Backend(
+            models.BPE(
+                vocab=files.vocabulary,
+                merges=files.merges,
+                unk_token=files.special["unk_token"],
+                continuing_subword_prefix="",
+                end_of_word_suffix=END_OF_WORD,
+            )
+        )
+    except Exception as error:  # the Rust side raises bare exceptions
+        raise CheckpointError(f"Merges and vocabulary do not fit each other ({error}): fetch both again.") from error
+    backend.normalizer = NORMALIZER
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.add_tokens(files.added)
+    return backend
+
+
+def _checked_max_length(max_length: Any, highest: int | None = None) -> int:
+    """``max_length`` as an int, if it leaves room for the start and the end token and is not above ``highest``."""
+    span = "2 or more (start and end token)" if highest is None else f"from 2 to this tokenizer's {highest}"
+    try:
+        length = operator.index(max_length)
+    except TypeError:
+        length = 0
+    if isinstance(max_length, bool) or length < 2 or (highest is not None and length > highest):
+        raise InputError(f"max_length should be {span}, got {max_length!r}.")
+    return length
+
+
+def _checked_texts(texts: Any) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, (bytes, dict)) or not isinstance(texts, Iterable):
+        raise InputError(f"Texts should be a list of strings, got {type(texts).__name__}.")
+    checked = list(texts)
+    for n, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise InputError(f"Text {n} should be a string, got {type(text).__name__}: {str(text)[:40]!r}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"Text {n} holds half of a surrogate pair, which UTF-8 has not: clean it.") from error
+    return checked
+
+
+def _warn_of_cuts(rows: list[list[int]], length: int) -> None:
+    cut = [n for n, row in enumerate(rows) if len(row) + 2 > length]
+    if cut:
+        warnings.warn(
+            f"{len(cut)} of {len(rows)} texts are longer than {length} tokens and were cut, the first is text {cut[0]} "
+            f"with {len(rows[cut[0]]) + 2}.",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,75 @@
+"""Code points -> what the Python tokenizer makes of them, int32, as small tables for TensorFlow graphs.
+
+The tables are read off the tokenizers library itself, whose Unicode version and lower-casing neither RE2 nor
+``tf.strings.lower`` shares (the latter also turns a sigma at the end of a word into its final form).
+"""
+
+from functools import cache
+
+import numpy as np
+import tensorflow as tf
+from tokenizers import Regex, normalizers
+
+from tf_groupvit.preprocessing.tokenizer import NORMALIZER
+
+CODE_POINTS = 0x110000  # the first number that is no code point; added tokens stand for themselves from here on
+SURROGATES = range(0xD800, 0xE000)
+PAGE = 256
+
+# One ASCII letter for each class of characters that the pattern of pieces tells apart.
+LETTER, NUMBER, SPACE, OTHER, ADDED = b"L0 !A"
+CLASSES = {LETTER: r"\p{L}", NUMBER: r"\p{N}", SPACE: r"\s"}
+# What the pattern names by itself is its own class: quotes, contractions, the two tokens of CLIP in lower case.
+NAMED = b"'<|>" + bytes(sorted(set(b"strevmlld" + b"startoftext" + b"endoftext")))
+
+
+class PageTable(tf.Module):
+    """A table over code points, int32: equal pages of 256 entries are stored once."""
+
+    def __init__(self, values: np.ndarray, name: str | None = None) -> None:
+        super().__init__(name=name)
+        padded = np.pad(values, (0, -len(values) % PAGE), mode="edge").reshape(-1, PAGE)
+        number_of: dict[bytes, int] = {}
+        page_of = [number_of.setdefault(page.tobytes(), len(number_of)) for page in padded]
+        self.pages = tf.constant(np.frombuffer(b"".join(number_of), padded.dtype), tf.int32)
+        self.first_entry = tf.constant(np.array(page_of) * PAGE, tf.int32)
+
+    def __call__(self, points: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.pages, tf.gather(self.first_entry, points // PAGE) + points % PAGE)
+
+
+def _all_characters() -> tuple[np.ndarray, str]:
+    points = np.append(np.arange(SURROGATES.start), np.arange(SURROGATES.stop, CODE_POINTS)).astype(np.uint32)
+    return points, points.tobytes().decode("utf-32-le")
+
+
+@cache
+def normal_forms() -> np.ndarray:
+    """Normal form (composed, white space as blank, lower case) of each code point alone: (code points, 3), -1 filled.
+
+    It is the normal form of a composed string too, character by character, since lower-casing here knows no context.
+    """
+    _, characters = _all_characters()
+    # A zero between characters keeps them from composing; zero itself, the first, is its own normal form.
+    forms = NORMALIZER.normalize_str("\0".join(characters[1:])).split("\0")
+    changed = {point: form for point, form in zip(characters[1:], forms, strict=True) if point != form}
+    table = np.full((CODE_POINTS, max(map(len, changed.values()))), -1, np.int32)
+    table[:, 0] = np.arange(CODE_POINTS)
+    for point, form in changed.items():
+        table[ord(point), : len(form)] = [ord(character) for character in form]
+    return table
+
+
+@cache
+def classes() -> np.ndarray:
+    """Class of each code point, one of LETTER, NUMBER, SPACE, OTHER, or itself where the pattern names it."""
+    points, characters = _all_characters()
+    table = np.full(CODE_POINTS, OTHER, np.int32)
+    for kind, pattern in CLASSES.items():
+        # \0 is in none of the classes, so what has become \0 (but for \0 itself) is in this one.
+        replaced = normalizers.Replace(Regex(pattern), "\0").normalize_str(characters)
+        found = np.frombuffer(replaced.encode("utf-32-le"), np.uint32) == 0
+        table[points[1:][found[1:]]] = kind
+    named = np.frombuffer(NAMED, np.uint8)
+    table[named] = named
+    return table
