@@ -148,12 +148,21 @@ class RestFront:
 def opened(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ServerError."""
     try:
-        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, address = _address(host, port)
         # With its protocol named, so that asyncio sets TCP_NODELAY on each connection; answers took 40 ms without it.
-        listening = socket.socket(info[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(info[4])
-        listening.listen(2048)
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(2048)
+        except OSError:
+            listening.close()
+            raise
     except OSError as error:
         raise ServerError(f"Cannot listen for REST on {host}:{port} ({error}). Try --rest-api-port 0.") from error
     return listening
+
+
+def _address(host: str, port: int) -> tuple[int, Any]:
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return info[0], info[4]

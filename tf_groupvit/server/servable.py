@@ -20,6 +20,7 @@ from tf_groupvit.server.dtypes import type_name
 from tf_groupvit.server.refusal import Refusal, code_name
 
 DEFAULT_SIGNATURE = "serving_default"
+_MISSING = ("not registered", "not a valid checkpoint", "does not exist")  # in the words of Python's loader
 
 
 @dataclass(frozen=True)
@@ -142,4 +143,5 @@ def _load_error(error: Exception) -> Refusal:
         return Refusal(code_name(error.error_code), error.message)
     if isinstance(error, Refusal):
         return error
-    return Refusal("NOT_FOUND" if "not registered" in str(error) else "INTERNAL", str(error))
+    missing = any(phrase in str(error) for phrase in _MISSING)
+    return Refusal("NOT_FOUND" if missing else "INTERNAL", str(error))

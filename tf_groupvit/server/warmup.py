@@ -52,10 +52,10 @@ def _records(path: str) -> Iterator[bytes]:
         for record in tf.data.TFRecordDataset(path):
             yield record.numpy()
     except tf.errors.OpError as error:
-        text = str(error.message).removesuffix(" [Op:IteratorGetNext] name: ").split(" [Op:")[0]
-        text = text.removeprefix("{{function_node __wrapped__IteratorGetNext_output_types_1_device_/job:localhost}} ")
+        # Less what Python adds around it, and the question that newer runtimes add: "corrupted record at 0".
+        text = error.message.split("} ")[-1].split(" [Op:")[0].removesuffix(" (Is this even a TFRecord file?)")
         if isinstance(error, tf.errors.DataLossError):
-            text = f"{text.split('} ')[-1]}. Please verify your warmup data is in TFRecord format."
+            text = f"{text}. Please verify your warmup data is in TFRecord format."
         raise Refusal(code_name(error.error_code), text) from None
 
 

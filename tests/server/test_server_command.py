@@ -1,0 +1,69 @@
+"""`tf-groupvit serve`: its errors before anything is loaded, its ports, its log, its end."""
+
+import http.client
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from served import ROOT, Served
+
+from tf_groupvit.cli.serve import command
+from tf_groupvit.errors import GroupViTError
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "text"),
+    [
+        (lambda path: None, ["{path}/none"], "No such folder"),
+        (lambda path: None, ["{path}"], "No versions found under base path"),
+        (lambda path: (path / "saved_model.pb").touch(), ["{path}"], "is a version itself: serve its parent"),
+        (lambda path: None, [], "Give either a BASE_PATH or a --model-config-file"),
+        (lambda path: (path / "m").touch(), ["{path}", "--model-config-file", "{path}/m"], "Give either a BASE_PATH"),
+        (lambda path: (path / "m").write_text("x: 1"), ["--model-config-file", "{path}/m"], "is no ModelServerConfig"),
+    ],
+)
+def test_a_wrong_start_is_one_line(tmp_path, make, arguments, text):
+    make(tmp_path)
+    result = CliRunner().invoke(command, [argument.format(path=tmp_path) for argument in arguments])
+    assert isinstance(result.exception, GroupViTError)
+    assert text in str(result.exception) and "\n" not in str(result.exception)
+
+
+def test_help_loads_no_tensorflow():
+    code = (
+        "import sys; from click.testing import CliRunner; from tf_groupvit.cli.serve import command; "
+        "assert CliRunner().invoke(command, ['--help']).exit_code == 0; print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_a_server_says_what_it_serves_logs_each_request_and_ends_with_0(fixture_base_path):
+    with Served(str(fixture_base_path), "--model-name", "half_plus_two") as served:
+        connection = http.client.HTTPConnection("127.0.0.1", served.rest_api_port, timeout=10)
+        for path in ("/v1/models/half_plus_two", "/v1/models/none"):
+            connection.request("GET", path)
+            connection.getresponse().read()
+        assert served.terminate() == 0
+    entries = [json.loads(line) for line in served.errors if line.startswith("{")]
+    messages = [entry["message"] for entry in entries]
+    assert any("half_plus_two version 123 is AVAILABLE" in message for message in messages)
+    requests = {entry["request"]: entry for entry in entries if "request" in entry}
+    assert requests["GET /v1/models/half_plus_two"]["code"] == "OK"
+    assert requests["GET /v1/models/none"]["code"] == "NOT_FOUND"
+    assert not [line for line in served.errors if "Traceback" in line]
+
+
+@pytest.mark.slow
+def test_a_broken_model_ends_the_start_with_the_servers_words(tmp_path):
+    (tmp_path / "1").mkdir()
+    arguments = [str(tmp_path), "--max-num-load-retries", "0", "--port", "0", "--rest-api-port", "0"]
+    code = "from tf_groupvit.cli.serve import command; command()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=90
+    )
+    assert done.returncode != 0
+    assert "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available" in done.stderr

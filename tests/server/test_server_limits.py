@@ -1,0 +1,63 @@
+"""The gate: how many may run, how many may wait, and who is next."""
+
+import threading
+import time
+
+import pytest
+
+from tf_groupvit.server.limits import Deadline, Gate
+from tf_groupvit.server.refusal import Refusal
+
+
+def test_the_first_too_many_is_refused_and_a_place_left_is_a_place_free():
+    gate = Gate(running=1, waiting=1)
+    first, second = gate.admit(), gate.admit()
+    with pytest.raises(Refusal) as raised:
+        gate.admit()
+    assert raised.value.code == "RESOURCE_EXHAUSTED" and raised.value.http_status == 429
+    with first:
+        pass
+    with gate.admit(), second:
+        pass
+    assert gate.admitted == 0
+
+
+def test_waiting_requests_run_first_come_first_served_and_never_too_many():
+    gate, order, running, most = Gate(running=2, waiting=20), [], [0], [0]
+
+    def work(index: int, ticket):
+        with ticket:
+            ticket.start(Deadline(10))
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            order.append(index)
+            time.sleep(0.005)
+            running[0] -= 1
+
+    threads = []
+    for index in range(12):
+        threads.append(threading.Thread(target=work, args=[index, gate.admit()]))
+        threads[-1].start()
+        time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert most[0] <= 2 and gate.admitted == 0
+    assert all(abs(place - index) <= 1 for place, index in enumerate(order))
+
+
+def test_a_deadline_that_passes_in_the_queue_gives_the_place_back():
+    gate = Gate(running=1, waiting=1)
+    with gate.admit() as holder:
+        holder.start(Deadline(None))
+        with pytest.raises(Refusal, match="Timed out waiting for notification"), gate.admit() as ticket:
+            ticket.start(Deadline(0.02))
+    assert gate.admitted == 0
+    with gate.admit() as ticket:
+        ticket.start(Deadline(0.5))
+
+
+def test_a_deadline_in_the_past_is_exceeded():
+    with pytest.raises(Refusal) as raised:
+        Deadline(-1).remaining()
+    assert raised.value.code == "DEADLINE_EXCEEDED" and raised.value.http_status == 504
+    assert Deadline(None).remaining() is None

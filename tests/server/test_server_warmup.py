@@ -1,0 +1,109 @@
+"""Warm-up records: run after loading and before AVAILABLE; a failing one fails the load."""
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from small_models import half_plus_two
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.servable import load
+from tf_groupvit.server.warmup import warm_up
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return half_plus_two(tmp_path_factory.mktemp("warm"))
+
+
+def predict_log(signature: str = "", **inputs) -> PredictionLog:
+    log = PredictionLog()
+    log.predict_log.request.model_spec.name = "whatever"
+    log.predict_log.request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return log
+
+
+def warmed(model: Path, records: list[bytes]):
+    file = model / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records:
+            writer.write(record)
+    return warm_up(load(str(model)))
+
+
+def refusal(model: Path, records: list[bytes]) -> tuple[str, str]:
+    with pytest.raises(Refusal) as raised:
+        warmed(model, records)
+    return raised.value.code, raised.value.text
+
+
+def test_records_of_any_signature_are_run_and_those_without_a_log_skipped(model, caplog):
+    caplog.set_level("INFO")
+    records = [predict_log(x=[1.0]), predict_log("total", x=[1.0, 2.0]), PredictionLog()]
+    warmup = warmed(model, [record.SerializeToString() for record in records])
+    assert warmup is not None and warmup.records == 3
+    assert "Starting to read warmup data for model at" in caplog.text
+    assert "Number of warmup records read: 3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("log", "refused"),
+    [
+        (predict_log("none", x=[1.0]), ("FAILED_PRECONDITION", 'Serving signature key "none" not found.')),
+        (predict_log(x=[1]), ("INVALID_ARGUMENT", "Expects arg[0] to be float but int32 is provided")),
+        (PredictionLog(session_run_log={}), ("UNIMPLEMENTED", "Unsupported log_type for warmup: session_run_log")),
+    ],
+)
+def test_a_failing_record_fails_the_load(model, log, refused):
+    assert refusal(model, [log.SerializeToString()]) == refused
+
+
+def test_at_most_a_thousand_records(model):
+    code, text = refusal(model, [PredictionLog().SerializeToString()] * 1001)
+    assert code == "INVALID_ARGUMENT" and text.startswith("Number of warmup records exceeds the maximum (1000) at ")
+
+
+def test_a_file_that_is_no_tfrecord_is_data_loss(model):
+    file = model / "assets.extra" / "tf_serving_warmup_requests"
+    warmed(model, [])
+    file.write_bytes(b"this is no record file at all")
+    with pytest.raises(Refusal) as raised:
+        warm_up(load(str(model)))
+    assert raised.value.code == "DATA_LOSS"
+    assert raised.value.text == "corrupted record at 0. Please verify your warmup data is in TFRecord format."
+    file.unlink()
+
+
+def test_a_record_that_is_no_prediction_log_is_named(model):
+    assert refusal(model, [b"\xff\xff"])[1].startswith("Failed to parse warmup record: ")
+
+
+def test_a_model_without_a_file_is_not_warmed(model, tmp_path):
+    assert warm_up(load(str(half_plus_two(tmp_path)))) is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "refused"),
+    [
+        (lambda folder: (folder / "saved_model.pb").unlink(),
+         ("NOT_FOUND", "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+                       "`saved_model.pb`)\nSpecified file path: ")),
+        (lambda folder: (folder / "saved_model.pb").write_bytes(b"\xff\xff\xff"), ("DATA_LOSS", "Can't parse ")),
+        (lambda folder: [file.unlink() for file in (folder / "variables").iterdir()], ("NOT_FOUND", "")),
+    ],
+)  # fmt: skip
+def test_a_spoiled_folder_is_refused_with_a_code(tmp_path, spoil, refused):
+    folder = half_plus_two(tmp_path)
+    spoil(folder)
+    with pytest.raises(Refusal) as raised:
+        load(str(folder))
+    assert raised.value.code == refused[0] and raised.value.text.startswith(refused[1])
+
+
+def test_other_tags_are_looked_for_and_named(tmp_path):
+    with pytest.raises(Refusal, match=r"Could not find meta graph def matching supplied tags: \{ gpu \}"):
+        load(str(half_plus_two(tmp_path)), ("gpu",))
