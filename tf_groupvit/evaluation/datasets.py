@@ -1,0 +1,114 @@
+"""A dataset's name and its root in; its classes, images (H, W, 3) and labels (H, W) out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from tf_groupvit.errors import DatasetError, InputError
+from tf_groupvit.evaluation import class_names as lists
+from tf_groupvit.evaluation.class_names import BACKGROUND
+from tf_groupvit.evaluation.layouts import Pair, find_pairs
+from tf_groupvit.evaluation.masks import image_size, mask_size, read_labels
+from tf_groupvit.preprocessing.image_reading import read_image
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is fixed about a benchmark: its prompts, and the background threshold where it has a background.
+
+    Source of the thresholds: the configurations of the published evaluation (the paper's text names others).
+    """
+
+    prompts: tuple[str, ...]
+    background: float | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K classes in the order of the labels; "background" is first where there is one."""
+        return self.prompts if self.background is None else (BACKGROUND, *self.prompts)
+
+
+BENCHMARKS = {
+    "voc": Benchmark(lists.VOC, background=0.95),
+    "voc20": Benchmark(lists.VOC),
+    "context": Benchmark(lists.CONTEXT, background=0.35),
+    "context59": Benchmark(lists.CONTEXT),
+    "coco-object": Benchmark(lists.COCO_OBJECT, background=0.95),
+    "coco-stuff": Benchmark(lists.COCO_STUFF),
+    "ade20k": Benchmark(lists.ADE20K),
+    "cityscapes": Benchmark(lists.CITYSCAPES),
+}
+
+
+class Dataset(Protocol):
+    """Pictures with a label for every pixel, by their index in ``names``."""
+
+    name: str
+    class_names: Sequence[str]  # K, in the order of the labels
+    names: Sequence[str]  # one for each picture, all different
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (H, W, 3)."""
+
+    def labels(self, index: int) -> np.ndarray:
+        """uint8 (H, W): 0..K-1, or 255 where the pixel does not count."""
+
+    def check(self, indices: Iterable[int], progress: bool = False) -> None:
+        """Raise ``DatasetError`` for the first of these pictures whose labels cannot be used."""
+
+
+class MaskDataset:
+    """A benchmark on disk. Its files are found, and none is missing, once it is made; they are read one at a time.
+
+    Args:
+        name: a key of ``BENCHMARKS``.
+        root: the dataset's own folder, or one that holds it under its usual names (``layouts.LAYOUTS``).
+
+    Raises:
+        InputError: there is no such benchmark.
+        DatasetError: the root, the split file, an image or a mask is missing, or there are no pictures.
+    """
+
+    def __init__(self, name: str, root: str | PathLike[str]) -> None:
+        if name not in BENCHMARKS:
+            raise InputError(f"There is no dataset '{name}': choose from {', '.join(BENCHMARKS)}.")
+        self.name = name
+        self.class_names: Sequence[str] = BENCHMARKS[name].class_names
+        self._pairs: list[Pair] = find_pairs(name, Path(root))
+        self.names: Sequence[str] = [pair.name for pair in self._pairs]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (H, W, 3), upright. Raises ``ImageError`` for a file that cannot be read."""
+        return read_image(self._pairs[index].image)
+
+    def labels(self, index: int) -> np.ndarray:
+        """uint8 (H, W): 0..K-1, or 255. Raises ``DatasetError`` for a mask that cannot be used."""
+        pair = self._pairs[index]
+        return read_labels(pair.mask, pair.table)
+
+    def check(self, indices: Iterable[int], progress: bool = False) -> None:
+        """Read every mask, and every image's header: size and labels are known to fit before work starts.
+
+        An image whose header cannot be read passes: the evaluation meets, counts and names it.
+        """
+        for index in tqdm(list(indices), desc="checking masks", unit="mask", disable=not progress, leave=False):
+            pair = self._pairs[index]
+            seen, drawn = image_size(pair.image), mask_size(pair.mask)
+            if seen is not None and seen != drawn:
+                raise DatasetError(
+                    f"{pair.mask}: expected the {_by(seen)} of its image {pair.image.name}, came {_by(drawn)}: "
+                    "is it the mask of another picture?"
+                )
+            self.labels(index)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]} pixels"

@@ -1,0 +1,80 @@
+"""A mask file and a map of its numbers in; labels (H, W), 255 where a pixel does not count, out."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tf_groupvit.errors import DatasetError
+from tf_groupvit.evaluation.label_maps import IGNORED, UNKNOWN
+
+# One channel of class numbers: bits, bytes, palette entries (the entry's number, not its colour), 16 and 32 bits.
+MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """The class numbers (H, W) as they are in the file.
+
+    Raises ``DatasetError`` for a file that is missing, damaged, or holds colours in place of numbers.
+    """
+    with _opened(path) as picture:
+        if picture.mode not in MODES:
+            raise DatasetError(
+                f"{path}: expected one class number a pixel (grey, palette or 16-bit), "
+                f"came mode '{picture.mode}': convert its colours to class numbers."
+            )
+        try:
+            return np.asarray(picture).astype(np.int32)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DatasetError(f"{path}: the mask is damaged or cut short: {error}.") from error
+
+
+def read_labels(path: Path, table: np.ndarray) -> np.ndarray:
+    """The labels (H, W) uint8 of a mask, by its dataset's map (256).
+
+    Raises ``DatasetError`` as ``read_numbers`` does, and for a number that the map does not know.
+    """
+    numbers = read_numbers(path)
+    inside = (numbers >= 0) & (numbers < len(table))
+    labels = np.where(inside, table[np.where(inside, numbers, 0)], UNKNOWN)
+    if (labels == UNKNOWN).any():
+        stranger = int(numbers[labels == UNKNOWN].flat[0])
+        raise DatasetError(
+            f"{path}: label {stranger} is beyond the class list: expected {_known(table)}, "
+            f"{IGNORED} where nothing counts: is it a mask of this dataset?"
+        )
+    return labels.astype(np.uint8)
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a mask, from its header."""
+    with _opened(path) as picture:
+        return picture.size
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) of an image as a person sees it, from its header; None if it cannot be read."""
+    try:
+        with _opened(path) as picture:
+            width, height = picture.size
+            # EXIF 2.32, table 4: values from 5 on swap the sides.
+            return (height, width) if picture.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
+    except Exception:  # a broken image is for the evaluation to meet, count and name
+        return None
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(path)
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: there is no such file: the dataset is incomplete.") from None
+    except Exception as error:  # Pillow's readers raise whatever a broken header makes them raise
+        raise DatasetError(f"{path}: expected an image file: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def _known(table: np.ndarray) -> str:
+    numbers = np.flatnonzero((table != UNKNOWN) & (np.arange(len(table)) != IGNORED))
+    return f"0..{int(numbers[-1])}" if len(numbers) == numbers[-1] + 1 else f"one of {len(numbers)} numbers"
