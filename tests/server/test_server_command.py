@@ -47,6 +47,7 @@ def test_a_server_says_what_it_serves_logs_each_request_and_ends_with_0(fixture_
         for path in ("/v1/models/half_plus_two", "/v1/models/none"):
             connection.request("GET", path)
             connection.getresponse().read()
+        connection.close()
         assert served.terminate() == 0
     entries = [json.loads(line) for line in served.errors if line.startswith("{")]
     messages = [entry["message"] for entry in entries]

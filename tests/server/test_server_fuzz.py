@@ -13,6 +13,7 @@ from served import Served
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 PREDICT = "/v1/models/half_plus_two:predict"
+PATHS = [PREDICT, PREDICT.replace("predict", "classify"), "/v1/models/%ff:predict"]
 GOOD = [
     b'{"instances": [1.0, 2.0, 5.0]}',
     b'{"signature_name": "segment", "inputs": {"image_bytes": [{"b64": "AAEC/w=="}], "class_names": ["cat", "dog"]}}',
@@ -20,8 +21,10 @@ GOOD = [
     b'{"inputs": {"x": [[1, 2], [3, 4]]}}',
 ]
 SPLINTERS = [
-    b"[" * 3000, b"{" * 500, b"]", b"}", b'"', b"\\", b"\\ud800", b"\\u00", b"1e400", b"-", b"9" * 500, b"NaN", b"Infin",
-    b"\xff\xfe", b"\x00", b"\xef\xbb\xbf", b'"b64"', b'{"b64": "!"}', b'{"b64": 1}', b"null", b"true", b"1.0", b",", b":",
+    b"[" * 3000, b"{" * 500, b"]", b"}", b'"', b"\\", b"\\ud800", b"\\u00", b"1e400", b"-",
+    b"9" * 500, b"NaN", b"Infin",
+    b"\xff\xfe", b"\x00", b"\xef\xbb\xbf", b'"b64"', b'{"b64": "!"}', b'{"b64": 1}', b"null", b"true", b"1.0", b",",
+    b":",
     b'"instances"', b'"x": 1, "x": 2', b'"signature_name": 5,', b"[[1],[1,2]]", b"{}", b"1E999999999999",
 ]  # fmt: skip
 
@@ -146,6 +149,7 @@ def test_memory_is_flat_over_twenty_thousand_bad_requests(fixture_base_path):
         assert late - early < 20 * 2**20, f"grew by {(late - early) / 2**20:.1f} MiB"
         connection.request("POST", PREDICT, b'{"instances": [1]}')
         assert json.loads(connection.getresponse().read()) == {"predictions": [2.5]}
+        connection.close()
         assert served.terminate() == 0
     assert not [line for line in served.errors if "Traceback" in line]
 

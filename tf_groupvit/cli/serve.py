@@ -1,6 +1,7 @@
 """`tf-groupvit serve`: a base path or a model config file in; a server on two ports out, until it is told to stop."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
     --model-config-file. Meant for development, tests and small deployments.
     """
     _check_paths(base_path, model_config_file, flags["wait_for_versions"])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else every bad request is a warning of TensorFlow's own
     from tf_groupvit.server.lifecycle import serve_until_stopped
     from tf_groupvit.server.request_log import configure_logging
 

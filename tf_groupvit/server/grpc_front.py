@@ -17,7 +17,7 @@ from tf_groupvit.errors import ConfigError, ServerError
 from tf_groupvit.server.answers import CALLS, MODEL, PREDICTION, Answers, Call
 from tf_groupvit.server.config import message, read_config
 from tf_groupvit.server.limits import Deadline
-from tf_groupvit.server.refusal import Refusal, printable
+from tf_groupvit.server.refusal import Refusal, draining, printable
 from tf_groupvit.server.request_log import RequestLog
 
 # Names under which the real server's health service answers.
@@ -35,6 +35,7 @@ class GrpcFront:
         self._answers, self._log = answers, log
         self._credentials = None if ssl_config_file is None else server_credentials(ssl_config_file)
         self._health = health.HealthServicer()
+        self._draining = False
         most = answers.gate.running + answers.gate.waiting + _SPARE_THREADS
         self._server = grpc.server(
             futures.ThreadPoolExecutor(most, thread_name_prefix="grpc"),
@@ -65,6 +66,8 @@ class GrpcFront:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             try:
                 with self._log.request("gRPC", call.path) as line:
+                    if self._draining:
+                        raise draining()
                     line.size = request.ByteSize()
                     deadline = Deadline(_seconds(context))
                     return call.run(self._answers, request, deadline, context.is_active)
@@ -91,12 +94,16 @@ class GrpcFront:
         return opened
 
     def drain(self) -> None:
-        """Health says NOT_SERVING from now on."""
+        """Health says NOT_SERVING, and new calls are refused, from now on."""
+        self._draining = True
         for name in HEALTH_NAMES:
             self._health.set(name, _NOT_SERVING)
 
     def stop(self, grace: float) -> Any:
-        """Refuse new calls, let those under way finish within ``grace`` seconds; the event of being done."""
+        """Close the port; calls still there have ``grace`` seconds. Gives the event of being done.
+
+        Drain first: a call that reaches grpc while it stops is neither handled nor refused before the grace ends.
+        """
         return self._server.stop(grace)
 
 

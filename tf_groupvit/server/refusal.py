@@ -44,6 +44,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
         return HTTP_STATUS.get(self.code, 500)
 
 
+def draining() -> Refusal:
+    """What is said to requests that come after the server was told to stop."""
+    return Refusal("UNAVAILABLE", "The server is shutting down")
+
+
 def invalid(text: str) -> Refusal:
     """INVALID_ARGUMENT, the most common refusal."""
     return Refusal("INVALID_ARGUMENT", text)

@@ -13,10 +13,8 @@ from typing import Any
 
 from tf_groupvit.errors import ServerError
 from tf_groupvit.server.limits import Deadline, Ticket
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal
+from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining
 from tf_groupvit.server.rest_answers import JSON, Answer, RestAnswers, write_error
-
-DRAINING = Refusal("UNAVAILABLE", "The server is shutting down")
 
 
 class ClientGone(Exception):  # noqa: N818 - nobody is left to tell
@@ -45,7 +43,7 @@ class RestApp:
         method, target = scope["method"], target_of(scope)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if self.draining:
-            return self._answers.refuse(method, target, DRAINING)
+            return self._answers.refuse(method, target, draining())
         if not self._answers.is_work(method, target):
             return self._answers.answer_aside(method, target, headers)
         try:

@@ -30,6 +30,7 @@ from tf_groupvit.server.servable import Servable, load
 from tf_groupvit.server.versions import Retries, Versions
 from tf_groupvit.server.warmup import warm_up
 
+_DRAIN_SECONDS = 0.5  # in which callers who come again are told that the server goes
 ModelPaths = Mapping[str, str | os.PathLike[str]]
 
 
@@ -111,12 +112,14 @@ class Server:
         end = time.monotonic() + grace
         self._grpc.drain()
         self._rest.drain()
-        done = self._grpc.stop(grace)
-        while self.gate.admitted and time.monotonic() < end:
+        quiet = time.monotonic() + (_DRAIN_SECONDS if self.started else 0.0)
+        while time.monotonic() < min(end, quiet) or (self.gate.admitted and time.monotonic() < end):
             time.sleep(0.01)
-        self._rest.stop(max(0.0, end - time.monotonic()))
-        done.wait(max(0.0, end - time.monotonic()) + 1)
+        done = self._grpc.stop(_DRAIN_SECONDS)
+        self._rest.stop(_DRAIN_SECONDS)
+        done.wait(_DRAIN_SECONDS + 1)
         self.models.stop()
+        self.started = False
 
     def __enter__(self) -> "Server":
         return self.start()

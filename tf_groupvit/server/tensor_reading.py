@@ -44,9 +44,9 @@ def _array(proto: Any) -> np.ndarray:
     type_ = numpy_type(proto.dtype)
     if type_ is None or len(shape) > _MAX_RANK or any(size < 0 for size in shape):
         raise Malformed
-    count = prod(shape)
-    if count > np.iinfo(np.int64).max // 16:
+    if prod(max(size, 1) for size in shape) > np.iinfo(np.int64).max // 16:
         raise Malformed
+    count = prod(shape)
     if not count:
         return np.empty(shape, type_)
     content = proto.tensor_content
