@@ -4,37 +4,36 @@ Defaults are those of ``nvidia/groupvit-gcc-yfcc``. A key of a file that no fiel
 written back, and warned about unless it is one that transformers writes into every config.
 """
 
-import difflib
 import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from tf_groupvit.config_rules import Checked, is_count, is_number, is_token, strict_keywords
 from tf_groupvit.errors import ConfigError
-
-ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "selu")
 
 # Written by transformers into configs of every model: kept and written back, without a word.
 TRANSFORMERS_KEYS = frozenset(
     """
     _attn_implementation _commit_hash _name_or_path add_cross_attention architectures bad_words_ids
-    begin_suppress_tokens chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty
-    do_sample dtype early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task
-    forced_bos_token_id forced_eos_token_id id2label is_decoder is_encoder_decoder label2id length_penalty max_length
-    min_length model_type no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores prefix
-    problem_type pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate
-    sep_token_id suppress_tokens task_specific_params temperature text_config_dict tf_legacy_loss tie_encoder_decoder
-    tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
-    use_bfloat16 use_return_dict vision_config_dict
+    begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
+    diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label is_decoder
+    is_encoder_decoder label2id length_penalty max_length min_length model_type no_repeat_ngram_size num_beam_groups
+    num_beams num_return_sequences output_scores pad_token_id prefix problem_type pruned_heads remove_invalid_values
+    repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params
+    temperature text_config_dict tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p
+    torch_dtype torchscript transformers_version typical_p use_bfloat16 use_return_dict vision_config_dict
     """.split()
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Config:
+class _Config(Checked):
     """Reading, writing and checking that the three configs share."""
 
     model_type: ClassVar[str]
@@ -55,7 +54,9 @@ class _Config:
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"A config must be a JSON object, but came as {type(values).__name__}.")
-        values = cls._own_section(values)
+        if not all(isinstance(key, str) for key in values):
+            raise ConfigError(f"A config's keys must be text, as in JSON, but came as {list(values)[:10]}.")
+        values = deepcopy(cls._own_section(values))
         known = {f.name for f in fields(cls)} - {"extra"}
         extra = {k: v for k, v in values.items() if k not in known and k != "model_type"}
         strangers = sorted(set(extra) - TRANSFORMERS_KEYS)
@@ -69,9 +70,10 @@ class _Config:
     def _own_section(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         found = values.get("model_type", cls.model_type)
         if cls.section and found == GroupViTConfig.model_type:
-            return joint_section(values, cls.section)
+            values = joint_section(values, cls.section)
+            found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
-            raise ConfigError(f"model_type is {found!r}: expected {cls.model_type!r}, a GroupViT checkpoint.")
+            raise ConfigError(f"model_type is {found!r:.80}: expected {cls.model_type!r}, a GroupViT checkpoint.")
         return values
 
     @classmethod
@@ -92,56 +94,33 @@ class _Config:
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json: every field, every kept key, and ``model_type``."""
         own = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "extra"}
-        return {**self.extra, **own, "model_type": self.model_type}
+        return {**deepcopy(dict(self.extra)), **own, "model_type": self.model_type}
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` into a folder, which is made if need be; an older file is replaced whole."""
+        """Write ``config.json`` into a folder, which is made if need be; an older file is replaced whole.
+
+        Raises:
+            ConfigError: the folder cannot be written, or a kept key holds what JSON cannot.
+        """
         target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        beside = target / f".config.json.{os.getpid()}"
-        beside.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-        beside.replace(target / "config.json")
+        beside = target / f".config.json.{os.getpid()}.tmp"
+        try:
+            text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+            target.mkdir(parents=True, exist_ok=True)
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(target / "config.json")
+        except OSError as error:
+            beside.unlink(missing_ok=True) if target.is_dir() else None
+            raise ConfigError(f"{target / 'config.json'} cannot be written: {error.strerror or error}.") from error
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"The config cannot be written as JSON ({error}): check the keys in extra.") from error
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
-    def _check(self, rule: bool, name: str, expected: str) -> None:
-        if not rule:
-            raise ConfigError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}: expected {expected}.")
 
-    def _check_counts(self, *names: str) -> None:
-        for name in names:
-            self._check(_is_count(getattr(self, name)), name, "a whole number of at least 1")
-
-    def _check_numbers(self, *names: str, at_least: float, below: float = float("inf")) -> None:
-        for name in names:
-            value = getattr(self, name)
-            wanted = f"a number of at least {at_least}" + (f" and below {below}" if below < float("inf") else "")
-            self._check(_is_number(value) and at_least <= value < below, name, wanted)
-
-    def _check_flags(self, *names: str) -> None:
-        for name in names:
-            self._check(isinstance(getattr(self, name), bool), name, "true or false")
-
-
-def _strict_keywords(cls: type) -> type:
-    """Let an unknown keyword name the nearest known one."""
-    plain = cls.__init__  # type: ignore[misc]
-    known = [f.name for f in fields(cls)]
-
-    def init(self: Any, *args: Any, **values: Any) -> None:
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-                raise ConfigError(f"{cls.__name__} has no field {name!r}: did you mean {near!r}?")
-        plain(self, *args, **values)
-
-    cls.__init__ = init  # type: ignore[misc]
-    return cls
-
-
-@_strict_keywords
+@strict_keywords
 @dataclass(frozen=True, kw_only=True)
 class GroupViTTextConfig(_Config):
     """The text tower: a causal transformer over byte-pair tokens."""
@@ -167,16 +146,16 @@ class GroupViTTextConfig(_Config):
     def __post_init__(self) -> None:
         self._check_counts("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
         self._check_counts("num_attention_heads", "max_position_embeddings")
-        _check_block(self)
+        self._check_block()
         if isinstance(self.eos_token_id, list):
             object.__setattr__(self, "eos_token_id", tuple(self.eos_token_id))
         for name in ("pad_token_id", "bos_token_id"):
-            self._check(_is_token(getattr(self, name)), name, "a token id or null")
+            self._check(is_token(getattr(self, name)), name, "a token id or null")
         ends = self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
-        self._check(len(ends) > 0 and all(map(_is_token, ends)), "eos_token_id", "a token id, a list of them, or null")
+        self._check(len(ends) > 0 and all(map(is_token, ends)), "eos_token_id", "a token id, a list of them, or null")
 
 
-@_strict_keywords
+@strict_keywords
 @dataclass(frozen=True, kw_only=True)
 class GroupViTVisionConfig(_Config):
     """The vision tower: stages of transformer blocks, each but the last ending in a grouping of its tokens."""
@@ -204,12 +183,12 @@ class GroupViTVisionConfig(_Config):
     def __post_init__(self) -> None:
         for name in ("depths", "num_group_tokens", "num_output_groups", "image_size", "patch_size"):
             self._freeze(name)
-        if _is_number(self.assign_mlp_ratio):
+        if is_number(self.assign_mlp_ratio):
             object.__setattr__(self, "assign_mlp_ratio", (self.assign_mlp_ratio, self.assign_mlp_ratio))
         self._freeze("assign_mlp_ratio")
         self._check_counts("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         self._check_counts("num_channels")
-        _check_block(self)
+        self._check_block()
         self._check_numbers("assign_eps", at_least=0.0)
         self._check_ratio()
         self._check_stages()
@@ -238,7 +217,7 @@ class GroupViTVisionConfig(_Config):
 
     def _check_ratio(self) -> None:
         ratio = self.assign_mlp_ratio
-        rule = isinstance(ratio, tuple) and len(ratio) == 2 and all(_is_number(r) for r in ratio)
+        rule = isinstance(ratio, tuple) and len(ratio) == 2 and all(is_number(r) for r in ratio)
         rule = rule and all(int(r * self.hidden_size) >= 1 for r in ratio)
         self._check(rule, "assign_mlp_ratio", "one or two numbers that leave a width of at least 1")
 
@@ -246,7 +225,7 @@ class GroupViTVisionConfig(_Config):
         lists = ("depths", "num_group_tokens", "num_output_groups")
         for name in lists:
             value = getattr(self, name)
-            rule = isinstance(value, tuple) and len(value) > 0 and all(_is_count(v, at_least=0) for v in value)
+            rule = isinstance(value, tuple) and len(value) > 0 and all(is_count(v, at_least=0) for v in value)
             self._check(rule, name, "a list of whole numbers, one for each stage")
         for name in lists[1:]:
             wanted = f"a list as long as depths, {len(self.depths)}"
@@ -258,7 +237,7 @@ class GroupViTVisionConfig(_Config):
     def _check_sizes(self) -> None:
         for name in ("image_size", "patch_size"):
             value = getattr(self, name)
-            rule = _is_count(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(_is_count, value)))
+            rule = is_count(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(is_count, value)))
             self._check(rule, name, "a whole number of pixels, or a pair of height and width")
         divides = all(
             size % patch == 0 for size, patch in zip(*map(_pair, (self.image_size, self.patch_size)), strict=True)
@@ -266,7 +245,7 @@ class GroupViTVisionConfig(_Config):
         self._check(divides, "image_size", f"a multiple of patch_size {self.patch_size!r}")
 
 
-@_strict_keywords
+@strict_keywords
 @dataclass(frozen=True)
 class GroupViTConfig(_Config):
     """Both towers and what joins them. ``text_config`` and ``vision_config`` may be given as dicts."""
@@ -302,6 +281,15 @@ class GroupViTConfig(_Config):
         values = super()._own_section(values)
         return {**values, **{name: joint_section(values, name) for name in ("text_config", "vision_config")}}
 
+    def to_dict(self) -> dict[str, Any]:
+        """As for a tower. Where a 2022 file had ``*_config_dict`` and a section has changed since, they follow it."""
+        values = super().to_dict()
+        for section in ("text_config", "vision_config"):
+            older = f"{section}_dict"
+            if values.get(older) is not None and joint_section(values, section) != values[section]:
+                values[older] = values[section]  # it would count more than the section when read again
+        return values
+
     @classmethod
     def from_text_vision_configs(
         cls, text: GroupViTTextConfig, vision: GroupViTVisionConfig, **others: Any
@@ -321,7 +309,7 @@ def joint_section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     plain = plain.to_dict() if isinstance(plain, _Config) else plain
     for name, value in ((section, plain), (f"{section}_dict", older)):
         if value is not None and not isinstance(value, Mapping):
-            raise ConfigError(f"{name} is {value!r}: expected a JSON object.")
+            raise ConfigError(f"{name} is {value!r:.80}: expected a JSON object.")
     return {**(plain or {}), **(tower.from_dict(older).to_dict() if older is not None else {})}
 
 
@@ -335,35 +323,13 @@ def read_json(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read ({error.strerror}): expected a checkpoint's config.json.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{file} is not valid JSON ({error}): restore the file that came with the weights."
         ) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds a {type(values).__name__}: expected a JSON object.")
     return values
-
-
-def _check_block(config: Any) -> None:
-    """The fields that the transformer blocks of both towers share."""
-    divides = config.hidden_size % config.num_attention_heads == 0
-    config._check(divides, "num_attention_heads", f"a divisor of hidden_size {config.hidden_size}")
-    config._check(config.hidden_act in ACTIVATIONS, "hidden_act", f"one of {', '.join(ACTIVATIONS)}")
-    config._check_numbers("layer_norm_eps", "initializer_range", "initializer_factor", at_least=0.0)
-    config._check_numbers("dropout", "attention_dropout", at_least=0.0, below=1.0)
-    config._check_flags("output_attentions", "output_hidden_states")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_token(value: Any) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool))
-
-
-def _is_count(value: Any, at_least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "tf_groupvit"
 # Each room may import the rooms of the floors below it, and its own.
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"hub"},
+    {"hub", "config_rules"},
     {"config", "wires"},
     {"checkpoints", "preprocessing"},
     {"models"},
