@@ -1,0 +1,207 @@
+"""A seed and a number in; captioned pictures of simple things on simple grounds, with their masks, out."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.evaluation.scene_captions import caption
+from tf_groupvit.evaluation.scene_grounds import GROUNDS, ground
+from tf_groupvit.evaluation.scene_things import REACH, THINGS, stamp, surface
+
+T = TypeVar("T")
+
+CLASSES: tuple[str, ...] = THINGS + GROUNDS  # thirteen: the order is the label number
+NUMBER_OF = {name: number for number, name in enumerate(CLASSES)}
+
+# Kinds of scene and how often they come. Text alone teaches a group what it means where a thing, or a ground, is
+# alone in the picture: close-ups and empty scenes are there for that.
+KINDS = {
+    "things on one ground": 0.50,
+    "things on two grounds": 0.18,
+    "close-up": 0.16,
+    "one ground": 0.08,
+    "two grounds": 0.08,
+}
+COUNTS = {1: 0.35, 2: 0.40, 3: 0.25}  # how many things, where there are any
+LARGEST = {0: 0.0, 1: 0.36, 2: 0.27, 3: 0.23}  # the largest radius among so many, in widths of the picture
+
+STREAMS = ("evaluation", "training")
+MAX_SEED = 2**62
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture with its caption, and its mask, which text supervision never sees.
+
+    Attributes:
+        image: uint8 (S, S, 3).
+        mask: uint8 (S, S), numbers of ``CLASSES``; every pixel has a class.
+        caption: a sentence that names what is to be seen.
+        labels: the numbers that occur in the mask, in order.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    caption: str
+    labels: tuple[int, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes that occur in the mask."""
+        return tuple(CLASSES[label] for label in self.labels)
+
+
+def scenes(seed: int, count: int, size: int = 64, stream: str = "evaluation") -> Iterator[Scene]:
+    """The first ``count`` scenes of a seed; the same however many are asked for.
+
+    Raises ``InputError`` as ``scene`` does, and for a negative count.
+    """
+    if count < 0:
+        raise InputError(f"The count of scenes is expected to be 0 or more, {count} came.")
+    rng = _chance()
+    return (_scene(_turned(rng, seed, index, stream), size) for index in range(count))
+
+
+def scene(seed: int, index: int, size: int = 64, stream: str = "evaluation") -> Scene:
+    """Scene number ``index`` of a seed.
+
+    The two streams share no scene, whatever the seeds: the stream is part of the generator's key.
+
+    Raises:
+        InputError: a seed outside 0..2**62-1, a negative index, a size outside 16..2048 or another stream.
+    """
+    return _scene(_turned(_chance(), seed, index, stream), size)
+
+
+def _chance() -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(0))
+
+
+def _turned(rng: np.random.Generator, seed: int, index: int, stream: str) -> np.random.Generator:
+    """The generator, put to where this scene's numbers begin: quicker than a new one for each scene."""
+    if stream not in STREAMS:
+        raise InputError(f"There is no stream '{stream}' of scenes: choose from {', '.join(STREAMS)}.")
+    if not 0 <= seed < MAX_SEED or index < 0:
+        raise InputError(f"Seeds are expected in 0..2**62-1 and indices from 0, {seed} and {index} came.")
+    key = np.array([2 * seed + STREAMS.index(stream), index], np.uint64)
+    start = dict(counter=np.zeros(4, np.uint64), key=key)
+    empty = dict(buffer=np.zeros(4, np.uint64), buffer_pos=4, has_uint32=0, uinteger=0)
+    rng.bit_generator.state = dict(bit_generator="Philox", state=start, **empty)
+    return rng
+
+
+def _scene(rng: np.random.Generator, size: int) -> Scene:
+    if not 16 <= size <= 2048:
+        raise InputError(f"The size of scenes is expected in 16..2048, {size} came.")
+    kind = _drawn_from(KINDS, rng)
+    grounds = _grounds(2 if "two grounds" in kind else 1, rng)
+    above = grounds[0] == "sky" or rng.random() < 0.7
+    things = _things(kind, rng)
+    if kind == "close-up":
+        grounds = ()
+        image, mask = _close(things[0], size, rng)
+    else:
+        image, mask = _laid(grounds, above, size, rng)
+        things = _draw_all(image, mask, things, rng)
+    text = caption(kind, [things[k] for k in rng.permutation(len(things))], grounds, above, rng)
+    labels = tuple(np.flatnonzero(np.bincount(mask.ravel(), minlength=len(CLASSES))).tolist())
+    pixels = np.minimum(np.maximum(image, 0, out=image), 255, out=image)
+    return Scene(np.ascontiguousarray((pixels + 0.5).astype(np.uint8).transpose(1, 2, 0)), mask, text, labels)
+
+
+def _drawn_from(shares: Mapping[T, float], rng: np.random.Generator) -> T:
+    """One of the keys, by their shares, which sum to 1."""
+    left = rng.random()
+    for key, share in shares.items():
+        left -= share
+        if left < 0:
+            return key
+    return key
+
+
+def _grounds(count: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Different grounds; the sky, if it is one of two, comes first: it lies above."""
+    picked = [GROUNDS[k] for k in rng.permutation(len(GROUNDS))[:count]]
+    return tuple(sorted(picked, key=lambda name: name != "sky"))
+
+
+def _laid(grounds: tuple[str, ...], above: bool, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image (3, S, S) float32 and mask (S, S) of the grounds, the second below or beside the first."""
+    image = ground(grounds[0], size, rng)
+    mask = np.full((size, size), NUMBER_OF[grounds[0]], np.uint8)
+    if len(grounds) == 2:
+        waves = np.sin(np.arange(size) * (rng.uniform(2, 9) / size) + rng.uniform(0, 6))
+        border = size * (rng.uniform(0.35, 0.65) + rng.uniform(0, 0.04) * waves)
+        second = np.arange(size)[:, None] >= border[None]  # (S, S): rows below the border
+        second = second if above else second.T
+        image = np.where(second, ground(grounds[1], size, rng), image)
+        mask[second] = NUMBER_OF[grounds[1]]
+    return image, mask
+
+
+def _things(kind: str, rng: np.random.Generator) -> list[str]:
+    count = {"close-up": 1, "one ground": 0, "two grounds": 0}.get(kind)
+    if count is None:
+        count = _drawn_from(COUNTS, rng)
+    return [THINGS[k] for k in rng.permutation(len(THINGS))[:count]]
+
+
+def _draw_all(image: np.ndarray, mask: np.ndarray, names: list[str], rng: np.random.Generator) -> list[str]:
+    """Draw things that do not overlap; returns the names of those that found a place (the first always does)."""
+    size = len(mask)
+    placed: list[tuple[float, float, float]] = []
+    drawn = []
+    for name in names:
+        radius = size * rng.uniform(0.16, LARGEST[len(names)])
+        for x, y in rng.uniform(0.9 * radius, size - 0.9 * radius, (12, 2)).tolist():
+            if all(math.hypot(x - a, y - b) > 0.95 * (radius + c) for a, b, c in placed):
+                placed.append((x, y, radius))
+                _draw(image, mask, name, placed[-1], rng)
+                drawn.append(name)
+                break
+    return drawn
+
+
+def _draw(
+    image: np.ndarray, mask: np.ndarray, name: str, place: tuple[float, float, float], rng: np.random.Generator
+) -> None:
+    """Draw one thing at (x, y, radius), its edge blended over one pixel; the mask is where it covers half of one."""
+    x, y, radius = place
+    top, left = max(int(y - radius - 1), 0), max(int(x - radius - 1), 0)
+    rows, columns = slice(top, int(y + radius) + 2), slice(left, int(x + radius) + 2)
+    u, v = _points(mask[rows, columns].shape, x - left, y - top, radius, rng)
+    distance, colour = stamp(name, len(mask))
+    N = math.isqrt(len(distance))
+    row, column = (np.minimum(np.maximum((w + REACH) * (N / (2 * REACH)), 0), N - 1).astype(np.int32) for w in (v, u))
+    found = row * N + column
+    cover = np.minimum(np.maximum(0.5 - radius * distance.take(found), 0), 1)
+    image[:, rows, columns] += cover * (colour.take(found, axis=1) * _tint(rng) - image[:, rows, columns])
+    mask[rows, columns][cover >= 0.5] = NUMBER_OF[name]
+
+
+def _close(name: str, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image (3, S, S) float32 and mask (S, S) of one thing, so near that it fills the picture."""
+    x, y = rng.uniform(0.25 * size, 0.75 * size, 2).tolist()
+    u, v = _points((size, size), x, y, size * rng.uniform(0.4, 0.9), rng)
+    return surface(name, u, v).astype(np.float32) * _tint(rng), np.full((size, size), NUMBER_OF[name], np.uint8)
+
+
+def _points(
+    shape: tuple[int, ...], x: float, y: float, radius: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of a window lie on a thing around (x, y), a little turned: u, v (h, w) float32."""
+    across = (np.arange(shape[1], dtype=np.float32) + np.float32(0.5 - x))[None] / np.float32(radius)
+    down = (np.arange(shape[0], dtype=np.float32) + np.float32(0.5 - y))[:, None] / np.float32(radius)
+    angle = min(max(0.22 * rng.standard_normal(), -0.5), 0.5)
+    sine, cosine = np.float32(math.sin(angle)), np.float32(math.cos(angle))
+    return cosine * across + sine * down, cosine * down - sine * across
+
+
+def _tint(rng: np.random.Generator) -> np.ndarray:
+    """Factors (3, 1, 1): a little darker or brighter, hardly another hue."""
+    tint = 1 + 0.06 * rng.standard_normal() + 0.025 * rng.standard_normal(3)
+    return np.minimum(np.maximum(tint, 0.85), 1.12).astype(np.float32)[:, None, None]
