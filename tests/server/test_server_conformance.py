@@ -3,6 +3,7 @@
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -98,7 +99,7 @@ def flagged_servers(fixture_base_path, tmp_path_factory):
 
     def started(flag: str) -> Server:
         if flag not in running:
-            values = dict(FLAGS[flag] or {})
+            values: dict[str, Any] = dict(FLAGS[flag] or {})
             if values.pop("monitoring", False):
                 values["monitoring_config_file"] = str(monitoring)
             model = Model("half_plus_two", str(fixture_base_path), labels={"stable": 123})
@@ -212,9 +213,9 @@ def check_response(response, wanted):
         assert got == wanted["model_spec"]
         assert not response.model_spec.version_label
     for name, given in wanted.get("outputs", {}).items():
-        got = read_tensor(response.outputs[name], name)
-        assert list(got.shape) == given["shape"]
-        assert_same(got.tolist(), plain(given["values"]), name)
+        tensor = read_tensor(response.outputs[name], name)
+        assert list(tensor.shape) == given["shape"]
+        assert_same(tensor.tolist(), plain(given["values"]), name)
     if "outputs" in wanted:
         assert response.outputs.keys() == wanted["outputs"].keys()
     for name, field in wanted.get("outputs_field", {}).items():

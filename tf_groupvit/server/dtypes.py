@@ -55,4 +55,9 @@ def numpy_type(number: int) -> np.dtype | None:
 
 def type_of(array: np.ndarray) -> str:
     """TensorFlow's name of an array's element type."""
-    return _NAME_OF_NUMPY.get(array.dtype.name, array.dtype.name)
+    return _name_of(array.dtype)
+
+
+@cache
+def _name_of(type_: np.dtype) -> str:
+    return _NAME_OF_NUMPY.get(type_.name, type_.name)

@@ -15,6 +15,7 @@ from tf_groupvit.server.tensor_reading import FIELDS
 _HALVES = {14, 19}
 _COMPLEX = {8: np.float32, 18: np.float64}
 _LENGTH_DELIMITED = 2
+_FEW = 64  # values that protobuf appends faster than numpy packs them
 
 
 def write_tensor(array: np.ndarray, proto: Any) -> None:
@@ -27,8 +28,8 @@ def write_tensor(array: np.ndarray, proto: Any) -> None:
     flat = array.reshape(-1)
     if not flat.size:
         return
-    if field == "string_val":
-        proto.string_val.extend(flat.tolist())
+    if field == "string_val" or (flat.size <= _FEW and number not in _HALVES | _COMPLEX.keys()):
+        getattr(proto, field).extend(flat.tolist())
         return
     tag = proto.DESCRIPTOR.fields_by_name[field].number << 3 | _LENGTH_DELIMITED
     payload = packed(flat, number)
