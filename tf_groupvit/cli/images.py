@@ -1,10 +1,13 @@
-"""The IMAGE arguments of a command in; every image worked on, the bad ones reported, and their number out."""
+"""The IMAGE arguments of a command in; every image worked on, the bad ones reported, lines or JSON printed."""
 
 import glob
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import click
 from tqdm import tqdm
 
 from tf_groupvit.errors import ImageError, InputError, RequestError
@@ -59,3 +62,24 @@ def work_through(sources: Sequence[str], work: Callable[[int, str], None]) -> di
             failed[source] = str(error).removeprefix(f"{source}: ")
             tqdm.write(f"{source}: {failed[source]}", file=sys.stderr)
     return failed
+
+
+def report(sources: Sequence[str], work: Callable[[int, str], tuple[dict[str, Any], str]], as_json: bool) -> None:
+    """Print what ``work(index, source)`` gives for each source: its line as it comes, or all records as one JSON list.
+
+    A bad image becomes ``{"image", "error"}`` in the list; the exit code is 2 then.
+    """
+    records: dict[str, dict[str, Any]] = {}
+
+    def one(index: int, source: str) -> None:
+        record, line = work(index, source)
+        records[source] = record
+        if not as_json:
+            tqdm.write(line, file=sys.stdout)
+
+    failed = work_through(sources, one)
+    if as_json:
+        listed = [records.get(source, {"image": source, "error": failed.get(source)}) for source in sources]
+        click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
+    if failed:
+        raise click.exceptions.Exit(2)

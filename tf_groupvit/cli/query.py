@@ -1,11 +1,8 @@
 """tf-groupvit query: images and a server's address in, overlays and areas out."""
 
-import json
-import sys
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 
 @click.command(name="query")
@@ -33,27 +30,18 @@ def command(
     (one byte a pixel, the number of the class) and NAME.json are written. A bad image is reported, the others are
     done, and the exit code is 2 then.
     """
-    from tf_groupvit.cli.images import find_images, source_of, work_through
+    from tf_groupvit.cli.images import find_images, report, source_of
     from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs
     from tf_groupvit.client import Client
 
     sources = find_images(images)
     names, folder = names_for(sources), make_folder(output) if output else None
-    records: list[dict[str, Any]] = []
 
     with Client(server, model_name, timeout=timeout) as client:
 
-        def work(index: int, source: str) -> None:
+        def work(index: int, source: str) -> tuple[dict[str, Any], str]:
             result = client.segment(source_of(source), classes)
             paths = write_outputs(result, names[index], folder) if folder else []
-            if as_json:
-                records.append(record_of(result, source, paths))
-            else:
-                tqdm.write(line_of(result, source, paths), file=sys.stdout)
+            return record_of(result, source, paths), line_of(result, source, paths)
 
-        failed = work_through(sources, work)
-    if as_json:
-        records += [{"image": source, "error": error} for source, error in failed.items()]
-        click.echo(json.dumps(records, ensure_ascii=False, indent=2))
-    if failed:
-        raise click.exceptions.Exit(2)
+        report(sources, work, as_json)

@@ -1,21 +1,29 @@
-"""Scores in, the first best index out: TensorFlow leaves ties undefined, PyTorch takes the first, so it is written out."""
+"""Scores in, the first best index out: TensorFlow leaves ties undefined, PyTorch takes the first, and so does this."""
 
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
 
 def first_argmax(x: Any, axis: int) -> Any:
     """The index of the first maximum along ``axis``, which is kept with size 1; int32."""
     index, size = _index_along(x, axis)
-    best = ops.equal(x, ops.max(x, axis=axis, keepdims=True))
-    return ops.min(ops.where(best, index, size - 1), axis=axis, keepdims=True)
+    # A lowest value to begin with: Keras refuses the maximum of an empty batch, and puts that check into graphs.
+    best = ops.equal(x, ops.max(x, axis=axis, keepdims=True, initial=_lowest(x)))
+    return ops.min(ops.where(best, index, size - 1), axis=axis, keepdims=True, initial=size - 1)
 
 
 def one_hot_max(x: Any, axis: int) -> Any:
     """1.0 at the first maximum along ``axis``, 0.0 elsewhere; float32."""
     index, _ = _index_along(x, axis)
     return ops.cast(ops.equal(index, first_argmax(x, axis)), "float32")
+
+
+def _lowest(x: Any) -> Any:
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return float("-inf") if "float" in dtype else int(np.iinfo(dtype).min)
 
 
 def _index_along(x: Any, axis: int) -> tuple[Any, Any]:

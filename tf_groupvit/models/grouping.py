@@ -38,9 +38,9 @@ class AssignAttention(keras.layers.Layer):
 
     def call(self, groups: Any, tokens: Any, training: Any = None) -> tuple[Any, Any]:
         """groups (B, G, C), tokens (B, P, C) -> means (B, G, C), plain softmax over groups (B, G, P) in float32."""
-        q, k = self.q_proj(groups), self.k_proj(tokens)
+        # float32 from here: half floats would overflow, and make ties, which decide assignments
+        q, k = (ops.cast(x, "float32") for x in (self.q_proj(groups), self.k_proj(tokens)))
         logits = ops.matmul(q, ops.transpose(k, (0, 2, 1))) * self.scale  # (B, G, P) <- (B, G, C) @ (B, C, P)
-        logits = ops.cast(logits, "float32")  # half floats would make ties, and ties decide assignments
         soft = ops.softmax(logits, axis=1)
         chosen = ops.softmax(logits + self._gumbel(ops.shape(logits)), axis=1) if training else soft
         hard = one_hot_max(chosen, axis=1)

@@ -8,7 +8,8 @@ from keras import ops
 
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.inputs import refuse_tuple, unpack
+from tf_groupvit.models.entry import EntryModel
+from tf_groupvit.models.inputs import accept, image_input, refuse_flags, refuse_tuple, text_inputs, unpack
 from tf_groupvit.models.interpolation import resize_maps
 from tf_groupvit.models.layers import dense
 from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput
@@ -62,6 +63,17 @@ def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
     for assignment in assignments[1:]:
         maps = ops.matmul(assignment, maps)  # (B, G', P) <- (B, G', G) @ (B, G, P)
     return ops.reshape(maps, (-1, maps.shape[1], rows, columns))
+
+
+def segmentation_logits(maps: Any, groups: Any, text_embeds: Any, scale: Any, height: Any, width: Any) -> Any:
+    """(B, N, height, width): each group's similarity to each text, spread over the group's pixels.
+
+    Shapes: maps (B, G, rows, columns), groups (B, G, D), text_embeds (N, D) or (B, N, D), both of length one.
+    """
+    affinity = ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * scale  # (B, N, G)
+    flat = ops.reshape(resize_maps(maps, height, width), (-1, maps.shape[1], height * width))
+    logits = ops.matmul(affinity, flat) * scale  # Parity: transformers multiplies by the scale twice.
+    return ops.reshape(logits, (-1, ops.shape(text_embeds)[-2], height, width))
 
 
 @keras.saving.register_keras_serializable("tf_groupvit")
@@ -143,6 +155,8 @@ class TFGroupViTModel(PretrainedModel):
         if (ids is None) == (embeds is None):
             raise InputError("Give either input_ids (N, T) or text_embeds (N, D): one of them, and not both.")
         if embeds is not None:
+            if lonely := [name for name in ("attention_mask", "position_ids") if given[name] is not None]:
+                raise InputError(f"{lonely[0]} came with text_embeds: it goes with input_ids, leave it out.")
             return None, self._checked_embeds(embeds)
         masks = {name: given[name] for name in ("attention_mask", "position_ids")}
         text = self.text_model(ids, training=training, **masks, **flags)
@@ -192,12 +206,8 @@ class TFGroupViTModel(PretrainedModel):
         height, width = ops.shape(pixel_values)[2:]
         patch = self.config.vision_config.patch_height_width
         maps = group_maps(vision.attentions or (), height // patch[0], width // patch[1])
-        maps = resize_maps(ops.stop_gradient(maps), height, width)  # (B, G, H, W)
         groups = normalise(self.visual_projection(vision["last_hidden_state"], training=training))  # (B, G, D)
-        affinity = ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * scale  # (B, N, G)
-        flat = ops.reshape(maps, (-1, maps.shape[1], height * width))
-        logits = ops.matmul(affinity, flat) * scale  # Parity: transformers multiplies by the scale twice.
-        return ops.reshape(logits, (-1, ops.shape(text_embeds)[0], height, width))
+        return segmentation_logits(ops.stop_gradient(maps), groups, text_embeds, scale, height, width)
 
     def get_text_features(
         self,
@@ -207,23 +217,21 @@ class TFGroupViTModel(PretrainedModel):
         training: Any = None,
         **flags: Any,
     ) -> Any:
-        """Projected text features (N, D), not normalised."""
-        refuse_tuple(flags.get("return_dict"))
-        given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-        given = unpack(input_ids, given) if isinstance(input_ids, Mapping) else given
-        if given["input_ids"] is None:
-            raise InputError("input_ids are missing: give token ids (N, T).")
+        """Projected text features (N, D), not normalised. Flags about outputs are accepted and change nothing."""
+        refuse_flags(flags)
+        given = {"attention_mask": attention_mask, "position_ids": position_ids}
+        given = {name: accept(name, value) for name, value in given.items()}
+        given = text_inputs(accept("input_ids", input_ids), **given)
         ids = given.pop("input_ids")
-        return self.text_projection(self.text_model(ids, training=training, **given)["pooler_output"])
+        pooled = self.text_model(ids, training=training, **given)["pooler_output"]
+        return self.text_projection(pooled, training=training)
 
     def get_image_features(self, pixel_values: Any = None, training: Any = None, **flags: Any) -> Any:
-        """Projected image features (B, D), not normalised."""
-        refuse_tuple(flags.get("return_dict"))
-        if isinstance(pixel_values, Mapping):
-            pixel_values = unpack(pixel_values, {"pixel_values": None})["pixel_values"]
-        if pixel_values is None:
-            raise InputError("pixel_values are missing: give normalised pixels (B, 3, H, W).")
-        return self.visual_projection(self.vision_model(pixel_values, training=training)["pooler_output"])
+        """Projected image features (B, D), not normalised. Flags about outputs are accepted and change nothing."""
+        refuse_flags(flags)
+        pixel_values = image_input(accept("pixel_values", pixel_values))
+        pooled = self.vision_model(pixel_values, training=training)["pooler_output"]
+        return self.visual_projection(pooled, training=training)
 
     def with_text_embeds(self, text_embeds: Any, output_segmentation: bool = True) -> "ImagesAgainstTexts":
         """A model of images alone, against fixed texts (N, D): what ``predict`` can batch without harm."""
@@ -235,6 +243,8 @@ class TFGroupViTModel(PretrainedModel):
         Logits that pair every text with every image are left out, since Keras splits them by rows: compare
         ``text_embeds`` and ``image_embeds`` yourself, or predict with ``model.with_text_embeds(text_embeds)``.
         """
+        if isinstance(x, list | tuple):
+            raise InputError("predict takes one dict of inputs, {'input_ids': ..., 'pixel_values': ...}, not a list.")
         if isinstance(x, Mapping):
             rows = {name: len(value) for name, value in x.items() if hasattr(value, "__len__")}
             if len(set(rows.values())) > 1:
@@ -267,7 +277,7 @@ class TFGroupViTModel(PretrainedModel):
 
 
 @keras.saving.register_keras_serializable("tf_groupvit")
-class ImagesAgainstTexts(keras.Model):
+class ImagesAgainstTexts(EntryModel):
     """Pixels (B, 3, H, W) -> logits against fixed texts, every entry with B rows.
 
     ``logits_per_image`` (B, N), ``image_embeds`` (B, D) and, if asked for, ``segmentation_logits`` (B, N, H, W).
@@ -276,7 +286,7 @@ class ImagesAgainstTexts(keras.Model):
     def __init__(self, model: TFGroupViTModel, text_embeds: Any, output_segmentation: bool = True, **keywords: Any):
         super().__init__(dtype=model.dtype_policy, **keywords)
         self.model = model
-        embeds = model._checked_embeds(text_embeds)
+        embeds = model._checked_embeds(accept("text_embeds", text_embeds))
         self.text_embeds = self.add_weight(
             name="text_embeds", shape=embeds.shape, dtype="float32", trainable=False, initializer="zeros"
         )
@@ -285,10 +295,8 @@ class ImagesAgainstTexts(keras.Model):
         self.built = True
 
     def call(self, pixel_values: Any, training: Any = None) -> GroupViTOutput:
-        if isinstance(pixel_values, Mapping):
-            pixel_values = unpack(pixel_values, {"pixel_values": None})["pixel_values"]
         result = self.model(
-            pixel_values=pixel_values,
+            pixel_values=image_input(pixel_values),
             text_embeds=self.text_embeds,
             output_segmentation=self.output_segmentation,
             output_attentions=False,
@@ -296,6 +304,9 @@ class ImagesAgainstTexts(keras.Model):
             training=training,
         )
         return _without(result, "logits_per_text", "text_embeds", "vision_model_output")
+
+    def default_signature(self) -> dict[str, keras.InputSpec]:
+        return {"pixel_values": self.model.default_signature()["pixel_values"]}
 
     def get_config(self) -> dict[str, Any]:
         shape = list(self.text_embeds.shape)

@@ -4,10 +4,57 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from tf_groupvit.errors import InputError
+
+# Name -> what it is, and what its dtype may begin with.
+TENSORS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "input_ids": ("token ids (N, T), integers, as the tokenizer gives them", ("int", "uint")),
+    "attention_mask": ("(N, T), 1 for a token and 0 for padding", ("int", "uint", "bool", "float", "bfloat")),
+    "position_ids": ("positions (N, T), integers", ("int", "uint")),
+    "pixel_values": ("normalised pixels (B, 3, H, W), floats, as the image processor gives them", ("float", "bfloat")),
+    "text_embeds": ("normalised embeddings (N, D), floats", ("float", "bfloat")),
+}
+
+
+def accept(name: str, value: Any) -> Any:
+    """An argument of a call as it came, or a nested list as an array; other arguments than tensors pass.
+
+    Raises:
+        InputError: rows of different lengths, strings, or numbers of another kind than the input takes.
+    """
+    if name not in TENSORS or value is None:
+        return value
+    if isinstance(value, Mapping):
+        if flags := [key for key, part in value.items() if key not in TENSORS and isinstance(part, bool | str)]:
+            raise InputError(f"{flags[0]!r} came in the dict of inputs: it holds tensors alone, flags are arguments.")
+        return {key: accept(key, part) for key, part in value.items()}
+    expected, dtypes = TENSORS[name]
+    if not hasattr(value, "dtype"):
+        value = _from_lists(name, value, expected)
+    try:
+        dtype = keras.backend.standardize_dtype(value.dtype)
+    except ValueError:  # of a NumPy array of strings or objects
+        dtype = str(value.dtype)
+    if not dtype.startswith(dtypes) or hasattr(value, "row_splits"):
+        kind = "ragged" if hasattr(value, "row_splits") else dtype
+        raise InputError(f"{name} came as {kind}: expected {expected}.")
+    return value
+
+
+def _from_lists(name: str, value: Any, expected: str) -> Any:
+    several = isinstance(value, list | tuple) and len({getattr(part, "shape", None) for part in value}) > 1
+    try:
+        array = None if several else np.asarray(value)
+    except (ValueError, TypeError, NotImplementedError):
+        array = None
+    if array is None or array.dtype.kind not in "iufb":
+        came = "parts of different shapes or kinds" if isinstance(value, list | tuple) else f"{type(value).__name__}"
+        raise InputError(f"{name} came as {came}: expected {expected}; several inputs go in as a dict.")
+    return array.astype("float32") if "float" in TENSORS[name][1] and array.dtype.kind in "iuf" else array
 
 
 def unpack(first: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,6 +75,24 @@ def unpack(first: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def text_inputs(input_ids: Any, attention_mask: Any, position_ids: Any) -> dict[str, Any]:
+    """The inputs of the text tower by name, where the first may be a dict of them."""
+    given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+    given = unpack(input_ids, given) if isinstance(input_ids, Mapping) else given
+    if given["input_ids"] is None:
+        raise InputError("input_ids are missing: give token ids (N, T).")
+    return given
+
+
+def image_input(pixel_values: Any) -> Any:
+    """The input of the vision tower, which may come in a dict."""
+    if isinstance(pixel_values, Mapping):
+        pixel_values = unpack(pixel_values, {"pixel_values": None})["pixel_values"]
+    if pixel_values is None:
+        raise InputError("pixel_values are missing: give normalised pixels (B, 3, H, W).")
+    return pixel_values
+
+
 def refuse_tuple(return_dict: bool | None) -> None:
     """``return_dict=False`` has no meaning here: results are dicts that also read by position."""
     if return_dict is False:
@@ -37,10 +102,20 @@ def refuse_tuple(return_dict: bool | None) -> None:
         )
 
 
+def refuse_flags(flags: Mapping[str, Any]) -> None:
+    """Flags that transformers' ``get_*_features`` take, and no others."""
+    known = ("output_attentions", "output_hidden_states", "return_dict")
+    for name in flags.keys() - set(known):
+        raise InputError(f"There is no argument {name!r}: beside the inputs there are {', '.join(known)}.")
+    refuse_tuple(flags.get("return_dict"))
+
+
 def as_ids(ids: Any) -> Any:
-    """Token or position ids as int32, at least two-dimensional."""
+    """Token or position ids, or a mask, as int32 (N, T); one row may come as (T,)."""
     ids = ops.cast(ops.convert_to_tensor(ids), "int32")
-    return ids[None] if len(ids.shape) == 1 else ids
+    if len(ids.shape) == 0:
+        raise InputError("A single number came in the place of (N, T): give one row of numbers for each text.")
+    return ids if len(ids.shape) == 2 else ops.reshape(ids, (-1, ops.shape(ids)[-1]))
 
 
 def concrete(values: Any) -> np.ndarray | None:

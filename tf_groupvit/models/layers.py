@@ -14,7 +14,7 @@ from keras import ops
 from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.models.initialization import normal
 
-LOWEST = float(np.finfo("float32").min)  # added where nothing is to be seen; a row without any stays finite, uniform
+LOWEST = float(np.finfo("float32").min)  # stands where nothing is to be seen; a row without any stays finite, uniform
 
 Config = GroupViTTextConfig | GroupViTVisionConfig
 
@@ -95,7 +95,7 @@ class Attention(keras.layers.Layer):
         k, v = self._split(self.k_proj(keys)), self._split(self.v_proj(keys))
         scores = ops.cast(ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))), "float32")  # half floats overflow here
         if seen is not None:
-            scores = scores + ops.where(seen, 0.0, LOWEST)
+            scores = ops.where(seen, scores, ops.cast(LOWEST, "float32"))
         weights = ops.softmax(scores, axis=-1)
         weights = ops.cast(weights, self.compute_dtype)
         x = ops.matmul(self.dropout(weights, training=training), v)  # (B, heads, T, C / heads)

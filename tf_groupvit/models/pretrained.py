@@ -1,5 +1,6 @@
 """A folder, file or hub id in, a model with its weights out; and back. What the three model classes share."""
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any, ClassVar, Self
 import keras
 
 from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
-from tf_groupvit.errors import ConfigError
+from tf_groupvit.errors import CheckpointError, ConfigError
+from tf_groupvit.models.entry import EntryModel
 from tf_groupvit.models.initialization import weights_will_be_loaded
 
 AnyConfig = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
 
+logger = logging.getLogger(__name__)
 
-class PretrainedModel(keras.Model):
+
+class PretrainedModel(EntryModel):
     """A keras.Model with a ``.config``, that comes from a checkpoint and goes back to one."""
 
     config_class: ClassVar[Any]
@@ -22,10 +26,12 @@ class PretrainedModel(keras.Model):
     config: Any  # of config_class
 
     def __init__(self, config: Any, **keywords: Any) -> None:
-        super().__init__(**keywords)
         if not isinstance(config, self.config_class):
-            came = type(config).__name__
-            raise ConfigError(f"{type(self).__name__} takes a {self.config_class.__name__}, but got a {came}.")
+            came, hint = type(config).__name__, ""
+            if isinstance(config, GroupViTConfig):
+                hint = f": give its {self.config_class.section}"
+            raise ConfigError(f"{type(self).__name__} takes a {self.config_class.__name__}, but got a {came}{hint}.")
+        super().__init__(**keywords)
         self.config = config
 
     @classmethod
@@ -49,7 +55,7 @@ class PretrainedModel(keras.Model):
             revision, token, cache_dir, local_files_only: as huggingface_hub takes them.
             dtype: a Keras dtype policy for the model, e.g. ``"float16"`` or ``"mixed_bfloat16"``. Without it the
                 variables are what Keras' global policy says, float32, whatever the file holds.
-            config: replaces the folder's config.json.
+            config: replaces the folder's config.json; a tower takes its section of a joint config.
             from_pt, from_tf: accepted for code written for transformers; the file's own format decides.
 
         Raises:
@@ -65,6 +71,8 @@ class PretrainedModel(keras.Model):
         )
         if config is None:
             config = cls._config_of(path)
+        elif isinstance(config, GroupViTConfig) and cls.config_class.section:
+            config = getattr(config, cls.config_class.section)
         checkpoint = read_checkpoint(path)
         with weights_will_be_loaded():
             model = cls(config, dtype=dtype)
@@ -83,6 +91,8 @@ class PretrainedModel(keras.Model):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Match the checkpoint's arrays with the variables, strictly, and copy them.
 
+        What the reader left out on purpose (the original's ``multi_label_logit_scale``) is told through ``logging``.
+
         Raises:
             CheckpointError: keys that are missing, unexpected or misshapen; NaN or infinite weights.
         """
@@ -91,31 +101,28 @@ class PretrainedModel(keras.Model):
 
         matched = match(checkpoint.tensors, expected_shapes(self), self.may_ignore, checkpoint.source)
         assign(self, matched.arrays())
+        for note in checkpoint.notes:
+            logger.warning("%s: %s", checkpoint.source, note)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors``, as transformers' PyTorch class loads them.
 
-        Each file is written beside and renamed: a failure leaves an older checkpoint whole.
+        Each file is written beside and renamed, the config last: a failure leaves an older checkpoint whole. LoRA
+        weights are merged into the layers that they belong to.
+
+        Raises:
+            CheckpointError: the folder cannot be written, or the model is quantized.
         """
         from tf_groupvit.checkpoints.writing import write_checkpoint
         from tf_groupvit.models.weights import as_tensors
 
-        os.makedirs(folder, exist_ok=True)
-        write_checkpoint(folder, as_tensors(self))
+        tensors = as_tensors(self)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"The folder {folder} cannot be made: {error.strerror or error}.") from error
+        write_checkpoint(folder, tensors)
         self.config.save_pretrained(folder)
-
-    def default_signature(self) -> dict[str, keras.InputSpec]:
-        """What ``export`` traces: every tensor input, each size unknown."""
-        raise NotImplementedError
-
-    def export(self, filepath: str | os.PathLike[str], *arguments: Any, **keywords: Any) -> None:
-        """Keras' ``export`` of the call, with every size unknown unless ``input_signature`` says otherwise.
-
-        Outputs are the tensors of the result by name; what is nested in it (the towers' own outputs, hidden states)
-        is left out. For images and strings in, and masks out, see ``tf_groupvit.export``.
-        """
-        keywords.setdefault("input_signature", [self.default_signature()])
-        FlatOutputs(self).export(filepath, *arguments, **keywords)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -129,16 +136,3 @@ class PretrainedModel(keras.Model):
         config = dict(config)
         policy = keras.saving.deserialize_keras_object(config["dtype"])
         return cls(cls.config_class.from_dict(config["config"]), name=config["name"], dtype=policy)
-
-
-class FlatOutputs(keras.Model):
-    """A model's result without its nested entries: what a signature can hold."""
-
-    def __init__(self, model: PretrainedModel) -> None:
-        super().__init__(dtype=model.dtype_policy)
-        self.model = model
-        self.built = True
-
-    def call(self, inputs: Any) -> dict[str, Any]:
-        result = self.model(inputs, training=False)
-        return {name: value for name, value in result.items() if not isinstance(value, dict | tuple)}

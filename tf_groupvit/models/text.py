@@ -1,6 +1,5 @@
 """Text tower: token ids (N, T) -> states (N, T, C) and one pooled state a text (N, C)."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -12,7 +11,7 @@ from tf_groupvit.config import GroupViTTextConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.argmax import first_argmax
 from tf_groupvit.models.initialization import normal
-from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, unpack
+from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, text_inputs
 from tf_groupvit.models.layers import Block, layer_norm
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
@@ -53,9 +52,9 @@ class TextTower(keras.layers.Layer):
     ) -> TowerOutput:
         ids = self._checked(input_ids)
         length = ops.shape(ids)[1]
-        positions = ops.arange(length)[None] if position_ids is None else as_ids(position_ids)
+        positions = ops.arange(length)[None] if position_ids is None else self._positions(position_ids, ids)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (N, T, C)
-        seen = self._seen(length, attention_mask)
+        seen = self._seen(length, attention_mask, ids)
         states, attentions = [x], []
         for block in self.blocks:
             x, weights = block(x, seen=seen, training=training)
@@ -70,25 +69,34 @@ class TextTower(keras.layers.Layer):
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def _seen(self, length: Any, attention_mask: Any) -> Any:
+    def _positions(self, position_ids: Any, ids: Any) -> Any:
+        """Given positions, (N or 1, T), where they can be looked at checked against the table."""
+        values, longest = concrete(position_ids), self.config.max_position_embeddings
+        if values is not None and values.size and not (values.min() >= 0 and values.max() < longest):
+            came = f"from {values.min()} to {values.max()}"
+            raise InputError(f"position_ids go {came}: this model has positions 0 to {longest - 1}.")
+        return _of_shape("position_ids", as_ids(position_ids), ids)
+
+    def _seen(self, length: Any, attention_mask: Any, ids: Any) -> Any:
         """Where a token may look: at itself and before, and not at padding; bool (N or 1, 1, T, T)."""
         row, column = ops.arange(length)[:, None], ops.arange(length)[None]
         seen = (column <= row)[None, None]
         if attention_mask is not None:
-            if len(attention_mask.shape) != 2:
-                shape = tuple(attention_mask.shape)
-                raise InputError(f"attention_mask has shape {shape}: expected (N, T), one entry a token.")
-            seen = ops.logical_and(seen, ops.cast(attention_mask, "bool")[:, None, None, :])
+            mask = as_ids(ops.cast(attention_mask, "bool"))  # half a token is a token
+            mask = ops.cast(_of_shape("attention_mask", mask, ids), "bool")
+            seen = ops.logical_and(seen, mask[:, None, None, :])
         return seen
 
     def _ends(self, ids: Any) -> Any:
         """True where a token is an end token, (N, T)."""
-        end = self.config.eos_token_id
-        ends = end if isinstance(end, tuple) else (end,)
-        found = ops.equal(ids, -1 if ends[0] is None else ends[0])
-        for other in ends[1:]:
-            found = ops.logical_or(found, ops.equal(ids, other))
+        found = ops.zeros_like(ids, dtype="bool")
+        for end in self._end_ids():
+            found = ops.logical_or(found, ops.equal(ids, end))
         return found
+
+    def _end_ids(self) -> list[int]:
+        end = self.config.eos_token_id
+        return [one for one in (end if isinstance(end, tuple) else (end,)) if one is not None]
 
     def _end_of_text(self, ids: Any) -> Any:
         """Where each text ends, (N, 1): its first end token; for legacy configs its highest id."""
@@ -98,8 +106,9 @@ class TextTower(keras.layers.Layer):
     def _checked(self, input_ids: Any) -> Any:
         """ids as int32 (N, T); refused where they cannot be right and that can be told before running."""
         ids = as_ids(input_ids)
-        ids = ops.reshape(ids, (-1, ops.shape(ids)[-1])) if len(ids.shape) != 2 else ids
         longest = self.config.max_position_embeddings
+        if ids.shape[1] == 0:
+            raise InputError("input_ids have no tokens: a text has at least its end token.")
         if isinstance(ids.shape[1], int) and ids.shape[1] > longest:
             raise InputError(f"input_ids are {ids.shape[1]} tokens long: this model takes {longest}, truncate them.")
         values = concrete(input_ids)
@@ -116,12 +125,20 @@ class TextTower(keras.layers.Layer):
             )
         if end == LEGACY_END:
             return
-        ends = -1 if end is None else end
-        without = np.flatnonzero(~np.isin(ids, ends).any(axis=1))
+        without = np.flatnonzero(~np.isin(ids, self._end_ids()).any(axis=1))
         if without.size:
             raise InputError(
                 f"Row {without[0]} of input_ids has no end token {end}: end every text with it, as the tokenizer does."
             )
+
+
+def _of_shape(name: str, rows: Any, ids: Any) -> Any:
+    """Rows that go with the ids, (N or 1, T); refused where static shapes show that they do not."""
+    for axis, allowed in ((0, (1, ids.shape[0])), (1, (ids.shape[1],))):
+        if isinstance(rows.shape[axis], int) and None not in allowed and rows.shape[axis] not in allowed:
+            came = f"has shape {tuple(rows.shape)}, but input_ids have {tuple(ids.shape)}"
+            raise InputError(f"{name} {came}: expected one entry a token.")
+    return rows
 
 
 @keras.saving.register_keras_serializable("tf_groupvit")
@@ -152,10 +169,7 @@ class TFGroupViTTextModel(PretrainedModel):
     ) -> TowerOutput:
         """Shapes: input_ids, attention_mask, position_ids (N, T), integers; the first may be a dict of them."""
         refuse_tuple(return_dict)
-        given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-        given = unpack(input_ids, given) if isinstance(input_ids, Mapping) else given
-        if given["input_ids"] is None:
-            raise InputError("input_ids are missing: give token ids (N, T).")
+        given = text_inputs(input_ids, attention_mask, position_ids)
         config = self.config
         return self.text_model(
             given["input_ids"],

@@ -1,6 +1,5 @@
 """Vision tower: pixels (B, 3, H, W) -> group features (B, G, C) and one assignment per stage (B, G, P)."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.grouping import Stage
 from tf_groupvit.models.initialization import normal, truncated_normal
-from tf_groupvit.models.inputs import refuse_tuple, unpack
+from tf_groupvit.models.inputs import image_input, refuse_tuple
 from tf_groupvit.models.interpolation import resize_grid
 from tf_groupvit.models.layers import dropout, layer_norm
 from tf_groupvit.models.outputs import TowerOutput
@@ -130,13 +129,9 @@ class TFGroupViTVisionModel(PretrainedModel):
     ) -> TowerOutput:
         """Shapes: pixel_values (B, 3, H, W), normalised floats; or a dict with them."""
         refuse_tuple(return_dict)
-        if isinstance(pixel_values, Mapping):
-            pixel_values = unpack(pixel_values, {"pixel_values": None})["pixel_values"]
-        if pixel_values is None:
-            raise InputError("pixel_values are missing: give normalised pixels (B, 3, H, W).")
         config = self.config
         return self.vision_model(
-            pixel_values,
+            image_input(pixel_values),
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
             output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             training=training,

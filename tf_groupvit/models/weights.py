@@ -1,18 +1,26 @@
 """A model's variables in, arrays by checkpoint name out; and arrays of a checkpoint back into the variables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
 from tf_groupvit.checkpoints.names import checkpoint_name, checkpoint_shape, to_checkpoint_layout, to_keras_layout
-from tf_groupvit.checkpoints.tensors import Entry, Tensors
+from tf_groupvit.checkpoints.tensors import Entry, Tensors, bfloat16
+from tf_groupvit.errors import CheckpointError
 
 
 def variables_by_name(model: keras.Model) -> dict[str, Any]:
-    """The variables that a checkpoint holds, under their names there; states of random generators are not weights."""
-    return {checkpoint_name(variable.path): variable for variable in model.weights}
+    """The variables that a checkpoint holds, under their names there.
+
+    States of random generators are not weights, and LoRA's factors are no weights of their own.
+    """
+    return {
+        checkpoint_name(variable.path): variable
+        for variable in model.weights
+        if not variable.path.rpartition("/")[2].startswith("lora_")
+    }
 
 
 def expected_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
@@ -22,14 +30,35 @@ def expected_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 
 
 def as_tensors(model: keras.Model) -> Tensors:
-    """The model's weights under checkpoint names and in checkpoint layout, each read when it is written."""
-    shapes = expected_shapes(model)
-    return Tensors({name: _entry(variable, shapes[name]) for name, variable in variables_by_name(model).items()})
+    """The model's weights under checkpoint names and in checkpoint layout, each read when it is written.
+
+    LoRA's factors are merged into the weights that they belong to. Errors: CheckpointError for a quantized model.
+    """
+    shapes, merged = expected_shapes(model), dict(_merged_weights(model))
+    return Tensors({name: _entry(v, merged.get(v.path), shapes[name]) for name, v in variables_by_name(model).items()})
 
 
-def _entry(variable: Any, shape: tuple[int, ...]) -> Entry:
-    dtype = np.dtype(keras.ops.convert_to_numpy(variable[..., :0]).dtype if shape else np.float32)
-    return Entry(shape, dtype, lambda: to_checkpoint_layout(keras.ops.convert_to_numpy(variable), variable.path))
+def _merged_weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Path of each variable with LoRA factors, and its layer, whose ``kernel`` or ``embeddings`` has them merged."""
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "quantization_mode", None):
+            raise CheckpointError(
+                f"Layer '{layer.name}' is quantized ({layer.quantization_mode}): a checkpoint holds floats, save it "
+                "before quantize(), or save the model as .keras."
+            )
+        if getattr(layer, "lora_enabled", False):
+            yield from ((v.path, layer) for v in layer.weights if v.path.endswith(("/kernel", "/embeddings")))
+
+
+def _entry(variable: Any, layer: Any, shape: tuple[int, ...]) -> Entry:
+    dtype = bfloat16() if variable.dtype == "bfloat16" else np.dtype(variable.dtype)
+
+    def read() -> np.ndarray:
+        value = variable if layer is None else getattr(layer, variable.path.rpartition("/")[2])
+        array = keras.ops.convert_to_numpy(value).astype(dtype, copy=False)
+        return to_checkpoint_layout(array, variable.path)
+
+    return Entry(shape, dtype, read)
 
 
 def assign(model: keras.Model, arrays: Iterable[tuple[str, np.ndarray]]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from keras import ops
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.argmax import first_argmax, one_hot_max
-from tf_groupvit.models.groupvit import TFGroupViTModel, group_maps, normalise
+from tf_groupvit.models.argmax import first_argmax
+from tf_groupvit.models.groupvit import TFGroupViTModel, group_maps, normalise, segmentation_logits
 from tf_groupvit.models.interpolation import resize_maps
 from tf_groupvit.models.outputs import ModelOutput
 
@@ -24,7 +24,7 @@ class Groups(ModelOutput):
     """What the vision side says of an image, before any text.
 
     maps: tuple, one a grouping stage: how much each patch belongs to each group (B, G, rows, columns).
-    group_embeds (B, G, D) and image_embeds (B, D): of length one. scale: scalar, the clamped logit scale.
+    group_embeds (B, G, D) and image_embeds (B, D): of length one. scale: scalar, e to the logit scale.
     """
 
     fields = ("maps", "group_embeds", "image_embeds", "scale")
@@ -47,12 +47,11 @@ def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
     if not maps:
         group_maps((), rows, columns)  # says why there are none
     project = model.visual_projection
-    scale = ops.minimum(ops.exp(ops.cast(model.logit_scale, "float32")), HIGHEST_SCALE)
     return Groups(
         maps=maps,
         group_embeds=normalise(project(vision["last_hidden_state"], training=False)),
         image_embeds=normalise(project(vision["pooler_output"], training=False)),
-        scale=scale,
+        scale=ops.exp(ops.cast(model.logit_scale, "float32")),
     )
 
 
@@ -66,26 +65,37 @@ def paper_scores(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any, ba
     Raises:
         InputError: shapes that do not go together, or a model without grouping.
     """
+    scores = image_scores(model, pixel_values, model._checked_embeds(text_embeds), "paper", background)
+    return ops.transpose(scores, (0, 3, 1, 2))
+
+
+def image_scores(
+    model: TFGroupViTModel,
+    pixel_values: Any,
+    text_embeds: Any,
+    protocol: str,
+    background: float | None = None,
+    valid: Any = None,
+) -> Any:
+    """Scores with the classes last, as what follows wants them: pixels (B, 3, H, W) -> (B, H, W, K).
+
+    Args:
+        text_embeds: (N, D), or (B, N, D) where each image has classes of its own.
+        protocol: "paper", or "hf" for transformers' ``segmentation_logits``, which has no background.
+        valid: bool (B, N); classes that are only padding take no part, and never win.
+    """
     height, width = ops.shape(pixel_values)[2:]
     groups = read_groups(model, pixel_values)
-    return spread(groups, class_affinity(groups, model._checked_embeds(text_embeds)), height, width, background)
-
-
-def hf_scores(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any) -> Any:
-    """transformers' ``segmentation_logits`` (B, N, H, W) for pixels (B, 3, H, W) and texts (N, D)."""
-    result = model(
-        pixel_values=pixel_values,
-        text_embeds=text_embeds,
-        output_segmentation=True,
-        output_attentions=False,
-        output_hidden_states=False,
-        training=False,
-    )
-    return result["segmentation_logits"]
+    if protocol == "paper":
+        affinity = class_affinity(groups, text_embeds, valid)
+        return spread(groups["maps"][-1], with_background(affinity, background), height, width)
+    sides = (groups["maps"][-1], groups["group_embeds"], text_embeds, groups["scale"])
+    scores = ops.transpose(segmentation_logits(*sides, height, width), (0, 2, 3, 1))
+    return scores if valid is None else ops.where(valid[:, None, None], scores, LOWEST)
 
 
 def class_affinity(groups: Groups, text_embeds: Any, valid: Any = None) -> Any:
-    """How well each group fits each class, (B, G, N): product of a softmax over the image's top classes and one over all.
+    """How well each group fits each class, (B, G, N): a softmax over the image's top classes times one over all.
 
     Args:
         text_embeds: (N, D), or (B, N, D) where each image has classes of its own.
@@ -93,7 +103,7 @@ def class_affinity(groups: Groups, text_embeds: Any, valid: Any = None) -> Any:
     """
     texts = text_embeds if len(text_embeds.shape) == 3 else text_embeds[None]  # (B or 1, N, D)
     across = ops.transpose(texts, (0, 2, 1))
-    affinity = ops.matmul(groups["group_embeds"], across) * groups["scale"]  # (B, G, N)
+    affinity = ops.matmul(groups["group_embeds"], across) * ops.minimum(groups["scale"], HIGHEST_SCALE)  # (B, G, N)
     whole = ops.matmul(groups["image_embeds"][:, None], across)[:, 0]  # (B, N)
     if valid is not None:
         affinity = ops.where(valid[:, None], affinity, LOWEST)
@@ -111,29 +121,31 @@ def _top(scores: Any, count: int = TOP_CLASSES) -> Any:
     return ops.sum(ops.cast(ahead, "int32"), axis=-1) < count
 
 
-def spread(groups: Groups, affinity: Any, height: Any, width: Any, background: float | None = None) -> Any:
-    """Give every pixel the affinity of its group: (B, G, N) -> (B, N, height, width), with background N + 1."""
-    owner = one_hot_max(resize_maps(groups["maps"][-1], height, width), axis=1)  # (B, G, H, W)
-    table = ops.transpose(affinity, (0, 2, 1))  # (B, N, G)
-    if background is not None:
-        table = ops.concatenate([_background(affinity, background), table], axis=1)
-    flat = ops.reshape(owner, (-1, owner.shape[1], height * width))
-    return ops.reshape(ops.matmul(table, flat), (-1, ops.shape(table)[1], height, width))
+def with_background(affinity: Any, threshold: float | None) -> Any:
+    """Put the background before the classes: (B, G, N) -> (B, G, N + 1); without a threshold, as it is.
 
-
-def _background(affinity: Any, threshold: float) -> Any:
-    """1 for the groups that are background, (B, 1, G): no class of theirs reaches the threshold.
-
-    The threshold is lowered to the image's highest affinity, so that an image is never background alone.
+    It scores 1 in groups of which no class reaches the threshold. The threshold is lowered to the image's highest
+    affinity, so that an image is never background alone.
     """
-    best = ops.max(affinity, axis=-1)  # (B, G)
-    reach = ops.minimum(threshold, ops.max(best, axis=-1, keepdims=True))
-    return ops.cast(best < reach, "float32")[:, None]
+    if threshold is None:
+        return affinity
+    best = ops.max(affinity, axis=-1, keepdims=True)  # (B, G, 1)
+    reach = ops.minimum(threshold, ops.max(best, axis=1, keepdims=True))
+    return ops.concatenate([ops.cast(best < reach, "float32"), affinity], axis=-1)
 
 
-def group_labels(maps: Any, height: Any, width: Any) -> Any:
-    """The group of every pixel: maps (B, G, rows, columns) -> int32 (B, height, width)."""
-    return first_argmax(resize_maps(maps, height, width), axis=1)[:, 0]
+def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
+    """Give every pixel the row of the one group that it belongs to: (B, G, K) -> (B, height, width, K)."""
+    owner = first_argmax(resize_maps(maps, height, width), axis=1)  # (B, 1, H, W)
+    index = ops.reshape(owner, (-1, height * width, 1))
+    rows = ops.take_along_axis(affinity, index, axis=1)  # (B, H * W, K)
+    return ops.reshape(rows, (-1, height, width, ops.shape(affinity)[2]))
+
+
+def class_probabilities(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any) -> Any:
+    """Zero-shot classification: softmax over the texts (N, D) of each image's scaled similarity, (B, N)."""
+    result = model(pixel_values=pixel_values, text_embeds=text_embeds, output_segmentation=False, training=False)
+    return ops.softmax(result["logits_per_image"], axis=-1)
 
 
 def check_protocol(protocol: str, background: float | None) -> None:

@@ -210,9 +210,7 @@ class Segmentation:
 
         Raises ``InputError`` for another name, and where group maps are asked for and not there.
         """
-        if name not in VIEWS:
-            raise InputError(f"There is no view '{name}': choose from {', '.join(VIEWS)}.")
-        return VIEWS[name](self)
+        return VIEWS[check_view(name)](self)
 
     def overlay(self) -> Image.Image:
         """The image half covered by its classes, and their legend (swatch, name, area) below it or to its right.
@@ -333,3 +331,10 @@ WRITERS: dict[str, Callable[[Segmentation], bytes]] = {
     ".png": lambda result: png(result.label_image()),
     ".json": lambda result: (result.to_json() + "\n").encode(),
 }
+
+
+def check_view(name: str) -> str:
+    """The name, if there is such a view. Raises ``InputError`` naming them all."""
+    if name not in VIEWS:
+        raise InputError(f"There is no view '{name}': choose from {', '.join(VIEWS)}.")
+    return name

@@ -1,0 +1,68 @@
+"""The options that commands share: model, classes, templates, protocol, mode, background."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tf_groupvit.errors import InputError
+
+DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
+
+OPTIONS = {
+    "model": click.option("--model", metavar="FOLDER_OR_ID", help="A checkpoint; the demo checkpoint unless given."),
+    "classes": click.option("--classes", required=True, help="Names, separated by commas; 'sofa|couch' are synonyms."),
+    "templates": click.option(
+        "--templates",
+        multiple=True,
+        help="A prompt with {} for the class, or a set: identity, simple, subset, full. May be repeated.",
+    ),
+    "protocol": click.option(
+        "--protocol", default="paper", show_default=True, help="paper: the published inference; hf: transformers' logits."
+    ),
+    "mode": click.option(
+        "--mode", default="whole", show_default=True, help="whole: the image as one square; window: windows over it."
+    ),
+    "background": click.option("--background", type=float, help="Threshold from 0 to 1 that adds the class background."),
+    "size": click.option("--size", type=int, help="Side of the square in mode whole, a multiple of the patch size."),
+    "normalize": click.option("--normalize", help="imagenet or clip: statistics instead of the checkpoint's own."),
+}
+
+
+def segmenter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the named options to a command, in the order of the table."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed([name for name in OPTIONS if name in names]):
+            function = OPTIONS[name](function)
+        return function
+
+    return add
+
+
+def model_folder(model: str | None) -> str:
+    """The checkpoint that was named, or the demo's.
+
+    Raises:
+        InputError: none was named, and this installation has no demo checkpoint.
+    """
+    if model is None and not (DEMO / "config.json").exists():
+        raise InputError("This installation holds no demo checkpoint: name one with --model FOLDER_OR_ID.")
+    return model or str(DEMO)
+
+
+def load_segmenter(model: str | None, templates: tuple[str, ...] = (), **choices: Any) -> Any:
+    """The segmenter that the options describe, with a word on what is being waited for."""
+    from tf_groupvit.segmentation.prompts import parse_classes
+    from tf_groupvit.segmentation.templates import templates_of
+
+    if templates:
+        choices["templates"] = templates[0] if len(templates) == 1 else templates
+        templates_of(choices["templates"])
+    if "classes" in choices:
+        parse_classes(choices["classes"])
+    click.echo(f"Loading {model or 'the demo checkpoint'} ...", err=True)
+    from tf_groupvit.segmentation.segmenter import Segmenter
+
+    return Segmenter.from_pretrained(model_folder(model), **choices)

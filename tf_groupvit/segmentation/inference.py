@@ -1,0 +1,129 @@
+"""uint8 pixels in, scores of the small picture out: what runs between reading an image and labelling it.
+
+On the TensorFlow backend each step is compiled once for every size; other Keras backends run it as it is.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.preprocessing.image_resize import resize_bicubic, resize_bilinear
+from tf_groupvit.preprocessing.image_statistics import normalise
+from tf_groupvit.segmentation.labelling import label_map, merge_windows, score_map
+from tf_groupvit.segmentation.protocol import (
+    Groups,
+    class_affinity,
+    class_probabilities,
+    image_scores,
+    read_groups,
+    with_background,
+)
+from tf_groupvit.segmentation.settings import Settings
+from tf_groupvit.segmentation.windows import boxes, resized
+
+PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32)
+TEXTS = tf.TensorSpec([None, None], tf.float32)
+SCORES = tf.TensorSpec([None, None, None], tf.float32)
+SIDE = tf.TensorSpec([], tf.int32)
+
+finish = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE])
+enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE])
+merge = tf.function(
+    merge_windows,
+    input_signature=[
+        tf.TensorSpec([None, None, None, None], tf.float32),
+        tf.TensorSpec([None, 2], tf.int32),
+        SIDE,
+        SIDE,
+    ],
+)
+
+
+def compiled(function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[..., Any]:
+    """The function traced once for all sizes, where TensorFlow runs the model."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    return tf.function(function, input_signature=signature, autograph=False)
+
+
+class Inference:
+    """One model under one setting. Pixels are uint8 (H, W, 3); texts (N, D) are class embeddings."""
+
+    def __init__(self, model: TFGroupViTModel, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+
+    @cached_property
+    def _scores(self) -> Callable[..., Any]:
+        def scores(pixel_values: Any, texts: Any) -> Any:
+            return image_scores(self.model, pixel_values, texts, self.settings.protocol, self.settings.background)
+
+        return compiled(scores, PIXELS, TEXTS)
+
+    @cached_property
+    def _groups(self) -> Callable[..., Groups]:
+        return compiled(lambda pixel_values: read_groups(self.model, pixel_values), PIXELS)
+
+    def scores(self, images: list[np.ndarray], texts: np.ndarray) -> list[np.ndarray]:
+        """Scores (h, w, K) of each image; in mode whole the images go through the model together."""
+        if self.settings.mode == "whole":
+            return list(self._run(np.stack([self.square(pixels) for pixels in images]), texts))
+        return [self._window_scores(pixels, texts) for pixels in images]
+
+    def square(self, pixels: np.ndarray) -> np.ndarray:
+        """The whole image at the one size of mode whole: bicubic, antialiased."""
+        return resize_bicubic(pixels, *self.settings.size)
+
+    def _run(self, pixels: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """uint8 (B, H, W, 3) -> scores (B, H, W, K)."""
+        pixel_values = normalise(pixels, self.settings.mean, self.settings.std)
+        return keras.ops.convert_to_numpy(self._scores(pixel_values, texts))
+
+    def _window_scores(self, pixels: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        settings = self.settings
+        height, width = resized(pixels.shape[0], pixels.shape[1], settings.image_size, settings.patch)
+        small = resize_bilinear(pixels, height, width)
+        corners = np.array(boxes(height, width, settings.window, settings.window // 2), "int32")
+        tall, wide = min(height, settings.window), min(width, settings.window)
+        cut = np.stack([small[y : y + tall, x : x + wide] for y, x in corners])
+        return merge(self._run(cut, texts), corners, height, width).numpy()
+
+    @cached_property
+    def _probabilities(self) -> Callable[..., Any]:
+        def probabilities(pixel_values: Any, texts: Any) -> Any:
+            return class_probabilities(self.model, pixel_values, texts)
+
+        return compiled(probabilities, PIXELS, TEXTS)
+
+    def probabilities(self, images: list[np.ndarray], texts: np.ndarray) -> np.ndarray:
+        """How likely each class is of the image as a whole, (B, N), whatever the mode."""
+        pixels = np.stack([self.square(image) for image in images])
+        pixel_values = normalise(pixels, self.settings.mean, self.settings.std)
+        return keras.ops.convert_to_numpy(self._probabilities(pixel_values, texts))
+
+    def groups(self, pixels: np.ndarray, texts: np.ndarray) -> dict[str, Any]:
+        """Of the whole image: maps (rows, columns, G) of each stage, group embeddings (G, D), their scores (G, K)."""
+        pixel_values = normalise(self.square(pixels)[None], self.settings.mean, self.settings.std)
+        groups = self._groups(pixel_values)
+        affinity = with_background(class_affinity(groups, keras.ops.convert_to_tensor(texts)), self.settings.background)
+        array = keras.ops.convert_to_numpy
+        return {
+            "maps": [array(maps)[0].transpose(1, 2, 0) for maps in groups["maps"]],
+            "group_embeds": array(groups["group_embeds"])[0],
+            "group_scores": array(affinity)[0],
+        }
+
+
+def labels_at(scores: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (h, w, K) -> labels (height, width), uint8 where they fit, and each class's highest score (K)."""
+    labels, best = finish(scores, height, width)
+    return labels.numpy().astype("uint8" if scores.shape[2] <= 256 else "int32"), best.numpy()
+
+
+def scores_at(scores: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scores (h, w, K) -> (K, height, width)."""
+    return enlarge(scores, height, width).numpy().transpose(2, 0, 1)

@@ -1,0 +1,84 @@
+"""uint8 pixels (B, H, W, 3) of one size in, labels (B, H, W) out, as a Keras model and inside exported graphs."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.preprocessing.image_graph import resize_bicubic, resize_bilinear, to_pixel_values
+from tf_groupvit.segmentation.inference import Inference
+from tf_groupvit.segmentation.labelling import cut_windows, label_map, merge_windows
+from tf_groupvit.segmentation.protocol import image_scores
+from tf_groupvit.segmentation.settings import Settings
+from tf_groupvit.segmentation.windows import LONGEST
+
+
+def squares(pixels: tf.Tensor, settings: Settings) -> tf.Tensor:
+    """Mode whole: pixels (H, W, 3) -> the one size that all images share, uint8 (S, S, 3)."""
+    small = resize_bicubic(pixels, *settings.size)
+    return tf.ensure_shape(small, (*settings.size, 3))
+
+
+def whole_scores(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Settings, valid: Any = None) -> tf.Tensor:
+    """Squares uint8 (B, S, S, 3) and texts (N, D) or (B, N, D) -> scores (B, S, S, K)."""
+    pixel_values = to_pixel_values(pixels, settings.mean, settings.std)
+    return image_scores(model, pixel_values, texts, settings.protocol, settings.background, valid)
+
+
+def window_scores(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Settings, valid: Any = None) -> tf.Tensor:
+    """Mode window: pixels uint8 (H, W, 3), texts (N, D) -> scores (h, w, K) of the resized image."""
+    height, width = window_size(tf.shape(pixels)[0], tf.shape(pixels)[1], settings)
+    small = resize_bilinear(pixels, height, width)
+    rows, columns = starts(height, settings.window), starts(width, settings.window)
+    corners = tf.stack([tf.repeat(rows, tf.size(columns)), tf.tile(columns, [tf.size(rows)])], axis=1)
+    tall, wide = tf.minimum(height, settings.window), tf.minimum(width, settings.window)
+    cut = cut_windows(small, corners, tall, wide)
+    scores = whole_scores(model, cut, texts, settings, valid)
+    return merge_windows(scores, corners, height, width)
+
+
+def window_size(height: tf.Tensor, width: tf.Tensor, settings: Settings) -> tuple[tf.Tensor, tf.Tensor]:
+    """(H, W) that window mode resizes to: the graph's twin of ``windows.resized``, in float64 as there."""
+    sides = tf.cast(tf.stack([height, width]), tf.float64)
+    short, long = tf.reduce_min(sides), tf.reduce_max(sides)
+    scale = tf.minimum(2.0 * settings.image_size / short, LONGEST * settings.image_size / long)
+    new = tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), tf.constant(settings.patch))
+    return new[0], new[1]
+
+
+def starts(length: tf.Tensor, window: int) -> tf.Tensor:
+    """Where windows begin along one side: the graph's twin of ``windows.starts``, the stride half a window."""
+    last = tf.maximum(length - window, 0)
+    return tf.concat([tf.range(0, last, window // 2), last[None]], axis=0)
+
+
+def pixel_labels(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Settings) -> tf.Tensor:
+    """uint8 (B, H, W, 3) -> labels int32 (B, H, W)."""
+    height, width = tf.shape(pixels)[1], tf.shape(pixels)[2]
+    kind = tf.TensorSpec([None, None], tf.int32)
+    if settings.mode == "window":
+
+        def one(image: tf.Tensor) -> tf.Tensor:
+            return label_map(window_scores(model, image, texts, settings), height, width)[0]
+
+        return tf.map_fn(one, pixels, fn_output_signature=kind)
+    small = tf.map_fn(lambda image: squares(image, settings), pixels)
+    scores = whole_scores(model, small, texts, settings)
+    return tf.map_fn(lambda found: label_map(found, height, width)[0], scores, fn_output_signature=kind)
+
+
+class PixelLabeler(keras.Model):
+    """``pixel_labels`` under Keras' ``predict``. Needs the TensorFlow backend."""
+
+    def __init__(self, inference: Inference, texts: Any) -> None:
+        if keras.backend.backend() != "tensorflow":
+            raise InputError("Segmenter.predict runs on Keras' TensorFlow backend: call the segmenter itself instead.")
+        super().__init__()
+        self.inference, self.texts = inference, tf.constant(texts)
+        self.built = True
+
+    def call(self, pixels: Any) -> Any:
+        if len(pixels.shape) != 4 or pixels.shape[-1] != 3 or pixels.dtype != tf.uint8:
+            raise InputError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}: expected uint8 (B, H, W, 3).")
+        return pixel_labels(self.inference.model, pixels, self.texts, self.inference.settings)

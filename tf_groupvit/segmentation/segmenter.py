@@ -1,0 +1,234 @@
+"""Images and class names in, ``Segmentation``s out: classes are encoded once, images many times."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.preprocessing.image import ImageProcessor
+from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.segmentation.inference import Inference, labels_at, scores_at
+from tf_groupvit.segmentation.prompts import BACKGROUND, ClassEmbeddings, embed_classes
+from tf_groupvit.segmentation.result import Segmentation
+from tf_groupvit.segmentation.settings import make_settings
+from tf_groupvit.segmentation.templates import SIMPLE
+from tf_groupvit.segmentation.writing import write_whole
+
+CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings
+IMAGES_AT_ONCE = 8
+
+Classes = str | Iterable[str] | ClassEmbeddings
+
+
+class Segmenter:
+    """Zero-shot segmentation: ``Segmenter.from_pretrained(folder, classes=["dog", "grass"])("photo.jpg")``.
+
+    Args:
+        classes: names, as a list or separated by commas; ``"sofa|couch"`` are synonyms; or ``ClassEmbeddings``, for
+            which neither tokenizer nor text tower is needed.
+        templates: ``"a photo of a {}."``, several, or a set: identity, simple, subset, full.
+        protocol: "paper", the published inference, or "hf", the arg max of transformers' segmentation logits.
+        mode: "whole", the image as one square, or "window", windows over it, as the published numbers were made.
+        background: a threshold from 0 to 1; adds the class "background", label 0. Not with protocol "hf".
+        size: side of the square in mode whole, a multiple of the patch size; the model's image size unless given.
+        normalize: "imagenet" or "clip" statistics instead of the processor's.
+
+    Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first), ``text_embeds`` (N, D),
+    ``settings``. Nothing is cropped: every pixel of an image gets a label.
+
+    Raises:
+        InputError: classes, templates or settings that cannot be used, each said by name.
+    """
+
+    def __init__(
+        self,
+        model: TFGroupViTModel,
+        tokenizer: Tokenizer | None,
+        processor: ImageProcessor,
+        classes: Classes,
+        templates: str | Sequence[str] = SIMPLE,
+        protocol: str = "paper",
+        mode: str = "whole",
+        background: float | None = None,
+        size: int | None = None,
+        normalize: str | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.processor = model, tokenizer, processor
+        self._choices: dict[str, Any] = {
+            "protocol": protocol,
+            "mode": mode,
+            "background": background,
+            "size": size,
+            "normalize": normalize,
+        }
+        self.settings = make_settings(model.config.vision_config, processor, **self._choices)
+        self.classes = classes if isinstance(classes, ClassEmbeddings) else self._embed(classes, templates)
+        self._check_classes()
+        self.inference = Inference(model, self.settings)
+
+    def _embed(self, classes: str | Iterable[str], templates: str | Sequence[str]) -> ClassEmbeddings:
+        if self.tokenizer is None:
+            raise InputError("Class names need a tokenizer: give one, or classes=ClassEmbeddings.load('classes.npz').")
+        return embed_classes(self.model, self.tokenizer, classes, templates)
+
+    def _check_classes(self) -> None:
+        width = self.model.config.projection_dim
+        if self.classes.embeds.shape[1] != width:
+            came = self.classes.embeds.shape[1]
+            raise InputError(
+                f"The class embeddings are {came} wide, the model's are {width}: make them with this model."
+            )
+        if self.settings.background is not None and BACKGROUND in self.classes.names:
+            raise InputError(f"{BACKGROUND!r} is a class and background= adds one of that name: give one of them.")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: str | os.PathLike[str],
+        classes: Classes | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        dtype: str | None = None,
+        **choices: Any,
+    ) -> Self:
+        """Load model, tokenizer and processor from one folder or hub id; ``choices`` are those of the class.
+
+        Without ``classes``, the folder must be one that ``save_pretrained`` wrote, which holds them.
+        """
+        from tf_groupvit.hub import resolve
+
+        folder = resolve(
+            folder_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        if not folder.is_dir():
+            raise InputError(f"{folder} is a file: a segmenter needs the folder with config, weights and tokenizer.")
+        if classes is None:
+            classes, choices = _read_choices(folder, choices)
+        model = TFGroupViTModel.from_pretrained(folder, dtype=dtype)
+        ready = isinstance(classes, ClassEmbeddings)
+        tokenizer = None if ready and not _has_tokenizer(folder) else Tokenizer.from_pretrained(folder)
+        return cls(model, tokenizer, _processor_of(folder), classes, **choices)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write a checkpoint folder that ``from_pretrained(folder)`` reads back, classes and settings included."""
+        target = Path(folder)
+        self.model.save_pretrained(target)
+        self.processor.save_pretrained(target)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(target)
+        self.classes.save(target / "classes.npz")
+        content = {"classes": "classes.npz", **self._choices}
+        write_whole(target / CHOICES, (json.dumps(content, indent=2) + "\n").encode())
+
+    @property
+    def class_names(self) -> list[str]:
+        """The K classes in the order of their labels; "background" first where there is one."""
+        return [BACKGROUND] * (self.settings.background is not None) + list(self.classes.names)
+
+    @property
+    def text_embeds(self) -> np.ndarray:
+        """Normalised embeddings of the classes (N, D), float32; the background has none."""
+        return self.classes.embeds
+
+    def with_background(self, background: float | None) -> "Segmenter":
+        """The same model and classes with another threshold."""
+        choices = {**self._choices, "background": background}
+        return Segmenter(self.model, self.tokenizer, self.processor, self.classes, **choices)
+
+    def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> "Segmenter":
+        """The same model and settings with other classes."""
+        return Segmenter(self.model, self.tokenizer, self.processor, classes, templates, **self._choices)
+
+    def __call__(self, images: Any) -> Any:
+        """Segment one image, or a list of them: a ``Segmentation``, or a list.
+
+        An image is a path, bytes, a PIL image, or a uint8 array (H, W, 3). Raises ImageError for one that cannot be
+        read.
+        """
+        if not isinstance(images, list | tuple):
+            return self._segment([images])[0]
+        found: list[Segmentation] = []
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            found += self._segment(images[start : start + IMAGES_AT_ONCE])
+        return found
+
+    def _segment(self, sources: Sequence[Any]) -> list[Segmentation]:
+        images = [read_image(source) for source in sources]
+        scores = self.inference.scores(images, self.text_embeds)
+        return [self._result(*pair) for pair in zip(images, scores, strict=True)]
+
+    def _result(self, image: np.ndarray, scores: np.ndarray) -> Segmentation:
+        height, width = image.shape[:2]
+        labels, best = labels_at(scores, height, width)
+        groups = _Once(lambda: self.inference.groups(image, self.text_embeds))
+        return Segmentation(
+            labels,
+            self.class_names,
+            image,
+            class_scores=best,
+            scores=lambda: scores_at(scores, height, width),
+            groups=lambda: [labels_at(maps, height, width)[0] for maps in groups()["maps"]],
+            group_embeds=lambda: groups()["group_embeds"],
+            group_scores=lambda: groups()["group_scores"],
+        )
+
+    def classify(self, images: Any) -> np.ndarray:
+        """Probabilities of the classes, background aside, for one image (N), or a list of them (B, N).
+
+        Images are seen whole and uncropped, as mode "whole" sees them.
+        """
+        single = not isinstance(images, list | tuple)
+        sources = [images] if single else images
+        rows = [self.inference.probabilities([read_image(source)], self.text_embeds)[0] for source in sources]
+        return rows[0] if single else np.stack(rows)
+
+    def predict(self, pixels: np.ndarray, **keywords: Any) -> np.ndarray:
+        """Labels (B, H, W) of uint8 pixels (B, H, W, 3), all of one size, under Keras' own ``predict``."""
+        from tf_groupvit.segmentation.pixels import PixelLabeler
+
+        if not hasattr(self, "_labeler"):
+            self._labeler = PixelLabeler(self.inference, self.text_embeds)
+        return self._labeler.predict(pixels, **keywords)
+
+
+class _Once:
+    """A function whose result is kept."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.result = function, None
+
+    def __call__(self) -> Any:
+        if self.result is None:
+            self.result = self.function()
+        return self.result
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("tokenizer.json", "vocab.json"))
+
+
+def _processor_of(folder: Path) -> ImageProcessor:
+    return ImageProcessor.from_pretrained(folder)
+
+
+def _read_choices(folder: Path, choices: dict[str, Any]) -> tuple[ClassEmbeddings, dict[str, Any]]:
+    """Classes and settings that ``save_pretrained`` left in the folder; what the caller says goes first."""
+    file = folder / CHOICES
+    if not file.exists():
+        raise InputError("Class names are missing: give classes=['dog', 'grass'], since the folder holds none.")
+    if "templates" in choices:
+        raise InputError("templates= needs classes=: the folder's classes are encoded already.")
+    try:
+        saved = json.loads(file.read_text())
+        embeddings = ClassEmbeddings.load(folder / saved.pop("classes"))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{file} is damaged ({error}): write it again with save_pretrained.") from error
+    return embeddings, {**saved, **choices}

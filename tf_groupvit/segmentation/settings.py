@@ -1,0 +1,65 @@
+"""How to segment, in one value: protocol, mode, sizes, statistics; checked once, shared by Python and exports."""
+
+from dataclasses import dataclass
+
+from tf_groupvit.config import GroupViTVisionConfig
+from tf_groupvit.errors import InputError
+from tf_groupvit.preprocessing.image_statistics import statistics
+from tf_groupvit.segmentation.protocol import check_protocol
+from tf_groupvit.segmentation.windows import MODES, whole_size
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``size`` (H, W) is what mode whole resizes to; windows are twice ``image_size``, their stride is ``image_size``."""
+
+    protocol: str
+    mode: str
+    background: float | None
+    size: tuple[int, int]
+    image_size: int
+    patch: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def window(self) -> int:
+        """Side of a window in pixels; the stride is half of it."""
+        return 2 * self.image_size
+
+
+def make_settings(
+    vision: GroupViTVisionConfig,
+    processor: object,
+    protocol: str = "paper",
+    mode: str = "whole",
+    background: float | None = None,
+    size: int | None = None,
+    normalize: str | None = None,
+) -> Settings:
+    """Check the choices against the model and each other.
+
+    Raises:
+        InputError: a choice that there is not, or that does not go with another.
+    """
+    check_protocol(protocol, background)
+    if mode not in MODES:
+        raise InputError(f"There is no mode {mode!r}: expected one of {', '.join(MODES)}.")
+    if mode == "window" and size is not None:
+        raise InputError("size= belongs to mode 'whole': windows take theirs from the model's image size.")
+    if not any(vision.num_group_tokens):
+        raise InputError("This model has no grouping stage (num_group_tokens are all 0): it cannot segment.")
+    mean, std = (processor.mean, processor.std) if normalize is None else statistics(normalize)  # type: ignore[attr-defined]
+    patch = vision.patch_height_width
+    return Settings(
+        protocol=protocol,
+        mode=mode,
+        background=background,
+        size=whole_size(vision.image_height_width, patch, size),
+        image_size=min(vision.image_height_width),
+        patch=patch,
+        mean=tuple(mean),
+        std=tuple(std),
+    )
