@@ -85,7 +85,7 @@ class _Config(Checked):
             hub_options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as for a model.
         """
         path = Path(folder_or_hub_id)
-        if not path.exists():
+        if not path.exists() or not os.fspath(folder_or_hub_id):
             from tf_groupvit.hub import resolve
 
             path = resolve(folder_or_hub_id, weights=False, **hub_options)

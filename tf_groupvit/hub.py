@@ -55,10 +55,10 @@ def resolve(
     Errors: HubError for a path that is not there, and for a hub id that is unknown, forbidden, without weights, or
     neither reachable nor in the cache.
     """
-    path = Path(folder_or_hub_id).expanduser()
-    if path.exists():
-        return path
     name = os.fspath(folder_or_hub_id)
+    path = Path(name).expanduser()
+    if name and path.exists():  # Path("") is the current folder
+        return path
     _refuse_path(name)
     return _Repository(name, revision, token, cache_dir, weights).folder(local_files_only)
 

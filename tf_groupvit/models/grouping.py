@@ -12,7 +12,7 @@ from keras import ops
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.models.argmax import one_hot_max
 from tf_groupvit.models.initialization import normal
-from tf_groupvit.models.layers import MLP, Attention, Block, dense, layer_norm
+from tf_groupvit.models.layers import MLP, Attention, Block, dense, flat, layer_norm
 
 
 class AssignAttention(keras.layers.Layer):
@@ -36,22 +36,25 @@ class AssignAttention(keras.layers.Layer):
         uniform = keras.random.uniform(shape, minval=1e-20, maxval=1.0, dtype="float32", seed=self.noise)
         return -ops.log(-ops.log(uniform) + 1e-20)
 
-    def call(self, groups: Any, tokens: Any, training: Any = None) -> tuple[Any, Any]:
-        """groups (B, G, C), tokens (B, P, C) -> means (B, G, C), plain softmax over groups (B, G, P) in float32."""
-        # float32 from here: half floats would overflow, and make ties, which decide assignments
-        q, k = (ops.cast(x, "float32") for x in (self.q_proj(groups), self.k_proj(tokens)))
+    def call(self, groups: Any, tokens: Any, count: int, length: Any, training: Any = None) -> tuple[Any, Any]:
+        """groups (B * G, C), tokens (B * P, C) -> means (B * G, C), plain softmax over groups (B, G, P) in float32."""
+        width = groups.shape[-1]
+        q = ops.reshape(self.q_proj(groups), (-1, count, width))
+        k = ops.reshape(self.k_proj(tokens), (-1, length, width))
+        v = ops.reshape(self.v_proj(tokens), (-1, length, width))
         logits = ops.matmul(q, ops.transpose(k, (0, 2, 1))) * self.scale  # (B, G, P) <- (B, G, C) @ (B, C, P)
+        logits = ops.cast(logits, "float32")  # half floats would make ties, and ties decide assignments
         soft = ops.softmax(logits, axis=1)
         chosen = ops.softmax(logits + self._gumbel(ops.shape(logits)), axis=1) if training else soft
         hard = one_hot_max(chosen, axis=1)
         assignment = ops.stop_gradient(hard - chosen) + chosen  # straight through
         share = assignment / (ops.sum(assignment, axis=-1, keepdims=True) + self.assign_eps)
-        means = ops.matmul(ops.cast(share, self.compute_dtype), self.v_proj(tokens))
-        return self.proj(means), soft
+        means = ops.matmul(ops.cast(share, self.compute_dtype), v)
+        return self.proj(flat(means)), soft
 
 
 class CrossAttention(keras.layers.Layer):
-    """Group tokens (B, G, C) look at the image (B, P, C) once before they are assigned."""
+    """Group tokens (B * G, C) look at the image (B * P, C) once before they are assigned."""
 
     def __init__(self, config: GroupViTVisionConfig, name: str, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -61,8 +64,9 @@ class CrossAttention(keras.layers.Layer):
         self.mlp = MLP(config, f"{name}.mlp", self.dtype_policy)
         self.norm_post = layer_norm(f"{name}.norm_post", *norm)
 
-    def call(self, groups: Any, tokens: Any, training: Any = None) -> Any:
-        x = groups + self.attn(groups, keys=tokens, training=training)[0]
+    def call(self, groups: Any, tokens: Any, count: int, length: Any, training: Any = None) -> Any:
+        """The groups' tokens again; G is ``count`` and P is ``length``."""
+        x = groups + self.attn(groups, count, tokens, length, training=training)[0]
         return self.norm_post(x + self.mlp(self.norm2(x)))
 
 
@@ -70,16 +74,19 @@ class TokenMixer(MLP):
     """An MLP over the token axis: (B, inputs, C) -> (B, outputs, C)."""
 
     def call(self, x: Any) -> Any:
-        return ops.transpose(super().call(ops.transpose(x, (0, 2, 1))), (0, 2, 1))
+        width = x.shape[-1]
+        mixed = super().call(flat(ops.transpose(x, (0, 2, 1))))  # (B * C, outputs)
+        return ops.transpose(ops.reshape(mixed, (-1, width, mixed.shape[-1])), (0, 2, 1))
 
 
 class GroupingBlock(keras.layers.Layer):
-    """Tokens (B, P, C) and group tokens (B, S, C) -> groups (B, G, C) and their soft assignment (B, G, P)."""
+    """Tokens (B, P, C), P the ``length``, and group tokens (B, S, C) -> groups (B, G, C), soft assignment (B, G, P)."""
 
     def __init__(self, config: GroupViTVisionConfig, tokens: int, groups: int, name: str, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
         width, policy = config.hidden_size, self.dtype_policy
         norm = (width, config.layer_norm_eps, policy)
+        self.groups = groups
         mix_tokens, mix_channels = (int(ratio * width) for ratio in config.assign_mlp_ratio)
         self.norm_tokens = layer_norm(f"{name}.norm_tokens", *norm)
         self.norm_x = layer_norm(f"{name}.norm_x", *norm)
@@ -90,13 +97,15 @@ class GroupingBlock(keras.layers.Layer):
         self.norm_new_x = layer_norm(f"{name}.norm_new_x", *norm)
         self.mlp_channels = MLP(config, f"{name}.mlp_channels", policy, hidden=mix_channels)
 
-    def call(self, x: Any, group_tokens: Any, training: Any = None) -> tuple[Any, Any]:
-        x = self.norm_x(x)
-        groups = self.norm_post_tokens(self.mlp_inter(self.norm_tokens(group_tokens)))  # (B, G, C)
-        groups = self.pre_assign_attn(groups, x, training=training)
-        means, assignment = self.assign(groups, x, training=training)
+    def call(self, x: Any, group_tokens: Any, length: Any, training: Any = None) -> tuple[Any, Any]:
+        width = x.shape[-1]
+        x = self.norm_x(flat(x))
+        groups = flat(self.norm_post_tokens(self.mlp_inter(self.norm_tokens(group_tokens))))  # (B * G, C)
+        groups = self.pre_assign_attn(groups, x, self.groups, length, training=training)
+        means, assignment = self.assign(groups, x, self.groups, length, training=training)
         groups = groups + means
-        return groups + self.mlp_channels(self.norm_new_x(groups)), assignment
+        groups = groups + self.mlp_channels(self.norm_new_x(groups))
+        return ops.reshape(groups, (-1, self.groups, width)), assignment
 
 
 class GroupProjector(keras.layers.Layer):
@@ -135,18 +144,21 @@ class Stage(keras.layers.Layer):
 
     def call(self, x: Any, previous: Any = None, training: Any = None) -> tuple[Any, Any, Any]:
         """x (B, P, C), previous group tokens (B, S, C) or None -> features, group tokens, assignment or None."""
+        length = ops.shape(x)[1]
         if not self.tokens:
-            return self._run_blocks(x, training), None, None
+            return self._run_blocks(x, length, training), None, None
         group_tokens = ops.cast(self.group_token, self.compute_dtype)
         group_tokens = ops.broadcast_to(group_tokens, (ops.shape(x)[0], *group_tokens.shape[1:]))
         if self.group_projector is not None:
             group_tokens = group_tokens + self.group_projector(previous)
-        x = self._run_blocks(ops.concatenate([x, group_tokens], axis=1), training)
+        x = self._run_blocks(ops.concatenate([x, group_tokens], axis=1), length + self.tokens, training)
         x, group_tokens = x[:, : -self.tokens], x[:, -self.tokens :]
-        groups, assignment = self.downsample(x, group_tokens, training=training)
+        groups, assignment = self.downsample(x, group_tokens, length, training=training)
         return groups, group_tokens, assignment
 
-    def _run_blocks(self, x: Any, training: Any) -> Any:
+    def _run_blocks(self, x: Any, length: Any, training: Any) -> Any:
+        """Tokens (B, T, C), T the ``length``, through the blocks, one row each."""
+        width, rows = x.shape[-1], flat(x)
         for block in self.blocks:
-            x, _ = block(x, training=training)
-        return x
+            rows, _ = block(rows, length, training=training)
+        return ops.reshape(rows, (-1, length, width))

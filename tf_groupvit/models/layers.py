@@ -1,4 +1,7 @@
-"""Tokens (B, T, C) in, tokens (B, T, C) out: the transformer block that both towers are made of.
+"""Tokens (B * T, C) in, tokens (B * T, C) out: the transformer block that both towers are made of.
+
+Tokens run through it flattened, one row each: every dense layer is then one plain matrix product, which is what
+runtimes fuse and run fastest, and a traced graph has a third of the operations. ``length`` T says where rows part.
 
 Every layer bears the full name that it has in a checkpoint, so that a variable's path is its name there.
 Children are made and built in ``__init__``: a model has its weights before it is called, and `.keras` files keep them.
@@ -46,8 +49,13 @@ def dropout(rate: float, name: str, dtype: Any) -> Callable[..., Any]:
     return keras.layers.Dropout(rate, name=name, dtype=dtype) if rate else lambda x, training=None: x
 
 
+def flat(x: Any) -> Any:
+    """(..., C) -> one row a token, (tokens, C)."""
+    return ops.reshape(x, (-1, x.shape[-1]))
+
+
 class MLP(keras.layers.Layer):
-    """Two dense layers with the config's activation between: (..., inputs) -> (..., outputs)."""
+    """Two dense layers with the config's activation between: rows (..., inputs) -> (..., outputs)."""
 
     def __init__(
         self, config: Config, name: str, dtype: Any, inputs: int = 0, hidden: int = 0, outputs: int = 0
@@ -66,7 +74,7 @@ class MLP(keras.layers.Layer):
 
 
 class Attention(keras.layers.Layer):
-    """Multi-head attention of queries (B, T, C) over keys (B, S, C), which are the queries unless given."""
+    """Multi-head attention of queries over keys, which are the queries unless given."""
 
     def __init__(self, config: Config, name: str, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -80,31 +88,40 @@ class Attention(keras.layers.Layer):
             setattr(self, part, dense(f"{name}.{part}", width, width, std, self.dtype_policy))
         self.dropout = dropout(config.attention_dropout, f"{name}.dropout", self.dtype_policy)
 
-    def _split(self, x: Any) -> Any:
-        """(B, T, C) -> (B, heads, T, C / heads)."""
-        x = ops.reshape(x, (-1, ops.shape(x)[1], self.heads, self.head_width))
+    def _split(self, x: Any, length: Any) -> Any:
+        """(B * T, C) -> (B, heads, T, C / heads)."""
+        x = ops.reshape(x, (-1, length, self.heads, self.head_width))
         return ops.transpose(x, (0, 2, 1, 3))
 
-    def call(self, queries: Any, keys: Any = None, seen: Any = None, training: Any = None) -> tuple[Any, Any]:
-        """Also gives the attention weights (B, heads, T, S), before dropout.
+    def call(
+        self,
+        queries: Any,
+        length: Any,
+        keys: Any = None,
+        key_length: Any = None,
+        seen: Any = None,
+        training: Any = None,
+    ) -> tuple[Any, Any]:
+        """Queries (B * T, C) with their length T, keys (B * S, C) with theirs -> (B * T, C), and the weights.
 
-        ``seen`` (B, 1, T, S) says where query t may look at key s; everywhere, unless given.
+        The weights (B, heads, T, S) are those before dropout. ``seen`` (B, 1, T, S) says where query t may look at
+        key s; everywhere, unless given.
         """
-        keys = queries if keys is None else keys
-        q = self._split(self.q_proj(queries) * self.head_width**-0.5)
-        k, v = self._split(self.k_proj(keys)), self._split(self.v_proj(keys))
+        if keys is None:
+            keys, key_length = queries, length
+        q = self._split(self.q_proj(queries) * self.head_width**-0.5, length)
+        k, v = self._split(self.k_proj(keys), key_length), self._split(self.v_proj(keys), key_length)
         scores = ops.cast(ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))), "float32")  # half floats overflow here
         if seen is not None:
-            scores = ops.where(seen, scores, ops.cast(LOWEST, "float32"))
-        weights = ops.softmax(scores, axis=-1)
-        weights = ops.cast(weights, self.compute_dtype)
+            scores = ops.where(seen, scores, LOWEST)
+        weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
         x = ops.matmul(self.dropout(weights, training=training), v)  # (B, heads, T, C / heads)
-        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), ops.shape(queries))
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, self.heads * self.head_width))
         return self.out_proj(x), weights
 
 
 class Block(keras.layers.Layer):
-    """One pre-norm transformer layer."""
+    """One pre-norm transformer layer over flattened tokens (B * T, C)."""
 
     def __init__(self, config: Config, name: str, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -114,8 +131,8 @@ class Block(keras.layers.Layer):
         self.layer_norm2 = layer_norm(f"{name}.layer_norm2", *norm)
         self.mlp = MLP(config, f"{name}.mlp", self.dtype_policy)
 
-    def call(self, x: Any, seen: Any = None, training: Any = None) -> tuple[Any, Any]:
-        """Tokens (B, T, C) and the attention weights (B, heads, T, T)."""
-        attended, weights = self.self_attn(self.layer_norm1(x), seen=seen, training=training)
+    def call(self, x: Any, length: Any, seen: Any = None, training: Any = None) -> tuple[Any, Any]:
+        """Tokens (B * T, C) of texts or images that are each ``length`` T long; also the weights (B, heads, T, T)."""
+        attended, weights = self.self_attn(self.layer_norm1(x), length, seen=seen, training=training)
         x = x + attended
         return x + self.mlp(self.layer_norm2(x)), weights

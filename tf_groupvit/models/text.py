@@ -12,7 +12,7 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.models.argmax import first_argmax
 from tf_groupvit.models.initialization import normal
 from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, text_inputs
-from tf_groupvit.models.layers import Block, layer_norm
+from tf_groupvit.models.layers import Block, flat, layer_norm
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
 
@@ -56,11 +56,13 @@ class TextTower(keras.layers.Layer):
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (N, T, C)
         seen = self._seen(length, attention_mask, ids)
         states, attentions = [x], []
+        rows, shape = flat(x), (-1, length, x.shape[-1])
         for block in self.blocks:
-            x, weights = block(x, seen=seen, training=training)
-            states.append(x)
+            rows, weights = block(rows, length, seen=seen, training=training)
             attentions.append(weights)
-        x = self.final_layer_norm(x)
+            if output_hidden_states:
+                states.append(ops.reshape(rows, shape))
+        x = ops.reshape(self.final_layer_norm(rows), shape)
         end = self._end_of_text(ids)  # (N, 1)
         return TowerOutput.of(
             last_hidden_state=x,

@@ -1,0 +1,73 @@
+"""A call's arguments in, named tensors of the right kind out; what is the same for every model that a user calls."""
+
+import inspect
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import keras
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.models.inputs import accept
+
+
+@cache
+def _argument_names(call: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(call).parameters)[1:]
+
+
+class EntryModel(keras.Model):
+    """A keras.Model whose arguments come by position or by name, as arrays, tensors or nested lists."""
+
+    def __init__(self, **keywords: Any) -> None:
+        try:
+            super().__init__(**keywords)
+            narrow = "float" not in self.compute_dtype
+        except ValueError as error:
+            if keywords.get("dtype") is None:
+                raise
+            raise InputError(f"{_first_line(error)}; give dtype='float32', 'mixed_bfloat16' or the like.") from error
+        if narrow:
+            raise InputError(f"dtype is {keywords['dtype']!r}: expected 'float32', 'float16', 'mixed_bfloat16', ...")
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """As Keras' own, which takes nothing but tensors by position: here flags may stand in their place too."""
+        names = _argument_names(type(self).call)
+        if len(arguments) > len(names):
+            raise InputError(f"{len(arguments)} arguments came, but there are {len(names)}: {', '.join(names)}.")
+        given = dict(zip(names, arguments, strict=False))
+        if twice := sorted(given.keys() & keywords.keys()):
+            raise InputError(f"{twice[0]} came twice, by position and by name: give it once.")
+        given |= keywords
+        return super().__call__(**{name: accept(name, value) for name, value in given.items() if value is not None})
+
+    def default_signature(self) -> dict[str, keras.InputSpec]:
+        """What ``export`` traces: every tensor input, each size unknown."""
+        raise NotImplementedError
+
+    def export(self, filepath: str | os.PathLike[str], *arguments: Any, **keywords: Any) -> None:
+        """Keras' ``export`` of the call, with every size unknown unless ``input_signature`` says otherwise.
+
+        Outputs are the tensors of the result by name; what is nested in it (the towers' own outputs, hidden states)
+        is left out. For images and strings in, and masks out, see ``tf_groupvit.export``.
+        """
+        keywords.setdefault("input_signature", [self.default_signature()])
+        FlatOutputs(self).export(filepath, *arguments, **keywords)
+
+
+class FlatOutputs(keras.Model):
+    """A model's result without its nested entries: what a signature can hold."""
+
+    def __init__(self, model: EntryModel) -> None:
+        super().__init__(dtype=model.dtype_policy)
+        self.model = model
+        self.built = True
+
+    def call(self, inputs: Any) -> dict[str, Any]:
+        result = self.model(inputs, training=False)
+        return {name: value for name, value in result.items() if not isinstance(value, dict | tuple)}
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200].rstrip(".")
