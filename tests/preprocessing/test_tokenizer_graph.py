@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from tf_groupvit import Tokenizer
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.tokenizer_files import TokenizerFiles
-from tf_groupvit.preprocessing.tokenizer_graph import CONTEXT, byte_letters, merge_ranks
+from tf_groupvit.preprocessing.tokenizer_graph import CONTEXT, merge_ranks
 from tf_groupvit.preprocessing.tokenizer_merges import Merges, merges_are_ordered
+from tf_groupvit.preprocessing.tokenizer_strings import byte_letters
 from tf_groupvit.preprocessing.tokenizer_unicode import classes, normal_forms
 
 SMALL = ("toy", "trained", "listed")
@@ -173,6 +174,7 @@ UNITS = st.tuples(st.text("abc", min_size=1, max_size=4), st.integers(1, 30)).ma
 WORDS = st.lists(st.one_of(st.text("abc", min_size=1, max_size=60), UNITS), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), ordered=st.booleans())
 def test_any_vocabulary_merges_as_in_python(tmp_path_factory, data, ordered):

@@ -38,6 +38,38 @@ class PageTable(tf.Module):
         return tf.gather(self.pages, tf.gather(self.first_entry, points // PAGE) + points % PAGE)
 
 
+class NormalForms(tf.Module):
+    """Code points (S) and their texts (S) -> the same in normal form: composed, lower case, 1 to 3 for each."""
+
+    def __init__(self, added: int) -> None:
+        """``added``: how many numbers from CODE_POINTS on stand for added tokens, which stay as they are."""
+        super().__init__(name="normal_forms")
+        forms = normal_forms()
+        long = np.flatnonzero(forms[:, 1] >= 0)
+        first = np.append(forms[:, 0], np.arange(CODE_POINTS, CODE_POINTS + added))
+        first[long] = -1 - np.arange(len(long))  # the longer forms are few, and rare: a table of their own
+        self.table = PageTable(first)
+        self.longer = tf.constant(forms[long], tf.int32)
+
+    def __call__(self, points: tf.Tensor, of: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        forms = self.table(points)
+        return tf.cond(tf.reduce_any(forms < 0), lambda: self._lengthen(forms, of), lambda: (forms, of))
+
+    def _lengthen(self, forms: tf.Tensor, of: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        longer = tf.gather(self.longer, tf.maximum(-1 - forms, 0))  # (S, 3)
+        alone = tf.stack([forms, -tf.ones_like(forms), -tf.ones_like(forms)], 1)
+        every = tf.reshape(tf.where(forms[:, None] < 0, longer, alone), [-1])
+        places = tf.where(every >= 0)[:, 0]
+        return tf.gather(every, places), tf.gather(of, places // 3)
+
+
+class Classes(PageTable):
+    """Code points (S) -> their classes (S); the numbers of added tokens are the class ADDED."""
+
+    def __init__(self, added: int) -> None:
+        super().__init__(np.append(classes(), np.full(added, ADDED)), name="classes")
+
+
 def _all_characters() -> tuple[np.ndarray, str]:
     points = np.append(np.arange(SURROGATES.start), np.arange(SURROGATES.stop, CODE_POINTS)).astype(np.uint32)
     return points, points.tobytes().decode("utf-32-le")
