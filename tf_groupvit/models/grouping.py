@@ -66,7 +66,7 @@ class CrossAttention(keras.layers.Layer):
 
     def call(self, groups: Any, tokens: Any, count: int, length: Any, training: Any = None) -> Any:
         """The groups' tokens again; G is ``count`` and P is ``length``."""
-        x = groups + self.attn(groups, count, tokens, length, training=training)[0]
+        x = groups + self.attn(groups, length=count, keys=tokens, key_length=length, training=training)[0]
         return self.norm_post(x + self.mlp(self.norm2(x)))
 
 
@@ -101,8 +101,8 @@ class GroupingBlock(keras.layers.Layer):
         width = x.shape[-1]
         x = self.norm_x(flat(x))
         groups = flat(self.norm_post_tokens(self.mlp_inter(self.norm_tokens(group_tokens))))  # (B * G, C)
-        groups = self.pre_assign_attn(groups, x, self.groups, length, training=training)
-        means, assignment = self.assign(groups, x, self.groups, length, training=training)
+        groups = self.pre_assign_attn(groups, x, count=self.groups, length=length, training=training)
+        means, assignment = self.assign(groups, x, count=self.groups, length=length, training=training)
         groups = groups + means
         groups = groups + self.mlp_channels(self.norm_new_x(groups))
         return ops.reshape(groups, (-1, self.groups, width)), assignment
@@ -153,12 +153,12 @@ class Stage(keras.layers.Layer):
             group_tokens = group_tokens + self.group_projector(previous)
         x = self._run_blocks(ops.concatenate([x, group_tokens], axis=1), length + self.tokens, training)
         x, group_tokens = x[:, : -self.tokens], x[:, -self.tokens :]
-        groups, assignment = self.downsample(x, group_tokens, length, training=training)
+        groups, assignment = self.downsample(x, group_tokens, length=length, training=training)
         return groups, group_tokens, assignment
 
     def _run_blocks(self, x: Any, length: Any, training: Any) -> Any:
         """Tokens (B, T, C), T the ``length``, through the blocks, one row each."""
         width, rows = x.shape[-1], flat(x)
         for block in self.blocks:
-            rows, _ = block(rows, length, training=training)
+            rows, _ = block(rows, length=length, training=training)
         return ops.reshape(rows, (-1, length, width))

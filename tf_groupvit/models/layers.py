@@ -133,6 +133,6 @@ class Block(keras.layers.Layer):
 
     def call(self, x: Any, length: Any, seen: Any = None, training: Any = None) -> tuple[Any, Any]:
         """Tokens (B * T, C) of texts or images that are each ``length`` T long; also the weights (B, heads, T, T)."""
-        attended, weights = self.self_attn(self.layer_norm1(x), length, seen=seen, training=training)
+        attended, weights = self.self_attn(self.layer_norm1(x), length=length, seen=seen, training=training)
         x = x + attended
         return x + self.mlp(self.layer_norm2(x)), weights

@@ -58,7 +58,7 @@ class TextTower(keras.layers.Layer):
         states, attentions = [x], []
         rows, shape = flat(x), (-1, length, x.shape[-1])
         for block in self.blocks:
-            rows, weights = block(rows, length, seen=seen, training=training)
+            rows, weights = block(rows, length=length, seen=seen, training=training)
             attentions.append(weights)
             if output_hidden_states:
                 states.append(ops.reshape(rows, shape))
