@@ -6,15 +6,20 @@ users the same, clause by clause.
 
 NOT_COPIED: dict[str, str] = {}
 
-# Cases whose `server` field names a flag: which of our options gives it, or None where there is none.
-FLAGS: dict[str, dict[str, object] | None] = {
-    "--rest_api_enable_cors_support": {"rest_api_enable_cors_support": True},
-    "--monitoring_config_file": {"monitoring": True},
-    "--enable_batching": None,  # requests are not batched here: see DIFFERENCES.md
+# Flags of the real server that a case may name and this one has not, each with its reason; the case is then skipped.
+MISSING_FLAGS = {
+    "enable_batching": "requests are not batched here",
+    "batching_parameters_file": "requests are not batched here",
+    "enable_per_model_batching_parameters": "requests are not batched here",
+    "enable_signature_method_name_check": "off by default in the real server too",
+    "enable_serialization_as_tensor_content": "answers are in the typed fields, as by default",
 }
 
 
-def flag_of(case: dict) -> str | None:
-    """The flag that a case needs, None for the defaults."""
+def flag_of(case: dict) -> tuple[str, str] | None:
+    """The flag that a case needs, as (name, value); None for the defaults."""
     text = case.get("server", "")
-    return text.split()[0].split("=")[0] if text.startswith("--") else None
+    if not text.startswith("--"):
+        return None
+    name, _, value = text.removeprefix("--").split()[0].partition("=")
+    return name, value or "true"

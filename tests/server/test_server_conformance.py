@@ -2,6 +2,11 @@
 
 import base64
 import json
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,7 @@ import numpy as np
 import pytest
 from conformance_cases import array, ask, assert_same, body_of, check_route, plain, read_cases, type_name
 from google.protobuf import json_format
-from known_differences import FLAGS, NOT_COPIED, flag_of
+from known_differences import MISSING_FLAGS, NOT_COPIED, flag_of
 from small_models import half_plus_two
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
@@ -90,46 +95,88 @@ def test_tensors_become_the_body_or_the_error_of_the_case(case):
         assert body == base64.b64decode(case["expect_body_b64"])
 
 
-@pytest.fixture(scope="module")
-def flagged_servers(fixture_base_path, tmp_path_factory):
-    """Servers with the flags that some cases need, started when first asked for."""
-    running: dict[str, Server] = {}
-    monitoring = tmp_path_factory.mktemp("config") / "monitoring.config"
-    monitoring.write_text("prometheus_config { enable: true }")
+@pytest.fixture(scope="module", params=["embedded", "tensorflow_model_server"])
+def target(request, server, fixture_base_path, tmp_path_factory):
+    """The server of a flag, embedded or real; servers with flags are started when first asked for."""
+    if request.param == "tensorflow_model_server" and not shutil.which(request.param):
+        pytest.skip("there is no tensorflow_model_server on the PATH")
+    folder = tmp_path_factory.mktemp("flags")
+    running: dict[tuple[str, str] | None, Any] = {None: server} if request.param == "embedded" else {}
 
-    def started(flag: str) -> Server:
+    def started(case: dict) -> Any:
+        flag = flag_of(case)
         if flag not in running:
-            values: dict[str, Any] = dict(FLAGS[flag] or {})
-            if values.pop("monitoring", False):
-                values["monitoring_config_file"] = str(monitoring)
-            model = Model("half_plus_two", str(fixture_base_path), labels={"stable": 123})
-            running[flag] = Server([model], options=Options(**values)).start()
+            start = start_embedded if request.param == "embedded" else RealServer
+            running[flag] = start(flag, fixture_base_path, folder)
         return running[flag]
 
     yield started
-    for server in running.values():
-        server.stop()
+    for flagged in running.values():
+        if flagged is not server:
+            flagged.stop()
 
 
-def chosen(case, server, flagged_servers):
-    flag = flag_of(case)
-    if flag is None:
-        return server
-    if FLAGS[flag] is None:
-        pytest.skip(f"this server has no {flag}")
-    return flagged_servers(flag)
+def monitoring_file(folder: Path) -> str:
+    file = folder / "monitoring.config"
+    file.write_text("prometheus_config { enable: true }")
+    return str(file)
+
+
+def start_embedded(flag: tuple[str, str] | None, base_path: Path, folder: Path) -> Server:
+    assert flag is not None
+    name, value = flag
+    if name in MISSING_FLAGS or name not in {field.name for field in fields(Options)}:
+        pytest.skip(f"this server has no --{name}: {MISSING_FLAGS.get(name, 'see DIFFERENCES.md')}")
+    given = monitoring_file(folder) if name == "monitoring_config_file" else json.loads(value)
+    model = Model("half_plus_two", str(base_path), labels={"stable": 123})
+    values: dict[str, Any] = {name: given}
+    return Server([model], options=Options(**values)).start()
+
+
+class RealServer:
+    """tensorflow_model_server on ports of its own."""
+
+    def __init__(self, flag: tuple[str, str] | None, base_path: Path, folder: Path) -> None:
+        models = folder / "models.config"
+        models.write_text(
+            f'model_config_list {{ config {{ name: "half_plus_two" base_path: "{base_path}" '
+            'model_platform: "tensorflow" version_labels { key: "stable" value: 123 } } }'
+        )
+        self.port, self.rest_api_port = free_port(), free_port()
+        arguments = [f"--port={self.port}", f"--rest_api_port={self.rest_api_port}", f"--model_config_file={models}"]
+        arguments.append("--allow_version_labels_for_unavailable_models=true")
+        if flag is not None:
+            value = monitoring_file(folder) if flag[0] == "monitoring_config_file" else flag[1]
+            arguments.append(f"--{flag[0]}={value}")
+        self._process = subprocess.Popen(["tensorflow_model_server", *arguments])
+        end = time.monotonic() + 60
+        while not reachable(self.port) and time.monotonic() < end:  # its ports open when the models are there
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def reachable(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 @cases("route")
-def test_a_route_answers_as_the_case_says(case, server, flagged_servers):
-    port = chosen(case, server, flagged_servers).rest_api_port
-    check_route(case, *ask(port, case))
+def test_a_route_answers_as_the_case_says(case, target):
+    check_route(case, *ask(target(case).rest_api_port, case))
 
 
 @cases("grpc")
-def test_a_call_answers_as_the_case_says(case, server, flagged_servers, fixture_base_path):
-    port = chosen(case, server, flagged_servers).port
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+def test_a_call_answers_as_the_case_says(case, target, fixture_base_path):
+    with grpc.insecure_channel(f"127.0.0.1:{target(case).port}") as channel:
         if case["expect_code"] != "OK":
             with pytest.raises(grpc.RpcError) as raised:
                 send(channel, case, fixture_base_path)

@@ -116,12 +116,13 @@ class Filling:
 
     def _add(self, column: "Column", value: Any, where: str) -> None:
         """One instance's value; its errors say where they are, and all become INVALID_ARGUMENT."""
+        shape = checked_shape(value, column.name)
         try:
             array = self._at_once(value, column.type) if isinstance(value, list) else None
             if array is not None:
                 column.add([array.reshape(-1)], list(array.shape), array.size)
                 return
-            shape, flat = checked_shape(value, column.name), []  # type: list[int], list[Any]
+            flat: list[Any] = []
             self._fill(value, 0, shape, column.type, flat)
             column.add([packed(flat, [len(flat)], column.type)], shape, len(flat))
         except Refusal as refusal:

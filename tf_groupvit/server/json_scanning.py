@@ -2,8 +2,8 @@
 
 Well-formed documents take the C parser of the standard library. What it refuses, and what it reads differently
 (surrogate escapes, byte order marks, bytes that are not UTF-8), takes the scanner below, which follows RapidJSON
-1.1.0's iterative parser state by state: `Inf` and `-NaN` are numbers, text after the document is ignored, depth is
-unlimited, and errors carry its texts and offsets (contract, section 3).
+1.1.0's iterative parser state by state: `Inf` and `-NaN` are numbers, text after the document is ignored, and errors
+carry its texts and offsets (contract, section 3).
 
 An object is a dict, or `Pairs` where a name is repeated; strings that are not UTF-8 carry surrogate escapes.
 """
@@ -27,6 +27,8 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Pairs:
     return members if len(members) == len(pairs) else Pairs(pairs)
 
 
+# No tensor has more than 254 dimensions; a body of brackets alone should not keep a thread busy for long.
+DEEPEST = 10_000
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _fast = json.JSONDecoder(object_pairs_hook=unique).decode
 
@@ -81,6 +83,8 @@ def scan(body: bytes) -> Any:
         at = match.end() if match else at
         char = body[at : at + 1]
         if state in _TAKES_VALUE and char in (b"[", b"{"):
+            if len(kinds) == DEEPEST:
+                raise failure(f"Nested deeper than {DEEPEST} levels.", at)
             open_values.append([])
             kinds.append(char == b"{")
             state, at = (FIRST_NAME if char == b"{" else FIRST_ELEMENT), at + 1

@@ -112,7 +112,8 @@ class Server:
         end = time.monotonic() + grace
         self._grpc.drain()
         self._rest.drain()
-        quiet = time.monotonic() + (_DRAIN_SECONDS if self.started else 0.0)
+        listens = self.started and (self.port, self.rest_api_port) != (None, None)
+        quiet = time.monotonic() + (_DRAIN_SECONDS if listens else 0.0)
         while time.monotonic() < min(end, quiet) or (self.gate.admitted and time.monotonic() < end):
             time.sleep(0.01)
         done = self._grpc.stop(_DRAIN_SECONDS)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.client import pywrap_tf_session
-from tensorflow.python.saved_model.loader_impl import SavedModelLoader
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader, parse_saved_model
 
 from tf_groupvit.server.dtypes import type_name
 from tf_groupvit.server.refusal import Refusal, code_name
@@ -94,21 +94,7 @@ def load(path: str, tags: tuple[str, ...] = ("serve",), config: Any = None) -> S
 
 
 def _meta_graph(path: str, tags: tuple[str, ...]) -> Any:
-    file = os.path.join(path, "saved_model.pb")
-    if not tf.io.gfile.exists(file):
-        if tf.io.gfile.exists(f"{file}txt"):
-            raise Refusal("UNIMPLEMENTED", f"saved_model.pbtxt is not read here; export a binary one. Path: {path}")
-        raise Refusal(
-            "NOT_FOUND",
-            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
-            f"`saved_model.pb`)\nSpecified file path: {path}",
-        )
-    model = SavedModel()
-    try:
-        with tf.io.gfile.GFile(file, "rb") as stream:
-            model.ParseFromString(stream.read())
-    except DecodeError as error:
-        raise Refusal("DATA_LOSS", f"Can't parse {file} as binary proto") from error
+    model = _saved_model(path)
     for meta_graph in model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(tags):
             return meta_graph
@@ -117,6 +103,23 @@ def _meta_graph(path: str, tags: tuple[str, ...]) -> Any:
         f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect available tag-sets "
         "in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
     )
+
+
+def _saved_model(path: str) -> Any:
+    file = os.path.join(path, "saved_model.pb")
+    if tf.io.gfile.exists(f"{file}txt") and not tf.io.gfile.exists(file):
+        return parse_saved_model(path)
+    if not tf.io.gfile.exists(file):
+        raise Refusal(
+            "NOT_FOUND",
+            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+            f"`saved_model.pb`)\nSpecified file path: {path}",
+        )
+    try:
+        with tf.io.gfile.GFile(file, "rb") as stream:
+            return SavedModel.FromString(stream.read())
+    except DecodeError as error:
+        raise Refusal("DATA_LOSS", f"Can't parse {file} as binary proto") from error
 
 
 def _signature(name: str, proto: Any, graph: tf.Graph) -> Signature:
