@@ -48,11 +48,11 @@ class NormalForms(tf.Module):
         long = np.flatnonzero(forms[:, 1] >= 0)
         first = np.append(forms[:, 0], np.arange(CODE_POINTS, CODE_POINTS + added))
         first[long] = -1 - np.arange(len(long))  # the longer forms are few, and rare: a table of their own
-        self.table = PageTable(first)
+        self.steps = PageTable(first - np.arange(len(first)))  # most are 0, so that most pages are one
         self.longer = tf.constant(forms[long], tf.int32)
 
     def __call__(self, points: tf.Tensor, of: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        forms = self.table(points)
+        forms = points + self.steps(points)
         return tf.cond(tf.reduce_any(forms < 0), lambda: self._lengthen(forms, of), lambda: (forms, of))
 
     def _lengthen(self, forms: tf.Tensor, of: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
