@@ -15,6 +15,7 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+from test_server_versions import until
 
 from tf_groupvit.errors import ConfigError, ServerError
 from tf_groupvit.server.grpc_front import shortened
@@ -237,3 +238,21 @@ def test_an_ssl_config_that_lacks_something_says_what(tmp_path, fixture_base_pat
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"ssl\.config"):
         Server({"m": fixture_base_path}, options=Options(ssl_config_file=str(file)))
+
+
+def test_while_it_stops_health_says_so_new_calls_are_refused_and_the_one_under_way_is_answered(tmp_path):
+    slow(tmp_path)
+    running = Server({"slow": tmp_path}).start()
+    with grpc.insecure_channel(f"{HOME}:{running.port}") as channel:
+        stub, health = PredictionServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+        under_way = stub.Predict.future(request("slow", x=[1.0], work=np.int32(2500)), timeout=60)
+        until(lambda: running.gate.admitted == 1)
+        stopping = threading.Thread(target=running.stop)
+        stopping.start()
+        asked = health_pb2.HealthCheckRequest()
+        until(lambda: health.Check(asked, timeout=5).status == health_pb2.HealthCheckResponse.NOT_SERVING)
+        late = refused(lambda: stub.Predict(request("slow", x=[1.0], work=np.int32(1)), timeout=10))
+        assert late == ("UNAVAILABLE", "The server is shutting down")
+        assert under_way.result().outputs["y"].float_val == [2.0]
+        stopping.join()
+    assert running.gate.admitted == 0

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_management_pb2,
-    model_service_pb2,
     predict_pb2,
-    prediction_service_pb2,
+    regression_pb2,
 )
 
 from tf_groupvit.server.inference import METHOD_OF, refuse_inference
@@ -140,28 +141,46 @@ def _examples(given: Any) -> int:
     return len(given.example_list.examples)
 
 
-_RUNS = {
-    f"{PREDICTION}/Predict": Answers.predict,
-    f"{PREDICTION}/GetModelMetadata": Answers.metadata,
-    f"{PREDICTION}/Classify": Answers.classify,
-    f"{PREDICTION}/Regress": Answers.regress,
-    f"{PREDICTION}/MultiInference": Answers.multi_inference,
-    f"{MODEL}/GetModelStatus": Answers.status,
-    f"{MODEL}/HandleReloadConfigRequest": Answers.reload,
+# The service modules themselves are not imported: those of the API package 2.19 fail under today's protobuf.
+CALLS: dict[str, Call] = {
+    path: Call(path, run, request, response)
+    for path, run, request, response in (
+        (f"/{PREDICTION}/Predict", Answers.predict, predict_pb2.PredictRequest, predict_pb2.PredictResponse),
+        (
+            f"/{PREDICTION}/GetModelMetadata",
+            Answers.metadata,
+            get_model_metadata_pb2.GetModelMetadataRequest,
+            get_model_metadata_pb2.GetModelMetadataResponse,
+        ),
+        (
+            f"/{PREDICTION}/Classify",
+            Answers.classify,
+            classification_pb2.ClassificationRequest,
+            classification_pb2.ClassificationResponse,
+        ),
+        (
+            f"/{PREDICTION}/Regress",
+            Answers.regress,
+            regression_pb2.RegressionRequest,
+            regression_pb2.RegressionResponse,
+        ),
+        (
+            f"/{PREDICTION}/MultiInference",
+            Answers.multi_inference,
+            inference_pb2.MultiInferenceRequest,
+            inference_pb2.MultiInferenceResponse,
+        ),
+        (
+            f"/{MODEL}/GetModelStatus",
+            Answers.status,
+            get_model_status_pb2.GetModelStatusRequest,
+            get_model_status_pb2.GetModelStatusResponse,
+        ),
+        (
+            f"/{MODEL}/HandleReloadConfigRequest",
+            Answers.reload,
+            model_management_pb2.ReloadConfigRequest,
+            model_management_pb2.ReloadConfigResponse,
+        ),
+    )
 }
-
-
-def _calls() -> dict[str, Call]:
-    files = (prediction_service_pb2.DESCRIPTOR, model_service_pb2.DESCRIPTOR)
-    services = {service.full_name: service for file in files for service in file.services_by_name.values()}
-    calls = {}
-    for name, run in _RUNS.items():
-        service, _, method = name.partition("/")
-        described = services[service].methods_by_name[method]
-        calls[f"/{name}"] = Call(
-            f"/{name}", run, described.input_type._concrete_class, described.output_type._concrete_class
-        )
-    return calls
-
-
-CALLS: dict[str, Call] = _calls()

@@ -4,9 +4,11 @@ Unlimited message sizes unless a limit is set, deadlines passed on to the graph,
 server's `--ssl-config-file` (contract, sections 1 and 7).
 """
 
+import contextlib
 import logging
 import os
 from concurrent import futures
+from importlib import import_module
 from typing import Any
 
 import grpc
@@ -49,6 +51,7 @@ class GrpcFront:
         for service in (PREDICTION, MODEL):
             self._server.add_generic_rpc_handlers((self._handlers(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        _describe_services()
         names = (PREDICTION, MODEL, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
@@ -69,6 +72,7 @@ class GrpcFront:
                     if self._draining:
                         raise draining()
                     line.size = request.ByteSize()
+                    line.what += _model(request)
                     deadline = Deadline(_seconds(context))
                     return call.run(self._answers, request, deadline, context.is_active)
             except Refusal as refusal:
@@ -105,6 +109,19 @@ class GrpcFront:
         Drain first: a call that reaches grpc while it stops is neither handled nor refused before the grace ends.
         """
         return self._server.stop(grace)
+
+
+def _describe_services() -> None:
+    """Load the services' descriptors for reflection; those of the API package 2.19 do not load, and names must do."""
+    for module in ("prediction_service_pb2", "model_service_pb2"):
+        with contextlib.suppress(AttributeError):
+            import_module(f"tensorflow_serving.apis.{module}")
+
+
+def _model(request: Any) -> str:
+    """The model that a request is about, for its line in the log."""
+    spec = getattr(request, "model_spec", None)
+    return f" {spec.name}" + (f":{spec.signature_name}" if spec.signature_name else "") if spec is not None else ""
 
 
 def _seconds(context: grpc.ServicerContext) -> float | None:

@@ -1,0 +1,34 @@
+"""The benchmark: it measures every front, and says so when a client fails."""
+
+import json
+
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+from tf_groupvit.server.benchmark import as_json, measure
+
+
+def request(model: str = "half_plus_two") -> PredictRequest:
+    message = PredictRequest()
+    message.model_spec.name, message.model_spec.signature_name = model, "segment"
+    for name in ("image_bytes", "class_names"):
+        message.inputs[name].CopyFrom(tf.make_tensor_proto([b"abc"]))
+    return message
+
+
+def test_a_request_becomes_a_rest_body():
+    value = {"b64": "YWJj"}
+    wanted = {"signature_name": "segment", "instances": [{"image_bytes": value, "class_names": value}]}
+    assert json.loads(as_json(request())) == wanted
+
+
+def test_every_front_is_measured(server):
+    rows = measure(server, request(), clients=(2,), seconds=0.5)
+    assert [(row.front, row.clients) for row in rows] == [("in-process", 2), ("gRPC", 2), ("REST", 2)]
+    assert all(row.per_second > 10 and 0 < row.p50_ms <= row.p99_ms for row in rows)
+
+
+def test_a_client_that_fails_is_told(server):
+    with pytest.raises(RuntimeError, match="no_such_model"):
+        measure(server, request("no_such_model"), clients=(1,), seconds=0.2)
