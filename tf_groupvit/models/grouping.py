@@ -12,7 +12,7 @@ from keras import ops
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.models.argmax import one_hot_max
 from tf_groupvit.models.initialization import normal
-from tf_groupvit.models.layers import MLP, Attention, Block, dense, flat, layer_norm
+from tf_groupvit.models.layers import MLP, Attention, Block, dense, flat, layer_norm, softmax
 
 
 class AssignAttention(keras.layers.Layer):
@@ -39,13 +39,13 @@ class AssignAttention(keras.layers.Layer):
     def call(self, groups: Any, tokens: Any, count: int, length: Any, training: Any = None) -> tuple[Any, Any]:
         """groups (B * G, C), tokens (B * P, C) -> means (B * G, C), plain softmax over groups (B, G, P) in float32."""
         width = groups.shape[-1]
-        q = ops.reshape(self.q_proj(groups), (-1, count, width))
-        k = ops.reshape(self.k_proj(tokens), (-1, length, width))
+        # float32 before the product: half floats overflow in it, and make ties, which decide assignments
+        q = ops.reshape(ops.cast(self.q_proj(groups), "float32"), (-1, count, width))
+        k = ops.reshape(ops.cast(self.k_proj(tokens), "float32"), (-1, length, width))
         v = ops.reshape(self.v_proj(tokens), (-1, length, width))
         logits = ops.matmul(q, ops.transpose(k, (0, 2, 1))) * self.scale  # (B, G, P) <- (B, G, C) @ (B, C, P)
-        logits = ops.cast(logits, "float32")  # half floats would make ties, and ties decide assignments
-        soft = ops.softmax(logits, axis=1)
-        chosen = ops.softmax(logits + self._gumbel(ops.shape(logits)), axis=1) if training else soft
+        soft = softmax(logits, axis=1)
+        chosen = softmax(logits + self._gumbel(ops.shape(logits)), axis=1) if training else soft
         hard = one_hot_max(chosen, axis=1)
         assignment = ops.stop_gradient(hard - chosen) + chosen  # straight through
         share = assignment / (ops.sum(assignment, axis=-1, keepdims=True) + self.assign_eps)
@@ -152,7 +152,8 @@ class Stage(keras.layers.Layer):
         if self.group_projector is not None:
             group_tokens = group_tokens + self.group_projector(previous)
         x = self._run_blocks(ops.concatenate([x, group_tokens], axis=1), length + self.tokens, training)
-        x, group_tokens = x[:, : -self.tokens], x[:, -self.tokens :]
+        group_tokens = ops.reshape(x[:, -self.tokens :], (-1, *self.group_token.shape[1:]))
+        x = x[:, : -self.tokens]
         groups, assignment = self.downsample(x, group_tokens, length=length, training=training)
         return groups, group_tokens, assignment
 
