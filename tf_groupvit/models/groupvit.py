@@ -73,7 +73,7 @@ def segmentation_logits(maps: Any, groups: Any, text_embeds: Any, scale: Any, he
     affinity = ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * scale  # (B, N, G)
     flat = ops.reshape(resize_maps(maps, height, width), (-1, maps.shape[1], height * width))
     logits = ops.matmul(affinity, flat) * scale  # Parity: transformers multiplies by the scale twice.
-    return ops.reshape(logits, (-1, ops.shape(text_embeds)[-2], height, width))
+    return ops.reshape(logits, (ops.shape(maps)[0], ops.shape(text_embeds)[-2], height, width))
 
 
 @keras.saving.register_keras_serializable("tf_groupvit")

@@ -54,6 +54,11 @@ def flat(x: Any) -> Any:
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
+def softmax(x: Any, axis: int) -> Any:
+    """Keras' own, which warns where there is but one to choose from: one token, one patch, one group."""
+    return ops.ones_like(x) if x.shape[axis] == 1 else ops.softmax(x, axis=axis)
+
+
 class MLP(keras.layers.Layer):
     """Two dense layers with the config's activation between: rows (..., inputs) -> (..., outputs)."""
 
@@ -114,7 +119,7 @@ class Attention(keras.layers.Layer):
         scores = ops.cast(ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))), "float32")  # half floats overflow here
         if seen is not None:
             scores = ops.where(seen, scores, LOWEST)
-        weights = ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype)
+        weights = ops.cast(softmax(scores, axis=-1), self.compute_dtype)
         x = ops.matmul(self.dropout(weights, training=training), v)  # (B, heads, T, C / heads)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, self.heads * self.head_width))
         return self.out_proj(x), weights
