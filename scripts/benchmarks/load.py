@@ -1,0 +1,133 @@
+"""Seconds and peak memory to load the full-size checkpoint, beside transformers' PyTorch class.
+
+Each load runs in a process of its own, ours and the peer's in turn, after one of each that is not counted. Memory is
+the highest resident set during the load, less what the process held after its imports.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "bench" / "full_size"
+
+# Runs in the measured process; {imports} and {load} are lines of Python.
+MEASURED = """
+import json, sys, time
+from pathlib import Path
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
+
+began = time.perf_counter()
+{imports}
+imported = time.perf_counter()
+held = status("VmRSS:")
+Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+started = time.perf_counter()
+{load}
+done = time.perf_counter()
+print(json.dumps(dict(import_s=imported - began, load_s=done - started, peak=status("VmHWM:") - held)))
+"""
+OURS = {
+    "imports": "from tf_groupvit import TFGroupViTModel",
+    "load": "model = TFGroupViTModel.from_pretrained(sys.argv[1])",
+}
+PEER = {
+    "imports": "import torch; from transformers import GroupViTModel",
+    "load": "model = GroupViTModel.from_pretrained(sys.argv[1])",
+}
+
+
+def make_checkpoint(folder: Path) -> None:
+    """The default config with seeded weights; about 20 seconds, once."""
+    import keras
+
+    from tf_groupvit import GroupViTConfig, TFGroupViTModel
+
+    keras.utils.set_random_seed(0)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+        TFGroupViTModel(GroupViTConfig()).save_pretrained(beside)
+        Path(beside).rename(folder)
+        Path(beside).mkdir()  # what the context will remove
+
+
+def measure(python: str, code: dict[str, str], folder: Path) -> dict[str, float]:
+    """One load in a fresh process: import_s and load_s in seconds, peak in bytes."""
+    command = [python, "-c", MEASURED.format(**code), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"The load under {python} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def has_peer(python: str) -> bool:
+    check = [python, "-c", "import torch, transformers"]
+    return subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+
+def medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def report(size: int, found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    rows: dict[str, Any] = {name: medians(runs) for name, runs in found.items()}
+    for row in rows.values():
+        row["peak_over_file"] = row["peak"] / size
+    if len(rows) == 2:
+        rows["ratio"] = {key: rows["ours"][key] / rows["transformers"][key] for key in ("load_s", "peak")}
+    return {"file_bytes": size, "runs": len(found["ours"]), **rows}
+
+
+def show(result: dict[str, Any]) -> None:
+    print(f"model.safetensors {result['file_bytes'] / 1e6:.1f} MB, medians of {result['runs']} fresh processes")
+    for name in ("ours", "transformers"):
+        if row := result.get(name):
+            print(
+                f"{name:13s} import {row['import_s']:6.2f} s   load {row['load_s']:6.2f} s   "
+                f"peak {row['peak'] / 1e6:6.1f} MB = {row['peak_over_file']:.2f} x file"
+            )
+    if ratio := result.get("ratio"):
+        print(f"{'ratio':13s} load {ratio['load_s']:.2f}   peak {ratio['peak']:.2f}   (below 1: ours is less)")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench load", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="of each (default 5)")
+    parser.add_argument("--checkpoint", type=Path, help="a folder instead of the seeded full-size one")
+    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter with torch and transformers")
+    parser.add_argument("--json", action="store_true", help="print JSON alone")
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = arguments()
+    if not Path("/proc/self/clear_refs").exists():
+        sys.exit("scripts/bench load reads peak memory from /proc: it needs Linux.")
+    folder = chosen.checkpoint or CACHE
+    if not chosen.checkpoint and not folder.exists():
+        print("Making the full-size checkpoint, once ...", file=sys.stderr)
+        make_checkpoint(folder)
+    pythons = {"ours": (sys.executable, OURS)}
+    if has_peer(chosen.peer_python):
+        pythons["transformers"] = (chosen.peer_python, PEER)
+    else:
+        print(f"{chosen.peer_python} has no torch and transformers: see --peer-python.", file=sys.stderr)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in pythons}
+    for run in range(chosen.runs + 1):
+        for name, (python, code) in pythons.items():
+            measured = measure(python, code, folder)
+            if run:  # the first one warms the disk's cache
+                found[name].append(measured)
+    result = report((folder / "model.safetensors").stat().st_size, found)
+    print(json.dumps(result, indent=2)) if chosen.json else show(result)
+
+
+if __name__ == "__main__":
+    main()
