@@ -1,1 +1,13 @@
-"""A segmenter in, a SavedModel that TensorFlow Serving runs out."""
+"""SavedModels that TensorFlow Serving runs: ``export_saved_model(segmenter, "models/groupvit")``."""
+
+from importlib import import_module
+from typing import Any
+
+_HOME_OF = {"export_saved_model": "saving", "check_export": "check"}
+__all__ = ["check_export", "export_saved_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'tf_groupvit.export' has no attribute {name!r}: it has {', '.join(__all__)}")
+    return getattr(import_module(f"tf_groupvit.export.{_HOME_OF[name]}"), name)

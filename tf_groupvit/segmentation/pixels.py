@@ -1,5 +1,6 @@
 """uint8 pixels (B, H, W, 3) of one size in, labels (B, H, W) out, as a Keras model and inside exported graphs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -26,16 +27,18 @@ def whole_scores(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Sett
     return image_scores(model, pixel_values, texts, settings.protocol, settings.background, valid)
 
 
-def window_scores(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Settings, valid: Any = None) -> tf.Tensor:
-    """Mode window: pixels uint8 (H, W, 3), texts (N, D) -> scores (h, w, K) of the resized image."""
+def window_scores(score: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor, settings: Settings) -> tf.Tensor:
+    """Mode window: pixels uint8 (H, W, 3) -> scores (h, w, K) of the resized image.
+
+    ``score`` turns windows, uint8 (n, tall, wide, 3), into their scores (n, tall, wide, K).
+    """
     height, width = window_size(tf.shape(pixels)[0], tf.shape(pixels)[1], settings)
     small = resize_bilinear(pixels, height, width)
     rows, columns = starts(height, settings.window), starts(width, settings.window)
     corners = tf.stack([tf.repeat(rows, tf.size(columns)), tf.tile(columns, [tf.size(rows)])], axis=1)
     tall, wide = tf.minimum(height, settings.window), tf.minimum(width, settings.window)
     cut = cut_windows(small, corners, tall, wide)
-    scores = whole_scores(model, cut, texts, settings, valid)
-    return merge_windows(scores, corners, height, width)
+    return merge_windows(score(cut), corners, height, width)
 
 
 def window_size(height: tf.Tensor, width: tf.Tensor, settings: Settings) -> tuple[tf.Tensor, tf.Tensor]:
@@ -57,15 +60,18 @@ def pixel_labels(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Sett
     """uint8 (B, H, W, 3) -> labels int32 (B, H, W)."""
     height, width = tf.shape(pixels)[1], tf.shape(pixels)[2]
     kind = tf.TensorSpec([None, None], tf.int32)
+
+    def score(cut: tf.Tensor) -> tf.Tensor:
+        return whole_scores(model, cut, texts, settings)
+
     if settings.mode == "window":
 
         def one(image: tf.Tensor) -> tf.Tensor:
-            return label_map(window_scores(model, image, texts, settings), height, width)[0]
+            return label_map(window_scores(score, image, settings), height, width)[0]
 
         return tf.map_fn(one, pixels, fn_output_signature=kind)
     small = tf.map_fn(lambda image: squares(image, settings), pixels)
-    scores = whole_scores(model, small, texts, settings)
-    return tf.map_fn(lambda found: label_map(found, height, width)[0], scores, fn_output_signature=kind)
+    return tf.map_fn(lambda found: label_map(found, height, width)[0], score(small), fn_output_signature=kind)
 
 
 class PixelLabeler(keras.Model):

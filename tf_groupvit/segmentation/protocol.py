@@ -11,6 +11,7 @@ from keras import ops
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.argmax import first_argmax
 from tf_groupvit.models.groupvit import TFGroupViTModel, group_maps, normalise, segmentation_logits
+from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.interpolation import resize_maps
 from tf_groupvit.models.outputs import ModelOutput
 
@@ -36,7 +37,7 @@ def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
     Rows and columns of pixels beyond the last whole patch are not looked at, as in the original, whose patches are a
     convolution without padding.
     """
-    pixel_values = ops.convert_to_tensor(pixel_values)
+    pixel_values = _checked_pixels(pixel_values)
     height, width = ops.shape(pixel_values)[2:]
     patch = model.config.vision_config.patch_height_width
     rows, columns = height // patch[0], width // patch[1]
@@ -55,6 +56,13 @@ def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
     )
 
 
+def _checked_pixels(pixel_values: Any) -> Any:
+    pixel_values = ops.convert_to_tensor(accept("pixel_values", pixel_values))
+    if len(pixel_values.shape) != 4:
+        raise InputError(f"pixel_values have shape {tuple(pixel_values.shape)}: expected (B, 3, H, W).")
+    return pixel_values
+
+
 def paper_scores(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any, background: float | None = None) -> Any:
     """The published inference for one window: pixels (B, 3, H, W), texts (N, D) -> (B, N, H, W), or N + 1.
 
@@ -65,7 +73,11 @@ def paper_scores(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any, ba
     Raises:
         InputError: shapes that do not go together, or a model without grouping.
     """
-    scores = image_scores(model, pixel_values, model._checked_embeds(text_embeds), "paper", background)
+    check_protocol("paper", background)
+    text_embeds = model._checked_embeds(accept("text_embeds", text_embeds))
+    if text_embeds.shape[0] == 0:
+        raise InputError("text_embeds are empty: give at least one text.")
+    scores = image_scores(model, pixel_values, text_embeds, "paper", background)
     return ops.transpose(scores, (0, 3, 1, 2))
 
 
@@ -84,8 +96,21 @@ def image_scores(
         protocol: "paper", or "hf" for transformers' ``segmentation_logits``, which has no background.
         valid: bool (B, N); classes that are only padding take no part, and never win.
     """
+    pixel_values = _checked_pixels(pixel_values)
     height, width = ops.shape(pixel_values)[2:]
-    groups = read_groups(model, pixel_values)
+    return group_scores(read_groups(model, pixel_values), text_embeds, height, width, protocol, background, valid)
+
+
+def group_scores(
+    groups: Groups,
+    text_embeds: Any,
+    height: Any,
+    width: Any,
+    protocol: str,
+    background: float | None = None,
+    valid: Any = None,
+) -> Any:
+    """What ``image_scores`` makes of groups that are at hand: -> (B, height, width, K)."""
     if protocol == "paper":
         affinity = class_affinity(groups, text_embeds, valid)
         return spread(groups["maps"][-1], with_background(affinity, background), height, width)

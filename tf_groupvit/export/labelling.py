@@ -1,0 +1,113 @@
+"""Images (B) and the classes of each in; a mask, scores and areas for each out: in the graph.
+
+Images are labelled one by one, each with its own classes and at its own size, so that nothing in a batch depends on
+its neighbours; only the vision tower sees them together.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tf_groupvit.export.looking import AT_ONCE, Looking
+from tf_groupvit.preprocessing.image_graph import decode, encode_mask
+from tf_groupvit.segmentation.labelling import label_map
+from tf_groupvit.segmentation.pixels import window_scores
+from tf_groupvit.segmentation.protocol import Groups, group_scores
+from tf_groupvit.segmentation.settings import Settings
+
+TextsOf = Callable[[tf.Tensor], tf.Tensor]  # number of an image -> embeddings of its classes (N, D)
+Labelled = tuple[tf.Tensor, tf.Tensor]  # labels uint8 (H, W), and the highest score of each class (K)
+PIXELS = tf.TensorSpec([None, None, 3], tf.uint8)
+SIDE = tf.TensorSpec([], tf.int32)
+
+
+class Labelling:
+    """From groups and classes to labels, under one setting; each part is traced once, for all signatures."""
+
+    def __init__(self, looking: Looking, settings: Settings, width: int) -> None:
+        self.looking, self.settings = looking, settings
+        self.texts = tf.TensorSpec([None, width], tf.float32)
+        groups = looking.groups.get_concrete_function().structured_outputs
+        one = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), groups)
+        self._whole = tf.function(self._label_whole, input_signature=[one, self.texts, SIDE, SIDE], autograph=False)
+        self._window = tf.function(self._label_window, input_signature=[PIXELS, self.texts], autograph=False)
+
+    def _scores(self, groups: Groups, texts: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        return group_scores(groups, texts, height, width, self.settings.protocol, self.settings.background)
+
+    def _label_whole(self, groups: Groups, texts: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Labelled:
+        """Groups of one image, (1, ...), to labels (height, width)."""
+        return _labelled(self._scores(groups, texts, *self.settings.size)[0], height, width)
+
+    def _label_window(self, pixels: tf.Tensor, texts: tf.Tensor) -> Labelled:
+        def score(cut: tf.Tensor) -> tf.Tensor:
+            groups = self.looking.groups(self.looking.pixel_values(cut))
+            return self._scores(groups, texts, tf.shape(cut)[1], tf.shape(cut)[2])
+
+        scores = window_scores(score, pixels, self.settings)
+        return _labelled(scores, tf.shape(pixels)[0], tf.shape(pixels)[1])
+
+    def images(self, image_bytes: tf.Tensor, texts_of: TextsOf, longest: Any) -> dict[str, tf.Tensor]:
+        """Encoded images (B) -> ``mask_bytes`` (B), ``class_scores`` and ``class_areas`` (B, longest)."""
+        if self.settings.mode == "window":
+            return self._answers(image_bytes, lambda i: self._window(decode(image_bytes[i]), texts_of(i)), longest, 1)
+        groups, sizes = self.looking.see(image_bytes)
+
+        def label(i: tf.Tensor) -> Labelled:
+            return self._whole(_row(groups, i), texts_of(i), sizes[i, 0], sizes[i, 1])
+
+        return self._answers(image_bytes, label, longest, AT_ONCE)
+
+    def _answers(
+        self, images: tf.Tensor, label: Callable[[tf.Tensor], Labelled], longest: Any, at_once: int
+    ) -> dict[str, tf.Tensor]:
+        def one(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            labels, best = label(i)
+            return encode_mask(labels), _padded(best, longest), _padded(_areas(labels, tf.size(best)), longest)
+
+        row = tf.TensorSpec([longest if isinstance(longest, int) else None], tf.float32)
+        kinds = (tf.TensorSpec([], tf.string), row, row)
+        none = (tf.constant([], tf.string), tf.zeros([0, longest]), tf.zeros([0, longest]))
+        found = _each(tf.shape(images)[0], one, kinds, none, at_once)
+        return dict(zip(("mask_bytes", "class_scores", "class_areas"), found, strict=True))
+
+    def pixels(self, pixels: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
+        """uint8 (B, H, W, 3) -> labels uint8 (B, H, W)."""
+        height, width = tf.shape(pixels)[1], tf.shape(pixels)[2]
+        if self.settings.mode == "window":
+            one, at_once = (lambda i: self._window(pixels[i], texts)[0]), 1
+        else:
+            groups, at_once = self.looking.whole(pixels), AT_ONCE
+            one = lambda i: self._whole(_row(groups, i), texts, height, width)[0]  # noqa: E731
+        kind, none = tf.TensorSpec([None, None], tf.uint8), tf.zeros([0, height, width], tf.uint8)
+        return _each(tf.shape(pixels)[0], one, kind, none, at_once)
+
+
+def _labelled(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Labelled:
+    labels, best = label_map(scores, height, width)
+    return tf.cast(labels, tf.uint8), best
+
+
+def _areas(labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """The fraction of the pixels (H, W) that each class has, (K); counted in whole numbers, then divided."""
+    pixels = tf.math.bincount(tf.cast(tf.reshape(labels, [-1]), tf.int32), minlength=count, maxlength=count)
+    return tf.cast(tf.cast(pixels, tf.float64) / tf.cast(tf.size(labels), tf.float64), tf.float32)
+
+
+def _padded(values: tf.Tensor, longest: Any) -> tf.Tensor:
+    return tf.pad(values, [[0, longest - tf.size(values)]])
+
+
+def _row(groups: Groups, i: tf.Tensor) -> Groups:
+    """The groups of one image, its leading dimension kept; the scale has none."""
+    return tf.nest.map_structure(lambda t: t[i : i + 1] if t.shape.rank else t, groups)
+
+
+def _each(count: tf.Tensor, one: Callable[[tf.Tensor], Any], kinds: Any, none: Any, at_once: int) -> Any:
+    """``one(i)`` for every number below ``count``, stacked; ``none`` where there is not one, and so no size known."""
+    return tf.cond(
+        count > 0,
+        lambda: tf.map_fn(one, tf.range(count), fn_output_signature=kinds, parallel_iterations=at_once),
+        lambda: none,
+    )

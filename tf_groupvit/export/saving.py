@@ -1,0 +1,127 @@
+"""A segmenter and a base path in, the path of a whole new version folder out, or nothing changed."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tf_groupvit.errors import ExportError
+
+MOST = 2**63 - 1  # versions are int64
+
+_log = logging.getLogger(__name__)
+
+
+def export_saved_model(
+    segmenter: Any,
+    base_path: str | os.PathLike[str],
+    version: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Path:
+    """Write a segmenter as a SavedModel that TensorFlow Serving runs as it is; returns ``base_path/<version>/``.
+
+    Images, text and masks are handled in the graph: clients send files and get PNGs. The folder is written beside,
+    under a name that is no number, and renamed when it is whole, so that a polling server never sees half of one.
+
+    Args:
+        segmenter: its classes, templates, protocol, mode and background become part of the model.
+        version: a number from 0; the next free one unless given.
+        say: is told what is being done; ``logging`` is unless given.
+
+    Raises:
+        ExportError: more than 256 labels, a version that is there already, a folder that cannot be written.
+
+    Warns with UserWarning where the segmenter has no tokenizer: ``segment_open`` and ``encode_text`` are left out.
+    """
+    import keras
+
+    from tf_groupvit.export.signatures import check_labels
+
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(f"Keras runs on {keras.backend.backend()}: export with KERAS_BACKEND=tensorflow.")
+    check_labels(segmenter)
+    base = Path(base_path)
+    _check_version(base, version)
+    say = say or _log.info
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        staging = base / f"exporting-{os.getpid()}"
+        try:
+            _write(segmenter, staging, say)
+            path = _publish(staging, base, version)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise ExportError(f"{base} cannot be written: {error.strerror or error}.") from error
+    say(f"Wrote {path}")
+    return path
+
+
+def _write(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
+    import tensorflow as tf
+
+    from tf_groupvit.export.card import write_extras
+    from tf_groupvit.export.records import requests_of
+    from tf_groupvit.export.signatures import Signatures
+
+    _warn_without_tokenizer(segmenter)
+    say("Preparing the towers ...")
+    signatures = Signatures(segmenter)
+    functions = signatures.traced(say)
+    say("Writing the graph and its weights ...")
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    try:
+        tf.saved_model.save(signatures, str(folder), signatures=functions, options=options)
+    except tf.errors.OpError as error:  # a full disk, for one
+        raise ExportError(f"{folder} cannot be written: {error.message.splitlines()[0]}.") from error
+    write_extras(folder, segmenter, functions, list(requests_of(segmenter, list(functions))))
+
+
+def _warn_without_tokenizer(segmenter: Any) -> None:
+    import warnings
+
+    if segmenter.tokenizer is None:
+        warnings.warn(
+            "The segmenter has no tokenizer: segment_open and encode_text are left out of the export.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def versions_in(base: Path) -> dict[int, Path]:
+    """The versions at a base path, by number: folders whose whole name is one, as the server reads them."""
+    if not base.is_dir():
+        return {}
+    found = {
+        int(child.name): child for child in sorted(base.iterdir()) if child.name.isascii() and child.name.isdigit()
+    }
+    return {number: child for number, child in found.items() if number <= MOST}
+
+
+def _check_version(base: Path, version: int | None) -> None:
+    if base.exists() and not base.is_dir():
+        raise ExportError(f"{base} is a file: give the folder that holds the versions of a model.")
+    if (base / "saved_model.pb").exists():
+        raise ExportError(f"{base} is a version itself: give its parent, {base.absolute().parent}.")
+    if version is None:
+        return
+    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= MOST:
+        raise ExportError(f"The version is {version!r}: expected a whole number from 0.")
+    if version in versions_in(base):
+        raise ExportError(f"Version {version} is at {base} already: give another, or none for the next.")
+
+
+def _publish(staging: Path, base: Path, version: int | None) -> Path:
+    """Rename a whole folder to its number. Another export may take a number meanwhile; then the next one is tried."""
+    while True:
+        number = max(versions_in(base), default=0) + 1 if version is None else version
+        path = base / str(number)
+        try:
+            return staging.rename(path)
+        except OSError:
+            if not path.exists():
+                raise
+            if version is not None:
+                raise ExportError(f"Version {version} has appeared at {base} meanwhile: give another.") from None
