@@ -1,0 +1,76 @@
+"""The command itself: help, version, errors of one line, and bugs that keep their traceback."""
+
+import warnings
+from importlib.util import find_spec
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import tf_groupvit
+from tf_groupvit import cli
+from tf_groupvit.errors import GroupViTError, InputError
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.main, list(arguments))
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """A command that raises what it is told to."""
+    raised: dict[str, BaseException] = {}
+
+    @click.command()
+    def command():
+        raise raised["error"]
+
+    monkeypatch.setattr(cli.LazyGroup, "get_command", lambda self, ctx, name: command)
+    return raised
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_lists_every_command(flag):
+    done = run(flag)
+    assert done.exit_code == 0
+    for name, what in cli.COMMANDS.items():
+        assert name in done.stdout and what.split(":")[0][:30] in done.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    done = run("--version")
+    assert done.exit_code == 0 and tf_groupvit.__version__ in done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if find_spec(f"tf_groupvit.cli.{name}")])
+def test_every_command_helps(name):
+    done = run(name, "--help")
+    assert done.exit_code == 0 and done.stdout.startswith(f"Usage: main {name}")
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["info"], ["info", "a", "b"], ["convert", "a"], ["--nope"]])
+def test_wrong_usage_is_exit_code_2(arguments):
+    done = run(*arguments)
+    assert done.exit_code == 2 and "Traceback" not in done.output and done.stdout == ""
+
+
+@pytest.mark.parametrize("error", [InputError("Give a name."), GroupViTError("Odd.")])
+def test_an_error_of_ours_is_one_line_on_standard_error_and_exit_code_2(failing, error):
+    failing["error"] = error
+    done = run("info")
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"Error: {error}\n")
+
+
+def test_a_bug_keeps_its_traceback(failing):
+    failing["error"] = ZeroDivisionError("a bug")
+    done = run("info")
+    assert done.exit_code == 1 and isinstance(done.exception, ZeroDivisionError)
+
+
+def test_warnings_are_one_line_on_standard_error(monkeypatch, capsys):
+    monkeypatch.setattr("sys.warnoptions", [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        run("info", "--help")
+        cli._say(UserWarning("careful"), UserWarning, "file", 3)
+    assert capsys.readouterr().err == "Warning: careful\n"

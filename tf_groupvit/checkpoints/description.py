@@ -1,0 +1,91 @@
+"""A checkpoint's folder or file in, what it is and how large out: from headers and config.json alone, no TensorFlow."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from tf_groupvit.checkpoints.names import OPTIONAL
+from tf_groupvit.checkpoints.reading import Checkpoint, read_checkpoint
+from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig, read_json
+from tf_groupvit.errors import ConfigError
+
+Config = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
+
+CONFIG_CLASSES: dict[str, type[Config]] = {
+    config.model_type: config for config in (GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig)
+}
+PARTS = ("text_model", "vision_model", "text_projection", "visual_projection", "logit_scale")
+STATISTICS = re.compile(r".+\.running_(mean|var)$")  # of batch norms: moved by training, but not trained
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+PROCESSOR = "preprocessor_config.json"
+
+
+def config_of(path: Path) -> Config | None:
+    """The config beside the weights, joint or of one tower; None for an original ``.pth`` that comes without one.
+
+    Raises:
+        ConfigError: no config.json, a broken one, or one of another model.
+    """
+    file = path / "config.json" if path.is_dir() else path.with_name("config.json")
+    if path.suffix == ".pth" and path.is_file() and not file.exists():
+        return None
+    values = read_json(file)
+    kind = values.get("model_type", GroupViTConfig.model_type)
+    if not isinstance(kind, str) or kind not in CONFIG_CLASSES:
+        raise ConfigError(f"{file}: model_type is {kind!r:.80}: expected 'groupvit', a GroupViT checkpoint.")
+    return CONFIG_CLASSES[kind].from_dict(values)
+
+
+def parameters_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """How many numbers each part has to train, and all of them as "total"; statistics and counters are not counted."""
+    trained = {name: prod(shape) for name, shape in shapes.items() if not _is_state(name)}
+    counts = Counter[str]()
+    for name, size in trained.items():
+        root = name.split(".")[0]
+        counts[root if root in PARTS else "other"] += size
+    return {"total": sum(trained.values()), **{part: counts[part] for part in (*PARTS, "other") if part in counts}}
+
+
+def _is_state(name: str) -> bool:
+    return bool(OPTIONAL.match(name) or STATISTICS.match(name))
+
+
+def tokenizer_files(folder: Path) -> tuple[str, ...]:
+    """The files of a tokenizer that are in the folder, none where they do not make one."""
+    return next((files for files in TOKENIZERS if all((folder / file).is_file() for file in files)), ())
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What ``tf-groupvit info`` prints, as JSON holds it; only headers and config.json are read.
+
+    Raises:
+        CheckpointError: no weights, or a damaged file.
+        ConfigError: no config.json, or an impossible one.
+    """
+    path = Path(path)
+    config, checkpoint = config_of(path), read_checkpoint(path)
+    folder = path if path.is_dir() else path.parent
+    return {
+        "source": str(checkpoint.source),
+        "format": checkpoint.format,
+        **_sizes(checkpoint),
+        "parameters": parameters_of(checkpoint.tensors.shapes()),
+        "tokenizer": list(tokenizer_files(folder)),
+        "preprocessor": (folder / PROCESSOR).is_file(),
+        "notes": list(checkpoint.notes),
+        "config": config.to_dict() if config else None,
+    }
+
+
+def _sizes(checkpoint: Checkpoint) -> dict[str, Any]:
+    entries = checkpoint.tensors.entries()
+    elements = Counter[str]()
+    for name, entry in entries.items():
+        if not _is_state(name):
+            elements[entry.dtype.name] += prod(entry.shape)
+    total = sum(prod(entry.shape) * entry.dtype.itemsize for entry in entries.values())
+    return {"tensors": len(entries), "bytes": total, "dtypes": dict(elements.most_common())}

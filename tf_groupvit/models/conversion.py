@@ -1,0 +1,153 @@
+"""A checkpoint in whatever format in, a folder of config.json and model.safetensors out, whole or not at all."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_groupvit.checkpoints.description import PROCESSOR, TOKENIZERS, config_of, parameters_of, tokenizer_files
+from tf_groupvit.checkpoints.matching import Match, check_finite, match
+from tf_groupvit.checkpoints.reading import Checkpoint, read_checkpoint
+from tf_groupvit.checkpoints.tensors import Tensors
+from tf_groupvit.checkpoints.writing import write_checkpoint
+from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
+from tf_groupvit.errors import CheckpointError, InputError
+from tf_groupvit.hub import BESIDE, resolve
+
+BESIDE_TOKENIZER = tuple(file for file in BESIDE if file not in ("config.json", PROCESSOR))
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was read, what was written, and remarks for the user, one line each."""
+
+    source: Path
+    format: str
+    tensors: int
+    parameters: int
+    folder: Path
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def convert(
+    source: str | os.PathLike[str], folder: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None = None
+) -> Conversion:
+    """Write ``source``, a folder, a file or a hub id, to ``folder`` as transformers' PyTorch class loads it.
+
+    The weights must fit the config, and keep the precision that they have in the file. Tokenizer and preprocessor
+    files go along where the source has them, or ``tokenizer``, another folder, which comes first. Files of an older
+    checkpoint in ``folder`` are replaced, the config last; a new folder appears when it is complete.
+
+    Raises:
+        InputError: ``folder`` is the source, or a file; ``tokenizer`` holds no tokenizer.
+        CheckpointError, ConfigError, HubError: as ``from_pretrained``; CheckpointError too where writing fails.
+    """
+    path, target = resolve(source), Path(folder).expanduser()
+    _check_target(path, target)
+    extras = _extras(path, resolve(tokenizer, weights=False) if tokenizer is not None else None)
+    config = config_of(path)
+    if config is None:
+        warnings.warn(f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=2)
+        config = GroupViTConfig()
+    checkpoint = read_checkpoint(path)
+    matched = _matched(config, checkpoint)
+    try:
+        files = _write(target, matched, extras, config)
+    except OSError as error:
+        raise CheckpointError(f"{target} cannot be written: {error.strerror or error}.") from error
+    parameters = parameters_of(matched.shapes)["total"]
+    origin, notes = checkpoint.source, checkpoint.notes
+    return Conversion(origin, checkpoint.format, len(checkpoint.tensors), parameters, target, files, notes)
+
+
+def _check_target(path: Path, target: Path) -> None:
+    if not os.fspath(target).strip() or (target.exists() and not target.is_dir()):
+        raise InputError(f"'{target}' is no folder: name one to write the checkpoint into.")
+    beside = path if path.is_dir() else path.parent
+    if target.resolve() == beside.resolve():
+        raise InputError(f"'{target}' holds the source itself: name another folder, nothing was written.")
+
+
+def _extras(path: Path, tokenizer: Path | None) -> dict[str, Path]:
+    """Name -> file, of the tokenizer and of the image processor."""
+    own = path if path.is_dir() else path.parent
+    if tokenizer is not None and not tokenizer_files(tokenizer):
+        wanted = ", or ".join(" + ".join(files) for files in TOKENIZERS)
+        raise InputError(f"'{tokenizer}' holds no tokenizer: expected {wanted}.")
+    chosen = tokenizer or own
+    extras: dict[str, Path] = {}
+    if tokenizer_files(chosen):
+        _read_tokenizer(chosen)
+        extras = {name: chosen / name for name in BESIDE_TOKENIZER if (chosen / name).is_file()}
+    processors = [folder / PROCESSOR for folder in (own, chosen) if (folder / PROCESSOR).is_file()]
+    return {**extras, **({PROCESSOR: processors[0]} if processors else {})}
+
+
+def _read_tokenizer(folder: Path) -> None:
+    """A damaged tokenizer is told now, and not when the copy is used."""
+    from tf_groupvit.preprocessing.tokenizer_files import read_folder
+
+    read_folder(folder)
+
+
+def _matched(config: Any, checkpoint: Checkpoint) -> Match:
+    """The checkpoint's tensors, fitted to the model that the config describes."""
+    from tf_groupvit.models.groupvit import TFGroupViTModel
+    from tf_groupvit.models.initialization import weights_will_be_loaded
+    from tf_groupvit.models.text import TFGroupViTTextModel
+    from tf_groupvit.models.vision import TFGroupViTVisionModel
+    from tf_groupvit.models.weights import expected_shapes
+
+    classes: Mapping[type, Any] = {
+        GroupViTConfig: TFGroupViTModel,
+        GroupViTTextConfig: TFGroupViTTextModel,
+        GroupViTVisionConfig: TFGroupViTVisionModel,
+    }
+    model_class = classes[type(config)]
+    with weights_will_be_loaded():
+        shapes = expected_shapes(model_class(config))
+    return match(checkpoint.tensors, shapes, model_class.may_ignore, checkpoint.source)
+
+
+def _write(target: Path, matched: Match, extras: Mapping[str, Path], config: Any) -> tuple[str, ...]:
+    """Everything into a folder beside the target, which then takes its place; the names that were written."""
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir()
+        write_checkpoint(beside, _sound(matched))
+        for name, file in extras.items():
+            shutil.copyfile(file, beside / name)
+        config.save_pretrained(beside)
+        files = (*sorted(path.name for path in beside.iterdir() if path.name != "config.json"), "config.json")
+        _install(beside, target, files)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return files
+
+
+def _sound(matched: Match) -> Tensors:
+    """The tensors in the shapes that the model has, NaN and infinity refused when they are read."""
+
+    def checked(name: str, shape: tuple[int, ...], array: np.ndarray) -> np.ndarray:
+        check_finite(name, array)
+        return array.reshape(shape)
+
+    entries, shapes = matched.tensors.entries(), matched.shapes
+    return Tensors({name: entries[name].map(shape, partial(checked, name, shape)) for name, shape in shapes.items()})
+
+
+def _install(beside: Path, target: Path, files: tuple[str, ...]) -> None:
+    if not target.exists():
+        beside.rename(target)
+        return
+    for name in files:
+        (beside / name).replace(target / name)
