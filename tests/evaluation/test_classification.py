@@ -67,7 +67,9 @@ def test_a_file_can_name_the_classes(tmp_path, content):
     for folder in ("n01", "n02"):
         write_image(tmp_path / folder / "1.jpg")
     (tmp_path / "classes.txt").write_text(content)
-    assert FolderDataset(tmp_path).class_names == ["tabby", "frankfurter|hot dog"]
+    dataset = FolderDataset(tmp_path)
+    assert dataset.prompts == ["tabby", "frankfurter|hot dog"]
+    assert dataset.class_names == ["tabby", "frankfurter"]
 
 
 @pytest.mark.parametrize(

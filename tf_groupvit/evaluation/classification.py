@@ -25,7 +25,7 @@ class FolderDataset:
 
     A class is called as its folder, underscores read as blanks. A ``classes.txt`` in the root renames them: a line
     for each folder, ``folder<TAB>name``, or the names alone in the alphabetical order of the folders. A name may hold
-    synonyms, as a segmenter takes them (``sofa|couch``).
+    synonyms, as a segmenter takes them: ``sofa|couch`` in ``prompts``, ``sofa`` in ``class_names``.
 
     Raises:
         DatasetError: there are no folders, a folder has no images, or ``classes.txt`` does not go with the folders.
@@ -36,7 +36,8 @@ class FolderDataset:
     def __init__(self, root: str | PathLike[str]) -> None:
         self.root = Path(root)
         folders = self._folders()
-        self.class_names = _renamed(self.root / NAMES_FILE, [folder.name for folder in folders])
+        self.prompts = _renamed(self.root / NAMES_FILE, [folder.name for folder in folders])
+        self.class_names = [_shown(prompt) for prompt in self.prompts]
         self.names: list[str] = []
         self.labels: list[int] = []
         for label, folder in enumerate(folders):
@@ -122,8 +123,13 @@ def _renamed(file: Path, folders: list[str]) -> list[str]:
 
 
 def _all_different(names: list[str], where: Path) -> list[str]:
-    shown = [name.split("|")[0].strip() for name in names]
+    shown = [_shown(name) for name in names]
     twice = next((name for name in shown if shown.count(name) > 1), None)
     if twice is not None:
         raise DatasetError(f"{where}: two classes are called '{twice}': names must differ: rename one in {NAMES_FILE}.")
     return names
+
+
+def _shown(prompt: str) -> str:
+    """The first of synonyms: what the class is called."""
+    return " ".join(prompt.split("|")[0].split())

@@ -53,6 +53,6 @@ def open_dataset(name: str, root: str | None = None, seed: int | None = None, co
         raise InputError(f"{name} is read from a folder: give it with --root DIR.")
     if name == FolderDataset.name:
         tree = FolderDataset(root)
-        return Opened(tree, tuple(tree.class_names), "whole")
+        return Opened(tree, tuple(tree.prompts), "whole")
     benchmark = BENCHMARKS[name]
     return Opened(MaskDataset(name, root), benchmark.prompts, "window", benchmark.background)

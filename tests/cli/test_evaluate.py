@@ -1,0 +1,242 @@
+"""tf-groupvit evaluate on small trees, with a small random model: what it prints is what its segmenter labels."""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation"))
+from trees import ade_tree, voc_tree, write_image, write_mask
+
+from tf_groupvit.cli import main
+from tf_groupvit.config import GroupViTConfig
+from tf_groupvit.evaluation.calibration import calibrate
+from tf_groupvit.evaluation.confusion import ConfusionMatrix
+from tf_groupvit.evaluation.datasets import BENCHMARKS, MaskDataset
+from tf_groupvit.evaluation.scenes import CLASSES, scenes
+from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.preprocessing.image import ImageProcessor
+from tf_groupvit.segmentation.segmenter import Segmenter
+
+TEXT = dict(vocab_size=514, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+TEXT |= dict(bos_token_id=512, eos_token_id=513, max_position_embeddings=77)
+VISION = dict(
+    hidden_size=24, intermediate_size=40, depths=[1, 1, 1], num_attention_heads=3, image_size=32, patch_size=8
+)
+VISION |= dict(num_group_tokens=[8, 4, 0], num_output_groups=[8, 4, 4], num_hidden_layers=3)
+
+
+def letters() -> list[str]:
+    """The 256 characters that CLIP's vocabulary begins with: a printable one for each byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [chr(byte) for byte in printable] + [chr(256 + k) for k in range(256 - len(printable))]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a random model whose tokens are single letters; the processor names CLIP's statistics."""
+    folder = tmp_path_factory.mktemp("model")
+    keras.utils.set_random_seed(3)
+    made = TFGroupViTModel(GroupViTConfig(TEXT, VISION, projection_dim=8, projection_intermediate_dim=20))
+    rng = np.random.default_rng(0)
+    for weight in made.weights:  # larger than at the start of training: groups and classes differ
+        if weight.dtype.startswith("float") and "norm" not in weight.path and len(weight.shape) > 1:
+            weight.assign(rng.normal(0, 0.4, weight.shape))
+    made.save_pretrained(folder)
+    ImageProcessor().save_pretrained(folder)
+    tokens = [*letters(), *(f"{letter}</w>" for letter in letters()), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: k for k, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def answer(*arguments):
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two pictures of VOC, of noise, so that a random model sees more than one class in them."""
+    from PIL import Image
+
+    root, rng = tmp_path_factory.mktemp("voc"), np.random.default_rng(1)
+    home = voc_tree(root, {name: rng.choice([0, 1, 15, 255], (70, 90)).tolist() for name in ("a", "b")})
+    for name in ("a", "b"):
+        noise = Image.fromarray(rng.integers(0, 256, (7, 9, 3), np.uint8)).resize((90, 70))
+        noise.save(home / "JPEGImages" / f"{name}.jpg")
+    return root
+
+
+def by_hand(segmenter, pairs, names):
+    matrix = ConfusionMatrix(names)
+    for image, labels in pairs:
+        matrix.update(labels, segmenter(image).labels)
+    return matrix.results()
+
+
+def test_voc_is_segmented_as_published_unless_said_otherwise(model, root):
+    content = answer("voc", "--root", root, "--model", model)
+    dataset = MaskDataset("voc", root)
+    names = BENCHMARKS["voc"].prompts
+    segmenter = Segmenter.from_pretrained(model, names, mode="window", background=0.95, normalize="imagenet")
+    expected = by_hand(segmenter, [(dataset.image(k), dataset.labels(k)) for k in range(2)], dataset.class_names)
+    assert {key: content[key] for key in expected} == expected
+    assert 0 <= content["miou"] <= 1
+    assert (content["dataset"], content["images"], content["failures"]) == ("voc", 2, [])
+    settings = content["settings"]
+    assert (settings["mode"], settings["protocol"], settings["background"]) == ("window", "paper", 0.95)
+    assert (settings["normalize"], settings["templates"]) == ("imagenet", ["a photo of a {}."])
+
+
+@pytest.mark.slow
+def test_every_choice_reaches_the_segmenter(model, root):
+    content = answer(
+        "voc20", "--root", root, "--model", model, "--mode", "whole", "--protocol", "hf",
+        "--templates", "subset", "--normalize", "clip", "--limit", "1",
+    )  # fmt: skip
+    dataset = MaskDataset("voc20", root)
+    choices = dict(mode="whole", protocol="hf", templates="subset", normalize="clip")
+    segmenter = Segmenter.from_pretrained(model, BENCHMARKS["voc20"].prompts, **choices)
+    expected = by_hand(segmenter, [(dataset.image(0), dataset.labels(0))], dataset.class_names)
+    assert {key: content[key] for key in expected} == expected
+    assert content["images"] == content["settings"]["limit"] == 1
+
+
+@pytest.mark.slow
+def test_a_background_can_be_given(model, root):
+    content = answer("voc", "--root", root, "--model", model, "--background", "0.0", "--mode", "whole")
+    assert content["settings"]["background"] == 0.0
+    assert content["iou"]["background"] == 0.0
+
+
+@pytest.mark.slow
+def test_a_background_can_be_calibrated(model, root, monkeypatch):
+    monkeypatch.setattr(calibrate, "__kwdefaults__", {**calibrate.__kwdefaults__, "grid": (0.3, 0.9)})
+    content = answer("voc", "--root", root, "--model", model, "--calibrate", "1", "--mode", "whole")
+    tried = content["calibration"]["miou"]
+    assert list(tried) == ["0.3", "0.9"]
+    assert tried[str(content["calibration"]["background"])] == max(tried.values())
+    assert content["settings"]["background"] == content["calibration"]["background"]
+    assert content["calibration"]["images"] == 1
+
+
+def test_scenes_need_no_root_and_are_seen_whole_with_the_checkpoints_own_statistics(model):
+    content = answer("scenes", "--seed", "4", "--count", "3", "--model", model)
+    segmenter = Segmenter.from_pretrained(model, CLASSES, mode="whole")
+    expected = by_hand(segmenter, [(drawn.image, drawn.mask) for drawn in scenes(4, 3)], CLASSES)
+    assert {key: content[key] for key in expected} == expected
+    assert list(content["iou"]) == list(CLASSES)
+    assert content["images"] == 3
+    assert content["settings"]["normalize"] == "checkpoint"
+
+
+def test_without_json_a_table_is_printed(model):
+    result = run("scenes", "--count", "1", "--model", model)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "scenes: 1 images"
+    assert [line.split()[0] for line in lines[2:15]] == list(CLASSES)
+    assert lines[-2].startswith("mIoU")
+    assert lines[-1].startswith("pixel accuracy")
+
+
+@pytest.mark.slow
+def test_an_image_that_fails_is_named_and_the_exit_code_is_two(model, tmp_path):
+    home = ade_tree(tmp_path, {name: [[1, 2], [0, 3]] for name in ("a", "b")})
+    (home / "images/validation/b.jpg").write_bytes(b"no image")
+    result = run("ade20k", "--root", tmp_path, "--model", model, "--json")
+    assert result.exit_code == 2
+    content = json.loads(result.stdout)
+    assert [failure["image"] for failure in content["failures"]] == ["b"]
+    assert content["images"] == 1
+    assert "1 images failed and are not in the scores: b" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_its_state_and_another_models_state_is_refused(model, root, tmp_path):
+    state = tmp_path / "state.json"
+    options = ("voc", "--root", root, "--model", model, "--resume", state, "--mode", "whole")
+    assert answer(*options, "--limit", "1")["images"] == 1
+    whole = answer(*options)
+    assert whole["images"] == 2
+    afresh = answer("voc", "--root", root, "--model", model, "--mode", "whole")
+    assert {key: whole[key] for key in ("miou", "iou", "pixel_accuracy")} == {
+        key: afresh[key] for key in ("miou", "iou", "pixel_accuracy")
+    }
+    content = json.loads(state.read_text())
+    content["settings"]["weights"] = "0123456789abcdef"
+    state.write_text(json.dumps(content))
+    result = run(*options)
+    assert result.exit_code == 2
+    assert "belongs to another evaluation: weights was" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_tree_with_a_folder_for_each_class_gives_top1_and_top5(model, tmp_path):
+    for name in ("hot_dog/1.jpg", "hot_dog/2.jpg", "cat/1.jpg"):
+        write_image(tmp_path / name, 40, 40)
+    content = answer("folder", "--root", tmp_path, "--model", model)
+    segmenter = Segmenter.from_pretrained(model, ["cat", "hot dog"], normalize="imagenet")
+    right = [segmenter.classify(tmp_path / name).argmax() == k for name, k in (("cat/1.jpg", 0), ("hot_dog/1.jpg", 1))]
+    assert content["accuracy"] == {"cat": float(right[0]), "hot dog": float(right[1])}
+    assert (content["top5"], content["images"]) == (1.0, 3)
+    assert "top-5" in run("folder", "--root", tmp_path, "--model", model).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("vok",), "no dataset 'vok': choose from voc"),
+        (("voc",), "give it with --root"),
+        (("voc", "--root", "nowhere"), "nowhere: there is no such folder"),
+        (("voc", "--root", ".", "--seed", "1"), "--seed and --count belong to the scenes"),
+        (("scenes", "--root", "."), "leave --root out"),
+        (("scenes", "--count", "0"), "1 or more, 0 came"),
+        (("scenes", "--background", "0.5"), "scenes has no background"),
+        (("scenes", "--calibrate", "2"), "scenes has no background"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_line(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_options_about_masks_are_refused_for_a_tree_of_classes(tmp_path):
+    write_image(tmp_path / "cat/1.jpg")
+    result = run("folder", "--root", tmp_path, "--mode", "window")
+    assert result.exit_code == 2
+    assert "--mode is about masks" in result.stderr
+
+
+def test_a_threshold_is_given_or_calibrated(root):
+    result = run("voc", "--root", root, "--calibrate", "1", "--background", "0.5")
+    assert result.exit_code == 2
+    assert "take one of them" in result.stderr
+
+
+def test_a_bad_mask_is_named_before_work_starts(model, tmp_path):
+    home = voc_tree(tmp_path, {"a": [[0, 1]], "b": [[0, 1]]})
+    write_mask(home / "SegmentationClass/b.png", [[0, 21]])
+    result = run("voc", "--root", tmp_path, "--model", model)
+    assert result.exit_code == 2
+    assert "b.png: label 21 is beyond the class list" in result.stderr
+    assert result.stdout == ""
+
+
+def test_the_protocol_without_background_is_refused_for_a_dataset_with_one(model, root):
+    result = run("voc", "--root", root, "--model", model, "--protocol", "hf")
+    assert result.exit_code == 2
+    assert "background" in result.stderr
