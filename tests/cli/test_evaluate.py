@@ -140,6 +140,7 @@ def test_scenes_need_no_root_and_are_seen_whole_with_the_checkpoints_own_statist
     assert content["settings"]["normalize"] == "checkpoint"
 
 
+@pytest.mark.slow
 def test_without_json_a_table_is_printed(model):
     result = run("scenes", "--count", "1", "--model", model)
     assert result.exit_code == 0, result.output
