@@ -1,0 +1,38 @@
+"""What the pages name is there: files, scripts and their options, commands. Loads no TensorFlow."""
+
+import re
+import subprocess
+
+import pytest
+from pages import PAGES, ROOT
+
+from tf_groupvit.cli import COMMANDS
+
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_linked_files_that_a_page_names_are_there(page):
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_paths_of_the_repository_that_a_page_names_are_there(page):
+    paths = re.findall(r"`((?:scripts|tests|tf_groupvit|serving|notebooks)/[\w./-]*)", page.read_text())
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_that_a_page_names_exist(page):
+    named = set(re.findall(r"^tf-groupvit ([a-z]+)", page.read_text(), re.MULTILINE))
+    named |= set(re.findall(r"`tf-groupvit ([a-z]+)", page.read_text()))
+    assert named <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("script", ["check", "test"])
+def test_options_of_scripts_that_pages_name_exist(script):
+    done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, check=True)
+    for page in PAGES:
+        for options in re.findall(rf"scripts/{script}((?: --[a-z]+)+)", page.read_text()):
+            assert set(options.split()) <= set(re.findall(r"--[a-z]+", done.stdout))
