@@ -363,7 +363,7 @@ def test_arrays_of_another_type_or_shape_are_refused(array):
         read_image(array)
 
 
-@pytest.mark.parametrize("source", [None, 7, object(), [PNG]], ids=repr)
+@pytest.mark.parametrize("source", [None, 7, object(), [PNG]], ids=["None", "number", "object", "list"])
 def test_other_things_are_refused(source):
     with pytest.raises(ImageError, match="expected a path, bytes"):
         read_image(source)
