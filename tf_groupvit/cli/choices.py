@@ -6,25 +6,29 @@ from typing import Any
 
 import click
 
+from tf_groupvit.cli.quiet import import_tensorflow
 from tf_groupvit.errors import InputError
 
 DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
 
 OPTIONS = {
     "model": click.option("--model", metavar="FOLDER_OR_ID", help="A checkpoint; the demo checkpoint unless given."),
-    "classes": click.option("--classes", required=True, help="Names, separated by commas; 'sofa|couch' are synonyms."),
+    "classes": click.option(
+        "--classes",
+        help="Names, separated by commas; 'sofa|couch' are synonyms. Only a folder that holds its classes needs none.",
+    ),
     "templates": click.option(
         "--templates",
         multiple=True,
         help="A prompt with {} for the class, or a set: identity, simple, subset, full. May be repeated.",
     ),
     "protocol": click.option(
-        "--protocol", default="paper", show_default=True, help="paper: the published inference; hf: transformers' logits."
+        "--protocol", help="paper: the published inference; hf: transformers' logits.  [default: paper]"
     ),
-    "mode": click.option(
-        "--mode", default="whole", show_default=True, help="whole: the image as one square; window: windows over it."
+    "mode": click.option("--mode", help="whole: the image as one square; window: windows over it.  [default: whole]"),
+    "background": click.option(
+        "--background", type=float, help="Threshold from 0 to 1 that adds the class background."
     ),
-    "background": click.option("--background", type=float, help="Threshold from 0 to 1 that adds the class background."),
     "size": click.option("--size", type=int, help="Side of the square in mode whole, a multiple of the patch size."),
     "normalize": click.option("--normalize", help="imagenet or clip: statistics instead of the checkpoint's own."),
 }
@@ -53,16 +57,24 @@ def model_folder(model: str | None) -> str:
 
 
 def load_segmenter(model: str | None, templates: tuple[str, ...] = (), **choices: Any) -> Any:
-    """The segmenter that the options describe, with a word on what is being waited for."""
-    from tf_groupvit.segmentation.prompts import parse_classes
+    """The segmenter that the options describe, with a word on what is being waited for.
+
+    A choice that is None is left to the segmenter. What can be refused without TensorFlow is refused before it loads.
+    """
+    from tf_groupvit.segmentation.class_names import parse_classes
     from tf_groupvit.segmentation.templates import templates_of
 
+    choices = {name: choice for name, choice in choices.items() if choice is not None}
     if templates:
         choices["templates"] = templates[0] if len(templates) == 1 else templates
         templates_of(choices["templates"])
     if "classes" in choices:
         parse_classes(choices["classes"])
+    folder = model_folder(model)
     click.echo(f"Loading {model or 'the demo checkpoint'} ...", err=True)
+    import_tensorflow()
     from tf_groupvit.segmentation.segmenter import Segmenter
+    from tf_groupvit.segmentation.settings import check_choices
 
-    return Segmenter.from_pretrained(model_folder(model), **choices)
+    check_choices(**{name: choices[name] for name in ("protocol", "mode", "background") if name in choices})
+    return Segmenter.from_pretrained(folder, **choices)

@@ -1,6 +1,7 @@
 """uint8 pixels in, scores of the small picture out: what runs between reading an image and labelling it.
 
-On the TensorFlow backend each step is compiled once for every size; other Keras backends run it as it is.
+On the TensorFlow backend a step runs as it is for some images, then it is compiled, once for every size: a command
+over one image does not wait for a compiler. Other Keras backends run it as it is.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,10 @@ TEXTS = tf.TensorSpec([None, None], tf.float32)
 SCORES = tf.TensorSpec([None, None, None], tf.float32)
 SIDE = tf.TensorSpec([], tf.int32)
 
+# Measured: at the published size a call costs 2.5 s as it is and 0.4 s compiled, and compiling takes 22 s, so that it
+# pays after ten (two busy cores; scripts/bench segment).
+CALLS_BEFORE = 8
+
 finish = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE])
 enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE])
 merge = tf.function(
@@ -44,11 +49,21 @@ merge = tf.function(
 )
 
 
-def compiled(function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[..., Any]:
-    """The function traced once for all sizes, where TensorFlow runs the model."""
-    if keras.backend.backend() != "tensorflow":
-        return function
-    return tf.function(function, input_signature=signature, autograph=False)
+class Compiled:
+    """A function that TensorFlow compiles for all sizes, where it runs the model, once it was called often enough."""
+
+    def __init__(self, function: Callable[..., Any], *signature: tf.TensorSpec) -> None:
+        self.function, self.signature, self.calls = function, signature, 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls <= CALLS_BEFORE or keras.backend.backend() != "tensorflow":
+            return self.function(*map(keras.ops.convert_to_tensor, arguments))
+        return self._traced(*arguments)
+
+    @cached_property
+    def _traced(self) -> Callable[..., Any]:
+        return tf.function(self.function, input_signature=self.signature, autograph=False)
 
 
 class Inference:
@@ -62,11 +77,11 @@ class Inference:
         def scores(pixel_values: Any, texts: Any) -> Any:
             return image_scores(self.model, pixel_values, texts, self.settings.protocol, self.settings.background)
 
-        return compiled(scores, PIXELS, TEXTS)
+        return Compiled(scores, PIXELS, TEXTS)
 
     @cached_property
     def _groups(self) -> Callable[..., Groups]:
-        return compiled(lambda pixel_values: read_groups(self.model, pixel_values), PIXELS)
+        return Compiled(lambda pixel_values: read_groups(self.model, pixel_values), PIXELS)
 
     def scores(self, images: list[np.ndarray], texts: np.ndarray) -> list[np.ndarray]:
         """Scores (h, w, K) of each image; in mode whole the images go through the model together."""
@@ -97,7 +112,7 @@ class Inference:
         def probabilities(pixel_values: Any, texts: Any) -> Any:
             return class_probabilities(self.model, pixel_values, texts)
 
-        return compiled(probabilities, PIXELS, TEXTS)
+        return Compiled(probabilities, PIXELS, TEXTS)
 
     def probabilities(self, images: list[np.ndarray], texts: np.ndarray) -> np.ndarray:
         """How likely each class is of the image as a whole, (B, N), whatever the mode."""

@@ -5,21 +5,38 @@ text features over all its names in all templates, not normalised before, and no
 """
 
 import os
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from keras import ops
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.segmentation.class_names import parse_classes, refuse_twice
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of
 from tf_groupvit.segmentation.writing import write_whole
 
 BACKGROUND = "background"
 PROMPTS_AT_ONCE = 64
+
+# What NumPy raises for files that are not there, cut short, of another kind, or with sizes that cannot be.
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    NotImplementedError,
+    BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -44,52 +61,39 @@ class ClassEmbeddings:
         """Read what ``save`` wrote. Raises InputError for any other file."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                names, embeds, templates = file["names"], file["embeds"], file["templates"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+                names, embeds, templates = (file[key] for key in ("names", "embeds", "templates"))
+        except DAMAGE as error:
             raise InputError(
-                f"{path} holds no class embeddings ({error}): expected an .npz of names and embeds."
+                f"{path} holds no class embeddings ({error}): expected an .npz of names, embeds and templates."
             ) from error
-        if embeds.ndim != 2 or len(embeds) != len(names) or not np.isfinite(embeds).all():
-            raise InputError(
-                f"{path} holds {len(names)} names and embeddings of shape {embeds.shape}: expected (K, D)."
-            )
-        return cls(tuple(map(str, names)), embeds.astype("float32"), tuple(map(str, templates)))
+        _check_arrays(str(path), names, embeds, templates)
+        words = [tuple(map(str, listed)) for listed in (names, templates)]
+        refuse_twice(words[0])
+        return cls(words[0], embeds.astype("float32"), words[1])
 
 
-def parse_classes(classes: str | Iterable[str]) -> list[tuple[str, ...]]:
-    """Class names, as a list or separated by commas -> for each class its names, synonyms behind the first.
-
-    Blanks around a name are dropped, and so are those inside beyond one.
-
-    Raises:
-        InputError: no class, an empty one, or one that is there twice.
-    """
-    listed = classes.split(",") if isinstance(classes, str) else list(classes)
-    if not listed or listed == [""]:
-        raise InputError("Class names are empty: give at least one, e.g. --classes 'cat,dog'.")
-    for number, entry in enumerate(listed, 1):
-        if not isinstance(entry, str):
-            raise InputError(f"Class {number} is {entry!r}: expected a name, a string.")
-    parsed = [tuple(" ".join(name.split()) for name in entry.split("|")) for entry in listed]
-    for number, (entry, names) in enumerate(zip(listed, parsed, strict=True), 1):
-        if not all(names):
-            raise InputError(
-                f"Class {number} of {len(parsed)} is {entry!r}, an empty name: give it one, or leave it out."
-            )
-    _refuse_twice([names[0] for names in parsed])
-    return parsed
-
-
-def _refuse_twice(names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"Classes are there twice: {', '.join(map(repr, twice))}: name each of them once.")
+def _check_arrays(path: str, names: np.ndarray, embeds: np.ndarray, templates: np.ndarray) -> None:
+    """Refuse what ``save`` does not write."""
+    for what, array in (("names", names), ("templates", templates)):
+        if array.dtype.kind != "U" or array.ndim != 1 or not len(array) or not all(array):
+            raise InputError(f"{path}: {what} are {array.dtype} {array.shape}: expected texts, none of them empty.")
+    if embeds.dtype.kind != "f" or embeds.ndim != 2 or len(embeds) != len(names):
+        raise InputError(
+            f"{path} holds {len(names)} names and embeddings {embeds.dtype} {embeds.shape}: expected floats (K, D)."
+        )
+    lengths = np.linalg.norm(embeds.astype("float64"), axis=1)
+    if not np.allclose(lengths, 1, atol=1e-2):  # float16 files are that exact
+        raise InputError(f"{path}: embeddings are of length {lengths.min():g} to {lengths.max():g}: expected 1.")
 
 
 def embed_classes(
     model: TFGroupViTModel, tokenizer: Any, classes: str | Iterable[str], templates: str | Sequence[str] = SIMPLE
 ) -> ClassEmbeddings:
-    """Encode the classes, each prompt once, whatever the templates: -> ``ClassEmbeddings``."""
+    """Encode the classes, each prompt once, whatever the templates: -> ``ClassEmbeddings``.
+
+    Raises:
+        InputError: classes or templates that cannot be used.
+    """
     parsed, sentences = parse_classes(classes), templates_of(templates)
     prompts = [sentence.replace("{}", name) for names in parsed for name in names for sentence in sentences]
     features = encode_prompts(model, tokenizer, prompts)

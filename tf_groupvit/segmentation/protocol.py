@@ -134,8 +134,13 @@ def class_affinity(groups: Groups, text_embeds: Any, valid: Any = None) -> Any:
         affinity = ops.where(valid[:, None], affinity, LOWEST)
         whole = ops.where(valid, whole, LOWEST)
     kept = ops.where(_top(whole)[:, None], affinity, LOWEST)
-    product = ops.softmax(kept, axis=-1) * ops.softmax(affinity, axis=-1)
+    product = _softmax(kept) * _softmax(affinity)
     return product if valid is None else ops.where(valid[:, None], product, 0.0)
+
+
+def _softmax(scores: Any) -> Any:
+    """Over the classes. Keras warns of a softmax over one, which is what a user with one class asks for."""
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
 
 
 def _top(scores: Any, count: int = TOP_CLASSES) -> Any:
@@ -170,7 +175,7 @@ def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
 def class_probabilities(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any) -> Any:
     """Zero-shot classification: softmax over the texts (N, D) of each image's scaled similarity, (B, N)."""
     result = model(pixel_values=pixel_values, text_embeds=text_embeds, output_segmentation=False, training=False)
-    return ops.softmax(result["logits_per_image"], axis=-1)
+    return _softmax(result["logits_per_image"])
 
 
 def check_protocol(protocol: str, background: float | None) -> None:

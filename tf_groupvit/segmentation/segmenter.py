@@ -21,6 +21,7 @@ from tf_groupvit.segmentation.templates import SIMPLE
 from tf_groupvit.segmentation.writing import write_whole
 
 CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings
+SAVED = ("protocol", "mode", "background", "size", "normalize")
 IMAGES_AT_ONCE = 8
 
 Classes = str | Iterable[str] | ClassEmbeddings
@@ -60,13 +61,7 @@ class Segmenter:
         normalize: str | None = None,
     ) -> None:
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
-        self._choices: dict[str, Any] = {
-            "protocol": protocol,
-            "mode": mode,
-            "background": background,
-            "size": size,
-            "normalize": normalize,
-        }
+        self._choices: dict[str, Any] = dict(zip(SAVED, (protocol, mode, background, size, normalize), strict=True))
         self.settings = make_settings(model.config.vision_config, processor, **self._choices)
         self.classes = classes if isinstance(classes, ClassEmbeddings) else self._embed(classes, templates)
         self._check_classes()
@@ -223,12 +218,17 @@ def _read_choices(folder: Path, choices: dict[str, Any]) -> tuple[ClassEmbedding
     """Classes and settings that ``save_pretrained`` left in the folder; what the caller says goes first."""
     file = folder / CHOICES
     if not file.exists():
-        raise InputError("Class names are missing: give classes=['dog', 'grass'], since the folder holds none.")
+        raise InputError("Class names are missing: give some, e.g. classes=['dog', 'grass'] or --classes dog,grass.")
     if "templates" in choices:
         raise InputError("templates= needs classes=: the folder's classes are encoded already.")
     try:
-        saved = json.loads(file.read_text())
-        embeddings = ClassEmbeddings.load(folder / saved.pop("classes"))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{file} is damaged ({error}): write it again with save_pretrained.") from error
-    return embeddings, {**saved, **choices}
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        classes = Path(saved.pop("classes")).name  # of this folder, whatever the file says
+        chosen = {name: saved.pop(name) for name in SAVED}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{file} is damaged ({error!r}): write it again with save_pretrained.") from error
+    if saved:
+        raise InputError(
+            f"{file} holds {sorted(saved)[0]!r}, which is no setting: write it again with save_pretrained."
+        )
+    return ClassEmbeddings.load(folder / classes), {**chosen, **choices}

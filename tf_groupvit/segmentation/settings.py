@@ -13,7 +13,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Settings:
-    """``size`` (H, W) is what mode whole resizes to; windows are twice ``image_size``, their stride is ``image_size``."""
+    """``size`` (H, W): what mode whole resizes to. Windows are twice ``image_size``, their stride is ``image_size``."""
 
     protocol: str
     mode: str
@@ -30,6 +30,13 @@ class Settings:
         return 2 * self.image_size
 
 
+def check_choices(protocol: str = "paper", mode: str = "whole", background: float | None = None) -> None:
+    """Refuse what no model can do. Raises ``InputError``."""
+    check_protocol(protocol, background)
+    if mode not in MODES:
+        raise InputError(f"There is no mode {mode!r}: expected one of {', '.join(MODES)}.")
+
+
 def make_settings(
     vision: GroupViTVisionConfig,
     processor: object,
@@ -44,9 +51,7 @@ def make_settings(
     Raises:
         InputError: a choice that there is not, or that does not go with another.
     """
-    check_protocol(protocol, background)
-    if mode not in MODES:
-        raise InputError(f"There is no mode {mode!r}: expected one of {', '.join(MODES)}.")
+    check_choices(protocol, mode, background)
     if mode == "window" and size is not None:
         raise InputError("size= belongs to mode 'whole': windows take theirs from the model's image size.")
     if not any(vision.num_group_tokens):

@@ -1,6 +1,6 @@
 """Names of template sets in, sentences with a place for the class out. Source: the prompt lists of the CLIP paper."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tf_groupvit.errors import InputError
 
@@ -108,6 +108,8 @@ def templates_of(given: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: none at all, or one without exactly one ``{}``.
     """
+    if not isinstance(given, Iterable) or isinstance(given, bytes):
+        raise InputError(f"templates are {given!r}: expected a set's name, a template, or several.")
     found = SETS.get(given, (given,)) if isinstance(given, str) else tuple(given)
     if not found:
         raise InputError("There are no templates: give at least one, e.g. 'a photo of a {}.'.")

@@ -1,0 +1,210 @@
+"""Small transformers checkpoints in, what the published inference makes of them out, rendered anew in PyTorch.
+
+    python scripts/make_golden/protocol.py tests/golden
+
+Writes ``protocol/NAME.npz`` for each checkpoint of ``models/``, and ``segmenter/``, a complete small checkpoint folder,
+with ``protocol/segmenter.npz``: class embeddings, and labels of a drawn picture in both modes. Needs torch and
+transformers. Nothing of tf_groupvit is used: the rules are written out a second time, from the paper's evaluation.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from full_size import centre
+from models import build, draw_weights
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import CLIPImageProcessor, CLIPTokenizer, GroupViTModel
+
+TEXTS = 8  # more than the five of the filter
+BACKGROUNDS = (0.3, 0.95)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLASSES = ("dog", "grass", "sky", "sheep", "boat", "a red car", "water")
+SUBSET = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+
+
+def look(model: GroupViTModel, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Group maps (B, G, h, w) as soft products, group embeddings (B, G, D), image embeddings (B, D)."""
+    vision = model.vision_model
+    patch = vision.config.patch_size
+    rows, columns = pixels.shape[2] // patch, pixels.shape[3] // patch
+    pixels = pixels[:, :, : rows * patch, : columns * patch]  # what a convolution without padding sees
+    size = vision.config.image_size
+    trained = (size, size) if isinstance(size, int) else tuple(size)
+    x = vision.embeddings(pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != trained)
+    out = vision.encoder(x, output_attentions=True, return_dict=True)
+    last = vision.layernorm(out.last_hidden_state)
+    maps = None
+    for soft in out.attentions:  # (B, G, P)
+        maps = soft if maps is None else soft @ maps
+    groups = F.normalize(model.visual_projection(last.flatten(0, 1)).unflatten(0, last.shape[:2]), dim=-1)
+    return maps.unflatten(2, (rows, columns)), groups, F.normalize(model.visual_projection(last.mean(1)), dim=-1)
+
+
+def published(
+    model: GroupViTModel, pixels: torch.Tensor, texts: torch.Tensor, background: float | None
+) -> torch.Tensor:
+    """One window (1, 3, H, W), as the original asserts, and texts (N, D) -> scores (N or N + 1, H, W)."""
+    maps, groups, image = look(model, pixels)
+    owner = F.interpolate(maps, pixels.shape[2:], mode="bilinear", align_corners=False).argmax(1)[0]  # (H, W)
+    belongs = F.one_hot(owner, maps.shape[1]).float()  # (H, W, G)
+    logits = groups[0] @ texts.T * model.logit_scale.exp().clamp(max=100)  # (G, N)
+    kept = torch.full_like(logits, -torch.inf)
+    top = (image[0] @ texts.T).topk(min(5, len(texts))).indices
+    kept[:, top] = logits[:, top]
+    affinity = kept.softmax(-1) * logits.softmax(-1)
+    scores = belongs @ affinity  # (H, W, N)
+    if background is not None:
+        threshold = min(background, affinity.max().item())
+        nothing = (scores.max(-1).values < threshold).float()
+        scores = torch.cat([nothing[..., None], scores], -1)
+    return scores.permute(2, 0, 1)
+
+
+def texts_near(groups: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Texts (N, D) of length one that lean towards some group, so that groups differ in what they fit."""
+    flat = groups.flatten(0, 1)
+    chosen = flat[torch.randint(len(flat), (TEXTS,), generator=generator)]
+    return F.normalize(chosen + 0.15 * torch.randn(chosen.shape, generator=generator), dim=-1)
+
+
+def load(folder: Path) -> GroupViTModel:
+    model = build(json.loads((folder / "config.json").read_text()))
+    model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    return model.eval()
+
+
+def of_checkpoint(folder: Path) -> dict[str, np.ndarray]:
+    """Texts, and for each set of pixels and each background the scores of every image."""
+    model, generator = load(folder), torch.Generator().manual_seed(5)
+    pixels = {"own": torch.from_numpy(np.load(folder / "outputs.npz")["pixel_values"])}
+    if folder.name == "three_stages":  # sizes that the patch size does not divide
+        pixels["odd"] = torch.randn((2, 3, 43, 61), generator=generator)
+    texts = texts_near(look(model, pixels["own"])[1], generator)
+    found = {"texts": texts.numpy(), **{f"{name}.pixel_values": each.numpy() for name, each in pixels.items()}}
+    for name, each in pixels.items():
+        for background in (None, *BACKGROUNDS):
+            rows = [published(model, image[None], texts, background) for image in each]
+            found[f"{name}.{background}"] = torch.stack(rows).numpy()
+    return found
+
+
+def make_segmenter(folder: Path, vocabulary: Path) -> GroupViTModel:
+    """A complete checkpoint: three stages, 8 and 4 groups, images of 32, 24 positions for a tokenizer of 77."""
+    CLIPTokenizer.from_pretrained(vocabulary, model_max_length=77).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    text = dict(vocab_size=607, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_hidden_layers=2)
+    text |= dict(max_position_embeddings=24, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    vision = dict(hidden_size=24, intermediate_size=40, num_attention_heads=3, depths=[1, 1, 1], num_hidden_layers=3)
+    vision |= dict(num_group_tokens=[8, 4, 0], num_output_groups=[8, 4, 4], image_size=32, patch_size=8)
+    model = build(dict(text_config=text, vision_config=vision, projection_dim=8, projection_intermediate_dim=20))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(2, 600, (64, 8), generator=generator)
+    ids[:, -1] = 1
+    draw_weights(model, seed=3)
+    centre(model.text_projection, model.text_model(ids).pooler_output)
+    pixels = torch.randn((16, 3, 4, 4), generator=generator)
+    groups = model.vision_model(F.interpolate(pixels, (32, 32), mode="bilinear"), return_dict=True).last_hidden_state
+    centre(model.visual_projection, groups.flatten(0, 1))
+    model.save_pretrained(folder)
+    return model
+
+
+def class_embeddings(model: GroupViTModel, tokenizer: CLIPTokenizer, templates: tuple[str, ...]) -> torch.Tensor:
+    """Mean over templates of the projections as they are, then of length one: (K, D)."""
+    rows = []
+    for name in CLASSES:
+        tokens = tokenizer(
+            [template.format(name) for template in templates],
+            padding=True,
+            max_length=24,
+            truncation=True,
+            return_tensors="pt",
+        )
+        pooled = model.text_model(tokens["input_ids"], tokens["attention_mask"]).pooler_output
+        rows.append(F.normalize(model.text_projection(pooled).mean(0), dim=-1))
+    return torch.stack(rows)
+
+
+def picture() -> np.ndarray:
+    """Soft coloured patches, 75 x 130: uint8 (H, W, 3)."""
+    coarse = np.random.default_rng(11).integers(0, 256, (5, 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((130, 75), Image.Resampling.BICUBIC))
+
+
+def normalised(pixels: np.ndarray) -> torch.Tensor:
+    mean, std = (torch.tensor(each)[:, None, None] for each in IMAGENET)
+    return ((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std)[None]
+
+
+def windows(model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, background: float | None) -> torch.Tensor:
+    """Short side to 64, windows of 64 at a stride of 32, averaged: scores (K, h, w)."""
+    scale = min(64 / min(pixels.shape[:2]), 32 * 2048 / 224 / max(pixels.shape[:2]))
+    height, width = (int(side * scale + 0.5) for side in pixels.shape[:2])
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].double()
+    small = F.interpolate(planes, (height, width), mode="bilinear").add(0.5).floor().byte()[0].permute(1, 2, 0).numpy()
+    total, count = 0, torch.zeros((height, width))
+    for top in range(0, max(height - 64 + 31, 0) // 32 * 32 + 1, 32):
+        for left in range(0, max(width - 64 + 31, 0) // 32 * 32 + 1, 32):
+            y, x = max(min(top + 64, height) - 64, 0), max(min(left + 64, width) - 64, 0)
+            scores = published(model, normalised(small[y : y + 64, x : x + 64]), texts, background)
+            total = total + F.pad(scores, (x, width - x - scores.shape[2], y, height - y - scores.shape[1]))
+            count[y : y + 64, x : x + 64] += 1
+    return total / count
+
+
+def whole(model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, background: float | None) -> torch.Tensor:
+    small = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC))
+    return published(model, normalised(small), texts, background)[:, :, :]
+
+
+def of_segmenter(folder: Path, model: GroupViTModel) -> dict[str, np.ndarray]:
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    texts, pixels = class_embeddings(model, tokenizer, SUBSET), picture()
+    found = {"classes": np.array(CLASSES), "subset": texts.numpy(), "picture": pixels}
+    for mode in (windows, whole):
+        for background in (None, 0.3):
+            scores = mode(model, pixels, texts, background)[None]
+            scores = F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False)
+            found[f"{mode.__name__}.{background}"] = scores.softmax(1).argmax(1)[0].byte().numpy()
+    return found
+
+
+def labelling(seed: int) -> dict[str, np.ndarray]:
+    """Random scores (h, w, K), and what interpolate and arg max make of them at other sizes."""
+    generator, found = torch.Generator().manual_seed(seed), {}
+    for number, (small, large) in enumerate(
+        [((7, 5), (31, 44)), ((12, 16), (5, 9)), ((1, 3), (8, 8)), ((6, 6), (6, 6))]
+    ):
+        scores = torch.randn((1, 6, *small), generator=generator)
+        bigger = F.interpolate(scores, large, mode="bilinear", align_corners=False)
+        found[f"{number}.scores"] = scores[0].permute(1, 2, 0).numpy()
+        found[f"{number}.labels"] = bigger.argmax(1)[0].byte().numpy()
+        found[f"{number}.highest"] = bigger.amax((0, 2, 3)).numpy()
+    return found
+
+
+def main(golden: Path) -> None:
+    (golden / "protocol").mkdir(exist_ok=True)
+    for folder in sorted((golden / "models").iterdir()):
+        np.savez_compressed(golden / "protocol" / f"{folder.name}.npz", **of_checkpoint(folder))
+    model = make_segmenter(golden / "segmenter", golden / "tokenizer" / "vocabularies" / "listed")
+    np.savez_compressed(golden / "protocol" / "segmenter.npz", **of_segmenter(golden / "segmenter", model))
+    np.savez_compressed(golden / "protocol" / "labelling.npz", **labelling(seed=0))
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main(Path(sys.argv[1]))
