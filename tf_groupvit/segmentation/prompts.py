@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from keras import ops
@@ -59,7 +59,11 @@ class ClassEmbeddings:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ClassEmbeddings":
         """Read what ``save`` wrote. Raises InputError for any other file."""
+        if not Path(path).exists():
+            raise InputError(f"{path} is not there: expected an .npz of class embeddings.")
         try:
+            if not is_zipfile(path):  # NumPy would leave the file open
+                raise ValueError("no zip file, or cut short")
             with np.load(path, allow_pickle=False) as file:
                 names, embeds, templates = (file[key] for key in ("names", "embeds", "templates"))
         except DAMAGE as error:

@@ -1,0 +1,97 @@
+"""From scores of a small picture to labels of the image: by hand, against PyTorch, strip by strip."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_groupvit.segmentation import labelling
+from tf_groupvit.segmentation.inference import labels_at, scores_at
+from tf_groupvit.segmentation.labelling import cut_windows, label_map, merge_windows, score_map
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "protocol" / "labelling.npz"
+RNG = np.random.default_rng(0)
+
+
+def test_two_by_two_becomes_four_by_four():
+    scores = np.array([[0, 4], [8, 12]], "float32")[..., None]
+    # New pixel i looks at (i + 0.5) / 2 - 0.5: before the first, a quarter, three quarters, behind the last.
+    rows = np.array([0, 1, 3, 4])
+    assert scores_at(scores, 4, 4)[0].tolist() == (rows[None, :] + 2 * rows[:, None]).tolist()
+
+
+def test_the_best_class_wins_and_the_first_on_ties():
+    scores = np.array([[[1, 2, 2], [3, 3, 3]], [[0, -1, 0], [5, 6, 7]]], "float32")
+    labels, best = labels_at(scores, 2, 2)
+    assert labels.tolist() == [[1, 0], [0, 2]]
+    assert best.tolist() == [5, 6, 7]
+
+
+def test_equal_classes_stay_equal_at_every_size():
+    scores = RNG.normal(size=(5, 7, 1)).astype("float32").repeat(4, axis=2)
+    labels, _ = labels_at(scores, 33, 51)
+    assert (labels == 0).all()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_labels_are_those_of_interpolate_and_argmax_in_pytorch(number):
+    case = np.load(GOLDEN)
+    labels, best = labels_at(case[f"{number}.scores"], *case[f"{number}.labels"].shape)
+    assert (labels == case[f"{number}.labels"]).mean() >= 0.999
+    assert best == pytest.approx(case[f"{number}.highest"], abs=1e-5)
+
+
+@pytest.mark.parametrize("strip", [1, 200, 1000, 1 << 30])
+def test_strips_change_nothing(monkeypatch, strip):
+    scores = tf.constant(RNG.normal(size=(6, 9, 4)).astype("float32"))
+    monkeypatch.setattr(labelling, "STRIP", strip)
+    labels, best = label_map(scores, tf.constant(37), tf.constant(50))
+    whole = score_map(scores, tf.constant(37), tf.constant(50)).numpy()
+    H, W = labels.shape
+    assert (H, W) == (37, 50)
+    assert (labels.numpy() == whole.argmax(-1)).all()
+    assert (best.numpy() == whole.max((0, 1))).all()
+
+
+def test_more_classes_than_a_byte_holds():
+    scores = np.zeros((2, 2, 300), "float32")
+    scores[0, 0, 299] = 1
+    scores[1, 1, 256] = 1
+    labels, best = labels_at(scores, 2, 2)
+    assert labels.dtype == np.int32
+    assert labels.tolist() == [[299, 0], [0, 256]]
+    assert np.flatnonzero(best).tolist() == [256, 299]
+
+
+def test_256_classes_fit_a_byte():
+    scores = np.zeros((1, 1, 256), "float32")
+    scores[0, 0, 255] = 1
+    labels, _ = labels_at(scores, 3, 2)
+    assert labels.dtype == np.uint8
+    assert (labels == 255).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1)])
+def test_images_of_one_pixel_and_one_row(size):
+    scores = RNG.normal(size=(8, 8, 3)).astype("float32")
+    labels, _ = labels_at(scores, *size)
+    assert labels.shape == size
+    assert (labels == scores_at(scores, *size).argmax(0)).all()
+
+
+def test_windows_are_averaged_where_they_overlap():
+    scores = tf.constant([[[[2.0], [2.0]]], [[[6.0], [6.0]]]])  # two windows of one row and two columns
+    merged = merge_windows(scores, tf.constant([[0, 0], [0, 1]]), tf.constant(1), tf.constant(3))
+    assert merged.numpy()[0, :, 0].tolist() == [2, 4, 6]
+
+
+def test_windows_cut_from_a_picture_and_merged_are_the_picture():
+    picture = RNG.normal(size=(11, 17, 3)).astype("float32")
+    corners = tf.constant([[0, 0], [0, 9], [4, 0], [4, 9]])
+    cut = cut_windows(tf.constant(picture), corners, tf.constant(7), tf.constant(8))
+    assert (cut.numpy()[3] == picture[4:11, 9:17]).all()
+    corners = tf.constant([[y, x] for y in (0, 4) for x in (0, 4, 9)])
+    cut = cut_windows(tf.constant(picture), corners, tf.constant(7), tf.constant(8))
+    merged = merge_windows(cut, corners, tf.constant(11), tf.constant(17))
+    assert merged.numpy() == pytest.approx(picture, abs=1e-6)
