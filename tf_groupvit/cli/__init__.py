@@ -18,6 +18,7 @@ COMMANDS = {
     "query": "Segment images on a server.",
     "serve": "Serve SavedModels as tensorflow_model_server does.",
     "evaluate": "Measure mIoU on a dataset.",
+    "export": "Write a SavedModel that TensorFlow Serving runs as it is.",
     "scenes": "Write captioned pictures with masks.",
 }
 

@@ -18,6 +18,7 @@ def export_saved_model(
     segmenter: Any,
     base_path: str | os.PathLike[str],
     version: int | None = None,
+    check: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a segmenter as a SavedModel that TensorFlow Serving runs as it is; returns ``base_path/<version>/``.
@@ -28,10 +29,11 @@ def export_saved_model(
     Args:
         segmenter: its classes, templates, protocol, mode and background become part of the model.
         version: a number from 0; the next free one unless given.
+        check: replay the warm-up in a process of its own and compare (``check_export``), before the folder is renamed.
         say: is told what is being done; ``logging`` is unless given.
 
     Raises:
-        ExportError: more than 256 labels, a version that is there already, a folder that cannot be written.
+        ExportError: more than 256 labels, a version that is there already, a folder that cannot be written, a check that fails.
 
     Warns with UserWarning where the segmenter has no tokenizer: ``segment_open`` and ``encode_text`` are left out.
     """
@@ -43,13 +45,15 @@ def export_saved_model(
         raise ExportError(f"Keras runs on {keras.backend.backend()}: export with KERAS_BACKEND=tensorflow.")
     check_labels(segmenter)
     base = Path(base_path)
-    _check_version(base, version)
+    check_place(base, version)
     say = say or _log.info
     try:
         base.mkdir(parents=True, exist_ok=True)
         staging = base / f"exporting-{os.getpid()}"
         try:
             _write(segmenter, staging, say)
+            if check:
+                _check(segmenter, staging, say)
             path = _publish(staging, base, version)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -100,7 +104,15 @@ def versions_in(base: Path) -> dict[int, Path]:
     return {number: child for number, child in found.items() if number <= MOST}
 
 
-def _check_version(base: Path, version: int | None) -> None:
+def _check(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
+    from tf_groupvit.export.check import check_export
+
+    say("Checking: replaying the warm-up in a process without this package ...")
+    say(str(check_export(folder, segmenter)))
+
+
+def check_place(base: Path, version: int | None) -> None:
+    """Refuse a version that cannot be written at a base path, before anything is loaded."""
     if base.exists() and not base.is_dir():
         raise ExportError(f"{base} is a file: give the folder that holds the versions of a model.")
     if (base / "saved_model.pb").exists():

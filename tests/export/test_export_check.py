@@ -1,0 +1,123 @@
+"""Exports that a server could not run, or that answer otherwise, in; an ExportError that says so out."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exported import export_of, tiny_segmenter
+
+from tf_groupvit.errors import ExportError
+from tf_groupvit.export import check_export, export_saved_model
+from tf_groupvit.export.check import replay
+from tf_groupvit.export.replay import __file__ as replay_file
+
+FLOATS = [tf.TensorSpec([None], tf.float32, name="x")]
+
+
+class Odd(tf.Module):
+    """Exports without complaint, and no stock server can run it."""
+
+    @tf.function(input_signature=FLOATS)
+    def python(self, x):
+        return {"y": tf.py_function(lambda x: x, [x], tf.float32)}
+
+    @tf.function(input_signature=FLOATS)
+    def compiled(self, x):
+        return {"y": tf.function(lambda x: x + 1, jit_compile=True)(x)}
+
+    @tf.function(input_signature=FLOATS)
+    def plain(self, x):
+        return {"y": x + 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("python", "EagerPyFunc needs Python"), ("compiled", "must be compiled by XLA"), ("plain", "")],
+)
+def test_what_a_stock_server_does_not_have_is_found(tmp_path, kind, words):
+    odd = Odd()
+    tf.saved_model.save(odd, str(tmp_path), signatures={"serving_default": getattr(odd, kind)})
+    found = replay(tmp_path, [])
+    assert any(words in fault for fault in found["faults"]) if words else not found["faults"]
+
+
+def test_the_replaying_process_cannot_import_the_package(tmp_path):
+    code = Path(replay_file).read_text().replace("    main(*sys.argv[1:])", "    import tf_groupvit")
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    assert done.returncode and "import of tf_groupvit halted" in done.stderr
+
+
+def test_a_folder_that_is_no_export_is_one_line(tmp_path):
+    with pytest.raises(ExportError, match="cannot be replayed") as refused:
+        check_export(tmp_path, None)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_sound_export_passes_and_tells_how_near_it_is(export):
+    report = check_export(export.path, export.segmenter)
+    assert all(difference.passes for difference in report.differences)
+    assert "serving_default, batch 8: 100.00% of labels agree" in str(report)
+    assert "ScaleAndTranslate" in report.operations and "EagerPyFunc" not in report.operations
+
+
+@pytest.mark.slow
+def test_answers_of_another_model_are_noticed(export):
+    other = tiny_segmenter(classes="moon, sea, road")
+    with pytest.raises(ExportError, match="does not answer as the segmenter does"):
+        check_export(export.path, other)
+
+
+@pytest.mark.slow
+def test_a_failed_check_leaves_no_version_behind(tmp_path, monkeypatch):
+    from tf_groupvit.export import check
+
+    def differs(folder, segmenter):
+        assert (folder / "saved_model.pb").exists()
+        raise ExportError("no")
+
+    monkeypatch.setattr(check, "check_export", differs)
+    with pytest.raises(ExportError, match="no"):
+        export_saved_model(tiny_segmenter(), tmp_path, check=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"mode": "window"},
+        {"protocol": "hf", "background": None},
+        {"protocol": "hf", "background": None, "mode": "window"},
+        {"size": 48, "background": None, "normalize": "imagenet", "templates": "subset"},
+    ],
+    ids=lambda choices: "-".join(map(str, choices.values())),
+)
+def test_every_mode_and_protocol_answers_as_in_python(choices):
+    export = export_of(**choices)
+    report = check_export(export.path, export.segmenter)
+    assert min(d.agreement for d in report.differences if d.agreement is not None) >= 0.98
+
+
+@pytest.mark.slow
+def test_a_segmenter_without_tokenizer_leaves_out_what_reads_text(tmp_path):
+    segmenter = tiny_segmenter()
+    segmenter.tokenizer = None
+    with pytest.warns(UserWarning, match="segment_open and encode_text are left out"):
+        path = export_saved_model(segmenter, tmp_path)
+    found = replay(path)
+    names = [answer["signature"] for answer in found["answers"]]
+    assert "segment_open" not in names and "logits" in names and all(a["error"] is None for a in found["answers"])
+
+
+@pytest.mark.slow
+def test_an_export_runs_where_it_is_moved_to(export, tmp_path):
+    """Vocabulary and merges travel in the folder."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(export.path, moved)
+    answer = replay(moved, [("encode_text", {"text": np.array([b"a dog"], object)})])["answers"][0]
+    assert answer["error"] is None and answer["outputs"]["text_embeds"].shape == (1, 8)

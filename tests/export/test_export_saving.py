@@ -1,0 +1,176 @@
+"""A segmenter and a base path in; a version folder, whole, with all that a server reads, out."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from exported import tiny_segmenter
+from google.protobuf import text_format
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+from tf_groupvit.errors import ExportError
+from tf_groupvit.export import export_saved_model, saving
+from tf_groupvit.export.replay import request_of, warmup_requests
+from tf_groupvit.segmentation.prompts import ClassEmbeddings
+
+SIGNATURES = """serving_default segment segment_open segment_pixels segment_embeds classify encode_image encode_text
+    logits""".split()
+
+
+def meta_of(path):
+    from tensorflow.python.saved_model.loader_impl import parse_saved_model
+
+    return parse_saved_model(str(path)).meta_graphs[0]
+
+
+def test_all_signatures_are_there_named_and_with_an_open_leading_dimension(export):
+    signatures = {k: v for k, v in meta_of(export.path).signature_def.items() if not k.startswith("__")}
+    assert set(signatures) == set(SIGNATURES)
+    for signature in signatures.values():
+        assert signature.method_name == "tensorflow/serving/predict"
+        for name, info in [*signature.inputs.items(), *signature.outputs.items()]:
+            assert re.fullmatch("[a-z][a-z0-9_]*", name) and info.tensor_shape.dim[0].size == -1
+    default = signatures["serving_default"]
+    assert set(default.inputs) == {"image_bytes"}
+    assert set(default.outputs) == {"mask_bytes", "class_scores", "class_areas", "class_names"}
+
+
+def test_only_outputs_that_hold_bytes_are_called_so(export):
+    for signature in meta_of(export.path).signature_def.values():
+        for name, info in signature.outputs.items():
+            if info.dtype == tf.string.as_datatype_enum:
+                assert name.endswith("_bytes") == (name == "mask_bytes")
+
+
+def test_the_weights_are_there_once(export):
+    weights = sum(np.prod(v.shape) * 4 for v in export.segmenter.model.weights)
+    data = sum(file.stat().st_size for file in (export.path / "variables").glob("variables.data*"))
+    assert weights <= data <= weights * 1.1 + 10_000  # names of variables, and the table of them
+    assert (export.path / "saved_model.pb").stat().st_size < 5e6
+
+
+def test_the_warm_up_is_what_a_server_reads_small_and_valid_under_batching(export):
+    file = export.path / "assets.extra" / "tf_serving_warmup_requests"
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
+    assert file.stat().st_size < 200_000 and len(records) <= 1000
+    seen = []
+    for record in records:
+        log = PredictionLog.FromString(record)
+        assert log.WhichOneof("log_type") == "predict_log"
+        request = log.predict_log.request
+        rows = {tensor.tensor_shape.dim[0].size for tensor in request.inputs.values()}
+        assert len(rows) == 1
+        seen.append((request.model_spec.signature_name, *rows))
+    assert {name for name, _ in seen} == set(SIGNATURES)
+    assert [rows for name, rows in seen if name == "serving_default"] == [1, 4, 8]
+
+
+def test_the_replay_reads_records_as_the_protos_do(export):
+    file = export.path / "assets.extra" / "tf_serving_warmup_requests"
+    for record in tf.data.TFRecordDataset(str(file)):
+        request = PredictionLog.FromString(record.numpy()).predict_log.request
+        signature, inputs = request_of(record.numpy())
+        assert signature == request.model_spec.signature_name and set(inputs) == set(request.inputs)
+        for name, value in inputs.items():
+            np.testing.assert_array_equal(value, tf.make_ndarray(request.inputs[name]))
+    assert len(warmup_requests(export.path)) == 11
+
+
+def test_extra_assets_say_what_was_exported_from_what(export):
+    extra = export.path / "assets.extra"
+    card, classes, palette = (json.loads((extra / f"{n}.json").read_text()) for n in ("card", "classes", "palette"))
+    assert classes == {"class_names": ["background", "cat", "dog", "grass"], "background": 0.4}
+    assert [entry["class"] for entry in palette] == classes["class_names"] and palette[0]["rgb"] == [0, 0, 0]
+    assert card["versions"]["tensorflow"] == tf.__version__ and len(card["weights_sha256"]) == 64
+    assert (card["settings"]["protocol"], card["settings"]["mode"]) == ("paper", "whole")
+    assert card["templates"] == ["a photo of a {}."]
+    batchable = {name for name, entry in card["signatures"].items() if entry["batchable"]}
+    assert batchable == set(SIGNATURES) - {"logits"}
+    assert card["signatures"]["segment_pixels"]["outputs"] == {"labels": {"dtype": "uint8", "shape": [-1, -1, -1]}}
+
+
+def test_the_batching_parameters_are_a_text_proto(export):
+    from batching_proto import BatchingParameters
+
+    found = text_format.Parse((export.path / "batching_params.pbtxt").read_text(), BatchingParameters())
+    assert found.max_batch_size.value == 32 and not found.allowed_batch_sizes
+
+
+# The version folder. What is written is not looked at here, so it is written fast.
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    def write(segmenter, folder, say):
+        folder.mkdir()
+        (folder / "saved_model.pb").write_bytes(b"graph")
+
+    monkeypatch.setattr(saving, "_write", write)
+    return tiny_segmenter()
+
+
+def test_versions_are_counted_from_what_is_there(fast, tmp_path):
+    assert export_saved_model(fast, tmp_path / "new" / "base") == tmp_path / "new" / "base" / "1"
+    for name in ("1", "0007", "9x", "12.part"):
+        (tmp_path / name).mkdir()
+    assert export_saved_model(fast, tmp_path).name == "8"
+    assert export_saved_model(fast, tmp_path, version=3).name == "3"
+    assert export_saved_model(fast, tmp_path).name == "9"
+
+
+@pytest.mark.parametrize(
+    ("version", "words"), [(7, "is at .* already"), (-1, "whole number"), (True, "whole number"), ("3", "whole number")]
+)
+def test_a_version_that_cannot_be_is_refused_before_anything_is_done(tmp_path, version, words):
+    (tmp_path / "0007").mkdir()
+    with pytest.raises(ExportError, match=words):
+        export_saved_model(tiny_segmenter(), tmp_path, version=version)
+
+
+def test_a_version_appears_whole_or_not_at_all(fast, tmp_path, monkeypatch):
+    whole = saving._write
+
+    def watch(segmenter, folder, say):
+        whole(segmenter, folder, say)
+        assert not folder.name.isdigit() and not saving.versions_in(tmp_path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saving, "_write", watch)
+    with pytest.raises(ExportError, match="No space left on device"):
+        export_saved_model(fast, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_that_another_export_took_meanwhile_is_not_overwritten(fast, tmp_path, monkeypatch):
+    whole = saving._write
+
+    def overtaken(segmenter, folder, say):
+        whole(segmenter, folder, say)
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "saved_model.pb").write_bytes(b"theirs")
+
+    monkeypatch.setattr(saving, "_write", overtaken)
+    assert export_saved_model(fast, tmp_path).name == "2"
+    assert (tmp_path / "1" / "saved_model.pb").read_bytes() == b"theirs"
+
+
+def test_a_base_path_that_is_a_file_or_a_version_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ExportError, match="is a file"):
+        export_saved_model(tiny_segmenter(), tmp_path / "file")
+    with pytest.raises(ExportError, match="is a version itself"):
+        export_saved_model(tiny_segmenter(), tmp_path)
+
+
+def many(count):
+    embeds = np.eye(8, dtype="float32")[np.arange(count) % 8]
+    return ClassEmbeddings(tuple(f"class {i}" for i in range(count)), embeds)
+
+
+def test_more_labels_than_a_byte_holds_are_refused(fast, tmp_path):
+    with pytest.raises(ExportError, match="There are 257 labels, background included"):
+        export_saved_model(tiny_segmenter(classes=many(256)), tmp_path)
+    assert export_saved_model(tiny_segmenter(classes=many(256), background=None), tmp_path).name == "1"

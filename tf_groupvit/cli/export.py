@@ -1,0 +1,27 @@
+"""`tf-groupvit export`: a checkpoint and class names in; a version folder that TensorFlow Serving runs out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tf_groupvit.cli.choices import load_segmenter, segmenter_options
+
+
+@click.command("export", context_settings={"show_default": True})
+@click.argument("base_path", metavar="BASE_PATH")
+@segmenter_options("model", "classes", "templates", "protocol", "mode", "background", "size", "normalize")
+@click.option("--version", type=int, metavar="N", help="Number of the version.  [default: the next]")
+@click.option("--check/--no-check", default=True, help="Replay the warm-up as a server would, and compare.")
+def command(base_path: str, version: int | None, check: bool, **choices: Any) -> None:
+    """Write a SavedModel to BASE_PATH/N: images in, masks out, nothing left to do for the client.
+
+    Point tensorflow_model_server, or tf-groupvit serve, at BASE_PATH. Prints the path of the version; what is being
+    done, and what the check finds, goes to standard error. The version appears when it is whole and checked.
+    """
+    from tf_groupvit.export.saving import check_place, export_saved_model
+
+    check_place(Path(base_path), version)
+    segmenter = load_segmenter(**choices)
+    path = export_saved_model(segmenter, base_path, version, check, say=lambda words: click.echo(words, err=True))
+    click.echo(str(path))
