@@ -110,7 +110,8 @@ def jax_gradients(case, variables):
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
             return case.model(case.pairs, return_loss=True, training=False).loss
 
-    return jax.grad(loss)([variable.value for variable in variables])
+    # Op by op, JAX would compile a thousand programs.
+    return jax.jit(jax.grad(loss))([variable.value for variable in variables])
 
 
 def test_gradients_of_the_loss_equal_those_of_pytorch(case):
