@@ -138,10 +138,10 @@ def class_embeddings(model: GroupViTModel, tokenizer: CLIPTokenizer, templates: 
     return torch.stack(rows)
 
 
-def picture() -> np.ndarray:
-    """Soft coloured patches, 75 x 130: uint8 (H, W, 3)."""
-    coarse = np.random.default_rng(11).integers(0, 256, (5, 8, 3), np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((130, 75), Image.Resampling.BICUBIC))
+def picture(seed: int) -> np.ndarray:
+    """Soft coloured patches, 64 x 150, which window mode does not resize: uint8 (H, W, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((150, 64), Image.Resampling.BICUBIC))
 
 
 def normalised(pixels: np.ndarray) -> torch.Tensor:
@@ -167,18 +167,28 @@ def windows(model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, backg
 
 def whole(model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, background: float | None) -> torch.Tensor:
     small = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC))
-    return published(model, normalised(small), texts, background)[:, :, :]
+    return published(model, normalised(small), texts, background)
 
 
 def of_segmenter(folder: Path, model: GroupViTModel) -> dict[str, np.ndarray]:
+    """Labels of the picture in both modes, without background and with a threshold that parts the groups."""
     tokenizer = CLIPTokenizer.from_pretrained(folder)
-    texts, pixels = class_embeddings(model, tokenizer, SUBSET), picture()
+    texts = class_embeddings(model, tokenizer, SUBSET)
+    for seed in range(100):
+        pixels = picture(seed)
+        if all(len(mode(model, pixels, texts, None).argmax(0).unique()) > 1 for mode in (windows, whole)):
+            break
+    else:
+        raise SystemExit("No picture shows more than one class in both modes.")
     found = {"classes": np.array(CLASSES), "subset": texts.numpy(), "picture": pixels}
     for mode in (windows, whole):
-        for background in (None, 0.3):
+        best = mode(model, pixels, texts, None).amax(0)
+        threshold = round(float(best.min() + best.max()) / 2, 3)
+        found[f"{mode.__name__}.threshold"] = np.array(threshold)
+        for name, background in (("plain", None), ("background", threshold)):
             scores = mode(model, pixels, texts, background)[None]
             scores = F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False)
-            found[f"{mode.__name__}.{background}"] = scores.softmax(1).argmax(1)[0].byte().numpy()
+            found[f"{mode.__name__}.{name}"] = scores.softmax(1).argmax(1)[0].byte().numpy()
     return found
 
 
@@ -206,5 +216,6 @@ def main(golden: Path) -> None:
 
 
 if __name__ == "__main__":
+    torch.manual_seed(0)
     with torch.no_grad():
         main(Path(sys.argv[1]))

@@ -53,7 +53,7 @@ def model_folder(model: str | None) -> str:
     """
     if model is None and not (DEMO / "config.json").exists():
         raise InputError("This installation holds no demo checkpoint: name one with --model FOLDER_OR_ID.")
-    return model or str(DEMO)
+    return str(DEMO) if model is None else model
 
 
 def load_segmenter(model: str | None, templates: tuple[str, ...] = (), **choices: Any) -> Any:

@@ -182,8 +182,10 @@ class Segmenter:
         """
         single = not isinstance(images, list | tuple)
         sources = [images] if single else images
-        rows = [self.inference.probabilities([read_image(source)], self.text_embeds)[0] for source in sources]
-        return rows[0] if single else np.stack(rows)
+        rows = np.empty((len(sources), len(self.text_embeds)), "float32")
+        for row, source in zip(rows, sources, strict=True):
+            row[:] = self.inference.probabilities([read_image(source)], self.text_embeds)[0]
+        return rows[0] if single else rows
 
     def predict(self, pixels: np.ndarray, **keywords: Any) -> np.ndarray:
         """Labels (B, H, W) of uint8 pixels (B, H, W, 3), all of one size, under Keras' own ``predict``."""
