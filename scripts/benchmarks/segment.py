@@ -1,0 +1,88 @@
+"""Images per second and peak memory of segmentation: windows at three image sizes, and the whole image.
+
+Each line runs in a process of its own: the first image as it is (what a command over one image waits for), then, once
+compiled, images one by one. Memory is the highest resident set over those, less what the process held after loading.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+CASES = [("window", 375, 500), ("window", 768, 1024), ("window", 3000, 4000), ("whole", 768, 1024)]
+
+# Runs in the measured process: folder, mode, height, width, images, classes.
+MEASURED = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from tf_groupvit.segmentation import inference
+from tf_groupvit.segmentation.segmenter import Segmenter
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
+
+def seconds(function, *arguments):
+    began = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - began
+
+folder, mode, (height, width, images, classes) = sys.argv[1], sys.argv[2], map(int, sys.argv[3:])
+segmenter = Segmenter.from_pretrained(folder, [f"thing {i}" for i in range(classes)], mode=mode, background=0.9)
+pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+held = status("VmRSS:")
+Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+first = seconds(segmenter, pixels)
+uncompiled = seconds(segmenter, pixels)
+inference.CALLS_BEFORE = 0
+compiling = seconds(segmenter, pixels)
+rest = [seconds(segmenter, pixels) for _ in range(images)]
+print(json.dumps(dict(first_s=first, uncompiled_s=uncompiled, compiling_s=compiling,
+                      images_per_second=images / sum(rest), peak=status("VmHWM:") - held)))
+"""
+
+
+def measure(folder: Path, mode: str, height: int, width: int, images: int, classes: int) -> dict[str, float]:
+    """One case in a fresh process: seconds, images per second, and peak memory in bytes."""
+    command = [sys.executable, "-c", MEASURED, str(folder), mode, *map(str, (height, width, images, classes))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"Mode {mode} at {width}x{height} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def line(row: dict) -> str:
+    return (
+        f"{row['mode']:7s} {row['width']:5d}x{row['height']:<5d} first {row['first_s']:6.2f} s   "
+        f"uncompiled {row['uncompiled_s']:5.2f} s   compiling {row['compiling_s']:6.2f} s   "
+        f"compiled {row['images_per_second']:6.2f} images/s   peak {row['peak'] / 1e6:7.1f} MB"
+    )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench segment", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint folder with tokenizer")
+    parser.add_argument("--images", type=int, default=5, help="timed in each case (default 5)")
+    parser.add_argument("--classes", type=int, default=20, help="beside the background (default 20)")
+    parser.add_argument("--json", action="store_true", help="print JSON alone")
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = arguments()
+    if not Path("/proc/self/clear_refs").exists():
+        sys.exit("scripts/bench segment reads peak memory from /proc: it needs Linux.")
+    rows = []
+    for mode, height, width in CASES:
+        found = measure(chosen.checkpoint, mode, height, width, chosen.images, chosen.classes)
+        rows.append({"mode": mode, "height": height, "width": width, **found})
+        if not chosen.json:
+            print(line(rows[-1]), flush=True)
+    if chosen.json:
+        print(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
