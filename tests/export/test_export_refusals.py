@@ -77,7 +77,7 @@ PIXELS = {
         ({"image_bytes": IMAGE, "text_embeds": np.zeros((2, 2, 8), "float32")}, "came 2 and 1"),
     ],
     "logits": [
-        ({"input_ids": np.zeros((1, 30), "int32")}, "input_ids: expected 1 to 24 tokens a text, came 30."),
+        ({"input_ids": np.zeros((1, 33), "int32")}, "input_ids: expected 1 to 32 tokens a text, came 33."),
         ({"input_ids": np.full((1, 2), 9999, "int32")}, "input_ids: expected numbers from 0 to"),
         ({"attention_mask": np.ones((1, 3), "int32")}, "attention_mask: expected one number for each"),
         ({"pixel_values": np.zeros((1, 3, 30, 32), "float32")}, "multiples of the patch size (8, 8), came 30 and 32."),

@@ -115,7 +115,8 @@ def faults(meta):
     found = [f"operation {name} needs Python" for name in PYTHON if name in counts]
     found += [f"operation {name} needs XLA" for name in COMPILED if name in counts]
     found += [f"operation {name} is not in core TensorFlow" for name in counts if op_def_registry.get(name) is None]
-    compiled = [n.name for n in (*nodes(meta), *meta.graph_def.library.function) if _must_compile(n)]
+    compiled = [node.name for node in nodes(meta) if _must_compile(node)]
+    compiled += [one.signature.name for one in meta.graph_def.library.function if _must_compile(one)]
     return found + [f"{name} must be compiled by XLA" for name in compiled]
 
 

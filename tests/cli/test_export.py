@@ -1,0 +1,49 @@
+"""`tf-groupvit export`: what it refuses before it loads anything, and the version that it writes."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tf_groupvit.cli.export import command
+from tf_groupvit.errors import ExportError, InputError
+
+
+def export(*arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (["--version", "3"], ExportError, "is at .* already"),
+        (["--version", "-3"], ExportError, "whole number"),
+        (["--classes", "cat,,dog"], InputError, "empty name"),
+        (["--templates", "no place"], InputError, "no single"),
+        (["--model", "nowhere/at/all"], Exception, "nowhere/at/all"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_at_once(tmp_path, arguments, error, words):
+    (tmp_path / "3").mkdir()
+    done = export(tmp_path, *([] if "--classes" in arguments else ["--classes", "cat"]), *arguments)
+    assert isinstance(done.exception, error)
+    assert re.search(words, str(done.exception))
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_becomes_a_checked_version(tmp_path):
+    from exported import tiny_segmenter
+
+    tiny_segmenter().save_pretrained(tmp_path / "checkpoint")
+    base = tmp_path / "models" / "groupvit"
+    options = ["--model", tmp_path / "checkpoint", "--background", "0.4", "--classes", "cat, dog"]
+    done = export(base, *options)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{base / '1'}\n" and (base / "1" / "saved_model.pb").exists()
+    for words in ("Tracing segment_open ...", "serving_default, batch 8: 100.00% of labels agree", "operations of"):
+        assert words in done.stderr
+    assert [path.name for path in Path(base).iterdir()] == ["1"]
+    done = export(base, *options, "--no-check")
+    assert done.stdout == f"{base / '2'}\n" and "Checking" not in done.stderr
