@@ -32,8 +32,8 @@ TEXTS = tf.TensorSpec([None, None], tf.float32)
 SCORES = tf.TensorSpec([None, None, None], tf.float32)
 SIDE = tf.TensorSpec([], tf.int32)
 
-# Measured: at the published size, mode whole, a call cost 2.5 s as it is and 0.4 s compiled, and compiling 22 s, so that
-# it pays after ten calls (two cores, busy with other work). scripts/bench segment prints all three.
+# Measured: at the published size, mode whole, a call cost 2.5 s as it is and 0.4 s compiled, and compiling 22 s: it
+# pays after ten calls (two cores, busy with other work). scripts/bench segment prints all three.
 CALLS_BEFORE = 8
 
 finish = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE])
