@@ -31,6 +31,8 @@ BESIDE = (
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
+    "segmenter.json",  # of a segmenter that was saved with its classes
+    "classes.npz",
 )
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
