@@ -1,6 +1,7 @@
 """Seeds in, small transformers checkpoints and what its PyTorch class computes with them out.
 
     python scripts/make_golden/models.py tests/golden/models
+    python scripts/make_golden/models.py --state-dict > tests/golden/models_state_dict.txt
 
 Needs torch and transformers, which nothing else here does (but the benchmark). Weights are drawn so that assignments
 are sharp and use several groups; a collapsed random model would hide mistakes.
@@ -206,7 +207,17 @@ def make(name: str, folder: Path) -> None:
     print(f"{name}: seed {seed}, {sum(p.numel() for p in model.parameters()):,} parameters, {len(found)} arrays")
 
 
-if __name__ == "__main__":
+def print_state_dict() -> None:
+    """Name, shape and dtype of each entry of the default model; no weights are made."""
+    with torch.device("meta"):
+        entries = GroupViTModel(GroupViTConfig()).state_dict()
+    for key, value in entries.items():
+        print(key, tuple(value.shape), value.dtype)
+
+
+if __name__ == "__main__" and "--state-dict" in sys.argv:
+    print_state_dict()
+elif __name__ == "__main__":
     target = Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden/models")
     for config_name in CONFIGS:
         make(config_name, target / config_name)

@@ -174,12 +174,19 @@ def test_choices_in_training_follow_the_softmax():
 
 
 def test_training_differs_by_seed_and_repeats_with_it():
-    pixels, found = some_pixels(4), []
+    draw = np.random.default_rng(0)
+    groups, tokens, found = draw.normal(size=(2, 3, 2)), draw.normal(size=(2, 20, 2)), []
     for seed in (1, 1, 2):
         keras.utils.set_random_seed(seed)
-        found.append(numbers(make("vision")(pixels, training=True).last_hidden_state))
+        found.append(numbers(assign(assigner(), groups, tokens, training=True)[0]))
     np.testing.assert_array_equal(found[0], found[1])
     assert np.abs(found[0] - found[2]).max() > 1e-3
+
+
+def test_each_step_of_training_draws_anew():
+    layer, groups, tokens = assigner(), np.zeros((1, 4, 2)), np.ones((1, 50, 2))
+    one, other = (numbers(assign(layer, groups, tokens, training=True)[0]) for _ in range(2))
+    assert np.abs(one - other).max() > 1e-3
 
 
 def test_inference_knows_no_noise():

@@ -10,6 +10,7 @@ import keras
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.inputs import accept
+from tf_groupvit.models.outputs import plain
 
 
 @cache
@@ -41,6 +42,14 @@ class EntryModel(keras.Model):
             raise InputError(f"{twice[0]} came twice, by position and by name: give it once.")
         given |= keywords
         return super().__call__(**{name: accept(name, value) for name, value in given.items() if value is not None})
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """Losses by name of an output, as ``compile`` takes them: Keras looks for those in plain dicts alone."""
+        return super().compute_loss(x, y, plain(y_pred), *arguments, **keywords)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Metrics by name of an output, likewise."""
+        return super().compute_metrics(x, y, plain(y_pred), *arguments, **keywords)
 
     def default_signature(self) -> dict[str, keras.InputSpec]:
         """What ``export`` traces: every tensor input, each size unknown."""

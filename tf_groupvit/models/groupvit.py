@@ -9,7 +9,15 @@ from keras import ops
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.entry import EntryModel
-from tf_groupvit.models.inputs import accept, image_input, refuse_flags, refuse_tuple, text_inputs, unpack
+from tf_groupvit.models.inputs import (
+    accept,
+    check_pairs_of_rows,
+    image_input,
+    refuse_flags,
+    refuse_tuple,
+    text_inputs,
+    unpack,
+)
 from tf_groupvit.models.interpolation import resize_maps
 from tf_groupvit.models.layers import dense
 from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput
@@ -243,16 +251,21 @@ class TFGroupViTModel(PretrainedModel):
         Logits that pair every text with every image are left out, since Keras splits them by rows: compare
         ``text_embeds`` and ``image_embeds`` yourself, or predict with ``model.with_text_embeds(text_embeds)``.
         """
-        if isinstance(x, list | tuple):
-            raise InputError("predict takes one dict of inputs, {'input_ids': ..., 'pixel_values': ...}, not a list.")
-        if isinstance(x, Mapping):
-            rows = {name: len(value) for name, value in x.items() if hasattr(value, "__len__")}
-            if len(set(rows.values())) > 1:
-                raise InputError(
-                    f"predict takes pairs, one text an image, but rows differ: {rows}; for N texts against B images "
-                    "call model(...), or predict with model.with_text_embeds(text_embeds)."
-                )
+        check_pairs_of_rows(x)
         return super().predict(x, *arguments, **keywords)
+
+    def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """Keras' ``fit`` on pairs, text i with image i; the loss is the contrastive one unless ``compile`` got another.
+
+        Every other row of the batch is a negative, so a batch should hold many pairs.
+        """
+        check_pairs_of_rows(x)
+        return super().fit(x, *arguments, **keywords)
+
+    def evaluate(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """Keras' ``evaluate`` on pairs; the contrastive loss depends on the batch size."""
+        check_pairs_of_rows(x)
+        return super().evaluate(x, *arguments, **keywords)
 
     def predict_step(self, *arguments: Any) -> Any:
         result = super().predict_step(*arguments)

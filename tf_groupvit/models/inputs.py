@@ -93,6 +93,22 @@ def image_input(pixel_values: Any) -> Any:
     return pixel_values
 
 
+def check_pairs_of_rows(x: Any) -> None:
+    """What Keras splits into batches by rows: a dict whose entries have one row a pair; datasets pass.
+
+    Raises:
+        InputError: a list of inputs, or entries with different numbers of rows.
+    """
+    if isinstance(x, list | tuple):
+        raise InputError("Keras' loops take one dict of inputs, {'input_ids': ..., 'pixel_values': ...}, not a list.")
+    rows = {name: len(value) for name, value in x.items() if hasattr(value, "__len__")} if isinstance(x, dict) else {}
+    if len(set(rows.values())) > 1:
+        raise InputError(
+            f"Keras' loops take pairs, one text an image, but rows differ: {rows}; for N texts against B images "
+            "call model(...), or predict with model.with_text_embeds(text_embeds)."
+        )
+
+
 def refuse_tuple(return_dict: bool | None) -> None:
     """``return_dict=False`` has no meaning here: results are dicts that also read by position."""
     if return_dict is False:

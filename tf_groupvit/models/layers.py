@@ -116,7 +116,8 @@ class Attention(keras.layers.Layer):
             keys, key_length = queries, length
         q = self._split(self.q_proj(queries) * self.head_width**-0.5, length)
         k, v = self._split(self.k_proj(keys), key_length), self._split(self.v_proj(keys), key_length)
-        scores = ops.cast(ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))), "float32")  # half floats overflow here
+        q, k = ops.cast(q, "float32"), ops.cast(k, "float32")  # half floats overflow in their product
+        scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))
         if seen is not None:
             scores = ops.where(seen, scores, LOWEST)
         weights = ops.cast(softmax(scores, axis=-1), self.compute_dtype)

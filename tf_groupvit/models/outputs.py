@@ -39,6 +39,11 @@ class ModelOutput(dict):
         return cls((name, entries[name]) for name in cls.fields if entries.get(name) is not None)
 
 
+def plain(output: Any) -> Any:
+    """A result, and what is nested in it, as plain dicts."""
+    return {name: plain(value) for name, value in output.items()} if isinstance(output, dict) else output
+
+
 def _flatten(output: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]:
     names = tuple(output)
     return tuple(output.values()), names, names

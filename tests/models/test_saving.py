@@ -1,0 +1,113 @@
+"""Keras' own ways to save: a model that comes back has every weight and answers alike."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from tiny_models import CLASSES, equal, inputs_of, joint_config, make, numbers, randomise, tiny
+
+from tf_groupvit.checkpoints.names import checkpoint_name
+from tf_groupvit.errors import InputError
+from tf_groupvit.models.groupvit import ImagesAgainstTexts
+
+pytestmark = pytest.mark.models
+
+KINDS = ["joint", "text", "vision", "images against texts"]
+
+
+def model_of(kind):
+    return make().with_text_embeds(np.eye(3, 6)) if kind == "images against texts" else make(kind)
+
+
+def answers(model, kind):
+    inputs = inputs_of("vision" if kind == "images against texts" else kind)
+    return {name: value for name, value in model(inputs).items() if not isinstance(value, dict)}
+
+
+def same(again, model, kind):
+    assert type(again) is type(model)
+    assert [checkpoint_name(v.path) for v in again.weights] == [checkpoint_name(v.path) for v in model.weights]
+    for one, other in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(numbers(one), numbers(other), err_msg=one.path)
+    equal(answers(again, kind), answers(model, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_keras_file_brings_the_model_back(kind, tmp_path):
+    model = model_of(kind)
+    model.save(tmp_path / "model.keras")
+    same(keras.saving.load_model(tmp_path / "model.keras"), model, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_go_into_another_model_of_the_config(kind, tmp_path):
+    model, other = model_of(kind), model_of(kind)
+    randomise(other, seed=5)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    same(other, model, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_config_of_keras_makes_a_model_of_the_same_shape(kind):
+    model = model_of(kind)
+    again = type(model).from_config(model.get_config())
+    assert again.name == model.name and again.dtype_policy == model.dtype_policy
+    again.set_weights(model.get_weights())
+    same(again, model, kind)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_model_is_copied_with_its_weights(again):
+    model = make("text")
+    same(again(model), model, "text")
+
+
+def test_a_policy_survives_saving(tmp_path):
+    model = make("text", dtype="mixed_float16")
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.dtype_policy.name == "mixed_float16" and again.config == model.config
+    same(again, model, "text")
+
+
+def test_keys_that_we_do_not_know_survive_saving(tmp_path):
+    with pytest.warns(UserWarning, match="note"):
+        model = make(config=joint_config().from_dict({**joint_config().to_dict(), "note": [1]}))
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.config.extra["note"] == [1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_has_its_weights_before_it_is_called(kind):
+    model = model_of(kind)
+    assert model.built and model.count_params() > 100
+    lines: list[str] = []
+    model.summary(print_fn=lambda text, **_: lines.append(text))
+    assert f"{model.count_params():,}" in "".join(lines)
+
+
+def test_images_against_texts_keep_the_texts(tmp_path):
+    texts = np.arange(12, dtype="float32").reshape(2, 6)
+    model = make().with_text_embeds(texts, output_segmentation=False)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(numbers(again.text_embeds), texts)
+    assert type(again) is ImagesAgainstTexts and not again.output_segmentation
+
+
+@pytest.mark.parametrize("texts", [np.ones(6), np.ones((2, 5)), "cat", [["cat"]], np.ones((1, 2, 6))])
+def test_texts_of_another_shape_are_refused(texts):
+    with pytest.raises(InputError, match="text_embeds"):
+        tiny().with_text_embeds(texts)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_name_of_ones_own_changes_no_name_of_a_weight(kind):
+    from tf_groupvit.models.weights import expected_shapes
+
+    model_class, config = CLASSES[kind]
+    assert expected_shapes(model_class(config(), name="mine")) == expected_shapes(tiny(kind))
