@@ -1,7 +1,8 @@
 """Seconds and peak memory to load the full-size checkpoint, beside transformers' PyTorch class.
 
 Each load runs in a process of its own, ours and the peer's in turn, after one of each that is not counted. Memory is
-the highest resident set during the load, less what the process held after its imports.
+the highest resident set during the load, less what the process held after its imports. transformers maps the file and
+reads a weight when it is first used, so both are measured a second time when every weight has been read once ("read").
 """
 
 import argparse
@@ -29,18 +30,23 @@ began = time.perf_counter()
 imported = time.perf_counter()
 held = status("VmRSS:")
 Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-started = time.perf_counter()
+started, cpu = time.perf_counter(), time.process_time()
 {load}
-done = time.perf_counter()
-print(json.dumps(dict(import_s=imported - began, load_s=done - started, peak=status("VmHWM:") - held)))
+result = dict(import_s=imported - began, load_s=time.perf_counter() - started)
+result |= dict(load_cpu_s=time.process_time() - cpu, load_peak=status("VmHWM:") - held)
+{read}
+result |= dict(read_s=time.perf_counter() - started, read_cpu_s=time.process_time() - cpu)
+print(json.dumps(result | dict(read_peak=status("VmHWM:") - held)))
 """
 OURS = {
     "imports": "from tf_groupvit import TFGroupViTModel",
     "load": "model = TFGroupViTModel.from_pretrained(sys.argv[1])",
+    "read": "for variable in model.weights: variable.numpy().sum()",
 }
 PEER = {
     "imports": "import torch; from transformers import GroupViTModel",
     "load": "model = GroupViTModel.from_pretrained(sys.argv[1])",
+    "read": "for weight in model.state_dict().values(): weight.sum()",
 }
 
 
@@ -59,7 +65,7 @@ def make_checkpoint(folder: Path) -> None:
 
 
 def measure(python: str, code: dict[str, str], folder: Path) -> dict[str, float]:
-    """One load in a fresh process: import_s and load_s in seconds, peak in bytes."""
+    """One load in a fresh process: seconds by the clock and of the processor, peaks in bytes."""
     command = [python, "-c", MEASURED.format(**code), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -78,23 +84,25 @@ def medians(runs: list[dict[str, float]]) -> dict[str, float]:
 
 def report(size: int, found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     rows: dict[str, Any] = {name: medians(runs) for name, runs in found.items()}
-    for row in rows.values():
-        row["peak_over_file"] = row["peak"] / size
     if len(rows) == 2:
-        rows["ratio"] = {key: rows["ours"][key] / rows["transformers"][key] for key in ("load_s", "peak")}
+        rows["ratio"] = {key: value / rows["transformers"][key] for key, value in rows["ours"].items()}
     return {"file_bytes": size, "runs": len(found["ours"]), **rows}
 
 
 def show(result: dict[str, Any]) -> None:
-    print(f"model.safetensors {result['file_bytes'] / 1e6:.1f} MB, medians of {result['runs']} fresh processes")
+    size = result["file_bytes"]
+    print(f"model.safetensors {size / 1e6:.1f} MB, medians of {result['runs']} fresh processes; cpu: of all threads")
     for name in ("ours", "transformers"):
-        if row := result.get(name):
+        for part in ("load", "read") if name in result else ():
+            row = {key: result[name][f"{part}_{key}"] for key in ("s", "cpu_s", "peak")}
             print(
-                f"{name:13s} import {row['import_s']:6.2f} s   load {row['load_s']:6.2f} s   "
-                f"peak {row['peak'] / 1e6:6.1f} MB = {row['peak_over_file']:.2f} x file"
+                f"{name:13s} {part}  {row['s']:6.2f} s  cpu {row['cpu_s']:6.2f} s  "
+                f"peak {row['peak'] / 1e6:6.1f} MB = {row['peak'] / size:.2f} x file"
             )
     if ratio := result.get("ratio"):
-        print(f"{'ratio':13s} load {ratio['load_s']:.2f}   peak {ratio['peak']:.2f}   (below 1: ours is less)")
+        for part in ("load", "read"):
+            words = "  ".join(f"{key} {ratio[f'{part}_{key}']:.2f}" for key in ("s", "cpu_s", "peak"))
+            print(f"{'ratio':13s} {part}  {words}   (below 1: ours is less)")
 
 
 def arguments() -> argparse.Namespace:
