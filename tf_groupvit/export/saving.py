@@ -33,7 +33,8 @@ def export_saved_model(
         say: is told what is being done; ``logging`` is unless given.
 
     Raises:
-        ExportError: more than 256 labels, a version that is there already, a folder that cannot be written, a check that fails.
+        ExportError: more than 256 labels, a version that is there already, a folder that cannot be written, or a check
+            that fails.
 
     Warns with UserWarning where the segmenter has no tokenizer: ``segment_open`` and ``encode_text`` are left out.
     """
@@ -68,19 +69,35 @@ def _write(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
 
     from tf_groupvit.export.card import write_extras
     from tf_groupvit.export.records import requests_of
-    from tf_groupvit.export.signatures import Signatures
+    from tf_groupvit.export.signatures import DEFAULT, ITS_NAME, Signatures
 
     _warn_without_tokenizer(segmenter)
     say("Preparing the towers ...")
     signatures = Signatures(segmenter)
     functions = signatures.traced(say)
+    functions = {DEFAULT: functions.pop(ITS_NAME), **functions}
     say("Writing the graph and its weights ...")
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     try:
         tf.saved_model.save(signatures, str(folder), signatures=functions, options=options)
     except tf.errors.OpError as error:  # a full disk, for one
         raise ExportError(f"{folder} cannot be written: {error.message.splitlines()[0]}.") from error
+    _alias(folder / "saved_model.pb", DEFAULT, ITS_NAME)
+    functions = {DEFAULT: functions[DEFAULT], ITS_NAME: functions[DEFAULT], **functions}
     write_extras(folder, segmenter, functions, list(requests_of(segmenter, list(functions))))
+
+
+def _alias(file: Path, name: str, other: str) -> None:
+    """Give a signature a second name, for the same tensors: a session then prepares both at once.
+
+    TensorFlow would write a call of its own for each, and a server take its seconds to optimise the graph twice.
+    """
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    saved = SavedModel.FromString(file.read_bytes())
+    for meta_graph in saved.meta_graphs:
+        meta_graph.signature_def[other].CopyFrom(meta_graph.signature_def[name])
+    file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def _warn_without_tokenizer(segmenter: Any) -> None:

@@ -20,7 +20,7 @@ from tf_groupvit.preprocessing.image_graph_bytes import only_if
 from tf_groupvit.segmentation.prompts import BACKGROUND
 
 IMAGES = tf.TensorSpec([None], tf.string, name="image_bytes")
-DEFAULT = "serving_default"
+DEFAULT, ITS_NAME = "serving_default", "segment"
 UNBATCHABLE = ("logits",)  # N texts against B images: the batcher wants one leading dimension
 
 Named = dict[str, tf.Tensor]
@@ -67,7 +67,7 @@ class Signatures(tf.Module):
         return self._settings.background is not None
 
     def traced(self, say: Callable[[str], None]) -> dict[str, Any]:
-        """Each signature as a traced function, the default one under both its names.
+        """Each signature as a traced function.
 
         Without a tokenizer there is nothing to read texts with: ``segment_open`` and ``encode_text`` are left out.
         """
@@ -79,7 +79,7 @@ class Signatures(tf.Module):
             say(f"Tracing {name} ...")
             function = tf.function(getattr(self, name), input_signature=inputs, autograph=False)
             found[name] = function.get_concrete_function()
-        return {DEFAULT: found["segment"], **found}
+        return found
 
     def segment(self, image_bytes: tf.Tensor) -> Named:
         """Encoded images (B) -> masks as PNG, scores, areas and names of the K classes."""
