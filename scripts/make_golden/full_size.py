@@ -13,6 +13,7 @@ import torch
 from models import draw_weights
 from transformers import CLIPImageProcessor, CLIPTokenizer, GroupViTConfig, GroupViTModel
 
+
 @torch.no_grad()
 def centre(projection: torch.nn.Sequential, features: torch.Tensor) -> None:
     """Fit the batch norm's statistics and the last bias to features (N, C), as training would: so that embeddings of

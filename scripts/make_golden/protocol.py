@@ -10,6 +10,7 @@ transformers. Nothing of tf_groupvit is used: the rules are written out a second
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def look(model: GroupViTModel, pixels: torch.Tensor) -> tuple[torch.Tensor, torc
     x = vision.embeddings(pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != trained)
     out = vision.encoder(x, output_attentions=True, return_dict=True)
     last = vision.layernorm(out.last_hidden_state)
-    maps = None
+    maps: Any = None
     for soft in out.attentions:  # (B, G, P)
         maps = soft if maps is None else soft @ maps
     groups = F.normalize(model.visual_projection(last.flatten(0, 1)).unflatten(0, last.shape[:2]), dim=-1)
@@ -209,10 +210,10 @@ def labelling(seed: int) -> dict[str, np.ndarray]:
 def main(golden: Path) -> None:
     (golden / "protocol").mkdir(exist_ok=True)
     for folder in sorted((golden / "models").iterdir()):
-        np.savez_compressed(golden / "protocol" / f"{folder.name}.npz", **of_checkpoint(folder))
+        np.savez_compressed(golden / "protocol" / f"{folder.name}.npz", **of_checkpoint(folder))  # type: ignore[arg-type]
     model = make_segmenter(golden / "segmenter", golden / "tokenizer" / "vocabularies" / "listed")
-    np.savez_compressed(golden / "protocol" / "segmenter.npz", **of_segmenter(golden / "segmenter", model))
-    np.savez_compressed(golden / "protocol" / "labelling.npz", **labelling(seed=0))
+    np.savez_compressed(golden / "protocol" / "segmenter.npz", **of_segmenter(golden / "segmenter", model))  # type: ignore[arg-type]
+    np.savez_compressed(golden / "protocol" / "labelling.npz", **labelling(seed=0))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
