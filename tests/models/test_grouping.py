@@ -1,5 +1,7 @@
 """Grouping: hard in inference, to the first best group, with gradients straight through; noisy in training."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -54,14 +56,14 @@ def test_each_group_gets_the_mean_of_its_tokens_over_their_number_and_eps():
     """Two groups along the axes; three tokens belong to the first, one to the second: sums over 3 + 1 and 1 + 1."""
     tokens = [[[1, 0], [3, 1], [4, 2], [0, 6]]]
     means, soft = assign(assigner(), [[[1, 0], [0, 1]]], tokens)
-    np.testing.assert_allclose(numbers(means), [[[8 / 4, 3 / 4], [0, 6 / 2]]], rtol=1e-6)
+    np.testing.assert_allclose(numbers(means), [[[8 / 4, 3 / 4], [0.0, 6 / 2]]], rtol=1e-6)
     logits = np.array([[1, 3, 4, 0], [0, 1, 2, 6]]) / 2**0.5  # over the root of the width
     np.testing.assert_allclose(numbers(soft)[0], np.exp(logits) / np.exp(logits).sum(0), rtol=1e-6)
 
 
 def test_a_small_eps_gives_the_plain_mean():
     means, _ = assign(assigner(eps=1e-9), [[[1, 0], [0, 1]]], [[[1, 0], [3, 1], [0, 6]]])
-    np.testing.assert_allclose(numbers(means), [[[2, 0.5], [0, 6]]], rtol=1e-6)
+    np.testing.assert_allclose(numbers(means), [[[2.0, 0.5], [0.0, 6.0]]], rtol=1e-6)
 
 
 def test_an_empty_group_stays_finite_and_zero():
@@ -72,7 +74,7 @@ def test_an_empty_group_stays_finite_and_zero():
 def test_identical_group_tokens_send_every_token_to_the_lowest_group():
     means, soft = assign(assigner(), [[[1, 2]] * 4], [[[1, 0], [3, 1], [0, 6]]])
     np.testing.assert_allclose(numbers(soft), np.full((1, 4, 3), 0.25), rtol=1e-6)
-    np.testing.assert_allclose(numbers(means)[0], [[1, 7 / 4], [0, 0], [0, 0], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(numbers(means)[0], [[1.0, 7 / 4], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -197,7 +199,7 @@ def test_inference_knows_no_noise():
 # Lists of stages
 
 
-STAGES = {
+STAGES: dict[str, Any] = {
     "no grouping": dict(depths=(2,), num_group_tokens=(0,), num_output_groups=(0,)),
     "one grouping at the end": dict(depths=(1,), num_group_tokens=(3,), num_output_groups=(2,)),
     "more groups out than tokens in": dict(depths=(1, 1), num_group_tokens=(2, 3), num_output_groups=(5, 4)),

@@ -33,7 +33,8 @@ def test_a_mirrored_row_gives_a_mirrored_result(matrix):
 
 def test_bilinear_between_two_pixels():
     """Four pixels from two lie at -0.25, 0.25, 0.75 and 1.25 of them; beyond the border is the border."""
-    np.testing.assert_allclose(numbers(bilinear_matrix(4, 2)), [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]], atol=1e-6)
+    expected = [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    np.testing.assert_allclose(numbers(bilinear_matrix(4, 2)), expected, atol=1e-6)
 
 
 def test_bilinear_takes_every_second_without_antialiasing():

@@ -13,7 +13,7 @@ from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput
 pytestmark = pytest.mark.models
 
 TOWER = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")
-JOINT = ("loss", "logits_per_image", "logits_per_text", "segmentation_logits")
+JOINT: tuple[str, ...] = ("loss", "logits_per_image", "logits_per_text", "segmentation_logits")
 JOINT += ("text_embeds", "image_embeds", "text_model_output", "vision_model_output")
 
 
@@ -60,7 +60,12 @@ def test_only_what_was_asked_for_comes():
 def test_shapes_are_those_that_the_docstrings_promise():
     N, B, T, C, D, H, W = 3, 2, 5, 8, 6, 8, 8
     result = tiny()(some_ids(N, T), some_pixels(B, H, W), output_segmentation=True, **EVERYTHING)
-    expected = {"logits_per_image": (B, N), "logits_per_text": (N, B), "text_embeds": (N, D), "image_embeds": (B, D)}
+    expected: dict[str, tuple[int, ...]] = {
+        "logits_per_image": (B, N),
+        "logits_per_text": (N, B),
+        "text_embeds": (N, D),
+        "image_embeds": (B, D),
+    }
     expected |= {"segmentation_logits": (B, N, H, W)}
     for name, shape in expected.items():
         assert tuple(result[name].shape) == shape

@@ -5,6 +5,7 @@ import logging
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,11 @@ from tf_groupvit.models.vision import TFGroupViTVisionModel
 from tf_groupvit.models.weights import as_tensors, expected_shapes
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "golden" / "checkpoints"
-CLASSES_BY_NAME = {"joint": TFGroupViTModel, "text": TFGroupViTTextModel, "vision": TFGroupViTVisionModel}
+CLASSES_BY_NAME: dict[str, Any] = {
+    "joint": TFGroupViTModel,
+    "text": TFGroupViTTextModel,
+    "vision": TFGroupViTVisionModel,
+}
 FORMATS = {
     "safetensors": {"transformers/model.safetensors": "model.safetensors"},
     "shards": {f"shards/{file.name}": file.name for file in (CHECKPOINTS / "shards").iterdir()},
@@ -66,7 +71,8 @@ def test_every_format_loads_into_every_class(kind, tmp_path):
 
 def test_flags_of_transformers_change_nothing(tmp_path):
     folder = folder_of(tmp_path / "a", "h5")
-    for flags in ({"from_pt": True}, {"from_tf": True}, {"from_pt": False, "from_tf": False}):
+    choices: list[dict[str, Any]] = [{"from_pt": True}, {"from_tf": True}, {"from_pt": False, "from_tf": False}]
+    for flags in choices:
         assert TFGroupViTTextModel.from_pretrained(str(folder), **flags).config.vocab_size == 23
 
 

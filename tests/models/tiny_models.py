@@ -74,7 +74,7 @@ def some_pixels(images: int = 2, height: int = 8, width: int = 8, seed: int = 0)
 
 
 def inputs_of(kind: str, rows: int = 2) -> dict[str, np.ndarray]:
-    inputs = {}
+    inputs: dict[str, np.ndarray] = {}
     if kind != "vision":
         inputs |= {"input_ids": some_ids(rows), "attention_mask": np.ones((rows, 5), "int32")}
     if kind != "text":

@@ -42,6 +42,9 @@ def accept(name: str, value: Any) -> Any:
     if not dtype.startswith(dtypes) or hasattr(value, "row_splits"):
         kind = "ragged" if hasattr(value, "row_splits") else dtype
         raise InputError(f"{name} came as {kind}: expected {expected}.")
+    if name == "input_ids" and isinstance(value, np.ndarray) and value.size and abs(value).max() >= 2**31:
+        # JAX would cut them to 32 bits before the model sees them.
+        raise InputError(f"input_ids hold numbers up to {abs(value).max()}: expected {expected}.")
     return value
 
 
