@@ -35,7 +35,7 @@ def checkpoint_name(variable_path: str) -> str:
     The layer that holds the variable is named after its whole checkpoint prefix; a variable of the model itself, whose
     name is the user's choice, stands alone (``my_model/logit_scale`` -> ``logit_scale``).
     """
-    *layers, leaf = variable_path.split("/")
+    *layers, leaf = variable_path.replace("-", ".").split("/")  # on PyTorch the dots of a prefix are "-"
     leaf = LEAVES.get(leaf, leaf)
     return f"{layers[-1]}.{leaf}" if layers and ROOTS.match(layers[-1]) and leaf != "logit_scale" else leaf
 

@@ -12,7 +12,7 @@ from keras import ops
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.models.argmax import one_hot_max
 from tf_groupvit.models.initialization import normal
-from tf_groupvit.models.layers import MLP, Attention, Block, dense, flat, layer_norm, softmax
+from tf_groupvit.models.layers import MLP, Attention, Block, dense, flat, layer_name, layer_norm, softmax
 
 
 class AssignAttention(keras.layers.Layer):
@@ -23,7 +23,7 @@ class AssignAttention(keras.layers.Layer):
     """
 
     def __init__(self, config: GroupViTVisionConfig, name: str, dtype: Any) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         width = config.hidden_size
         self.scale = width**-0.5  # of the whole width: there is one head
         for part in ("q_proj", "k_proj", "v_proj", "proj"):
@@ -57,7 +57,7 @@ class CrossAttention(keras.layers.Layer):
     """Group tokens (B * G, C) look at the image (B * P, C) once before they are assigned."""
 
     def __init__(self, config: GroupViTVisionConfig, name: str, dtype: Any) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         norm = (config.hidden_size, config.layer_norm_eps, self.dtype_policy)
         self.attn = Attention(config, f"{name}.attn", self.dtype_policy)
         self.norm2 = layer_norm(f"{name}.norm2", *norm)
@@ -83,7 +83,7 @@ class GroupingBlock(keras.layers.Layer):
     """Tokens (B, P, C), P the ``length``, and group tokens (B, S, C) -> groups (B, G, C), soft assignment (B, G, P)."""
 
     def __init__(self, config: GroupViTVisionConfig, tokens: int, groups: int, name: str, dtype: Any) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         width, policy = config.hidden_size, self.dtype_policy
         norm = (width, config.layer_norm_eps, policy)
         self.groups = groups
@@ -112,7 +112,7 @@ class GroupProjector(keras.layers.Layer):
     """The previous stage's group tokens (B, S, C) -> an offset (B, G, C) to this stage's learned ones."""
 
     def __init__(self, config: GroupViTVisionConfig, before: int, tokens: int, name: str, dtype: Any) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         width, policy = config.hidden_size, self.dtype_policy
         self.norm = layer_norm(f"{name}.0", width, config.layer_norm_eps, policy)
         self.mixer = TokenMixer(config, f"{name}.1", policy, before, width // 2, tokens)
@@ -125,7 +125,7 @@ class Stage(keras.layers.Layer):
     """Blocks over image and group tokens together, then the grouping; the last stage may have no groups of its own."""
 
     def __init__(self, config: GroupViTVisionConfig, index: int, name: str, dtype: Any) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         policy = self.dtype_policy
         self.tokens, groups = config.num_group_tokens[index], config.num_output_groups[index]
         # As in the original: what comes in are the previous stage's group tokens, not its output groups.

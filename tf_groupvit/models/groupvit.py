@@ -19,7 +19,7 @@ from tf_groupvit.models.inputs import (
     unpack,
 )
 from tf_groupvit.models.interpolation import resize_maps
-from tf_groupvit.models.layers import dense
+from tf_groupvit.models.layers import dense, layer_name
 from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
 from tf_groupvit.models.text import TextTower
@@ -32,11 +32,13 @@ class Projection(keras.layers.Layer):
     """A tower's features (..., C) -> the shared space (..., D), not normalised."""
 
     def __init__(self, config: GroupViTConfig, inputs: int, name: str, dtype: Any) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         hidden, policy, std = config.projection_intermediate_dim, self.dtype_policy, config.initializer_range
         self.inner = dense(f"{name}.0", inputs, hidden, std, policy)
         # momentum 0.9 is PyTorch's 0.1
-        self.norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}.1", dtype=policy)
+        self.norm = keras.layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, name=layer_name(f"{name}.1"), dtype=policy
+        )
         self.norm.build((None, hidden))
         self.outer = dense(f"{name}.3", hidden, config.projection_dim, std, policy)
 

@@ -30,23 +30,28 @@ ACTIVATION: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def layer_name(name: str) -> str:
+    """A checkpoint prefix as a layer's name; PyTorch allows no dots in parameter names, so there they are "-"."""
+    return name.replace(".", "-") if keras.backend.backend() == "torch" else name
+
+
 def dense(name: str, inputs: int, units: int, std: float, dtype: Any) -> keras.layers.Dense:
     """A built Dense layer (..., inputs) -> (..., units) whose kernel starts as N(0, std)."""
-    layer = keras.layers.Dense(units, kernel_initializer=normal(std), name=name, dtype=dtype)
+    layer = keras.layers.Dense(units, kernel_initializer=normal(std), name=layer_name(name), dtype=dtype)
     layer.build((None, inputs))
     return layer
 
 
 def layer_norm(name: str, width: int, epsilon: float, dtype: Any) -> keras.layers.LayerNormalization:
     """A built LayerNormalization over the last axis."""
-    layer = keras.layers.LayerNormalization(epsilon=epsilon, name=name, dtype=dtype)
+    layer = keras.layers.LayerNormalization(epsilon=epsilon, name=layer_name(name), dtype=dtype)
     layer.build((None, None, width))
     return layer
 
 
 def dropout(rate: float, name: str, dtype: Any) -> Callable[..., Any]:
     """A Dropout layer, or nothing at all for a rate of 0."""
-    return keras.layers.Dropout(rate, name=name, dtype=dtype) if rate else lambda x, training=None: x
+    return keras.layers.Dropout(rate, name=layer_name(name), dtype=dtype) if rate else lambda x, training=None: x
 
 
 def flat(x: Any) -> Any:
@@ -65,7 +70,7 @@ class MLP(keras.layers.Layer):
     def __init__(
         self, config: Config, name: str, dtype: Any, inputs: int = 0, hidden: int = 0, outputs: int = 0
     ) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         width = config.hidden_size
         inputs, hidden, outputs = inputs or width, hidden or config.intermediate_size, outputs or width
         factor = config.initializer_factor
@@ -82,7 +87,7 @@ class Attention(keras.layers.Layer):
     """Multi-head attention of queries over keys, which are the queries unless given."""
 
     def __init__(self, config: Config, name: str, dtype: Any) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         width = config.hidden_size
         self.heads, self.head_width = config.num_attention_heads, width // config.num_attention_heads
         factor = config.initializer_factor
@@ -130,7 +135,7 @@ class Block(keras.layers.Layer):
     """One pre-norm transformer layer over flattened tokens (B * T, C)."""
 
     def __init__(self, config: Config, name: str, dtype: Any) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         norm = (config.hidden_size, config.layer_norm_eps, self.dtype_policy)
         self.layer_norm1 = layer_norm(f"{name}.layer_norm1", *norm)
         self.self_attn = Attention(config, f"{name}.self_attn", self.dtype_policy)

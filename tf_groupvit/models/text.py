@@ -12,7 +12,7 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.models.argmax import first_argmax
 from tf_groupvit.models.initialization import normal
 from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, text_inputs
-from tf_groupvit.models.layers import Block, flat, layer_norm
+from tf_groupvit.models.layers import Block, flat, layer_name, layer_norm
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
 
@@ -23,7 +23,7 @@ class TextTower(keras.layers.Layer):
     """Embeddings, causal pre-norm blocks, a final norm, and the state of the end token."""
 
     def __init__(self, config: GroupViTTextConfig, name: str = "text_model", dtype: Any = None) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         self.config = config
         width, policy = config.hidden_size, self.dtype_policy
         self.token_embedding = self._table("token_embedding", config.vocab_size)
@@ -36,7 +36,7 @@ class TextTower(keras.layers.Layer):
         start = normal(0.02 * self.config.initializer_factor)
         name = f"{self.name}.embeddings.{part}"
         table = keras.layers.Embedding(
-            rows, self.config.hidden_size, embeddings_initializer=start, name=name, dtype=self.dtype_policy
+            rows, self.config.hidden_size, embeddings_initializer=start, name=layer_name(name), dtype=self.dtype_policy
         )
         table.build()
         return table

@@ -12,7 +12,7 @@ from tf_groupvit.models.grouping import Stage
 from tf_groupvit.models.initialization import normal, truncated_normal
 from tf_groupvit.models.inputs import image_input, refuse_tuple
 from tf_groupvit.models.interpolation import resize_grid
-from tf_groupvit.models.layers import dropout, layer_norm
+from tf_groupvit.models.layers import dropout, layer_name, layer_norm
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
 
@@ -21,7 +21,7 @@ class PatchEmbedding(keras.layers.Layer):
     """Pixels (B, 3, H, W) -> one normalised token a patch, positions added (B, P, C)."""
 
     def __init__(self, config: GroupViTVisionConfig, name: str, dtype: Any) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         self.config = config
         width, policy = config.hidden_size, self.dtype_policy
         patch = config.patch_height_width
@@ -31,7 +31,7 @@ class PatchEmbedding(keras.layers.Layer):
             strides=patch,
             data_format="channels_last",
             kernel_initializer=normal(config.initializer_range),
-            name=f"{name}.patch_embeddings.projection",
+            name=layer_name(f"{name}.patch_embeddings.projection"),
             dtype=policy,
         )
         self.projection.build((None, None, None, config.num_channels))
@@ -61,7 +61,7 @@ class VisionTower(keras.layers.Layer):
     """Patches, stages that group them, a final norm, and the mean over groups."""
 
     def __init__(self, config: GroupViTVisionConfig, name: str = "vision_model", dtype: Any = None) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=layer_name(name), dtype=dtype)
         self.config = config
         policy = self.dtype_policy
         self.embeddings = PatchEmbedding(config, f"{name}.embeddings", policy)
