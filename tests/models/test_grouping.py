@@ -156,23 +156,25 @@ def test_gradients_pass_straight_through_the_choice():
 # Gumbel noise in training
 
 
-def training_choices(repeats: int) -> np.ndarray:
-    """How often one token goes to each of three groups, drawn for ``repeats`` tokens at once."""
-    tokens = np.tile([[[1.0, 0.0]]], (1, repeats, 1))
+def training_choices(rows: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many of ``repeats`` equal tokens go to each of three groups, (rows, 3); and each group's probability, (3,)."""
+    tokens = np.tile([[[1.0, 0.0]]], (rows, repeats, 1))
     layer = assigner(2)
     layer.v_proj.kernel.assign(np.zeros((2, 2)))
     layer.v_proj.bias.assign(np.ones(2))
-    means, soft = assign(layer, [[[0, 0], [1, 0], [2, 0]]], tokens, training=True)
-    share = numbers(means)[0, :, 0]  # n / (n + 1)
-    return np.stack([share / (1 - share) / repeats, numbers(soft)[0, :, 0]])
+    means, soft = assign(layer, np.tile([[[0, 0], [1, 0], [2, 0]]], (rows, 1, 1)), tokens, training=True)
+    share = numbers(means)[:, :, 0].astype("float64")  # n / (n + 1)
+    return share / (1 - share), numbers(soft)[0, :, 0]
 
 
 def test_choices_in_training_follow_the_softmax():
     """Gumbel-max: the share of each group over 4,000 draws is its probability, within four standard deviations."""
     keras.utils.set_random_seed(1)
-    shares, soft = training_choices(4000)
-    np.testing.assert_allclose(shares.sum(), 1, rtol=2e-3)
-    assert (np.abs(shares - soft) < 4 * np.sqrt(soft * (1 - soft) / 4000) + 2e-3).all()
+    counts, soft = training_choices(80, 50)
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)  # whole tokens: the choice is hard
+    np.testing.assert_allclose(counts.sum(1), 50, atol=1e-3)  # and each goes to one group
+    shares = counts.sum(0) / 4000
+    assert (np.abs(shares - soft) < 4 * np.sqrt(soft * (1 - soft) / 4000)).all()
 
 
 def test_training_differs_by_seed_and_repeats_with_it():

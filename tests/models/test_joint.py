@@ -13,10 +13,13 @@ pytestmark = pytest.mark.models
 
 def test_one_image_gets_what_it_gets_among_others(case):
     together = case.model(case.inputs, output_segmentation=True)
+    # Segmentation logits are cosines times the square of the scale: what the last bits of a product of another shape
+    # change in a cosine, they show several hundred times as large.
+    tolerances = {"logits_per_image": 1e-5, "image_embeds": 1e-5, "segmentation_logits": 1e-4}
     for i in range(len(case.pixels)):
         alone = case.model({**case.inputs, "pixel_values": case.pixels[i : i + 1]}, output_segmentation=True)
-        for name in ("logits_per_image", "image_embeds", "segmentation_logits"):
-            equal(alone[name], together[name][i : i + 1], where=name)
+        for name, relative in tolerances.items():
+            equal(alone[name], together[name][i : i + 1], relative, where=name)
 
 
 def test_texts_in_another_order_give_logits_in_that_order(case):

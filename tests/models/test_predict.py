@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from tiny_models import EVERYTHING, equal, inputs_of, numbers, some_ids, some_pixels, tiny
+from tiny_models import EVERYTHING, equal, inputs_of, make, numbers, some_ids, some_pixels, tiny
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import PAIRWISE
@@ -67,6 +67,16 @@ def test_texts_alone_are_refused_in_one_line():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("loop", ["predict", "evaluate"])
+def test_a_loop_that_fails_leaves_the_weights_where_they_were(loop):
+    model, inputs = make(), inputs_of("joint")
+    model.compile()
+    expected = model(inputs)
+    with pytest.raises(InputError):
+        getattr(model, loop)({"input_ids": inputs["input_ids"]}, verbose=0)
+    equal(model(inputs)["text_embeds"], expected["text_embeds"])
+
+
 def test_one_batch_may_be_predicted_by_hand():
     inputs = inputs_of("joint")
     predicted = tiny().predict_on_batch(inputs)
@@ -75,7 +85,7 @@ def test_one_batch_may_be_predicted_by_hand():
 
 
 def test_attentions_and_hidden_states_come_with_the_config():
-    from tiny_models import make, text_config
+    from tiny_models import text_config
 
     model = make("text", text_config(output_attentions=True, output_hidden_states=True))
     ids = some_ids(ROWS)

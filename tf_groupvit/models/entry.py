@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,23 @@ from tf_groupvit.models.outputs import plain
 @cache
 def _argument_names(call: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(call).parameters)[1:]
+
+
+@contextmanager
+def _weights_outlive_errors(model: keras.Model) -> Iterator[None]:
+    """Under JAX, Keras takes the weights out of a model while it loops, and loses them where the loop fails."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    before = [(variable, variable.value) for variable in model.variables]
+    try:
+        yield
+    except BaseException:
+        model.jax_state_sync()  # what the steps that succeeded made of them, if there were any
+        for variable, value in before:
+            if variable._value is None:
+                variable.assign(value)
+        raise
 
 
 class EntryModel(keras.Model):
@@ -42,6 +60,18 @@ class EntryModel(keras.Model):
             raise InputError(f"{twice[0]} came twice, by position and by name: give it once.")
         given |= keywords
         return super().__call__(**{name: accept(name, value) for name, value in given.items() if value is not None})
+
+    def predict(self, *arguments: Any, **keywords: Any) -> Any:
+        with _weights_outlive_errors(self):
+            return super().predict(*arguments, **keywords)
+
+    def fit(self, *arguments: Any, **keywords: Any) -> Any:
+        with _weights_outlive_errors(self):
+            return super().fit(*arguments, **keywords)
+
+    def evaluate(self, *arguments: Any, **keywords: Any) -> Any:
+        with _weights_outlive_errors(self):
+            return super().evaluate(*arguments, **keywords)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
         """Losses by name of an output, as ``compile`` takes them: Keras looks for those in plain dicts alone."""
