@@ -157,7 +157,7 @@ def test_gradients_pass_straight_through_the_choice():
 
 
 def training_choices(rows: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many of ``repeats`` equal tokens go to each of three groups, (rows, 3); and each group's probability, (3,)."""
+    """How many of ``repeats`` equal tokens go to each of three groups (rows, 3), and their probabilities (3,)."""
     tokens = np.tile([[[1.0, 0.0]]], (rows, repeats, 1))
     layer = assigner(2)
     layer.v_proj.kernel.assign(np.zeros((2, 2)))
