@@ -1,0 +1,145 @@
+"""A batch of pictures with their captions' tokens in, the losses of a training step out: a keras.Model for ``fit``."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.models.groupvit import TFGroupViTModel, normalise
+from tf_groupvit.training.losses import contrastive_loss, group_word_loss, multi_label_loss, vocabulary_loss
+
+LARGEST_SCALE = math.log(100.0)  # a larger one makes the softmax a step, and its gradients vanish
+PARTS = ("caption", "multi_label", "vocabulary", "group_word")  # of the loss, each with a weight
+
+
+class AtMost(keras.constraints.Constraint):
+    """Keeps a logit scale below ``LARGEST_SCALE`` after every update."""
+
+    def __call__(self, w: Any) -> Any:
+        return ops.minimum(w, LARGEST_SCALE)
+
+
+class TrainingModel(keras.Model):
+    """A ``TFGroupViTModel`` with what only training needs: the losses, their own logit scales, the words.
+
+    Compile it with an optimizer alone and ``fit`` it on batches that are dicts of ``pixel_values`` float (B, 3, H, W),
+    ``input_ids`` and ``attention_mask`` int (B, T), and whatever the weighted losses read besides:
+
+    * ``caption``: nothing more. The contrastive loss of pictures and captions.
+    * ``multi_label``: ``label_ids`` and ``label_mask`` int (B, L, T), prompts of L words of each caption.
+    * ``vocabulary``, ``group_word``: ``word_ids`` and ``word_mask`` int (V, T), one prompt for each word of a fixed
+      vocabulary, with ``present`` (B, V), 1 where the caption has the word.
+
+    Args:
+        model: trained in place.
+        weights: name of a loss -> how much it counts; those of weight 0 are not computed.
+
+    Attributes: ``model``; ``multi_label_logit_scale`` and ``group_logit_scale``, learned, as ``model.logit_scale`` is.
+    """
+
+    def __init__(self, model: TFGroupViTModel, weights: Mapping[str, float] | None = None, **keywords: Any) -> None:
+        super().__init__(dtype=model.dtype_policy, **keywords)
+        self.model = model
+        self.weights_of = _checked_weights({"caption": 1.0} if weights is None else weights)
+        start = keras.initializers.Constant(model.config.logit_scale_init_value)
+        scale = dict(shape=(), dtype="float32", initializer=start, constraint=AtMost())
+        self.multi_label_logit_scale = self.add_weight(name="multi_label_logit_scale", **scale)
+        self.group_logit_scale = self.add_weight(name="group_logit_scale", **scale)
+        model.logit_scale.constraint = AtMost()
+        self.means = {name: keras.metrics.Mean(name=f"{name}_loss") for name in self.weights_of}
+        self.built = True
+
+    @property
+    def metrics(self) -> list[Any]:
+        return [*super().metrics, *self.means.values()]
+
+    def call(self, batch: Mapping[str, Any], training: Any = None) -> dict[str, Any]:
+        """The weighted losses of a batch by name, each a scalar before its weight."""
+        images, groups = self.look(batch["pixel_values"], training)
+        prompts = dict(_prompts(batch, self.weights_of))
+        embeds = self.read(prompts, training)
+        return dict(self._each_loss(images, groups, embeds, batch))
+
+    def look(self, pixel_values: Any, training: Any) -> tuple[Any, Any]:
+        """Pixels -> embeddings of images (B, D) and of their groups (B, G, D), of length one.
+
+        Both go through the projection at once: its batch normalisation then learns the statistics of what
+        segmentation will ask of it. Without a loss on groups they stay out, as published.
+        """
+        vision = self.model.vision_model(pixel_values, training=training)
+        pooled, groups = vision["pooler_output"], vision["last_hidden_state"]
+        if "group_word" not in self.weights_of:
+            return normalise(self.model.visual_projection(pooled, training=training)), None
+        B, G, C = ops.shape(groups)
+        rows = ops.concatenate([pooled, ops.reshape(groups, (-1, C))], axis=0)
+        embeds = normalise(self.model.visual_projection(rows, training=training))  # (B + B * G, D)
+        return embeds[:B], ops.reshape(embeds[B:], (B, G, embeds.shape[-1]))
+
+    def read(self, prompts: Mapping[str, tuple[Any, Any]], training: Any) -> dict[str, Any]:
+        """Token ids and masks (n, T) by kind -> embeddings (n, D) of length one by kind, in one pass of the tower."""
+        length = max(ids.shape[-1] for ids, _ in prompts.values())
+        ids = ops.concatenate([_padded(ids, length) for ids, _ in prompts.values()], axis=0)
+        mask = ops.concatenate([_padded(mask, length) for _, mask in prompts.values()], axis=0)
+        text = self.model.text_model(ids, attention_mask=mask, training=training)
+        embeds = normalise(self.model.text_projection(text["pooler_output"], training=training))
+        found, start = {}, 0
+        for kind, (rows, _) in prompts.items():
+            found[kind] = embeds[start : start + ops.shape(rows)[0]]
+            start = start + ops.shape(rows)[0]
+        return found
+
+    def _each_loss(self, images: Any, groups: Any, embeds: Mapping[str, Any], batch: Mapping[str, Any]) -> Iterator:
+        many = ops.exp(self.multi_label_logit_scale)
+        if "caption" in self.weights_of:
+            scale = ops.exp(ops.cast(self.model.logit_scale, "float32"))
+            yield "caption", contrastive_loss(images, embeds["caption"], scale)
+        if "multi_label" in self.weights_of:
+            L = batch["label_ids"].shape[1]
+            labels = ops.reshape(embeds["label"], (-1, L, embeds["label"].shape[-1]))
+            yield "multi_label", multi_label_loss(images, labels, many)
+        if "vocabulary" in self.weights_of:
+            yield "vocabulary", vocabulary_loss(images, embeds["word"], batch["present"], many)
+        if "group_word" in self.weights_of:
+            scale = ops.exp(self.group_logit_scale)
+            yield "group_word", group_word_loss(groups, embeds["word"], batch["present"], scale)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """The weighted sum of what ``call`` returned."""
+        for name, mean in self.means.items():
+            mean.update_state(y_pred[name])
+        return sum(weight * y_pred[name] for name, weight in self.weights_of.items()) + sum(self.losses)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, *arguments: Any, **keywords: Any) -> Any:
+        return self.get_metrics_result()
+
+
+def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """The losses that count. Raises ``InputError`` for an unknown one, a negative weight, or none at all."""
+    if strangers := sorted(set(weights) - set(PARTS)):
+        raise InputError(f"There is no loss {strangers[0]!r}: expected some of {', '.join(PARTS)}.")
+    if wrong := [name for name, weight in weights.items() if not 0 <= weight < math.inf]:
+        raise InputError(f"The weight of the loss {wrong[0]!r} is {weights[wrong[0]]!r}: expected 0 or more.")
+    counted = {name: float(weights[name]) for name in PARTS if weights.get(name)}
+    if not counted:
+        raise InputError("Every loss has weight 0: give at least one a weight, e.g. caption=1.")
+    return counted
+
+
+def _prompts(batch: Mapping[str, Any], weights: Mapping[str, float]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Kind of text -> its ids and mask, (n, T), for the texts that the weighted losses read."""
+    if "caption" in weights:
+        yield "caption", (batch["input_ids"], batch["attention_mask"])
+    if "multi_label" in weights:
+        ids = batch["label_ids"]
+        flat = (-1, ids.shape[-1])
+        yield "label", (ops.reshape(ids, flat), ops.reshape(batch["label_mask"], flat))
+    if "vocabulary" in weights or "group_word" in weights:
+        yield "word", (batch["word_ids"], batch["word_mask"])
+
+
+def _padded(rows: Any, length: int) -> Any:
+    """Rows (n, T) with zeros up to the length: after the end token and masked, so that any id will do."""
+    return ops.pad(ops.cast(rows, "int32"), [[0, 0], [0, length - rows.shape[-1]]])
