@@ -19,6 +19,7 @@ FLOORS: list[set[str]] = [
     {"segmentation"},
     {"export", "evaluation"},
     {"training", "server"},
+    {"app"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "Measure mIoU on a dataset.",
     "export": "Write a SavedModel that TensorFlow Serving runs as it is.",
     "scenes": "Write captioned pictures with masks.",
+    "app": "Open a page in the browser: drop a photo, type words, see the regions.",
 }
 
 

@@ -1,0 +1,35 @@
+"""`tf-groupvit app`: a checkpoint in; a page in the browser, until it is told to stop, out."""
+
+from typing import Any
+
+import click
+
+from tf_groupvit.cli.choices import load_segmenter, segmenter_options
+
+
+@click.command("app", context_settings={"show_default": True})
+@segmenter_options("model", "classes", "normalize")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", default=7860, help="Port to listen on; 0 for any.")
+def command(host: str, port: int, classes: str | None, normalize: str | None, **choices: Any) -> None:
+    """Open a page to play with: drop a photo, type words, see the regions light up.
+
+    --classes are the words that the page begins with. Nothing that is given to the page leaves this machine. Needs the
+    extra demo: pip install 'tf-groupvit[demo]'.
+    """
+    from tf_groupvit.app.running import check_gradio, check_port, running_page, wait_until_stopped
+
+    check_gradio()
+    check_port(host, port)
+    segmenter = load_segmenter(classes=classes or _first_words(), normalize=normalize, **choices)
+    click.echo("Opening the page ...", err=True)
+    with running_page(segmenter, host, port, normalize) as address:
+        click.echo(f"The page is at {address}; stop with Ctrl-C")
+        wait_until_stopped()
+    click.echo("Closed.", err=True)
+
+
+def _first_words() -> str:
+    from tf_groupvit.evaluation.scenes import CLASSES
+
+    return ", ".join(CLASSES)
