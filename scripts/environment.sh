@@ -7,6 +7,8 @@
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
+EVERYTHING='.[all,jax]'  # what .venv holds: every extra that the tests and the scripts use
+
 say() { printf '%s\n' "$*" >&2; }
 
 # version PYTHON -> 3.11, or nothing where it does not run or cannot make environments

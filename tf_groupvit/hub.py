@@ -35,8 +35,20 @@ BESIDE = (
     "classes.npz",
 )
 
+DEMO = Path(__file__).parent / "assets" / "demo"  # a small checkpoint that comes with the package
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE = re.compile(r".*\.(safetensors|bin|h5|pth|pt|json)")
+
+
+def demo_checkpoint() -> Path:
+    """The folder of the demo checkpoint: small, trained on drawn scenes, there without a network.
+
+    Raises HubError where this installation has none.
+    """
+    if not (DEMO / "config.json").exists():
+        raise HubError("This installation holds no demo checkpoint: name another, a folder or a hub id.")
+    return DEMO
 
 
 def resolve(

@@ -80,7 +80,6 @@ def running_page(
         words = ", ".join(segmenter.classes.names)
         blocks = build_page(Answering(segmenter, normalize), examples, words, places["downloads"])
         theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["ui-monospace", "monospace"]).set(**INKS)
-        script = f"<script>{(HERE / 'hover.js').read_text(encoding='utf-8')}</script>"
         _, address, _ = blocks.launch(
             server_name=host,
             server_port=port,
@@ -93,13 +92,17 @@ def running_page(
             allowed_paths=[folder],
             theme=theme,
             css_paths=HERE / "page.css",
-            head=script,
+            head=_scripts(),
             footer_links=[],
         )
         try:
             yield address
         finally:
             blocks.close(verbose=False)
+
+
+def _scripts() -> str:
+    return "".join(f"<script>{path.read_text(encoding='utf-8')}</script>" for path in sorted(HERE.glob("*.js")))
 
 
 @contextmanager

@@ -1,0 +1,90 @@
+"""A Chromium and its driver, if this machine has them, driven by Selenium; and the page's process."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "headless=new",
+    "no-sandbox",  # containers have none
+    "disable-gpu",
+    "disable-dev-shm-usage",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+    "use-fake-device-for-media-stream",  # a camera that shows a test picture
+    "use-fake-ui-for-media-stream",  # and nobody has to allow it
+    "lang=en",
+)
+WIDE, PHONE = 1200, 390
+
+
+def find_browser() -> tuple[str, str]:
+    """Paths of browser and driver; skips, with what to install, where there are none."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    driver = shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("there is no Chromium with its driver here (Debian: apt-get install chromium chromium-driver)")
+    pytest.importorskip("selenium", reason="Selenium is not installed: pip install 'tf-groupvit[test]'")
+    pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'tf-groupvit[demo]'")
+    return program, driver
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    program, driver = find_browser()
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in (*FLAGS, f"user-data-dir={profile}"):
+        options.add_argument(f"--{flag}")
+    running = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        running.set_page_load_timeout(60)
+        yield running
+    finally:
+        running.quit()
+
+
+def resize(driver: Any, width: int) -> None:
+    """Emulate a screen of that width; a narrow one is a phone's."""
+    size = {"width": width, "height": 1500, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+@contextmanager
+def page_process(command: list[str]) -> Iterator[str]:
+    """Run a command that prints where its page is: the address. Ctrl-C ends it, and it must end well."""
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    said = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            found = re.search(r"http://[\w.:]+/?", line)
+            if found:
+                break
+        else:
+            pytest.fail("the page did not start:\n" + "".join(said))
+        yield found[0]
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, rest
+        assert "Traceback" not in "".join(said) + rest
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

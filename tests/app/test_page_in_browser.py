@@ -1,0 +1,262 @@
+"""The page in a real browser: upload, type, segment, look, hover, download; errors in words; phone, keyboard, names."""
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from browser import PHONE, WIDE, browser, page_process, resize
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+CHECKPOINT = Path(__file__).resolve().parents[1] / "golden" / "segmenter"
+PROGRAM = "from tf_groupvit.cli import main; main()"
+PATIENCE = 60  # seconds: machines that test are busy
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def address(driver):
+    with page_process(["-c", PROGRAM, "app", "--model", str(CHECKPOINT), "--port", "0"]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """Red above, blue below; wider than high."""
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    pixels[:30, :, 0] = 220
+    pixels[30:, :, 2] = 220
+    path = tmp_path_factory.mktemp("photos") / "two halves.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+class Visitor:
+    """Somebody at the page."""
+
+    def __init__(self, driver, address):
+        self.driver, self.address = driver, address
+
+    def open(self, width=WIDE):
+        resize(self.driver, width)
+        self.driver.get(self.address)
+        self.wait_for("#segment")
+
+    def wait(self, condition, what):
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        patient = WebDriverWait(self.driver, PATIENCE, 0.1, ignored_exceptions=[StaleElementReferenceException])
+        return patient.until(lambda _: condition(), f"{what}; the page says: {self.status()}")
+
+    def find(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def wait_for(self, selector):
+        return self.wait(lambda: self.find(selector), f"no {selector}")[0]
+
+    def upload(self, path):
+        self.wait_for("#photo input[type=file]").send_keys(str(path))
+        self.wait_for("#photo button[aria-label='Clear'], #photo button[aria-label='Remove Image'], #photo img")
+
+    def type(self, words):
+        box = self.wait_for("#classes textarea")
+        box.clear()
+        box.send_keys(words)
+        return box
+
+    def segment(self):
+        self.driver.execute_script("document.getElementById('status').dataset.old = arguments[0]", self.status())
+        self.wait_for("#segment").click()
+
+    def status(self):
+        return " ".join(element.text for element in self.find("#status"))
+
+    def told(self, beginning):
+        self.wait(lambda: beginning in self.status(), f"expected {beginning!r}")
+        return self.status()
+
+    def legend(self):
+        return [element.text for element in self.find("#regions .legend-item")]
+
+
+@pytest.fixture
+def visitor(driver, address):
+    someone = Visitor(driver, address)
+    someone.open()
+    return someone
+
+
+def test_upload_type_segment_and_see_the_legend_change(visitor, photo):
+    visitor.upload(photo)
+    visitor.type("dog, sky")
+    visitor.segment()
+    assert visitor.told("Segmented 90x60 pixels: ")
+    first = visitor.legend()
+    assert first and set(first) <= {"dog", "sky"}
+
+    visitor.type("boat")
+    visitor.segment()
+    visitor.told("boat 100%")
+    visitor.wait(lambda: visitor.legend() == ["boat"], "the legend did not change")
+    assert "boat 100.0%" in visitor.find("#areas")[0].text.replace("\n", " ")
+
+
+def test_a_file_that_is_no_image_shows_a_message_in_words(visitor, tmp_path):
+    bad = tmp_path / "broken.png"
+    bad.write_bytes(b"no picture at all")
+    visitor.upload(bad)
+    visitor.segment()
+    said = visitor.told("image")
+    assert visitor.find("#status [role=alert]")
+    assert not visitor.legend()
+    assert "/" not in said, "where the file lies is nobody's business"
+
+
+def test_a_photo_or_words_that_are_missing_are_asked_for(visitor, photo):
+    visitor.segment()
+    visitor.told("There is no photo yet: upload one")
+    visitor.upload(photo)
+    visitor.type(" ")
+    visitor.segment()
+    visitor.told("There are no classes yet: type some words")
+
+
+def test_pointing_at_the_photo_shows_the_class_under_the_pointer(visitor, photo):
+    from selenium.webdriver import ActionChains
+
+    visitor.upload(photo)
+    visitor.type("boat")
+    visitor.segment()
+    visitor.told("Segmented")
+    mask = visitor.wait_for("#regions img.mask")
+    visitor.wait(lambda: mask.get_property("complete"), "the mask did not load")
+    ActionChains(visitor.driver).move_to_element(mask).perform()
+    tip = visitor.wait_for("#tip")
+    assert tip.text == "boat"
+    ActionChains(visitor.driver).move_to_element(visitor.find("#segment")[0]).perform()
+    visitor.wait(lambda: not tip.is_displayed(), "the name stayed")
+
+
+def test_the_groups_of_each_stage_are_views(visitor, photo):
+    visitor.upload(photo)
+    visitor.type("dog, sky")
+    visitor.segment()
+    visitor.told("Segmented")
+    for stage, pattern in ((1, "group "), (2, ": ")):
+        visitor.find(f"#view input[value='Groups of stage {stage}']")[0].click()
+        visitor.wait(
+            lambda pattern=pattern: visitor.legend() and all(pattern in name for name in visitor.legend()), "no groups"
+        )
+
+
+def test_mask_and_numbers_are_downloaded_under_the_name_of_the_photo(visitor, photo, tmp_path):
+    visitor.upload(photo)
+    visitor.type("dog, sky")
+    visitor.segment()
+    visitor.told("Segmented")
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    visitor.driver.execute_cdp_cmd("Page.setDownloadBehavior", folder)
+    files = [tmp_path / "two halves.labels.png", tmp_path / "two halves.json"]
+    for name, file in zip(("mask", "json"), files, strict=True):
+        visitor.find(f"#{name}")[0].click()
+        visitor.wait(file.exists, f"no {file.name}")
+    labels, told = np.array(Image.open(files[0])), json.loads(files[1].read_text())
+    assert labels.shape == (60, 90)
+    assert told["class_names"] == ["dog", "sky"]
+    assert np.isclose(told["areas"]["sky"], (labels == 1).mean())
+
+
+def test_an_example_fills_in_the_photo_and_its_words(visitor):
+    visitor.wait_for("#examples button img, #examples button")
+    visitor.find("#examples button")[0].click()
+    visitor.wait_for("#photo img")
+    visitor.wait(lambda: "moon" in visitor.find("#classes textarea")[0].get_property("value"), "no words came")
+    visitor.segment()
+    visitor.told("Segmented 256x256 pixels")
+
+
+def test_the_camera_takes_a_photo(visitor):
+    visitor.wait_for("#photo button[aria-label='Capture from camera']").click()
+    visitor.wait_for("#photo [title='grant webcam access'] button").click()
+    visitor.wait_for("#photo button[aria-label='capture photo']").click()
+    visitor.wait(lambda: not visitor.find("#photo video"), "no photo was taken")
+    visitor.wait_for("#photo img")
+    visitor.segment()
+    visitor.told("Segmented")
+
+
+def test_a_choice_that_cannot_be_is_said_in_words(visitor, photo):
+    visitor.upload(photo)
+    visitor.find("#choices button")[0].click()
+    visitor.wait_for("#protocol input[value=hf]").click()
+    slider = visitor.wait_for("#background input[type=number]")
+    slider.clear()
+    slider.send_keys("0.5\t")
+    visitor.segment()
+    assert "background" in visitor.told("hf")
+
+
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+def test_nothing_sticks_out_sideways(visitor, photo, width):
+    visitor.open(width)
+    visitor.upload(photo)
+    visitor.type("a rather long name of a class, sky, grass, " + "x" * 60)
+    visitor.segment()
+    visitor.told("Segmented")
+    inner, scrolled = visitor.driver.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+    assert inner == width
+    assert scrolled <= width
+
+
+def test_everything_that_can_be_focused_has_a_name(visitor, photo):
+    visitor.upload(photo)
+    visitor.type("dog, sky")
+    visitor.segment()
+    visitor.told("Segmented")
+    visitor.find("#choices button")[0].click()
+    visitor.wait_for("#protocol input")
+    nodes = visitor.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    controls = [node for node in nodes if not node["ignored"] and _is_focusable(node)]
+    nameless = [node["role"]["value"] for node in controls if not node.get("name", {}).get("value", "").strip()]
+    assert len(controls) > 10
+    assert not nameless
+
+
+def test_keys_alone_are_enough(visitor, photo):
+    from selenium.webdriver import ActionChains, Keys
+
+    visitor.upload(photo)
+    box = visitor.type("boat")
+    box.send_keys(Keys.SHIFT, Keys.ENTER)
+    visitor.told("boat 100%")
+    for _ in range(20):
+        ActionChains(visitor.driver).send_keys(Keys.TAB).perform()
+        if visitor.driver.switch_to.active_element.text == "boat":
+            break
+    else:
+        pytest.fail("the legend cannot be reached with the tabulator")
+
+
+def test_the_page_asks_no_other_machine_for_anything(visitor, photo):
+    visitor.upload(photo)
+    visitor.segment()
+    visitor.told("Segmented")
+    names = visitor.driver.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    here = urlsplit(visitor.address).netloc
+    assert len(names) > 5
+    assert {urlsplit(name).netloc for name in names if name.startswith("http")} == {here}
+
+
+def _is_focusable(node):
+    return any(one["name"] == "focusable" and one["value"].get("value") for one in node.get("properties", [])) and (
+        node["role"]["value"] not in ("RootWebArea", "generic")
+    )
