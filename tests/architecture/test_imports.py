@@ -9,21 +9,24 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tf_groupvit"
 
-# Each room may import the rooms of the floors below it, and its own.
-FLOORS: list[set[str]] = [
-    {"errors"},
-    {"hub", "config_rules"},
-    {"config", "wires"},
-    {"checkpoints", "preprocessing"},
-    {"models"},
-    {"segmentation"},
-    {"export", "evaluation"},
-    {"training", "server"},
-    {"app"},
-    {"cli"},
-]
+
+def drawn_floors() -> list[set[str]]:
+    """The rooms of each floor, from the top, as the page on architecture draws them."""
+    drawing = (PACKAGE / "README.md").read_text().partition("```rooms\n")[2].partition("```")[0]
+    return [set(line.split()) for line in drawing.splitlines() if line.strip()]
+
+
+# Each room may import the rooms of the floors above it, and its own.
+FLOORS = drawn_floors()
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 CLIENT_MAY = {"tf_groupvit.errors", "tf_groupvit.segmentation.result"}  # and tf_groupvit.wires
+
+
+def test_the_drawing_shows_every_room_once():
+    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    rooms -= {"__init__", "__pycache__", "assets", "client"}
+    assert set(FLOOR_OF) == rooms
+    assert sum(map(len, FLOORS)) == len(rooms)
 
 
 def imported_modules(file: Path) -> set[str]:

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+ROOMS = ("tf_groupvit", "serving", "notebooks", ".github")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in ROOT.glob(f"{room}/**/*.md"))])
 
 
 def blocks(language: str, pages: list[Path] = PAGES) -> list[tuple[str, str]]:

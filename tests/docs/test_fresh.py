@@ -1,4 +1,7 @@
-"""What the pages name is there: files, scripts and their options, commands. Loads no TensorFlow."""
+"""What the pages name is there: files, scripts and their options, commands; the command reference is fresh.
+
+Loads no TensorFlow.
+"""
 
 import re
 import subprocess
@@ -30,9 +33,26 @@ def test_commands_that_a_page_names_exist(page):
     assert named <= COMMANDS.keys()
 
 
-@pytest.mark.parametrize("script", ["check", "test"])
+@pytest.mark.parametrize("script", ["build", "check", "demo", "docs", "test"])
 def test_options_of_scripts_that_pages_name_exist(script):
     done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, check=True)
     for page in PAGES:
         for options in re.findall(rf"scripts/{script}((?: --[a-z]+)+)", page.read_text()):
             assert set(options.split()) <= set(re.findall(r"--[a-z]+", done.stdout))
+
+
+def test_the_command_reference_is_what_help_prints(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from documentation.commands import PAGE, page
+
+    assert PAGE.read_text() == page(), "stale: run scripts/docs --commands"
+
+
+def test_every_page_of_the_site_is_there(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from documentation.site import API, PAGES
+
+    modules = [module for _, listed in API.values() for module in listed]
+    assert [file for _, file in PAGES.values() if not (ROOT / file).exists()] == []
+    places = [ROOT / "tf_groupvit" / (module.replace(".", "/") + ".py") for module in modules]
+    assert [str(place) for place in places if not place.exists()] == []

@@ -39,7 +39,7 @@ def evaluate(
     Raises:
         InputError: the segmenter has other classes than the dataset; the state is of another evaluation.
         DatasetError: a mask cannot be used (every one is read before work starts).
-        The error of the first picture, where not one could be segmented. Single failures are in ``.failures``.
+        GroupViTError: not one picture could be segmented; it is the first one's. Single ones are in ``.failures``.
     """
     _check_classes(getattr(segment, "class_names", None), dataset)
     names = dataset.names[: checked_count(limit, "limit")]
