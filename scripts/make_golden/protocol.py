@@ -4,13 +4,12 @@
 
 Writes ``protocol/NAME.npz`` for each checkpoint of ``models/``, and ``segmenter/``, a complete small checkpoint folder,
 with ``protocol/segmenter.npz``: class embeddings, and labels of a drawn picture in both modes. Needs torch and
-transformers. Nothing of tf_groupvit is used: the rules are written out a second time, from the paper's evaluation.
+transformers. Nothing of tf_groupvit is used: the rules stand in ``published.py`` and ``windows.py`` a second time.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +17,13 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from full_size import centre
 from models import build, draw_weights
 from PIL import Image
+from published import look, normalised, published
 from safetensors.torch import load_file
 from transformers import CLIPImageProcessor, CLIPTokenizer, GroupViTModel
+from windows import averaged
 
 TEXTS = 8  # more than the five of the filter
 BACKGROUNDS = (0.3, 0.95)
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLASSES = ("dog", "grass", "sky", "sheep", "boat", "a red car", "water")
 SUBSET = (
     "itap of a {}.",
@@ -34,44 +34,6 @@ SUBSET = (
     "art of the {}.",
     "a photo of the small {}.",
 )
-
-
-def look(model: GroupViTModel, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Group maps (B, G, h, w) as soft products, group embeddings (B, G, D), image embeddings (B, D)."""
-    vision = model.vision_model
-    patch = vision.config.patch_size
-    rows, columns = pixels.shape[2] // patch, pixels.shape[3] // patch
-    pixels = pixels[:, :, : rows * patch, : columns * patch]  # what a convolution without padding sees
-    size = vision.config.image_size
-    trained = (size, size) if isinstance(size, int) else tuple(size)
-    x = vision.embeddings(pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != trained)
-    out = vision.encoder(x, output_attentions=True, return_dict=True)
-    last = vision.layernorm(out.last_hidden_state)
-    maps: Any = None
-    for soft in out.attentions:  # (B, G, P)
-        maps = soft if maps is None else soft @ maps
-    groups = F.normalize(model.visual_projection(last.flatten(0, 1)).unflatten(0, last.shape[:2]), dim=-1)
-    return maps.unflatten(2, (rows, columns)), groups, F.normalize(model.visual_projection(last.mean(1)), dim=-1)
-
-
-def published(
-    model: GroupViTModel, pixels: torch.Tensor, texts: torch.Tensor, background: float | None
-) -> torch.Tensor:
-    """One window (1, 3, H, W), as the original asserts, and texts (N, D) -> scores (N or N + 1, H, W)."""
-    maps, groups, image = look(model, pixels)
-    owner = F.interpolate(maps, pixels.shape[2:], mode="bilinear", align_corners=False).argmax(1)[0]  # (H, W)
-    belongs = F.one_hot(owner, maps.shape[1]).float()  # (H, W, G)
-    logits = groups[0] @ texts.T * model.logit_scale.exp().clamp(max=100)  # (G, N)
-    kept = torch.full_like(logits, -torch.inf)
-    top = (image[0] @ texts.T).topk(min(5, len(texts))).indices
-    kept[:, top] = logits[:, top]
-    affinity = kept.softmax(-1) * logits.softmax(-1)
-    scores = belongs @ affinity  # (H, W, N)
-    if background is not None:
-        threshold = min(background, affinity.max().item())
-        nothing = (scores.max(-1).values < threshold).float()
-        scores = torch.cat([nothing[..., None], scores], -1)
-    return scores.permute(2, 0, 1)
 
 
 def texts_near(groups: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -145,25 +107,9 @@ def picture(seed: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((150, 64), Image.Resampling.BICUBIC))
 
 
-def normalised(pixels: np.ndarray) -> torch.Tensor:
-    mean, std = (torch.tensor(each)[:, None, None] for each in IMAGENET)
-    return ((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std)[None]
-
-
 def windows(model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, background: float | None) -> torch.Tensor:
-    """Short side to 64, windows of 64 at a stride of 32, averaged: scores (K, h, w)."""
-    scale = min(64 / min(pixels.shape[:2]), 32 * 2048 / 224 / max(pixels.shape[:2]))
-    height, width = (int(side * scale + 0.5) for side in pixels.shape[:2])
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].double()
-    small = F.interpolate(planes, (height, width), mode="bilinear").add(0.5).floor().byte()[0].permute(1, 2, 0).numpy()
-    total, count = 0, torch.zeros((height, width))
-    for top in range(0, max(height - 64 + 31, 0) // 32 * 32 + 1, 32):
-        for left in range(0, max(width - 64 + 31, 0) // 32 * 32 + 1, 32):
-            y, x = max(min(top + 64, height) - 64, 0), max(min(left + 64, width) - 64, 0)
-            scores = published(model, normalised(small[y : y + 64, x : x + 64]), texts, background)
-            total = total + F.pad(scores, (x, width - x - scores.shape[2], y, height - y - scores.shape[1]))
-            count[y : y + 64, x : x + 64] += 1
-    return total / count
+    """Scores (K, h, w) of a picture that window mode does not resize."""
+    return averaged(model, pixels, texts, background)[2]
 
 
 def whole(model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, background: float | None) -> torch.Tensor:

@@ -12,15 +12,13 @@ from tf_groupvit.evaluation.datasets import MaskDataset
 class Thresholded:
     """Says aeroplane where a pixel is brighter than the threshold."""
 
-    def __init__(self, threshold=None, shown=None):
-        self.threshold, self.shown = threshold, [] if shown is None else shown
+    def __init__(self):
+        self.looks = 0
 
-    def with_background(self, threshold):
-        return Thresholded(threshold, self.shown)
-
-    def __call__(self, image):
-        self.shown.append(self.threshold)
-        return (image[..., 0] > 255 * self.threshold).astype(np.uint8)
+    def labels_by_threshold(self, image, thresholds):
+        self.looks += 1
+        for threshold in thresholds:
+            yield (image[..., 0] > 255 * threshold).astype(np.uint8)
 
 
 @pytest.fixture
@@ -44,8 +42,21 @@ def test_the_threshold_with_the_highest_miou_is_chosen_and_the_lowest_of_equals(
 def test_so_many_pictures_are_used_spread_over_the_dataset(voc):
     segmenter = Thresholded()
     assert calibrate(segmenter, voc, 3).images == 3
-    assert len(segmenter.shown) == 3 * len(GRID)
+    assert segmenter.looks == 3  # once at each, whatever the number of thresholds
     assert calibrate(Thresholded(), voc, 99).images == 5
+
+
+def test_a_picture_that_fails_counts_for_no_threshold(voc):
+    class Failing(Thresholded):
+        def labels_by_threshold(self, image, thresholds):
+            answers = super().labels_by_threshold(image, thresholds)
+            yield next(answers)
+            if self.looks == 1:
+                raise ValueError("no more")
+            yield from answers
+
+    found = calibrate(Failing(), voc, 2, grid=(0.2, 0.6))
+    assert (found.images, found.miou) == (1, {0.2: 1.0, 0.6: 0.0})
 
 
 def test_the_grid_holds_the_published_thresholds():

@@ -103,6 +103,12 @@ def test_the_background_is_where_no_class_reaches_the_threshold():
     assert array(with_background(affinity, 0.3))[0, :, 0].tolist() == [0, 0]  # reached by equality
 
 
+def test_several_thresholds_give_a_background_each():
+    affinity = ops.convert_to_tensor([[[0.5, 0.1], [0.2, 0.3]]], "float32")
+    rows = array(with_background(affinity, (0.4, 0.3, 0.95)))[0]
+    assert rows == pytest.approx(np.array([[0, 0, 0, 0.5, 0.1], [1, 0, 1, 0.2, 0.3]]))
+
+
 def test_without_a_threshold_there_is_no_background():
     affinity = ops.convert_to_tensor([[[0.5, 0.1]]], "float32")
     assert with_background(affinity, None) is affinity

@@ -145,6 +145,18 @@ def test_a_higher_threshold_never_makes_less_background(make):
     assert areas == sorted(areas)
 
 
+@pytest.mark.parametrize("mode", ["whole", "window"])
+def test_labels_by_threshold_are_those_of_a_segmenter_for_each_threshold(make, mode):
+    pixels, thresholds = noise(50, 90), (0.1, 0.3, 0.95)
+    found = list(make(mode=mode).labels_by_threshold(pixels, thresholds))
+    for threshold, labels in zip(thresholds, found, strict=True):
+        expected = make(mode=mode, background=threshold)(pixels).labels
+        assert labels.shape == (50, 90)
+        assert (labels == expected).mean() > 0.999
+    with pytest.raises(InputError, match="from 0 to 1"):
+        list(make().labels_by_threshold(pixels, (0.5, 2)))
+
+
 def test_groups_of_both_stages_are_maps_of_the_image(make):
     for mode in ("whole", "window"):
         result = make(mode=mode, background=0.3)(noise(41, 53))

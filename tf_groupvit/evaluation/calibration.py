@@ -1,6 +1,6 @@
 """A segmenter and part of a dataset in, the background threshold with the highest mIoU there out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation.class_names import BACKGROUND
 from tf_groupvit.evaluation.confusion import ConfusionMatrix
 from tf_groupvit.evaluation.datasets import Dataset
-from tf_groupvit.evaluation.evaluator import checked_count, labels_of
+from tf_groupvit.evaluation.evaluator import checked_count
 from tf_groupvit.evaluation.rounds import go_through
 
 # The published thresholds (0.35, 0.95) and their surroundings.
@@ -18,10 +18,10 @@ GRID = (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
 
 
 class Thresholded(Protocol):
-    """A segmenter that takes another background threshold and keeps its model and text embeddings."""
+    """A segmenter that looks once at an image, and says what each background threshold would make of it."""
 
-    def with_background(self, threshold: float) -> Any:
-        """The same segmenter with another threshold."""
+    def labels_by_threshold(self, image: np.ndarray, thresholds: Sequence[float]) -> Iterable[np.ndarray]:
+        """uint8 (H, W, 3) -> labels (H, W), one after the other in the order of the thresholds."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def calibrate(
 ) -> Calibration:
     """Try each threshold of ``grid`` on ``count`` pictures spread evenly over the dataset; the lowest wins ties.
 
-    The threshold acts in every window, before windows are averaged, so each one is a run of its own. Masks are used:
-    a score over the same pictures is no longer zero-shot in this one number, and reports say that it was calibrated.
+    Each picture goes through the model once. Masks are used: a score over the same pictures is no longer zero-shot in
+    this one number, and reports say that it was calibrated.
 
     Raises:
         InputError: the dataset has no background, or there is nothing to try.
@@ -62,21 +62,45 @@ def calibrate(
     checked_count(count, "number of pictures to calibrate on")
     indices = np.unique(np.linspace(0, len(dataset.names) - 1, count).round().astype(int)).tolist()
     dataset.check(indices, progress=progress)
-    miou = {threshold: _miou(segmenter, threshold, dataset, indices, progress) for threshold in sorted(grid)}
-    best = max(miou, key=lambda threshold: miou[threshold] or 0.0)  # the first of equals: the lowest
-    return Calibration(best, miou, len(indices))
-
-
-def _miou(
-    segmenter: Thresholded, threshold: float, dataset: Dataset, indices: Sequence[int], progress: bool
-) -> float | None:
-    segment = segmenter.with_background(threshold)
-    tally = ConfusionMatrix(dataset.class_names)
+    trials = Trials(dataset.class_names, sorted(set(grid)))
 
     def measure(position: int) -> None:
         index = indices[position]
-        tally.update(dataset.labels(index), labels_of(segment(dataset.image(index))))
+        labels, image = dataset.labels(index), dataset.image(index)
+        trials.update(labels, segmenter.labels_by_threshold(image, trials.thresholds))
 
     names = [dataset.names[index] for index in indices]
-    go_through(names, measure, tally, progress=progress, title=f"background {threshold:g}")
-    return tally.miou
+    images, _ = go_through(names, measure, trials, progress=progress, title="calibrating")
+    return Calibration(trials.best, trials.miou, images)
+
+
+class Trials:
+    """Pixels counted for every threshold alike: a picture counts for all of them, or for none."""
+
+    def __init__(self, class_names: Sequence[str], thresholds: Sequence[float]) -> None:
+        self.thresholds = list(thresholds)
+        self._tallies = [ConfusionMatrix(class_names) for _ in self.thresholds]
+
+    def update(self, labels: np.ndarray, predicted: Iterable[np.ndarray]) -> None:
+        """Count one picture: labels (H, W), and what was predicted with each threshold."""
+        names = self._tallies[0].class_names
+        found = [ConfusionMatrix(names) for _ in self.thresholds]  # of their own: the image may still fail
+        for tally, answer in zip(found, predicted, strict=True):
+            tally.update(labels, answer)
+        for total, tally in zip(self._tallies, found, strict=True):
+            total.counts = total.counts + tally.counts
+
+    @property
+    def miou(self) -> dict[float, float | None]:
+        """{threshold: mean IoU}, from the lowest threshold to the highest."""
+        return {threshold: tally.miou for threshold, tally in zip(self.thresholds, self._tallies, strict=True)}
+
+    @property
+    def best(self) -> float:
+        """The threshold with the highest mean IoU; the lowest of equals."""
+        miou = self.miou
+        return max(miou, key=lambda threshold: miou[threshold] or 0.0)
+
+    def headline(self) -> str:
+        """The best threshold so far, for a progress bar."""
+        return f"best {self.best:g}"

@@ -11,11 +11,15 @@ from tf_groupvit.segmentation.writing import write_whole
 VERSION = 1
 
 
-class Tally(Protocol):
-    """What is counted: a ``ConfusionMatrix`` or a ``TopK``."""
+class Running(Protocol):
+    """What has a score to show while pictures are counted."""
 
     def headline(self) -> str:
         """The running score, for a progress bar."""
+
+
+class Tally(Running, Protocol):
+    """What is counted: a ``ConfusionMatrix`` or a ``TopK``."""
 
     def results(self) -> dict[str, Any]:
         """The scores by name."""
@@ -36,13 +40,13 @@ class ProgressFile:
         InputError: the file is none of ours, is damaged, or belongs to another evaluation; or cannot be written.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, settings: Mapping[str, Any], tally: Tally) -> None:
+        self.path, self.tally = path, tally
         # What JSON makes of them is what will be compared: tuples become lists.
         self.settings = json.loads(json.dumps(dict(settings)))
 
-    def load(self, tally: Tally, names: Iterable[str]) -> list[str]:
-        """Fill ``tally`` and return the names that are counted already; none where there is no file yet."""
+    def load(self, names: Iterable[str]) -> list[str]:
+        """Fill the tally and return the names that are counted already; none where there is no file yet."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -57,14 +61,14 @@ class ProgressFile:
                 "take the same dataset and no smaller limit, or name another file."
             )
         try:
-            tally.restore(content["counts"])
+            self.tally.restore(content["counts"])
         except ValueError as error:
             raise InputError(f"{self.path}: the counts are damaged: {error}: delete it to start anew.") from error
         return list(content["done"])
 
-    def save(self, tally: Tally, done: Iterable[str]) -> None:
+    def save(self, done: Iterable[str]) -> None:
         """Write beside and rename: a run that is killed leaves the last whole state."""
-        content = {"version": VERSION, "settings": self.settings, "done": list(done), "counts": tally.state()}
+        content = {"version": VERSION, "settings": self.settings, "done": list(done), "counts": self.tally.state()}
         write_whole(self.path, json.dumps(content, ensure_ascii=False).encode())
 
     def _checked(self, text: str) -> dict[str, Any]:

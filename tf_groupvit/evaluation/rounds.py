@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tf_groupvit.evaluation.progress_file import ProgressFile, Tally
+from tf_groupvit.evaluation.progress_file import ProgressFile, Running, Tally
 
 SAVE_SECONDS = 10.0  # what a killed run loses at most, besides the picture it was at
 HOPELESS = 20  # so many failures before the first success: it is not the pictures
@@ -16,7 +16,7 @@ HOPELESS = 20  # so many failures before the first success: it is not the pictur
 def go_through(
     names: Sequence[str],
     measure: Callable[[int], None],
-    tally: Tally,
+    tally: Running,
     *,
     file: ProgressFile | None = None,
     done: Sequence[str] = (),
@@ -56,12 +56,12 @@ def go_through(
             bar.update()
             bar.set_postfix_str(tally.headline())
             if file and time.monotonic() - saved > SAVE_SECONDS:
-                file.save(tally, counted)
+                file.save(counted)
                 saved = time.monotonic()
     finally:
         bar.close()
         if file and counted:
-            file.save(tally, counted)
+            file.save(counted)
     if first and not counted:
         raise first
     return len(counted), failures
@@ -73,8 +73,8 @@ def open_file(
     """The state file of an evaluation, and the pictures that it holds; (None, []) without a path."""
     if path is None:
         return None, []
-    file = ProgressFile(path, settings)
-    return file, file.load(tally, names)
+    file = ProgressFile(path, settings, tally)
+    return file, file.load(names)
 
 
 def _one_line(error: Exception) -> str:

@@ -67,15 +67,19 @@ class Compiled:
 
 
 class Inference:
-    """One model under one setting. Pixels are uint8 (H, W, 3); texts (N, D) are class embeddings."""
+    """One model under one setting. Pixels are uint8 (H, W, 3); texts (N, D) are class embeddings.
 
-    def __init__(self, model: TFGroupViTModel, settings: Settings) -> None:
+    With several ``thresholds``, scores have a background for each of them before the classes.
+    """
+
+    def __init__(self, model: TFGroupViTModel, settings: Settings, thresholds: tuple[float, ...] | None = None) -> None:
         self.model, self.settings = model, settings
+        self.background = settings.background if thresholds is None else thresholds
 
     @cached_property
     def _scores(self) -> Callable[..., Any]:
         def scores(pixel_values: Any, texts: Any) -> Any:
-            return image_scores(self.model, pixel_values, texts, self.settings.protocol, self.settings.background)
+            return image_scores(self.model, pixel_values, texts, self.settings.protocol, self.background)
 
         return Compiled(scores, PIXELS, TEXTS)
 
@@ -124,7 +128,7 @@ class Inference:
         """Of the whole image: maps (rows, columns, G) of each stage, group embeddings (G, D), their scores (G, K)."""
         pixel_values = normalise(self.square(pixels)[None], self.settings.mean, self.settings.std)
         groups = self._groups(pixel_values)
-        affinity = with_background(class_affinity(groups, keras.ops.convert_to_tensor(texts)), self.settings.background)
+        affinity = with_background(class_affinity(groups, keras.ops.convert_to_tensor(texts)), self.background)
         array = keras.ops.convert_to_numpy
         return {
             "maps": [array(maps)[0].transpose(1, 2, 0) for maps in groups["maps"]],

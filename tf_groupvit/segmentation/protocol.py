@@ -4,6 +4,7 @@ Two ways to read the same model: the published inference, and transformers' ``se
 keras.ops, for any batch and any sizes, eager or traced.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
@@ -86,7 +87,7 @@ def image_scores(
     pixel_values: Any,
     text_embeds: Any,
     protocol: str,
-    background: float | None = None,
+    background: float | Sequence[float] | None = None,
     valid: Any = None,
 ) -> Any:
     """Scores with the classes last, as what follows wants them: pixels (B, 3, H, W) -> (B, H, W, K).
@@ -107,7 +108,7 @@ def group_scores(
     height: Any,
     width: Any,
     protocol: str,
-    background: float | None = None,
+    background: float | Sequence[float] | None = None,
     valid: Any = None,
 ) -> Any:
     """What ``image_scores`` makes of groups that are at hand: -> (B, height, width, K)."""
@@ -151,16 +152,17 @@ def _top(scores: Any, count: int = TOP_CLASSES) -> Any:
     return ops.sum(ops.cast(ahead, "int32"), axis=-1) < count
 
 
-def with_background(affinity: Any, threshold: float | None) -> Any:
+def with_background(affinity: Any, threshold: float | Sequence[float] | None) -> Any:
     """Put the background before the classes: (B, G, N) -> (B, G, N + 1); without a threshold, as it is.
 
     It scores 1 in groups of which no class reaches the threshold. The threshold is lowered to the image's highest
-    affinity, so that an image is never background alone.
+    affinity, so that an image is never background alone. Several thresholds give a background each, in their order.
     """
     if threshold is None:
         return affinity
     best = ops.max(affinity, axis=-1, keepdims=True)  # (B, G, 1)
-    reach = ops.minimum(threshold, ops.max(best, axis=1, keepdims=True))
+    wanted = ops.reshape(ops.convert_to_tensor(threshold, dtype="float32"), (1, 1, -1))
+    reach = ops.minimum(wanted, ops.max(best, axis=1, keepdims=True))  # (B, 1, backgrounds)
     return ops.concatenate([ops.cast(best < reach, "float32"), affinity], axis=-1)
 
 

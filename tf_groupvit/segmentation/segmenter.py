@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.inference import Inference, labels_at, scores_at
 from tf_groupvit.segmentation.prompts import BACKGROUND, ClassEmbeddings, embed_classes
 from tf_groupvit.segmentation.result import Segmentation
-from tf_groupvit.segmentation.settings import make_settings
+from tf_groupvit.segmentation.settings import check_choices, make_settings
 from tf_groupvit.segmentation.templates import SIMPLE
 from tf_groupvit.segmentation.writing import write_whole
 
@@ -66,6 +66,7 @@ class Segmenter:
         self.classes = classes if isinstance(classes, ClassEmbeddings) else self._embed(classes, templates)
         self._check_classes()
         self.inference = Inference(model, self.settings)
+        self._trial: Inference | None = None  # of several thresholds, kept from image to image
 
     def _embed(self, classes: str | Iterable[str], templates: str | Sequence[str]) -> ClassEmbeddings:
         if self.tokenizer is None:
@@ -137,6 +138,22 @@ class Segmenter:
         """The same model and classes with another threshold."""
         choices = {**self._choices, "background": background}
         return Segmenter(self.model, self.tokenizer, self.processor, self.classes, **choices)
+
+    def labels_by_threshold(self, image: Any, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
+        """The labels (H, W) that each background threshold would give, one after the other, from one look.
+
+        A threshold acts in every window, before windows are averaged; the classes' scores are the same for all.
+        """
+        if self._trial is None or self._trial.background != tuple(thresholds):
+            for threshold in thresholds:
+                check_choices(self.settings.protocol, background=threshold)
+            self._trial = Inference(self.model, self.settings, tuple(thresholds))
+        pixels = read_image(image)
+        scores = self._trial.scores([pixels], self.text_embeds)[0]  # (h, w, thresholds + N)
+        classes = scores[..., len(thresholds) :]
+        for index in range(len(thresholds)):
+            chosen = np.concatenate([scores[..., index : index + 1], classes], axis=-1)
+            yield labels_at(chosen, *pixels.shape[:2])[0]
 
     def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> "Segmenter":
         """The same model and settings with other classes."""
