@@ -47,6 +47,8 @@ def names_in(folder):
 
 
 def test_a_folder_gives_three_files_for_each_image(images, tmp_path):
+    (images / "._a.png").write_bytes(b"what macOS leaves")
+    (images / "album.png").mkdir()
     result = segment(images, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert names_in(tmp_path / "out") == sorted(file.format(name) for name in "ab" for file in FILES)
@@ -73,6 +75,12 @@ def test_json_is_alone_on_standard_output(images, tmp_path):
     assert (found[0]["width"], found[0]["height"]) == (60, 40)
     assert sum(found[0]["areas"].values()) == pytest.approx(1)
     assert all(Path(file).exists() for file in found[0]["files"])
+
+
+def test_an_image_that_is_named_twice_is_told_twice(images, tmp_path):
+    found = json.loads(segment(*[images / "a.png"] * 2, "--output", tmp_path / "out", "--json").stdout)
+    stems = [[Path(file).name.split(".")[0] for file in record["files"]] for record in found]
+    assert stems == [["a"] * 3, ["a-2"] * 3]
 
 
 def test_views_are_written_beside(images, tmp_path):
@@ -168,6 +176,11 @@ def test_an_output_that_cannot_be_made_is_refused(images, tmp_path):
     (tmp_path / "file").write_text("")
     refused(segment(images, "--output", tmp_path / "file"), "file")
     refused(segment(images, "--output", tmp_path / "file" / "out"), "file")
+
+
+def test_a_write_protected_folder_is_refused_before_work_starts(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # a test may run as root, who may
+    refused(segment(images, "--output", tmp_path, model="not looked at"), "write-protected")
 
 
 def test_nothing_is_left_half_written(images, tmp_path):

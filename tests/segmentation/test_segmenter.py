@@ -17,8 +17,9 @@ from tf_groupvit.segmentation import inference
 from tf_groupvit.segmentation.inference import Compiled, labels_at
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
-from tf_groupvit.segmentation.result import VIEWS, Segmentation
+from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.segmenter import Segmenter
+from tf_groupvit.segmentation.views import VIEWS
 
 
 def noise(height, width, seed=0):

@@ -26,7 +26,7 @@ def find_images(arguments: Sequence[str]) -> list[str]:
     found: list[str] = []
     for argument in arguments:
         if argument != "-" and Path(argument).is_dir():
-            inside = sorted(path for path in Path(argument).iterdir() if path.suffix.lower() in ENDINGS)
+            inside = sorted(path for path in Path(argument).iterdir() if _is_image(path))
             if not inside:
                 raise InputError(f"The folder '{argument}' holds no images ({', '.join(ENDINGS)}): name another.")
             found += map(str, inside)
@@ -38,6 +38,11 @@ def find_images(arguments: Sequence[str]) -> list[str]:
         else:
             found.append(argument)
     return found
+
+
+def _is_image(path: Path) -> bool:
+    """By its name: hidden files are what systems leave beside images, not images."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
 
 
 def source_of(argument: str) -> str | bytes:
@@ -69,17 +74,18 @@ def report(sources: Sequence[str], work: Callable[[int, str], tuple[dict[str, An
 
     A bad image becomes ``{"image", "error"}`` in the list; the exit code is 2 then.
     """
-    records: dict[str, dict[str, Any]] = {}
+    records: list[dict[str, Any] | None] = [None] * len(sources)  # a source may be named twice
 
     def one(index: int, source: str) -> None:
         record, line = work(index, source)
-        records[source] = record
+        records[index] = record
         if not as_json:
             tqdm.write(line, file=sys.stdout)
 
     failed = work_through(sources, one)
     if as_json:
-        listed = [records.get(source, {"image": source, "error": failed.get(source)}) for source in sources]
+        pairs = zip(sources, records, strict=True)
+        listed = [record or {"image": source, "error": failed.get(source)} for source, record in pairs]
         click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
     if failed:
         raise click.exceptions.Exit(2)

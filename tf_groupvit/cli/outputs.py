@@ -1,5 +1,6 @@
 """A segmentation, a name and a folder in; files, a line of text or a JSON record out."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -29,11 +30,13 @@ def names_for(sources: Sequence[str]) -> list[str]:
 
 
 def make_folder(folder: str | Path) -> Path:
-    """The folder of outputs, made if it is missing. Raises ``InputError`` if it cannot be."""
+    """The folder of outputs, made if it is missing. Raises ``InputError`` if it cannot be, or takes no files."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The folder '{folder}' cannot be made: {error.strerror}: choose another --output.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"The folder '{folder}' is write-protected: choose another --output.")
     return Path(folder)
 
 

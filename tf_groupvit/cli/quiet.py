@@ -39,7 +39,7 @@ def _held_back() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # not an interrupt, which is no reason to read what TensorFlow had to say
             os.dup2(before, 2)
             held.seek(0)
             os.write(2, held.read())

@@ -21,7 +21,7 @@ def command(images: tuple[str, ...], views: tuple[str, ...], output: str, as_jso
     """
     from tf_groupvit.cli.images import find_images, report, source_of
     from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs
-    from tf_groupvit.segmentation.result import check_view
+    from tf_groupvit.segmentation.views import check_view
 
     for view in views:
         check_view(view)

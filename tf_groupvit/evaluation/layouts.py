@@ -44,7 +44,8 @@ class Pair:
     table: np.ndarray
 
 
-_COCO_HOMES = ("", "coco_stuff164k", "data/coco_stuff164k")
+# The last ones are those of the published evaluation.
+_COCO_HOMES = ("", "coco_stuff164k", "data/coco_stuff164k", "coco", "data/coco", "local_data/coco")
 _COCO_FOLDERS = (
     ("images/val2017", "annotations/val2017"),
     ("val2017", "stuffthingmaps/val2017"),
@@ -53,7 +54,7 @@ _COCO_FOLDERS = (
 
 def _voc(table: np.ndarray) -> Layout:
     return Layout(
-        homes=("", "VOC2012", "VOCdevkit/VOC2012", "data/VOCdevkit/VOC2012"),
+        homes=("", "VOC2012", "VOCdevkit/VOC2012", "data/VOCdevkit/VOC2012", "local_data/VOCdevkit/VOC2012"),
         folders=(("JPEGImages", "SegmentationClass"),),
         mask_suffixes=((".png", table),),
         split="ImageSets/Segmentation/val.txt",
@@ -62,7 +63,7 @@ def _voc(table: np.ndarray) -> Layout:
 
 def _context(table: np.ndarray) -> Layout:
     return Layout(
-        homes=("", "VOC2010", "VOCdevkit/VOC2010", "data/VOCdevkit/VOC2010"),
+        homes=("", "VOC2010", "VOCdevkit/VOC2010", "data/VOCdevkit/VOC2010", "local_data/VOCdevkit/VOC2010"),
         folders=(("JPEGImages", "SegmentationClassContext"),),
         mask_suffixes=((".png", table),),
         split="ImageSets/SegmentationContext/val.txt",

@@ -1,6 +1,6 @@
 """Pictures and label maps in, pictures to look at out: blended, with names inside the regions, with a legend."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,14 +53,22 @@ class Tag:
         return cls(text, font, size, (margin - left, margin - top))
 
 
-def draw_names(picture: Image.Image, labels: np.ndarray, names: Sequence[str], colours: np.ndarray) -> None:
+def draw_names(
+    picture: Image.Image,
+    labels: np.ndarray,
+    names: Sequence[str],
+    colours: np.ndarray,
+    unnamed: Collection[int] = (),
+) -> None:
     """Write each class's name inside its region, on a pill of its colour, black or white as reads better.
 
-    Larger regions choose first. A region without room for its name in small type stays without it.
+    Larger regions choose first. A region without room for its name in small type stays without it, and so do the
+    classes ``unnamed``.
     """
     height, pixels = letter_height(picture.size), np.bincount(labels.ravel(), minlength=len(names))
     heights = sorted({max(SMALLEST_NAME, round(height * share)) for share in SHRUNK}, reverse=True)
     present = [int(number) for number in np.argsort(-pixels, kind="stable") if pixels[number]]
+    present = [number for number in present if number not in unnamed]
     tags = {number: [Tag.of(names[number], number, height) for height in heights] for number in present}
     draw = ImageDraw.Draw(picture)
     places = place(labels, {number: [tag.size for tag in tags[number]] for number in present})
@@ -161,13 +169,14 @@ def panels(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Im
     width, height = pictures[0].size
     type_height = letter_height((width, height))
     head, gap = round(type_height * 1.8), max(2, type_height // 2)
-    step = (width + gap, 0) if height >= width else (0, height + head + gap)
+    lines = [legible(caption, index, type_height) for index, caption in enumerate(captions)]
+    wide = max(width, *(round(font.getlength(text)) + 2 * gap for text, font in lines))  # a picture may be narrower
+    step = (wide + gap, 0) if height >= width else (0, height + head + gap)
     last = len(pictures) - 1
-    sheet = Image.new("RGB", (width + last * step[0], height + head + last * step[1]), PAPER)
+    sheet = Image.new("RGB", (wide + last * step[0], height + head + last * step[1]), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    for index, (picture, (text, font)) in enumerate(zip(pictures, lines, strict=True)):
         x, y = index * step[0], index * step[1]
-        text, font = legible(caption, index, type_height)
         draw.text((x + gap, y + head // 2), text, BLACK, font, anchor="lm")
         sheet.paste(picture, (x, y + head))
     return sheet

@@ -13,8 +13,7 @@ from PIL import Image
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.image_reading import read_image
-from tf_groupvit.segmentation.drawing import Entry, blend, draw_names, paint, panels, with_legend
-from tf_groupvit.segmentation.palette import class_colours, group_colours
+from tf_groupvit.segmentation import views
 from tf_groupvit.segmentation.picture import encode_image, open_picture, png, seen_size
 from tf_groupvit.segmentation.writing import write_whole
 
@@ -203,14 +202,14 @@ class Segmentation:
     def view(self, name: str) -> Image.Image:
         """One of the seven views of the original demo, as an RGB picture.
 
-        ``input`` the image; ``pred`` the classes in their colours; ``input_pred`` half of each; ``input_pred_label``
-        that with names inside the regions (a region without room for its name stays without);
-        ``first_group`` and ``final_group`` half image, half groups of that stage; ``all_groups`` such a panel
-        for every stage, under captions. All but the last have the size of the image.
+        ``input`` the image; ``pred`` the classes in their colours; ``input_pred`` half of each, but for the
+        background, which is left as it is; ``input_pred_label`` that with names inside the regions (a region without
+        room for its name stays without); ``first_group`` and ``final_group`` half image, half groups of that stage;
+        ``all_groups`` such a panel for every stage, under captions. All but the last have the size of the image.
 
         Raises ``InputError`` for another name, and where group maps are asked for and not there.
         """
-        return VIEWS[check_view(name)](self)
+        return views.VIEWS[views.check_view(name)](self)
 
     def overlay(self) -> Image.Image:
         """The image half covered by its classes, and their legend (swatch, name, area) below it or to its right.
@@ -218,44 +217,14 @@ class Segmentation:
         The picture is at the top left at its own size; the legend lists the classes that are present, largest first.
         A name in letters that no font at hand has is given by its number, e.g. ``#3``.
         """
-        numbers = {name: number for number, name in enumerate(self.class_names)}
-        colours = self._colours
-        entries = [
-            Entry(name, numbers[name], tuple(map(int, colours[numbers[name]])), area) for name, area in self._by_area()
-        ]
-        return with_legend(self.view("input_pred"), entries)
+        return views.overlay(self)
 
     def label_image(self) -> Image.Image:
         """The class numbers as an image: mode "P", one byte a pixel, with the palette of the views.
 
         Over 256 classes do not fit a byte: mode "I;16" then, without palette. Both survive PNG unchanged.
         """
-        if len(self.class_names) > 256:
-            return Image.fromarray(self.labels.astype(np.uint16))
-        picture = Image.fromarray(self.labels).convert("L")
-        palette = np.zeros((256, 3), np.uint8)  # all 256 of them, or Pillow packs several pixels into a byte
-        palette[: len(self.class_names)] = self._colours
-        picture.putpalette(palette.tobytes())
-        return picture
-
-    @property
-    def _colours(self) -> np.ndarray:
-        return class_colours(self.class_names)
-
-    def _classes_over_image(self) -> Image.Image:
-        return Image.fromarray(blend(self.image, paint(self.labels, self._colours)))
-
-    def _names_over_image(self) -> Image.Image:
-        picture = self._classes_over_image()
-        draw_names(picture, self.labels, self.class_names, self._colours)
-        return picture
-
-    def _groups_over_image(self, groups: np.ndarray) -> Image.Image:
-        return Image.fromarray(blend(self.image, paint(groups, group_colours(int(groups.max()) + 1))))
-
-    def _panels_of_groups(self) -> Image.Image:
-        captions = [f"stage {stage}: {len(np.unique(groups))} groups" for stage, groups in enumerate(self.groups, 1)]
-        return panels([self._groups_over_image(groups) for groups in self.groups], captions)
+        return views.label_image(self)
 
     # Files
 
@@ -317,24 +286,7 @@ def _checked_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarra
     return np.ascontiguousarray(labels, np.uint8 if len(class_names) <= 256 else np.int32)
 
 
-VIEWS: dict[str, Callable[[Segmentation], Image.Image]] = {
-    "input": lambda result: Image.fromarray(result.image),
-    "pred": lambda result: Image.fromarray(paint(result.labels, result._colours)),
-    "input_pred": lambda result: result._classes_over_image(),
-    "input_pred_label": lambda result: result._names_over_image(),
-    "first_group": lambda result: result._groups_over_image(result.first_group),
-    "final_group": lambda result: result._groups_over_image(result.final_group),
-    "all_groups": lambda result: result._panels_of_groups(),
-}
-
 WRITERS: dict[str, Callable[[Segmentation], bytes]] = {
     ".png": lambda result: png(result.label_image()),
     ".json": lambda result: (result.to_json() + "\n").encode(),
 }
-
-
-def check_view(name: str) -> str:
-    """The name, if there is such a view. Raises ``InputError`` naming them all."""
-    if name not in VIEWS:
-        raise InputError(f"There is no view '{name}': choose from {', '.join(VIEWS)}.")
-    return name

@@ -1,0 +1,90 @@
+"""A segmentation in, pictures to look at out: the seven views of the original demo, an overlay with legend, the labels.
+
+As in the original, the background is where nothing is painted and no name stands: the image shows as it is.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.segmentation.drawing import PAPER, Entry, blend, draw_names, paint, panels, with_legend
+from tf_groupvit.segmentation.palette import class_colours, group_colours
+
+if TYPE_CHECKING:
+    from tf_groupvit.segmentation.result import Segmentation
+
+
+def classes_over_image(result: "Segmentation") -> Image.Image:
+    """Half image, half colour of the class; the background is left as it is."""
+    blended = blend(result.image, paint(result.labels, class_colours(result.class_names)))
+    if _has_background(result):
+        blended[result.labels == 0] = result.image[result.labels == 0]
+    return Image.fromarray(blended)
+
+
+def names_over_image(result: "Segmentation") -> Image.Image:
+    """``classes_over_image`` with the names of the classes inside their regions."""
+    picture = classes_over_image(result)
+    unnamed = {0} if _has_background(result) else set()
+    draw_names(picture, result.labels, result.class_names, class_colours(result.class_names), unnamed)
+    return picture
+
+
+def groups_over_image(result: "Segmentation", groups: np.ndarray) -> Image.Image:
+    """Half image, half colour of the group (H, W)."""
+    return Image.fromarray(blend(result.image, paint(groups, group_colours(int(groups.max()) + 1))))
+
+
+def panels_of_groups(result: "Segmentation") -> Image.Image:
+    """``groups_over_image`` of every stage, under captions."""
+    captions = [f"stage {stage}: {len(np.unique(groups))} groups" for stage, groups in enumerate(result.groups, 1)]
+    return panels([groups_over_image(result, groups) for groups in result.groups], captions)
+
+
+VIEWS: dict[str, Callable[["Segmentation"], Image.Image]] = {
+    "input": lambda result: Image.fromarray(result.image),
+    "pred": lambda result: Image.fromarray(paint(result.labels, class_colours(result.class_names))),
+    "input_pred": classes_over_image,
+    "input_pred_label": names_over_image,
+    "first_group": lambda result: groups_over_image(result, result.first_group),
+    "final_group": lambda result: groups_over_image(result, result.final_group),
+    "all_groups": panels_of_groups,
+}
+
+
+def check_view(name: str) -> str:
+    """The name, if there is such a view. Raises ``InputError`` naming them all."""
+    if name not in VIEWS:
+        raise InputError(f"There is no view '{name}': choose from {', '.join(VIEWS)}.")
+    return name
+
+
+def overlay(result: "Segmentation") -> Image.Image:
+    """``classes_over_image`` and a legend of the classes that are there, largest first; the background's is empty."""
+    colours = class_colours(result.class_names).tolist()
+    if _has_background(result):
+        colours[0] = PAPER
+    entries = [
+        Entry(name, number, tuple(colour), area)
+        for number, ((name, area), colour) in enumerate(zip(result.areas.items(), colours, strict=True))
+        if area
+    ]
+    return with_legend(classes_over_image(result), sorted(entries, key=lambda entry: -entry.share))
+
+
+def label_image(result: "Segmentation") -> Image.Image:
+    """Class numbers: mode "P" with the palette of the views, or "I;16" where they do not fit a byte."""
+    if len(result.class_names) > 256:
+        return Image.fromarray(result.labels.astype(np.uint16))
+    picture = Image.fromarray(result.labels).convert("L")
+    palette = np.zeros((256, 3), np.uint8)  # all 256 of them, or Pillow packs several pixels into a byte
+    palette[: len(result.class_names)] = class_colours(result.class_names)
+    picture.putpalette(palette.tobytes())
+    return picture
+
+
+def _has_background(result: "Segmentation") -> bool:
+    return result.class_names[0] == "background"
