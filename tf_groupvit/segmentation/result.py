@@ -67,8 +67,8 @@ class Segmentation:
         group_scores: Deferred = None,
         absence: str = "They were not kept.",
     ) -> None:
-        self.class_names = [str(name) for name in class_names]
-        self.labels = _checked_labels(labels, self.class_names)
+        self.class_names: list[str] = [str(name) for name in class_names]
+        self.labels: np.ndarray = _checked_labels(labels, self.class_names)
         self._image = image
         self._class_scores = class_scores
         self._parts = {
