@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from checkpoint_files import reference
 
-from tf_groupvit.checkpoints.matching import BESIDE_TEXT, BESIDE_VISION, MOST_SHOWN, check_finite, match
+from tf_groupvit.checkpoints.matching import BESIDE_TEXT, BESIDE_VISION, MOST_SHOWN, match, sound
 from tf_groupvit.errors import CheckpointError
 
 
@@ -38,14 +38,14 @@ def test_a_long_report_is_cut_and_counted():
 def test_tensors_come_in_the_models_order_and_shape():
     found = match({"b": np.array([3.0]), "a": np.ones((2, 2))}, {"a": (2, 2), "b": ()})
     assert found.names == ("a", "b")
-    arrays = dict(found.arrays())
+    arrays = found.sound()
     assert arrays["b"].shape == ()
     assert arrays["b"] == 3.0
 
 
 @pytest.mark.parametrize(("found", "wanted"), [((1,), ()), ((), (1,)), ((1, 1), ())])
 def test_one_number_fits_whatever_its_shape(found, wanted):
-    assert dict(match(zeros(s=found), {"s": wanted}).arrays())["s"].shape == wanted
+    assert match(zeros(s=found), {"s": wanted}).sound()["s"].shape == wanted
 
 
 @pytest.mark.parametrize(("found", "wanted"), [((2, 3), (3, 2)), ((6,), (2, 3)), ((0,), ()), ((1, 6), (6,))])
@@ -82,29 +82,29 @@ def test_nan_and_infinity_are_refused_by_name(dtype, bad):
     array = np.ones((4, 5), dtype)
     array[2, 3] = bad
     with pytest.raises(CheckpointError, match=r"'w' holds . NaN and . infinite values of 20"):
-        check_finite("w", array)
+        sound("w", array.shape, array)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_numbers_whose_sum_overflows_pass(dtype):
     largest = float(ml_dtypes.finfo(dtype).max)
-    check_finite("w", np.full(10_000, largest, dtype))
-    check_finite("w", np.array([largest, -largest] * 100, dtype))
+    for values in (np.full(10_000, largest, dtype), np.array([largest, -largest] * 100, dtype)):
+        assert sound("w", values.shape, values) is not None
 
 
 def test_integers_and_nothing_pass():
-    check_finite("n", np.array(2**62))
-    check_finite("e", np.zeros((0, 3), np.float32))
+    assert sound("n", (1,), np.array(2**62)) == 2**62
+    assert sound("e", (3, 0), np.zeros((0, 3), np.float32)).shape == (3, 0)
 
 
 def test_opposite_infinities_do_not_hide():
     with pytest.raises(CheckpointError, match="2 infinite"):
-        check_finite("w", np.array([np.inf, -np.inf], np.float32))
+        sound("w", (2,), np.array([np.inf, -np.inf], np.float32))
 
 
 def test_a_bad_weight_is_found_when_it_is_read():
     found = match({"a": np.ones(2), "b": np.array([1.0, np.nan])}, {"a": (2,), "b": (2,)})
-    arrays = found.arrays()
-    assert next(arrays)[0] == "a"
+    arrays = found.sound()
+    assert arrays["a"].tolist() == [1.0, 1.0]
     with pytest.raises(CheckpointError, match="'b' holds 1 NaN"):
-        next(arrays)
+        arrays["b"]

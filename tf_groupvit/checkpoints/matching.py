@@ -1,7 +1,8 @@
 """Named arrays and the shapes that a model expects in, the arrays that fit out, or one report of what does not."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -29,12 +30,10 @@ class Match:
     def names(self) -> tuple[str, ...]:
         return tuple(self.shapes)
 
-    def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Name and array, in the expected shape and without NaN or infinity, read as they are asked for."""
-        for name, shape in self.shapes.items():
-            array = self.tensors[name].reshape(shape)
-            check_finite(name, array)
-            yield name, array
+    def sound(self) -> Tensors:
+        """The tensors in the expected shapes, NaN and infinity refused when they are read."""
+        entries = self.tensors.entries()
+        return Tensors({name: entries[name].map(s, partial(sound, name, s)) for name, s in self.shapes.items()})
 
 
 def match(
@@ -55,7 +54,7 @@ def match(
     extra = sorted(found.keys() - wanted.keys())
     missing = sorted(name for name in wanted.keys() - found.keys() if not OPTIONAL.match(name))
     ignored = [name for name in extra if OPTIONAL.match(name) or name.startswith(allow)]
-    misshapen = sorted(name for name in wanted.keys() & found.keys() if not _fits(found[name], wanted[name]))
+    misshapen = sorted(name for name in wanted.keys() & found.keys() if not fits(found[name], wanted[name]))
     problems = {
         "missing": missing,
         "unexpected": [name for name in extra if name not in set(ignored)],
@@ -68,7 +67,7 @@ def match(
     return Match(tensors, {name: shape for name, shape in wanted.items() if name in found}, tuple(ignored))
 
 
-def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Parity: transformers' TensorFlow class keeps logit_scale as (1,), its PyTorch class as ()."""
     return found == wanted or (prod(found) == prod(wanted) == 1)
 
@@ -82,10 +81,14 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def check_finite(name: str, array: np.ndarray) -> None:
-    """Refuse NaN and infinity, by name. Integers pass. Errors: CheckpointError."""
-    if array.dtype.kind in "iub" or _sums_up(array):
-        return
+def sound(name: str, shape: tuple[int, ...], array: np.ndarray) -> np.ndarray:
+    """The array in its shape; NaN and infinity are refused, by name. Errors: CheckpointError."""
+    if array.dtype.kind not in "iub" and not _sums_up(array):
+        _refuse_unsound(name, array)
+    return array.reshape(shape)
+
+
+def _refuse_unsound(name: str, array: np.ndarray) -> None:
     nans, infinities = int(np.isnan(array).sum()), int(np.isinf(array).sum())
     if nans or infinities:
         raise CheckpointError(

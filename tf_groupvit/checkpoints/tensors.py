@@ -28,7 +28,8 @@ class Entry:
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Entry":
-        return cls(array.shape, array.dtype, lambda: array)
+        """An array that is here already; whoever reads it gets a copy, as from a file."""
+        return cls(array.shape, array.dtype, array.copy)
 
 
 class Tensors(Mapping[str, np.ndarray]):

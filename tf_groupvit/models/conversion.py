@@ -5,16 +5,12 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tf_groupvit.checkpoints.description import PROCESSOR, TOKENIZERS, config_of, parameters_of, tokenizer_files
-from tf_groupvit.checkpoints.matching import Match, check_finite, match
+from tf_groupvit.checkpoints.matching import Match, match
 from tf_groupvit.checkpoints.reading import Checkpoint, read_checkpoint
-from tf_groupvit.checkpoints.tensors import Tensors
 from tf_groupvit.checkpoints.writing import write_checkpoint
 from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.errors import CheckpointError, InputError
@@ -123,7 +119,7 @@ def _write(target: Path, matched: Match, extras: Mapping[str, Path], config: Any
     beside = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
     try:
         beside.mkdir()
-        write_checkpoint(beside, _sound(matched))
+        write_checkpoint(beside, matched.sound())
         for name, file in extras.items():
             shutil.copyfile(file, beside / name)
         config.save_pretrained(beside)
@@ -132,17 +128,6 @@ def _write(target: Path, matched: Match, extras: Mapping[str, Path], config: Any
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return files
-
-
-def _sound(matched: Match) -> Tensors:
-    """The tensors in the shapes that the model has, NaN and infinity refused when they are read."""
-
-    def checked(name: str, shape: tuple[int, ...], array: np.ndarray) -> np.ndarray:
-        check_finite(name, array)
-        return array.reshape(shape)
-
-    entries, shapes = matched.tensors.entries(), matched.shapes
-    return Tensors({name: entries[name].map(shape, partial(checked, name, shape)) for name, shape in shapes.items()})
 
 
 def _install(beside: Path, target: Path, files: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from keras import ops
 
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.models.argmax import one_hot_max
-from tf_groupvit.models.initialization import normal
+from tf_groupvit.models.initialization import constant, normal
 from tf_groupvit.models.layers import MLP, Attention, Block, dense, flat, layer_name, layer_norm, softmax
 
 
@@ -135,8 +135,9 @@ class Stage(keras.layers.Layer):
         if self.tokens:
             shape = (1, self.tokens, config.hidden_size)
             # Measured by the authors: the projector alone makes the tokens where there is one, so they start at 0.
+            path = f"{name}/group_token"
             self.group_token = self.add_weight(
-                name="group_token", shape=shape, initializer="zeros" if before else normal(0.02)
+                name="group_token", shape=shape, initializer=constant(path, 0.0) if before else normal(path, 0.02)
             )
             self.downsample = GroupingBlock(config, self.tokens, groups, f"{name}.downsample", policy)
             if before:

@@ -9,6 +9,7 @@ from keras import ops
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.entry import EntryModel
+from tf_groupvit.models.initialization import constant
 from tf_groupvit.models.inputs import (
     accept,
     check_pairs_of_rows,
@@ -35,9 +36,14 @@ class Projection(keras.layers.Layer):
         super().__init__(name=layer_name(name), dtype=dtype)
         hidden, policy, std = config.projection_intermediate_dim, self.dtype_policy, config.initializer_range
         self.inner = dense(f"{name}.0", inputs, hidden, std, policy)
+        starts = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
         # momentum 0.9 is PyTorch's 0.1
         self.norm = keras.layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, name=layer_name(f"{name}.1"), dtype=policy
+            momentum=0.9,
+            epsilon=1e-5,
+            name=layer_name(f"{name}.1"),
+            dtype=policy,
+            **{f"{part}_initializer": constant(f"{name}.1/{part}", value) for part, value in starts.items()},
         )
         self.norm.build((None, hidden))
         self.outer = dense(f"{name}.3", hidden, config.projection_dim, std, policy)
@@ -104,7 +110,7 @@ class TFGroupViTModel(PretrainedModel):
         self.vision_model = VisionTower(config.vision_config, dtype=policy)
         self.visual_projection = Projection(config, config.vision_config.hidden_size, "visual_projection", policy)
         self.text_projection = Projection(config, config.text_config.hidden_size, "text_projection", policy)
-        start = keras.initializers.Constant(config.logit_scale_init_value)
+        start = constant("logit_scale", config.logit_scale_init_value)
         self.logit_scale = self.add_weight(name="logit_scale", shape=(), initializer=start)
         self.built = True
 

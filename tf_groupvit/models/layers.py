@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
-from tf_groupvit.models.initialization import normal
+from tf_groupvit.models.initialization import constant, normal
 
 LOWEST = float(np.finfo("float32").min)  # stands where nothing is to be seen; a row without any stays finite, uniform
 
@@ -37,14 +37,26 @@ def layer_name(name: str) -> str:
 
 def dense(name: str, inputs: int, units: int, std: float, dtype: Any) -> keras.layers.Dense:
     """A built Dense layer (..., inputs) -> (..., units) whose kernel starts as N(0, std)."""
-    layer = keras.layers.Dense(units, kernel_initializer=normal(std), name=layer_name(name), dtype=dtype)
+    layer = keras.layers.Dense(
+        units,
+        kernel_initializer=normal(f"{name}/kernel", std),
+        bias_initializer=constant(f"{name}/bias", 0.0),
+        name=layer_name(name),
+        dtype=dtype,
+    )
     layer.build((None, inputs))
     return layer
 
 
 def layer_norm(name: str, width: int, epsilon: float, dtype: Any) -> keras.layers.LayerNormalization:
     """A built LayerNormalization over the last axis."""
-    layer = keras.layers.LayerNormalization(epsilon=epsilon, name=layer_name(name), dtype=dtype)
+    layer = keras.layers.LayerNormalization(
+        epsilon=epsilon,
+        gamma_initializer=constant(f"{name}/gamma", 1.0),
+        beta_initializer=constant(f"{name}/beta", 0.0),
+        name=layer_name(name),
+        dtype=dtype,
+    )
     layer.build((None, None, width))
     return layer
 

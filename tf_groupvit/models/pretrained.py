@@ -11,7 +11,7 @@ import keras
 from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.errors import CheckpointError, ConfigError
 from tf_groupvit.models.entry import EntryModel
-from tf_groupvit.models.initialization import weights_will_be_loaded
+from tf_groupvit.models.initialization import starting_from
 
 AnyConfig = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
 
@@ -49,6 +49,8 @@ class PretrainedModel(EntryModel):
     ) -> Self:
         """Build the model that a checkpoint describes and load its weights.
 
+        What was left out on purpose (the original's ``multi_label_logit_scale``) is told through ``logging``.
+
         Args:
             folder_or_hub_id: a folder with config.json and weights, ``"organisation/name"`` on the hub, or a file of
                 weights such as the original ``.pth``, which takes its ``config`` from the argument.
@@ -63,8 +65,10 @@ class PretrainedModel(EntryModel):
             ConfigError: no config.json, or an impossible one.
             HubError: the hub id cannot be resolved.
         """
+        from tf_groupvit.checkpoints.matching import match
         from tf_groupvit.checkpoints.reading import read_checkpoint
         from tf_groupvit.hub import resolve
+        from tf_groupvit.models.weights import expected_shapes, first_values
 
         path = resolve(
             folder_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
@@ -74,9 +78,11 @@ class PretrainedModel(EntryModel):
         elif isinstance(config, GroupViTConfig) and cls.config_class.section:
             config = getattr(config, cls.config_class.section)
         checkpoint = read_checkpoint(path)
-        with weights_will_be_loaded():
+        with starting_from(first_values(checkpoint.tensors)):
             model = cls(config, dtype=dtype)
-        model.load_checkpoint(checkpoint)
+        match(checkpoint.tensors, expected_shapes(model), cls.may_ignore, checkpoint.source)
+        for note in checkpoint.notes:
+            logger.warning("%s: %s", checkpoint.source, note)
         return model
 
     @classmethod
@@ -87,22 +93,6 @@ class PretrainedModel(EntryModel):
             warnings.warn(f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=3)
             return cls.config_class()
         return cls.config_class.from_pretrained(path.with_name("config.json"))
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Match the checkpoint's arrays with the variables, strictly, and copy them.
-
-        What the reader left out on purpose (the original's ``multi_label_logit_scale``) is told through ``logging``.
-
-        Raises:
-            CheckpointError: keys that are missing, unexpected or misshapen; NaN or infinite weights.
-        """
-        from tf_groupvit.checkpoints.matching import match
-        from tf_groupvit.models.weights import assign, expected_shapes
-
-        matched = match(checkpoint.tensors, expected_shapes(self), self.may_ignore, checkpoint.source)
-        assign(self, matched.arrays())
-        for note in checkpoint.notes:
-            logger.warning("%s: %s", checkpoint.source, note)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors``, as transformers' PyTorch class loads them.

@@ -33,8 +33,8 @@ class TextTower(keras.layers.Layer):
         self.built = True
 
     def _table(self, part: str, rows: int) -> keras.layers.Embedding:
-        start = normal(0.02 * self.config.initializer_factor)
         name = f"{self.name}.embeddings.{part}"
+        start = normal(f"{name}/embeddings", 0.02 * self.config.initializer_factor)
         table = keras.layers.Embedding(
             rows, self.config.hidden_size, embeddings_initializer=start, name=layer_name(name), dtype=self.dtype_policy
         )

@@ -9,7 +9,7 @@ from tf_groupvit.checkpoints.matching import BESIDE_VISION
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.grouping import Stage
-from tf_groupvit.models.initialization import normal, truncated_normal
+from tf_groupvit.models.initialization import constant, normal, truncated_normal
 from tf_groupvit.models.inputs import image_input, refuse_tuple
 from tf_groupvit.models.interpolation import resize_grid
 from tf_groupvit.models.layers import dropout, layer_name, layer_norm
@@ -24,21 +24,24 @@ class PatchEmbedding(keras.layers.Layer):
         super().__init__(name=layer_name(name), dtype=dtype)
         self.config = config
         width, policy = config.hidden_size, self.dtype_policy
-        patch = config.patch_height_width
+        patch, path = config.patch_height_width, f"{name}.patch_embeddings.projection"
         self.projection = keras.layers.Conv2D(
             width,
             patch,
             strides=patch,
             data_format="channels_last",
-            kernel_initializer=normal(config.initializer_range),
-            name=layer_name(f"{name}.patch_embeddings.projection"),
+            kernel_initializer=normal(f"{path}/kernel", config.initializer_range),
+            bias_initializer=constant(f"{path}/bias", 0.0),
+            name=layer_name(path),
             dtype=policy,
         )
         self.projection.build((None, None, None, config.num_channels))
         self.layernorm = layer_norm(f"{name}.layernorm", width, config.layer_norm_eps, policy)
         rows, columns = config.grid
         self.position_embeddings = self.add_weight(
-            name="position_embeddings", shape=(1, rows * columns, width), initializer=truncated_normal(0.02)
+            name="position_embeddings",
+            shape=(1, rows * columns, width),
+            initializer=truncated_normal(f"{name}/position_embeddings", 0.02),
         )
         self.dropout = dropout(config.dropout, f"{name}.dropout", policy)
 

@@ -1,14 +1,16 @@
-"""A model's variables in, arrays by checkpoint name out; and arrays of a checkpoint back into the variables."""
+"""A model's variables in, arrays by checkpoint name out; and a checkpoint's arrays in, variables' first values out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from tf_groupvit.checkpoints.matching import fits, sound
 from tf_groupvit.checkpoints.names import checkpoint_name, checkpoint_shape, to_checkpoint_layout, to_keras_layout
 from tf_groupvit.checkpoints.tensors import Entry, Tensors, bfloat16
 from tf_groupvit.errors import CheckpointError
+from tf_groupvit.models.initialization import Source
 
 
 def variables_by_name(model: keras.Model) -> dict[str, Any]:
@@ -61,9 +63,17 @@ def _entry(variable: Any, layer: Any, shape: tuple[int, ...]) -> Entry:
     return Entry(shape, dtype, read)
 
 
-def assign(model: keras.Model, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Copy each array, named and laid out as in a checkpoint, to its variable; names and shapes have been matched."""
-    variables = variables_by_name(model)
-    for name, array in arrays:
-        variable = variables[name]
-        variable.assign(to_keras_layout(array.astype("float32", copy=False), variable.path))
+def first_values(tensors: Tensors) -> Source:
+    """What a model's variables start from: each tensor that is there in the right shape, read when it is asked for.
+
+    Whether all are there, and no others, is for ``match`` to say. Errors: CheckpointError for NaN or infinity.
+    """
+
+    def read(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        name, wanted = checkpoint_name(path), checkpoint_shape(shape, path)
+        if name not in tensors or not fits(tensors.entry(name).shape, wanted):
+            return None
+        array = sound(name, wanted, tensors[name])
+        return to_keras_layout(array, path).astype("float32", copy=False)
+
+    return read
