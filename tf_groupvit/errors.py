@@ -7,6 +7,7 @@
     ├── CheckpointError     a file of weights, or the folder around it
     ├── HubError            a hub id that cannot be resolved or fetched
     ├── DatasetError        a dataset on disk
+    ├── TrainingError       a training that cannot go on
     ├── ExportError         a SavedModel that cannot be written or does not check out
     ├── ServerError         the embedded server cannot start or load a model
     └── RequestError        a server's refusal, as the client sees it
@@ -45,6 +46,10 @@ class HubError(GroupViTError):
 
 class DatasetError(GroupViTError):
     """A dataset on disk is incomplete or inconsistent."""
+
+
+class TrainingError(GroupViTError):
+    """A training cannot go on: its loss is not a number any more, its folder holds something else."""
 
 
 class ExportError(GroupViTError):

@@ -49,6 +49,15 @@ def read_safetensors(path: Path) -> Tensors:
     return Tensors({name: _entry(file, start, place) for name, place in places.items()})
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file says of itself beside its tensors. Errors: CheckpointError for a header that cannot be read."""
+    header, _ = _read_header(path, path.stat().st_size)
+    about = header.get("__metadata__", {})
+    if not isinstance(about, dict):
+        raise _broken(path, "its metadata is not a JSON object")
+    return about
+
+
 def _broken(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{path} is not a sound safetensors file: {what}. Fetch or save it again.")
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "Serve SavedModels as tensorflow_model_server does.",
     "evaluate": "Measure mIoU on a dataset.",
     "export": "Write a SavedModel that TensorFlow Serving runs as it is.",
+    "train": "Train from captions, by a recipe.",
     "scenes": "Write captioned pictures with masks.",
     "app": "Open a page in the browser: drop a photo, type words, see the regions.",
 }

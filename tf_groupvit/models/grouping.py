@@ -4,6 +4,7 @@ Paper: section 3.2, the grouping block. The attention of the group tokens over t
 in the paper; the published models have it.
 """
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -131,6 +132,11 @@ class Stage(keras.layers.Layer):
         # As in the original: what comes in are the previous stage's group tokens, not its output groups.
         before = config.num_group_tokens[index - 1] if index else 0
         self.blocks = [Block(config, f"{name}.layers.{i}", policy) for i in range(config.depths[index])]
+        # Of training alone, and set by it: the share of images for which each block's branches are left out, and
+        # whether activations are computed again in the backward pass instead of being kept.
+        self.drop_rates = (0.0,) * len(self.blocks)
+        self.rematerialise = False
+        self.drops = keras.random.SeedGenerator()
         self.group_projector = None
         if self.tokens:
             shape = (1, self.tokens, config.hidden_size)
@@ -161,6 +167,18 @@ class Stage(keras.layers.Layer):
     def _run_blocks(self, x: Any, length: Any, training: Any) -> Any:
         """Tokens (B, T, C), T the ``length``, through the blocks, one row each."""
         width, rows = x.shape[-1], flat(x)
-        for block in self.blocks:
-            rows, _ = block(rows, length=length, training=training)
+        for block, rate in zip(self.blocks, self.drop_rates, strict=True):
+            # drawn out here: what is computed again must not draw again
+            keep = self._draw_kept(rate, ops.shape(x)[0]) if training and rate else None
+            run = partial(_run, block, length=length, training=training, keep=keep)
+            rows = (keras.remat(run) if training and self.rematerialise else run)(rows)
         return ops.reshape(rows, (-1, length, width))
+
+    def _draw_kept(self, rate: float, images: Any) -> Any:
+        """0 for branches that are left out, else what keeps their mean: (2, B)."""
+        drawn = keras.random.uniform((2, images), seed=self.drops)
+        return ops.cast(drawn >= rate, "float32") / (1 - rate)
+
+
+def _run(block: Block, rows: Any, **keywords: Any) -> Any:
+    return block(rows, **keywords)[0]

@@ -154,8 +154,18 @@ class Block(keras.layers.Layer):
         self.layer_norm2 = layer_norm(f"{name}.layer_norm2", *norm)
         self.mlp = MLP(config, f"{name}.mlp", self.dtype_policy)
 
-    def call(self, x: Any, length: Any, seen: Any = None, training: Any = None) -> tuple[Any, Any]:
-        """Tokens (B * T, C) of texts or images that are each ``length`` T long; also the weights (B, heads, T, T)."""
+    def call(self, x: Any, length: Any, seen: Any = None, training: Any = None, keep: Any = None) -> tuple[Any, Any]:
+        """Tokens (B * T, C) of texts or images that are each ``length`` T long; also the weights (B, heads, T, T).
+
+        ``keep`` (2, B) are factors of the two residual branches, one an image: how drop path leaves them out.
+        """
         attended, weights = self.self_attn(self.layer_norm1(x), length=length, seen=seen, training=training)
-        x = x + attended
-        return x + self.mlp(self.layer_norm2(x)), weights
+        x = x + (attended if keep is None else _scaled(attended, keep[0], length))
+        mixed = self.mlp(self.layer_norm2(x))
+        return x + (mixed if keep is None else _scaled(mixed, keep[1], length)), weights
+
+
+def _scaled(rows: Any, factors: Any, length: Any) -> Any:
+    """Rows (B * T, C) times a factor an image (B)."""
+    factors = ops.cast(factors, rows.dtype)
+    return flat(ops.reshape(rows, (-1, length, rows.shape[-1])) * factors[:, None, None])

@@ -1,0 +1,61 @@
+"""A compiled training model in, a file from which it goes on exactly out; and back.
+
+One safetensors file holds every variable: weights, optimizer, logit scales, and the states of random generators. Its
+metadata say which step it is and which recipe made it. The position in the data is the step: a source gives batch
+number n for the asking.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_groupvit.checkpoints.safetensors_file import read_metadata, read_safetensors
+from tf_groupvit.checkpoints.writing import write_safetensors
+from tf_groupvit.errors import CheckpointError
+
+
+def save_state(path: Path, model: keras.Model, step: int, recipe: Mapping[str, Any]) -> None:
+    """Write the state beside ``path`` and rename it: a full disk or a kill leaves the older one whole.
+
+    Raises:
+        CheckpointError: it cannot be written; the older state is named, where there is one.
+    """
+    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model).items()}
+    about = {"step": str(step), "recipe": json.dumps(recipe, sort_keys=True)}
+    try:
+        write_safetensors(path, arrays, about)
+    except CheckpointError as error:
+        kept = f" The state of step {step_of(path)} is kept." if path.exists() else ""
+        raise CheckpointError(f"{error}{kept}") from error
+
+
+def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, Any]) -> int:
+    """Put a state back into a model that was built and compiled the same way; returns its step.
+
+    Raises:
+        CheckpointError: it is of another recipe, or does not fit the model.
+    """
+    tensors, about = read_safetensors(path), read_metadata(path)
+    if json.loads(about.get("recipe", "{}")) != json.loads(json.dumps(recipe, sort_keys=True)):
+        raise CheckpointError(f"{path} is of another recipe: train into another folder, or empty this one.")
+    variables = _variables(model)
+    if strangers := sorted(set(variables) ^ set(tensors)):
+        raise CheckpointError(f"{path} does not fit the model, '{strangers[0]}' is in one alone: empty the folder.")
+    for name, variable in variables.items():
+        variable.assign(np.asarray(tensors[name]))
+    return int(about["step"])
+
+
+def step_of(path: Path) -> int:
+    """The step that a state was saved at."""
+    return int(read_metadata(path)["step"])
+
+
+def _variables(model: keras.Model) -> dict[str, Any]:
+    """Every variable under a name of its own: paths alone are not, for states of random generators."""
+    kinds = {"model": model.variables, "optimizer": model.optimizer.variables}
+    return {f"{kind}.{i}.{v.path}": v for kind, found in kinds.items() for i, v in enumerate(found)}
