@@ -13,7 +13,8 @@ def warm_up_then_cosine(peak: float, warm_up: int, steps: int, start: float = 0.
 
     Args:
         warm_up: steps of the line; 0 for none.
-        steps: of the whole training, the warm-up included; beyond them the rate is ``floor``.
+        steps: batches of the whole training, the warm-up included, also where gradients are accumulated over several;
+            beyond them the rate is ``floor``.
     """
     if not 0 <= warm_up < steps:
         raise InputError(f"A warm-up of {warm_up} steps does not fit a training of {steps}: make it shorter.")

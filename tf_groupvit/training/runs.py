@@ -7,12 +7,12 @@ from typing import Any
 import keras
 
 from tf_groupvit.config import GroupViTConfig
-from tf_groupvit.errors import TrainingError
 from tf_groupvit.evaluation.scenes import scenes
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_statistics import STATISTICS
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.segmentation.writing import write_whole
 from tf_groupvit.training.callbacks import History, Progress, SaveState, StopOnNaN
 from tf_groupvit.training.card import write_card
 from tf_groupvit.training.initialisation import spread_groups
@@ -115,9 +115,8 @@ def config_of(recipe: Recipe, tokenizer: Tokenizer) -> GroupViTConfig:
 
 def _compile(training: TrainingModel, recipe: Recipe) -> None:
     chosen = recipe.optimizer
-    updates = max(recipe.steps // chosen.accumulation, 1)  # the schedule counts updates, not batches
-    warm_up = min(chosen.warm_up, updates // 4)  # of a run cut short to look at
-    rate = warm_up_then_cosine(chosen.rate, warm_up, updates, chosen.start, chosen.floor)
+    warm_up = min(chosen.warm_up, recipe.steps // 4)  # of a run cut short to look at
+    rate = warm_up_then_cosine(chosen.rate, warm_up, recipe.steps, chosen.start, chosen.floor)
     training.compile(adamw(training, rate, chosen.weight_decay, chosen.clip, chosen.accumulation))
     training.optimizer.build(training.trainable_variables)  # a state can be put back before the first step
 
@@ -139,5 +138,5 @@ def _save(run: Run) -> None:
     run.training.model.save_pretrained(run.folder)
     run.processor.save_pretrained(run.folder)
     run.tokenizer.save_pretrained(run.folder)
-    if not (run.folder / "config.json").exists():
-        raise TrainingError(f"{run.folder}: the checkpoint was not written.")
+    words = "".join(f"{word}\n" for word in run.recipe.vocabulary.words)
+    write_whole(run.folder / "classes.txt", words.encode())

@@ -92,7 +92,7 @@ class TrainingModel(keras.Model):
         return found
 
     def _each_loss(self, images: Any, groups: Any, embeds: Mapping[str, Any], batch: Mapping[str, Any]) -> Iterator:
-        many = ops.exp(self.multi_label_logit_scale)
+        many = ops.exp(ops.cast(self.multi_label_logit_scale, "float32"))
         if "caption" in self.weights_of:
             scale = ops.exp(ops.cast(self.model.logit_scale, "float32"))
             yield "caption", contrastive_loss(images, embeds["caption"], scale)
@@ -103,7 +103,7 @@ class TrainingModel(keras.Model):
         if "vocabulary" in self.weights_of:
             yield "vocabulary", vocabulary_loss(images, embeds["word"], batch["present"], many)
         if "group_word" in self.weights_of:
-            scale = ops.exp(self.group_logit_scale)
+            scale = ops.exp(ops.cast(self.group_logit_scale, "float32"))
             yield "group_word", group_word_loss(groups, embeds["word"], batch["present"], scale)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:

@@ -1,0 +1,125 @@
+"""Images per second of a training step, beside transformers' PyTorch class: same sizes, same loss, same run.
+
+A step is forward, the contrastive loss, backward, clipping and AdamW. Each side runs in a process of its own with as
+many threads; they take turns, so that a busy machine is busy for both, and the median of the turns counts.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+
+SIZES = {
+    "demo": dict(batch=64, width=64, depths=[2, 0], tokens=[16, 0], groups=[16, 16], heads=4, image=60, patch=6,
+                 text=64, layers=1, vocabulary=800, length=24, projection=64, hidden=256),
+    "published": dict(batch=8, width=384, depths=[6, 3, 3], tokens=[64, 8, 0], groups=[64, 8, 8], heads=6, image=224,
+                      patch=16, text=256, layers=12, vocabulary=49408, length=77, projection=256, hidden=4096),
+}  # fmt: skip
+
+# Runs in the measured process, once for each side: sizes as JSON, steps, threads. Prints seconds of each step.
+SHARED = """
+import json, sys, time
+import numpy as np
+size, steps, threads = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+rng = np.random.default_rng(0)
+B, T, end = size["batch"], size["length"], size["vocabulary"] - 1
+pixels = rng.standard_normal((B, 3, size["image"], size["image"]), np.float32)
+ids = rng.integers(1, end, (B, T))
+ids[:, -1] = end
+mask = np.ones((B, T), np.int64)
+vision = dict(hidden_size=size["width"], intermediate_size=4 * size["width"], num_hidden_layers=sum(size["depths"]),
+              depths=size["depths"], num_group_tokens=size["tokens"], num_output_groups=size["groups"],
+              num_attention_heads=size["heads"], image_size=size["image"], patch_size=size["patch"])
+text = dict(vocab_size=end + 1, hidden_size=size["text"], intermediate_size=4 * size["text"],
+            num_hidden_layers=size["layers"], num_attention_heads=4, max_position_embeddings=max(T, 77),
+            bos_token_id=end - 1, eos_token_id=end)
+joint = dict(projection_dim=size["projection"], projection_intermediate_dim=size["hidden"])
+def timed(step):
+    for _ in range(3):
+        step()
+    seconds = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - began)
+    print(json.dumps(seconds))
+"""
+
+OURS = """
+import keras, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(threads)
+from tf_groupvit import GroupViTConfig, TFGroupViTModel
+from tf_groupvit.training.optimizer import adamw
+from tf_groupvit.training.step import TrainingModel
+config = GroupViTConfig.from_dict(dict(vision_config=vision, text_config=text, **joint))
+training = TrainingModel(TFGroupViTModel(config))
+training.compile(adamw(training, 1e-4))
+batch = dict(pixel_values=pixels, input_ids=ids.astype("int32"), attention_mask=mask.astype("int32"))
+batch = {name: tf.constant(value) for name, value in batch.items()}
+dataset = iter(tf.data.Dataset.from_tensors(batch).repeat())
+training.make_train_function()
+timed(lambda: float(training.train_function(dataset)["loss"]))
+"""
+
+PEER = """
+import torch
+from transformers import GroupViTConfig, GroupViTModel
+torch.set_num_threads(threads)
+config = GroupViTConfig(text_config=text, vision_config=vision, **joint)
+model = GroupViTModel(config).train()
+bare = [p for p in model.parameters() if p.ndim < 2]
+rest = [p for p in model.parameters() if p.ndim >= 2]
+optimizer = torch.optim.AdamW([dict(params=rest, weight_decay=0.05), dict(params=bare, weight_decay=0.0)], lr=1e-4)
+batch = dict(pixel_values=torch.tensor(pixels), input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+def step():
+    loss = model(**batch, return_loss=True).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss)
+timed(step)
+"""
+
+
+def measure(python: str, side: str, size: dict, steps: int, threads: int) -> list[float]:
+    """Seconds of each step of one side, in a fresh process."""
+    command = [python, "-c", SHARED + side, json.dumps(size), str(steps), str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"A measurement failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench train", description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="demo", help="of the model and batch (default demo)")
+    parser.add_argument("--steps", type=int, default=10, help="timed in each turn (default 10)")
+    parser.add_argument("--turns", type=int, default=2, help="of each side (default 2)")
+    parser.add_argument("--threads", type=int, default=2, help="of each side (default 2)")
+    parser.add_argument("--peer", default=sys.executable, help="a Python with the extra [bench]: torch, transformers")
+    parser.add_argument("--json", action="store_true", help="print JSON alone")
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = arguments()
+    size = SIZES[chosen.size]
+    sides = {"tf_groupvit": (sys.executable, OURS), "transformers": (chosen.peer, PEER)}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(chosen.turns):
+        for name, (python, side) in sides.items():
+            seconds[name] += measure(python, side, size, chosen.steps, chosen.threads)
+    rates = {name: size["batch"] / statistics.median(found) for name, found in seconds.items()}
+    ratio = rates["tf_groupvit"] / rates["transformers"]
+    if chosen.json:
+        print(json.dumps({"size": chosen.size, "images_per_second": rates, "ratio": ratio}, indent=2))
+        return
+    for name, rate in rates.items():
+        print(f"{name:14s} {rate:8.1f} images/s")
+    print(f"ratio {ratio:.2f} (the median of {chosen.turns * chosen.steps} steps, {chosen.threads} threads)")
+
+
+if __name__ == "__main__":
+    main()
