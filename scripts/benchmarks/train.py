@@ -9,8 +9,9 @@ import json
 import statistics
 import subprocess
 import sys
+from typing import Any
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "demo": dict(batch=64, width=64, depths=[2, 0], tokens=[16, 0], groups=[16, 16], heads=4, image=60, patch=6,
                  text=64, layers=1, vocabulary=800, length=24, projection=64, hidden=256),
     "published": dict(batch=8, width=384, depths=[6, 3, 3], tokens=[64, 8, 0], groups=[64, 8, 8], heads=6, image=224,

@@ -37,7 +37,8 @@ class TrainingModel(keras.Model):
         model: trained in place.
         weights: name of a loss -> how much it counts; those of weight 0 are not computed.
 
-    Attributes: ``model``; ``multi_label_logit_scale`` and ``group_logit_scale``, learned, as ``model.logit_scale`` is.
+    Attributes: ``model``; ``multi_label_logit_scale`` and ``group_logit_scale``, learned, as ``model.logit_scale`` is;
+    None where no loss has them.
     """
 
     def __init__(self, model: TFGroupViTModel, weights: Mapping[str, float] | None = None, **keywords: Any) -> None:
@@ -46,8 +47,11 @@ class TrainingModel(keras.Model):
         self.weights_of = _checked_weights({"caption": 1.0} if weights is None else weights)
         start = keras.initializers.Constant(model.config.logit_scale_init_value)
         scale = dict(shape=(), dtype="float32", initializer=start, constraint=AtMost())
-        self.multi_label_logit_scale = self.add_weight(name="multi_label_logit_scale", **scale)
-        self.group_logit_scale = self.add_weight(name="group_logit_scale", **scale)
+        self.multi_label_logit_scale = self.group_logit_scale = None  # where no loss has a gradient for them
+        if self.weights_of.keys() & {"multi_label", "vocabulary"}:
+            self.multi_label_logit_scale = self.add_weight(name="multi_label_logit_scale", **scale)
+        if "group_word" in self.weights_of:
+            self.group_logit_scale = self.add_weight(name="group_logit_scale", **scale)
         model.logit_scale.constraint = AtMost()
         self.means = {name: keras.metrics.Mean(name=f"{name}_loss") for name in self.weights_of}
         self.built = True
@@ -92,18 +96,17 @@ class TrainingModel(keras.Model):
         return found
 
     def _each_loss(self, images: Any, groups: Any, embeds: Mapping[str, Any], batch: Mapping[str, Any]) -> Iterator:
-        many = ops.exp(ops.cast(self.multi_label_logit_scale, "float32"))
         if "caption" in self.weights_of:
-            scale = ops.exp(ops.cast(self.model.logit_scale, "float32"))
-            yield "caption", contrastive_loss(images, embeds["caption"], scale)
+            yield "caption", contrastive_loss(images, embeds["caption"], _exp(self.model.logit_scale))
         if "multi_label" in self.weights_of:
             L = batch["label_ids"].shape[1]
             labels = ops.reshape(embeds["label"], (-1, L, embeds["label"].shape[-1]))
-            yield "multi_label", multi_label_loss(images, labels, many)
+            yield "multi_label", multi_label_loss(images, labels, _exp(self.multi_label_logit_scale))
         if "vocabulary" in self.weights_of:
-            yield "vocabulary", vocabulary_loss(images, embeds["word"], batch["present"], many)
+            scale = _exp(self.multi_label_logit_scale)
+            yield "vocabulary", vocabulary_loss(images, embeds["word"], batch["present"], scale)
         if "group_word" in self.weights_of:
-            scale = ops.exp(ops.cast(self.group_logit_scale, "float32"))
+            scale = _exp(self.group_logit_scale)
             yield "group_word", group_word_loss(groups, embeds["word"], batch["present"], scale)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
@@ -114,6 +117,10 @@ class TrainingModel(keras.Model):
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, *arguments: Any, **keywords: Any) -> Any:
         return self.get_metrics_result()
+
+
+def _exp(logit_scale: Any) -> Any:
+    return ops.exp(ops.cast(logit_scale, "float32"))
 
 
 def _checked_weights(weights: Mapping[str, float]) -> dict[str, float]:
