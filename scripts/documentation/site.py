@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+PICTURE = ROOT / ".github" / "picture.png"
 
 # Name on the site -> title, and file of the repository.
 PAGES = {
@@ -88,9 +89,7 @@ def build(output: Path) -> None:
         for name, (title, modules) in API.items():
             blocks = "\n\n".join(f"::: tf_groupvit.{module}" for module in modules)
             (source / "api" / name).write_text(f"# {title}\n\n{blocks}\n", encoding="utf-8")
-        for picture in ROOT.glob("notebooks/*.png"):
-            (source / "notebooks").mkdir(exist_ok=True)
-            (source / "notebooks" / picture.name).write_bytes(picture.read_bytes())
+        (source / PICTURE.name).write_bytes(PICTURE.read_bytes())
         nav: list[dict[str, Any]] = [{title: name} for name, (title, _) in PAGES.items()]
         nav.insert(3, {"API": [{title: f"api/{name}"} for name, (title, _) in API.items()]})
         settings = {**SETTINGS, "docs_dir": str(source), "site_dir": str(output), "nav": nav}
@@ -109,7 +108,7 @@ def linked(page: Path) -> str:
         if path in names:
             return f"[{text}]({names[path]}{anchor or ''})"
         if bang:
-            return f"![{text}]({path.relative_to(ROOT)})"
+            return f"![{text}]({path.name})"
         return text
 
     return re.sub(r"(!?)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#]+)(#[^)]*)?\)", replaced, page.read_text())

@@ -1,0 +1,59 @@
+"""Every notebook runs from top to bottom on the demo checkpoint, with pictures in it; in git it holds no outputs."""
+
+import json
+import re
+import tomllib
+
+import pytest
+from pages import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+IDS = [path.stem for path in NOTEBOOKS]
+PICTURES = {"1_segmentation": 10, "2_serving": 1}  # at least so many
+PATIENCE = 300  # seconds for one cell, on machines that are busy
+
+
+def cells(path):
+    return json.loads(path.read_text())["cells"]
+
+
+def source(path):
+    return "\n".join("".join(cell["source"]) for cell in cells(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONWARNINGS", "error::DeprecationWarning:__main__")
+    notebook = nbformat.read(path, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=PATIENCE, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) >= PICTURES.get(path.stem, 0)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_a_notebook_in_git_holds_no_outputs(path):
+    code = [cell for cell in cells(path) if cell["cell_type"] == "code"]
+    assert [cell for cell in code if cell["outputs"] or cell["execution_count"] is not None] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_a_notebook_leads_to_itself_in_colab_and_installs_from_the_same_repository(path):
+    text = source(path)
+    (opened,) = re.findall(
+        r"https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/([\w./-]+)\)", text
+    )
+    assert ROOT / opened[1] == path
+    (extras, installed) = re.search(r'"tf-groupvit\[([\w,]+)\] @ git\+https://github\.com/([\w./-]+)"', text).groups()
+    assert installed == opened[0]
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras.split(",")) <= known.keys()
+
+
+def test_there_is_a_notebook_for_each_of_the_four_ways():
+    assert IDS == ["1_segmentation", "2_serving", "3_training", "4_keras"]
