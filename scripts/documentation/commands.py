@@ -1,5 +1,6 @@
 """The commands' --help in; the page tf_groupvit/cli/README.md out. A test compares them."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -32,7 +33,7 @@ def _listed() -> str:
 
 def _help(name: str) -> str:
     """What --help prints, at a width that does not depend on the terminal."""
-    root = click.Context(main, info_name="tf-groupvit")
+    root = click.Context(main, info_name="tf-groupvit", **main.context_settings)
     command = main.get_command(root, name)
     assert command is not None
     settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
@@ -40,5 +41,8 @@ def _help(name: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"Wrote {PAGE}")
+    if sys.argv[1:] == ["--print"]:
+        print(page(), end="")
+    else:
+        PAGE.write_text(page(), encoding="utf-8")
+        print(f"Wrote {PAGE}")

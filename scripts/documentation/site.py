@@ -89,7 +89,8 @@ def build(output: Path) -> None:
         for name, (title, modules) in API.items():
             blocks = "\n\n".join(f"::: tf_groupvit.{module}" for module in modules)
             (source / "api" / name).write_text(f"# {title}\n\n{blocks}\n", encoding="utf-8")
-        (source / PICTURE.name).write_bytes(PICTURE.read_bytes())
+        if PICTURE.exists():
+            (source / PICTURE.name).write_bytes(PICTURE.read_bytes())
         nav: list[dict[str, Any]] = [{title: name} for name, (title, _) in PAGES.items()]
         nav.insert(3, {"API": [{title: f"api/{name}"} for name, (title, _) in API.items()]})
         settings = {**SETTINGS, "docs_dir": str(source), "site_dir": str(output), "nav": nav}

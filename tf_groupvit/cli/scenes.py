@@ -1,5 +1,7 @@
 """tf-groupvit scenes: a folder and a seed in, captioned pictures with masks in that folder out."""
 
+import sys
+
 import click
 
 
@@ -18,5 +20,5 @@ def command(output: str, seed: int, count: int, size: int) -> None:
 
     from tf_groupvit.evaluation.scene_dataset import write_scenes
 
-    write_scenes(Path(output), seed, count, size)
+    write_scenes(Path(output), seed, count, size, progress=sys.stderr.isatty())
     click.echo(f"{count} scenes of {size}x{size} pixels in {output}", err=True)

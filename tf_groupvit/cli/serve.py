@@ -53,6 +53,8 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
     """
     _check_paths(base_path, model_config_file, flags["wait_for_versions"])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else every bad request is a warning of TensorFlow's own
+    if not flags["json_logs"]:
+        click.echo(f"Loading {base_path or model_config_file} ...", err=True)
     from tf_groupvit.server.lifecycle import serve_until_stopped
     from tf_groupvit.server.request_log import configure_logging
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.evaluation.scenes import CLASSES, Scene, scene, scenes
@@ -49,11 +50,12 @@ class SceneDataset:
         """Masks and pictures are drawn together: they fit."""
 
 
-def write_scenes(folder: Path, seed: int, count: int, size: int = 64) -> None:
+def write_scenes(folder: Path, seed: int, count: int, size: int = 64, progress: bool = False) -> None:
     """Write the first ``count`` scenes of a seed below ``folder``, which is made if it is missing.
 
     ``images/NNNNN.png``; ``masks/NNNNN.png`` with class numbers, one byte a pixel; ``captions.txt``, a line for each
     picture in the order of their names; ``classes.txt``, one class a line in the order of the numbers.
+    ``progress`` shows a bar on standard error.
 
     Raises:
         InputError: as ``scenes`` does; or a file cannot be written.
@@ -67,7 +69,7 @@ def write_scenes(folder: Path, seed: int, count: int, size: int = 64) -> None:
     except OSError as error:
         raise InputError(f"The folder '{folder}' cannot be made: {error.strerror}: choose another.") from error
     captions = []
-    for index, drawn in enumerate(scenes(seed, count, size)):
+    for index, drawn in enumerate(tqdm(scenes(seed, count, size), "scenes", count, leave=False, disable=not progress)):
         captions.append(drawn.caption)
         write_whole(folder / "images" / f"{index:05d}.png", png(Image.fromarray(drawn.image)))
         write_whole(folder / "masks" / f"{index:05d}.png", png(Image.fromarray(drawn.mask)))

@@ -19,6 +19,8 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         beside.write_bytes(content)
         beside.replace(path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C, too, leaves nothing half-written
         beside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise InputError(f"'{path}' cannot be written: {error.strerror or error}.") from error
