@@ -160,7 +160,7 @@ def test_an_image_that_fails_is_named_and_the_exit_code_is_two(model, tmp_path):
     content = json.loads(result.stdout)
     assert [failure["image"] for failure in content["failures"]] == ["b"]
     assert content["images"] == 1
-    assert "1 images failed and are not in the scores: b" in result.stderr
+    assert "Not in the scores, since they failed: b" in result.stderr
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tf_groupvit.cli import main
+from tf_groupvit.cli import choices, main
 
 MODEL = Path(__file__).resolve().parents[1] / "golden" / "segmenter"
 FILES = ["{}.json", "{}.labels.png", "{}.overlay.png"]
@@ -157,6 +157,12 @@ def test_classes_and_models_that_are_not_there_are_refused(images, tmp_path, opt
 )
 def test_choices_that_there_are_not_are_refused(images, tmp_path, options, words):
     refused(segment(images, *options, "--output", tmp_path / "out"), *words)
+
+
+@pytest.mark.parametrize("options", [["--mode", "x"], ["--background", "1.5"], ["--templates", "x"]])
+def test_wrong_choices_are_refused_before_tensorflow_is_loaded(images, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(choices, "import_tensorflow", lambda: pytest.fail("loaded"))
+    refused(segment(images, *options, "--output", tmp_path / "out"))
 
 
 def test_a_folder_without_weights_is_refused(images, tmp_path):

@@ -239,6 +239,14 @@ def test_a_limit_can_be_raised_and_not_lowered(voc, tmp_path):
         evaluate(Answers(), voc, state=state, limit=1)
 
 
+def test_a_state_that_could_not_be_written_is_refused_before_work_starts(voc, tmp_path):
+    answers = Answers()
+    for state in (tmp_path / "no" / "state.json", tmp_path):
+        with pytest.raises(InputError, match="folder"):
+            evaluate(answers, voc, state=state)
+    assert answers.shown == []
+
+
 def test_the_state_of_another_evaluation_is_refused(voc, tmp_path):
     state = tmp_path / "state.json"
     evaluate(Answers(RIGHT, RIGHT, RIGHT), voc, state=state, settings={"weights": "ab", "background": 0.9})

@@ -12,7 +12,6 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.segmentation.protocol import (
     Groups,
-    check_protocol,
     class_affinity,
     class_probabilities,
     group_scores,
@@ -22,6 +21,7 @@ from tf_groupvit.segmentation.protocol import (
     spread,
     with_background,
 )
+from tf_groupvit.segmentation.settings import check_protocol
 
 pytestmark = pytest.mark.models
 

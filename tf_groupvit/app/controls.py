@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from tf_groupvit.segmentation.protocol import PROTOCOLS
+from tf_groupvit.segmentation.settings import PROTOCOLS
 from tf_groupvit.segmentation.templates import SETS, SIMPLE
 from tf_groupvit.segmentation.windows import MODES
 

@@ -62,6 +62,7 @@ def load_segmenter(model: str | None, templates: tuple[str, ...] = (), **choices
     A choice that is None is left to the segmenter. What can be refused without TensorFlow is refused before it loads.
     """
     from tf_groupvit.segmentation.class_names import parse_classes
+    from tf_groupvit.segmentation.settings import check_choices
     from tf_groupvit.segmentation.templates import templates_of
 
     choices = {name: choice for name, choice in choices.items() if choice is not None}
@@ -70,11 +71,10 @@ def load_segmenter(model: str | None, templates: tuple[str, ...] = (), **choices
         templates_of(choices["templates"])
     if "classes" in choices:
         parse_classes(choices["classes"])
+    check_choices(**{name: choices[name] for name in ("protocol", "mode", "background") if name in choices})
     folder = model_folder(model)
     click.echo(f"Loading {model or 'the demo checkpoint'} ...", err=True)
     import_tensorflow()
     from tf_groupvit.segmentation.segmenter import Segmenter
-    from tf_groupvit.segmentation.settings import check_choices
 
-    check_choices(**{name: choices[name] for name in ("protocol", "mode", "background") if name in choices})
     return Segmenter.from_pretrained(folder, **choices)

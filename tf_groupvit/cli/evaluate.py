@@ -59,7 +59,7 @@ def command(
     click.echo(json.dumps(content, ensure_ascii=False, indent=2) if as_json else table)
     if content["failures"]:
         names = ", ".join(failure["image"] for failure in content["failures"])
-        click.echo(f"{len(content['failures'])} images failed and are not in the scores: {names}", err=True)
+        click.echo(f"Not in the scores, since they failed: {names}", err=True)
         raise click.exceptions.Exit(2)
 
 

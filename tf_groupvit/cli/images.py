@@ -64,7 +64,7 @@ def work_through(sources: Sequence[str], work: Callable[[int, str], None]) -> di
         except (ImageError, RequestError) as error:
             if isinstance(error, RequestError) and error.code in HOPELESS:
                 raise
-            failed[source] = str(error).removeprefix(f"{source}: ")
+            failed[source] = str(error).removeprefix("image: " if source == "-" else f"{source}: ")
             tqdm.write(f"{source}: {failed[source]}", file=sys.stderr)
     return failed
 

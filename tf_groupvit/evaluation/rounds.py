@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tf_groupvit.evaluation.progress_file import ProgressFile, Running, Tally
+from tf_groupvit.segmentation.writing import check_place
 
 SAVE_SECONDS = 10.0  # what a killed run loses at most, besides the picture it was at
 HOPELESS = 20  # so many failures before the first success: it is not the pictures
@@ -73,6 +74,7 @@ def open_file(
     """The state file of an evaluation, and the pictures that it holds; (None, []) without a path."""
     if path is None:
         return None, []
+    check_place(path)
     file = ProgressFile(path, settings, tally)
     return file, file.load(names)
 

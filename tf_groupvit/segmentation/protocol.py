@@ -15,8 +15,8 @@ from tf_groupvit.models.groupvit import TFGroupViTModel, group_maps, normalise, 
 from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.interpolation import resize_maps
 from tf_groupvit.models.outputs import ModelOutput
+from tf_groupvit.segmentation.settings import check_protocol
 
-PROTOCOLS = ("paper", "hf")
 TOP_CLASSES = 5  # classes of the whole image that stay in the running
 HIGHEST_SCALE = 100.0
 LOWEST = -3.0e38  # stands for minus infinity: a row without any class stays finite
@@ -178,17 +178,3 @@ def class_probabilities(model: TFGroupViTModel, pixel_values: Any, text_embeds: 
     """Zero-shot classification: softmax over the texts (N, D) of each image's scaled similarity, (B, N)."""
     result = model(pixel_values=pixel_values, text_embeds=text_embeds, output_segmentation=False, training=False)
     return _softmax(result["logits_per_image"])
-
-
-def check_protocol(protocol: str, background: float | None) -> None:
-    """Refuse an unknown protocol, and a background that it cannot have."""
-    if protocol not in PROTOCOLS:
-        raise InputError(f"There is no protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}.")
-    if background is None:
-        return
-    if protocol == "hf":
-        raise InputError(
-            "protocol='hf' gives logits, not probabilities: a background threshold needs protocol='paper'."
-        )
-    if isinstance(background, bool) or not isinstance(background, int | float) or not 0 <= background <= 1:
-        raise InputError(f"background is {background!r}: expected a threshold from 0 to 1, or None.")

@@ -1,14 +1,16 @@
-"""How to segment, in one value: protocol, mode, sizes, statistics; checked once, shared by Python and exports."""
+"""How to segment, in one value: protocol, mode, sizes, statistics; checked once, shared by Python and exports.
+
+Without Keras: a command refuses a wrong choice before that is loaded.
+"""
 
 from dataclasses import dataclass
 
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.image_statistics import statistics
-from tf_groupvit.segmentation.protocol import check_protocol
 from tf_groupvit.segmentation.windows import MODES, whole_size
 
-Triple = tuple[float, float, float]
+PROTOCOLS = ("paper", "hf")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,20 @@ def check_choices(protocol: str = "paper", mode: str = "whole", background: floa
     check_protocol(protocol, background)
     if mode not in MODES:
         raise InputError(f"There is no mode {mode!r}: expected one of {', '.join(MODES)}.")
+
+
+def check_protocol(protocol: str, background: float | None) -> None:
+    """Refuse an unknown protocol, and a background that it cannot have."""
+    if protocol not in PROTOCOLS:
+        raise InputError(f"There is no protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}.")
+    if background is None:
+        return
+    if protocol == "hf":
+        raise InputError(
+            "protocol='hf' gives logits, not probabilities: a background threshold needs protocol='paper'."
+        )
+    if isinstance(background, bool) or not isinstance(background, int | float) or not 0 <= background <= 1:
+        raise InputError(f"background is {background!r}: expected a threshold from 0 to 1, or None.")
 
 
 def make_settings(
