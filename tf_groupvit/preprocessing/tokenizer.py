@@ -75,6 +75,10 @@ class Tokenizer:
         T = length if padding == "max_length" else min(length, max((len(row) for row in rows), default=0) + 2)
         return self._pad(rows, T)
 
+    def cut(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
+        """As the call with ``padding="max_length"``, but long texts are cut without a word: for training."""
+        return self._pad(self._encode(_checked_texts(texts)), self.max_length)
+
     def _encode(self, texts: list[str]) -> list[list[int]]:
         try:
             return [encoding.ids for encoding in self.backend.encode_batch(texts, add_special_tokens=False)]

@@ -10,6 +10,7 @@ from keras import ops
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel, normalise
 from tf_groupvit.training.losses import contrastive_loss, group_word_loss, multi_label_loss, vocabulary_loss
+from tf_groupvit.training.replicas import AcrossReplicas, gathered
 
 LARGEST_SCALE = math.log(100.0)  # a larger one makes the softmax a step, and its gradients vanish
 PARTS = ("caption", "multi_label", "vocabulary", "group_word")  # of the loss, each with a weight
@@ -22,7 +23,7 @@ class AtMost(keras.constraints.Constraint):
         return ops.minimum(w, LARGEST_SCALE)
 
 
-class TrainingModel(keras.Model):
+class TrainingModel(AcrossReplicas):
     """A ``TFGroupViTModel`` with what only training needs: the losses, their own logit scales, the words.
 
     Compile it with an optimizer alone and ``fit`` it on batches that are dicts of ``pixel_values`` float (B, 3, H, W),
@@ -96,12 +97,15 @@ class TrainingModel(keras.Model):
         return found
 
     def _each_loss(self, images: Any, groups: Any, embeds: Mapping[str, Any], batch: Mapping[str, Any]) -> Iterator:
+        pairs = {"caption", "multi_label"} & self.weights_of.keys()  # their negatives are other replicas' rows, too
+        everyone, offset = gathered(images) if pairs else (images, 0)
         if "caption" in self.weights_of:
-            yield "caption", contrastive_loss(images, embeds["caption"], _exp(self.model.logit_scale))
+            scale, texts = _exp(self.model.logit_scale), embeds["caption"]
+            yield "caption", contrastive_loss(images, texts, scale, everyone, gathered(texts)[0], offset)
         if "multi_label" in self.weights_of:
-            L = batch["label_ids"].shape[1]
+            scale, L = _exp(self.multi_label_logit_scale), batch["label_ids"].shape[1]
             labels = ops.reshape(embeds["label"], (-1, L, embeds["label"].shape[-1]))
-            yield "multi_label", multi_label_loss(images, labels, _exp(self.multi_label_logit_scale))
+            yield "multi_label", multi_label_loss(images, labels, scale, everyone, gathered(labels)[0], offset)
         if "vocabulary" in self.weights_of:
             scale = _exp(self.multi_label_logit_scale)
             yield "vocabulary", vocabulary_loss(images, embeds["word"], batch["present"], scale)

@@ -1,0 +1,86 @@
+"""Words and prompts of captions: by hand-sized captions, and what holds for every drawing."""
+
+import numpy as np
+import pytest
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.segmentation.templates import FULL
+from tf_groupvit.training.captions import Prompts, clean_caption, listed_words, tagged_words
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("A cat on a mat", ["cat", "mat"]),
+        ("a MAT, a cat; a cat!", ["mat", "cat"]),
+        ("cats, matted and concatenated", []),
+        ("a traffic  light at night", ["traffic light"]),
+        ("a light above the traffic", ["light"]),
+        ("light before a traffic light", ["light", "traffic light"]),
+        ("a C++ book", ["C++"]),
+        ("", []),
+    ],
+)
+def test_listed_words_are_whole_words_in_the_order_of_the_caption(caption, expected):
+    assert listed_words(["cat", "mat", "light", "traffic light", "C++"])(caption) == expected
+
+
+@pytest.mark.parametrize("words", ["cat", [], ["cat", " "]])
+def test_a_list_without_words_is_refused(words):
+    with pytest.raises(InputError):
+        listed_words(words)
+
+
+def test_up_to_three_words_are_drawn_and_none_twice():
+    words = ["cat", "dog", "cow", "hen", "pig"]
+    prompts = Prompts(listed_words(words), templates="identity")
+    drawn = [prompts("a cat, a dog, a cow, a hen and a pig", rng(seed)) for seed in range(40)]
+    assert all(len(set(three)) == 3 for three in drawn)
+    assert set().union(*drawn) == set(words)
+    assert drawn[0] != drawn[1]
+
+
+def test_the_caption_stands_in_for_words_that_are_missing():
+    prompts = Prompts(listed_words(["cat", "dog"]), templates="identity")
+    assert sorted(prompts("a dog and a cat", rng())) == ["a dog and a cat", "cat", "dog"]
+    assert prompts("a bird", rng()) == ["a bird"] * 3
+
+
+def test_every_one_of_the_80_templates_is_drawn():
+    prompts, found = Prompts(listed_words(["cat"]), count=1), set()
+    for seed in range(800):
+        found |= set(prompts("cat", rng(seed)))
+    assert found == {template.format("cat") for template in FULL}
+
+
+def test_the_same_seed_draws_the_same_prompts():
+    prompts = Prompts(listed_words(["cat", "dog"]))
+    assert prompts("a dog and a cat", rng(5)) == prompts("a dog and a cat", rng(5))
+
+
+def test_entities_become_characters_twice_and_blanks_go():
+    assert clean_caption("  cats &amp;amp; dogs &lt;3\n") == "cats & dogs <3"
+
+
+def test_a_count_of_no_prompts_is_refused():
+    with pytest.raises(InputError, match="1 or more"):
+        Prompts(listed_words(["cat"]), count=0)
+
+
+def test_a_missing_tagger_is_told_in_one_line(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "nltk", None)
+    with pytest.raises(InputError, match=r"tf-groupvit\[train\]"):
+        tagged_words()
+
+
+@pytest.mark.network
+def test_the_tagger_finds_nouns_and_verbs():
+    nltk = pytest.importorskip("nltk")
+    if not nltk.download("averaged_perceptron_tagger_eng", quiet=True):
+        pytest.skip("the tagger's data cannot be fetched")
+    found = tagged_words()("A small dog is running on the green grass")
+    assert {"dog", "running", "grass"} <= set(found) and not {"small", "on", "the", "green"} & set(found)

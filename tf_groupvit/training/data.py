@@ -1,0 +1,201 @@
+"""Records of training pairs in; batches of pixel values and token ids, as a ``tf.data.Dataset``, out.
+
+Python reads records and draws words; images are decoded and changed in graph ops, on all cores. Each batch is a dict:
+``pixel_values`` float32 (B, 3, S, S), normalised; ``input_ids`` and ``attention_mask`` int32 (B, T); and with prompts
+``label_ids`` and ``label_mask`` int32 (B, L, T).
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_groupvit.errors import DatasetError, GroupViTError, InputError
+from tf_groupvit.preprocessing.image_graph import decode, to_pixel_values
+from tf_groupvit.preprocessing.image_graph_bytes import only_if
+from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.preprocessing.image_statistics import statistics
+from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.training.augment import PUBLISHED, Augmentation, augmenter, erase
+from tf_groupvit.training.captions import Prompts, clean_caption
+from tf_groupvit.training.records import Record, Source
+from tf_groupvit.training.skipped import Skipped
+from tf_groupvit.training.stream import Position, Share, one_round
+
+MIN_SIDE = 2  # an image of one pixel stands on the web where a picture has been taken away
+IN_FLIGHT = tf.data.AUTOTUNE
+KEPT = 100_000  # of the last batches it is known where they ended
+
+
+class TrainingData:
+    """Pairs of a source in batches, endlessly: ``model.fit(data.batches(), steps_per_epoch=...)``.
+
+    A record that is broken (not to be read or decoded, no caption, one pixel) is left out and told by name in
+    ``skipped``. Captions are cleaned of HTML's entities. Images of a batch hang on the seed and on their places in the
+    order, on nothing else: ``batches(data.position(n))`` goes on exactly where ``n`` batches had been taken.
+
+    Args:
+        source: see ``records.open_pairs``.
+        tokenizer: its ``max_length`` is T; longer captions are cut, as published.
+        size: S, the side of the images.
+        batch_size: B, of this worker.
+        prompts: draws the words of a caption for the multi-label loss; none unless given.
+        augmentation: the published one unless given; ``PLAIN`` for none.
+        normalize: the mean and standard deviation of pixels, by name or as two triples.
+        shuffle: of how many records each is drawn; 1 keeps the order.
+        seed: of the order, the augmentation and the words.
+        share: which records are this worker's, where there are several.
+
+    Raises:
+        InputError: a batch size or a size below 1.
+        DatasetError: fewer records than one batch takes.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        tokenizer: Tokenizer,
+        size: int,
+        batch_size: int,
+        prompts: Prompts | None = None,
+        augmentation: Augmentation = PUBLISHED,
+        normalize: str | tuple[tuple[float, ...], tuple[float, ...]] = "imagenet",
+        shuffle: int = 10_000,
+        seed: int = 0,
+        share: Share = Share(),  # noqa: B008 - frozen
+    ) -> None:
+        if batch_size < 1 or size < 1:
+            raise InputError(f"batch_size and size should be 1 or more, got {batch_size} and {size}.")
+        self.source, self.tokenizer, self.prompts, self.augmentation = source, tokenizer, prompts, augmentation
+        self.size, self.batch_size, self.shuffle, self.seed, self.share = size, batch_size, shuffle, seed, share
+        self.mean, self.std = statistics(normalize) if isinstance(normalize, str) else normalize
+        self.skipped = Skipped()
+        self._failure: Exception | None = None
+        self._loaded: dict[tuple[int, int], Record] = {}  # on their way, by round and place
+        self._ends: dict[int, Position] = {}  # where each batch ended, by how many had been taken
+        found = sum(1 for _ in islice(self._round(0), batch_size))
+        if found < batch_size:
+            raise DatasetError(f"The data hold {found} records, fewer than a batch of {batch_size}: lower batch_size.")
+
+    def batches(self, position: Position = Position()) -> tf.data.Dataset:  # noqa: B008 - frozen
+        """Batches from a position on, without an end. One dataset at a time tells positions."""
+        self._ends[position.batches] = position
+        spec = (tf.TensorSpec([2], tf.int64), tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string))
+        dataset = tf.data.Dataset.from_generator(lambda: self._load(position), output_signature=spec)
+        dataset = dataset.map(self._image, num_parallel_calls=IN_FLIGHT, deterministic=True).ignore_errors()
+        dataset = dataset.concatenate(
+            tf.data.Dataset.from_generator(self._refuse, output_signature=dataset.element_spec)
+        )
+        dataset = dataset.batch(self.batch_size, drop_remainder=True)
+        counted = dataset.enumerate(position.batches + 1)
+        return counted.map(self._batch, num_parallel_calls=1, deterministic=True).prefetch(2)
+
+    def position(self, batches: int) -> Position:
+        """Where the data stand when so many batches have been taken since the very beginning.
+
+        Raises InputError for a number of batches that have not been made, or too long ago.
+        """
+        if batches not in self._ends:
+            raise InputError(f"It is not known where batch {batches} ended: it has not been made, or long ago.")
+        return self._ends[batches]
+
+    def _round(self, number: int) -> Iterator[tuple[int, Record]]:
+        return one_round(self.source, number, self.seed, self.shuffle, self.share)
+
+    def _load(self, position: Position) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
+        """What ``_records`` gives; an error of it would be ignored with those of images, so it is kept for later."""
+        try:
+            yield from self._records(position)
+        except Exception as error:
+            self._failure = error
+
+    def _refuse(self) -> Iterator[Any]:
+        """What comes after the last record of endless data: the reason why there is one."""
+        raise self._failure or DatasetError("The data ended, which they should not.")
+        yield
+
+    def _records(self, position: Position) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
+        """Round and place, image and caption of every record from a position on; what cannot be loaded is noted."""
+        self._loaded.clear()
+        number, start = position.round, position.record
+        while True:
+            made = len(self._ends)
+            for place, record in self._round(number):
+                if place < start or record.name in self.skipped:
+                    continue
+                try:
+                    image, caption = load_pair(record)
+                except GroupViTError as error:
+                    self.skipped.add(record.name, str(error))
+                    continue
+                self._loaded[number, place] = record
+                yield (number, place), image, caption.encode()
+            if number > position.round + 1 and made == len(self._ends):
+                raise DatasetError(f"Two rounds gave no batch of {self.batch_size}: {self.skipped.summary()}")
+            number, start = number + 1, 0
+
+    def _image(self, where: tf.Tensor, contents: tf.Tensor, caption: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Normalised values (3, S, S) of one image; INVALID_ARGUMENT if it cannot be decoded or has one pixel."""
+        pixels = decode(contents)
+        sides = tf.shape(pixels)
+        pixels = only_if(tf.reduce_min(sides[:2]) >= MIN_SIDE, ["Expected more than one pixel."], pixels)
+        place = tf.cast(where, tf.int32)
+        seed = tf.random.fold_in([self.seed % 2**31, place[0]], place[1], alg="philox")
+        of_pixels, of_values = tf.unstack(tf.random.split(seed, 2, alg="philox"))
+        pixels = augmenter(self.size, self.augmentation)(pixels, of_pixels)
+        values = to_pixel_values(pixels[None], self.mean, self.std)[0]
+        if self.augmentation.erasing:
+            values = tf.transpose(
+                erase(tf.transpose(values, [1, 2, 0]), self.augmentation.erasing, of_values), [2, 0, 1]
+            )
+        return where, values, caption
+
+    def _batch(self, batches: tf.Tensor, row: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        where, values, captions = row
+        T, L = self.tokenizer.max_length, self.prompts.count if self.prompts else 0
+        ids, mask = tf.numpy_function(self._texts, [batches, where, captions], [tf.int32, tf.int32])
+        ids, mask = (tf.ensure_shape(x, [self.batch_size, 1 + L, T]) for x in (ids, mask))
+        batch = {"pixel_values": values, "input_ids": ids[:, 0], "attention_mask": mask[:, 0]}
+        return batch | ({"label_ids": ids[:, 1:], "label_mask": mask[:, 1:]} if L else {})
+
+    def _texts(self, batches: int, where: np.ndarray, captions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and mask (B, 1 + L, T) of captions and their prompts; called once a batch, in their order."""
+        self._note(int(batches), [(int(number), int(place)) for number, place in where])
+        rows = []
+        for (number, place), caption in zip(where, captions, strict=True):
+            text = caption.decode()
+            rng = np.random.default_rng((self.seed, number, place))
+            rows += [text, *(self.prompts(text, rng) if self.prompts else ())]
+        tokens = self.tokenizer.cut(rows)
+        shape = (len(captions), -1, self.tokenizer.max_length)
+        return tokens["input_ids"].reshape(shape), tokens["attention_mask"].reshape(shape)
+
+    def _note(self, batches: int, where: list[tuple[int, int]]) -> None:
+        """Write down where a batch ended, and which records before it did not come out of the graph."""
+        self._ends[batches] = Position(batches, where[-1][0], where[-1][1] + 1)
+        self._ends.pop(batches - KEPT, None)
+        came = set(where)
+        for key in [key for key in list(self._loaded) if key <= where[-1]]:
+            record = self._loaded.pop(key)
+            if key not in came:
+                self.skipped.add(record.name, why_not(record))
+
+
+def load_pair(record: Record) -> tuple[bytes, str]:
+    """Image and clean caption of a record. Raises DatasetError where it cannot be read or has no caption."""
+    image, caption = record.load()
+    caption = clean_caption(caption)
+    if not caption:
+        raise DatasetError("its caption is empty")
+    return image, caption
+
+
+def why_not(record: Record) -> str:
+    """What is wrong with an image that did not come out of the graph."""
+    try:
+        sides = read_image(record.load()[0], name="its image").shape[:2]
+    except GroupViTError as error:
+        return str(error).rstrip(".")
+    return f"its image has {sides[1]} x {sides[0]} pixels" if min(sides) < MIN_SIDE else "its image cannot be decoded"
