@@ -25,6 +25,7 @@ from tf_groupvit.training.skipped import Skipped
 from tf_groupvit.training.stream import Position, Share, one_round
 
 MIN_SIDE = 2  # an image of one pixel stands on the web where a picture has been taken away
+UNDECODED = "its image cannot be decoded"
 IN_FLIGHT = tf.data.AUTOTUNE
 KEPT = 100_000  # of the last batches it is known where they ended
 
@@ -133,6 +134,7 @@ class TrainingData:
                 self._loaded[number, place] = record
                 yield (number, place), image, caption.encode()
             if number > position.round + 1 and made == len(self._ends):
+                self._note_unreadable()
                 raise DatasetError(f"Two rounds gave no batch of {self.batch_size}: {self.skipped.summary()}")
             number, start = number + 1, 0
 
@@ -182,6 +184,12 @@ class TrainingData:
             if key not in came:
                 self.skipped.add(record.name, why_not(record))
 
+    def _note_unreadable(self) -> None:
+        """Of the records on their way, note those that Pillow cannot read either: there is no batch to tell."""
+        for record in list(self._loaded.values()):
+            if (reason := why_not(record)) != UNDECODED:
+                self.skipped.add(record.name, reason)
+
 
 def load_pair(record: Record) -> tuple[bytes, str]:
     """Image and clean caption of a record. Raises DatasetError where it cannot be read or has no caption."""
@@ -198,4 +206,4 @@ def why_not(record: Record) -> str:
         sides = read_image(record.load()[0], name="its image").shape[:2]
     except GroupViTError as error:
         return str(error).rstrip(".")
-    return f"its image has {sides[1]} x {sides[0]} pixels" if min(sides) < MIN_SIDE else "its image cannot be decoded"
+    return f"its image has {sides[1]} x {sides[0]} pixels" if min(sides) < MIN_SIDE else UNDECODED
