@@ -16,7 +16,7 @@ UNSEEN = "k_proj/bias"  # a softmax over keys cannot see it: it has no gradient
 
 def fit(training, data, steps=12, rate=0.01):
     """The losses of a few steps on one batch."""
-    training.compile(optimizer=keras.optimizers.Adam(rate), jit_compile=False)
+    training.compile(optimizer=keras.optimizers.Adam(rate), run_eagerly=True)  # tracing takes longer than the steps
     return [float(training.train_on_batch(data, return_dict=True)["loss"]) for _ in range(steps)]
 
 

@@ -7,6 +7,8 @@ from keras import ops
 
 from tf_groupvit.errors import InputError
 
+LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")  # of an optimizer
+
 
 def gathered(rows: Any) -> tuple[Any, Any]:
     """This replica's rows (B, ...) -> those of all replicas (A, ...), in their order, and where this one's begin.
@@ -64,6 +66,11 @@ class AcrossReplicas(keras.Model):
     before they are clipped, where Keras clips those of each replica.
     """
 
+    def compile(self, *arguments: Any, **keywords: Any) -> None:
+        """As Keras' own; the optimizer's thresholds of clipping are those of the whole gradient."""
+        super().compile(*arguments, **keywords)
+        self._limits = {name: getattr(_inner(self.optimizer), name, None) for name in LIMITS}
+
     def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
         """Keras' ``fit``. Raises InputError, as ``rows_each`` does, for a batch that the replicas cannot share."""
         if keras.backend.backend() == "tensorflow":
@@ -92,7 +99,8 @@ class AcrossReplicas(keras.Model):
     def _update(self, gradients: list[Any], variables: list[Any]) -> None:
         """Apply the mean of all replicas' gradients. Each hands the optimizer its share of it, which it sums.
 
-        The thresholds of clipping shrink likewise, while the step is traced.
+        The thresholds of clipping shrink likewise, while the step is traced. Replicas of one process trace in threads
+        that take turns, so what they shrink from must not be read off the optimizer here.
         """
         import tensorflow as tf
 
@@ -102,14 +110,18 @@ class AcrossReplicas(keras.Model):
             return
         N = context.num_replicas_in_sync
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-        limits = {name: getattr(optimizer, name) for name in ("clipnorm", "global_clipnorm", "clipvalue")}
         try:
-            for name, limit in limits.items():
-                setattr(optimizer, name, limit / N if limit else limit)
+            for name, limit in self._limits.items():
+                setattr(_inner(optimizer), name, limit / N if limit else limit)
             optimizer.apply([mean / N for mean in means], variables)
         finally:
-            for name, limit in limits.items():
-                setattr(optimizer, name, limit)
+            for name, limit in self._limits.items():
+                setattr(_inner(optimizer), name, limit)
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer itself, where mixed precision has wrapped it to scale the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _rows_of(x: Any, batch_size: int | None) -> int | None:
