@@ -92,6 +92,7 @@ def test_every_format_gives_every_pair_once_a_round(tmp_path, tokenizer, kind):
         np.testing.assert_array_equal(batch["input_ids"], words["input_ids"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_batches_and_another_seed_others(tmp_path, tokenizer):
     path = shard(tmp_path / "s.tar", 20)
     one, again, other = (take(data_of(path, tokenizer, augmentation=PUBLISHED, seed=s), 9) for s in (1, 1, 2))
@@ -148,6 +149,7 @@ def test_broken_records_are_left_out_counted_and_named(tmp_path, tokenizer):
     assert lines[0] == "7 records were skipped:" and lines[-1] == "  and 5 more"
 
 
+@pytest.mark.slow
 def test_batches_go_on_exactly_where_they_stopped(tmp_path, tokenizer):
     """With augmentation, words, a shuffle buffer and broken records; over the ends of rounds."""
     broken_shard(tmp_path / "0.tar"), shard(tmp_path / "1.tar", 5)
