@@ -25,6 +25,7 @@ def moved(model, before):
     return {path for path, value in before.items() if not np.array_equal(after[path], value)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["group tokens", "projections", "all"])
 def test_a_part_alone_learns_and_the_rest_stays_to_the_bit(part):
     model = fresh()
@@ -49,6 +50,7 @@ def test_the_parts_are_what_they_are_called_and_can_be_chosen_anew():
     assert parts["all"] == everything
 
 
+@pytest.mark.slow
 def test_lora_moves_its_factors_alone_and_is_saved_as_one_with_its_layers(tmp_path):
     model = fresh()
     paths = train_lora(model, rank=2)
@@ -101,6 +103,7 @@ def texts():
     return np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0][:3].astype("float32")
 
 
+@pytest.mark.slow
 def test_masks_teach_the_vision_tower_and_leave_the_texts():
     model = fresh()
     before = weights_of(model)
@@ -111,6 +114,7 @@ def test_masks_teach_the_vision_tower_and_leave_the_texts():
     assert not any(path.startswith("text") for path in changed)
 
 
+@pytest.mark.slow
 def test_masks_teach_what_is_not_frozen():
     model = fresh()
     train_only(model, "group tokens")
