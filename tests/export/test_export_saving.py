@@ -191,6 +191,7 @@ def names_in(nodes):
     return {value.func.name for value in values} | {one.name for value in values for one in value.list.func}
 
 
+@pytest.mark.slow
 def test_an_export_is_read_by_tensorflow_too(export):
     loaded = tf.saved_model.load(str(export.path))
     pixels = np.zeros((1, 40, 24, 3), np.uint8)
