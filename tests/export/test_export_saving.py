@@ -174,3 +174,25 @@ def test_more_labels_than_a_byte_holds_are_refused(fast, tmp_path):
     with pytest.raises(ExportError, match="There are 257 labels, background included"):
         export_saved_model(tiny_segmenter(classes=many(256)), tmp_path)
     assert export_saved_model(tiny_segmenter(classes=many(256), background=None), tmp_path).name == "1"
+
+
+def test_the_graph_holds_what_signatures_run_under_short_names(export):
+    meta = meta_of(export.path)
+    called = {name for function in meta.graph_def.library.function for name in names_in(function.node_def)}
+    called |= names_in(meta.graph_def.node) | set(meta.object_graph_def.concrete_functions)
+    for function in meta.graph_def.library.function:
+        assert function.signature.name in called
+        assert all(len(node.name) < 50 and "_output_shapes" not in node.attr for node in function.node_def)
+    assert sum(node.op == "SaveV2" for function in meta.graph_def.library.function for node in function.node_def) == 0
+
+
+def names_in(nodes):
+    values = [value for node in nodes for value in node.attr.values()]
+    return {value.func.name for value in values} | {one.name for value in values for one in value.list.func}
+
+
+@pytest.mark.slow
+def test_an_export_is_read_by_tensorflow_too(export):
+    loaded = tf.saved_model.load(str(export.path))
+    pixels = np.zeros((1, 40, 24, 3), np.uint8)
+    assert loaded.signatures["segment_pixels"](pixels=tf.constant(pixels))["labels"].shape == (1, 40, 24)

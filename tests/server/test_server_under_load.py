@@ -222,7 +222,7 @@ def test_five_times_the_capacity_is_refused_cleanly_and_memory_is_bounded(slow_b
         alone.join()
         early = served.resident_bytes
         clients = Clients(30, ask)
-        time.sleep(20)
+        time.sleep(10)
         clients.join()
         late = served.resident_bytes
         assert served.terminate() == 0

@@ -82,21 +82,25 @@ def _write(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
         tf.saved_model.save(signatures, str(folder), signatures=functions, options=options)
     except tf.errors.OpError as error:  # a full disk, for one
         raise ExportError(f"{folder} cannot be written: {error.message.splitlines()[0]}.") from error
-    _alias(folder / "saved_model.pb", DEFAULT, ITS_NAME)
+    _rewrite(folder / "saved_model.pb")
     functions = {DEFAULT: functions[DEFAULT], ITS_NAME: functions[DEFAULT], **functions}
     write_extras(folder, segmenter, functions, list(requests_of(segmenter, list(functions))))
 
 
-def _alias(file: Path, name: str, other: str) -> None:
-    """Give a signature a second name, for the same tensors: a session then prepares both at once.
+def _rewrite(file: Path) -> None:
+    """Make the graph slim, and give the default signature its own name, for the same tensors.
 
-    TensorFlow would write a call of its own for each, and a server take its seconds to optimise the graph twice.
+    TensorFlow would write a call of its own for each name, and a server take its seconds to optimise both.
     """
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+    from tf_groupvit.export.signatures import DEFAULT, ITS_NAME
+    from tf_groupvit.export.slimming import slim
+
     saved = SavedModel.FromString(file.read_bytes())
     for meta_graph in saved.meta_graphs:
-        meta_graph.signature_def[other].CopyFrom(meta_graph.signature_def[name])
+        slim(meta_graph)
+        meta_graph.signature_def[ITS_NAME].CopyFrom(meta_graph.signature_def[DEFAULT])
     file.write_bytes(saved.SerializeToString(deterministic=True))
 
 

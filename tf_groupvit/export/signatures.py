@@ -55,12 +55,15 @@ class Signatures(tf.Module):
         self.weights = [variable.value for variable in model.weights]
         self.texts = tf.constant(segmenter.text_embeds)  # (N, D)
         self._names = tf.constant(segmenter.class_names)  # (K)
-        self.tokens = None
+        tokens, self.tables = None, []
         if segmenter.tokenizer is not None:
-            self.tokens = segmenter.tokenizer.limited_to(model.config.text_config.max_position_embeddings).graph()
+            tokens = segmenter.tokenizer.limited_to(model.config.text_config.max_position_embeddings).graph()
+            self.tables = list(
+                tokens.submodules
+            )  # without the tokenizer itself, which would be saved as a function too
         self._looking = Looking(model, self._settings)
         self._labelling = Labelling(self._looking, self._settings, self.texts.shape[1])
-        self._reading = Reading(model, self.tokens)
+        self._reading = Reading(model, tokens)
 
     @property
     def _background(self) -> bool:
@@ -74,7 +77,7 @@ class Signatures(tf.Module):
         found = {}
         specs = specs_of(self.texts.shape[1], self._model.it.config.vision_config.num_channels)
         for name, inputs in specs.items():
-            if self.tokens is None and name in ("segment_open", "encode_text"):
+            if self._reading.tokens is None and name in ("segment_open", "encode_text"):
                 continue
             say(f"Tracing {name} ...")
             function = tf.function(getattr(self, name), input_signature=inputs, autograph=False)

@@ -104,26 +104,29 @@ def _latencies(asker: Asker, clients: int, seconds: float) -> list[float]:
     """Seconds that each request took, of so many clients over so many seconds."""
     latencies: list[float] = []
     failures: list[BaseException] = []
-    end = time.monotonic() + seconds
+    ready = threading.Barrier(clients)
 
     def ask() -> None:
         steps = asker()
         try:
             next(steps)  # the connection, and whatever the first request brings with it
-            while time.monotonic() < end:
+            ready.wait()
+            end = time.monotonic() + seconds
+            while not latencies or time.monotonic() < end:
                 started = time.perf_counter()
                 next(steps)
                 latencies.append(time.perf_counter() - started)
         except Exception as error:
             failures.append(error)
+            ready.abort()
 
     threads = [threading.Thread(target=ask) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if failures or not latencies:
-        raise RuntimeError(f"A client failed: {failures[0] if failures else 'no answer in time'}")
+    if failures:
+        raise RuntimeError(f"A client failed: {failures[0]}")
     return latencies
 
 

@@ -128,7 +128,8 @@ class RestFront:
         return self._socket.getsockname()[1]
 
     def _serve(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._socket]))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._server.serve(sockets=[self._socket]))
 
     def drain(self) -> None:
         """New requests are answered 503 from now on, and their connections closed."""
@@ -141,6 +142,15 @@ class RestFront:
             self._server.should_exit = True
             self._thread.join(grace + 5)
         self.app.close()
+
+
+def _loop_factory() -> Any:
+    """uvloop's where it is installed, asyncio's own elsewhere."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def opened(host: str, port: int) -> socket.socket:

@@ -38,14 +38,15 @@ def route_of(method: str, target: str) -> Route:
     if match is None:
         raise invalid(f"Malformed request: {method} {target}")
     model, version, label, last = match.groups()
-    if version and int(version[-400:]) >= 2**63:
+    number = (version or "").lstrip("0")
+    if len(number) > 19 or int(number or 0) >= 2**63:
         raise VersionTooLarge
     action = last if method == "POST" else ("metadata" if last == "metadata" else "status")
     if method == "POST" and action not in ("predict", "classify", "regress"):
         raise invalid(f"Malformed request: {method} {target}")  # the pattern takes :PREDICT, the server does not
     if not model:
         raise invalid("Missing model name in request.")
-    return Route(action, decoded(model), int(version) if version else None, decoded(label) if label else None)
+    return Route(action, decoded(model), int(number or 0) if version else None, decoded(label) if label else None)
 
 
 def decoded(text: str) -> str:
