@@ -287,3 +287,12 @@ def test_the_published_repository_gives_its_small_files(tmp_path):
     if "cannot be reached" in answer.get("error", ""):
         pytest.skip("there is no network, or no hub behind it")
     assert "config.json" in answer["files"]
+
+
+def test_the_demo_checkpoint_comes_with_the_package(monkeypatch, tmp_path):
+    from tf_groupvit import hub
+
+    assert (hub.demo_checkpoint() / "model.safetensors").exists()
+    monkeypatch.setattr(hub, "DEMO", tmp_path)
+    with pytest.raises(HubError, match="no demo checkpoint: name another"):
+        hub.demo_checkpoint()

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ FLAGS = (
     "lang=en",
 )
 WIDE, PHONE = 1200, 390
+START = 300  # seconds: after them a page that does not start is given up
 
 
 def find_browser() -> tuple[str, str]:
@@ -71,6 +73,8 @@ def page_process(command: list[str]) -> Iterator[str]:
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     said = []
+    watchdog = threading.Timer(START, process.kill)
+    watchdog.start()
     try:
         for line in process.stdout:
             said.append(line)
@@ -79,12 +83,14 @@ def page_process(command: list[str]) -> Iterator[str]:
                 break
         else:
             pytest.fail("the page did not start:\n" + "".join(said))
+        watchdog.cancel()
         yield found[0]
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
         assert process.returncode == 0, rest
         assert "Traceback" not in "".join(said) + rest
     finally:
+        watchdog.cancel()
         process.kill()
         process.wait()
         process.stdout.close()

@@ -11,7 +11,8 @@ from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "golden" / "segmenter"
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = ROOT / "tests" / "golden" / "segmenter"  # two stages of groups
 PROGRAM = "from tf_groupvit.cli import main; main()"
 PATIENCE = 60  # seconds: machines that test are busy
 
@@ -260,3 +261,15 @@ def _is_focusable(node):
     return any(one["name"] == "focusable" and one["value"].get("value") for one in node.get("properties", [])) and (
         node["role"]["value"] not in ("RootWebArea", "generic")
     )
+
+
+def test_the_space_opens_the_same_page(driver, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "0")
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "127.0.0.1")
+    with page_process([str(ROOT / "serving" / "space" / "app.py")]) as address:
+        someone = Visitor(driver, address)
+        someone.open()
+        someone.find("#examples button")[0].click()
+        someone.wait_for("#photo img")
+        someone.segment()
+        someone.told("Segmented 256x256 pixels")

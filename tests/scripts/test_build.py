@@ -57,7 +57,7 @@ def test_the_wheel_segments_in_an_empty_environment(elsewhere):
     program = elsewhere / "env" / "bin" / "tf-groupvit"
     run(program, "scenes", "--output", "scenes", "--count", "1", cwd=elsewhere)
     image = "scenes/images/00000.png"
-    told = run(program, "segment", image, "--classes", "star,box,moon,brick", "--json", *_model(), cwd=elsewhere)
+    told = run(program, "segment", image, "--classes", "star,box,moon,brick", "--json", cwd=elsewhere)
     (record,) = json.loads(told)
     assert sum(record["areas"].values()) == pytest.approx(1)
     assert (elsewhere / "out" / "00000.overlay.png").exists()
@@ -91,13 +91,6 @@ def test_the_front_matter_of_the_space_fits_the_package():
     assert (SPACE / front["app_file"]).exists()
     assert front["python_version"] in ("3.11", "3.12", "3.13")
     assert len(front["short_description"]) <= 60  # the hub takes no more
-
-
-def _model():
-    """Nothing where the package has its demo checkpoint."""
-    if (ROOT / "tf_groupvit/assets/demo/config.json").exists():
-        return []
-    return ["--model", ROOT / "tests/golden/segmenter"]
 
 
 def _without_noise():

@@ -12,8 +12,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_the_demo_ends_with_the_same_masks_from_here_and_over_both_wires(tmp_path):
-    if not (ROOT / "tf_groupvit/assets/demo/config.json").exists():
-        pytest.skip("the package has no demo checkpoint yet")
     command = [ROOT / "scripts" / "demo", "--output", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

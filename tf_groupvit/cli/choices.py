@@ -1,15 +1,12 @@
 """The options that commands share: model, classes, templates, protocol, mode, background."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tf_groupvit.cli.quiet import import_tensorflow
-from tf_groupvit.errors import InputError
-
-DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
+from tf_groupvit.hub import demo_checkpoint
 
 OPTIONS = {
     "model": click.option("--model", metavar="FOLDER_OR_ID", help="A checkpoint; the demo checkpoint unless given."),
@@ -46,14 +43,8 @@ def segmenter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..
 
 
 def model_folder(model: str | None) -> str:
-    """The checkpoint that was named, or the demo's.
-
-    Raises:
-        InputError: none was named, and this installation has no demo checkpoint.
-    """
-    if model is None and not (DEMO / "config.json").exists():
-        raise InputError("This installation holds no demo checkpoint: name one with --model FOLDER_OR_ID.")
-    return str(DEMO) if model is None else model
+    """The checkpoint that was named, or the demo's. Raises ``HubError`` where this installation has none."""
+    return str(demo_checkpoint()) if model is None else model
 
 
 def load_segmenter(model: str | None, templates: tuple[str, ...] = (), **choices: Any) -> Any:
