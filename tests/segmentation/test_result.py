@@ -192,7 +192,7 @@ def test_all_groups_shows_a_panel_for_every_stage():
 def test_captions_of_panels_are_whole_over_a_tiny_picture():
     labels = np.zeros((4, 6), int)
     sheet = np.asarray(Segmentation(labels, ["a"], np.zeros((4, 6, 3), np.uint8), groups=[labels]).view("all_groups"))
-    assert sheet.shape[1] > 60  # "stage 1: 1 groups" takes more than the six pixels of the picture
+    assert sheet.shape[1] > 60  # "stage 1: 1 group" takes more than the six pixels of the picture
     assert (sheet[:, -2:] == 255).all() and (sheet[:, :-2] < 255).any()
 
 

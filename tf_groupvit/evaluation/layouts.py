@@ -52,29 +52,21 @@ _COCO_FOLDERS = (
 )
 
 
-def _voc(table: np.ndarray) -> Layout:
+def _voc(year: str, kind: str, table: np.ndarray) -> Layout:
+    """VOC2012, and VOC2010 with masks of another kind, "Context"."""
     return Layout(
-        homes=("", "VOC2012", "VOCdevkit/VOC2012", "data/VOCdevkit/VOC2012", "local_data/VOCdevkit/VOC2012"),
-        folders=(("JPEGImages", "SegmentationClass"),),
+        homes=("", year, f"VOCdevkit/{year}", f"data/VOCdevkit/{year}", f"local_data/VOCdevkit/{year}"),
+        folders=(("JPEGImages", f"SegmentationClass{kind}"),),
         mask_suffixes=((".png", table),),
-        split="ImageSets/Segmentation/val.txt",
-    )
-
-
-def _context(table: np.ndarray) -> Layout:
-    return Layout(
-        homes=("", "VOC2010", "VOCdevkit/VOC2010", "data/VOCdevkit/VOC2010", "local_data/VOCdevkit/VOC2010"),
-        folders=(("JPEGImages", "SegmentationClassContext"),),
-        mask_suffixes=((".png", table),),
-        split="ImageSets/SegmentationContext/val.txt",
+        split=f"ImageSets/Segmentation{kind}/val.txt",
     )
 
 
 LAYOUTS = {
-    "voc": _voc(label_maps.plain(21)),
-    "voc20": _voc(label_maps.zero_ignored(20)),
-    "context": _context(label_maps.plain(60)),
-    "context59": _context(label_maps.zero_ignored(59)),
+    "voc": _voc("VOC2012", "", label_maps.plain(21)),
+    "voc20": _voc("VOC2012", "", label_maps.zero_ignored(20)),
+    "context": _voc("VOC2010", "Context", label_maps.plain(60)),
+    "context59": _voc("VOC2010", "Context", label_maps.zero_ignored(59)),
     "coco-object": Layout(
         homes=_COCO_HOMES,
         folders=_COCO_FOLDERS,

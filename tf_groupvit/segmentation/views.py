@@ -40,7 +40,8 @@ def groups_over_image(result: "Segmentation", groups: np.ndarray) -> Image.Image
 
 def panels_of_groups(result: "Segmentation") -> Image.Image:
     """``groups_over_image`` of every stage, under captions."""
-    captions = [f"stage {stage}: {len(np.unique(groups))} groups" for stage, groups in enumerate(result.groups, 1)]
+    counts = [len(np.unique(groups)) for groups in result.groups]
+    captions = [f"stage {stage}: {count} group{'s' * (count != 1)}" for stage, count in enumerate(counts, 1)]
     return panels([groups_over_image(result, groups) for groups in result.groups], captions)
 
 
