@@ -50,7 +50,8 @@ def least_times(session: Any, output: str, feeds: dict[str, np.ndarray], rounds:
     """Operation -> (kind, least milliseconds); and the least processor time of a run, in milliseconds."""
     import tensorflow as tf
 
-    v1, least, whole = tf.compat.v1, {}, float("inf")
+    v1, whole = tf.compat.v1, float("inf")
+    least: dict[str, tuple[str, float]] = {}
     options = v1.RunOptions(trace_level=v1.RunOptions.FULL_TRACE)
     for _ in range(2):
         session.run(output, feeds)

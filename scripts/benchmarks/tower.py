@@ -58,7 +58,7 @@ class Bench:
     def run(self, work: str, names: list[str] | None = None, **inputs: np.ndarray) -> dict[str, Any]:
         """Seconds of each engine and round; the largest difference from ours first."""
         file, output = self.place / "inputs.npz", self.place / "output.npz"
-        np.savez(file, **inputs)
+        np.savez(file, **inputs)  # type: ignore[arg-type]
         found: dict[str, Any] = {}
         expected: dict[str, np.ndarray] = {}
         for name in names or self.engines:

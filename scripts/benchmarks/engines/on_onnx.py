@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 
+CACHE = Path(__file__).resolve().parents[3] / ".cache" / "bench" / "onnx"
 OUTPUTS = ("groups", "assignment")
 
 
 def make(name: str, folder: Path, threads: int) -> Any:
-    file = folder / "vision.onnx"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    written = int((folder / "model.safetensors").stat().st_mtime)
+    file = CACHE / f"{folder.resolve().name}-{written}.onnx"
     runtime = OnnxRuntime if name.startswith("onnxruntime") else OpenVino
     return runtime(file if file.exists() else export(folder, file), threads)
 

@@ -35,7 +35,8 @@ def looking(model: Any) -> Any:
 
 class InProcess:
     def __init__(self, model: Any, plain: Any, folder: Path) -> None:
-        self.plain, self.folder, self.look, self.segmenters = plain, folder, looking(model), {}
+        self.plain, self.folder, self.look = plain, folder, looking(model)
+        self.segmenters: dict[tuple[str, ...], Any] = {}
         self.read = tf.function(
             lambda ids: {"texts": model.get_text_features(ids, training=False)}, input_signature=[IDS], autograph=False
         )
