@@ -31,7 +31,7 @@ def one_fused_operation() -> bool:
         from tensorflow.python.util import _pywrap_util_port
     except ImportError:
         return False
-    return bool(_pywrap_util_port.IsMklEnabled())
+    return bool(getattr(_pywrap_util_port, "IsMklEnabled", bool)())
 
 
 def activation_of(name: str) -> tuple[Callable[[Any], Any], float, float]:
