@@ -50,7 +50,7 @@ class Signatures(tf.Module):
 
     def __init__(self, segmenter: Any) -> None:
         super().__init__(name="groupvit")
-        model, self._settings = segmenter.model, segmenter.settings
+        model, self._settings = segmenter.inference.for_graphs(), segmenter.settings  # the weights folded, once
         self._model, self._classes = _Untracked(model), segmenter.classes
         self.weights = [variable.value for variable in model.weights]
         self.texts = tf.constant(segmenter.text_embeds)  # (N, D)

@@ -1,7 +1,8 @@
 """uint8 pixels in, scores of the small picture out: what runs between reading an image and labelling it.
 
-On the TensorFlow backend a step runs as it is for some images, then it is compiled, once for every size: a command
-over one image does not wait for a compiler. Other Keras backends run it as it is.
+On the TensorFlow backend a step runs as it is for some images, then it is compiled, once for every size, with the model
+folded for inference (models/optimized.py): a command over one image waits for neither. Other Keras backends run it as
+it is.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.models.optimized import Twin
 from tf_groupvit.preprocessing.image_resize import resize_bicubic, resize_bilinear
 from tf_groupvit.preprocessing.image_statistics import normalise
 from tf_groupvit.segmentation.labelling import label_map, merge_windows, score_map
@@ -75,17 +77,36 @@ class Inference:
     def __init__(self, model: TFGroupViTModel, settings: Settings, thresholds: tuple[float, ...] | None = None) -> None:
         self.model, self.settings = model, settings
         self.background = settings.background if thresholds is None else thresholds
+        self.compiled: TFGroupViTModel | None = None  # what graphs were traced with
+
+    def for_graphs(self) -> TFGroupViTModel:
+        """The model folded for inference, as its weights are now; itself where it cannot be folded."""
+        return Twin.of(self.model).get()
+
+    def _model(self) -> TFGroupViTModel:
+        """The model as it is, or folded in a graph, which is made to be run often."""
+        if not tf.inside_function():
+            return self.model
+        self.compiled = self.for_graphs()
+        return self.compiled
+
+    def renew(self) -> None:
+        """Forget what was compiled if the model's weights have changed since."""
+        if self.compiled is not None and self.compiled is not self.for_graphs():
+            self.compiled = None
+            for name in ("_scores", "_groups", "_probabilities"):
+                self.__dict__.pop(name, None)
 
     @cached_property
     def _scores(self) -> Callable[..., Any]:
         def scores(pixel_values: Any, texts: Any) -> Any:
-            return image_scores(self.model, pixel_values, texts, self.settings.protocol, self.background)
+            return image_scores(self._model(), pixel_values, texts, self.settings.protocol, self.background)
 
         return Compiled(scores, PIXELS, TEXTS)
 
     @cached_property
     def _groups(self) -> Callable[..., Groups]:
-        return Compiled(lambda pixel_values: read_groups(self.model, pixel_values), PIXELS)
+        return Compiled(lambda pixel_values: read_groups(self._model(), pixel_values), PIXELS)
 
     def scores(self, images: list[np.ndarray], texts: np.ndarray) -> list[np.ndarray]:
         """Scores (h, w, K) of each image; in mode whole the images go through the model together."""
@@ -99,6 +120,7 @@ class Inference:
 
     def _run(self, pixels: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) -> scores (B, H, W, K)."""
+        self.renew()
         pixel_values = normalise(pixels, self.settings.mean, self.settings.std)
         return keras.ops.convert_to_numpy(self._scores(pixel_values, texts))
 
@@ -114,18 +136,20 @@ class Inference:
     @cached_property
     def _probabilities(self) -> Callable[..., Any]:
         def probabilities(pixel_values: Any, texts: Any) -> Any:
-            return class_probabilities(self.model, pixel_values, texts)
+            return class_probabilities(self._model(), pixel_values, texts)
 
         return Compiled(probabilities, PIXELS, TEXTS)
 
     def probabilities(self, images: list[np.ndarray], texts: np.ndarray) -> np.ndarray:
         """How likely each class is of the image as a whole, (B, N), whatever the mode."""
+        self.renew()
         pixels = np.stack([self.square(image) for image in images])
         pixel_values = normalise(pixels, self.settings.mean, self.settings.std)
         return keras.ops.convert_to_numpy(self._probabilities(pixel_values, texts))
 
     def groups(self, pixels: np.ndarray, texts: np.ndarray) -> dict[str, Any]:
         """Of the whole image: maps (rows, columns, G) of each stage, group embeddings (G, D), their scores (G, K)."""
+        self.renew()
         pixel_values = normalise(self.square(pixels)[None], self.settings.mean, self.settings.std)
         groups = self._groups(pixel_values)
         affinity = with_background(class_affinity(groups, keras.ops.convert_to_tensor(texts)), self.background)

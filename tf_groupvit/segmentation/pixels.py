@@ -81,10 +81,10 @@ class PixelLabeler(keras.Model):
         if keras.backend.backend() != "tensorflow":
             raise InputError("Segmenter.predict runs on Keras' TensorFlow backend: call the segmenter itself instead.")
         super().__init__()
-        self.inference, self.texts = inference, tf.constant(texts)
+        self.model, self.settings, self.texts = inference.for_graphs(), inference.settings, tf.constant(texts)
         self.built = True
 
     def call(self, pixels: Any) -> Any:
         if len(pixels.shape) != 4 or pixels.shape[-1] != 3 or pixels.dtype != tf.uint8:
             raise InputError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}: expected uint8 (B, H, W, 3).")
-        return pixel_labels(self.inference.model, pixels, self.texts, self.inference.settings)
+        return pixel_labels(self.model, pixels, self.texts, self.settings)

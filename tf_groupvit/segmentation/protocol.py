@@ -48,11 +48,13 @@ def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
     maps = tuple(group_maps(stages[: i + 1], rows, columns) for i in range(len(stages)))
     if not maps:
         group_maps((), rows, columns)  # says why there are none
-    project = model.visual_projection
+    # Groups and image go through the projection together: one image waits for its weights to be read, not for sums.
+    features = ops.concatenate([vision["last_hidden_state"], vision["pooler_output"][:, None]], axis=1)
+    embeds = normalise(model.visual_projection(features, training=False))  # (B, G + 1, D)
     return Groups(
         maps=maps,
-        group_embeds=normalise(project(vision["last_hidden_state"], training=False)),
-        image_embeds=normalise(project(vision["pooler_output"], training=False)),
+        group_embeds=embeds[:, :-1],
+        image_embeds=embeds[:, -1],
         scale=ops.exp(ops.cast(model.logit_scale, "float32")),
     )
 

@@ -208,7 +208,8 @@ class Segmenter:
         """Labels (B, H, W) of uint8 pixels (B, H, W, 3), all of one size, under Keras' own ``predict``."""
         from tf_groupvit.segmentation.pixels import PixelLabeler
 
-        if not hasattr(self, "_labeler"):
+        made = getattr(self, "_labeler", None)
+        if made is None or made.model is not self.inference.for_graphs():  # or weights have changed since
             self._labeler = PixelLabeler(self.inference, self.text_embeds)
         return self._labeler.predict(pixels, **keywords)
 

@@ -1,0 +1,1 @@
+"""Ways to run the same checkpoint: each in a process of its own, answering the same requests."""

@@ -1,0 +1,62 @@
+"""The image tower exported from PyTorch to ONNX once, then run by ONNX Runtime or OpenVINO."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CACHE = Path(__file__).resolve().parents[3] / ".cache" / "bench" / "onnx"
+OUTPUTS = ("groups", "assignment")
+
+
+def make(name: str, folder: Path, threads: int) -> Any:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    written = int((folder / "model.safetensors").stat().st_mtime)
+    file = CACHE / f"{folder.resolve().name}-{written}.onnx"
+    runtime = OnnxRuntime if name.startswith("onnxruntime") else OpenVino
+    return runtime(file if file.exists() else export(folder, file), threads)
+
+
+def export(folder: Path, file: Path) -> Path:
+    import torch
+    from transformers import GroupViTModel
+
+    class Tower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower = GroupViTModel.from_pretrained(folder).eval().vision_model
+
+        def forward(self, pixels: Any) -> Any:
+            found = self.tower(pixels, output_attentions=True, return_dict=True)
+            return found.last_hidden_state, found.attentions[0]
+
+    axes = {name: {0: "images"} for name in ("pixels", *OUTPUTS)}
+    pixels, beside = torch.randn(2, 3, 224, 224), file.with_suffix(".part")
+    with torch.no_grad():
+        names: dict[str, Any] = dict(input_names=["pixels"], output_names=list(OUTPUTS), dynamic_axes=axes)
+        torch.onnx.export(Tower(), (pixels,), str(beside), dynamo=False, opset_version=17, **names)
+    return beside.rename(file)
+
+
+class OnnxRuntime:
+    def __init__(self, file: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def tower(self, pixels: np.ndarray) -> dict[str, Any]:
+        return dict(zip(OUTPUTS, self.session.run(list(OUTPUTS), {"pixels": pixels}), strict=True))
+
+
+class OpenVino:
+    def __init__(self, file: Path, threads: int) -> None:
+        import openvino
+
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        self.model = openvino.Core().compile_model(str(file), "CPU", settings)
+
+    def tower(self, pixels: np.ndarray) -> dict[str, Any]:
+        found = self.model([pixels])
+        return {name: found[i] for i, name in enumerate(OUTPUTS)}

@@ -1,0 +1,149 @@
+"""A joint model in, the same model folded for inference out: its answers sooner, and nothing to train.
+
+What is folded, each part tested by itself in tests/models/test_folding.py: layer norms' affine parts, the attention's
+scale and the activation's into the products beside them, queries, keys and values into one product, the keys of the
+assignment into its queries, its values into what follows, the batch norm into the projection; the mean of every
+residual sum is taken out of the weights that write to it.
+"""
+
+import os
+import weakref
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.models.entry import EntryModel
+from tf_groupvit.models.folding import before_batch_norm, dense_of
+from tf_groupvit.models.groupvit import Projection, TFGroupViTModel
+from tf_groupvit.models.inputs import accept, refuse_flags, text_inputs
+from tf_groupvit.models.optimized_layers import Folded
+from tf_groupvit.models.optimized_text import FoldedTextTower
+from tf_groupvit.models.optimized_vision import FoldedVisionTower
+
+
+class FoldedProjection(Folded):
+    """A tower's features (..., C) -> the shared space (..., D), not normalised."""
+
+    def __init__(self, projection: Projection, name: str) -> None:
+        super().__init__(name)
+        self.inner = self.product("inner", before_batch_norm(dense_of(projection.inner), projection.norm))
+        self.outer = self.product("outer", dense_of(projection.outer))
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        rows = self.outer(tf.nn.relu(self.inner(tf.reshape(x, (-1, x.shape[-1])))))
+        return tf.reshape(rows, tf.concat([tf.shape(x)[:-1], [rows.shape[-1]]], axis=0))
+
+
+class OptimizedGroupViT(TFGroupViTModel):
+    """Takes the place of the model that it was made from, in inference.
+
+    The same call, features, ``predict`` and ``with_text_embeds``, within 1e-4 and with the same assignments. It holds
+    the weights as they were when it was made. Hidden states, attentions of texts, training and saving are refused.
+    """
+
+    def __init__(self, model: TFGroupViTModel) -> None:
+        EntryModel.__init__(self, dtype="float32", name=f"{model.name}_optimized")
+        self.config = model.config
+        self.vision_model, self.text_model = FoldedVisionTower(model.vision_model), FoldedTextTower(model.text_model)
+        self.visual_projection = FoldedProjection(model.visual_projection, "visual_projection")
+        self.text_projection = FoldedProjection(model.text_projection, "text_projection")
+        self.logit_scale = self.add_weight(name="logit_scale", shape=(), initializer="zeros", trainable=False)
+        self.logit_scale.assign(model.logit_scale)
+        self.trainable, self.built = False, True
+
+    def _flag(self, name: str, value: bool | None) -> bool:
+        # A config that asks for what is not there is left alone; a caller who does is told.
+        return super()._flag(name, value) if name == "output_segmentation" else bool(value)
+
+    def get_text_features(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        training: Any = None,
+        **flags: Any,
+    ) -> Any:
+        """Projected text features (N, D), not normalised."""
+        refuse_flags(flags)
+        given = {"attention_mask": attention_mask, "position_ids": position_ids}
+        given = {name: accept(name, value) for name, value in given.items()}
+        given = text_inputs(accept("input_ids", input_ids), **given)
+        return self.text_projection(self.text_model.pooled(**given))
+
+    def fit(self, *arguments: Any, **keywords: Any) -> Any:
+        raise InputError("An optimized model cannot be trained: train the model that it was made from.")
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        raise InputError("An optimized model is not saved: save the model that it was made from, and optimize it.")
+
+    def get_config(self) -> dict[str, Any]:
+        raise InputError("An optimized model is not saved: save the model that it was made from, and optimize it.")
+
+
+def can_be_optimized(model: Any) -> bool:
+    """Whether a model is of the kind that is folded: float32, on TensorFlow, neither quantized nor with LoRA."""
+    if type(model) is not TFGroupViTModel or keras.backend.backend() != "tensorflow":
+        return False
+    layers = list(model._flatten_layers())
+    changed = any(getattr(layer, name, None) for layer in layers for name in ("quantization_mode", "lora_enabled"))
+    return model.compute_dtype == model.variable_dtype == "float32" and not changed
+
+
+def optimized(model: TFGroupViTModel) -> OptimizedGroupViT:
+    """The model folded for inference.
+
+    Raises:
+        InputError: a model that cannot be folded, and why.
+    """
+    if not can_be_optimized(model):
+        backend, kind = keras.backend.backend(), model.dtype_policy.name
+        raise InputError(
+            f"Only a float32 TFGroupViTModel on TensorFlow, neither quantized nor with LoRA, can be optimized: "
+            f"this is a {kind} {type(model).__name__} on {backend}."
+        )
+    return OptimizedGroupViT(model)
+
+
+class Twin:
+    """A model, and the same folded for inference: made when first asked for, and anew when weights have changed."""
+
+    def __init__(self, model: TFGroupViTModel) -> None:
+        self._plain = weakref.ref(model)
+        self._folded: OptimizedGroupViT | None = None
+        self._mark = np.empty(0)
+
+    @classmethod
+    def of(cls, model: TFGroupViTModel) -> "Twin":
+        """One for all that use the model: its folded weights are as large as its own."""
+        if model not in _twins:
+            _twins[model] = cls(model)
+        return _twins[model]
+
+    def get(self) -> TFGroupViTModel:
+        """The folded model as the weights are now, or the model itself where it cannot be folded."""
+        model = self._plain()
+        assert model is not None, "whoever asks holds the model"
+        if not can_be_optimized(model):
+            return model
+        with tf.init_scope():  # a graph may be being traced
+            mark = _mark(model)
+            if self._folded is None or not np.array_equal(mark, self._mark):
+                self._mark, self._folded = mark, OptimizedGroupViT(model)
+        return self._folded
+
+
+_twins: "weakref.WeakKeyDictionary[TFGroupViTModel, Twin]" = weakref.WeakKeyDictionary()
+
+
+def _mark(model: TFGroupViTModel) -> np.ndarray:
+    """A few numbers that training, or loading other weights, changes: sums of what every input passes through."""
+    vision, text = model.vision_model, model.text_model
+    blocks = [
+        block.mlp.fc2.bias for part in [*[stage.blocks for stage in vision.stages], text.blocks] for block in part
+    ]
+    tokens = [stage.group_token for stage in vision.stages if stage.tokens]
+    watched = [*blocks, *tokens, vision.embeddings.position_embeddings, model.visual_projection.inner.bias]
+    return np.array([np.asarray(variable).sum(dtype="float64") for variable in [*watched, model.logit_scale]])
