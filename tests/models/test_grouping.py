@@ -144,9 +144,8 @@ def test_gradients_pass_straight_through_the_choice():
     layer = assigner(4)
 
     def weighed(x):
-        return ops.sum(
-            layer(x, ops.convert_to_tensor(tokens.astype("float32")), count=3, length=6)[0] * weights.astype("float32")
-        )
+        seen, shares = (ops.convert_to_tensor(array.astype("float32")) for array in (tokens, weights))
+        return ops.sum(layer(x, seen, count=3, length=6)[0] * shares)
 
     expected = slope(layer, groups, tokens, lambda means: (means * weights).sum())
     assert np.abs(expected).max() > 0.01

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -258,3 +259,24 @@ def test_a_new_model_starts_from_random_weights():
     """Zeros are only for models that a checkpoint fills at once."""
     kernels = [v for v in TFGroupViTModel(joint_config()).weights if v.path.endswith("/kernel")]
     assert all(np.abs(numbers(kernel)).max() > 0 for kernel in kernels)
+
+
+def test_loading_draws_no_numbers_and_fills_no_memory_before_the_weights_come(tmp_path, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise AssertionError("an initializer ran")
+
+    make().save_pretrained(tmp_path)
+    for initializer in ("RandomNormal", "TruncatedNormal", "Constant", "Zeros", "Ones"):
+        monkeypatch.setattr(getattr(keras.initializers, initializer), "__call__", refuse)
+    monkeypatch.setattr("tf_groupvit.models.initialization.ops.zeros", refuse)
+    TFGroupViTModel.from_pretrained(tmp_path)
+
+
+def test_weights_of_a_model_are_its_own(tmp_path):
+    """What is trained in one model stays out of another from the same file."""
+    make().save_pretrained(tmp_path)
+    one, other = TFGroupViTModel.from_pretrained(tmp_path), TFGroupViTModel.from_pretrained(tmp_path)
+    before = [numbers(variable).copy() for variable in other.weights]
+    for variable in one.weights:
+        variable.assign(variable * 0 + 7)
+    equal(list(other.weights), before)

@@ -9,6 +9,8 @@ from keras import ops
 
 def first_argmax(x: Any, axis: int) -> Any:
     """The index of the first maximum along ``axis``, which is kept with size 1; int32."""
+    if 0 in x.shape:  # Keras on PyTorch answers with the bare ``initial``
+        return ops.zeros_like(ops.take(x, [0], axis=axis), dtype="int32")
     index, size = _index_along(x, axis)
     # A lowest value to begin with: Keras refuses the maximum of an empty batch, and puts that check into graphs.
     best = ops.equal(x, ops.max(x, axis=axis, keepdims=True, initial=_lowest(x)))

@@ -60,6 +60,18 @@ def _register(cls: type[ModelOutput]) -> None:
         import jax
 
         jax.tree_util.register_pytree_node(cls, lambda output: _flatten(output)[:2], rebuild)
+    if keras.backend.backend() == "torch":
+        from torch.utils import _pytree as torch_tree  # what Keras takes on PyTorch in the place of optree
+
+        torch_tree.register_pytree_node(
+            cls,
+            lambda output: (list(output.values()), tuple(output)),
+            lambda leaves, names: rebuild(names, leaves),
+            flatten_with_keys_fn=lambda output: (
+                [(torch_tree.MappingKey(name), value) for name, value in output.items()],
+                tuple(output),
+            ),
+        )
 
 
 class TowerOutput(ModelOutput):
