@@ -287,3 +287,9 @@ def test_the_published_repository_gives_its_small_files(tmp_path):
     if "cannot be reached" in answer.get("error", ""):
         pytest.skip("there is no network, or no hub behind it")
     assert "config.json" in answer["files"]
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a/b"]])
+def test_what_is_no_path_at_all_is_told(value):
+    with pytest.raises(HubError, match=f"came as {type(value).__name__}: give a folder"):
+        resolve(value)
