@@ -296,3 +296,9 @@ def test_the_demo_checkpoint_comes_with_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "DEMO", tmp_path)
     with pytest.raises(HubError, match="no demo checkpoint: name another"):
         hub.demo_checkpoint()
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a/b"]])
+def test_what_is_no_path_at_all_is_told(value):
+    with pytest.raises(HubError, match=f"came as {type(value).__name__}: give a folder"):
+        resolve(value)

@@ -84,11 +84,9 @@ class _Config(Checked):
             folder_or_hub_id: a folder that holds config.json, the file itself, or ``"organisation/name"``.
             hub_options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as for a model.
         """
-        path = Path(folder_or_hub_id)
-        if not path.exists() or not os.fspath(folder_or_hub_id):
-            from tf_groupvit.hub import resolve
+        from tf_groupvit.hub import resolve
 
-            path = resolve(folder_or_hub_id, weights=False, **hub_options)
+        path = resolve(folder_or_hub_id, weights=False, **hub_options)
         return cls.from_dict(read_json(path / "config.json" if path.is_dir() else path))
 
     def to_dict(self) -> dict[str, Any]:

@@ -69,6 +69,11 @@ def resolve(
     Errors: HubError for a path that is not there, and for a hub id that is unknown, forbidden, without weights, or
     neither reachable nor in the cache.
     """
+    if not isinstance(folder_or_hub_id, str | os.PathLike):
+        came = type(folder_or_hub_id).__name__
+        raise HubError(
+            f"The name of the checkpoint came as {came}: give a folder, or a hub id like 'organisation/name'."
+        )
     name = os.fspath(folder_or_hub_id)
     path = Path(name).expanduser()
     if name and path.exists():  # Path("") is the current folder
