@@ -76,9 +76,10 @@ def test_a_full_disk_leaves_the_older_state_whole(run, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match=r"No space left.*state of step 20 is kept"):
-        save_state(tmp_path / STATE, built.training, 40, built.about)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(CheckpointError, match=r"No space left.*state of step 20 is kept"):
+            save_state(tmp_path / STATE, built.training, 40, built.about)
     assert (tmp_path / STATE).read_bytes() == whole and os.listdir(tmp_path / "training") == ["state.safetensors"]
 
 

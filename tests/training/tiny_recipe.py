@@ -35,7 +35,7 @@ def tiny_recipe(**changes) -> Recipe:
         "losses": {"caption": 0.3, "vocabulary": 1.0, "group_word": 1.0},
         "model": {"vision": VISION, "text": TEXT, "joint": JOINT},
         "optimizer": {"rate": 3e-3, "warm_up": 5},
-        "vocabulary": {"captions": 50, "merges": 40},
+        "vocabulary": {"captions": 200, "merges": 200, "text_length": 40},
         **changes,
     }
     return recipe_of(content)

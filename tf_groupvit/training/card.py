@@ -10,7 +10,8 @@ from tf_groupvit.training.recipe import Recipe
 
 CARD = """# GroupViT, trained on captioned scenes by the recipe '{name}'
 
-{words} are segmented by name in drawn scenes. No mask took part in the training: the model saw pictures and captions.
+{words}:
+segmented by name in drawn scenes. No mask took part in the training: the model saw pictures and captions.
 
 ```
 tf-groupvit segment scene.png --model FOLDER --classes "apple,star,grass,sky"

@@ -43,8 +43,9 @@ def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, Any]) -> 
     if json.loads(about.get("recipe", "{}")) != json.loads(json.dumps(recipe, sort_keys=True)):
         raise CheckpointError(f"{path} is of another recipe: train into another folder, or empty this one.")
     variables = _variables(model)
-    if strangers := sorted(set(variables) ^ set(tensors)):
-        raise CheckpointError(f"{path} does not fit the model, '{strangers[0]}' is in one alone: empty the folder.")
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    if {name: tensors.entry(name).shape for name in tensors} != shapes:
+        raise CheckpointError(f"{path} does not fit the model that the recipe makes: empty the folder.")
     for name, variable in variables.items():
         variable.assign(np.asarray(tensors[name]))
     return int(about["step"])
@@ -56,6 +57,6 @@ def step_of(path: Path) -> int:
 
 
 def _variables(model: keras.Model) -> dict[str, Any]:
-    """Every variable under a name of its own: paths alone are not, for states of random generators."""
+    """Every variable by its place: Keras numbers layers through a process, so that their names are not the same."""
     kinds = {"model": model.variables, "optimizer": model.optimizer.variables}
-    return {f"{kind}.{i}.{v.path}": v for kind, found in kinds.items() for i, v in enumerate(found)}
+    return {f"{kind}.{i}": variable for kind, found in kinds.items() for i, variable in enumerate(found)}
