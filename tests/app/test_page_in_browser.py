@@ -153,7 +153,7 @@ def test_the_groups_of_each_stage_are_views(visitor, photo):
     visitor.segment()
     visitor.told("Segmented")
     for stage, pattern in ((1, "group "), (2, ": ")):
-        visitor.find(f"#view input[value='Groups of stage {stage}']")[0].click()
+        visitor.wait_for(f"#view input[value='Groups of stage {stage}']").click()
         visitor.wait(
             lambda pattern=pattern: visitor.legend() and all(pattern in name for name in visitor.legend()), "no groups"
         )
@@ -177,8 +177,7 @@ def test_mask_and_numbers_are_downloaded_under_the_name_of_the_photo(visitor, ph
 
 
 def test_an_example_fills_in_the_photo_and_its_words(visitor):
-    visitor.wait_for("#examples button img, #examples button")
-    visitor.find("#examples button")[0].click()
+    visitor.wait_for("#examples button").click()
     visitor.wait_for("#photo img")
     visitor.wait(lambda: "moon" in visitor.find("#classes textarea")[0].get_property("value"), "no words came")
     visitor.segment()
@@ -197,7 +196,7 @@ def test_the_camera_takes_a_photo(visitor):
 
 def test_a_choice_that_cannot_be_is_said_in_words(visitor, photo):
     visitor.upload(photo)
-    visitor.find("#choices button")[0].click()
+    visitor.wait_for("#choices button").click()
     visitor.wait_for("#protocol input[value=hf]").click()
     slider = visitor.wait_for("#background input[type=number]")
     slider.clear()
@@ -223,7 +222,7 @@ def test_everything_that_can_be_focused_has_a_name(visitor, photo):
     visitor.type("dog, sky")
     visitor.segment()
     visitor.told("Segmented")
-    visitor.find("#choices button")[0].click()
+    visitor.wait_for("#choices button").click()
     visitor.wait_for("#protocol input")
     nodes = visitor.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     controls = [node for node in nodes if not node["ignored"] and _is_focusable(node)]
@@ -269,7 +268,7 @@ def test_the_space_opens_the_same_page(driver, tmp_path, monkeypatch):
     with page_process([str(ROOT / "serving" / "space" / "app.py")]) as address:
         someone = Visitor(driver, address)
         someone.open()
-        someone.find("#examples button")[0].click()
+        someone.wait_for("#examples button").click()
         someone.wait_for("#photo img")
         someone.segment()
         someone.told("Segmented 256x256 pixels")
