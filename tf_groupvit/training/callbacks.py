@@ -47,19 +47,14 @@ class StopOnNaN(Counted):
 
 
 class SaveState(Counted):
-    """Saves the state every so many steps, and after the last."""
+    """Saves the state at the end of each round. It stands behind ``History``, so that no round's line is lost."""
 
-    def __init__(self, path: Path, recipe: Mapping[str, Any], every: int, start: int = 0) -> None:
+    def __init__(self, path: Path, recipe: Mapping[str, Any], start: int = 0) -> None:
         super().__init__(start)
-        self.path, self.recipe, self.every = path, recipe, every
+        self.path, self.recipe = path, recipe
 
-    def after_step(self, logs: Mapping[str, float]) -> None:
-        if self.step % self.every == 0:
-            save_state(self.path, self.model, self.step, self.recipe)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        if self.step % self.every:
-            save_state(self.path, self.model, self.step, self.recipe)
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        save_state(self.path, self.model, self.step, self.recipe)
 
 
 class History(Counted):

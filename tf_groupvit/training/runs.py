@@ -64,7 +64,7 @@ def train(recipe: Recipe, folder: Path, seed: int = 0, bar: bool = False) -> lis
         StopOnNaN(state, start),
         history,
         Progress(recipe.steps, recipe.batch_size, start, bar),
-        SaveState(state, run.about, recipe.save_every, start),
+        SaveState(state, run.about, start),  # behind the history: a state has the line of its round
     ]
     _fit(run, start, watchers)
     _save(run)
