@@ -48,8 +48,9 @@ digest() {
 }
 
 install() {
+  # Like pip, compile what is installed: else, where bytecode is not kept, each process compiles TensorFlow anew, 5 s.
   # uv reads no pip.conf, so where it fails pip, which does, has the last word.
-  if command -v uv >/dev/null && uv pip install --quiet --python "$ENVIRONMENT_PYTHON" "$@" 2>/dev/null; then
+  if command -v uv >/dev/null && uv pip install --quiet --compile-bytecode --python "$ENVIRONMENT_PYTHON" "$@" 2>/dev/null; then
     return
   fi
   # pip tells every package of a local index that it did not take; its errors stay.
