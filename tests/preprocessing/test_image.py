@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -14,6 +15,7 @@ from tf_groupvit.preprocessing.image import ImageProcessor, centre_crop, resized
 from tf_groupvit.preprocessing.image_statistics import STATISTICS, statistics
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "image" / "cases.json").read_text())
+PILLOW = int(PIL.__version__.split(".")[0])
 CLIP = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}, "resample": 3}
 
 
@@ -36,7 +38,12 @@ def test_pixel_values_are_those_of_transformers(case, images, pixel_values, tmp_
     B, C, H, W = (values := processor(images[case["image"]])["pixel_values"]).shape
     assert (1, *pixel_values[case["key"]].shape) == (B, C, H, W)
     assert values.dtype == np.float32
-    np.testing.assert_array_equal(values[0], pixel_values[case["key"]])
+    if PILLOW >= 13:
+        np.testing.assert_array_equal(values[0], pixel_values[case["key"]])
+    else:
+        # The golden values are Pillow 13's. Before it columns always came first, in transformers as here: where rows
+        # are shrunk the more, that shows by some grey levels. Six of 255, over the least deviation that the cases have.
+        np.testing.assert_allclose(values[0], pixel_values[case["key"]], atol=6 / 255 / 0.22)
 
 
 def save(folder: Path, content: object, name: str = "preprocessor_config.json") -> Path:

@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from image_sides import SIDES, draw, words, write
 from PIL import Image, ImageOps
@@ -226,7 +227,10 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_from_its_header(side, name):
-    with pytest.raises(side.error, match=f"over the limit of {MAX_PIXELS}|over the limit of {MAX_PIXELS:,}"):
+    refusals = [f"over the limit of {MAX_PIXELS}", f"over the limit of {MAX_PIXELS:,}"]
+    if name == "webp with alpha" and PIL.__version__ < "13":
+        refusals.append("the image's header is broken")  # older decoders look at it before they tell the size
+    with pytest.raises(side.error, match="|".join(refusals)):
         side.read(BOMBS[name])
 
 
