@@ -148,3 +148,15 @@ def test_a_twin_is_folded_once_and_again_when_the_weights_have_changed():
     after = Twin.of(model).get()
     assert after is not before
     same(after(inputs_of("joint")), model(inputs_of("joint")))
+
+
+def test_a_change_of_any_one_weight_is_noticed():
+    from tf_groupvit.models.optimized import _watch
+
+    model = make()
+    marks = _watch(model)
+    for variable in model.weights:
+        if "float" in variable.dtype:
+            before = numbers(marks())
+            variable.assign(numbers(variable) + 1)
+            assert (numbers(marks()) != before).sum() == 1, variable.path

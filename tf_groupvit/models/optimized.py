@@ -8,6 +8,7 @@ residual sum is taken out of the weights that write to it.
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -113,7 +114,8 @@ class Twin:
     def __init__(self, model: TFGroupViTModel) -> None:
         self._plain = weakref.ref(model)
         self._folded: OptimizedGroupViT | None = None
-        self._mark = np.empty(0)
+        self._marks: Callable[[], tf.Tensor] | None = None
+        self._seen = np.empty(0)
 
     @classmethod
     def of(cls, model: TFGroupViTModel) -> "Twin":
@@ -129,21 +131,26 @@ class Twin:
         if not can_be_optimized(model):
             return model
         with tf.init_scope():  # a graph may be being traced
-            mark = _mark(model)
-            if self._folded is None or not np.array_equal(mark, self._mark):
-                self._mark, self._folded = mark, OptimizedGroupViT(model)
+            self._marks = self._marks or _watch(model)
+            seen = self._marks().numpy()
+            if self._folded is None or not np.array_equal(seen, self._seen, equal_nan=True):
+                self._seen, self._folded = seen, OptimizedGroupViT(model)
         return self._folded
 
 
 _twins: "weakref.WeakKeyDictionary[TFGroupViTModel, Twin]" = weakref.WeakKeyDictionary()
 
 
-def _mark(model: TFGroupViTModel) -> np.ndarray:
-    """A few numbers that training, or loading other weights, changes: sums of what every input passes through."""
-    vision, text = model.vision_model, model.text_model
-    blocks = [
-        block.mlp.fc2.bias for part in [*[stage.blocks for stage in vision.stages], text.blocks] for block in part
-    ]
-    tokens = [stage.group_token for stage in vision.stages if stage.tokens]
-    watched = [*blocks, *tokens, vision.embeddings.position_embeddings, model.visual_projection.inner.bias]
-    return np.array([np.asarray(variable).sum(dtype="float64") for variable in [*watched, model.logit_scale]])
+def _watch(model: TFGroupViTModel) -> Callable[[], tf.Tensor]:
+    """A graph that says a number for each weight, which changes when the weight is assigned or trained.
+
+    Of large ones only the first row is read: looking is to cost little beside an image.
+    """
+    weights = [variable.value for variable in model.variables if "float" in variable.dtype]
+
+    @tf.function(autograph=False)
+    def marks() -> tf.Tensor:
+        parts = [weight[0] if weight.shape.rank > 1 else weight for weight in weights]
+        return tf.stack([tf.reduce_sum(part) for part in parts])
+
+    return marks
