@@ -9,7 +9,13 @@ from click.testing import CliRunner
 
 from tf_groupvit.cli import main
 
-PROGRAM = "from tf_groupvit.cli import main; main()"
+# A shell has what it runs in the background ignore Ctrl-C, and programs inherit that: tests may run there, too.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from tf_groupvit.cli import main
+main()
+"""
 PATIENCE = 300  # seconds: machines that test are busy
 
 
