@@ -2,22 +2,25 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tiny_recipe import JOINT, TEXT, VISION
+from tiny_recipe import JOINT, TEXT, VISION, tiny_recipe
 
 from tf_groupvit.cli import main
-from tf_groupvit.errors import ConfigError, TrainingError
+from tf_groupvit.errors import ConfigError, InputError
+from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training import runs
 from tf_groupvit.training.best import KeepBest
 from tf_groupvit.training.recipe import read_recipe, recipe_of
-from tf_groupvit.training.runs import HISTORY, STATE
+from tf_groupvit.training.runs import HISTORY, STATE, build
 from tf_groupvit.training.state import position_of, step_of
 
+SHALLOW = {**VISION, "num_hidden_layers": 1, "depths": [1, 0]}  # tracing takes most of the time
 SMALL = """
 steps = 30
 batch_size = 8
@@ -43,7 +46,6 @@ batch_size = 8
 trains = "lora"
 lora_rank = 2
 drop_path = 0.1
-rematerialise = true
 precision = "mixed_bfloat16"
 [data]
 words = "{words}"
@@ -76,15 +78,26 @@ def captions(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory, captions):
     file = tmp_path_factory.mktemp("recipe") / "small.toml"
-    sizes = [table(f"model.{name}", part) for name, part in (("vision", VISION), ("text", TEXT), ("joint", JOINT))]
+    sizes = [table(f"model.{name}", part) for name, part in (("vision", SHALLOW), ("text", TEXT), ("joint", JOINT))]
     file.write_text(SMALL.format(source=captions) + "".join(sizes))
     return file
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, recipe):
-    folder = tmp_path_factory.mktemp("run") / "made"
-    return folder, command("--recipe", recipe, "--output", folder, "--seed", 3)
+    """A folder that was trained into, what the command said, and the folder as a kill after 8 steps had left it."""
+    folder, killed = (tmp_path_factory.mktemp("run") / name for name in ("made", "killed"))
+    save = runs.SaveState.on_epoch_end
+
+    def copy(self, epoch, logs=None):
+        save(self, epoch, logs)
+        if self.step == 8:
+            shutil.copytree(folder, killed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs.SaveState, "on_epoch_end", copy)
+        done = command("--recipe", recipe, "--output", folder, "--seed", 3)
+    return folder, done, killed
 
 
 def history(folder):
@@ -93,7 +106,7 @@ def history(folder):
 
 @pytest.mark.slow
 def test_the_command_learns_from_a_folder_and_names_what_it_left_out(run):
-    folder, done = run
+    folder, done, _ = run
     assert done.exit_code == 0, done.output
     lines = history(folder)
     assert [line["step"] for line in lines] == [8, 16, 24, 30]
@@ -106,21 +119,13 @@ def test_the_command_learns_from_a_folder_and_names_what_it_left_out(run):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_goes_on_with_the_same_pairs(run, recipe, tmp_path, monkeypatch):
-    save = runs.SaveState.on_epoch_end
-
-    def stop(self, epoch, logs=None):
-        save(self, epoch, logs)
-        raise TrainingError("stopped")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runs.SaveState, "on_epoch_end", stop)
-        assert command("--recipe", recipe, "--output", tmp_path, "--seed", 3).exit_code == 2
-    assert step_of(tmp_path / STATE) == 8
-    place = position_of(tmp_path / STATE)
+def test_a_run_that_was_stopped_goes_on_with_the_same_pairs(run, recipe):
+    folder, _, killed = run
+    assert step_of(killed / STATE) == 8
+    place = position_of(killed / STATE)
     assert place.batches == 8 and place.round == 2  # 24 whole pairs a round
-    assert command("--recipe", recipe, "--output", tmp_path, "--seed", 3).exit_code == 0
-    for ours, theirs in zip(history(tmp_path), history(run[0]), strict=True):
+    assert command("--recipe", recipe, "--output", killed, "--seed", 3).exit_code == 0
+    for ours, theirs in zip(history(killed), history(folder), strict=True):
         # the same sums on the same machine; another number of threads may order some of them otherwise
         assert np.isclose(ours["loss"], theirs["loss"], rtol=1e-3), (ours, theirs)
 
@@ -140,6 +145,22 @@ def test_a_checkpoint_is_tuned_by_epochs_with_lora_words_and_half_precision(run,
     assert moved and all("q_proj" in path or "v_proj" in path or "seed" in path for path in moved)
     ids = [Tokenizer.from_pretrained(folder)(["an apple"])["input_ids"] for folder in (run[0], tmp_path / "tuned")]
     assert np.array_equal(*ids)
+
+
+def test_the_recipe_says_what_of_the_model_learns_and_how(tmp_path):
+    how = {"trains": "group tokens", "drop_path": 0.3, "rematerialise": True, "start": {"checkpoint": "demo"}}
+    training = build(tiny_recipe(model={}, **how), tmp_path).training
+    stages = training.model.vision_model.stages
+    assert [stage.rematerialise for stage in stages] == [True, True] and stages[0].drop_rates == (0.0, 0.3)
+    assert [v.path.rpartition("/")[2] for v in training.model.trainable_variables] == ["group_token"]
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(golden, tmp_path):
+    start = {"checkpoint": "demo", "tokenizer": str(golden / "tokenizer" / "vocabularies" / "trained")}
+    model = TFGroupViTModel.from_pretrained(demo_checkpoint())
+    assert Tokenizer.from_pretrained(start["tokenizer"]).vocab_size > model.config.text_config.vocab_size
+    with pytest.raises(InputError, match="give the model's own tokenizer"):
+        build(tiny_recipe(model={}, start=start), tmp_path)
 
 
 def test_a_captions_file_that_names_missing_images_is_refused(tmp_path):

@@ -67,14 +67,13 @@ class CaptionScores:
         count = sum(1 for _ in islice((r for shard in source.shards for r in source.read(shard)), wanted))
         B = min(recipe.batch_size, count)
         look = statistics(recipe.data.normalize)
-        self.data = TrainingData(source, tokenizer, size, B, _prompts(recipe), PLAIN, look, shuffle=1, seed=seed)
-        self.batches, self.training = count // B, training
+        data = TrainingData(source, tokenizer, size, B, _prompts(recipe), PLAIN, look, shuffle=1, seed=seed)
+        self.batches, self.training = data.batches().take(count // B), training
         self._loss = tf.function(self._weighted)
 
     def measure(self) -> dict[str, float]:
         """Measure the model as it is now."""
-        batches = self.data.batches().take(self.batches)
-        return {"val_loss": float(np.mean([self._loss(batch).numpy() for batch in batches]))}
+        return {"val_loss": float(np.mean([self._loss(batch).numpy() for batch in self.batches]))}
 
     def _weighted(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         losses = self.training(batch, training=False)
