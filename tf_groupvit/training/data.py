@@ -139,7 +139,7 @@ class TrainingData:
                 yield (number, place), image, caption.encode()
             if number > position.round + 1 and made == len(self._ends):
                 self._note_unreadable()
-                raise DatasetError(f"Two rounds gave no batch of {self.batch_size}: {self.skipped.summary()}")
+                raise DatasetError(f"Two rounds gave no batch of {self.batch_size}: {self.skipped.in_one_line()}")
             number, start = number + 1, 0
 
     def _image(self, where: tf.Tensor, contents: tf.Tensor, caption: tf.Tensor) -> tuple[tf.Tensor, ...]:
