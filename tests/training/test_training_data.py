@@ -147,6 +147,8 @@ def test_broken_records_are_left_out_counted_and_named(tmp_path, tokenizer):
     assert "cut short" in data.skipped[str(path)]
     lines = data.skipped.summary(shown=2).splitlines()
     assert lines[0] == "7 records were skipped:" and lines[-1] == "  and 5 more"
+    line = data.skipped.in_one_line()
+    assert line.startswith("7 records were skipped, the first of them ") and "\n" not in line
 
 
 @pytest.mark.slow

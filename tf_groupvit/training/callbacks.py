@@ -12,7 +12,9 @@ import keras
 from tqdm import tqdm
 
 from tf_groupvit.errors import TrainingError
+from tf_groupvit.training.skipped import Skipped
 from tf_groupvit.training.state import save_state, step_of
+from tf_groupvit.training.stream import Position
 
 
 class Counted(keras.callbacks.Callback):
@@ -49,25 +51,64 @@ class StopOnNaN(Counted):
 class SaveState(Counted):
     """Saves the state at the end of each round. It stands behind ``History``, so that no round's line is lost."""
 
-    def __init__(self, path: Path, recipe: Mapping[str, Any], start: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        recipe: Mapping[str, Any],
+        start: int = 0,
+        position: Callable[[int], Position] | None = None,
+    ) -> None:
         super().__init__(start)
-        self.path, self.recipe = path, recipe
+        self.path, self.recipe, self.position = path, recipe, position
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        save_state(self.path, self.model, self.step, self.recipe)
+        position = self.position(self.step) if self.position else None
+        save_state(self.path, self.model, self.step, self.recipe, position)
+
+
+class StopAt(Counted):
+    """Ends the training at a step, also in the middle of a round."""
+
+    def __init__(self, steps: int, start: int = 0) -> None:
+        super().__init__(start)
+        self.steps = steps
+
+    def after_step(self, logs: Mapping[str, float]) -> None:
+        if self.step >= self.steps:
+            self.model.stop_training = True
+
+
+class TellSkipped(keras.callbacks.Callback):
+    """Tells at the end which records were left out, on standard error."""
+
+    def __init__(self, skipped: Skipped | None) -> None:
+        super().__init__()
+        self.skipped = skipped
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self.skipped:
+            tqdm.write(self.skipped.summary(), file=sys.stderr)
 
 
 class History(Counted):
     """A line of JSON for each round in a file: step, the means of the losses, images a second, and what is measured.
 
     Args:
-        measure: called every ``measure_every`` steps; its numbers join the line.
+        measure: called in rounds that pass a multiple of ``measure_every`` steps, and at the ``last`` step; its numbers
+            join the line.
     """
 
     def __init__(
-        self, path: Path, batch_size: int, measure: Callable[[], dict[str, float]], measure_every: int, start: int = 0
+        self,
+        path: Path,
+        batch_size: int,
+        measure: Callable[[], dict[str, float]],
+        measure_every: int,
+        start: int = 0,
+        last: int | None = None,
     ) -> None:
         super().__init__(start)
+        self.last = last
         self.path, self.batch_size, self.measure, self.measure_every = path, batch_size, measure, measure_every
         self.lines = [line for line in _lines(path) if line["step"] <= start]  # a killed run may have written more
 
@@ -79,7 +120,7 @@ class History(Counted):
         line = {"step": self.step, **{name: round(float(value), 5) for name, value in (logs or {}).items()}}
         line["images_per_second"] = round((self.step - self.first) * self.batch_size / max(seconds, 1e-9), 1)
         line["seconds"] = round(seconds, 1)
-        if self.step % self.measure_every == 0:
+        if self.step // self.measure_every > self.first // self.measure_every or self.step == self.last:
             measured = self.measure()
             line |= measured
             if logs is not None:

@@ -7,6 +7,7 @@ from typing import Any
 from tf_groupvit.evaluation.scenes import CLASSES
 from tf_groupvit.segmentation.writing import write_whole
 from tf_groupvit.training.recipe import Recipe
+from tf_groupvit.training.recipe_sections import SCENES
 
 CARD = """# GroupViT, trained on captioned scenes by the recipe '{name}'
 
@@ -40,12 +41,37 @@ It knows {classes} classes as the scenes draw them, and nothing of photographs. 
 meaningless. Outlines are as coarse as its patches.
 """
 
+OF_CAPTIONS = """# GroupViT, trained from captions by the recipe '{name}'
+
+No mask took part in the training: the model saw pictures and captions.
+
+```
+tf-groupvit segment picture.png --model FOLDER --classes "sky,grass"
+```
+
+## Training
+
+* Data: {data}, seed {seed}. Augmentation: {augmentation}.
+* Began at: {start}. Learned: {trains}.
+* Steps: {steps} of {batch} pairs in {minutes:.1f} minutes. The weights are those of {kept}.
+* Losses: {losses}.
+
+| step | loss | loss of held-out captions |
+|---|---|---|
+{curve}
+"""
+
 
 def write_card(folder: Path, recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) -> None:
     """Write ``folder``/README.md."""
+    text = (_of_scenes if recipe.data.source == SCENES else _of_captions)(recipe, seed, history)
+    write_whole(folder / "README.md", text.encode())
+
+
+def _of_scenes(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) -> str:
     measured = [line for line in history if "val_miou" in line]
     rows = [f"| {m['step']} | {m['loss']:.3f} | {m['val_miou']:.3f} | {m['groups_used']:.1f} |" for m in measured]
-    text = CARD.format(
+    return CARD.format(
         name=recipe.name,
         words=", ".join(recipe.vocabulary.words).capitalize(),
         seed=seed,
@@ -60,4 +86,24 @@ def write_card(folder: Path, recipe: Recipe, seed: int, history: Sequence[Mappin
         count=recipe.validation_scenes,
         size=64,
     )
-    write_whole(folder / "README.md", text.encode())
+
+
+def _of_captions(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) -> str:
+    shown = [line for line in history if "val_loss" in line] or list(history[-1:])
+    held_out = (f"{line['val_loss']:.3f}" if "val_loss" in line else "not measured" for line in shown)
+    rows = [f"| {m['step']} | {m['loss']:.3f} | {value} |" for m, value in zip(shown, held_out, strict=True)]
+    best = min(shown, key=lambda line: line.get("val_loss", 0.0))
+    return OF_CAPTIONS.format(
+        name=recipe.name,
+        data=recipe.data.source,
+        seed=seed,
+        augmentation=recipe.data.augmentation,
+        start=recipe.start.checkpoint or "sizes, no weights",
+        trains=f"LoRA of rank {recipe.lora_rank}" if recipe.trains == "lora" else recipe.trains,
+        steps=history[-1]["step"],
+        batch=recipe.batch_size,
+        minutes=sum(line["seconds"] for line in history) / 60,
+        kept=f"step {best['step']}, the best measured" if recipe.keep == "best" else "the last step",
+        losses=", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items()),
+        curve="\n".join(rows),
+    )

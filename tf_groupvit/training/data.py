@@ -73,7 +73,7 @@ class TrainingData:
         self.size, self.batch_size, self.shuffle, self.seed, self.share = size, batch_size, shuffle, seed, share
         self.mean, self.std = statistics(normalize) if isinstance(normalize, str) else normalize
         self.skipped = Skipped()
-        self._failure: Exception | None = None
+        self.failure: Exception | None = None
         self._loaded: dict[tuple[int, int], Record] = {}  # on their way, by round and place
         self._ends: dict[int, Position] = {}  # where each batch ended, by how many had been taken
         found = sum(1 for _ in islice(self._round(0), batch_size))
@@ -102,6 +102,10 @@ class TrainingData:
             raise InputError(f"It is not known where batch {batches} ended: it has not been made, or long ago.")
         return self._ends[batches]
 
+    def __len__(self) -> int:
+        """How many records a round has, broken ones counted; the headers of all shards are walked for it."""
+        return sum(1 for _ in self._round(0))
+
     def _round(self, number: int) -> Iterator[tuple[int, Record]]:
         return one_round(self.source, number, self.seed, self.shuffle, self.share)
 
@@ -110,11 +114,11 @@ class TrainingData:
         try:
             yield from self._records(position)
         except Exception as error:
-            self._failure = error
+            self.failure = error
 
     def _refuse(self) -> Iterator[Any]:
         """What comes after the last record of endless data: the reason why there is one."""
-        raise self._failure or DatasetError("The data ended, which they should not.")
+        raise self.failure or DatasetError("The data ended, which they should not.")
         yield
 
     def _records(self, position: Position) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
@@ -135,7 +139,7 @@ class TrainingData:
                 yield (number, place), image, caption.encode()
             if number > position.round + 1 and made == len(self._ends):
                 self._note_unreadable()
-                raise DatasetError(f"Two rounds gave no batch of {self.batch_size}: {self.skipped.summary()}")
+                raise DatasetError(f"Two rounds gave no batch of {self.batch_size}: {self.skipped.in_one_line()}")
             number, start = number + 1, 0
 
     def _image(self, where: tf.Tensor, contents: tf.Tensor, caption: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -130,8 +130,9 @@ def _lines(text: str, file: Path) -> list[Row]:
     if {*first.strip().split(",")} & {*IMAGES}:
         return _commas(text, file)
     captions = text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")
-    folder = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
+    below = "images" if (file.parent / "images").is_dir() else ""
+    folder = file.parent / below
     images = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES))
     if len(images) != len(captions):
         raise DatasetError(f"{file} has {len(captions)} captions for {len(images)} images in {folder}: one a line.")
-    return [(os.path.join(folder, name), caption) for name, caption in zip(images, captions, strict=True)]
+    return [(os.path.join(below, name), caption) for name, caption in zip(images, captions, strict=True)]

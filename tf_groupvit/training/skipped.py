@@ -17,3 +17,10 @@ class Skipped(dict[str, str]):
         lines = [f"  {name}: {reason}" for name, reason in list(self.items())[:shown]]
         more = [f"  and {len(self) - shown} more"] if len(self) > shown else []
         return "\n".join([count, *lines, *more])
+
+    def in_one_line(self) -> str:
+        """How many there are, and the first one by name: for an error."""
+        if not self:
+            return "no records were skipped"
+        name, reason = next(iter(self.items()))
+        return f"{len(self)} records were skipped, the first of them {name}: {reason}."

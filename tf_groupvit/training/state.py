@@ -1,8 +1,8 @@
 """A compiled training model in, a file from which it goes on exactly out; and back.
 
 One safetensors file holds every variable: weights, optimizer, logit scales, and the states of random generators. Its
-metadata say which step it is and which recipe made it. The position in the data is the step: a source gives batch
-number n for the asking.
+metadata say which step it is, which recipe made it, and where it stands in the data, where these are a user's own.
+Scenes need no position but the step: batch number n is there for the asking.
 """
 
 import json
@@ -16,9 +16,12 @@ import numpy as np
 from tf_groupvit.checkpoints.safetensors_file import read_metadata, read_safetensors
 from tf_groupvit.checkpoints.writing import write_safetensors
 from tf_groupvit.errors import CheckpointError
+from tf_groupvit.training.stream import Position
 
 
-def save_state(path: Path, model: keras.Model, step: int, recipe: Mapping[str, Any]) -> None:
+def save_state(
+    path: Path, model: keras.Model, step: int, recipe: Mapping[str, Any], position: Position | None = None
+) -> None:
     """Write the state beside ``path`` and rename it: a full disk or a kill leaves the older one whole.
 
     Raises:
@@ -26,6 +29,8 @@ def save_state(path: Path, model: keras.Model, step: int, recipe: Mapping[str, A
     """
     arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model).items()}
     about = {"step": str(step), "recipe": json.dumps(recipe, sort_keys=True)}
+    if position is not None:
+        about["position"] = json.dumps(position.to_dict())
     try:
         write_safetensors(path, arrays, about)
     except CheckpointError as error:
@@ -54,6 +59,11 @@ def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, Any]) -> 
 def step_of(path: Path) -> int:
     """The step that a state was saved at."""
     return int(read_metadata(path)["step"])
+
+
+def position_of(path: Path) -> Position:
+    """Where a state stands in its data."""
+    return Position.from_dict(json.loads(read_metadata(path).get("position", "{}")))
 
 
 def _variables(model: keras.Model) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class TrainingModel(AcrossReplicas):
     * ``caption``: nothing more. The contrastive loss of pictures and captions.
     * ``multi_label``: ``label_ids`` and ``label_mask`` int (B, L, T), prompts of L words of each caption.
     * ``vocabulary``, ``group_word``: ``word_ids`` and ``word_mask`` int (V, T), one prompt for each word of a fixed
-      vocabulary, with ``present`` (B, V), 1 where the caption has the word.
+      vocabulary, with ``present`` (B, V), 1 where the caption has the word. Under several replicas these two see each
+      replica's own rows alone, unlike those above: they are not yet the losses of one process with the whole batch.
 
     Args:
         model: trained in place.

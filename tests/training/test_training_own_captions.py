@@ -1,0 +1,238 @@
+"""The command on captions of one's own: what it learns, leaves out, goes on from, begins at, and refuses."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from tiny_recipe import JOINT, TEXT, VISION, tiny_recipe
+
+from tf_groupvit.cli import main
+from tf_groupvit.errors import ConfigError, InputError
+from tf_groupvit.hub import demo_checkpoint
+from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.training import runs
+from tf_groupvit.training.best import KeepBest
+from tf_groupvit.training.building import BEST
+from tf_groupvit.training.recipe import read_recipe, recipe_of
+from tf_groupvit.training.runs import HISTORY, STATE, build
+from tf_groupvit.training.state import position_of, step_of
+
+SHALLOW = {**VISION, "num_hidden_layers": 1, "depths": [1, 0]}  # tracing takes most of the time
+SMALL = """
+steps = 30
+batch_size = 8
+save_every = 8
+[data]
+source = "{source}"
+augmentation = "none"
+shuffle = 50
+[optimizer]
+rate = 1e-2
+start = 1e-3
+warm_up = 4
+[vocabulary]
+captions = 10
+text_length = 30
+"""
+FINE = """
+epochs = 1
+batch_size = 8
+trains = "lora"
+lora_rank = 2
+drop_path = 0.1
+precision = "mixed_bfloat16"
+keep = "best"
+[data]
+validation = "{validation}"
+words = "{words}"
+[losses]
+caption = 1.0
+multi_label = 1.0
+"""
+
+
+def command(*words):
+    return CliRunner().invoke(main, ["train", *map(str, words)])
+
+
+def table(name, values):
+    return "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""])
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory):
+    """A folder that ``tf-groupvit scenes`` wrote, with one picture broken and one caption empty."""
+    folder = tmp_path_factory.mktemp("captions")
+    CliRunner().invoke(main, ["scenes", "--output", str(folder), "--count", "26", "--size", "32"])
+    (folder / "images" / "00003.png").write_bytes(b"no picture")
+    lines = (folder / "captions.txt").read_text().splitlines()
+    lines[5] = " "
+    (folder / "captions.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, captions):
+    file = tmp_path_factory.mktemp("recipe") / "small.toml"
+    sizes = [table(f"model.{name}", part) for name, part in (("vision", SHALLOW), ("text", TEXT), ("joint", JOINT))]
+    file.write_text(SMALL.format(source=captions) + "".join(sizes))
+    return file
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, recipe):
+    """A folder that was trained into, what the command said, and the folder as a kill after 8 steps had left it."""
+    folder, killed = (tmp_path_factory.mktemp("run") / name for name in ("made", "killed"))
+    save = runs.SaveState.on_epoch_end
+
+    def copy(self, epoch, logs=None):
+        save(self, epoch, logs)
+        if self.step == 8:
+            shutil.copytree(folder, killed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs.SaveState, "on_epoch_end", copy)
+        done = command("--recipe", recipe, "--output", folder, "--seed", 3)
+    return folder, done, killed
+
+
+def history(folder):
+    return [json.loads(line) for line in (folder / HISTORY).read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_command_learns_from_a_folder_and_names_what_it_left_out(run):
+    folder, done, _ = run
+    assert done.exit_code == 0, done.output
+    lines = history(folder)
+    assert [line["step"] for line in lines] == [8, 16, 24, 30]
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.2
+    assert "2 records were skipped" in done.stderr
+    assert "00003.png: " in done.stderr and "00005.png: its caption is empty" in done.stderr
+    assert TFGroupViTModel.from_pretrained(folder).config.vision_config.image_size == 32
+    assert "| 30 |" in (folder / "README.md").read_text() and not (folder / "classes.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_with_the_same_pairs(run, recipe):
+    folder, _, killed = run
+    assert step_of(killed / STATE) == 8
+    place = position_of(killed / STATE)
+    assert place.batches == 8 and place.round == 2  # 24 whole pairs a round
+    assert command("--recipe", recipe, "--output", killed, "--seed", 3).exit_code == 0
+    for ours, theirs in zip(history(killed), history(folder), strict=True):
+        # the same sums on the same machine; another number of threads may order some of them otherwise
+        assert np.isclose(ours["loss"], theirs["loss"], rtol=1e-3), (ours, theirs)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_tuned_by_epochs_with_lora_words_and_half_precision(run, captions, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("apple\nstar\ngrass\nsky\n")
+    (tmp_path / "fine.toml").write_text(FINE.format(words=words, validation=captions))
+    given = ("--recipe", tmp_path / "fine.toml", "--data", captions, "--model", run[0], "--output", tmp_path / "tuned")
+    done = command(*given)
+    assert done.exit_code == 0, done.output
+    (line,) = history(tmp_path / "tuned")
+    assert line["step"] == 26 // 8 and np.isfinite([line["multi_label_loss"], line["val_loss"]]).all()
+    assert "on held-out captions" in done.stderr and (tmp_path / "tuned" / BEST / "model.safetensors").exists()
+    before, after = (TFGroupViTModel.from_pretrained(folder) for folder in (run[0], tmp_path / "tuned"))
+    moved = [a.path for a, b in zip(after.weights, before.weights, strict=True) if not np.array_equal(a, b)]
+    assert moved and all("q_proj" in path or "v_proj" in path or "seed" in path for path in moved)
+    ids = [Tokenizer.from_pretrained(folder)(["an apple"])["input_ids"] for folder in (run[0], tmp_path / "tuned")]
+    assert np.array_equal(*ids)
+
+
+def test_the_recipe_says_what_of_the_model_learns_and_how(tmp_path):
+    how = {"trains": "group tokens", "drop_path": 0.3, "rematerialise": True, "start": {"checkpoint": "demo"}}
+    training = build(tiny_recipe(model={}, **how), tmp_path).training
+    stages = training.model.vision_model.stages
+    assert [stage.rematerialise for stage in stages] == [True, True] and stages[0].drop_rates == (0.0, 0.3)
+    assert [v.path.rpartition("/")[2] for v in training.model.trainable_variables] == ["group_token"]
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(golden, tmp_path):
+    start = {"checkpoint": "demo", "tokenizer": str(golden / "tokenizer" / "vocabularies" / "trained")}
+    model = TFGroupViTModel.from_pretrained(demo_checkpoint())
+    assert Tokenizer.from_pretrained(start["tokenizer"]).vocab_size > model.config.text_config.vocab_size
+    with pytest.raises(InputError, match="give the model's own tokenizer"):
+        build(tiny_recipe(model={}, start=start), tmp_path)
+
+
+def test_a_captions_file_that_names_missing_images_is_refused(tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption\nnowhere.png,a cat\n")
+    done = command("--data", tmp_path, "--output", tmp_path / "out")
+    assert done.exit_code == 2 and "names 1 images that are missing" in done.stderr and "nowhere.png" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_larger_than_the_data_is_refused(captions, tmp_path):
+    done = command("--data", captions, "--output", tmp_path, "--batch-size", 27)
+    assert done.exit_code == 2 and "hold 26 records, fewer than a batch of 27" in done.stderr
+
+
+def test_a_folder_may_be_named_from_where_one_stands(captions, monkeypatch):
+    from tf_groupvit.training.records import open_pairs
+
+    monkeypatch.chdir(captions.parent)
+    source = open_pairs(captions.name)
+    assert os.path.exists(next(source.read(source.shards[0])).name)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"data": {"sourse": "x"}}, "no key 'sourse': did you mean 'source'"),
+        ({"data": {"augmentation": "some"}}, "expected one of none, published"),
+        ({"data": {"source": ""}}, "--data"),
+        ({"data": {"source": "x", "shuffle": "no"}}, r"shuffle is 'no': expected one like 10000"),
+        ({"precision": "float8"}, "expected one of float32, mixed_bfloat16"),
+        ({"trains": "head"}, "expected one of all, group tokens"),
+        ({"steps": 5, "epochs": 1, "data": {"source": "x"}}, "5 steps and 1 epochs"),
+        ({"epochs": 1}, "Scenes have no end"),
+        ({"keep": "best", "data": {"source": "x"}}, "need .* held-out"),
+        ({"losses": {"multi_label": 1.0}, "data": {"source": "x"}}, "go together"),
+        ({"losses": {"group_word": 1.0}, "data": {"source": "x"}}, "group_word is for scenes"),
+        ({"losses": {"caption": "much"}}, "caption is 'much'"),
+        ({"start": {"checkpoint": "x"}, "model": {"text": {}}}, "keep one of them"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(content, words):
+    with pytest.raises(ConfigError, match=words):
+        recipe_of(content)
+
+
+def test_options_take_the_place_of_what_the_recipe_says(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "train", lambda recipe, *rest, **words: asked.append(recipe) or [{"step": 1, "loss": 1}])
+    assert command("--data", "caps", "--output", tmp_path, "--steps", 7).exit_code == 0
+    assert command("--data", "caps", "--output", tmp_path, "--model", "org/name", "--batch-size", 4).exit_code == 0
+    first, second = asked
+    assert first.name == "finetune" and first.data.source == "caps" and first.steps == 7
+    assert first.start.checkpoint == "demo" and first.data.augmentation == "published"
+    assert second.start.checkpoint == "org/name" and second.batch_size == 4
+    (tmp_path / "mine.toml").write_text('epochs = 3\n[data]\nsource = "caps"\n')
+    assert read_recipe(tmp_path / "mine.toml").epochs == 3
+    assert read_recipe(tmp_path / "mine.toml", steps=9).epochs == 0
+
+
+def test_the_best_is_kept_and_patience_counts_what_was_measured(tmp_path):
+    saved = []
+
+    class Model:
+        stop_training = False
+
+        def save_pretrained(self, folder):
+            saved.append(folder)
+
+    watcher = KeepBest(tmp_path, Model(), keep=True, patience=2, lines=[{"step": 1, "val_loss": 3.0}])
+    watcher.set_model(Model())
+    for round_, logs in enumerate([{"val_loss": 2.0}, {"loss": 9.0}, {"val_loss": 2.5}]):
+        watcher.on_epoch_end(round_, logs)
+        assert not watcher.model.stop_training
+    watcher.on_epoch_end(3, {"val_loss": 2.0})
+    assert watcher.model.stop_training and watcher.enough and saved == [tmp_path]

@@ -1,0 +1,77 @@
+"""A recipe, a seed and a folder in; tokenizer, model, optimizer and data of a run, before any step, out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tf_groupvit.evaluation.scenes import scenes
+from tf_groupvit.preprocessing.image import ImageProcessor
+from tf_groupvit.preprocessing.image_statistics import statistics
+from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.training.beginning import begin, compile_for
+from tf_groupvit.training.caption_batches import CaptionScores, first_captions, open_training
+from tf_groupvit.training.data import TrainingData
+from tf_groupvit.training.measuring import SceneScores
+from tf_groupvit.training.recipe import Recipe
+from tf_groupvit.training.recipe_sections import SCENES
+from tf_groupvit.training.records import open_pairs
+from tf_groupvit.training.scene_batches import DRAWN_AT, SceneBatches
+from tf_groupvit.training.step import TrainingModel
+
+STATE, HISTORY, BEST = "training/state.safetensors", "training/history.jsonl", "training/best"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run stands, built from its recipe and seed, before any step."""
+
+    recipe: Recipe
+    seed: int
+    folder: Path
+    tokenizer: Tokenizer
+    processor: ImageProcessor
+    training: TrainingModel
+    data: SceneBatches | TrainingData
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a state must agree with, to be gone on from."""
+        return {"seed": self.seed, **self.recipe.to_dict()}
+
+
+def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
+    """Tokenizer, model, optimizer and data of a run, the same for the same recipe and seed."""
+    keras.utils.set_random_seed(seed)
+    source = None if recipe.data.source == SCENES else open_pairs(recipe.data.source)
+    count = recipe.vocabulary.captions
+    drawn = (one.caption for one in scenes(seed, count, DRAWN_AT, "training"))
+    tokenizer, training = begin(recipe, folder, seed, drawn if source is None else first_captions(source, count))
+    config = training.model.config
+    size = config.vision_config.image_height_width[0]
+    mean, std = statistics(recipe.data.normalize)
+    square = {"height": size, "width": size}
+    processor = ImageProcessor(size=square, crop_size=square, image_mean=mean, image_std=std)
+    length, longest = recipe.vocabulary.text_length, config.text_config.max_position_embeddings
+    data: SceneBatches | TrainingData
+    if source is None:
+        data = SceneBatches(tokenizer, recipe.vocabulary.words, size, recipe.batch_size, (mean, std), seed, length)
+    else:
+        data = open_training(recipe, source, tokenizer.limited_to(min(length, longest)), size, seed)
+        if recipe.epochs:
+            recipe = replace(recipe, steps=max(1, recipe.epochs * len(data) // recipe.batch_size))
+    compile_for(training, recipe)
+    (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
+    return Run(recipe, seed, folder, tokenizer, processor, training, data)
+
+
+def measure_of(run: Run) -> Callable[[], dict[str, float]]:
+    """What is measured on the way: mIoU on held-out scenes, the loss of held-out captions, or nothing."""
+    if isinstance(run.data, SceneBatches):
+        count = run.recipe.validation_scenes
+        return SceneScores(run.training.model, run.tokenizer, run.data.to_pixels, count).measure
+    if not run.recipe.data.validation:
+        return dict
+    return CaptionScores(run.training, run.recipe, run.data.tokenizer, run.data.size, run.seed).measure
