@@ -34,9 +34,10 @@ TEXTS = tf.TensorSpec([None, None], tf.float32)
 SCORES = tf.TensorSpec([None, None, None], tf.float32)
 SIDE = tf.TensorSpec([], tf.int32)
 
-# Measured: at the published size, mode whole, a call cost 2.5 s as it is and 0.4 s compiled, and compiling 22 s: it
-# pays after ten calls (two cores, busy with other work). scripts/bench segment prints all three.
-CALLS_BEFORE = 8
+# Measured: at the published size, mode whole, a call took 0.50 s of the processor as it is and 0.17 s compiled, and
+# compiling 6 s (two cores, busy with other work): few images are better off without, and nobody waits long for it.
+# scripts/bench segment prints all three.
+CALLS_BEFORE = 2
 
 finish = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE])
 enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE])
