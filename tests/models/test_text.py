@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from keras import ops
 from tiny_models import END, EVERYTHING, equal, make, numbers, some_ids, text_config, tiny
 
 pytestmark = pytest.mark.models
@@ -90,5 +91,5 @@ def test_activations_are_those_that_their_names_say(activation, at_one):
     from tf_groupvit.models.layers import ACTIVATION
 
     x = np.array([1.0, 0.0], "float32")
-    np.testing.assert_allclose(numbers(ACTIVATION[activation](x)), [at_one, 0], atol=1e-6)
+    np.testing.assert_allclose(numbers(ACTIVATION[activation](ops.convert_to_tensor(x))), [at_one, 0], atol=1e-6)
     assert np.isfinite(numbers(make("text", text_config(hidden_act=activation))(some_ids()).pooler_output)).all()

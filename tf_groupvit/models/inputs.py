@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from tf_groupvit.errors import InputError
 
@@ -138,7 +139,12 @@ def as_ids(ids: Any) -> Any:
 
 
 def concrete(values: Any) -> np.ndarray | None:
-    """The values as an array, or None while a graph is being traced and there are none yet."""
+    """The values as an array, or None where there are none yet: a graph is being traced, or Keras looks for shapes.
+
+    On the PyTorch backend Keras looks with ones in the place of data, which no rule about values may judge.
+    """
+    if in_symbolic_scope():
+        return None
     try:
         array = np.asarray(values)
     except (NotImplementedError, TypeError, ValueError):
