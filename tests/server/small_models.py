@@ -78,3 +78,41 @@ class Slow(tf.Module):
 def slow(base_path: Path, version: int = 1) -> Path:
     model = Slow()
     return publish(model, base_path, version, {"serving_default": model.slow})
+
+
+# Every element type a signature may have, as TensorFlow names it; `every_type` has a signature of each name.
+TYPES = (
+    "float", "double", "int32", "int16", "int8", "uint8", "int64", "uint32", "uint64", "bool", "string",
+    "half", "bfloat16", "uint16", "complex64", "complex128",
+)  # fmt: skip
+
+
+class EveryType(tf.Module):
+    """A signature per element type that gives x back as y, and others whose inputs or outputs are odd."""
+
+    @tf.function(input_signature=[])
+    def constant(self):
+        return {"y": tf.constant([1.0])}
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None], tf.float32, name="a"), tf.TensorSpec([None], tf.string, name="b")]
+    )
+    def pair(self, a, b):
+        return {"a": tf.identity(a), "b": tf.identity(b), "b_bytes": tf.strings.join([b])}
+
+    @tf.function(input_signature=[FLOATS])
+    def uneven(self, x):
+        return {"a": x + 1.0, "b": x[:1]}
+
+    @tf.function(input_signature=[FLOATS])
+    def fails(self, x):
+        with tf.control_dependencies([tf.debugging.assert_less(x, 10.0, message="x is too large")]):
+            return {"y": tf.identity(x)}
+
+
+def every_type(base_path: Path, version: int = 1) -> Path:
+    model = EveryType()
+    signatures = {name: getattr(model, name) for name in ("pair", "uneven", "fails")}
+    echoes = [Echo(tf.as_dtype({"float": "float32", "double": "float64"}.get(name, name))) for name in TYPES]
+    signatures |= {name: one.echo for name, one in zip(TYPES, echoes, strict=True)}
+    return publish(model, base_path, version, {"serving_default": model.constant, **signatures})

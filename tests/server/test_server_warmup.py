@@ -55,7 +55,7 @@ def test_records_of_any_signature_are_run_and_those_without_a_log_skipped(model,
     [
         (predict_log("none", x=[1.0]), ("FAILED_PRECONDITION", 'Serving signature key "none" not found.')),
         (predict_log(x=[1]), ("INVALID_ARGUMENT", "Expects arg[0] to be float but int32 is provided")),
-        (PredictionLog(session_run_log={}), ("UNIMPLEMENTED", "Unsupported log_type for warmup: session_run_log")),
+        (PredictionLog(session_run_log={}), ("UNIMPLEMENTED", "Unsupported log_type for warmup: 5")),
     ],
 )
 def test_a_failing_record_fails_the_load(model, log, refused):

@@ -24,9 +24,10 @@ from tf_groupvit.server.limits import Deadline, Gate
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
 from tf_groupvit.server.predict import predict_request
-from tf_groupvit.server.refusal import CODE_NAMES, Refusal, invalid
+from tf_groupvit.server.refusal import CODE_NAMES, Refusal, invalid, printable
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE
 from tf_groupvit.server.tensor_writing import write_tensor
+from tf_groupvit.server.versions import Version
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 IsActive = Callable[[], bool]
@@ -85,24 +86,21 @@ class Answers:
         for name in request.metadata_field:
             if name != "signature_def":
                 raise invalid(f"Metadata field {name} is not supported")
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
         with self.models.use(request.model_spec) as version:
-            for name, signature in version.loaded.signatures.items():
-                signatures.signature_def[name].CopyFrom(signature.proto)
-        response.model_spec.name, response.model_spec.version.value = version.model, version.number
-        response.metadata["signature_def"].Pack(signatures)
-        return response
+            return metadata_of(version)
 
     def status(self, request: Any, deadline: Deadline, is_active: IsActive) -> Any:
         _check_spec(request)
-        spec = request.model_spec
-        number = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
+        spec = request.model_spec  # whose label is ignored
+        return self.status_of(spec.name, spec.version.value if spec.WhichOneof("version_choice") == "version" else None)
+
+    def status_of(self, name: str, number: int | None) -> Any:
+        """GetModelStatusResponse of a model's versions, newest first, or of one. Raises Refusal."""
         response = get_model_status_pb2.GetModelStatusResponse()
-        for version in self.models.states(spec.name, number):
+        for version in self.models.states(name, number):
             status = response.model_version_status.add(version=version.number, state=int(version.state))
             status.status.error_code = CODE_NAMES.index(version.error.code) if version.error else 0
-            status.status.error_message = version.error.text if version.error else ""
+            status.status.error_message = printable(version.error.text) if version.error else ""
         return response
 
     def reload(self, request: Any, deadline: Deadline, is_active: IsActive) -> Any:
@@ -128,6 +126,17 @@ class Answers:
         _check_spec(request)
         with self.models.use(spec) as version:
             refuse_inference(version.loaded, spec.signature_name, method, examples)
+
+
+def metadata_of(version: Version) -> Any:
+    """GetModelMetadataResponse with every signature, `__saved_model_init_op` included."""
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, signature in version.loaded.signatures.items():
+        signatures.signature_def[name].CopyFrom(signature.proto)
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name, response.model_spec.version.value = version.model, version.number
+    response.metadata["signature_def"].Pack(signatures)
+    return response
 
 
 def _check_spec(request: Any) -> None:

@@ -6,9 +6,11 @@ the right order: first the body, then the model, then the signature (contract, s
 
 from typing import Any
 
+from tf_groupvit.server.base64_text import unescape
 from tf_groupvit.server.json_echo import kind
 from tf_groupvit.server.json_filling import Filling
-from tf_groupvit.server.json_members import careful_echo, find, has, is_object, members
+from tf_groupvit.server.json_members import careful_echo, find, has, is_base64, is_object, members
+from tf_groupvit.server.json_numbers import as_stored
 from tf_groupvit.server.json_reading import read, signature_of, top_level
 from tf_groupvit.server.refusal import invalid
 
@@ -40,6 +42,24 @@ def _check_example(example: Any) -> None:
     if not is_object(example):
         raise invalid(f"Example must be JSON object but got JSON {kind(example)}")
     for name, content in members(example):
+        held = ""
         for value in content if isinstance(content, list) else [content]:
-            if value is None or isinstance(value, list):
-                raise invalid(f"Feature: {name} has element with unexpected JSON type: {kind(value)}")
+            found = _feature_kind(name, value)
+            if held not in ("", found):
+                raise invalid(f"Unexpected element type in feature: {name} expecting type: {held}")
+            held = found
+
+
+def _feature_kind(name: str, value: Any) -> str:
+    """What an element makes its feature a list of."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = as_stored(value)
+    if value is None or isinstance(value, list) or (is_object(value) and not is_base64(value)):
+        raise invalid(f"Feature: {name} has element with unexpected JSON type: {kind(value)}")
+    if is_object(value):
+        unescape(value["b64"])
+    if not isinstance(value, int | float):
+        return "bytes"
+    if isinstance(value, int) and value >= 2**63:
+        raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")
+    return "float" if isinstance(value, float) else "int64"

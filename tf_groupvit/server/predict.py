@@ -49,7 +49,7 @@ def predict(
     started = time.perf_counter()
     results = servable.run(feeds, fetches, timeout)
     seconds = time.perf_counter() - started
-    return Outcome(dict(zip(wanted, map(np.asarray, results), strict=True)), seconds)
+    return Outcome(dict(zip(wanted, results, strict=True)), seconds)
 
 
 def predict_request(servable: Servable, request: Any, timeout: float | None = None) -> Outcome:

@@ -8,19 +8,17 @@ import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
-from google.protobuf import json_format
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
-from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
-from tf_groupvit.server.answers import Answers
+from tf_groupvit.server.answers import Answers, metadata_of
 from tf_groupvit.server.inference import refuse_inference
 from tf_groupvit.server.json_examples import read_examples
 from tf_groupvit.server.json_reading import read_predict
 from tf_groupvit.server.json_writing import write_error, write_predict
 from tf_groupvit.server.limits import Deadline, Ticket
 from tf_groupvit.server.predict import predict
+from tf_groupvit.server.proto_json import proto_json
 from tf_groupvit.server.refusal import Refusal, invalid
 from tf_groupvit.server.request_log import Line, RequestLog
 from tf_groupvit.server.rest_routes import API, Route, VersionTooLarge, route_of
@@ -33,6 +31,8 @@ CORS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
+# What the real server's HTTP library lets through; TRACE, CONNECT and whatever it does not know get its page.
+METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"}
 _INFLATED_BYTES = 100 * 2**20  # of a gzip body, as in the real server
 
 
@@ -114,7 +114,7 @@ class RestAnswers:
             return refused(refusal)
 
     def _aside(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
-        if method in ("TRACE", "CONNECT"):
+        if method not in METHODS:
             return page(501, "Not Implemented")
         if self.prometheus_path is not None and target.partition("?")[0] == self.prometheus_path:
             return self._metrics(target)
@@ -137,19 +137,14 @@ class RestAnswers:
         return Answer(200, self.answers.metrics.page().encode(), {"Content-Type": TEXT})
 
     def _status(self, route: Route) -> str:
-        request = GetModelStatusRequest()
-        _fill_spec(request.model_spec, route)
-        if route.label is not None:  # the status route ignores labels
-            request.model_spec.ClearField("version_label")
-        return _as_json(self.answers.status(request, Deadline(None), _always))
+        return proto_json(self.answers.status_of(route.model, route.version))  # the label is ignored
 
     def _metadata(self, route: Route) -> str:
-        request = GetModelMetadataRequest(metadata_field=["signature_def"])
-        _fill_spec(request.model_spec, route)
-        response = self.answers.metadata(request, Deadline(None), _always)
+        with self.answers.models.use_named(route.model, route.version, route.label) as version:
+            response = metadata_of(version)
         signatures = SignatureDefMap()
         response.metadata["signature_def"].Unpack(signatures)
-        spec, map_ = (_as_json(part, preserving_proto_field_name=True) for part in (response.model_spec, signatures))
+        spec, map_ = (proto_json(part, proto_names=True) for part in (response.model_spec, signatures))
         return f'{{\n"model_spec":{spec},\n"metadata": {{"signature_def": {map_}}}\n}}\n'
 
     def _work(self, target: str, headers: Mapping[str, str], body: bytes, ticket: Ticket, deadline: Deadline) -> Answer:
@@ -201,28 +196,6 @@ def _signature(version: Version, name: str) -> Signature:
     if signature is None:
         raise invalid(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
     return signature
-
-
-def _always() -> bool:
-    return True
-
-
-def _fill_spec(spec: Any, route: Route) -> None:
-    try:
-        spec.name = route.model
-        if route.label is not None:
-            spec.version_label = route.label
-    except (UnicodeEncodeError, ValueError):  # bytes that are no UTF-8 name no model
-        raise Refusal("NOT_FOUND", f"Could not find any versions of model {route.model}") from None
-    if route.version is not None:
-        spec.version.value = route.version
-
-
-def _as_json(message: Any, **options: bool) -> str:
-    try:
-        return json_format.MessageToJson(message, always_print_fields_with_no_presence=True, **options)
-    except TypeError:  # protobuf before 5.26
-        return json_format.MessageToJson(message, including_default_value_fields=True, **options)
 
 
 def inflated(body: bytes) -> bytes:

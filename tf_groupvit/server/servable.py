@@ -57,7 +57,7 @@ class Servable:
         """Run the graph for TF_Outputs. ``timeout`` is in seconds. Raises Refusal with the runtime's own text."""
         options = _run_options(timeout)
         try:
-            return self.session._call_tf_sessionrun(options, feeds, fetches, [], None)
+            return [_array(result) for result in self.session._call_tf_sessionrun(options, feeds, fetches, [], None)]
         except tf.errors.OpError as error:
             raise Refusal(code_name(error.error_code), error.message) from None
         finally:
@@ -66,6 +66,11 @@ class Servable:
 
     def close(self) -> None:
         self.session.close()
+
+
+def _array(result: Any) -> np.ndarray:
+    """A result as an array; a string of rank 0 comes as bytes, of which numpy would strip the zeros at the end."""
+    return np.array(result, object) if isinstance(result, bytes) else np.asarray(result)
 
 
 def _run_options(timeout: float | None) -> Any:

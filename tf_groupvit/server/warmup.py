@@ -84,4 +84,5 @@ def _run(servable: Servable, log: Any, iterations: int) -> None:
                     servable, task.model_spec.signature_name, METHOD_OF.get(task.method_name, "classify"), 1
                 )
         else:
-            raise Refusal("UNIMPLEMENTED", f"Unsupported log_type for warmup: {kind}")
+            number = log.DESCRIPTOR.fields_by_name[kind].number  # which is how the real server says it
+            raise Refusal("UNIMPLEMENTED", f"Unsupported log_type for warmup: {number}")
