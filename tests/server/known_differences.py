@@ -8,9 +8,6 @@ NOT_COPIED: dict[str, str] = {}
 
 # Flags of the real server that a case may name and this one has not, each with its reason; the case is then skipped.
 MISSING_FLAGS = {
-    "enable_batching": "requests are not batched here",
-    "batching_parameters_file": "requests are not batched here",
-    "enable_per_model_batching_parameters": "requests are not batched here",
     "enable_signature_method_name_check": "off by default in the real server too",
     "enable_serialization_as_tensor_content": "answers are in the typed fields, as by default",
 }

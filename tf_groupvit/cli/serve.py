@@ -32,6 +32,11 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--num-request-iterations-for-warmup", default=1, show_default=True, help="Runs of each record.")
 @click.option("--tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
 @click.option("--tensorflow-inter-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
+@click.option("--enable-batching/--no-enable-batching", default=False, show_default=True, help="Merge requests.")
+@click.option("--batching-parameters-file", type=_FILE, help="BatchingParameters text proto, for all models.")
+@click.option(
+    "--enable-per-model-batching-parameters", is_flag=True, help="Batch only versions with a batching_params.pbtxt."
+)
 @click.option("--max-in-flight", default=0, show_default=True, help="Requests at work; 0: four for each CPU.")
 @click.option("--max-queued", default=64, show_default=True, help="Requests waiting; beyond them 429.")
 @click.option("--max-request-bytes", default=2**31 - 1, show_default=True, help="Largest request, both fronts.")

@@ -1,7 +1,8 @@
 """Configuration files of the real server: text protos in; messages and a list of models out.
 
-`--model-config-file` is a ModelServerConfig, which the API package brings. The SSL and monitoring configs are not in
-it (contract, section 14): their few fields are written down here and become messages in a descriptor pool of our own.
+`--model-config-file` is a ModelServerConfig, which the API package brings. The SSL, monitoring and batching configs are
+not in it (contract, section 14): their few fields are written down here and become messages in a descriptor pool of our
+own.
 """
 
 import os
@@ -21,7 +22,16 @@ MESSAGES = {
     "SSLConfig": {"server_key": "string", "server_cert": "string", "custom_ca": "string", "client_verify": "bool"},
     "PrometheusConfig": {"enable": "bool", "path": "string"},
     "MonitoringConfig": {"prometheus_config": "PrometheusConfig"},
-}
+    "Int64Value": {"value": "int64"},
+    "BoolValue": {"value": "bool"},
+    "StringValue": {"value": "string"},
+    "BatchingParameters": {
+        "max_batch_size": "Int64Value", "batch_timeout_micros": "Int64Value", "max_enqueued_batches": "Int64Value",
+        "num_batch_threads": "Int64Value", "thread_pool_name": "StringValue", "allowed_batch_sizes": "repeated int64",
+        "pad_variable_length_inputs": "bool", "enable_large_batch_splitting": "BoolValue",
+        "max_execution_batch_size": "Int64Value",
+    },
+}  # fmt: skip
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 PLATFORM = "tensorflow"
 
@@ -60,8 +70,11 @@ def message(name: str) -> Any:
 def _describe(described: Any, type_: str) -> None:
     if type_ in MESSAGES:
         described.type, described.type_name = described.TYPE_MESSAGE, f".tf_groupvit.{type_}"
-    else:
-        described.type = described.TYPE_BOOL if type_ == "bool" else described.TYPE_STRING
+        return
+    if type_.startswith("repeated "):
+        described.label = described.LABEL_REPEATED
+    types = {"bool": described.TYPE_BOOL, "int64": described.TYPE_INT64, "string": described.TYPE_STRING}
+    described.type = types[type_.removeprefix("repeated ")]
 
 
 def read_config(file: str | os.PathLike[str], empty: Any) -> Any:

@@ -44,7 +44,7 @@ def predict(
     _check_count(signature, given)
     arrays = {alias: _input(signature, alias, given, read_input) for alias in signature.inputs}
     wanted = _wanted(signature, list(output_filter))
-    feeds = {signature.inputs[alias].output: array for alias, array in arrays.items()}
+    feeds = {signature.inputs[alias]: array for alias, array in arrays.items()}
     fetches = [_fetchable(endpoint) for endpoint in wanted.values()]
     started = time.perf_counter()
     results = servable.run(feeds, fetches, timeout)
@@ -107,8 +107,8 @@ def _wanted(signature: Signature, output_filter: list[str]) -> dict[str, Endpoin
     return wanted or signature.outputs
 
 
-def _fetchable(endpoint: Endpoint) -> Any:
+def _fetchable(endpoint: Endpoint) -> Endpoint:
     if endpoint.output is None:
         name = endpoint.tensor_name if ":" in endpoint.tensor_name else f"{endpoint.tensor_name}:0"
         raise invalid(f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in the Graph")
-    return endpoint.output
+    return endpoint

@@ -16,8 +16,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.errors import InputError, ServerError
+from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.server.answers import CALLS, Answers
+from tf_groupvit.server.batched_servable import batched
+from tf_groupvit.server.batching import Scheduler
+from tf_groupvit.server.batching_parameters import Parameters, read_parameters
 from tf_groupvit.server.config import PROMETHEUS_PATH, Model, prometheus_path
 from tf_groupvit.server.grpc_front import GrpcFront
 from tf_groupvit.server.limits import Deadline, Gate
@@ -51,6 +54,9 @@ class Options:
     rest_api_enable_cors_support: bool = False
     ssl_config_file: str | None = None
     monitoring_config_file: str | None = None
+    enable_batching: bool = False
+    batching_parameters_file: str | None = None
+    enable_per_model_batching_parameters: bool = False
     max_in_flight: int = 0  # 0: four for each CPU
     max_queued: int = 64
     max_request_bytes: int = 2**31 - 1
@@ -80,6 +86,8 @@ class Server:
             options.file_system_poll_wait_seconds,
             options.allow_version_labels_for_unavailable_models,
         )
+        self._batching = batching_parameters(options)
+        self._batches: Scheduler | None = None
         self.answers = Answers(self.models, self.gate, self.metrics)
         log = RequestLog()
         self.rest_answers = RestAnswers(
@@ -95,6 +103,8 @@ class Server:
 
     def start(self) -> "Server":
         """Load the models, then open the ports."""
+        if self._batching is not None:
+            self._batches = Scheduler(self._batching.num_batch_threads)
         try:
             self.models.start(self._configs, self.options.wait_for_versions)
             if self.rest_api_port is not None:
@@ -120,6 +130,8 @@ class Server:
         self._rest.stop(_DRAIN_SECONDS)
         done.wait(_DRAIN_SECONDS + 1)
         self.models.stop()
+        if self._batches is not None:
+            self._batches.close()
         self.started = False
 
     def __enter__(self) -> "Server":
@@ -147,6 +159,9 @@ class Server:
         )
         servable = load(path, tuple(options.saved_model_tags.split(",")), config)
         try:
+            if self._batches is not None and self._batching is not None:
+                per_model = options.enable_per_model_batching_parameters
+                servable = batched(servable, self._batches, self._batching, per_model)
             warmup = (
                 warm_up(servable, options.num_request_iterations_for_warmup) if options.enable_model_warmup else None
             )
@@ -156,6 +171,15 @@ class Server:
         if warmup is not None:
             self.metrics.warmed(path, warmup.records, warmup.seconds)
         return servable
+
+
+def batching_parameters(options: Options) -> Parameters | None:
+    """The parameters of all models under batching, or None without. Raises ConfigError."""
+    if options.enable_batching:
+        return read_parameters(options.batching_parameters_file)
+    if options.batching_parameters_file is not None:
+        raise ConfigError("A batching parameters file is given without batching: add --enable-batching.")
+    return None
 
 
 def model_configs(models: ModelPaths | list[Model]) -> list[Model]:

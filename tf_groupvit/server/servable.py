@@ -53,11 +53,15 @@ class Servable:
         self.session = session
         self.signatures = signatures
 
-    def run(self, feeds: dict[Any, np.ndarray], fetches: list[Any], timeout: float | None) -> list[np.ndarray]:
-        """Run the graph for TF_Outputs. ``timeout`` is in seconds. Raises Refusal with the runtime's own text."""
+    def run(
+        self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
+    ) -> list[np.ndarray]:
+        """Run the graph for some outputs. ``timeout`` is in seconds. Raises Refusal with the runtime's own text."""
         options = _run_options(timeout)
+        given = {endpoint.output: array for endpoint, array in feeds.items()}
+        wanted = [endpoint.output for endpoint in fetches]
         try:
-            return [_array(result) for result in self.session._call_tf_sessionrun(options, feeds, fetches, [], None)]
+            return [_array(result) for result in self.session._call_tf_sessionrun(options, given, wanted, [], None)]
         except tf.errors.OpError as error:
             raise Refusal(code_name(error.error_code), error.message) from None
         finally:

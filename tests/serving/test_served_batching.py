@@ -1,0 +1,81 @@
+"""An export under batching, with the parameters that ship: requests that share a batch are answered as if alone."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported import export_of
+
+pytest.importorskip("tensorflow_serving")
+
+pytestmark = pytest.mark.slow
+
+SERVING = Path(__file__).resolve().parents[2] / "serving"
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+
+
+@pytest.fixture(scope="module")
+def export():
+    return export_of()
+
+
+@pytest.fixture(scope="module")
+def requests(export):
+    """The warm-up requests of the signatures that can be batched, one a signature."""
+    import tensorflow as tf
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    from tf_groupvit.export.signatures import UNBATCHABLE
+
+    file = export.path / "assets.extra" / "tf_serving_warmup_requests"
+    found = {}
+    for record in tf.data.TFRecordDataset(str(file)):
+        request = PredictionLog.FromString(record.numpy()).predict_log.request
+        request.model_spec.name = "groupvit"
+        if request.model_spec.signature_name not in UNBATCHABLE:
+            found[request.model_spec.signature_name] = request
+    return found
+
+
+def answers(export, requests, clients: int, **flags) -> list[dict[str, np.ndarray]]:
+    from tf_groupvit.server.running import Options, Server
+    from tf_groupvit.server.tensor_reading import read_tensor
+
+    def ask(server, request):
+        response = server.call(PREDICT, request)
+        return {name: read_tensor(tensor, name) for name, tensor in response.outputs.items()}
+
+    folder = {"groupvit": str(export.path.parent)}
+    with (
+        Server(folder, port=None, rest_api_port=None, options=Options(max_in_flight=64, **flags)) as server,
+        ThreadPoolExecutor(clients) as pool,
+    ):
+        return list(pool.map(lambda request: ask(server, request), list(requests.values()) * clients))
+
+
+@pytest.fixture(scope="module")
+def alone(export, requests):
+    return answers(export, requests, 1, enable_model_warmup=False)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"batching_parameters_file": str(SERVING / "batching.config")},  # and warmed up through batching
+        {"enable_per_model_batching_parameters": True, "enable_model_warmup": False},  # the file beside the graph
+    ],
+    ids=["one-file", "per-model"],
+)
+def test_answers_in_a_batch_are_those_of_a_request_alone(export, requests, alone, flags):
+    assert len(requests) > 5
+    together = answers(export, requests, 3, enable_batching=True, **flags)
+    for index, mine in enumerate(together):
+        wanted = alone[index % len(requests)]
+        assert mine.keys() == wanted.keys()
+        for name, array in mine.items():
+            assert array.shape == wanted[name].shape
+            if array.dtype.kind == "f":  # sums come in another order in a larger batch
+                np.testing.assert_allclose(array, wanted[name], rtol=1e-4, atol=1e-5)
+            else:
+                assert (array == wanted[name]).mean() > 0.999, name
