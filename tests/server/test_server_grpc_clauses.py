@@ -1,10 +1,16 @@
 """Clauses of the contract, section 7, that the conformance sample leaves out: a call as text in, code and text out."""
 
 import grpc
+import numpy as np
 import pytest
+import tensorflow as tf
 from google.protobuf import text_format
+from small_models import TYPES, every_type
 
 from tf_groupvit.server.answers import CALLS, MODEL, PREDICTION
+from tf_groupvit.server.dtypes import NUMBER_OF
+from tf_groupvit.server.running import Server
+from tf_groupvit.server.tensor_reading import FIELDS
 
 X = 'inputs { key: "x" value { dtype: DT_FLOAT tensor_shape { dim { size: 1 } } float_val: 1 } }'
 HALF = 'model_spec { name: "half_plus_two" }'
@@ -119,3 +125,58 @@ def test_metadata_over_grpc_holds_every_signature_the_init_op_included(server):
     packed = response.metadata["signature_def"]
     assert packed.type_url == "type.googleapis.com/tensorflow.serving.SignatureDefMap"
     assert b"__saved_model_init_op" in packed.value and b"serving_default" in packed.value
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("every")
+    every_type(folder)
+    with Server({"every": folder}, rest_api_port=None) as running:
+        yield running
+
+
+def sent(server, type_: str, tensor):
+    call = CALLS[PREDICT]
+    request = call.request()
+    request.model_spec.name, request.model_spec.signature_name = "every", type_
+    request.inputs["x"].CopyFrom(tensor)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        method = channel.unary_unary(PREDICT, call.request.SerializeToString, call.response.FromString)
+        return method(request, timeout=30).outputs["y"]
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_an_element_type_comes_back_in_its_typed_field_from_either_form(every, type_):
+    dtype = tf.as_dtype(NUMBER_OF[type_])
+    values = [[b"a\x00", b""], [b"\xff", b"b"]] if type_ == "string" else np.array([[0, 1], [1, 0]])
+    wanted = np.array(values, dtype.as_numpy_dtype)
+    by_content = tf.make_tensor_proto(wanted, dtype)  # numbers in tensor_content
+    by_field = by_content.__class__(dtype=NUMBER_OF[type_], tensor_shape=by_content.tensor_shape)
+    if type_.startswith("complex"):
+        getattr(by_field, FIELDS[NUMBER_OF[type_]]).extend([0, 0, 1, 0, 1, 0, 0, 0])
+    elif type_ in ("half", "bfloat16"):
+        by_field.half_val.extend(wanted.reshape(-1).view(np.uint16).tolist())
+    else:
+        getattr(by_field, FIELDS[NUMBER_OF[type_]]).extend(wanted.reshape(-1).tolist())
+    for tensor in (by_content, by_field):
+        answer = sent(every, type_, tensor)
+        assert answer.dtype == NUMBER_OF[type_] and not answer.tensor_content
+        assert len(getattr(answer, FIELDS[NUMBER_OF[type_]])) == (8 if type_.startswith("complex") else 4)
+        assert tf.make_ndarray(answer).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_a_tensor_of_rank_0_and_one_of_no_values_come_back_as_they_are(every, type_):
+    dtype = tf.as_dtype(NUMBER_OF[type_])
+    for value in (np.array(b"ends in zero\x00" if type_ == "string" else 1), np.zeros([2, 0])):
+        wanted = value.astype(object if type_ == "string" else dtype.as_numpy_dtype)
+        if type_ == "string" and not wanted.ndim:
+            wanted = np.array(b"ends in zero\x00", object)
+        answer = sent(every, type_, tf.make_tensor_proto(wanted, dtype, wanted.shape))
+        assert [dim.size for dim in answer.tensor_shape.dim] == list(wanted.shape)
+        assert tf.make_ndarray(answer).tolist() == wanted.tolist()
+
+
+def test_a_signature_without_inputs_runs_without_any(every):
+    answer = asked(every, PREDICT, 'model_spec { name: "every" }')
+    assert list(answer.outputs["y"].float_val) == [1.0] and answer.model_spec.signature_name == "serving_default"

@@ -47,7 +47,7 @@ class Options:
     allow_version_labels_for_unavailable_models: bool = False
     saved_model_tags: str = "serve"
     enable_model_warmup: bool = True
-    num_request_iterations_for_warmup: int = 1
+    num_request_iterations_for_warmup: int = 0  # 0: once
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
     rest_api_timeout_in_ms: int = 30_000
@@ -162,9 +162,8 @@ class Server:
             if self._batches is not None and self._batching is not None:
                 per_model = options.enable_per_model_batching_parameters
                 servable = batched(servable, self._batches, self._batching, per_model)
-            warmup = (
-                warm_up(servable, options.num_request_iterations_for_warmup) if options.enable_model_warmup else None
-            )
+            iterations = options.num_request_iterations_for_warmup or 1
+            warmup = warm_up(servable, iterations) if options.enable_model_warmup else None
         except BaseException:
             servable.close()
             raise

@@ -1,0 +1,278 @@
+"""Clauses of the contract, sections 1, 9, 11 and 12: defaults, ports, flags, warm-up, metrics."""
+
+import json
+import os
+import socket
+import threading
+import time
+
+import click
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from rest_calls import PREDICT, call, get, predict, refusal
+from small_models import half_plus_two, slow
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+from test_server_versions import until
+
+from tf_groupvit.cli.serve import command
+from tf_groupvit.errors import ServerError
+from tf_groupvit.server.running import Options, Server
+
+METRICS = "/monitoring/prometheus/metrics"
+
+
+def default(flag: str):
+    return next(option.get_default(click.Context(command)) for option in command.params if option.name == flag)
+
+
+def test_flags_that_both_servers_have_have_the_same_defaults():
+    real = {
+        "port": 8500, "rest_api_timeout_in_ms": 30_000, "file_system_poll_wait_seconds": 1, "max_num_load_retries": 5,
+        "load_retry_interval_micros": 60_000_000, "saved_model_tags": "serve", "enable_model_warmup": True,
+        "tensorflow_intra_op_parallelism": 0, "tensorflow_inter_op_parallelism": 0, "enable_batching": False,
+        "rest_api_enable_cors_support": False, "allow_version_labels_for_unavailable_models": False,
+        "enable_per_model_batching_parameters": False, "num_request_iterations_for_warmup": 0,
+    }  # fmt: skip
+    assert {flag: default(flag) for flag in real} == real
+    assert {flag: getattr(Options(), flag) for flag in real if flag != "port"} == {
+        flag: value for flag, value in real.items() if flag != "port"
+    }
+
+
+def test_threads_and_sizes_are_bounded_as_there(fixture_base_path):
+    server = Server({"m": fixture_base_path})  # not started
+    assert server.gate.running == 4 * (os.cpu_count() or 1)
+    assert server.options.max_request_bytes == default("max_request_bytes") == 2**31 - 1
+    assert default("rest_api_port") == 8501  # as in the Docker image; the binary alone has REST off
+
+
+def test_an_unknown_flag_is_an_error_in_one_line():
+    result = CliRunner().invoke(command, ["/nowhere", "--no-such-flag"])
+    assert result.exit_code == 2 and "No such option '--no-such-flag'" in result.output
+
+
+def test_ports_open_only_when_every_model_is_available(fixture_base_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    go, load = threading.Event(), Server._load
+    monkeypatch.setattr(Server, "_load", lambda self, path: go.wait(20) and load(self, path))
+    server = Server({"half_plus_two": fixture_base_path}, port=None, rest_api_port=port)
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    time.sleep(0.2)
+    with socket.socket() as early:
+        assert early.connect_ex(("127.0.0.1", port)) != 0
+    go.set()
+    starting.join(20)
+    try:
+        assert json.loads(predict(server, '{"instances": [1]}')[1]) == {"predictions": [2.5]}
+    finally:
+        server.stop()
+
+
+def test_the_readiness_probe_of_the_real_servers_own_tests_works(server):
+    request = PredictRequest()
+    request.model_spec.name = "this_model_does_not_exist"
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as raised:
+        PredictionServiceStub(channel).Predict(request, timeout=10)
+    assert "Servable" in raised.value.details()
+
+
+def test_services_that_are_not_there_are_unimplemented(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary("/tensorflow.ProfilerService/Profile")(b"", timeout=10)
+    assert raised.value.code().name == "UNIMPLEMENTED"
+
+
+def test_a_rest_request_over_its_time_is_504(tmp_path):
+    slow(tmp_path)
+    with Server({"slow": tmp_path}, port=None, options=Options(rest_api_timeout_in_ms=200)) as running:
+        body = '{"inputs": {"x": [1.0], "work": 1000000}}'
+        late = (504, "Timed out waiting for notification")
+        assert refusal(running, body, "/v1/models/slow:predict") == late
+        assert predict(running, '{"inputs": {"x": [1.0], "work": 1}}', "/v1/models/slow:predict")[0] == 200
+
+
+# Warm-up.
+
+
+def warm_up_file(path, *logs: PredictionLog) -> None:
+    (path / "assets.extra").mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path / "assets.extra" / "tf_serving_warmup_requests")) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())
+
+
+def predict_log(signature: str, value, output_filter=()) -> PredictionLog:
+    log = PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name, request.model_spec.version.value = "another", 99
+    request.model_spec.signature_name = signature
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(value))
+    request.output_filter.extend(output_filter)
+    return log
+
+
+def started(path, **options) -> Server:
+    flags = Options(max_num_load_retries=0, **options)
+    return Server({"m": path}, port=None, rest_api_port=None, options=flags).start()
+
+
+@pytest.fixture
+def version(tmp_path):
+    return half_plus_two(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("log", "text"),
+    [
+        (predict_log("none", [1.0]), 'FAILED_PRECONDITION: Serving signature key "none" not found.'),
+        (predict_log("", [1]), "INVALID_ARGUMENT: Expects arg[0] to be float but int32 is provided"),
+        (predict_log("", [1.0], ["q"]), "INVALID_ARGUMENT: output tensor alias not found in signature: q Outputs "
+                                        "expected to be in the set {y}."),
+        (PredictionLog(session_run_log={}), "UNIMPLEMENTED: Unsupported log_type for warmup: 5"),
+        (PredictionLog(classify_log={}), "FAILED_PRECONDITION: No classification inputs found in SignatureDef: "),
+        (PredictionLog(regress_log={}), "FAILED_PRECONDITION: No regression inputs found in SignatureDef: "),
+    ],
+)  # fmt: skip
+def test_a_record_that_fails_keeps_the_model_from_loading(version, log, text):
+    warm_up_file(version, predict_log("", [1.0]), log)
+    with pytest.raises(ServerError) as raised:
+        started(version.parent)
+    assert "1 servable(s) did not become available: {{{name: m version: 123} due to error: " + text in str(raised.value)
+
+
+def test_a_file_that_is_no_tfrecord_keeps_the_model_from_loading(version):
+    warm_up_file(version)
+    (version / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"this is no record file at all")
+    with pytest.raises(ServerError) as raised:
+        started(version.parent)
+    text = "DATA_LOSS: corrupted record at 0. Please verify your warmup data is in TFRecord format."
+    assert text in str(raised.value)
+
+
+def test_without_warm_up_the_file_is_not_looked_at(version):
+    warm_up_file(version, predict_log("none", [1.0]))
+    started(version.parent, enable_model_warmup=False).stop(grace=0)
+
+
+@pytest.mark.parametrize(("iterations", "times"), [(0, 1), (1, 1), (3, 3)])
+def test_records_run_as_often_as_the_flag_says_before_the_version_is_available(version, monkeypatch, iterations, times):
+    from tf_groupvit.server import warmup
+
+    states, run = [], warmup.predict_request
+    options = Options(num_request_iterations_for_warmup=iterations)
+    server = Server({"m": version.parent}, port=None, rest_api_port=None, options=options)
+
+    def counted(servable, request, timeout=None):
+        states.append(server.models.states("m", None)[0].state.name)
+        return run(servable, request, timeout)
+
+    monkeypatch.setattr(warmup, "predict_request", counted)
+    warm_up_file(version, predict_log("", [1.0]), predict_log("total", [1.0]))
+    with server:
+        assert states == ["LOADING"] * 2 * times
+        page = server.metrics.page()
+    labels = f'model_path="{version}",status="OK"'
+    assert f":tensorflow:serving:model_warmup_records_read{{{labels}}} 2" in page
+    assert f":tensorflow:serving:model_warmup_latency_count{{{labels}}} 1" in page
+
+
+# Metrics.
+
+
+@pytest.fixture(scope="module")
+def measured(fixture_base_path, tmp_path_factory):
+    file = tmp_path_factory.mktemp("monitoring") / "monitoring.config"
+    file.write_text("prometheus_config { enable: true }")
+    with Server({"half_plus_two": fixture_base_path}, options=Options(monitoring_config_file=str(file))) as running:
+        request = PredictRequest()
+        request.model_spec.name = "half_plus_two"
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones(2, np.float32)))
+        with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+            stub = PredictionServiceStub(channel)
+            for _ in range(2):
+                stub.Predict(request, timeout=10)
+            request.model_spec.name = "unknown"
+            with pytest.raises(grpc.RpcError):
+                stub.Predict(request, timeout=10)
+        for body in ('{"instances": [1]}', "", '{"instances": [true]}'):
+            predict(running, body)
+        predict(running, '{"instances": [1]}', "/v1/models/nobody:predict")
+        yield running
+
+
+def test_the_page_is_text_at_its_default_path_for_any_method(measured):
+    for method in ("GET", "POST"):
+        status, text, headers = call(measured, method, METRICS)
+        assert (status, headers["content-type"]) == (200, "text/plain") and text.endswith("\n")
+    status, text, headers = call(measured, "GET", f"{METRICS}?x=1")
+    assert (status, headers["content-type"]) == (400, "text/plain")
+    assert text == f"Unexpected path: {METRICS}?x=1. Should be {METRICS}"
+    assert get(measured, f"{METRICS}/")[0] == 404
+
+
+def test_without_the_file_the_path_is_nowhere(server):
+    assert get(server, METRICS)[0] == 404
+
+
+def test_requests_are_counted_by_model_and_code_over_both_fronts(measured):
+    page = get(measured, METRICS)[1]
+    assert "# TYPE :tensorflow:serving:request_count counter\n" in page
+    counts = {
+        'model_name="half_plus_two",status="OK"': 3,
+        'model_name="half_plus_two",status="INVALID_ARGUMENT"': 2,
+        'model_name="unknown",status="NOT_FOUND"': 1,
+        'model_name="nobody",status="NOT_FOUND"': 1,
+    }
+    for labels, count in counts.items():
+        assert f":tensorflow:serving:request_count{{{labels}}} {count}\n" in page
+
+
+def test_latencies_are_histograms_of_the_successes_alone(measured):
+    page = get(measured, METRICS)[1]
+    for name, labels, count in (
+        ("request_latency", 'model_name="half_plus_two",API="Predict",entrypoint="GRPC"', 2),
+        ("request_latency", 'model_name="half_plus_two",API="predict",entrypoint="REST"', 1),
+        ("runtime_latency", 'model_name="half_plus_two",API="Predict",runtime="TF1"', 3),
+    ):
+        assert f"# TYPE :tensorflow:serving:{name} histogram\n" in page
+        series = f":tensorflow:serving:{name}"
+        buckets = [line for line in page.splitlines() if line.startswith(f"{series}_bucket{{{labels},le=")]
+        limits = [line.partition('le="')[2].partition('"')[0] for line in buckets]
+        assert limits == [*(f"{10 * 1.8**index:g}" for index in range(33)), "+Inf"]
+        values = [int(line.rpartition(" ")[2]) for line in buckets]
+        assert values == sorted(values) and values[-1] == count
+        assert f"{series}_count{{{labels}}} {count}\n" in page and f"{series}_sum{{{labels}}} " in page
+    assert "unknown" not in page.partition("request_latency histogram")[2].partition("# TYPE")[0]
+
+
+def test_another_path_may_be_configured(fixture_base_path, tmp_path):
+    (tmp_path / "monitoring.config").write_text('prometheus_config { enable: true path: "/metrics" }')
+    options = Options(monitoring_config_file=str(tmp_path / "monitoring.config"))
+    with Server({"half_plus_two": fixture_base_path}, port=None, options=options) as running:
+        assert get(running, "/metrics")[0] == 200 and get(running, METRICS)[0] == 404
+        assert predict(running, '{"instances": [1]}', PREDICT)[0] == 200
+
+
+def test_a_waiting_server_opens_its_ports_when_a_version_comes(tmp_path):
+    """`--wait-for-versions` is how the real server starts."""
+    base_path = tmp_path / "m"
+    base_path.mkdir()
+    options = Options(wait_for_versions=True, file_system_poll_wait_seconds=0.02)
+    server = Server({"m": base_path}, port=None, options=options)
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    time.sleep(0.1)
+    assert not server.started
+    half_plus_two(base_path)
+    until(lambda: server.started)
+    starting.join()
+    assert get(server, "/v1/models/m")[0] == 200
+    server.stop()
