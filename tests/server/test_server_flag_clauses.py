@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import socket
 import threading
 import time
+from dataclasses import fields
 
 import click
 import grpc
@@ -13,6 +15,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 from rest_calls import PREDICT, call, get, predict, refusal
+from served import ROOT
 from small_models import half_plus_two, slow
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
@@ -54,6 +57,13 @@ def test_threads_and_sizes_are_bounded_as_there(fixture_base_path):
 def test_an_unknown_flag_is_an_error_in_one_line():
     result = CliRunner().invoke(command, ["/nowhere", "--no-such-flag"])
     assert result.exit_code == 2 and "No such option '--no-such-flag'" in result.output
+
+
+def test_flags_that_are_said_to_be_missing_are_missing():
+    text = (ROOT / "tf_groupvit" / "server" / "DIFFERENCES.md").read_text()
+    table = text.partition("## Not there")[2].partition("## Different on purpose")[0]
+    missing = set(re.findall(r"`--([a-z_]+)`", table))
+    assert len(missing) > 10 and not missing & {field.name for field in fields(Options)}
 
 
 def test_ports_open_only_when_every_model_is_available(fixture_base_path, monkeypatch):
