@@ -213,6 +213,13 @@ def test_numbers_beyond_float32_are_infinite_and_tiny_ones_zero():
     assert arrays["x"].tolist() == [math.inf, -math.inf, 0.0]
 
 
+def test_whole_numbers_become_floats_by_way_of_doubles():
+    number = 2**60 + 2**36 + 1  # a little above the middle of two floats, and in the middle as a double
+    for body in (f'{{"inputs": [{number}]}}', f'{{"inputs": {number}}}', f'{{"instances": [{number}]}}'):
+        array = read_predict(body.encode(), lambda signature: {"x": "float"})[2]["x"]
+        assert array.reshape(-1).tolist() == [float(2**60)]
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
@@ -286,6 +293,10 @@ def test_an_echo_stops_at_the_first_token_after_256_bytes():
     text = echo(list(range(1000)))
     assert text.startswith("[0, 1, 2, 3") and 256 <= len(text) < 262
     assert echo(["a" * 1000, 1]) == '["' + "a" * 1000 + '"'
+
+
+def test_an_echo_of_a_number_alone_is_that_of_a_float_as_far_as_rapidjson_calls_it_one():
+    assert (echo(0.1), echo(3.4028234e38), echo(3.40282345e38)) == ("0.1", "3.40282347e+38", "%.17g" % 3.40282345e38)
 
 
 def test_an_echo_gives_up_at_a_number_that_is_not_finite():

@@ -12,6 +12,7 @@ from tf_groupvit.server.float_text import decimal
 from tf_groupvit.server.json_numbers import as_stored
 from tf_groupvit.server.json_scanning import Pairs
 
+RAPIDJSON_FLOAT_MAX = 3.4028234e38  # what its IsFloat compares with, a little less than the largest float
 LIMIT = 256  # bytes after which no further token is written
 
 _KINDS = {type(None): "Null", str: "String", int: "Number", float: "Number", list: "Array", dict: "Object"}
@@ -36,7 +37,7 @@ def echo(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = as_stored(value)
     if isinstance(value, float):
-        return decimal(value, single=abs(value) <= 3.4028234663852886e38)
+        return decimal(value, single=abs(value) <= RAPIDJSON_FLOAT_MAX)
     text, size = [], 0
     for token in _tokens(value, 0):
         if token is None or size >= LIMIT:

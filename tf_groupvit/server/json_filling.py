@@ -154,6 +154,8 @@ class Filling:
                 return None
         if array.dtype.kind == "f" and not self.exact and np.isinf(array).any():
             raise Doubt  # "Infinity", or a number too big for a double
+        if type_ == "float" and array.dtype.kind != "f":
+            array = array.astype(np.float64)  # rounded twice, as RapidJSON's GetFloat does
         return as_type(array, type_)
 
     def _fill(self, value: Any, level: int, shape: list[int], type_: str, flat: list[Any]) -> None:
