@@ -296,7 +296,7 @@ def test_an_echo_stops_at_the_first_token_after_256_bytes():
 
 
 def test_an_echo_of_a_number_alone_is_that_of_a_float_as_far_as_rapidjson_calls_it_one():
-    assert (echo(0.1), echo(3.4028234e38), echo(3.40282345e38)) == ("0.1", "3.40282347e+38", "%.17g" % 3.40282345e38)
+    assert (echo(0.1), echo(3.4028234e38), echo(3.40282345e38)) == ("0.1", "3.40282347e+38", f"{3.40282345e38:.17g}")
 
 
 def test_an_echo_gives_up_at_a_number_that_is_not_finite():
