@@ -1,4 +1,4 @@
-"""Clauses of the contract, sections 1, 9, 11 and 12: defaults, ports, flags, warm-up, metrics."""
+"""Clauses of the contract, sections 1, 8, 9 and 11: defaults, ports, flags, warm-up."""
 
 import json
 import os
@@ -10,11 +10,10 @@ from dataclasses import fields
 
 import click
 import grpc
-import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from rest_calls import PREDICT, call, get, predict, refusal
+from rest_calls import get, predict, refusal
 from served import ROOT
 from small_models import half_plus_two, slow
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
@@ -25,8 +24,6 @@ from test_server_versions import until
 from tf_groupvit.cli.serve import command
 from tf_groupvit.errors import ServerError
 from tf_groupvit.server.running import Options, Server
-
-METRICS = "/monitoring/prometheus/metrics"
 
 
 def default(flag: str):
@@ -192,83 +189,6 @@ def test_records_run_as_often_as_the_flag_says_before_the_version_is_available(v
     labels = f'model_path="{version}",status="OK"'
     assert f":tensorflow:serving:model_warmup_records_read{{{labels}}} 2" in page
     assert f":tensorflow:serving:model_warmup_latency_count{{{labels}}} 1" in page
-
-
-# Metrics.
-
-
-@pytest.fixture(scope="module")
-def measured(fixture_base_path, tmp_path_factory):
-    file = tmp_path_factory.mktemp("monitoring") / "monitoring.config"
-    file.write_text("prometheus_config { enable: true }")
-    with Server({"half_plus_two": fixture_base_path}, options=Options(monitoring_config_file=str(file))) as running:
-        request = PredictRequest()
-        request.model_spec.name = "half_plus_two"
-        request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones(2, np.float32)))
-        with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
-            stub = PredictionServiceStub(channel)
-            for _ in range(2):
-                stub.Predict(request, timeout=10)
-            request.model_spec.name = "unknown"
-            with pytest.raises(grpc.RpcError):
-                stub.Predict(request, timeout=10)
-        for body in ('{"instances": [1]}', "", '{"instances": [true]}'):
-            predict(running, body)
-        predict(running, '{"instances": [1]}', "/v1/models/nobody:predict")
-        yield running
-
-
-def test_the_page_is_text_at_its_default_path_for_any_method(measured):
-    for method in ("GET", "POST"):
-        status, text, headers = call(measured, method, METRICS)
-        assert (status, headers["content-type"]) == (200, "text/plain") and text.endswith("\n")
-    status, text, headers = call(measured, "GET", f"{METRICS}?x=1")
-    assert (status, headers["content-type"]) == (400, "text/plain")
-    assert text == f"Unexpected path: {METRICS}?x=1. Should be {METRICS}"
-    assert get(measured, f"{METRICS}/")[0] == 404
-
-
-def test_without_the_file_the_path_is_nowhere(server):
-    assert get(server, METRICS)[0] == 404
-
-
-def test_requests_are_counted_by_model_and_code_over_both_fronts(measured):
-    page = get(measured, METRICS)[1]
-    assert "# TYPE :tensorflow:serving:request_count counter\n" in page
-    counts = {
-        'model_name="half_plus_two",status="OK"': 3,
-        'model_name="half_plus_two",status="INVALID_ARGUMENT"': 2,
-        'model_name="unknown",status="NOT_FOUND"': 1,
-        'model_name="nobody",status="NOT_FOUND"': 1,
-    }
-    for labels, count in counts.items():
-        assert f":tensorflow:serving:request_count{{{labels}}} {count}\n" in page
-
-
-def test_latencies_are_histograms_of_the_successes_alone(measured):
-    page = get(measured, METRICS)[1]
-    for name, labels, count in (
-        ("request_latency", 'model_name="half_plus_two",API="Predict",entrypoint="GRPC"', 2),
-        ("request_latency", 'model_name="half_plus_two",API="predict",entrypoint="REST"', 1),
-        ("runtime_latency", 'model_name="half_plus_two",API="Predict",runtime="TF1"', 3),
-    ):
-        assert f"# TYPE :tensorflow:serving:{name} histogram\n" in page
-        series = f":tensorflow:serving:{name}"
-        buckets = [line for line in page.splitlines() if line.startswith(f"{series}_bucket{{{labels},le=")]
-        limits = [line.partition('le="')[2].partition('"')[0] for line in buckets]
-        assert limits == [*(f"{10 * 1.8**index:g}" for index in range(33)), "+Inf"]
-        values = [int(line.rpartition(" ")[2]) for line in buckets]
-        assert values == sorted(values) and values[-1] == count
-        assert f"{series}_count{{{labels}}} {count}\n" in page and f"{series}_sum{{{labels}}} " in page
-    assert "unknown" not in page.partition("request_latency histogram")[2].partition("# TYPE")[0]
-
-
-def test_another_path_may_be_configured(fixture_base_path, tmp_path):
-    (tmp_path / "monitoring.config").write_text('prometheus_config { enable: true path: "/metrics" }')
-    options = Options(monitoring_config_file=str(tmp_path / "monitoring.config"))
-    with Server({"half_plus_two": fixture_base_path}, port=None, options=options) as running:
-        assert get(running, "/metrics")[0] == 200 and get(running, METRICS)[0] == 404
-        assert predict(running, '{"instances": [1]}', PREDICT)[0] == 200
 
 
 def test_a_waiting_server_opens_its_ports_when_a_version_comes(tmp_path):

@@ -43,7 +43,11 @@ def warm_up(servable: Servable, iterations: int = 1) -> Warmup | None:
         if count > MAX_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
     seconds = time.perf_counter() - started
-    _log.info("Finished reading warmup data for model at %s. Number of warmup records read: %d", path, count)
+    _log.info(
+        "Finished reading warmup data for model at %s. Number of warmup records read: %d. Elapsed time "
+        "(microseconds): %d.",
+        path, count, seconds * 1e6,
+    )  # fmt: skip
     return Warmup(count, seconds)
 
 

@@ -1,0 +1,111 @@
+"""The scheduler of batches, with runs that can be held still: full queues, deadlines, bugs, whose rows are whose."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tf_groupvit.server.batching import LATE, Scheduler
+from tf_groupvit.server.batching_parameters import Parameters
+from tf_groupvit.server.refusal import Refusal
+
+
+class Held:
+    """Runs of a model that do not end before they are let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.go = threading.Semaphore(0), threading.Event()
+
+    def __call__(self, arrays, fetches, timeout):
+        self.begun.release()
+        assert self.go.wait(10)
+        return [arrays["x"] + 1]
+
+
+@pytest.fixture
+def held():
+    """Submits rows to a scheduler of one thread, which is held at the first batch."""
+    run, scheduler, pool = Held(), Scheduler(threads=1), ThreadPoolExecutor(8)
+
+    def submit(count: int, parameters: Parameters, timeout: float | None = None, value: float = 0.0):
+        arrays = {"x": np.full(count, value, np.float32)}
+        return pool.submit(scheduler.submit, ("key",), run, parameters, arrays, ["y"], timeout)
+
+    yield run, submit
+    run.go.set()
+    pool.shutdown()
+    scheduler.close()
+
+
+def waiting(scheduled, count: int) -> None:
+    """Until so many requests are on their way and none is done."""
+    end = time.monotonic() + 10
+    while sum(future.running() for future in scheduled) < count:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    time.sleep(0.05)
+
+
+def test_a_full_queue_is_unavailable(held):
+    run, submit = held
+    parameters = Parameters(max_batch_size=2, max_enqueued_batches=2)
+    running = submit(2, parameters)
+    assert run.begun.acquire(timeout=10)
+    queued = [submit(2, parameters), submit(2, parameters)]
+    waiting(queued, 2)
+    with pytest.raises(Refusal) as refused:
+        submit(1, parameters).result(10)
+    assert (refused.value.code, refused.value.http_status) == ("UNAVAILABLE", 503)
+    assert refused.value.text == (
+        "The batch scheduling queue to which this task was submitted is full; currently 2 batches enqueued and "
+        "max_enqueued_batches is 2"
+    )
+    run.go.set()
+    assert [len(future.result(10)[0]) for future in (running, *queued)] == [2, 2, 2]
+
+
+def test_a_request_that_waited_past_its_deadline_is_resource_exhausted(held):
+    run, submit = held
+    first = submit(1, Parameters())
+    assert run.begun.acquire(timeout=10)
+    late = submit(1, Parameters(), timeout=0.1)
+    waiting([late], 1)
+    time.sleep(0.15)
+    run.go.set()
+    with pytest.raises(Refusal) as refused:
+        late.result(10)
+    assert (refused.value.code, refused.value.http_status, refused.value.text) == ("RESOURCE_EXHAUSTED", 429, LATE)
+    assert LATE == "Run() timeout exceeded while waiting in batching queue"
+    assert first.result(10)[0].tolist() == [1.0]
+
+
+def test_a_bug_reaches_every_request_of_the_batch():
+    def broken(arrays, fetches, timeout):
+        raise ValueError("a bug")
+
+    scheduler = Scheduler(threads=1)
+    parameters = Parameters(max_batch_size=2, batch_timeout_micros=20_000_000)
+    with ThreadPoolExecutor(2) as pool:
+        arrays = {"x": np.zeros(1, np.float32)}
+        both = [pool.submit(scheduler.submit, ("key",), broken, parameters, arrays, ["y"], None) for _ in range(2)]
+        for future in both:
+            with pytest.raises(ValueError, match="a bug"):
+                future.result(10)
+    scheduler.close()
+
+
+def test_rows_in_are_rows_out_whatever_is_merged_and_split(held):
+    run, submit = held
+    run.go.set()
+    parameters = Parameters(
+        max_batch_size=50, enable_large_batch_splitting=True, max_execution_batch_size=7, max_enqueued_batches=1000,
+        allowed_batch_sizes=(3, 7),
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    counts = random.integers(1, 51, size=60).tolist()
+    futures = [submit(count, parameters, value=float(index)) for index, count in enumerate(counts)]
+    for index, (count, future) in enumerate(zip(counts, futures, strict=True)):
+        (output,) = future.result(30)
+        assert output.tolist() == [index + 1.0] * count
