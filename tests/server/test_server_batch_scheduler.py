@@ -109,3 +109,21 @@ def test_rows_in_are_rows_out_whatever_is_merged_and_split(held):
     for index, (count, future) in enumerate(zip(counts, futures, strict=True)):
         (output,) = future.result(30)
         assert output.tolist() == [index + 1.0] * count
+
+
+def test_closing_runs_what_waits_and_refuses_what_comes_later():
+    scheduler = Scheduler(threads=1)
+    parameters = Parameters(batch_timeout_micros=60_000_000)
+    arrays = {"x": np.zeros(1, np.float32)}
+
+    def ask():
+        return scheduler.submit(("key",), lambda arrays, names, timeout: [arrays["x"]], parameters, arrays, ["y"], None)
+
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(ask)
+        waiting([waits], 1)
+        scheduler.close()
+        assert waits.result(5)[0].tolist() == [0.0]
+    with pytest.raises(Refusal) as refused:
+        ask()
+    assert refused.value.code == "UNAVAILABLE"

@@ -5,6 +5,7 @@ any other combination of inputs and outputs. A batch is run when it is full or h
 threads that all queues share. What goes wrong with a batch goes wrong for every request in it.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ import numpy as np
 
 from tf_groupvit.server.batch_arrays import Arrays, cut, merged, rows_of, split
 from tf_groupvit.server.batching_parameters import Parameters
-from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.refusal import Refusal, draining, invalid
 
 LATE = "Run() timeout exceeded while waiting in batching queue"
 # Arrays by tensor name, names of the outputs, seconds -> the outputs. Raises Refusal.
@@ -153,6 +154,8 @@ class Scheduler:
         ends = None if timeout is None else time.monotonic() + timeout
         task = Task(inputs, rows_of(inputs), ends)
         with self._changed:
+            if self._closed:
+                raise draining()
             queue = self._queues.setdefault(key, Queue(run, fetches, parameters))
             parts = queue.admit(task)
             self._changed.notify()
@@ -186,8 +189,8 @@ class Scheduler:
             queue.run(batch)
 
     def _next(self) -> tuple[Queue, Batch] | None:
-        """The batch that has been due for longest."""
-        now = time.monotonic()
+        """The batch that has been due for longest; once closed, every batch is due."""
+        now = math.inf if self._closed else time.monotonic()
         dues = [(due, queue) for queue in self._queues.values() if (due := queue.due()) is not None and due <= now]
         if not dues:
             return None
@@ -199,7 +202,7 @@ class Scheduler:
         return max(min(dues) - time.monotonic(), 0.0) if dues else None
 
     def close(self) -> None:
-        """Run what is there and end the threads."""
+        """Run what is there, at once, and end the threads; what comes later is refused."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

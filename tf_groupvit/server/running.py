@@ -129,9 +129,9 @@ class Server:
         done = self._grpc.stop(_DRAIN_SECONDS)
         self._rest.stop(_DRAIN_SECONDS)
         done.wait(_DRAIN_SECONDS + 1)
-        self.models.stop()
         if self._batches is not None:
             self._batches.close()
+        self.models.stop()
         self.started = False
 
     def __enter__(self) -> "Server":
