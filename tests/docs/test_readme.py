@@ -67,6 +67,8 @@ ELSEWHERE = {
     "scripts/demo": "tests/scripts/test_demo.py",
     "scripts/test": "scripts/test",  # what runs this
     "pip install .": "tests/scripts/test_build.py",
+    "tf-groupvit train --recipe demo --output my-demo": "tests/training/test_training_runs.py",  # fewer steps
+    "tf-groupvit train --data my-captions --output mine": "tests/training/test_training_own_captions.py",
 }
 
 

@@ -19,6 +19,10 @@ def unit(*shape, seed=0):
     return numbers(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
 
+EACH_A_PATCH = numbers([[[1, 0], [0, 1]]])  # (B, G, P): each of two groups has one
+SHARED = numbers(np.random.default_rng(5).dirichlet(np.ones(4), size=(3, 6)).transpose(0, 2, 1))  # one in sum over G
+
+
 def test_two_pairs_at_right_angles_lose_ln_of_one_and_a_share():
     # every row of the logits is (2, 0) or (0, 2): -ln(e^2 / (e^2 + 1))
     pairs = numbers([E1, E2])
@@ -63,27 +67,39 @@ def test_a_word_of_two_captions_is_right_for_both():
     assert np.isclose(vocabulary_loss(numbers([E1, E1]), numbers([E1]), numbers([[1], [1]]), 3.0), LN(2) / 2)
 
 
-@pytest.mark.parametrize("loss, lead", [(vocabulary_loss, (2,)), (group_word_loss, (2, 3))])
-def test_a_caption_without_words_takes_no_part(loss, lead):
-    features, words = unit(*lead, 4), unit(3, 4, seed=1)
-    alone = loss(features[:1], words, numbers([[1, 0, 1]]), 1.0)
-    both = loss(features, words, numbers([[1, 0, 1], [0, 0, 0]]), 1.0)
-    if loss is group_word_loss:  # its demands are one image's own; the other loss compares images with one another
-        assert np.isclose(alone, both, rtol=1e-5)
-    assert np.isfinite(both)
-    assert float(loss(features, words, np.zeros((2, 3), "float32"), 1.0)) == 0
+def test_a_caption_without_words_takes_no_part():
+    features, words, none = unit(2, 4), unit(3, 4, seed=1), np.zeros((2, 3), "float32")
+    assert np.isfinite(vocabulary_loss(features, words, numbers([[1, 0, 1], [0, 0, 0]]), 1.0))
+    assert float(vocabulary_loss(features, words, none, 1.0)) == 0
+    groups = unit(2, 3, 4)  # their demands are one image's own, where the vocabulary's compare images
+    alone = group_word_loss(groups[:1], words, numbers([[1, 0, 1]]), 1.0, SHARED[:1, :3])
+    both = group_word_loss(groups, words, numbers([[1, 0, 1], [0, 0, 0]]), 1.0, SHARED[:2, :3])
+    assert np.isclose(alone, both, rtol=1e-5)
+    assert float(group_word_loss(groups, words, none, 1.0, SHARED[:2, :3])) == 0
 
 
 def test_groups_that_say_the_captions_words_and_no_other_lose_nothing():
     groups, words = numbers([[E1, E2]]), numbers([E1, E2])
-    assert float(group_word_loss(groups, words, numbers([[1, 1]]), 100.0)) < 1e-6
+    assert float(group_word_loss(groups, words, numbers([[1, 1]]), 100.0, EACH_A_PATCH)) < 1e-6
 
 
 def test_a_group_that_says_an_absent_word_is_charged_for_it():
     # The first group finds the word for ln(1 + 1/e); both groups are asked: ln(1 + 1/e) and ln(1 + e).
     groups, words = numbers([[E1, E2]]), numbers([E1, E2])
     expected = LN(1 + np.exp(-1)) + (LN(1 + np.exp(-1)) + LN(1 + np.e)) / 2
-    assert np.isclose(group_word_loss(groups, words, numbers([[1, 0]]), 1.0), expected)
+    assert np.isclose(group_word_loss(groups, words, numbers([[1, 0]]), 1.0, EACH_A_PATCH), expected)
+
+
+def test_a_group_without_a_patch_finds_no_word_and_is_not_asked():
+    # All patches are the second group's, which says the other word: ln(1 + e) twice, whatever the first one says.
+    groups, words, second = numbers([[E1, E2]]), numbers([E1, E2]), numbers([[[0, 0, 0], [1, 1, 1]]])
+    assert np.isclose(group_word_loss(groups, words, numbers([[1, 0]]), 1.0, second), 2 * LN(1 + np.e))
+
+
+def test_groups_are_asked_by_the_share_of_the_patches_that_they_have():
+    groups, words, shares = numbers([[E1, E2]]), numbers([E1, E2]), numbers([[[0.9, 0.6, 0.0], [0.1, 0.4, 1.0]]])
+    expected = LN(1 + np.exp(-1)) + (1.5 * LN(1 + np.exp(-1)) + 1.5 * LN(1 + np.e)) / 3
+    assert np.isclose(group_word_loss(groups, words, numbers([[1, 0]]), 1.0, shares), expected)
 
 
 PRESENT = numbers([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 1]])
@@ -91,7 +107,11 @@ CASES = {
     "contrastive": (lambda x: contrastive_loss(x, unit(3, 5, seed=1), 2.0), (3, 5)),
     "multi_label": (lambda x: multi_label_loss(x, unit(3, 2, 5, seed=1), 2.0), (3, 5)),
     "vocabulary": (lambda x: vocabulary_loss(x, unit(4, 5, seed=1), PRESENT, 2.0), (3, 5)),
-    "group_word": (lambda x: group_word_loss(x, unit(4, 5, seed=1), PRESENT, 2.0), (3, 2, 5)),
+    "group_word": (lambda x: group_word_loss(x, unit(4, 5, seed=1), PRESENT, 2.0, SHARED), (3, 4, 5)),
+    "group_word by its assignment": (
+        lambda x: group_word_loss(unit(3, 4, 5, seed=2), unit(4, 5, seed=1), PRESENT, 2.0, x),
+        (3, 4, 6),
+    ),
 }
 
 

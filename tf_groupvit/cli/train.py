@@ -42,8 +42,10 @@ def command(
     """
     from pathlib import Path
 
+    from tf_groupvit.memory import keep_freed_memory
     from tf_groupvit.training.recipe import read_recipe
 
+    keep_freed_memory()
     given = {"steps": steps, "batch_size": batch_size}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if data is not None:

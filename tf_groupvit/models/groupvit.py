@@ -68,7 +68,13 @@ def contrastive_loss(logits_per_text: Any) -> Any:
 
 
 def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
-    """How much each patch belongs to each final group: product of soft assignments -> (B, G, rows, columns).
+    """How much each patch belongs to each final group, in place -> (B, G, rows, columns). Raises as ``belonging``."""
+    maps = belonging(assignments)
+    return ops.reshape(maps, (-1, maps.shape[1], rows, columns))
+
+
+def belonging(assignments: tuple[Any, ...]) -> Any:
+    """How much each patch belongs to each final group: product of the stages' soft assignments -> (B, G, P).
 
     Raises:
         InputError: the model has no grouping stage.
@@ -78,7 +84,7 @@ def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
     maps = assignments[0]  # (B, G, P)
     for assignment in assignments[1:]:
         maps = ops.matmul(assignment, maps)  # (B, G', P) <- (B, G', G) @ (B, G, P)
-    return ops.reshape(maps, (-1, maps.shape[1], rows, columns))
+    return maps
 
 
 def segmentation_logits(maps: Any, groups: Any, text_embeds: Any, scale: Any, height: Any, width: Any) -> Any:

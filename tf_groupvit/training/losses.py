@@ -9,7 +9,9 @@ from typing import Any
 
 from keras import ops
 
-LOWEST = -1e9  # stands for minus infinity where a word is not in the caption
+from tf_groupvit.models.argmax import one_hot_max
+
+LOWEST = -1e9  # stands for minus infinity where a word is not in the caption, or a group has no patch
 
 
 def contrastive_loss(
@@ -82,20 +84,26 @@ def _soft_cross_entropy(logits: Any, targets: Any) -> Any:
     return ops.sum((ops.logsumexp(logits, axis=1) - chosen) * counted) / ops.maximum(ops.sum(counted), 1.0)
 
 
-def group_word_loss(group_embeds: Any, word_embeds: Any, present: Any, scale: Any) -> Any:
+def group_word_loss(group_embeds: Any, word_embeds: Any, present: Any, scale: Any, assignment: Any) -> Any:
     """Groups (B, G, D) against a vocabulary (V, D), knowing only which words each caption has -> scalar.
 
     The sum of two demands on each group's softmax over the words: that every word of the caption is the word of some
-    group, and that every group's word is one of the caption's. The published losses see the mean of the groups alone,
-    while segmentation reads single ones: this closes the gap, still from captions alone.
+    group that has a patch, and that the word of every patch's group is one of the caption's. The published losses see
+    the mean of the groups alone, while segmentation reads what patches belong to: this closes the gap, still from
+    captions alone. Groups without a patch do not count: they look at the whole picture too, and would otherwise learn
+    to say the caption for all others. Measured: recipes/demo.toml.
 
     Args:
         present: (B, V), 1 where the caption has the word. A caption without any takes no part.
+        assignment: (B, G, P), how much each patch belongs to each group; 1 in sum over groups.
     """
     present = ops.cast(present, "float32")
     scores = ops.log_softmax(ops.matmul(group_embeds, ops.transpose(word_embeds)) * scale, axis=-1)  # (B, G, V)
-    found = ops.sum(present * ops.max(scores, axis=1)) / ops.maximum(ops.sum(present), 1.0)
+    owns = ops.max(one_hot_max(assignment, axis=1), axis=-1)  # (B, G): 1 where it is the best group of some patch
+    best = ops.max(ops.where(owns[:, :, None] > 0, scores, LOWEST), axis=1)  # (B, V)
+    found = ops.sum(present * best) / ops.maximum(ops.sum(present), 1.0)
     said = ops.logsumexp(scores + ops.where(present > 0, 0.0, LOWEST)[:, None], axis=-1)  # (B, G)
     counted = ops.cast(ops.max(present, axis=1) > 0, "float32")
-    true = ops.sum(ops.mean(said, axis=1) * counted) / ops.maximum(ops.sum(counted), 1.0)
+    of_patches = ops.sum(said * ops.mean(assignment, axis=-1), axis=1)  # (B)
+    true = ops.sum(of_patches * counted) / ops.maximum(ops.sum(counted), 1.0)
     return -(found + true)

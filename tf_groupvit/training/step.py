@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.groupvit import TFGroupViTModel, normalise
+from tf_groupvit.models.groupvit import TFGroupViTModel, belonging, normalise
 from tf_groupvit.training.losses import contrastive_loss, group_word_loss, multi_label_loss, vocabulary_loss
 from tf_groupvit.training.replicas import AcrossReplicas, gathered
 
@@ -64,25 +64,27 @@ class TrainingModel(AcrossReplicas):
 
     def call(self, batch: Mapping[str, Any], training: Any = None) -> dict[str, Any]:
         """The weighted losses of a batch by name, each a scalar before its weight."""
-        images, groups = self.look(batch["pixel_values"], training)
+        images, groups, assignment = self.look(batch["pixel_values"], training)
         prompts = dict(_prompts(batch, self.weights_of))
         embeds = self.read(prompts, training)
-        return dict(self._each_loss(images, groups, embeds, batch))
+        return dict(self._each_loss(images, groups, assignment, embeds, batch))
 
-    def look(self, pixel_values: Any, training: Any) -> tuple[Any, Any]:
-        """Pixels -> embeddings of images (B, D) and of their groups (B, G, D), of length one.
+    def look(self, pixel_values: Any, training: Any) -> tuple[Any, Any, Any]:
+        """Pixels -> embeddings of images (B, D) and of their groups (B, G, D), of length one; assignment (B, G, P).
 
         Both go through the projection at once: its batch normalisation then learns the statistics of what
         segmentation will ask of it. Without a loss on groups they stay out, as published.
         """
-        vision = self.model.vision_model(pixel_values, training=training)
+        reads_groups = "group_word" in self.weights_of
+        vision = self.model.vision_model(pixel_values, output_attentions=reads_groups, training=training)
         pooled, groups = vision["pooler_output"], vision["last_hidden_state"]
-        if "group_word" not in self.weights_of:
-            return normalise(self.model.visual_projection(pooled, training=training)), None
+        if not reads_groups:
+            return normalise(self.model.visual_projection(pooled, training=training)), None, None
         B, G, C = ops.shape(groups)
         rows = ops.concatenate([pooled, ops.reshape(groups, (-1, C))], axis=0)
         embeds = normalise(self.model.visual_projection(rows, training=training))  # (B + B * G, D)
-        return embeds[:B], ops.reshape(embeds[B:], (B, G, embeds.shape[-1]))
+        by_group = ops.reshape(embeds[B:], (B, G, embeds.shape[-1]))
+        return embeds[:B], by_group, belonging(vision["attentions"])
 
     def read(self, prompts: Mapping[str, tuple[Any, Any]], training: Any) -> dict[str, Any]:
         """Token ids and masks (n, T) by kind -> embeddings (n, D) of length one by kind, in one pass of the tower."""
@@ -97,7 +99,9 @@ class TrainingModel(AcrossReplicas):
             start = start + ops.shape(rows)[0]
         return found
 
-    def _each_loss(self, images: Any, groups: Any, embeds: Mapping[str, Any], batch: Mapping[str, Any]) -> Iterator:
+    def _each_loss(
+        self, images: Any, groups: Any, assignment: Any, embeds: Mapping[str, Any], batch: Mapping[str, Any]
+    ) -> Iterator[tuple[str, Any]]:
         pairs = {"caption", "multi_label"} & self.weights_of.keys()  # their negatives are other replicas' rows, too
         everyone, offset = gathered(images) if pairs else (images, 0)
         if "caption" in self.weights_of:
@@ -112,7 +116,7 @@ class TrainingModel(AcrossReplicas):
             yield "vocabulary", vocabulary_loss(images, embeds["word"], batch["present"], scale)
         if "group_word" in self.weights_of:
             scale = _exp(self.group_logit_scale)
-            yield "group_word", group_word_loss(groups, embeds["word"], batch["present"], scale)
+            yield "group_word", group_word_loss(groups, embeds["word"], batch["present"], scale, assignment)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
         """The weighted sum of what ``call`` returned."""

@@ -1,0 +1,40 @@
+"""Freed memory stays with the process: what counts is how often the system is asked for pages."""
+
+import subprocess
+import sys
+
+import pytest
+
+# Takes and frees 64 MiB ten times, and prints the page faults that the last nine of them cost.
+FAULTS = """
+import resource
+import numpy as np
+from tf_groupvit.memory import keep_freed_memory
+KEEP
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(2**23)
+before = faults()
+for _ in range(9): np.ones(2**23)
+print(faults() - before)
+"""
+
+
+def faults(keep: str) -> int:
+    done = subprocess.run([sys.executable, "-c", FAULTS.replace("KEEP", keep)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is asked, which is Linux'")
+def test_memory_that_is_kept_costs_no_more_page_faults():
+    usual = faults("")
+    if usual < 100:
+        pytest.skip("this malloc keeps freed memory unasked")
+    assert faults("assert keep_freed_memory()") < usual / 20
+
+
+def test_where_there_is_no_glibc_nothing_is_done(monkeypatch):
+    from tf_groupvit import memory
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert memory.keep_freed_memory() is False
