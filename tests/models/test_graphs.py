@@ -122,6 +122,7 @@ def test_a_ragged_tensor_is_refused():
         tiny("text")(tf.ragged.constant([[1, 9], [9]]))
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_built_around_ours():
     """As a user's classifier would: pixels to group features to ten classes, trained for a step."""
     pixels = keras.Input((3, None, None))

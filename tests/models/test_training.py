@@ -21,6 +21,7 @@ def weights_of(model) -> dict[str, np.ndarray]:
     return {variable.path: numbers(variable).copy() for variable in model.weights}
 
 
+@pytest.mark.slow
 def test_fit_moves_every_weight_and_lowers_the_loss():
     """All but the key biases, which a softmax over keys cannot see, and what only one of the two towers reads."""
     model, inputs = fresh(), inputs_of("joint", 6)

@@ -49,6 +49,7 @@ def test_without_weights_the_loss_is_that_of_the_model_itself():
     assert np.isclose(TrainingModel(model)(batch, training=False)["caption"], own["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulated_steps_change_the_weights_once():
     training = TrainingModel(tiny_model())
     training.compile(adamw(training, 1e-2, accumulation=3))
@@ -70,6 +71,7 @@ def test_logit_scales_stay_below_100():
     assert np.allclose([np.exp(scale) for scale in scales], 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_float32_weights(policy):
     training = TrainingModel(tiny_model(policy), EVERY_LOSS)
