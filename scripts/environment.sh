@@ -70,14 +70,14 @@ environment() {
   done
   ENVIRONMENT_PYTHON="$folder/bin/python"
   if ! "$ENVIRONMENT_PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
-    python="$(find_python "$wanted")"
+    python="$(find_python "$wanted")" || return
     say "Making ${folder##*/} with $("$python" --version): some minutes the first time ..."
-    "$python" -m venv --clear "$folder"
+    "$python" -m venv --clear "$folder" || return
   fi
   stamp="$(digest "$requirement" "$constraint" "${also[@]+"${also[@]}"}")"
   if [[ "$(cat "$folder/groupvit-stamp" 2>/dev/null)" != "$stamp" ]]; then
     say "Installing $requirement ${also[*]+"${also[*]}"} into ${folder##*/} ..."
-    (cd "$ROOT" && install -e "$requirement" "${also[@]+"${also[@]}"}" ${constraint:+--constraint "$constraint"})
+    (cd "$ROOT" && install -e "$requirement" "${also[@]+"${also[@]}"}" ${constraint:+--constraint "$constraint"}) || return
     printf '%s\n' "$stamp" >"$folder/groupvit-stamp"
   fi
 }

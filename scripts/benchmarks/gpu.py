@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from load import make_checkpoint
+from checkpoint import checkpoint_at
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "bench" / "full_size"
 BATCHES = (1, 8, 32)
 START = """
 import json, sys, time
@@ -104,9 +103,7 @@ def main() -> None:
     if not chosen.cpu and not has_gpu():
         print("No GPU is at hand: nothing was measured. --cpu runs the same on the CPU.")
         return
-    folder = chosen.checkpoint or CACHE
-    if not folder.exists():
-        make_checkpoint(folder)
+    folder = checkpoint_at(chosen.checkpoint)
     result = {}
     for dtype in ("float32", "bfloat16"):
         for name, (code, kind) in ENGINES.items():

@@ -10,11 +10,10 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "bench" / "full_size"
+from checkpoint import checkpoint_at
 
 # Runs in the measured process; {imports} and {load} are lines of Python.
 MEASURED = """
@@ -48,20 +47,6 @@ PEER = {
     "load": "model = GroupViTModel.from_pretrained(sys.argv[1])",
     "read": "for weight in model.state_dict().values(): weight.sum()",
 }
-
-
-def make_checkpoint(folder: Path) -> None:
-    """The default config with seeded weights; about 20 seconds, once."""
-    import keras
-
-    from tf_groupvit import GroupViTConfig, TFGroupViTModel
-
-    keras.utils.set_random_seed(0)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
-        TFGroupViTModel(GroupViTConfig()).save_pretrained(beside)
-        Path(beside).rename(folder)
-        Path(beside).mkdir()  # what the context will remove
 
 
 def measure(python: str, code: dict[str, str], folder: Path) -> dict[str, float]:
@@ -118,10 +103,7 @@ def main() -> None:
     chosen = arguments()
     if not Path("/proc/self/clear_refs").exists():
         sys.exit("scripts/bench load reads peak memory from /proc: it needs Linux.")
-    folder = chosen.checkpoint or CACHE
-    if not chosen.checkpoint and not folder.exists():
-        print("Making the full-size checkpoint, once ...", file=sys.stderr)
-        make_checkpoint(folder)
+    folder = checkpoint_at(chosen.checkpoint)
     pythons = {"ours": (sys.executable, OURS)}
     if has_peer(chosen.peer_python):
         pythons["transformers"] = (chosen.peer_python, PEER)

@@ -6,9 +6,11 @@ assignment into its queries, its values into what follows, the batch norm into t
 residual sum is taken out of the weights that write to it.
 """
 
+import collections
 import os
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -144,13 +146,28 @@ _twins: "weakref.WeakKeyDictionary[TFGroupViTModel, Twin]" = weakref.WeakKeyDict
 def _watch(model: TFGroupViTModel) -> Callable[[], tf.Tensor]:
     """A graph that says a number for each weight, which changes when the weight is assigned or trained.
 
-    Of large ones only the first row is read: looking is to cost little beside an image.
+    Of large ones only the first row is read: looking is to cost little beside an image. An operation a weight and a few
+    for each shape: tracing them is part of what the first compiled image waits for.
     """
-    weights = [variable.value for variable in model.variables if "float" in variable.dtype]
+    looks: dict[tuple[int, ...], list[Callable[[], tf.Tensor]]] = collections.defaultdict(list)
+    first = tf.constant(0)
+    for variable in model.variables:
+        if "float" in variable.dtype:
+            weight = getattr(variable.value, "values", [variable.value])[0]  # one copy of several, under a strategy
+            matrix = weight.shape.rank > 1
+            looks[tuple(weight.shape[matrix:])].append(partial(_row if matrix else _whole, weight, first))
 
     @tf.function(autograph=False)
     def marks() -> tf.Tensor:
-        parts = [weight[0] if weight.shape.rank > 1 else weight for weight in weights]
-        return tf.stack([tf.reduce_sum(part) for part in parts])
+        groups = [tf.stack([look() for look in group]) for group in looks.values()]
+        return tf.concat([tf.reduce_sum(tf.reshape(rows, (rows.shape[0], -1)), axis=1) for rows in groups], axis=0)
 
     return marks
+
+
+def _row(weight: tf.Variable, number: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.ResourceGather(resource=weight.handle, indices=number, dtype=weight.dtype)
+
+
+def _whole(weight: tf.Variable, number: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.ReadVariableOp(resource=weight.handle, dtype=weight.dtype)

@@ -1,10 +1,13 @@
 """The image tower exported from PyTorch to ONNX once, then run by ONNX Runtime or OpenVINO."""
 
+import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+VERSION = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "openvino", "torch"))
 CACHE = Path(__file__).resolve().parents[3] / ".cache" / "bench" / "onnx"
 OUTPUTS = ("groups", "assignment")
 
@@ -44,6 +47,8 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        spin = "1" if os.environ.get("OMP_WAIT_POLICY") == "ACTIVE" else "0"  # as all engines (process.py)
+        options.add_session_config_entry("session.intra_op.allow_spinning", spin)
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """This package: as it is, folded for inference, and folded in a Session, which is how a server runs an export."""
 
+import io
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
+VERSION = f"TensorFlow {tf.__version__}, Keras {version('keras')}"
 PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32, name="pixels")
 IDS = tf.TensorSpec([None, None], tf.int32)
 
@@ -20,7 +24,7 @@ def make(name: str, folder: Path, threads: int) -> Any:
     if "plain" in name:
         return InProcess(model, model, folder)
     folded = model.optimized()
-    return InSession(folded, threads) if "Session" in name else InProcess(folded, model, folder)
+    return InSession(folded, model, folder, threads) if "Session" in name else InProcess(folded, model, folder)
 
 
 def looking(model: Any) -> Any:
@@ -36,13 +40,15 @@ def looking(model: Any) -> Any:
 class InProcess:
     def __init__(self, model: Any, plain: Any, folder: Path) -> None:
         self.plain, self.folder, self.look = plain, folder, looking(model)
-        self.segmenters: dict[tuple[str, ...], Any] = {}
         self.read = tf.function(
             lambda ids: {"texts": model.get_text_features(ids, training=False)}, input_signature=[IDS], autograph=False
         )
+        self.segmenters: dict[tuple[str, ...], Any] = {}
+        square = np.random.default_rng(0).normal(size=(2048, 2048)).astype("float32")
+        self.square = tf.constant(square)
 
-    def gemm(self, a: np.ndarray) -> dict[str, Any]:
-        return {"product": tf.matmul(a, a).numpy()}
+    def gemm(self) -> dict[str, Any]:
+        return {"product": tf.matmul(self.square, self.square)[:8].numpy()}
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
         return {name: value.numpy() for name, value in self.look(pixels).items()}
@@ -52,29 +58,62 @@ class InProcess:
 
     def photo(self, jpeg: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
         """JPEG bytes to a label map; the classes are encoded when they come for the first time."""
-        from tf_groupvit import Segmenter
+        return self._segment(jpeg, classes, mode="whole")
 
-        key = tuple(classes.tolist())
+    def windows(self, jpeg: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+        return self._segment(jpeg, classes, mode="window")
+
+    def _segment(self, jpeg: np.ndarray, classes: np.ndarray, mode: str) -> dict[str, Any]:
+        key = (mode, *classes.tolist())
         if key not in self.segmenters:
-            self.segmenters[key] = Segmenter.from_pretrained(self.folder, list(key), protocol="hf")
+            self.segmenters.clear()  # those of earlier works
+            self.segmenters[key] = segmenter_of(self.plain, self.folder, list(classes.tolist()), mode)
         return {"labels": self.segmenters[key](jpeg.tobytes()).labels}
 
 
-class InSession:
-    """The folded tower saved and loaded as a server loads it."""
+def segmenter_of(model: Any, folder: Path, classes: list[str], mode: str) -> Any:
+    from tf_groupvit import ImageProcessor, Segmenter, Tokenizer
 
-    def __init__(self, model: Any, threads: int) -> None:
+    parts = Tokenizer.from_pretrained(folder), ImageProcessor.from_pretrained(folder)
+    return Segmenter(model, *parts, classes, protocol="hf", mode=mode)
+
+
+class InSession:
+    """The folded tower saved and loaded as a server loads it; and an export of a segmenter."""
+
+    def __init__(self, folded: Any, plain: Any, folder: Path, threads: int) -> None:
+        self.plain, self.folder, self.threads = plain, folder, threads
+        self.exports: dict[tuple[str, ...], Any] = {}
         module = tf.Module()
-        module.model, module.look = model, looking(model)
-        v1 = tf.compat.v1
+        module.weights, module.look = [variable.value for variable in folded.variables], looking(folded)
         with tempfile.TemporaryDirectory(prefix="bench_tower_") as saved:
             tf.saved_model.save(module, saved, signatures={"look": module.look})
-            config = v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
-            self.session = v1.Session(graph=tf.Graph(), config=config)
-            loaded = v1.saved_model.load(self.session, ["serve"], saved)
-        signature = loaded.signature_def["look"]
-        self.pixels = signature.inputs["pixels"].name
-        self.outputs = {name: tensor.name for name, tensor in signature.outputs.items()}
+            self.look = self._signature(saved, "look")
+
+    def _signature(self, saved: str, name: str) -> Any:
+        """A function of arrays by name: a signature in a session of its own."""
+        v1 = tf.compat.v1
+        config = v1.ConfigProto(intra_op_parallelism_threads=self.threads, inter_op_parallelism_threads=self.threads)
+        session = v1.Session(graph=tf.Graph(), config=config)
+        with session.graph.as_default():
+            signature = v1.saved_model.load(session, ["serve"], saved).signature_def[name]
+        outputs = {name: tensor.name for name, tensor in signature.outputs.items()}
+        return lambda **given: session.run(outputs, {signature.inputs[key].name: given[key] for key in given})
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
-        return self.session.run(self.outputs, {self.pixels: pixels})
+        return self.look(pixels=pixels)
+
+    def photo(self, jpeg: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+        """The export's answer: the label map as a PNG, decoded here."""
+        key = tuple(classes.tolist())
+        if key not in self.exports:
+            self.exports[key] = self._export(list(key))
+        found = self.exports[key](image_bytes=np.array([jpeg.tobytes()], object))
+        return {"labels": np.asarray(Image.open(io.BytesIO(found["mask_bytes"][0])))}
+
+    def _export(self, classes: list[str]) -> Any:
+        from tf_groupvit.export import export_saved_model
+
+        with tempfile.TemporaryDirectory(prefix="bench_tower_") as base:
+            version = export_saved_model(segmenter_of(self.plain, self.folder, classes, "whole"), base)
+            return self._signature(str(version), "segment")

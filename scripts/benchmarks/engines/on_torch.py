@@ -1,4 +1,4 @@
-"""transformers' PyTorch class: eager, or through torch.compile."""
+"""transformers' PyTorch class: eager, compiled by torch.compile, or compiled with the weights as constants."""
 
 import io
 from pathlib import Path
@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessor, GroupViTModel
+
+VERSION = f"transformers {transformers.__version__}, torch {torch.__version__}"
+
+SQUARE = torch.from_numpy(np.random.default_rng(0).normal(size=(2048, 2048)).astype("float32"))
 
 
 def make(name: str, folder: Path, threads: int) -> Any:
     torch.set_num_threads(threads)
+    if "frozen" in name:
+        from torch._inductor import config
+
+        config.freezing = True  # weights become constants, packed for the products once
     model = GroupViTModel.from_pretrained(folder).eval()
     return Eager(model, folder, "compile" in name)
 
@@ -19,12 +28,17 @@ def make(name: str, folder: Path, threads: int) -> Any:
 class Eager:
     def __init__(self, model: Any, folder: Path, compiled: bool) -> None:
         self.model, self.folder = model, folder
-        self.look = torch.compile(model.vision_model) if compiled else model.vision_model
-        self.texts: dict[tuple[str, ...], Any] = {}
+        # A program for each batch and size: what it compiles for any of them is slower.
+        self.look = torch.compile(model.vision_model, dynamic=False) if compiled else model.vision_model
+        self.words: dict[tuple[str, ...], Any] = {}
+        self.embeds: dict[tuple[str, ...], Any] = {}
+        side = model.config.vision_config.image_size
+        square = dict(size={"height": side, "width": side}, do_center_crop=False)
+        self.processor = CLIPImageProcessor.from_pretrained(folder, **square)
 
     @torch.inference_mode()
-    def gemm(self, a: np.ndarray) -> dict[str, Any]:
-        return {"product": (torch.from_numpy(a) @ torch.from_numpy(a)).numpy()}
+    def gemm(self) -> dict[str, Any]:
+        return {"product": (SQUARE @ SQUARE)[:8].numpy()}
 
     @torch.inference_mode()
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
@@ -44,34 +58,33 @@ class Eager:
     def photo(self, jpeg: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
         """As transformers documents it: prompts and picture through the model, every time."""
         key = tuple(classes.tolist())
-        if key not in self.texts:
-            self.texts[key] = self._read(classes)
-        found = self.model(**self.texts[key], pixel_values=self._square(jpeg), output_segmentation=True)
-        return {"labels": _enlarged(found.segmentation_logits, jpeg)}
+        if key not in self.words:
+            self.words[key] = self._read(classes)
+        image, pixels = self._square(jpeg)
+        found = self.model(**self.words[key], pixel_values=pixels, output_segmentation=True)
+        return {"labels": _enlarged(found.segmentation_logits, image)}
 
     @torch.inference_mode()
     def photo_cached(self, jpeg: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
         """The best rewrite: prompts encoded once, assignments multiplied small, only the classes' scores enlarged."""
-        key = ("cached", *classes.tolist())
-        model = self.model
-        if key not in self.texts:
+        key, model = tuple(classes.tolist()), self.model
+        if key not in self.embeds:
             pooled = model.text_projection(model.text_model(**self._read(classes)).pooler_output)
-            self.texts[key] = pooled / pooled.norm(dim=-1, keepdim=True)
-        vision = model.vision_model(self._square(jpeg), output_attentions=True, return_dict=True)
+            self.embeds[key] = pooled / pooled.norm(dim=-1, keepdim=True)
+        image, pixels = self._square(jpeg)
+        vision = self.look(pixels, output_attentions=True, return_dict=True)
         groups = model.visual_projection(vision.last_hidden_state.flatten(0, 1))
         groups = groups / groups.norm(dim=-1, keepdim=True)  # (G, D)
         maps = vision.attentions[1][0] @ vision.attentions[0][0]  # (G, P)
-        scores = (self.texts[key] @ groups.T) @ maps  # (N, P)
+        scores = (self.embeds[key] @ groups.T) @ maps  # (N, P)
         side = int(scores.shape[1] ** 0.5)
-        small = torch.nn.functional.interpolate(scores.reshape(1, -1, side, side), (224, 224), mode="bilinear")
-        return {"labels": _enlarged(small, jpeg)}
+        small = torch.nn.functional.interpolate(scores.reshape(1, -1, side, side), pixels.shape[2:], mode="bilinear")
+        return {"labels": _enlarged(small, image)}
 
-    def _square(self, jpeg: np.ndarray) -> Any:
-        settings = dict(size={"height": 224, "width": 224}, do_center_crop=False)
-        processor = CLIPImageProcessor.from_pretrained(self.folder, **settings)
-        return processor(Image.open(io.BytesIO(jpeg.tobytes())).convert("RGB"), return_tensors="pt")["pixel_values"]
+    def _square(self, jpeg: np.ndarray) -> tuple[Image.Image, Any]:
+        image = Image.open(io.BytesIO(jpeg.tobytes())).convert("RGB")
+        return image, self.processor(image, return_tensors="pt")["pixel_values"]
 
 
-def _enlarged(scores: Any, jpeg: np.ndarray) -> np.ndarray:
-    width, height = Image.open(io.BytesIO(jpeg.tobytes())).size
-    return torch.nn.functional.interpolate(scores, (height, width), mode="bilinear")[0].argmax(0).numpy()
+def _enlarged(scores: Any, image: Image.Image) -> np.ndarray:
+    return torch.nn.functional.interpolate(scores, image.size[::-1], mode="bilinear")[0].argmax(0).numpy()

@@ -1,6 +1,7 @@
 """Runs inside an engine's process: loads one engine, then answers requests from standard input, one a line.
 
-A request is [work, file of inputs, file for outputs]; works are methods of the engine, and "peak" tells its memory.
+A request is [work, file of inputs, file for outputs, calls before, calls that are timed]. Works are methods of the
+engine that take arrays by name; "memory" tells how much the process holds and held at most. Seconds are of one call.
 """
 
 import importlib
@@ -13,7 +14,13 @@ from typing import Any
 
 import numpy as np
 
-MODULES = {"torch": "on_torch", "onnxruntime": "on_onnx", "openvino": "on_onnx", "ours": "on_tensorflow"}
+MODULES = {
+    "torch": "on_torch",
+    "onnxruntime": "on_onnx",
+    "openvino": "on_onnx",
+    "transformers": "on_transformers_tf",
+    "ours": "on_tensorflow",
+}
 
 
 def main() -> None:
@@ -32,32 +39,41 @@ def main() -> None:
         imported = time.perf_counter()
         engine = module.make(name, folder, threads)
     except Exception as error:  # whatever keeps a peer from running is told, and the others go on
-        say({"missing": f"{type(error).__name__}: {error}".splitlines()[0][:200]})
+        say({"missing": said(error)})
         return
-    say({"import_s": imported - began, "load_s": time.perf_counter() - imported, "memory": memory("VmRSS:")})
+    facts = {"import_s": imported - began, "load_s": time.perf_counter() - imported, "loaded": memory("VmRSS:")}
+    say({**facts, "version": module.VERSION})
     for line in sys.stdin:
         say(answer_to(engine, *json.loads(line)))
 
 
-def answer_to(engine: Any, work: str, inputs: str, output: str) -> dict[str, Any]:
-    if work == "peak":
-        return {"memory": memory("VmHWM:")}
+def said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def answer_to(engine: Any, work: str, inputs: str, output: str, before: int, repeats: int) -> dict[str, Any]:
+    if work == "memory":
+        return {"now": memory("VmRSS:"), "peak": memory("VmHWM:")}
     function = getattr(engine, work, None)
     if function is None:
         return {"missing": f"it has no {work}"}
-    given = dict(np.load(inputs))
-    started, cpu = time.perf_counter(), time.process_time()
+    given = dict(np.load(inputs)) if inputs else {}
     try:
-        found = function(**given)
+        for _ in range(before):
+            function(**given)  # its threads slept, its memory was others' meanwhile
+        started, cpu = time.perf_counter(), time.process_time()
+        for _ in range(repeats):
+            found = function(**given)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     except Exception as error:
-        return {"missing": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        return {"missing": said(error)}
     if output:
         np.savez(output, **found)
-    return {"seconds": seconds, "cpu": cpu}
+    return {"seconds": seconds / repeats, "cpu": cpu / repeats}
 
 
 def memory(key: str) -> int:
+    """Bytes, as Linux tells them; 0 elsewhere."""
     status = Path("/proc/self/status")
     if not status.exists():
         return 0

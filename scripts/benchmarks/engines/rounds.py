@@ -1,0 +1,84 @@
+"""Works and engines in; how long each took in every round, and how far outputs lie apart, out.
+
+All engines answer once before anything is timed, and their outputs are compared. Rounds are interleaved, every second
+one backwards, so that a machine that is busy with something else is so for all.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engines.process import Engine, MissingError
+
+ROUND = 0.5  # seconds of a short work in a round, repeated
+SHORT = 1.5  # seconds, up to which a work has a call before, in every round
+MOST_REPEATS = 10
+
+
+class Job(NamedTuple):
+    """A work of an engine."""
+
+    engine: str
+    work: str
+    has_inputs: bool = True
+
+
+class Bench:
+    """``skipped`` collects what did not run: name -> why."""
+
+    def __init__(self, engines: dict[str, Engine], skipped: dict[str, str], place: Path, rounds: int) -> None:
+        self.engines, self.skipped, self.place, self.rounds = engines, skipped, place, rounds
+
+    def same(self, work: str, names: list[str] | None = None) -> dict[str, Job]:
+        """One work of all engines, or of those named which run here."""
+        return {name: Job(name, work) for name in self.engines if names is None or name in names}
+
+    def run(self, jobs: dict[str, Job], warm: int = 1, **inputs: np.ndarray) -> dict[str, Any]:
+        """Job's name -> first call, rounds, and differences of outputs from those of the first job."""
+        file = self.place / "inputs.npz"
+        np.savez(file, **inputs)  # type: ignore[arg-type]
+        found: dict[str, Any] = {}
+        expected: dict[str, np.ndarray] = {}
+        for name, job in jobs.items():
+            try:
+                row, outputs = self._begin(job, file, warm)
+            except (MissingError, KeyError) as why:
+                self.skipped[f"{name}: {job.work}"] = str(why)
+                continue
+            expected = expected or outputs
+            found[name] = {**row, **differences(outputs, expected)}
+        for number in range(self.rounds):
+            for name in list(found) if number % 2 else list(reversed(found)):
+                found[name]["rounds"].append(self._once(jobs[name], file, found[name]["warm_s"]))
+        return found
+
+    def _once(self, job: Job, file: Path, expected: float) -> dict[str, float]:
+        """What a round has of a job: a short one is repeated, after a call that is not counted."""
+        repeats = min(max(round(ROUND / expected), 1), MOST_REPEATS)
+        inputs = file if job.has_inputs else None
+        return self.engines[job.engine].ask(job.work, inputs, before=int(expected < SHORT), repeats=repeats)
+
+    def _begin(self, job: Job, file: Path, warm: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """First call and ``warm`` more, none of them counted."""
+        engine, output, inputs = self.engines[job.engine], self.place / "output.npz", file if job.has_inputs else None
+        first = engine.ask(job.work, inputs, output)
+        outputs = dict(np.load(output))
+        warmed = [engine.ask(job.work, inputs) for _ in range(warm)]
+        return {"first_s": first["seconds"], "warm_s": (warmed or [first])[-1]["seconds"], "rounds": []}, outputs
+
+
+def differences(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
+    """Largest difference as a part of the largest value; for label maps and assignments the share of equal ones."""
+    kept = {}
+    for name, value in outputs.items():
+        if name not in expected or expected[name] is value:
+            continue
+        theirs = expected[name]
+        if name == "labels":
+            kept["same_labels"] = float(np.mean(value == theirs))
+            continue
+        kept[f"{name}_within"] = float(np.abs(value - theirs).max() / max(np.abs(theirs).max(), 1e-9))
+        if name == "assignment":
+            kept["same_groups"] = float(np.mean(value.argmax(1) == theirs.argmax(1)))
+    return kept
