@@ -10,10 +10,11 @@ from keras import ops
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel, normalise
 from tf_groupvit.training.losses import contrastive_loss, group_word_loss, multi_label_loss, vocabulary_loss
-from tf_groupvit.training.replicas import AcrossReplicas, gathered
+from tf_groupvit.training.replicas import AcrossReplicas, gathered, own_share
 
 LARGEST_SCALE = math.log(100.0)  # a larger one makes the softmax a step, and its gradients vanish
 PARTS = ("caption", "multi_label", "vocabulary", "group_word")  # of the loss, each with a weight
+OF_WORDS = {"vocabulary", "group_word"}  # those that read the words of a fixed vocabulary
 
 
 class AtMost(keras.constraints.Constraint):
@@ -32,8 +33,10 @@ class TrainingModel(AcrossReplicas):
     * ``caption``: nothing more. The contrastive loss of pictures and captions.
     * ``multi_label``: ``label_ids`` and ``label_mask`` int (B, L, T), prompts of L words of each caption.
     * ``vocabulary``, ``group_word``: ``word_ids`` and ``word_mask`` int (V, T), one prompt for each word of a fixed
-      vocabulary, with ``present`` (B, V), 1 where the caption has the word. Under several replicas these two see each
-      replica's own rows alone, unlike those above: they are not yet the losses of one process with the whole batch.
+      vocabulary, with ``present`` (B, V), 1 where the caption has the word.
+
+    Under several replicas each loss is that of one process with the whole batch. Rows of a batch are a replica's own,
+    except for the vocabulary's, which every replica must be given alike.
 
     Args:
         model: trained in place.
@@ -98,21 +101,29 @@ class TrainingModel(AcrossReplicas):
         return found
 
     def _each_loss(self, images: Any, groups: Any, embeds: Mapping[str, Any], batch: Mapping[str, Any]) -> Iterator:
-        pairs = {"caption", "multi_label"} & self.weights_of.keys()  # their negatives are other replicas' rows, too
-        everyone, offset = gathered(images) if pairs else (images, 0)
-        if "caption" in self.weights_of:
+        """Names and losses. What is compared across the batch is gathered from all replicas first."""
+        weighted = self.weights_of.keys()
+        everyone, offset = gathered(images) if weighted & {"caption", "multi_label", "vocabulary"} else (images, 0)
+        if "caption" in weighted:
             scale, texts = _exp(self.model.logit_scale), embeds["caption"]
             yield "caption", contrastive_loss(images, texts, scale, everyone, gathered(texts)[0], offset)
-        if "multi_label" in self.weights_of:
+        if "multi_label" in weighted:
             scale, L = _exp(self.multi_label_logit_scale), batch["label_ids"].shape[1]
             labels = ops.reshape(embeds["label"], (-1, L, embeds["label"].shape[-1]))
             yield "multi_label", multi_label_loss(images, labels, scale, everyone, gathered(labels)[0], offset)
+        if weighted & OF_WORDS:
+            yield from self._losses_of_words(everyone, groups, embeds["word"], batch["present"])
+
+    def _losses_of_words(self, images: Any, groups: Any, words: Any, present: Any) -> Iterator:
+        """images (A, D) of all replicas, this one's groups (B, G, D), its share of the words, present (B, V).
+
+        Both are means over what the whole batch mentions, so that each replica works out the whole batch's.
+        """
+        words, present = gathered(words)[0], gathered(present)[0]  # (V, D), (A, V)
         if "vocabulary" in self.weights_of:
-            scale = _exp(self.multi_label_logit_scale)
-            yield "vocabulary", vocabulary_loss(images, embeds["word"], batch["present"], scale)
+            yield "vocabulary", vocabulary_loss(images, words, present, _exp(self.multi_label_logit_scale))
         if "group_word" in self.weights_of:
-            scale = _exp(self.group_logit_scale)
-            yield "group_word", group_word_loss(groups, embeds["word"], batch["present"], scale)
+            yield "group_word", group_word_loss(gathered(groups)[0], words, present, _exp(self.group_logit_scale))
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
         """The weighted sum of what ``call`` returned."""
@@ -148,8 +159,8 @@ def _prompts(batch: Mapping[str, Any], weights: Mapping[str, float]) -> Iterator
         ids = batch["label_ids"]
         flat = (-1, ids.shape[-1])
         yield "label", (ops.reshape(ids, flat), ops.reshape(batch["label_mask"], flat))
-    if "vocabulary" in weights or "group_word" in weights:
-        yield "word", (batch["word_ids"], batch["word_mask"])
+    if OF_WORDS & weights.keys():
+        yield "word", (own_share(batch["word_ids"]), own_share(batch["word_mask"]))
 
 
 def _padded(rows: Any, length: int) -> Any:
