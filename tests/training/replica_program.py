@@ -1,4 +1,4 @@
-"""What each process of the tests of replicas runs: argument is the strategy, standard output ends with a JSON line."""
+"""What each process of the tests of replicas runs: the argument is the strategy; each training prints a JSON line."""
 
 import json
 import sys
@@ -6,22 +6,28 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from small import batch, fresh, weights_of, without_groups
+from small import OF_ALL, batch, fresh, one_grouping, weights_of
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.training.regularisation import set_drop_path
+from tf_groupvit.training.replicas import synchronise
 from tf_groupvit.training.step import TrainingModel
+from tf_groupvit.training.workers import train_on_workers
 
 STEPS, ROWS = 4, 8
+EVERY = {"caption": 1.0, "multi_label": 0.5, "vocabulary": 0.5, "group_word": 0.5}
 
 
 def make() -> keras.Model:
-    model = TrainingModel(fresh(without_groups()), {"caption": 1.0, "multi_label": 0.5})
+    """With every loss, groups and their noise, and branches that are left out."""
+    model = TrainingModel(fresh(one_grouping()), EVERY)
+    set_drop_path(model.model, 0.3)
     # Gradients are clipped at each step; every other optimizer hides wrong lengths.
     model.compile(optimizer=keras.optimizers.SGD(0.5, global_clipnorm=0.7), jit_compile=False)
     return model
 
 
-def told(model: keras.Model, losses: list[dict[str, float]]) -> None:
+def tell(model: keras.Model, losses: list[dict[str, float]]) -> None:
     weights = {path: float(np.square(value).sum()) for path, value in weights_of(model.model).items()}
     print(json.dumps({"losses": losses, "weights": weights}))
 
@@ -31,45 +37,62 @@ def alone() -> None:
     for step in range(STEPS):
         model.reset_metrics()
         losses.append(model.train_on_batch(batch(step), return_dict=True))
-    told(model, [{name: float(value) for name, value in loss.items()} for loss in losses])
+    tell(model, [{name: float(value) for name, value in loss.items()} for loss in losses])
+
+
+def part(step: int, rows: slice) -> dict[str, np.ndarray]:
+    """A replica's rows of a batch, and what all replicas have alike."""
+    return {name: value if name in OF_ALL else value[rows] for name, value in batch(step).items()}
+
+
+def dataset(parts: list[dict[str, np.ndarray]]) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices({name: np.stack([part[name] for part in parts]) for name in parts[0]})
+
+
+HALVES = (slice(ROWS // 2), slice(ROWS // 2, ROWS))
 
 
 def mirrored() -> None:
     """Two devices of this process, through ``fit``; each epoch is one step, so that its losses are that step's."""
-    from tf_groupvit.training.replicas import synchronise_norms
-
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         model = make()
-        synchronise_norms(model)
-    steps = [batch(step) for step in range(STEPS)]
-    rows = {name: np.concatenate([step[name] for step in steps]) for name in steps[0]}
-    data = tf.data.Dataset.from_tensor_slices(rows).batch(ROWS, drop_remainder=True)
-    try:
-        model.fit(data.unbatch().batch(1, drop_remainder=True))
-    except InputError as error:
-        assert str(error) == "A batch of 1 is smaller than the 2 replicas: give at least 2."
-    else:
-        raise AssertionError("a batch of one row should be refused")
-    history = model.fit(data.repeat(), epochs=STEPS, steps_per_epoch=1, verbose=0).history
-    told(model, [{name: values[i] for name, values in history.items()} for i in range(STEPS)])
+        synchronise(model)
+    check_how_batches_are_split(strategy, model)
+    parts = [part(step, half) for step in range(STEPS) for half in HALVES]  # given to the devices in turn
+    data = strategy.distribute_datasets_from_function(lambda _: dataset(parts).repeat())
+    history = model.fit(data, epochs=STEPS, steps_per_epoch=1, verbose=0).history
+    tell(model, [{name: values[i] for name, values in history.items()} for i in range(STEPS)])
+
+
+def check_how_batches_are_split(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+    """Of rows alone, ``fit`` makes the same halves by itself; what it cannot share is refused."""
+    whole = {name: value for name, value in batch(0).items() if name not in OF_ALL}
+    (found,) = strategy.experimental_distribute_dataset(dataset([whole]))
+    for rows, half in zip(strategy.experimental_local_results(found["pixel_values"]), HALVES, strict=True):
+        assert np.array_equal(rows, whole["pixel_values"][half])
+    single = tf.data.Dataset.from_tensor_slices(whole).batch(1, drop_remainder=True)
+    for data, start in ((single, "A batch of 1 is smaller"), (dataset([batch(0)]), "A batch with parts of 8 and of 5")):
+        try:
+            model.fit(data)
+        except InputError as error:
+            assert str(error).startswith(start), error
+        else:
+            raise AssertionError("a batch that two devices cannot share should be refused")
 
 
 def workers() -> None:
-    from tf_groupvit.training.workers import train_on_workers
-
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     losses: list[dict[str, float]] = []
 
     def batches(rows: int, share) -> tf.data.Dataset:
-        steps = [{name: value[share.worker :: share.workers] for name, value in batch(i).items()} for i in range(STEPS)]
-        assert all(len(value) == rows for step in steps for value in step.values())
-        return tf.data.Dataset.from_tensor_slices({name: np.stack([step[name] for step in steps]) for name in steps[0]})
+        assert rows * share.workers == ROWS
+        return dataset([part(step, slice(share.worker, None, share.workers)) for step in range(STEPS)])
 
     model = train_on_workers(strategy, make, batches, ROWS, STEPS, lambda model, done, means: losses.append(means))
-    told(model, losses)
+    tell(model, losses)
 
 
 if __name__ == "__main__":

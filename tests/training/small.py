@@ -8,7 +8,8 @@ import numpy as np
 from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.models.groupvit import TFGroupViTModel
 
-END = 11
+END, WORDS = 11, 5
+OF_ALL = ("word_ids", "word_mask")  # of a batch, what has no row for each picture
 
 
 def config() -> GroupViTConfig:
@@ -20,10 +21,10 @@ def config() -> GroupViTConfig:
     return GroupViTConfig(GroupViTTextConfig(**text), GroupViTVisionConfig(**vision), **joint)
 
 
-def without_groups() -> GroupViTConfig:
-    """No patch is given to a group: nothing is drawn, and no choice hangs on the last digit of a number."""
-    none = config().vision_config.replace(num_group_tokens=(0, 0), num_output_groups=(0, 0))
-    return config().replace(vision_config=none)
+def one_grouping() -> GroupViTConfig:
+    """Layers, groups, nothing after them: of the parts that training draws noise for, one each."""
+    once = dict(depths=(2, 0), num_group_tokens=(4, 0), num_output_groups=(4, 4))
+    return config().replace(vision_config=config().vision_config.replace(**once))
 
 
 def fresh(given: GroupViTConfig | None = None) -> TFGroupViTModel:
@@ -37,7 +38,7 @@ def fresh(given: GroupViTConfig | None = None) -> TFGroupViTModel:
 
 
 def batch(seed: int, rows: int = 8, labels: int = 2) -> dict[str, np.ndarray]:
-    """Pictures whose mean tells the caption's first token, and prompts of that token."""
+    """Pictures whose mean tells the caption's first token, prompts of that token, and a vocabulary of five tokens."""
     draw = np.random.default_rng(seed)
     token = draw.integers(1, END, rows)
     ids = draw.integers(1, END, (rows, 6))
@@ -48,6 +49,9 @@ def batch(seed: int, rows: int = 8, labels: int = 2) -> dict[str, np.ndarray]:
     pixels = draw.normal(size=(rows, 3, 8, 8)) + (token[:, None, None, None] - 5) / 2
     found = {"pixel_values": pixels.astype("float32"), "input_ids": ids, "attention_mask": np.ones_like(ids)}
     found |= {"label_ids": prompts, "label_mask": np.ones_like(prompts)}
+    words = np.full((WORDS, 6), END)
+    words[:, 0] = np.arange(1, WORDS + 1)
+    found |= {"word_ids": words, "word_mask": np.ones_like(words), "present": token[:, None] == words[:, 0]}
     return {name: value if name == "pixel_values" else value.astype("int32") for name, value in found.items()}
 
 

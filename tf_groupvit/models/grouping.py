@@ -31,10 +31,11 @@ class AssignAttention(keras.layers.Layer):
             setattr(self, part, dense(f"{name}.{part}", width, width, config.initializer_range, self.dtype_policy))
         self.assign_eps = config.assign_eps
         self.noise = keras.random.SeedGenerator()
+        self.uniform = keras.random.uniform  # training on several replicas puts its own in this place
 
     def _gumbel(self, shape: Any) -> Any:
         # 1e-20 keeps the logarithms finite: the uniform draw may be exactly 0.
-        uniform = keras.random.uniform(shape, minval=1e-20, maxval=1.0, dtype="float32", seed=self.noise)
+        uniform = self.uniform(shape, minval=1e-20, maxval=1.0, dtype="float32", seed=self.noise)
         return -ops.log(-ops.log(uniform) + 1e-20)
 
     def call(self, groups: Any, tokens: Any, count: int, length: Any, training: Any = None) -> tuple[Any, Any]:
@@ -137,6 +138,7 @@ class Stage(keras.layers.Layer):
         self.drop_rates = (0.0,) * len(self.blocks)
         self.rematerialise = False
         self.drops = keras.random.SeedGenerator()
+        self.uniform = keras.random.uniform  # as in AssignAttention
         self.group_projector = None
         if self.tokens:
             shape = (1, self.tokens, config.hidden_size)
@@ -176,7 +178,7 @@ class Stage(keras.layers.Layer):
 
     def _draw_kept(self, rate: float, images: Any) -> Any:
         """0 for branches that are left out, else what keeps their mean: (2, B)."""
-        drawn = keras.random.uniform((2, images), seed=self.drops)
+        drawn = self.uniform((2, images), seed=self.drops)
         return ops.cast(drawn >= rate, "float32") / (1 - rate)
 
 

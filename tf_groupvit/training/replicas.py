@@ -1,11 +1,13 @@
 """Rows of one replica in, rows of all replicas out; and what else training on several devices or machines needs."""
 
+from functools import partial
 from typing import Any
 
 import keras
 from keras import ops
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.models.grouping import AssignAttention, Stage
 
 LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")  # of an optimizer
 
@@ -19,13 +21,23 @@ def gathered(rows: Any) -> tuple[Any, Any]:
     context = _context()
     if context is None:
         return rows, 0
-    return context.all_gather(rows, axis=0), context.replica_id_in_sync_group * ops.shape(rows)[0]
+    import tensorflow as tf
+
+    placed = tf.identity(rows)  # what came with the batch lies on no device yet, which the gather refuses
+    return context.all_gather(placed, axis=0), context.replica_id_in_sync_group * ops.shape(rows)[0]
 
 
-def replicas() -> int:
-    """How many replicas take part in the step that is being traced."""
+def own_share(rows: Any) -> Any:
+    """Of rows (n, ...) that all replicas have alike, those that are this one's to work on.
+
+    ``gathered`` puts what became of them together again, in their order. The shares differ by one row at most, so that
+    each row is worked on once, as in one process: batch normalisation counts it once.
+    """
     context = _context()
-    return 1 if context is None else context.num_replicas_in_sync
+    if context is None:
+        return rows
+    N, number, n = context.num_replicas_in_sync, context.replica_id_in_sync_group, ops.shape(rows)[0]
+    return rows[number * n // N : (number + 1) * n // N]
 
 
 def _context() -> Any:
@@ -38,11 +50,37 @@ def _context() -> Any:
     return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
-def synchronise_norms(model: keras.Model) -> None:
-    """Let batch normalisation take its statistics over the rows of all replicas, as published (SyncBN)."""
+def synchronise(model: keras.Model, workers: int = 1) -> None:
+    """Let each replica do what one process does with the global batch, where a layer looks beyond single rows.
+
+    Batch normalisation takes its statistics over the rows of all replicas, as published (SyncBN). Noise is drawn for
+    the rows of all, as often as there are replicas, and each takes that of its own: every replica's generator starts
+    alike, so that without this they would all meet the same noise.
+
+    Args:
+        workers: among which records are shared in turn (``stream.Share``); a worker's replicas take its batches in
+            turn. With one worker, the global batch is what its replicas have, in their order.
+    """
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
+        elif isinstance(layer, AssignAttention):
+            layer.uniform = partial(_uniform, axis=0, workers=workers)  # (B, G, P)
+        elif isinstance(layer, Stage):
+            layer.uniform = partial(_uniform, axis=1, workers=workers)  # (2, B)
+
+
+def _uniform(shape: Any, seed: Any, axis: int, workers: int, **keywords: Any) -> Any:
+    """``keras.random.uniform`` for the global batch, of which this replica's rows, along ``axis``."""
+    context = _context()
+    if context is None:
+        return keras.random.uniform(shape, seed=seed, **keywords)
+    N, sizes = context.num_replicas_in_sync, [*shape]
+    rows, each = sizes[axis], N // workers  # replicas
+    worker, number = context.replica_id_in_sync_group // each, context.replica_id_in_sync_group % each
+    sizes[axis] = rows * N
+    places = (number * rows + ops.arange(rows)) * workers + worker
+    return ops.take(keras.random.uniform(sizes, seed=seed, **keywords), places, axis=axis)
 
 
 def rows_each(batch_size: int, count: int) -> int:
@@ -72,11 +110,20 @@ class AcrossReplicas(keras.Model):
         self._limits = {name: getattr(_inner(self.optimizer), name, None) for name in LIMITS}
 
     def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
-        """Keras' ``fit``. Raises InputError, as ``rows_each`` does, for a batch that the replicas cannot share."""
+        """Keras' ``fit``. With several replicas it splits each batch of a dataset, row by row.
+
+        Batches that hold more than rows, such as the words of a vocabulary, are made for each replica instead, in turn:
+        ``strategy.distribute_datasets_from_function``. Raises InputError for a batch that the replicas cannot share.
+        """
         if keras.backend.backend() == "tensorflow":
             count, rows = self.distribute_strategy.num_replicas_in_sync, _rows_of(x, keywords.get("batch_size"))
+            if count > 1 and len(rows) > 1:
+                raise InputError(
+                    f"A batch with parts of {rows[0]} and of {rows[1]} rows cannot be split among {count} replicas: "
+                    "make one for each with strategy.distribute_datasets_from_function."
+                )
             if count > 1 and rows:
-                rows_each(rows, count)
+                rows_each(rows[0], count)
         return super().fit(x, *arguments, **keywords)
 
     def train_step(self, *arguments: Any) -> Any:
@@ -124,9 +171,11 @@ def _inner(optimizer: Any) -> Any:
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def _rows_of(x: Any, batch_size: int | None) -> int | None:
-    """Rows of a batch that ``fit`` would take from arrays, or from a dataset whose batches have a known size."""
-    if not hasattr(x, "element_spec"):
-        return batch_size
-    first = keras.tree.flatten(x.element_spec)[0]
-    return first.shape[0] if first.shape.rank else None
+def _rows_of(x: Any, batch_size: int | None) -> list[int]:
+    """Rows of a batch that ``fit`` would split, as far as they are known, each number once."""
+    import tensorflow as tf
+
+    if isinstance(x, tf.data.Dataset):
+        shapes = [spec.shape for spec in keras.tree.flatten(x.element_spec)]
+        return sorted({shape[0] for shape in shapes if shape.rank and shape[0]}, reverse=True)
+    return [] if batch_size is None or hasattr(x, "element_spec") else [batch_size]

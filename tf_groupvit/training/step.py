@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -10,10 +10,11 @@ from keras import ops
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel, belonging, normalise
 from tf_groupvit.training.losses import contrastive_loss, group_word_loss, multi_label_loss, vocabulary_loss
-from tf_groupvit.training.replicas import AcrossReplicas, gathered
+from tf_groupvit.training.replicas import AcrossReplicas, gathered, own_share
 
 LARGEST_SCALE = math.log(100.0)  # a larger one makes the softmax a step, and its gradients vanish
 PARTS = ("caption", "multi_label", "vocabulary", "group_word")  # of the loss, each with a weight
+OF_WORDS = {"vocabulary", "group_word"}  # those that read the words of a fixed vocabulary
 
 
 class AtMost(keras.constraints.Constraint):
@@ -21,6 +22,14 @@ class AtMost(keras.constraints.Constraint):
 
     def __call__(self, w: Any) -> Any:
         return ops.minimum(w, LARGEST_SCALE)
+
+
+class Seen(NamedTuple):
+    """images (B, D) and, where a loss reads them, groups (B, G, D), of length one; assignment (B, G, P) of patches."""
+
+    images: Any
+    groups: Any = None
+    assignment: Any = None
 
 
 class TrainingModel(AcrossReplicas):
@@ -32,8 +41,10 @@ class TrainingModel(AcrossReplicas):
     * ``caption``: nothing more. The contrastive loss of pictures and captions.
     * ``multi_label``: ``label_ids`` and ``label_mask`` int (B, L, T), prompts of L words of each caption.
     * ``vocabulary``, ``group_word``: ``word_ids`` and ``word_mask`` int (V, T), one prompt for each word of a fixed
-      vocabulary, with ``present`` (B, V), 1 where the caption has the word. Under several replicas these two see each
-      replica's own rows alone, unlike those above: they are not yet the losses of one process with the whole batch.
+      vocabulary, with ``present`` (B, V), 1 where the caption has the word.
+
+    Under several replicas each loss is that of one process with the whole batch. Rows of a batch are a replica's own,
+    except for the vocabulary's, which every replica must be given alike.
 
     Args:
         model: trained in place.
@@ -64,27 +75,27 @@ class TrainingModel(AcrossReplicas):
 
     def call(self, batch: Mapping[str, Any], training: Any = None) -> dict[str, Any]:
         """The weighted losses of a batch by name, each a scalar before its weight."""
-        images, groups, assignment = self.look(batch["pixel_values"], training)
+        seen = self.look(batch["pixel_values"], training)
         prompts = dict(_prompts(batch, self.weights_of))
         embeds = self.read(prompts, training)
-        return dict(self._each_loss(images, groups, assignment, embeds, batch))
+        return dict(self._each_loss(seen, embeds, batch))
 
-    def look(self, pixel_values: Any, training: Any) -> tuple[Any, Any, Any]:
-        """Pixels -> embeddings of images (B, D) and of their groups (B, G, D), of length one; assignment (B, G, P).
+    def look(self, pixel_values: Any, training: Any) -> Seen:
+        """Pixels (B, 3, H, W) -> what the losses compare.
 
-        Both go through the projection at once: its batch normalisation then learns the statistics of what
+        Images and groups go through the projection at once: its batch normalisation then learns the statistics of what
         segmentation will ask of it. Without a loss on groups they stay out, as published.
         """
         reads_groups = "group_word" in self.weights_of
         vision = self.model.vision_model(pixel_values, output_attentions=reads_groups, training=training)
         pooled, groups = vision["pooler_output"], vision["last_hidden_state"]
         if not reads_groups:
-            return normalise(self.model.visual_projection(pooled, training=training)), None, None
+            return Seen(normalise(self.model.visual_projection(pooled, training=training)))
         B, G, C = ops.shape(groups)
         rows = ops.concatenate([pooled, ops.reshape(groups, (-1, C))], axis=0)
         embeds = normalise(self.model.visual_projection(rows, training=training))  # (B + B * G, D)
         by_group = ops.reshape(embeds[B:], (B, G, embeds.shape[-1]))
-        return embeds[:B], by_group, belonging(vision["attentions"])
+        return Seen(embeds[:B], by_group, belonging(vision["attentions"]))
 
     def read(self, prompts: Mapping[str, tuple[Any, Any]], training: Any) -> dict[str, Any]:
         """Token ids and masks (n, T) by kind -> embeddings (n, D) of length one by kind, in one pass of the tower."""
@@ -99,24 +110,31 @@ class TrainingModel(AcrossReplicas):
             start = start + ops.shape(rows)[0]
         return found
 
-    def _each_loss(
-        self, images: Any, groups: Any, assignment: Any, embeds: Mapping[str, Any], batch: Mapping[str, Any]
-    ) -> Iterator[tuple[str, Any]]:
-        pairs = {"caption", "multi_label"} & self.weights_of.keys()  # their negatives are other replicas' rows, too
-        everyone, offset = gathered(images) if pairs else (images, 0)
-        if "caption" in self.weights_of:
+    def _each_loss(self, seen: Seen, embeds: Mapping[str, Any], batch: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Names and losses. What is compared across the batch is gathered from all replicas first."""
+        weighted, images = self.weights_of.keys(), seen.images
+        everyone, offset = gathered(images) if weighted & {"caption", "multi_label", "vocabulary"} else (images, 0)
+        if "caption" in weighted:
             scale, texts = _exp(self.model.logit_scale), embeds["caption"]
             yield "caption", contrastive_loss(images, texts, scale, everyone, gathered(texts)[0], offset)
-        if "multi_label" in self.weights_of:
+        if "multi_label" in weighted:
             scale, L = _exp(self.multi_label_logit_scale), batch["label_ids"].shape[1]
             labels = ops.reshape(embeds["label"], (-1, L, embeds["label"].shape[-1]))
             yield "multi_label", multi_label_loss(images, labels, scale, everyone, gathered(labels)[0], offset)
+        if weighted & OF_WORDS:
+            yield from self._losses_of_words(everyone, seen, embeds["word"], batch["present"])
+
+    def _losses_of_words(self, everyone: Any, seen: Seen, words: Any, present: Any) -> Iterator[tuple[str, Any]]:
+        """everyone: the images (A, D) of all replicas; of this one its share of the words, and present (B, V).
+
+        Both are means over what the whole batch mentions, so that each replica works out the whole batch's.
+        """
+        words, present = gathered(words)[0], gathered(present)[0]  # (V, D), (A, V)
         if "vocabulary" in self.weights_of:
-            scale = _exp(self.multi_label_logit_scale)
-            yield "vocabulary", vocabulary_loss(images, embeds["word"], batch["present"], scale)
+            yield "vocabulary", vocabulary_loss(everyone, words, present, _exp(self.multi_label_logit_scale))
         if "group_word" in self.weights_of:
-            scale = _exp(self.group_logit_scale)
-            yield "group_word", group_word_loss(groups, embeds["word"], batch["present"], scale, assignment)
+            groups, assignment = gathered(seen.groups)[0], gathered(seen.assignment)[0]
+            yield "group_word", group_word_loss(groups, words, present, _exp(self.group_logit_scale), assignment)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
         """The weighted sum of what ``call`` returned."""
@@ -152,8 +170,8 @@ def _prompts(batch: Mapping[str, Any], weights: Mapping[str, float]) -> Iterator
         ids = batch["label_ids"]
         flat = (-1, ids.shape[-1])
         yield "label", (ops.reshape(ids, flat), ops.reshape(batch["label_mask"], flat))
-    if "vocabulary" in weights or "group_word" in weights:
-        yield "word", (batch["word_ids"], batch["word_mask"])
+    if OF_WORDS & weights.keys():
+        yield "word", (own_share(batch["word_ids"]), own_share(batch["word_mask"]))
 
 
 def _padded(rows: Any, length: int) -> Any:

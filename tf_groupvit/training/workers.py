@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.training.replicas import rows_each, synchronise_norms
+from tf_groupvit.training.replicas import rows_each, synchronise
 from tf_groupvit.training.stream import Share
 
 
@@ -24,7 +24,8 @@ def train_on_workers(
 ) -> keras.Model:
     """Train for so many steps and return the model, the same in every worker.
 
-    Statistics of batch normalisation are those of the global batch, and so are the negatives of the losses.
+    Statistics of batch normalisation are those of the global batch, and so are the losses and the noise: what is
+    learned is what one process would learn from the same records.
 
     Args:
         strategy: ``tf.distribute.MultiWorkerMirroredStrategy()``, made before anything else of TensorFlow; others work.
@@ -43,7 +44,7 @@ def train_on_workers(
         raise InputError(f"The number of steps should be 1 or more, {steps} came.")
     with strategy.scope():
         model = make_model()
-        synchronise_norms(model)
+        synchronise(model, _count(strategy))
         model.optimizer.build(model.trainable_variables)
 
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -61,3 +62,9 @@ def train_on_workers(
         if after_step is not None:
             after_step(model, done, {name: float(value) for name, value in model.get_metrics_result().items()})
     return model
+
+
+def _count(strategy: tf.distribute.Strategy) -> int:
+    """How many workers there are; a strategy without a cluster has one."""
+    cluster = strategy.cluster_resolver.cluster_spec().as_dict() if strategy.cluster_resolver else {}
+    return max(1, sum(len(cluster.get(kind, ())) for kind in ("chief", "worker")))
