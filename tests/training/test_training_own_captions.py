@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from tiny_recipe import JOINT, TEXT, VISION, tiny_recipe
 
 from tf_groupvit.cli import main
-from tf_groupvit.errors import ConfigError, InputError
+from tf_groupvit.errors import ConfigError, DatasetError, InputError
 from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training import runs
 from tf_groupvit.training.best import KeepBest
-from tf_groupvit.training.building import BEST
+from tf_groupvit.training.building import BEST, measure_of
 from tf_groupvit.training.recipe import read_recipe, recipe_of
 from tf_groupvit.training.runs import HISTORY, STATE, build
 from tf_groupvit.training.state import position_of, step_of
@@ -52,6 +52,10 @@ words = "{words}"
 [losses]
 caption = 1.0
 multi_label = 1.0
+vocabulary = 1.0
+group_word = 1.0
+[vocabulary]
+words = ["apple", "box", "sky"]
 """
 
 
@@ -138,13 +142,39 @@ def test_a_checkpoint_is_tuned_by_epochs_with_lora_words_and_half_precision(run,
     done = command(*given)
     assert done.exit_code == 0, done.output
     (line,) = history(tmp_path / "tuned")
-    assert line["step"] == 26 // 8 and np.isfinite([line["multi_label_loss"], line["val_loss"]]).all()
+    parts = ("multi_label_loss", "vocabulary_loss", "group_word_loss", "val_loss")
+    assert line["step"] == 26 // 8 and np.isfinite([line[name] for name in parts]).all()
+    assert (tmp_path / "tuned" / "classes.txt").read_text().split() == ["apple", "box", "sky"]
     assert "on held-out captions" in done.stderr and (tmp_path / "tuned" / BEST / "model.safetensors").exists()
     before, after = (TFGroupViTModel.from_pretrained(folder) for folder in (run[0], tmp_path / "tuned"))
     moved = [a.path for a, b in zip(after.weights, before.weights, strict=True) if not np.array_equal(a, b)]
     assert moved and all("q_proj" in path or "v_proj" in path or "seed" in path for path in moved)
     ids = [Tokenizer.from_pretrained(folder)(["an apple"])["input_ids"] for folder in (run[0], tmp_path / "tuned")]
     assert np.array_equal(*ids)
+
+
+@pytest.mark.slow
+def test_a_share_is_held_out_and_a_vocabularys_words_are_looked_for_in_captions(captions, tmp_path):
+    recipe = tiny_recipe(
+        data={"source": str(captions), "validation_share": 0.25, "shuffle": 1, "augmentation": "none"},
+        vocabulary={"words": ["apple", "sky"], "captions": 10, "text_length": 40},
+    )
+    run = build(recipe, tmp_path)
+    assert len(run.data) == 20
+    assert np.isfinite(measure_of(run)()["val_loss"])
+    (batch,) = run.data.batches().take(1).as_numpy_iterator()
+    texts = run.tokenizer.decode(batch["input_ids"], skip_special_tokens=True)
+    assert batch["present"].tolist() == [["apple" in text.split(), "sky" in text.split()] for text in texts]
+    assert batch["word_ids"].shape == (2, 40)
+    whole = (captions / "captions.txt").read_text().splitlines()
+    held_out = {whole[place] for place in range(3, 26, 4)}
+    assert len(held_out) == 6 and not {text.replace(" .", ".") for text in texts} & held_out
+
+
+def test_a_share_too_small_to_hold_a_pair_out_is_refused(captions, tmp_path):
+    recipe = tiny_recipe(data={"source": str(captions), "validation_share": 0.01}, losses={"caption": 1.0})
+    with pytest.raises(DatasetError, match=r"raise \[data\] validation_share"):
+        measure_of(build(recipe, tmp_path))
 
 
 def test_the_recipe_says_what_of_the_model_learns_and_how(tmp_path):
@@ -194,9 +224,13 @@ def test_a_folder_may_be_named_from_where_one_stands(captions, monkeypatch):
         ({"trains": "head"}, "expected one of all, group tokens"),
         ({"steps": 5, "epochs": 1, "data": {"source": "x"}}, "5 steps and 1 epochs"),
         ({"epochs": 1}, "Scenes have no end"),
-        ({"keep": "best", "data": {"source": "x"}}, "need .* held-out"),
+        ({"keep": "best", "data": {"source": "x"}}, "need held-out captions"),
         ({"losses": {"multi_label": 1.0}, "data": {"source": "x"}}, "go together"),
-        ({"losses": {"group_word": 1.0}, "data": {"source": "x"}}, "group_word is for scenes"),
+        ({"losses": {"group_word": 1.0}, "data": {"source": "x"}}, r"group_word needs \[vocabulary\] words"),
+        ({"vocabulary": {"words": ["dog", " "]}}, "none of them empty"),
+        ({"data": {"source": "x", "validation_share": 1.0}}, "0 or more, below 1"),
+        ({"data": {"source": "x", "validation": "y", "validation_share": 0.1}}, "two ways"),
+        ({"data": {"validation_share": 0.1}}, "for captions of your own"),
         ({"losses": {"caption": "much"}}, "caption is 'much'"),
         ({"start": {"checkpoint": "x"}, "model": {"text": {}}}, "keep one of them"),
     ],

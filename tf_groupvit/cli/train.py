@@ -21,6 +21,7 @@ from tf_groupvit.cli.quiet import import_tensorflow
 @click.option("--seed", default=0, help="Of the order of the data, the first weights and the noise.")
 @click.option("--steps", type=click.IntRange(min=1), help="In place of the recipe's steps or epochs.")
 @click.option("--batch-size", type=click.IntRange(min=2), help="In place of the recipe's.")
+@click.option("--tensorboard", metavar="LOGDIR", help="Where to write what TensorBoard shows: losses, groups, masks.")
 def command(
     name: str | None,
     output: str,
@@ -29,6 +30,7 @@ def command(
     seed: int,
     steps: int | None,
     batch_size: int | None,
+    tensorboard: str | None,
 ) -> None:
     """Train GroupViT from captions, without masks.
 
@@ -59,7 +61,8 @@ def command(
     import_tensorflow()
     from tf_groupvit.training.runs import train
 
-    history = train(recipe, Path(output), seed, bar=sys.stderr.isatty())
+    shown = None if tensorboard is None else Path(tensorboard)
+    history = train(recipe, Path(output), seed, bar=sys.stderr.isatty(), tensorboard=shown)
     click.echo(f"{output}: {_outcome(history)}", err=True)
 
 

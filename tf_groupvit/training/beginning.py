@@ -52,7 +52,7 @@ def _tokenizer(recipe: Recipe, folder: Path, captions: Iterable[str]) -> Tokeniz
     if recipe.start.tokenizer:
         return Tokenizer.from_pretrained(recipe.start.tokenizer)
     wanted = recipe.vocabulary
-    prompts = (f"a photo of a {word}." for word in wanted.words)
+    prompts = (f"a photo of a {word}." for word in recipe.words)
     return train_vocabulary(folder, [*captions, *prompts], wanted.merges, wanted.max_length)
 
 

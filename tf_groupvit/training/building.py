@@ -11,17 +11,20 @@ from tf_groupvit.evaluation.scenes import scenes
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_statistics import statistics
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.training.beginning import begin, compile_for
-from tf_groupvit.training.caption_batches import CaptionScores, first_captions, open_training
+from tf_groupvit.training.beginning import begin, checkpoint_of, compile_for
+from tf_groupvit.training.caption_batches import CaptionScores, open_sources, open_training
 from tf_groupvit.training.data import TrainingData
-from tf_groupvit.training.measuring import SceneScores
+from tf_groupvit.training.measuring import SEED, SceneScores
+from tf_groupvit.training.pairs import first_captions, first_images
+from tf_groupvit.training.pictures import GroupPictures
 from tf_groupvit.training.recipe import Recipe
 from tf_groupvit.training.recipe_sections import SCENES
-from tf_groupvit.training.records import open_pairs
-from tf_groupvit.training.scene_batches import DRAWN_AT, SceneBatches
+from tf_groupvit.training.scene_batches import DRAWN_AT, PixelValues, SceneBatches
 from tf_groupvit.training.step import TrainingModel
 
 STATE, HISTORY, BEST = "training/state.safetensors", "training/history.jsonl", "training/best"
+CLASS_NAMES = "classes.txt"  # of a checkpoint
+PICTURES = 8  # that are shown on the way
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Run:
 def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
     """Tokenizer, model, optimizer and data of a run, the same for the same recipe and seed."""
     keras.utils.set_random_seed(seed)
-    source = None if recipe.data.source == SCENES else open_pairs(recipe.data.source)
+    source = None if recipe.data.source == SCENES else open_sources(recipe)[0]
     count = recipe.vocabulary.captions
     drawn = (one.caption for one in scenes(seed, count, DRAWN_AT, "training"))
     tokenizer, training = begin(recipe, folder, seed, drawn if source is None else first_captions(source, count))
@@ -57,7 +60,7 @@ def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
     length, longest = recipe.vocabulary.text_length, config.text_config.max_position_embeddings
     data: SceneBatches | TrainingData
     if source is None:
-        data = SceneBatches(tokenizer, recipe.vocabulary.words, size, recipe.batch_size, (mean, std), seed, length)
+        data = SceneBatches(tokenizer, recipe.words, size, recipe.batch_size, (mean, std), seed, length)
     else:
         data = open_training(recipe, source, tokenizer.limited_to(min(length, longest)), size, seed)
         if recipe.epochs:
@@ -72,6 +75,29 @@ def measure_of(run: Run) -> Callable[[], dict[str, float]]:
     if isinstance(run.data, SceneBatches):
         count = run.recipe.validation_scenes
         return SceneScores(run.training.model, run.tokenizer, run.data.to_pixels, count).measure
-    if not run.recipe.data.validation:
+    if not run.recipe.data.held_out:
         return dict
-    return CaptionScores(run.training, run.recipe, run.data.tokenizer, run.data.size, run.seed).measure
+    source = open_sources(run.recipe)[1]
+    return CaptionScores(run.training, run.recipe, source, run.data.tokenizer, run.data.size, run.seed).measure
+
+
+def pictures_of(run: Run) -> GroupPictures:
+    """What is drawn on the way: of held-out pictures where there are some, else of the first of the data."""
+    data, recipe = run.data, run.recipe
+    if isinstance(data, SceneBatches):
+        images, to_pixels = [one.image for one in scenes(SEED, PICTURES, DRAWN_AT)], data.to_pixels
+    else:
+        images = first_images(open_sources(recipe)[recipe.data.held_out], PICTURES)
+        to_pixels = PixelValues(data.size, (data.mean, data.std))
+    return GroupPictures(run.training.model, run.tokenizer, to_pixels, to_pixels.size, images, class_names(run))
+
+
+def class_names(run: Run) -> tuple[str, ...]:
+    """The recipe's, or those of the checkpoint that training began at; none where there are none."""
+    if run.recipe.words:
+        return run.recipe.words
+    before = checkpoint_of(run.recipe)
+    listed = before / CLASS_NAMES if before else None
+    if listed is None or not listed.is_file():
+        return ()
+    return tuple(filter(None, map(str.strip, listed.read_text(encoding="utf-8").splitlines())))

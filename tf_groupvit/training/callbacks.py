@@ -96,6 +96,8 @@ class History(Counted):
     Args:
         measure: called in rounds that pass a multiple of ``measure_every`` steps, and at the ``last`` step; its numbers
             join the line.
+
+    Attributes: ``lines``, of all rounds; ``measured``, whether the last one was such a round.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class History(Counted):
         last: int | None = None,
     ) -> None:
         super().__init__(start)
-        self.last = last
+        self.last, self.measured = last, False
         self.path, self.batch_size, self.measure, self.measure_every = path, batch_size, measure, measure_every
         self.lines = [line for line in _lines(path) if line["step"] <= start]  # a killed run may have written more
 
@@ -120,7 +122,8 @@ class History(Counted):
         line = {"step": self.step, **{name: round(float(value), 5) for name, value in (logs or {}).items()}}
         line["images_per_second"] = round((self.step - self.first) * self.batch_size / max(seconds, 1e-9), 1)
         line["seconds"] = round(seconds, 1)
-        if self.step // self.measure_every > self.first // self.measure_every or self.step == self.last:
+        self.measured = self.step // self.measure_every > self.first // self.measure_every or self.step == self.last
+        if self.measured:
             measured = self.measure()
             line |= measured
             if logs is not None:

@@ -1,41 +1,62 @@
 """A recipe in, the user's captions as endless batches out, and the loss of held-out ones."""
 
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.errors import GroupViTError, InputError
-from tf_groupvit.preprocessing.image_statistics import statistics
+from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.training.augment import PLAIN, PUBLISHED
+from tf_groupvit.training.augment import PLAIN, PUBLISHED, Augmentation
 from tf_groupvit.training.captions import Prompts, listed_words, tagged_words
-from tf_groupvit.training.data import TrainingData, load_pair
+from tf_groupvit.training.data import TrainingData
+from tf_groupvit.training.pairs import records_of
 from tf_groupvit.training.recipe import Recipe
 from tf_groupvit.training.recipe_sections import TAGGER
 from tf_groupvit.training.records import Source, open_pairs
+from tf_groupvit.training.split import split
 from tf_groupvit.training.step import TrainingModel
 
 
-def first_captions(source: Source, count: int) -> Iterator[str]:
-    """The captions of the first records that can be read."""
-    records = (record for shard in source.shards for record in source.read(shard))
-    for record in islice(records, count):
-        try:
-            yield load_pair(record)[1]
-        except GroupViTError:
-            continue  # it is told by name when training meets it
+def open_sources(recipe: Recipe) -> tuple[Source, Source]:
+    """The pairs to train on, and those that are held out; the same ones where the recipe holds none out."""
+    chosen = recipe.data
+    source = open_pairs(chosen.source)
+    if chosen.validation_share:
+        return split(source, chosen.validation_share)
+    return source, open_pairs(chosen.validation) if chosen.validation else source
 
 
 def open_training(recipe: Recipe, source: Source, tokenizer: Tokenizer, size: int, seed: int) -> TrainingData:
     """What is trained on. ``tokenizer`` cuts captions to its length; ``size`` is the side of the model's images."""
-    chosen = recipe.data
-    how = PUBLISHED if chosen.augmentation == "published" else PLAIN
-    look = statistics(chosen.normalize)
-    prompts = _prompts(recipe)
-    return TrainingData(source, tokenizer, size, recipe.batch_size, prompts, how, look, chosen.shuffle, seed)
+    how = PUBLISHED if recipe.data.augmentation == "published" else PLAIN
+    return _data(recipe, source, tokenizer, size, recipe.batch_size, how, recipe.data.shuffle, seed)
+
+
+def _data(
+    recipe: Recipe,
+    source: Source,
+    tokenizer: Tokenizer,
+    size: int,
+    batch_size: int,
+    augmentation: Augmentation,
+    shuffle: int,
+    seed: int,
+) -> TrainingData:
+    """With all that the recipe's losses read."""
+    return TrainingData(
+        source,
+        tokenizer,
+        size,
+        batch_size,
+        prompts=_prompts(recipe),
+        words=recipe.sought_words,
+        augmentation=augmentation,
+        normalize=recipe.data.normalize,
+        shuffle=shuffle,
+        seed=seed,
+    )
 
 
 def _prompts(recipe: Recipe) -> Prompts | None:
@@ -62,12 +83,14 @@ class CaptionScores:
     loss is another number.
     """
 
-    def __init__(self, training: TrainingModel, recipe: Recipe, tokenizer: Tokenizer, size: int, seed: int) -> None:
-        source, wanted = open_pairs(recipe.data.validation), recipe.data.validation_pairs
-        count = sum(1 for _ in islice((r for shard in source.shards for r in source.read(shard)), wanted))
+    def __init__(
+        self, training: TrainingModel, recipe: Recipe, source: Source, tokenizer: Tokenizer, size: int, seed: int
+    ) -> None:
+        count = sum(1 for _ in islice(records_of(source), recipe.data.validation_pairs))
+        if not count:
+            raise DatasetError("No pairs are held out: raise [data] validation_share, or give [data] validation.")
         B = min(recipe.batch_size, count)
-        look = statistics(recipe.data.normalize)
-        data = TrainingData(source, tokenizer, size, B, _prompts(recipe), PLAIN, look, shuffle=1, seed=seed)
+        data = _data(recipe, source, tokenizer, size, B, PLAIN, shuffle=1, seed=seed)
         self.batches, self.training = data.batches().take(count // B), training
         self._loss = tf.function(self._weighted)
 

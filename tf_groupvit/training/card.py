@@ -73,7 +73,7 @@ def _of_scenes(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) 
     rows = [f"| {m['step']} | {m['loss']:.3f} | {m['val_miou']:.3f} | {m['groups_used']:.1f} |" for m in measured]
     return CARD.format(
         name=recipe.name,
-        words=", ".join(recipe.vocabulary.words).capitalize(),
+        words=", ".join(recipe.words).capitalize(),
         seed=seed,
         images=recipe.steps * recipe.batch_size,
         steps=recipe.steps,

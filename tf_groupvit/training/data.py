@@ -1,11 +1,10 @@
 """Records of training pairs in; batches of pixel values and token ids, as a ``tf.data.Dataset``, out.
 
 Python reads records and draws words; images are decoded and changed in graph ops, on all cores. Each batch is a dict:
-``pixel_values`` float32 (B, 3, S, S), normalised; ``input_ids`` and ``attention_mask`` int32 (B, T); and with prompts
-``label_ids`` and ``label_mask`` int32 (B, L, T).
+``pixel_values`` float32 (B, 3, S, S), normalised, and what ``texts.Texts`` makes of the captions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,17 +14,17 @@ import tensorflow as tf
 from tf_groupvit.errors import DatasetError, GroupViTError, InputError
 from tf_groupvit.preprocessing.image_graph import decode, to_pixel_values
 from tf_groupvit.preprocessing.image_graph_bytes import only_if
-from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.preprocessing.image_statistics import statistics
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PUBLISHED, Augmentation, augmenter, erase
-from tf_groupvit.training.captions import Prompts, clean_caption
+from tf_groupvit.training.captions import Prompts
+from tf_groupvit.training.pairs import MIN_SIDE, UNDECODED, load_pair, why_not
 from tf_groupvit.training.records import Record, Source
 from tf_groupvit.training.skipped import Skipped
 from tf_groupvit.training.stream import Position, Share, one_round
+from tf_groupvit.training.texts import Texts
+from tf_groupvit.training.words import Words
 
-MIN_SIDE = 2  # an image of one pixel stands on the web where a picture has been taken away
-UNDECODED = "its image cannot be decoded"
 IN_FLIGHT = tf.data.AUTOTUNE
 KEPT = 100_000  # of the last batches it is known where they ended
 
@@ -43,6 +42,7 @@ class TrainingData:
         size: S, the side of the images.
         batch_size: B, of this worker.
         prompts: draws the words of a caption for the multi-label loss; none unless given.
+        words: the vocabulary of the losses that have one; none unless given.
         augmentation: the published one unless given; ``PLAIN`` for none.
         normalize: the mean and standard deviation of pixels, by name or as two triples.
         shuffle: of how many records each is drawn; 1 keeps the order.
@@ -61,6 +61,7 @@ class TrainingData:
         size: int,
         batch_size: int,
         prompts: Prompts | None = None,
+        words: Sequence[str] = (),
         augmentation: Augmentation = PUBLISHED,
         normalize: str | tuple[tuple[float, ...], tuple[float, ...]] = "imagenet",
         shuffle: int = 10_000,
@@ -69,9 +70,11 @@ class TrainingData:
     ) -> None:
         if batch_size < 1 or size < 1:
             raise InputError(f"batch_size and size should be 1 or more, got {batch_size} and {size}.")
-        self.source, self.tokenizer, self.prompts, self.augmentation = source, tokenizer, prompts, augmentation
+        self.source, self.tokenizer, self.augmentation = source, tokenizer, augmentation
         self.size, self.batch_size, self.shuffle, self.seed, self.share = size, batch_size, shuffle, seed, share
         self.mean, self.std = statistics(normalize) if isinstance(normalize, str) else normalize
+        vocabulary = Words(words, tokenizer, tokenizer.max_length, seed) if words else None
+        self.texts = Texts(tokenizer, prompts, vocabulary, seed)
         self.skipped = Skipped()
         self.failure: Exception | None = None
         self._loaded: dict[tuple[int, int], Record] = {}  # on their way, by round and place
@@ -160,23 +163,16 @@ class TrainingData:
 
     def _batch(self, batches: tf.Tensor, row: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         where, values, captions = row
-        T, L = self.tokenizer.max_length, self.prompts.count if self.prompts else 0
-        ids, mask = tf.numpy_function(self._texts, [batches, where, captions], [tf.int32, tf.int32])
-        ids, mask = (tf.ensure_shape(x, [self.batch_size, 1 + L, T]) for x in (ids, mask))
-        batch = {"pixel_values": values, "input_ids": ids[:, 0], "attention_mask": mask[:, 0]}
-        return batch | ({"label_ids": ids[:, 1:], "label_mask": mask[:, 1:]} if L else {})
+        specs = self.texts.signature(self.batch_size)
+        arrays = tf.numpy_function(self._read, [batches, where, captions], [spec.dtype for spec in specs.values()])
+        shaped = zip(specs.items(), arrays, strict=True)
+        return {"pixel_values": values, **{name: tf.ensure_shape(x, spec.shape) for (name, spec), x in shaped}}
 
-    def _texts(self, batches: int, where: np.ndarray, captions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and mask (B, 1 + L, T) of captions and their prompts; called once a batch, in their order."""
-        self._note(int(batches), [(int(number), int(place)) for number, place in where])
-        rows = []
-        for (number, place), caption in zip(where, captions, strict=True):
-            text = caption.decode()
-            rng = np.random.default_rng((self.seed, number, place))
-            rows += [text, *(self.prompts(text, rng) if self.prompts else ())]
-        tokens = self.tokenizer.cut(rows)
-        shape = (len(captions), -1, self.tokenizer.max_length)
-        return tokens["input_ids"].reshape(shape), tokens["attention_mask"].reshape(shape)
+    def _read(self, batches: int, where: np.ndarray, captions: np.ndarray) -> list[np.ndarray]:
+        """The arrays of ``Texts``; called once a batch, in their order."""
+        places = [(int(number), int(place)) for number, place in where]
+        self._note(int(batches), places)
+        return list(self.texts(int(batches), places, [caption.decode() for caption in captions]).values())
 
     def _note(self, batches: int, where: list[tuple[int, int]]) -> None:
         """Write down where a batch ended, and which records before it did not come out of the graph."""
@@ -193,21 +189,3 @@ class TrainingData:
         for record in list(self._loaded.values()):
             if (reason := why_not(record)) != UNDECODED:
                 self.skipped.add(record.name, reason)
-
-
-def load_pair(record: Record) -> tuple[bytes, str]:
-    """Image and clean caption of a record. Raises DatasetError where it cannot be read or has no caption."""
-    image, caption = record.load()
-    caption = clean_caption(caption)
-    if not caption:
-        raise DatasetError("its caption is empty")
-    return image, caption
-
-
-def why_not(record: Record) -> str:
-    """What is wrong with an image that did not come out of the graph."""
-    try:
-        sides = read_image(record.load()[0], name="its image").shape[:2]
-    except GroupViTError as error:
-        return str(error).rstrip(".")
-    return f"its image has {sides[1]} x {sides[0]} pixels" if min(sides) < MIN_SIDE else UNDECODED

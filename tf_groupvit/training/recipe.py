@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_groupvit.errors import ConfigError
+from tf_groupvit.evaluation.scenes import CLASSES
 from tf_groupvit.training.recipe_sections import (
     SCENES,
     Data,
@@ -81,8 +82,8 @@ class Recipe:
         wanted = {name for name, weight in self.losses.items() if weight}
         if self.data.source == SCENES and "multi_label" in wanted:
             raise ConfigError("Scenes have no words for the loss multi_label: take vocabulary.")
-        if self.data.source != SCENES and (fixed := sorted(wanted & {*OF_WORDS})):
-            raise ConfigError(f"The loss {fixed[0]} is for scenes: take caption, or multi_label with [data] words.")
+        if (fixed := sorted(wanted & {*OF_WORDS})) and not self.words:
+            raise ConfigError(f"The loss {fixed[0]} needs [vocabulary] words: those to be looked for in captions.")
         if ("multi_label" in wanted) != bool(self.data.words):
             raise ConfigError("The loss multi_label and [data] words go together: give both, or none.")
 
@@ -94,8 +95,20 @@ class Recipe:
             )
         if self.epochs and self.data.source == SCENES:
             raise ConfigError("Scenes have no end: give steps in place of epochs.")
-        if (self.keep == "best" or self.patience) and not (self.data.source == SCENES or self.data.validation):
-            raise ConfigError('keep = "best" and patience need [data] validation: held-out captions.')
+        if (self.keep == "best" or self.patience) and not (self.data.source == SCENES or self.data.held_out):
+            raise ConfigError(
+                'keep = "best" and patience need held-out captions: [data] validation, or validation_share.'
+            )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The vocabulary of losses that have one, and the class names of the checkpoint; the scenes have theirs."""
+        return self.vocabulary.words or (CLASSES if self.data.source == SCENES else ())
+
+    @property
+    def sought_words(self) -> tuple[str, ...]:
+        """Those of ``words`` that a loss reads: all, or none."""
+        return self.words if any(self.losses.get(name) for name in OF_WORDS) else ()
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in a file, every default written out."""

@@ -6,7 +6,6 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from tf_groupvit.errors import ConfigError
-from tf_groupvit.evaluation.scenes import CLASSES
 
 SCENES, TAGGER, DEMO = "scenes", "tagger", "demo"
 AUGMENTATIONS, STATISTICS = ("none", "published"), ("imagenet", "clip")
@@ -19,6 +18,7 @@ class Data:
     Attributes:
         source: ``scenes``, or where pairs are: a folder with captions, shards or TFRecord files, wildcards allowed.
         validation: the same for held-out pairs, whose loss is measured; none unless given. Scenes need none.
+        validation_share: in place of ``validation``, the share of the source's own pairs that is held out.
         validation_pairs: of the held-out pairs, so many are read.
         augmentation: one of ``AUGMENTATIONS``; scenes know none.
         normalize: the statistics of pixels, one of ``STATISTICS``; the checkpoint's processor gets them too.
@@ -29,6 +29,7 @@ class Data:
 
     source: str = SCENES
     validation: str = ""
+    validation_share: float = 0.0
     validation_pairs: int = 1000
     augmentation: str = "published"
     normalize: str = "imagenet"
@@ -43,8 +44,17 @@ class Data:
             whole("[data] " + name, getattr(self, name))
         if not self.source:
             raise ConfigError("[data] source is empty: say what to train on, e.g. --data my-captions.")
-        if self.source == SCENES and (self.validation or self.words):
+        if not 0 <= self.validation_share < 1:
+            raise ConfigError(f"[data] validation_share is {self.validation_share}: expected 0 or more, below 1.")
+        if self.validation and self.validation_share:
+            raise ConfigError("[data] validation and validation_share are two ways to hold out pairs: give one.")
+        if self.source == SCENES and (self.held_out or self.words):
             raise ConfigError("[data] validation and words are for captions of your own: scenes have theirs.")
+
+    @property
+    def held_out(self) -> bool:
+        """Whether pairs are held out, whose loss is measured."""
+        return bool(self.validation or self.validation_share)
 
 
 @dataclass(frozen=True)
@@ -62,13 +72,21 @@ class Start:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The texts' side: a byte-pair vocabulary learned from the first captions, and the words that losses look for."""
+    """The texts' side: a byte-pair vocabulary learned from the first captions, and the words that losses look for.
+
+    ``words`` are those of the losses ``vocabulary`` and ``group_word``, and class names of the checkpoint; the classes
+    of the scenes are there unasked, where scenes are trained on.
+    """
 
     captions: int = 5000  # of so many captions the merges are learned
     merges: int = 256
     max_length: int = 48  # tokens of a prompt, in the checkpoint
     text_length: int = 24  # tokens of a caption, in training: padding costs time
-    words: tuple[str, ...] = CLASSES
+    words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if wrong := [word for word in self.words if not isinstance(word, str) or not word.strip()]:
+            raise ConfigError(f"[vocabulary] words hold {wrong[0]!r}: expected names, none of them empty.")
 
 
 @dataclass(frozen=True)

@@ -7,28 +7,40 @@ import tensorflow as tf
 
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.segmentation.writing import write_whole
-from tf_groupvit.training.beginning import checkpoint_of
 from tf_groupvit.training.best import KeepBest
-from tf_groupvit.training.building import BEST, HISTORY, STATE, Run, build, measure_of
+from tf_groupvit.training.building import (
+    BEST,
+    CLASS_NAMES,
+    HISTORY,
+    STATE,
+    Run,
+    build,
+    class_names,
+    measure_of,
+    pictures_of,
+)
 from tf_groupvit.training.callbacks import History, Progress, SaveState, StopAt, StopOnNaN, TellSkipped
 from tf_groupvit.training.card import write_card
 from tf_groupvit.training.recipe import Recipe
 from tf_groupvit.training.scene_batches import SceneBatches
 from tf_groupvit.training.state import position_of, restore_state
 from tf_groupvit.training.stream import Position
+from tf_groupvit.training.tensorboard import TensorBoard
 
 __all__ = ["HISTORY", "STATE", "Run", "build", "train"]
-CLASS_NAMES = "classes.txt"
 
 
-def train(recipe: Recipe, folder: Path, seed: int = 0, bar: bool = False) -> list[dict[str, Any]]:
+def train(
+    recipe: Recipe, folder: Path, seed: int = 0, bar: bool = False, tensorboard: Path | None = None
+) -> list[dict[str, Any]]:
     """Train as the recipe says and write the checkpoint to ``folder``; returns the history, a dict a round.
 
     A folder with a state of the same recipe and seed is gone on from, with the same losses as if it had never stopped.
-    Records that were left out are told by name, on standard error, at the end.
+    Records that were left out are told by name, on standard error, at the end. With ``tensorboard``, a folder, numbers
+    of each round and pictures of groups and masks are written to it on the way; they change nothing else.
 
     Raises:
-        TrainingError: the loss is no number any more.
+        TrainingError: the loss is no number any more, or nothing can be written for TensorBoard.
         CheckpointError: the folder's state is of another recipe, or it cannot be written.
         DatasetError: the pairs cannot be read, or are fewer than a batch.
     """
@@ -44,11 +56,12 @@ def train(recipe: Recipe, folder: Path, seed: int = 0, bar: bool = False) -> lis
         history,
         Progress(recipe.steps, recipe.batch_size, start, bar),
         best,
-        SaveState(
-            state, run.about, start, getattr(run.data, "position", None)
-        ),  # behind the history: a state has the line of its round
+        # behind the history: a state has the line of its round
+        SaveState(state, run.about, start, getattr(run.data, "position", None)),
         TellSkipped(getattr(run.data, "skipped", None)),
     ]
+    if tensorboard is not None:
+        watchers.append(TensorBoard(tensorboard, history, pictures_of(run).draw))
     if not best.enough:
         _fit(run, start, watchers)
     _save(run)
@@ -81,14 +94,5 @@ def _save(run: Run) -> None:
     model.save_pretrained(run.folder)
     run.processor.save_pretrained(run.folder)
     run.tokenizer.save_pretrained(run.folder)
-    if words := _class_names(run):
-        write_whole(run.folder / CLASS_NAMES, words)
-
-
-def _class_names(run: Run) -> bytes:
-    """Those of the scenes, or of the checkpoint that training began at; none where there are none."""
-    if isinstance(run.data, SceneBatches):
-        return "".join(f"{word}\n" for word in run.recipe.vocabulary.words).encode()
-    before = checkpoint_of(run.recipe)
-    listed = before / CLASS_NAMES if before else None
-    return listed.read_bytes() if listed and listed.is_file() else b""
+    if names := class_names(run):
+        write_whole(run.folder / CLASS_NAMES, "".join(f"{name}\n" for name in names).encode())

@@ -1,0 +1,86 @@
+"""A model in training and a fixed set of images in; pictures of the groups of each stage, and of masks, out."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tf_groupvit.models.groupvit import TFGroupViTModel, normalise
+from tf_groupvit.preprocessing.image_resize import resize_bicubic
+from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.segmentation.drawing import blend, paint
+from tf_groupvit.segmentation.inference import labels_at
+from tf_groupvit.segmentation.palette import group_colours
+from tf_groupvit.segmentation.protocol import group_scores, read_groups
+from tf_groupvit.segmentation.result import Segmentation
+from tf_groupvit.segmentation.templates import SIMPLE
+from tf_groupvit.segmentation.views import names_over_image
+
+SHOWN_AT = 256  # pixels of a picture's longer side: a small one is enlarged, so that names can be read
+
+
+class GroupPictures:
+    """``draw()`` -> pictures by name: ``images``, ``groups of stage 1`` and so on, and ``masks`` where there are words.
+
+    Args:
+        to_pixels: uint8 (B, S, S, 3) -> pixel values (B, 3, S, S), as the model is trained on.
+        size: S.
+        images: uint8 (H, W, 3), each of any size; they are seen whole, as mode "whole" sees them.
+        words: class names of the masks, all of them the vocabulary; none: no masks.
+    """
+
+    def __init__(
+        self,
+        model: TFGroupViTModel,
+        tokenizer: Tokenizer,
+        to_pixels: Callable[[tf.Tensor], tf.Tensor],
+        size: int,
+        images: Sequence[np.ndarray],
+        words: Sequence[str] = (),
+    ) -> None:
+        self.model, self.words = model, list(words)
+        self.shown = [_shown(image) for image in images]
+        self.pixels = to_pixels(tf.constant(np.stack([resize_bicubic(image, size, size) for image in images])))
+        tokens = tokenizer([SIMPLE.format(word) for word in words or ("picture",)])
+        self.prompts = (tf.constant(tokens["input_ids"]), tf.constant(tokens["attention_mask"]))
+        self._look = tf.function(self._seen)
+
+    def draw(self) -> dict[str, list[Image.Image]]:
+        """Draw what the model, as it is now, makes of the images: one picture of each, in their order."""
+        maps, scores = self._look()
+        pictures = {"images": [Image.fromarray(image) for image in self.shown]}
+        for stage, of_stage in enumerate(maps, 1):
+            pictures[f"groups of stage {stage}"] = list(map(_groups, self.shown, of_stage.numpy()))
+        if self.words:
+            pictures["masks"] = [self._masks(*pair) for pair in zip(self.shown, scores.numpy(), strict=True)]
+        return pictures
+
+    def _seen(self) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+        """Maps (B, rows, columns, G) of each stage, and scores (B, S, S, K)."""
+        groups = read_groups(self.model, self.pixels)
+        texts = normalise(self.model.get_text_features(*self.prompts, training=False))
+        height, width = self.pixels.shape[2:]
+        scores = group_scores(groups, texts, height, width, "paper")
+        return tuple(tf.transpose(maps, (0, 2, 3, 1)) for maps in groups["maps"]), scores
+
+    def _masks(self, image: np.ndarray, scores: np.ndarray) -> Image.Image:
+        labels, _ = labels_at(scores, *image.shape[:2])
+        return names_over_image(Segmentation(labels, self.words, image))
+
+
+def _groups(image: np.ndarray, maps: np.ndarray) -> Image.Image:
+    """Each pixel in the colour of its group: maps (rows, columns, G) over the image (H, W, 3)."""
+    labels, _ = labels_at(maps, *image.shape[:2])
+    return Image.fromarray(blend(image, paint(labels, group_colours(maps.shape[2]))))
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """The image at the size at which it is shown; each pixel of a small one becomes a square."""
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if longest > SHOWN_AT:
+        sides = (max(1, height * SHOWN_AT // longest), max(1, width * SHOWN_AT // longest))
+        return resize_bicubic(image, *sides)
+    times = SHOWN_AT // longest
+    return image.repeat(times, axis=0).repeat(times, axis=1)
