@@ -37,11 +37,13 @@ def run(tmp_path_factory):
     return folder, train(tiny_recipe(), folder, seed=3)
 
 
+@pytest.mark.slow
 def test_the_loss_of_sixty_steps_falls(run):
     losses = [line["loss"] for line in run[1]]
     assert len(losses) == 3 and losses[2] < losses[1] < losses[0]
 
 
+@pytest.mark.slow
 def test_the_history_says_how_fast_and_how_good(run):
     last = run[1][-1]
     assert last["step"] == 60 and last["images_per_second"] > 0
@@ -49,6 +51,7 @@ def test_the_history_says_how_fast_and_how_good(run):
     assert [json.loads(line) for line in (run[0] / HISTORY).read_text().splitlines()] == run[1]
 
 
+@pytest.mark.slow
 def test_the_folder_is_a_checkpoint_with_its_vocabulary_and_card(run):
     model = TFGroupViTModel.from_pretrained(run[0])
     tokenizer, processor = Tokenizer.from_pretrained(run[0]), ImageProcessor.from_pretrained(run[0])
@@ -60,15 +63,18 @@ def test_the_folder_is_a_checkpoint_with_its_vocabulary_and_card(run):
     assert "| 60 |" in card and "seed 3" in card
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(run):
     assert train(tiny_recipe(), run[0], seed=3) == run[1]
 
 
+@pytest.mark.slow
 def test_a_state_of_another_recipe_is_refused(run):
     with pytest.raises(CheckpointError, match="another recipe"):
         train(tiny_recipe(), run[0], seed=4)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_older_state_whole(run, tmp_path, monkeypatch):
     built = build(tiny_recipe(), tmp_path, seed=3)
     save_state(tmp_path / STATE, built.training, 20, built.about)
@@ -84,6 +90,7 @@ def test_a_full_disk_leaves_the_older_state_whole(run, tmp_path, monkeypatch):
     assert (tmp_path / STATE).read_bytes() == whole and os.listdir(tmp_path / "training") == ["state.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_state(tmp_path):
     built = build(tiny_recipe(), tmp_path, seed=3)
     save_state(tmp_path / STATE, built.training, 20, built.about)

@@ -244,9 +244,12 @@ class TFGroupViTModel(PretrainedModel):
         given = {"attention_mask": attention_mask, "position_ids": position_ids}
         given = {name: accept(name, value) for name, value in given.items()}
         given = text_inputs(accept("input_ids", input_ids), **given)
-        ids = given.pop("input_ids")
-        pooled = self.text_model(ids, training=training, **given)["pooler_output"]
-        return self.text_projection(pooled, training=training)
+        return self.text_projection(self._pooled_texts(given, training), training=training)
+
+    def _pooled_texts(self, given: Mapping[str, Any], training: Any) -> Any:
+        """Of the text tower what its projection reads: (N, C)."""
+        masks = {name: value for name, value in given.items() if name != "input_ids"}
+        return self.text_model(given["input_ids"], training=training, **masks)["pooler_output"]
 
     def get_image_features(self, pixel_values: Any = None, training: Any = None, **flags: Any) -> Any:
         """Projected image features (B, D), not normalised. Flags about outputs are accepted and change nothing."""

@@ -9,7 +9,7 @@ residual sum is taken out of the weights that write to it.
 import collections
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,6 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.models.entry import EntryModel
 from tf_groupvit.models.folding import before_batch_norm, dense_of
 from tf_groupvit.models.groupvit import Projection, TFGroupViTModel
-from tf_groupvit.models.inputs import accept, refuse_flags, text_inputs
 from tf_groupvit.models.optimized_layers import Folded
 from tf_groupvit.models.optimized_text import FoldedTextTower
 from tf_groupvit.models.optimized_vision import FoldedVisionTower
@@ -61,20 +60,8 @@ class OptimizedGroupViT(TFGroupViTModel):
         # A config that asks for what is not there is left alone; a caller who does is told.
         return super()._flag(name, value) if name == "output_segmentation" else bool(value)
 
-    def get_text_features(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        training: Any = None,
-        **flags: Any,
-    ) -> Any:
-        """Projected text features (N, D), not normalised."""
-        refuse_flags(flags)
-        given = {"attention_mask": attention_mask, "position_ids": position_ids}
-        given = {name: accept(name, value) for name, value in given.items()}
-        given = text_inputs(accept("input_ids", input_ids), **given)
-        return self.text_projection(self.text_model.pooled(**given))
+    def _pooled_texts(self, given: Mapping[str, Any], training: Any) -> Any:
+        return self.text_model.pooled(**given)
 
     def fit(self, *arguments: Any, **keywords: Any) -> Any:
         raise InputError("An optimized model cannot be trained: train the model that it was made from.")
