@@ -45,28 +45,30 @@ def train(
         DatasetError: the pairs cannot be read, or are fewer than a batch.
     """
     run = build(recipe, folder, seed)
-    recipe, state, start = run.recipe, folder / STATE, 0
-    if state.exists():
-        start = restore_state(state, run.training, run.about)
+    recipe, state = run.recipe, folder / STATE
+    start = restore_state(state, run.training, run.about) if state.exists() else 0
     history = History(folder / HISTORY, recipe.batch_size, measure_of(run), recipe.validate_every, start, recipe.steps)
     best = KeepBest(folder / BEST, run.training.model, recipe.keep == "best", recipe.patience, history.lines)
-    watchers = [
+    if not best.enough:
+        shown = [] if tensorboard is None else [TensorBoard(tensorboard, history, pictures_of(run).draw)]
+        _fit(run, start, [*_watchers(run, start, history, best, bar), *shown])
+    _save(run)
+    write_card(folder, recipe, seed, history.lines)
+    return history.lines
+
+
+def _watchers(run: Run, start: int, history: History, best: KeepBest, bar: bool) -> list[Any]:
+    """In an order that counts: what reads the history stands behind it, and a state has the line of its round."""
+    recipe, state = run.recipe, run.folder / STATE
+    return [
         StopOnNaN(state, start),
         StopAt(recipe.steps, start),
         history,
         Progress(recipe.steps, recipe.batch_size, start, bar),
         best,
-        # behind the history: a state has the line of its round
         SaveState(state, run.about, start, getattr(run.data, "position", None)),
         TellSkipped(getattr(run.data, "skipped", None)),
     ]
-    if tensorboard is not None:
-        watchers.append(TensorBoard(tensorboard, history, pictures_of(run).draw))
-    if not best.enough:
-        _fit(run, start, watchers)
-    _save(run)
-    write_card(folder, recipe, seed, history.lines)
-    return history.lines
 
 
 def _fit(run: Run, start: int, watchers: list[Any]) -> None:
