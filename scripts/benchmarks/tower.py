@@ -22,17 +22,18 @@ from engines.rounds import Bench, Job
 from PIL import Image
 
 GFLOP = 7.94  # of the image tower, an image of 224 x 224, as the published model computes it
-OURS, SESSION, EAGER = "ours, folded", "ours, folded, in a Session", "torch, eager"
+OURS, SESSION, PLAIN = "ours", "ours, in a Session", "ours, not folded"
+EAGER, COMPILED = "torch, eager", "torch, compile"
 TF4 = ROOT / ".venv-bench-tf4"  # made by scripts/bench
-# Name -> environment variables. oneDNN as TensorFlow finds best for this processor, and the other way.
+ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # as the commands run (tf_groupvit/cli/kernels.py)
+# Name -> environment variables.
 ENGINES: dict[str, dict[str, str]] = {
-    OURS: {},
-    "ours, folded, oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "1"},
-    SESSION: {},
-    "ours, plain": {},
+    OURS: ONEDNN,
+    "ours, Eigen's kernels": {"TF_ENABLE_ONEDNN_OPTS": "0"},
+    SESSION: ONEDNN,
+    PLAIN: ONEDNN,
     EAGER: {},
-    "torch, compile": {},
-    "torch, compile, frozen": {},
+    COMPILED: {},
     "onnxruntime": {},
     "openvino": {},
     "transformers TF, graph": {"TF_USE_LEGACY_KERAS": "1"},
@@ -86,10 +87,10 @@ def texts(bench: Bench, counts: list[int]) -> dict[str, Any]:
 
 def photos(bench: Bench, jpeg: np.ndarray, count: int) -> dict[str, Any]:
     """JPEG bytes to label map, against the documented call and its best rewrite."""
-    jobs = {name: Job(name, "photo") for name in (OURS, SESSION, "ours, plain") if name in bench.engines}
+    jobs = {name: Job(name, "photo") for name in bench.engines if name.startswith("ours") and name != PLAIN}
     documented = (EAGER, "transformers TF, graph")
     jobs |= {f"{name}, documented": Job(name, "photo") for name in documented if name in bench.engines}
-    rewritten = (EAGER, "torch, compile", "torch, compile, frozen")
+    rewritten = (EAGER, COMPILED)
     jobs |= {f"{name}, rewritten": Job(name, "photo_cached") for name in rewritten if name in bench.engines}
     found = bench.run(jobs, warm=WARM, jpeg=jpeg, classes=things(count))
     return {str(count): table(f"JPEG to label map, {count} classes, mode whole", found, 1, "photos")}
@@ -97,7 +98,7 @@ def photos(bench: Bench, jpeg: np.ndarray, count: int) -> dict[str, Any]:
 
 def windows(bench: Bench, jpeg: np.ndarray) -> dict[str, Any]:
     """Mode window, which nobody else has."""
-    found = bench.run(bench.same("windows", [OURS, "ours, plain"]), warm=WARM, jpeg=jpeg, classes=things(20))
+    found = bench.run(bench.same("windows", [OURS, "ours, Eigen's kernels"]), warm=WARM, jpeg=jpeg, classes=things(20))
     return {"20": table("JPEG to label map, 20 classes, mode window", found, 1, "photos")}
 
 
@@ -124,7 +125,7 @@ def scaling(bench: Bench, jpeg: np.ndarray, quick: bool) -> dict[str, Any]:
         n: medians(bench.run(jobs, warm=WARM, jpeg=jpeg, classes=things(n))[OURS])
         for n in (CLASSES[:3] if quick else CLASSES)
     }
-    print("\nHow cost grows, ours, folded: seconds of the clock (of the processor)")
+    print("\nHow cost grows, ours: seconds of the clock (of the processor)")
     result = {}
     for name, cost in seconds.items():
         fitted = {size: row for size, row in cost.items() if name != "tokens" or size < MOST_TOKENS}
@@ -148,7 +149,7 @@ def drawn_photo() -> bytes:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench tower", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less of everything, no engine that compiles for minutes")
-    parser.add_argument("--rounds", type=int, help="of each work (default 7, quick 3)")
+    parser.add_argument("--rounds", type=int, help="of each work (default 5, quick 3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each engine (default: all cores)")
     parser.add_argument("--spin", action="store_true", help="let waiting threads spin: for a machine that is idle")
     parser.add_argument("--engines", default="|".join(ENGINES), help="names between bars (default: all)")
@@ -163,7 +164,7 @@ def main() -> None:
     chosen = arguments()
     folder = checkpoint_at(chosen.checkpoint)
     names = [name for name in chosen.engines.split("|") if not (chosen.quick and any(w in name for w in SLOW_TO_START))]
-    works, rounds = chosen.works.split(","), chosen.rounds or (3 if chosen.quick else 7)
+    works, rounds = chosen.works.split(","), chosen.rounds or (3 if chosen.quick else 5)
     jpeg = np.frombuffer(chosen.photo.read_bytes() if chosen.photo else drawn_photo(), np.uint8)
     result = machine(chosen.threads, rounds)
     engines, skipped = start(names, folder, chosen.threads, chosen.spin)

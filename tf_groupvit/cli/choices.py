@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.cli.quiet import import_tensorflow
 from tf_groupvit.hub import demo_checkpoint
 
@@ -47,10 +48,11 @@ def model_folder(model: str | None) -> str:
     return str(demo_checkpoint()) if model is None else model
 
 
-def load_segmenter(model: str | None, templates: tuple[str, ...] = (), **choices: Any) -> Any:
+def load_segmenter(model: str | None, templates: tuple[str, ...] = (), here: bool = True, **choices: Any) -> Any:
     """The segmenter that the options describe, with a word on what is being waited for.
 
     A choice that is None is left to the segmenter. What can be refused without TensorFlow is refused before it loads.
+    ``here``: it is to run in this process, with the kernels that are fastest; not in a server, which has its own.
     """
     from tf_groupvit.segmentation.class_names import parse_classes
     from tf_groupvit.segmentation.settings import check_choices
@@ -65,6 +67,8 @@ def load_segmenter(model: str | None, templates: tuple[str, ...] = (), **choices
     check_choices(**{name: choices[name] for name in ("protocol", "mode", "background") if name in choices})
     folder = model_folder(model)
     click.echo(f"Loading {model or 'the demo checkpoint'} ...", err=True)
+    if here:
+        prefer_onednn()
     import_tensorflow()
     from tf_groupvit.segmentation.segmenter import Segmenter
 

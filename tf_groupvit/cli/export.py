@@ -22,6 +22,6 @@ def command(base_path: str, version: int | None, check: bool, **choices: Any) ->
     from tf_groupvit.export.saving import check_place, export_saved_model
 
     check_place(Path(base_path), version)
-    segmenter = load_segmenter(**choices)
+    segmenter = load_segmenter(here=False, **choices)
     path = export_saved_model(segmenter, base_path, version, check, say=lambda words: click.echo(words, err=True))
     click.echo(str(path))

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.errors import ConfigError, InputError, ServerError
 
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -57,6 +58,7 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
     --model-config-file. Meant for development, tests and small deployments.
     """
     _check_paths(base_path, model_config_file, flags["wait_for_versions"])
+    prefer_onednn()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else every bad request is a warning of TensorFlow's own
     if not flags["json_logs"]:
         click.echo(f"Loading {base_path or model_config_file} ...", err=True)

@@ -21,7 +21,7 @@ def make(name: str, folder: Path, threads: int) -> Any:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     model = TFGroupViTModel.from_pretrained(folder)
-    if "plain" in name:
+    if "not folded" in name:
         return InProcess(model, model, folder)
     folded = model.optimized()
     return InSession(folded, model, folder, threads) if "Session" in name else InProcess(folded, model, folder)

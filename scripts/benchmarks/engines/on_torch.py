@@ -1,4 +1,4 @@
-"""transformers' PyTorch class: eager, compiled by torch.compile, or compiled with the weights as constants."""
+"""transformers' PyTorch class: eager, or compiled by torch.compile with the weights as constants."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ SQUARE = torch.from_numpy(np.random.default_rng(0).normal(size=(2048, 2048)).ast
 
 def make(name: str, folder: Path, threads: int) -> Any:
     torch.set_num_threads(threads)
-    if "frozen" in name:
+    if "compile" in name:
         from torch._inductor import config
 
         config.freezing = True  # weights become constants, packed for the products once
