@@ -27,6 +27,12 @@ def one_grouping() -> GroupViTConfig:
     return config().replace(vision_config=config().vision_config.replace(**once))
 
 
+def without_groups() -> GroupViTConfig:
+    """No patch is given to a group, and nothing is left to train of groups."""
+    none = config().vision_config.replace(num_group_tokens=(0, 0), num_output_groups=(0, 0))
+    return config().replace(vision_config=none)
+
+
 def fresh(given: GroupViTConfig | None = None) -> TFGroupViTModel:
     """A model as training begins with it, its weights spread enough for eight numbers to mean something."""
     keras.utils.set_random_seed(0)
