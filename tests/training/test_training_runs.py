@@ -170,6 +170,13 @@ def test_a_trained_vocabulary_writes_any_text_in_python_and_in_graphs(tmp_path):
     assert tokens["attention_mask"][0].sum() < 15  # whole words became tokens
 
 
+def test_the_same_texts_give_the_same_vocabulary_however_often_pairs_are_alike(tmp_path):
+    texts = [f"{a}{b} {b}{a} {a}{a}" for a in "abcdefgh" for b in "abcdefgh"] * 2  # hundreds of pairs as frequent
+    for k in range(5):
+        train_vocabulary(tmp_path / str(k), texts, merges=40, max_length=48)
+    assert len({(tmp_path / str(k) / "merges.txt").read_bytes() for k in range(5)}) == 1
+
+
 def test_the_demo_recipe_can_be_read_and_others_name_what_is_wrong(tmp_path):
     assert read_recipe("demo").name == "demo" and "multi_label" not in read_recipe("demo").losses
     (tmp_path / "mine.toml").write_text("step = 5\n")
@@ -191,10 +198,11 @@ def test_the_command_trains_and_says_what_came_of_it(tmp_path, monkeypatch):
         return [{"step": 5, "loss": 1.5, "val_miou": 0.25}]
 
     monkeypatch.setattr(runs, "train", pretend)
-    done = CliRunner().invoke(main, ["train", "--output", str(tmp_path), "--steps", "5", "--seed", "9"])
+    given = ("--output", str(tmp_path), "--steps", "5", "--seed", "9", "--tensorboard", "shown")
+    done = CliRunner().invoke(main, ["train", *given])
     assert done.exit_code == 0, done.output
     assert asked["recipe"].steps == 5 and asked["seed"] == 9 and asked["folder"] == tmp_path
-    assert asked["tensorboard"] is None
+    assert asked["tensorboard"] == Path("shown")
     assert "step 5, loss 1.500, mIoU 25.0" in done.stderr
     done = CliRunner().invoke(main, ["train", "--output", str(tmp_path), "--recipe", "nowhere.toml"])
     assert done.exit_code == 2 and "no recipe" in done.stderr

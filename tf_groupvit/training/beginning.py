@@ -20,8 +20,12 @@ from tf_groupvit.training.step import TrainingModel
 from tf_groupvit.training.vocabulary import train_vocabulary
 
 
-def begin(recipe: Recipe, folder: Path, seed: int, captions: Iterable[str]) -> tuple[Tokenizer, TrainingModel]:
+def begin(
+    recipe: Recipe, folder: Path, seed: int, captions: Iterable[str], goes_on: bool = False
+) -> tuple[Tokenizer, TrainingModel]:
     """Tokenizer and model, of which learns what the recipe says; ``captions`` are read where there is no vocabulary.
+
+    A run that goes on has learned one already, which is in its ``folder``.
 
     Raises:
         CheckpointError, ConfigError, HubError: the checkpoint or the tokenizer cannot be read.
@@ -29,7 +33,7 @@ def begin(recipe: Recipe, folder: Path, seed: int, captions: Iterable[str]) -> t
     """
     place = checkpoint_of(recipe)
     if place is None:
-        tokenizer = _tokenizer(recipe, folder, captions)
+        tokenizer = _tokenizer(recipe, folder, captions, goes_on)
         model = TFGroupViTModel(config_of(recipe, tokenizer), dtype=recipe.precision)
         spread_groups(model, recipe.initialisation.group_token_std, recipe.initialisation.assign_gain, seed)
     else:
@@ -48,9 +52,9 @@ def checkpoint_of(recipe: Recipe) -> Path | None:
     return demo_checkpoint() if name == DEMO else resolve(name)
 
 
-def _tokenizer(recipe: Recipe, folder: Path, captions: Iterable[str]) -> Tokenizer:
-    if recipe.start.tokenizer:
-        return Tokenizer.from_pretrained(recipe.start.tokenizer)
+def _tokenizer(recipe: Recipe, folder: Path, captions: Iterable[str], goes_on: bool) -> Tokenizer:
+    if recipe.start.tokenizer or goes_on:
+        return Tokenizer.from_pretrained(recipe.start.tokenizer or folder)
     wanted = recipe.vocabulary
     prompts = (f"a photo of a {word}." for word in recipe.words)
     return train_vocabulary(folder, [*captions, *prompts], wanted.merges, wanted.max_length)

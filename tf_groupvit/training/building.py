@@ -51,7 +51,8 @@ def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
     source = None if recipe.data.source == SCENES else open_sources(recipe)[0]
     count = recipe.vocabulary.captions
     drawn = (one.caption for one in scenes(seed, count, DRAWN_AT, "training"))
-    tokenizer, training = begin(recipe, folder, seed, drawn if source is None else first_captions(source, count))
+    captions = drawn if source is None else first_captions(source, count)
+    tokenizer, training = begin(recipe, folder, seed, captions, goes_on=(folder / STATE).exists())
     config = training.model.config
     size = config.vision_config.image_height_width[0]
     mean, std = statistics(recipe.data.normalize)

@@ -18,8 +18,7 @@ def train_vocabulary(folder: Path, texts: Iterable[str], merges: int, max_length
     Any text can be written with the vocabulary: its first 512 tokens are the bytes, inside a word and at its end.
     """
     learned = _learn(texts, merges)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*letters, *(letter + END_OF_WORD for letter in letters), *map("".join, learned)]
+    tokens = [*_bytes(), *map("".join, learned)]
     tokens += dict.fromkeys(DEFAULT_SPECIAL.values())  # the end token has the highest id, as in CLIP
     numbered = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     lines = ["#version: 0.2", *map(" ".join, learned)]
@@ -30,18 +29,27 @@ def train_vocabulary(folder: Path, texts: Iterable[str], merges: int, max_length
     return Tokenizer.from_pretrained(folder)
 
 
+def _bytes() -> list[str]:
+    """The bytes as letters stand for them, inside a word and at its end."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return [*letters, *(letter + END_OF_WORD for letter in letters)]
+
+
 def _learn(texts: Iterable[str], merges: int) -> list[tuple[str, str]]:
-    """The most frequent pairs, in the order in which they are merged."""
+    """The most frequent pairs, in the order in which they are merged: the same ones for the same texts.
+
+    Of pairs as frequent as one another, the trainer takes the one whose letters have the lower numbers. It would number
+    the ends of words as they come out of a hash table, in another order each time; so all are named beforehand.
+    """
     backend = Backend(models.BPE(end_of_word_suffix=END_OF_WORD))
     backend.normalizer = NORMALIZER
     pieces = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
     backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=2 * len(alphabet) + merges,
+        vocab_size=len(_bytes()) + merges,
         min_frequency=2,
         end_of_word_suffix=END_OF_WORD,
-        initial_alphabet=alphabet,
+        special_tokens=_bytes(),
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
