@@ -157,7 +157,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="a folder with tokenizer instead of the seeded full-size one")
     parser.add_argument("--photo", type=Path, help="a JPEG to segment (default: a drawn one, 640 x 480)")
     parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the JSON and the picture")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.photo and not chosen.photo.is_file():
+        parser.error(f"--photo takes a JPEG file, but {chosen.photo} is none")
+    return chosen
 
 
 def main() -> None:
