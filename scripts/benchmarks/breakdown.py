@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     chosen = parser.parse_args()
     folder, v1 = checkpoint_at(chosen.checkpoint), tf.compat.v1
+    tf.config.threading.set_intra_op_parallelism_threads(1)  # sessions share the threads of whoever asked first
     look = frozen(folder)
     config = v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
     pixels = np.random.default_rng(0).normal(size=(chosen.batch, 3, chosen.side, chosen.side)).astype("float32")

@@ -17,18 +17,19 @@ from typing import Any
 import numpy as np
 from checkpoint import ROOT, checkpoint_at
 from engines.process import Engine, MissingError
-from engines.report import aims, exponent, facts, machine, medians, table, write
+from engines.report import OURS, XLA, aims, exponent, facts, machine, medians, table, write
 from engines.rounds import Bench, Job
 from PIL import Image
 
 GFLOP = 7.94  # of the image tower, an image of 224 x 224, as the published model computes it
-OURS, SESSION, PLAIN = "ours", "ours, in a Session", "ours, not folded"
+SESSION, PLAIN = "ours, in a Session", "ours, not folded"
 EAGER, COMPILED = "torch, eager", "torch, compile"
 TF4 = ROOT / ".venv-bench-tf4"  # made by scripts/bench
 ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # as the commands run (tf_groupvit/cli/kernels.py)
 # Name -> environment variables.
 ENGINES: dict[str, dict[str, str]] = {
     OURS: ONEDNN,
+    XLA: ONEDNN,
     "ours, Eigen's kernels": {"TF_ENABLE_ONEDNN_OPTS": "0"},
     SESSION: ONEDNN,
     PLAIN: ONEDNN,
@@ -75,7 +76,7 @@ def towers(bench: Bench, batches: list[int]) -> dict[str, Any]:
 
 def texts(bench: Bench, counts: list[int]) -> dict[str, Any]:
     result = {}
-    names = [name for name in bench.engines if name not in (SESSION,)]
+    names = [name for name in bench.engines if name not in (SESSION, XLA)]  # texts are not compiled
     for count in counts:
         ids = np.random.default_rng(0).integers(1000, 40000, (count, 9))
         ids[:, 0], ids[:, -1] = 49406, 49407

@@ -14,6 +14,7 @@ from tf_groupvit.errors import ExportError
 from tf_groupvit.export import export_saved_model, saving
 from tf_groupvit.export.replay import request_of, warmup_requests
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
+from tf_groupvit.segmentation.segmenter import Segmenter
 
 SIGNATURES = """serving_default segment segment_open segment_pixels segment_embeds classify encode_image encode_text
     logits""".split()
@@ -127,6 +128,14 @@ def test_a_version_that_cannot_be_is_refused_before_anything_is_done(tmp_path, v
     (tmp_path / "0007").mkdir()
     with pytest.raises(ExportError, match=words):
         export_saved_model(tiny_segmenter(), tmp_path, version=version)
+
+
+def test_a_model_that_only_xla_runs_is_refused_before_anything_is_done(tmp_path):
+    parts = tiny_segmenter()
+    compiled = Segmenter(parts.model.optimized(jit_compile=True), parts.tokenizer, parts.processor, parts.classes)
+    with pytest.raises(ExportError, match="stock server has none: export a segmenter of the plain model"):
+        export_saved_model(compiled, tmp_path / "base")
+    assert not (tmp_path / "base").exists()
 
 
 def test_a_version_appears_whole_or_not_at_all(fast, tmp_path, monkeypatch):

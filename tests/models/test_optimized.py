@@ -29,6 +29,11 @@ def fused(request, monkeypatch):
     monkeypatch.setattr(optimized_layers, "one_fused_operation", lambda: request.param)
 
 
+@pytest.fixture(params=[False, True], ids=["graph", "xla"])
+def jit_compile(request):
+    return request.param
+
+
 def same(one, other) -> None:
     """The same tensors by name, each within 1e-4 of its largest value; assignments exactly."""
     assert one.keys() == other.keys()
@@ -44,13 +49,13 @@ def same(one, other) -> None:
             np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(), err_msg=name)
 
 
-def test_the_joint_model_answers_as_the_plain_one(case, fused):
-    plain, folded = case.model, case.model.optimized()
+def test_the_joint_model_answers_as_the_plain_one(case, fused, jit_compile):
+    plain, folded = case.model, case.model.optimized(jit_compile)
     same(folded(case.inputs, output_segmentation=True), plain(case.inputs, output_segmentation=True))
 
 
-def test_the_vision_tower_gives_the_same_assignments_at_other_sizes_too(case):
-    folded, patch = case.model.optimized(), case.config.vision_config.patch_height_width
+def test_the_vision_tower_gives_the_same_assignments_at_other_sizes_too(case, jit_compile):
+    folded, patch = case.model.optimized(jit_compile), case.config.vision_config.patch_height_width
     for rows, columns in ((3, 5), (7, 2)):
         pixels = np.random.default_rng(0).normal(size=(2, 3, rows * patch[0], columns * patch[1])).astype("float32")
         same(
@@ -84,19 +89,19 @@ def test_other_activations_are_computed_too(activation):
     )
 
 
-def test_a_graph_of_every_size_gives_what_eager_gives():
+def test_a_graph_of_every_size_gives_what_eager_gives(jit_compile):
     import tensorflow as tf
 
-    folded = tiny().optimized()
+    folded = tiny().optimized(jit_compile)
     traced = tf.function(folded.vision_model, input_signature=[tf.TensorSpec((None, 3, None, None))], autograph=False)
     for pixels in (some_pixels(), some_pixels(3, 12, 8)):
-        same(traced(pixels), folded.vision_model(pixels))
+        same(traced(pixels), tiny().vision_model(pixels))
     assert traced.experimental_get_tracing_count() == 1
 
 
-def test_predict_and_fixed_texts_work_as_with_the_plain_model():
+def test_predict_and_fixed_texts_work_as_with_the_plain_model(jit_compile):
     texts = np.eye(2, 6, dtype="float32")
-    plain, folded = (model.with_text_embeds(texts) for model in (tiny(), tiny().optimized()))
+    plain, folded = (model.with_text_embeds(texts) for model in (tiny(), tiny().optimized(jit_compile)))
     expected = plain.predict(some_pixels(3), verbose=0)
     found = folded.predict(some_pixels(3), verbose=0)
     np.testing.assert_allclose(found["logits_per_image"], expected["logits_per_image"], rtol=1e-4, atol=1e-4)

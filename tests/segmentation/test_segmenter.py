@@ -312,6 +312,19 @@ def test_compiled_and_uncompiled_calls_agree(make, monkeypatch):
         assert compiled.classify(image) == pytest.approx(make().classify(image), abs=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["whole", "window"])
+def test_a_model_that_xla_compiles_gives_the_same_labels(segmenter, mode, monkeypatch):
+    monkeypatch.setattr(inference, "CALLS_BEFORE", 1)  # one call as it is, one from inside a graph of every size
+    parts = segmenter.tokenizer, segmenter.processor, segmenter.classes
+    plain, compiled = (
+        Segmenter(model, *parts, normalize="imagenet", mode=mode)
+        for model in (segmenter.model, segmenter.model.optimized(jit_compile=True))
+    )
+    for image in (noise(50, 60, 0), noise(60, 90, 1)):
+        assert (compiled(image).labels == plain(image).labels).mean() > 0.999
+
+
 def test_a_function_is_compiled_once_after_some_calls():
     import tensorflow as tf
 

@@ -44,17 +44,19 @@ class OptimizedGroupViT(TFGroupViTModel):
 
     The same call, features, ``predict`` and ``with_text_embeds``, within 1e-4 and with the same assignments. It holds
     the weights as they were when it was made. Hidden states, attentions of texts, training and saving are refused.
+    ``jit_compile``: XLA compiles the vision tower.
     """
 
-    def __init__(self, model: TFGroupViTModel) -> None:
+    def __init__(self, model: TFGroupViTModel, jit_compile: bool = False) -> None:
         EntryModel.__init__(self, dtype="float32", name=f"{model.name}_optimized")
         self.config = model.config
-        self.vision_model, self.text_model = FoldedVisionTower(model.vision_model), FoldedTextTower(model.text_model)
+        self.vision_model = FoldedVisionTower(model.vision_model, jit_compile=jit_compile)
+        self.text_model = FoldedTextTower(model.text_model)
         self.visual_projection = FoldedProjection(model.visual_projection, "visual_projection")
         self.text_projection = FoldedProjection(model.text_projection, "text_projection")
         self.logit_scale = self.add_weight(name="logit_scale", shape=(), initializer="zeros", trainable=False)
         self.logit_scale.assign(model.logit_scale)
-        self.trainable, self.built = False, True
+        self.trainable, self.built, self.needs_xla = False, True, jit_compile
 
     def _flag(self, name: str, value: bool | None) -> bool:
         # A config that asks for what is not there is left alone; a caller who does is told.
@@ -82,8 +84,8 @@ def can_be_optimized(model: Any) -> bool:
     return model.compute_dtype == model.variable_dtype == "float32" and not changed
 
 
-def optimized(model: TFGroupViTModel) -> OptimizedGroupViT:
-    """The model folded for inference.
+def optimized(model: TFGroupViTModel, jit_compile: bool = False) -> OptimizedGroupViT:
+    """The model folded for inference; ``jit_compile``: with the vision tower compiled by XLA.
 
     Raises:
         InputError: a model that cannot be folded, and why.
@@ -94,7 +96,7 @@ def optimized(model: TFGroupViTModel) -> OptimizedGroupViT:
             f"Only a float32 TFGroupViTModel on TensorFlow, neither quantized nor with LoRA, can be optimized: "
             f"this is a {kind} {type(model).__name__} on {backend}."
         )
-    return OptimizedGroupViT(model)
+    return OptimizedGroupViT(model, jit_compile)
 
 
 class Twin:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.folding import Dense, after_norm, centred, dense_of, scaled, side_by_side, values
 from tf_groupvit.models.layers import ACTIVATION, Attention, Block
+from tf_groupvit.models.xla import is_for_xla
 
 HALF = 0.5**0.5
 SWISH = 1.702
@@ -27,6 +28,8 @@ FOLDED: dict[str, tuple[Callable[[Any], Any], float, float]] = {
 
 def one_fused_operation() -> bool:
     """Whether TensorFlow runs oneDNN's kernels here: then it fuses product, bias and the exact GELU into one."""
+    if is_for_xla():
+        return False
     try:
         from tensorflow.python.util import _pywrap_util_port
     except ImportError:
@@ -80,6 +83,8 @@ def centre(x: Any) -> Any:
 
 def unit(x: Any, epsilon: float) -> Any:
     """Layer norm without the affine part of rows (..., C) whose mean is 0."""
+    if is_for_xla():  # it has no Euclidean norm, and fuses this into one pass, too
+        return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + epsilon)
     length = tf.math.reduce_euclidean_norm(x, axis=-1, keepdims=True)
     return x * tf.math.rsqrt(tf.square(length) / x.shape[-1] + epsilon)
 

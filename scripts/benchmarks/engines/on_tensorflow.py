@@ -1,4 +1,4 @@
-"""This package: as it is, folded for inference, and folded in a Session, which is how a server runs an export."""
+"""This package: as it is, folded, folded and compiled by XLA, and folded in a Session, as a server runs an export."""
 
 import io
 import tempfile
@@ -23,6 +23,9 @@ def make(name: str, folder: Path, threads: int) -> Any:
     model = TFGroupViTModel.from_pretrained(folder)
     if "not folded" in name:
         return InProcess(model, model, folder)
+    if "XLA" in name:
+        compiled = model.optimized(jit_compile=True)
+        return InProcess(compiled, compiled, folder)
     folded = model.optimized()
     return InSession(folded, model, folder, threads) if "Session" in name else InProcess(folded, model, folder)
 
@@ -38,8 +41,10 @@ def looking(model: Any) -> Any:
 
 
 class InProcess:
-    def __init__(self, model: Any, plain: Any, folder: Path) -> None:
-        self.plain, self.folder, self.look = plain, folder, looking(model)
+    """``given`` is what a segmenter is made with."""
+
+    def __init__(self, model: Any, given: Any, folder: Path) -> None:
+        self.given, self.folder, self.look = given, folder, looking(model)
         self.read = tf.function(
             lambda ids: {"texts": model.get_text_features(ids, training=False)}, input_signature=[IDS], autograph=False
         )
@@ -67,7 +72,7 @@ class InProcess:
         key = (mode, *classes.tolist())
         if key not in self.segmenters:
             self.segmenters.clear()  # those of earlier works
-            self.segmenters[key] = segmenter_of(self.plain, self.folder, list(classes.tolist()), mode)
+            self.segmenters[key] = segmenter_of(self.given, self.folder, list(classes.tolist()), mode)
         return {"labels": self.segmenters[key](jpeg.tobytes()).labels}
 
 
