@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from checkpoint import ROOT, checkpoint_at
 from engines.process import Engine, MissingError
-from engines.report import OURS, XLA, aims, exponent, facts, machine, medians, table, write
+from engines.report import LITE, OURS, aims, exponent, facts, machine, medians, table, write
 from engines.rounds import Bench, Job
 from PIL import Image
 
@@ -29,7 +29,7 @@ ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # as the commands run (tf_groupvit/cli/
 # Name -> environment variables.
 ENGINES: dict[str, dict[str, str]] = {
     OURS: ONEDNN,
-    XLA: ONEDNN,
+    LITE: ONEDNN,
     "ours, Eigen's kernels": {"TF_ENABLE_ONEDNN_OPTS": "0"},
     SESSION: ONEDNN,
     PLAIN: ONEDNN,
@@ -76,7 +76,7 @@ def towers(bench: Bench, batches: list[int]) -> dict[str, Any]:
 
 def texts(bench: Bench, counts: list[int]) -> dict[str, Any]:
     result = {}
-    names = [name for name in bench.engines if name not in (SESSION, XLA)]  # texts are not compiled
+    names = [name for name in bench.engines if name not in (SESSION, LITE)]  # which runs no texts
     for count in counts:
         ids = np.random.default_rng(0).integers(1000, 40000, (count, 9))
         ids[:, 0], ids[:, -1] = 49406, 49407

@@ -29,8 +29,8 @@ def fused(request, monkeypatch):
     monkeypatch.setattr(optimized_layers, "one_fused_operation", lambda: request.param)
 
 
-@pytest.fixture(params=[False, True], ids=["graph", "xla"])
-def jit_compile(request):
+@pytest.fixture(params=["graph", "lite"])
+def runtime(request):
     return request.param
 
 
@@ -49,13 +49,13 @@ def same(one, other) -> None:
             np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(), err_msg=name)
 
 
-def test_the_joint_model_answers_as_the_plain_one(case, fused, jit_compile):
-    plain, folded = case.model, case.model.optimized(jit_compile)
+def test_the_joint_model_answers_as_the_plain_one(case, fused, runtime):
+    plain, folded = case.model, case.model.optimized(runtime)
     same(folded(case.inputs, output_segmentation=True), plain(case.inputs, output_segmentation=True))
 
 
-def test_the_vision_tower_gives_the_same_assignments_at_other_sizes_too(case, jit_compile):
-    folded, patch = case.model.optimized(jit_compile), case.config.vision_config.patch_height_width
+def test_the_vision_tower_gives_the_same_assignments_at_other_sizes_too(case, runtime):
+    folded, patch = case.model.optimized(runtime), case.config.vision_config.patch_height_width
     for rows, columns in ((3, 5), (7, 2)):
         pixels = np.random.default_rng(0).normal(size=(2, 3, rows * patch[0], columns * patch[1])).astype("float32")
         same(
@@ -89,22 +89,43 @@ def test_other_activations_are_computed_too(activation):
     )
 
 
-def test_a_graph_of_every_size_gives_what_eager_gives(jit_compile):
+def test_a_graph_of_every_size_gives_what_eager_gives(runtime):
     import tensorflow as tf
 
-    folded = tiny().optimized(jit_compile)
+    folded = tiny().optimized(runtime)
     traced = tf.function(folded.vision_model, input_signature=[tf.TensorSpec((None, 3, None, None))], autograph=False)
     for pixels in (some_pixels(), some_pixels(3, 12, 8)):
         same(traced(pixels), tiny().vision_model(pixels))
     assert traced.experimental_get_tracing_count() == 1
 
 
-def test_predict_and_fixed_texts_work_as_with_the_plain_model(jit_compile):
+def test_predict_and_fixed_texts_work_as_with_the_plain_model(runtime):
     texts = np.eye(2, 6, dtype="float32")
-    plain, folded = (model.with_text_embeds(texts) for model in (tiny(), tiny().optimized(jit_compile)))
+    plain, folded = (model.with_text_embeds(texts) for model in (tiny(), tiny().optimized(runtime)))
     expected = plain.predict(some_pixels(3), verbose=0)
     found = folded.predict(some_pixels(3), verbose=0)
     np.testing.assert_allclose(found["logits_per_image"], expected["logits_per_image"], rtol=1e-4, atol=1e-4)
+
+
+def test_lite_keeps_programs_for_the_last_sizes_and_takes_no_image_too():
+    from tf_groupvit.models import lite
+
+    tower = tiny().optimized("lite").vision_model
+    for side in (4, 8, 12, 16, 8):
+        assert tower(np.zeros((1, 3, side, side), "float32"))[0].shape[0] == 1
+    assert [shape[1] for shape in tower.look._programs] == [12, 16, 8]
+    assert len(tower.look._programs) == lite.PROGRAMS
+    assert tower(np.zeros((0, 3, 8, 8), "float32"))[0].shape == tower(np.zeros((1, 3, 8, 8), "float32"))[0][:0].shape
+
+
+def test_lite_answers_threads_as_it_answers_one():
+    from concurrent.futures import ThreadPoolExecutor
+
+    tower, images = tiny().optimized("lite").vision_model, [some_pixels(1, 8, 8) * k for k in range(8)]
+    expected = [numbers(tower(image)[0]) for image in images]
+    with ThreadPoolExecutor(4) as threads:
+        for found, wanted in zip(threads.map(lambda image: numbers(tower(image)[0]), images), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 def test_it_holds_its_weights_once_and_fewer_than_the_plain_model(case):
@@ -120,6 +141,7 @@ def test_it_holds_its_weights_once_and_fewer_than_the_plain_model(case):
         (lambda model: model(inputs_of("joint"), output_hidden_states=True), "no hidden states"),
         (lambda model: model(inputs_of("joint"), output_attentions=True), "no attentions of texts"),
         (lambda model: model.vision_model(some_pixels(), training=True), "no training"),
+        (lambda model: tiny().optimized("xla"), "runtime is 'xla': expected 'graph' or 'lite'"),
         (lambda model: model.fit(inputs_of("joint")), "cannot be trained"),
         (lambda model: model.save_pretrained("folder"), "is not saved"),
         (lambda model: model.get_config(), "is not saved"),

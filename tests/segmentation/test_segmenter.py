@@ -314,12 +314,12 @@ def test_compiled_and_uncompiled_calls_agree(make, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["whole", "window"])
-def test_a_model_that_xla_compiles_gives_the_same_labels(segmenter, mode, monkeypatch):
+def test_a_model_that_lite_runs_gives_the_same_labels(segmenter, mode, monkeypatch):
     monkeypatch.setattr(inference, "CALLS_BEFORE", 1)  # one call as it is, one from inside a graph of every size
     parts = segmenter.tokenizer, segmenter.processor, segmenter.classes
     plain, compiled = (
         Segmenter(model, *parts, normalize="imagenet", mode=mode)
-        for model in (segmenter.model, segmenter.model.optimized(jit_compile=True))
+        for model in (segmenter.model, segmenter.model.optimized("lite"))
     )
     for image in (noise(50, 60, 0), noise(60, 90, 1)):
         assert (compiled(image).labels == plain(image).labels).mean() > 0.999

@@ -33,7 +33,7 @@ def export_saved_model(
         say: is told what is being done; ``logging`` is unless given.
 
     Raises:
-        ExportError: more than 256 labels, a model that XLA compiles, a version that is there already, a folder that
+        ExportError: more than 256 labels, a model that LiteRT runs, a version that is there already, a folder that
             cannot be written, or a check that fails.
 
     Warns with UserWarning where the segmenter has no tokenizer: ``segment_open`` and ``encode_text`` are left out.
@@ -44,10 +44,8 @@ def export_saved_model(
 
     if keras.backend.backend() != "tensorflow":
         raise ExportError(f"Keras runs on {keras.backend.backend()}: export with KERAS_BACKEND=tensorflow.")
-    if getattr(segmenter.model, "needs_xla", False):
-        raise ExportError(
-            "XLA compiles this model, and the stock server has none: export a segmenter of the plain model."
-        )
+    if getattr(segmenter.model, "runtime", "graph") != "graph":
+        raise ExportError("LiteRT runs this model, which no server does: export a segmenter of the plain model.")
     check_labels(segmenter)
     base = Path(base_path)
     check_place(base, version)

@@ -262,16 +262,17 @@ class TFGroupViTModel(PretrainedModel):
         """A model of images alone, against fixed texts (N, D): what ``predict`` can batch without harm."""
         return ImagesAgainstTexts(self, text_embeds, output_segmentation)
 
-    def optimized(self, jit_compile: bool = False) -> "TFGroupViTModel":
+    def optimized(self, runtime: str = "graph") -> "TFGroupViTModel":
         """The same model folded for inference: the same answers within 1e-4, sooner. TensorFlow, float32.
 
         It holds the weights as they are now, and cannot be trained or saved. ``Segmenter`` and exports use it unasked.
-        ``jit_compile=True`` lets XLA compile the vision tower, which takes some seconds for each batch and image size,
-        and then runs sooner still: for processes that see few shapes often. The stock server has no XLA.
+        With ``runtime="lite"`` LiteRT's interpreter, a part of TensorFlow, runs the vision tower. That is sooner still,
+        for some seconds and twice the tower's memory with each image size (the last three are kept): for processes
+        that see few sizes often. Such a model cannot be exported.
         """
         from tf_groupvit.models.optimized import optimized
 
-        return optimized(self, jit_compile)
+        return optimized(self, runtime)
 
     def predict(self, x: Any, *arguments: Any, **keywords: Any) -> Any:
         """Keras' ``predict`` on pairs, text i with image i: embeddings and tower outputs of every row.

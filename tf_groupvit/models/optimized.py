@@ -25,6 +25,8 @@ from tf_groupvit.models.optimized_layers import Folded
 from tf_groupvit.models.optimized_text import FoldedTextTower
 from tf_groupvit.models.optimized_vision import FoldedVisionTower
 
+RUNTIMES = ("graph", "lite")
+
 
 class FoldedProjection(Folded):
     """A tower's features (..., C) -> the shared space (..., D), not normalised."""
@@ -44,19 +46,19 @@ class OptimizedGroupViT(TFGroupViTModel):
 
     The same call, features, ``predict`` and ``with_text_embeds``, within 1e-4 and with the same assignments. It holds
     the weights as they were when it was made. Hidden states, attentions of texts, training and saving are refused.
-    ``jit_compile``: XLA compiles the vision tower.
+    With ``runtime`` "lite" LiteRT's interpreter runs the vision tower (models/lite.py).
     """
 
-    def __init__(self, model: TFGroupViTModel, jit_compile: bool = False) -> None:
+    def __init__(self, model: TFGroupViTModel, runtime: str = "graph") -> None:
         EntryModel.__init__(self, dtype="float32", name=f"{model.name}_optimized")
         self.config = model.config
-        self.vision_model = FoldedVisionTower(model.vision_model, jit_compile=jit_compile)
+        self.vision_model = FoldedVisionTower(model.vision_model, lite=runtime == "lite")
         self.text_model = FoldedTextTower(model.text_model)
         self.visual_projection = FoldedProjection(model.visual_projection, "visual_projection")
         self.text_projection = FoldedProjection(model.text_projection, "text_projection")
         self.logit_scale = self.add_weight(name="logit_scale", shape=(), initializer="zeros", trainable=False)
         self.logit_scale.assign(model.logit_scale)
-        self.trainable, self.built, self.needs_xla = False, True, jit_compile
+        self.trainable, self.built, self.runtime = False, True, runtime
 
     def _flag(self, name: str, value: bool | None) -> bool:
         # A config that asks for what is not there is left alone; a caller who does is told.
@@ -84,19 +86,21 @@ def can_be_optimized(model: Any) -> bool:
     return model.compute_dtype == model.variable_dtype == "float32" and not changed
 
 
-def optimized(model: TFGroupViTModel, jit_compile: bool = False) -> OptimizedGroupViT:
-    """The model folded for inference; ``jit_compile``: with the vision tower compiled by XLA.
+def optimized(model: TFGroupViTModel, runtime: str = "graph") -> OptimizedGroupViT:
+    """The model folded for inference, its vision tower run by TensorFlow ("graph") or by LiteRT ("lite").
 
     Raises:
-        InputError: a model that cannot be folded, and why.
+        InputError: a runtime that is not known, or a model that cannot be folded, and why.
     """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime is {runtime!r}: expected {' or '.join(map(repr, RUNTIMES))}.")
     if not can_be_optimized(model):
         backend, kind = keras.backend.backend(), model.dtype_policy.name
         raise InputError(
             f"Only a float32 TFGroupViTModel on TensorFlow, neither quantized nor with LoRA, can be optimized: "
             f"this is a {kind} {type(model).__name__} on {backend}."
         )
-    return OptimizedGroupViT(model, jit_compile)
+    return OptimizedGroupViT(model, runtime)
 
 
 class Twin:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.folding import Dense, after_norm, centred, dense_of, scaled, side_by_side, values
 from tf_groupvit.models.layers import ACTIVATION, Attention, Block
-from tf_groupvit.models.xla import is_for_xla
+from tf_groupvit.models.lite import is_for_lite
 
 HALF = 0.5**0.5
 SWISH = 1.702
@@ -28,8 +28,6 @@ FOLDED: dict[str, tuple[Callable[[Any], Any], float, float]] = {
 
 def one_fused_operation() -> bool:
     """Whether TensorFlow runs oneDNN's kernels here: then it fuses product, bias and the exact GELU into one."""
-    if is_for_xla():
-        return False
     try:
         from tensorflow.python.util import _pywrap_util_port
     except ImportError:
@@ -40,7 +38,7 @@ def one_fused_operation() -> bool:
 def activation_of(name: str) -> tuple[Callable[[Any], Any], float, float]:
     """An entry of ``FOLDED``; the plain activation where there is none, or where it is fused as it is."""
     plain = ACTIVATION[name], 1.0, 1.0
-    return plain if name == "gelu" and one_fused_operation() else FOLDED.get(name, plain)
+    return plain if name == "gelu" and (is_for_lite() or one_fused_operation()) else FOLDED.get(name, plain)
 
 
 def refuse_what_is_folded(output_hidden_states: Any, training: Any, output_attentions: Any = False) -> None:
@@ -83,7 +81,7 @@ def centre(x: Any) -> Any:
 
 def unit(x: Any, epsilon: float) -> Any:
     """Layer norm without the affine part of rows (..., C) whose mean is 0."""
-    if is_for_xla():  # it has no Euclidean norm, and fuses this into one pass, too
+    if is_for_lite():  # it has no Euclidean norm
         return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + epsilon)
     length = tf.math.reduce_euclidean_norm(x, axis=-1, keepdims=True)
     return x * tf.math.rsqrt(tf.square(length) / x.shape[-1] + epsilon)

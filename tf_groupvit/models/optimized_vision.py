@@ -1,6 +1,5 @@
 """The vision tower folded for inference: pixels (B, 3, H, W) -> group features (B, G, C), assignments (B, G, P)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -9,6 +8,7 @@ from tf_groupvit.models.argmax import one_hot_max
 from tf_groupvit.models.folding import Dense, after_norm, chained, compared, dense_of, scaled, side_by_side, values
 from tf_groupvit.models.grouping import GroupingBlock, GroupProjector, Stage, TokenMixer
 from tf_groupvit.models.interpolation import resize_grid
+from tf_groupvit.models.lite import LiteFunction, for_lite, is_for_lite
 from tf_groupvit.models.optimized_layers import (
     Folded,
     FoldedBlock,
@@ -22,7 +22,6 @@ from tf_groupvit.models.optimized_layers import (
 )
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.vision import PatchEmbedding, VisionTower
-from tf_groupvit.models.xla import for_xla, is_for_xla
 
 
 class FoldedEmbedding(Folded):
@@ -52,9 +51,7 @@ class FoldedEmbedding(Folded):
     def _positions(self, rows: Any, columns: Any) -> Any:
         """(1, P, C), resized only where the grid is not the one that they were learned on."""
         table, (known_rows, known_columns) = self.positions.value, self.grid
-        if (
-            is_for_xla()
-        ):  # shapes out of a condition it does not know; on the grid's own size the matrices are identities
+        if is_for_lite():  # constants in a program of one size; on the grid's own the matrices are identities
             return resize_grid(table, self.grid, rows, columns)
         same = tf.logical_and(tf.equal(rows, known_rows), tf.equal(columns, known_columns))
         return tf.cond(same, lambda: tf.identity(table), lambda: resize_grid(table, self.grid, rows, columns))
@@ -168,7 +165,7 @@ class FoldedStage(Folded):
             start = start + self.projector(previous)
         x = self._run(tf.concat([x, start], axis=1), length + self.tokens)
         x, group_tokens = x[:, :length], x[:, length:]
-        group_tokens = tf.reshape(group_tokens, (-1, self.tokens, width))  # says how many, and XLA knows it
+        group_tokens = tf.reshape(group_tokens, (-1, self.tokens, width))  # says how many there are
         groups, soft = self.grouping(tf.reshape(x, (-1, width)), group_tokens, length=length)
         return tf.reshape(groups, (-1, self.grouping.count, width)), group_tokens, soft
 
@@ -184,25 +181,22 @@ class FoldedStage(Folded):
 class FoldedVisionTower(Folded, VisionTower):
     """Takes the place of a ``VisionTower`` in inference; hidden states are not there to be had.
 
-    ``jit_compile``: XLA compiles it, for each batch and size anew.
+    ``lite``: LiteRT's interpreter runs it, image by image.
     """
 
-    def __init__(self, tower: VisionTower, name: str = "vision_model", jit_compile: bool = False) -> None:
+    def __init__(self, tower: VisionTower, name: str = "vision_model", lite: bool = False) -> None:
         Folded.__init__(self, name)
         self.config, activation = tower.config, tower.config.hidden_act
-        with for_xla(jit_compile):
+        with for_lite(lite):
             self.embeddings = FoldedEmbedding(tower.embeddings, "embeddings")
             self.stages = [FoldedStage(stage, activation, f"stage_{i}") for i, stage in enumerate(tower.stages)]
             self.last_norm = self.norm("layernorm", tower.layernorm)
-        self.look = self._compiled() if jit_compile else self._look
+        self.look = self._in_lite() if lite else self._look
 
-    def _compiled(self) -> Callable[[Any], Any]:
-        def look(pixel_values: Any) -> Any:
-            with for_xla():
-                return self._look(pixel_values)
-
-        pixels = tf.TensorSpec((None, self.config.num_channels, None, None), tf.float32)
-        return tf.function(look, input_signature=[pixels], autograph=False, jit_compile=True)
+    def _in_lite(self) -> LiteFunction:
+        counts = [stage.grouping.count for stage in self.stages if stage.tokens]
+        tokens = counts[-1:] or [None]
+        return LiteFunction(self._look, [(*tokens, self.config.hidden_size), *((count, None) for count in counts)])
 
     def call(
         self,
@@ -212,18 +206,18 @@ class FoldedVisionTower(Folded, VisionTower):
         training: Any = None,
     ) -> TowerOutput:
         refuse_what_is_folded(output_hidden_states, training)
-        x, assignments = self.look(self._checked(pixel_values))
+        x, *assignments = self.look(self._checked(pixel_values))
         return TowerOutput.of(
             last_hidden_state=x,
             pooler_output=tf.reduce_mean(x, axis=1),
-            attentions=assignments if output_attentions else None,
+            attentions=tuple(assignments) if output_attentions else None,
         )
 
-    def _look(self, pixel_values: Any) -> tuple[Any, tuple[Any, ...]]:
-        """Pixels -> group features, the soft assignment of each stage that groups."""
+    def _look(self, pixel_values: Any) -> list[Any]:
+        """Pixels -> group features, and the soft assignment of each stage that groups."""
         x, group_tokens, assignments = self.embeddings(pixel_values), None, []
         for stage in self.stages:
             x, group_tokens, soft = stage(x, group_tokens)
             if soft is not None:
                 assignments.append(soft)
-        return self.last_norm(x), tuple(assignments)
+        return [self.last_norm(x), *assignments]

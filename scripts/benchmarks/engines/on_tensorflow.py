@@ -1,4 +1,4 @@
-"""This package: as it is, folded, folded and compiled by XLA, and folded in a Session, as a server runs an export."""
+"""This package: as it is, folded, folded and run by LiteRT, and folded in a Session, as a server runs an export."""
 
 import io
 import tempfile
@@ -23,9 +23,9 @@ def make(name: str, folder: Path, threads: int) -> Any:
     model = TFGroupViTModel.from_pretrained(folder)
     if "not folded" in name:
         return InProcess(model, model, folder)
-    if "XLA" in name:
-        compiled = model.optimized(jit_compile=True)
-        return InProcess(compiled, compiled, folder)
+    if "LiteRT" in name:
+        lite = model.optimized(runtime="lite")
+        return InProcess(lite, lite, folder)
     folded = model.optimized()
     return InSession(folded, model, folder, threads) if "Session" in name else InProcess(folded, model, folder)
 
