@@ -40,13 +40,11 @@ def export_saved_model(
     """
     import keras
 
-    from tf_groupvit.export.signatures import check_labels
+    from tf_groupvit.export.signatures import check_servable
 
     if keras.backend.backend() != "tensorflow":
         raise ExportError(f"Keras runs on {keras.backend.backend()}: export with KERAS_BACKEND=tensorflow.")
-    if getattr(segmenter.model, "runtime", "graph") != "graph":
-        raise ExportError("LiteRT runs this model, which no server does: export a segmenter of the plain model.")
-    check_labels(segmenter)
+    check_servable(segmenter)
     base = Path(base_path)
     check_place(base, version)
     say = say or _log.info

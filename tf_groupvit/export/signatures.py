@@ -178,8 +178,10 @@ class _Untracked:
         self.it = it
 
 
-def check_labels(segmenter: Any) -> None:
-    """Refuse more labels than a mask of one byte a pixel can hold."""
+def check_servable(segmenter: Any) -> None:
+    """Refuse a model that no server runs, and more labels than a mask of one byte a pixel can hold."""
+    if getattr(segmenter.model, "runtime", "graph") != "graph":
+        raise ExportError("LiteRT runs this model, which no server does: export a segmenter of the plain model.")
     count = len(segmenter.class_names)
     if count > MOST_LABELS:
         raise ExportError(
