@@ -71,7 +71,9 @@ def _program_of(function: Callable[[Any], list[Any]], shape: tuple[int, ...]) ->
     with for_lite():
         signature = [tf.TensorSpec((1, *shape), tf.float32)]
         traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
-    converted = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module()).convert()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
+    converter.exclude_conversion_metadata = True  # which takes a second to be written in
+    converted = converter.convert()
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
