@@ -28,6 +28,14 @@ def test_the_best_class_wins_and_the_first_on_ties():
     assert best.tolist() == [5, 6, 7]
 
 
+@pytest.mark.parametrize("classes", [*range(1, 40), 64, 171, 300])
+@pytest.mark.parametrize("side", [1, 3, 90])
+def test_the_first_of_many_equals_wins_whatever_their_number(classes, side):
+    # TensorFlow does not promise it of argmax, and its kernel works on several classes and pixels at a time.
+    scores = RNG.integers(0, 3, (side, side, classes)).astype("float32")
+    assert (labels_at(scores, side, side)[0] == scores.argmax(-1)).all()
+
+
 def test_equal_classes_stay_equal_at_every_size():
     scores = RNG.normal(size=(5, 7, 1)).astype("float32").repeat(4, axis=2)
     labels, _ = labels_at(scores, 33, 51)

@@ -54,11 +54,12 @@ def _resample(scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: A
 
 
 def _winner(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The first best class of every pixel, (rows, width); and the highest score of each class, (K)."""
-    classes = tf.shape(scores)[2]
-    best = scores >= tf.reduce_max(scores, axis=2, keepdims=True)
-    index = tf.where(best, tf.range(classes), classes - 1)  # TensorFlow's argmax leaves ties undefined
-    return tf.reduce_min(index, axis=2), tf.reduce_max(scores, axis=[0, 1])
+    """The first best class of every pixel, (rows, width); and the highest score of each class, (K).
+
+    TensorFlow leaves open which of equals its argmax gives, but its kernel takes the first, and a test sees to it. To
+    look for the first among the highest would take two passes more over the scores.
+    """
+    return tf.argmax(scores, axis=2, output_type=tf.int32), tf.reduce_max(scores, axis=[0, 1])
 
 
 def merge_windows(scores: tf.Tensor, corners: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
