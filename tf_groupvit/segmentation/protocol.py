@@ -171,9 +171,10 @@ def with_background(affinity: Any, threshold: float | Sequence[float] | None) ->
 def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
     """Give every pixel the row of the one group that it belongs to: (B, G, K) -> (B, height, width, K)."""
     owner = first_argmax(resize_maps(maps, height, width), axis=1)  # (B, 1, H, W)
-    index = ops.reshape(owner, (-1, height * width, 1))
-    rows = ops.take_along_axis(affinity, index, axis=1)  # (B, H * W, K)
-    return ops.reshape(rows, (-1, height, width, ops.shape(affinity)[2]))
+    images, groups, classes = ops.shape(affinity)
+    start = groups * ops.arange(images, dtype=owner.dtype)  # of each image's groups among all
+    rows = ops.take(ops.reshape(affinity, (-1, classes)), owner + start[:, None, None, None], axis=0)
+    return ops.reshape(rows, (-1, height, width, classes))
 
 
 def class_probabilities(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any) -> Any:
