@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from checkpoint import checkpoint_at
 
+from tf_groupvit.cli.kernels import prefer_onednn
+
 GFLOP = 7.94  # of an image of 224 x 224, as the published model computes it; at larger sides without attention's square
 
 
@@ -83,6 +85,7 @@ def show(least: dict[str, tuple[str, float]], whole: float, floor: float) -> Non
 
 
 def main() -> None:
+    prefer_onednn()  # as the commands do
     import tensorflow as tf
 
     parser = argparse.ArgumentParser(prog="scripts/bench breakdown", description=__doc__)

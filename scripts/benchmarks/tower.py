@@ -40,6 +40,7 @@ ENGINES: dict[str, dict[str, str]] = {
     "transformers TF, graph": {"TF_USE_LEGACY_KERAS": "1"},
     "transformers TF, XLA": {"TF_USE_LEGACY_KERAS": "1"},
 }
+WORKS = ("tower", "text", "photo", "window", "scaling")
 SLOW_TO_START = ("compile", "XLA")
 WARM = 4  # calls after which a segmenter has compiled what it runs (segmentation/inference.py, CALLS_BEFORE)
 BATCHES, SIDES, CLASSES, IMAGES = (1, 8, 32), (224, 320, 448, 496, 896), (1, 10, 100, 1000), (1, 2, 4, 8, 16, 32)
@@ -99,7 +100,9 @@ def photos(bench: Bench, jpeg: np.ndarray, count: int) -> dict[str, Any]:
 
 def windows(bench: Bench, jpeg: np.ndarray) -> dict[str, Any]:
     """Mode window, which nobody else has."""
-    found = bench.run(bench.same("windows", [OURS, "ours, Eigen's kernels"]), warm=WARM, jpeg=jpeg, classes=things(20))
+    found = bench.run(
+        bench.same("windows", [OURS, LITE, "ours, Eigen's kernels"]), warm=WARM, jpeg=jpeg, classes=things(20)
+    )
     return {"20": table("JPEG to label map, 20 classes, mode window", found, 1, "photos")}
 
 
@@ -154,13 +157,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each engine (default: all cores)")
     parser.add_argument("--spin", action="store_true", help="let waiting threads spin: for a machine that is idle")
     parser.add_argument("--engines", default="|".join(ENGINES), help="names between bars (default: all)")
-    parser.add_argument("--works", default="tower,text,photo,window,scaling", help="(default: all)")
+    parser.add_argument("--works", default=",".join(WORKS), help="names between commas (default: all)")
     parser.add_argument("--checkpoint", type=Path, help="a folder with tokenizer instead of the seeded full-size one")
     parser.add_argument("--photo", type=Path, help="a JPEG to segment (default: a drawn one, 640 x 480)")
     parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the JSON and the picture")
     chosen = parser.parse_args()
     if chosen.photo and not chosen.photo.is_file():
         parser.error(f"--photo takes a JPEG file, but {chosen.photo} is none")
+    for given, known in ((chosen.works.split(","), WORKS), (chosen.engines.split("|"), ENGINES)):
+        if unknown := [name for name in given if name not in known]:
+            parser.error(f"{unknown[0]!r} is none of: {' | '.join(known)}")
     return chosen
 
 

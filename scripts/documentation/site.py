@@ -22,6 +22,7 @@ PAGES = {
     "commands.md": ("Commands", "tf_groupvit/cli/README.md"),
     "transformers.md": ("Coming from transformers", "tf_groupvit/models/README.md"),
     "serving.md": ("Serving", "serving/README.md"),
+    "speed.md": ("Speed", "scripts/benchmarks/README.md"),
     "differences.md": ("The embedded server", "tf_groupvit/server/DIFFERENCES.md"),
     "architecture.md": ("Architecture", "tf_groupvit/README.md"),
     "contributing.md": ("Contributing", "CONTRIBUTING.md"),
