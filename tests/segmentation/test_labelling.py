@@ -7,8 +7,15 @@ import pytest
 import tensorflow as tf
 
 from tf_groupvit.segmentation import labelling
-from tf_groupvit.segmentation.inference import labels_at, scores_at
-from tf_groupvit.segmentation.labelling import cut_windows, label_map, merge_windows, score_map
+from tf_groupvit.segmentation.inference import highest_at, labels_at, scores_at
+from tf_groupvit.segmentation.labelling import (
+    cut_windows,
+    highest_scores,
+    label_map,
+    labels_and_highest,
+    merge_windows,
+    score_map,
+)
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "protocol" / "labelling.npz"
 RNG = np.random.default_rng(0)
@@ -23,9 +30,8 @@ def test_two_by_two_becomes_four_by_four():
 
 def test_the_best_class_wins_and_the_first_on_ties():
     scores = np.array([[[1, 2, 2], [3, 3, 3]], [[0, -1, 0], [5, 6, 7]]], "float32")
-    labels, best = labels_at(scores, 2, 2)
-    assert labels.tolist() == [[1, 0], [0, 2]]
-    assert best.tolist() == [5, 6, 7]
+    assert labels_at(scores, 2, 2).tolist() == [[1, 0], [0, 2]]
+    assert highest_at(scores, 2, 2).tolist() == [5, 6, 7]
 
 
 @pytest.mark.parametrize("classes", [*range(1, 40), 64, 171, 300])
@@ -33,49 +39,78 @@ def test_the_best_class_wins_and_the_first_on_ties():
 def test_the_first_of_many_equals_wins_whatever_their_number(classes, side):
     # TensorFlow does not promise it of argmax, and its kernel works on several classes and pixels at a time.
     scores = RNG.integers(0, 3, (side, side, classes)).astype("float32")
-    assert (labels_at(scores, side, side)[0] == scores.argmax(-1)).all()
+    assert (labels_at(scores, side, side) == scores.argmax(-1)).all()
 
 
 def test_equal_classes_stay_equal_at_every_size():
     scores = RNG.normal(size=(5, 7, 1)).astype("float32").repeat(4, axis=2)
-    labels, _ = labels_at(scores, 33, 51)
+    labels = labels_at(scores, 33, 51)
     assert (labels == 0).all()
 
 
 @pytest.mark.parametrize("number", range(4))
 def test_labels_are_those_of_interpolate_and_argmax_in_pytorch(number):
     case = np.load(GOLDEN)
-    labels, best = labels_at(case[f"{number}.scores"], *case[f"{number}.labels"].shape)
+    scores, (height, width) = case[f"{number}.scores"], case[f"{number}.labels"].shape
+    labels, best = labels_at(scores, height, width), highest_at(scores, height, width)
     assert (labels == case[f"{number}.labels"]).mean() >= 0.999
     assert best == pytest.approx(case[f"{number}.highest"], abs=1e-5)
 
 
+def smooth(height, width, classes):
+    """Scores with regions, as images have them: a few numbers enlarged."""
+    few = tf.constant(RNG.normal(size=(3, 4, classes)).astype("float32"))
+    return score_map(few, tf.constant(height), tf.constant(width))
+
+
+def regions(height, width, classes):
+    """Every class scores 1 in one region, as the published protocol has it."""
+    return tf.one_hot(tf.argmax(smooth(height, width, classes), axis=2), classes)
+
+
+def noise(height, width, classes):
+    return tf.constant(RNG.normal(size=(height, width, classes)).astype("float32"))
+
+
 @pytest.mark.parametrize("strip", [1, 200, 1000, 1 << 30])
-def test_strips_change_nothing(monkeypatch, strip):
-    scores = tf.constant(RNG.normal(size=(6, 9, 4)).astype("float32"))
+@pytest.mark.parametrize("scores", [smooth, regions, noise])
+@pytest.mark.parametrize("size", [(37, 50), (200, 90), (21, 31), (5, 90), (1, 1)])
+def test_what_is_left_out_changes_nothing(monkeypatch, strip, scores, size):
     monkeypatch.setattr(labelling, "STRIP", strip)
-    labels, best = label_map(scores, tf.constant(37), tf.constant(50))
-    whole = score_map(scores, tf.constant(37), tf.constant(50)).numpy()
-    H, W = labels.shape
-    assert (H, W) == (37, 50)
-    assert (labels.numpy() == whole.argmax(-1)).all()
-    assert (best.numpy() == whole.max((0, 1))).all()
+    small, (height, width) = scores(21, 31, 4), map(tf.constant, size)
+    whole = score_map(small, height, width).numpy()
+    labels, (both, highest) = label_map(small, height, width), labels_and_highest(small, height, width)
+    assert labels.shape == size
+    assert (labels.numpy() == whole.argmax(-1)).all() and (both.numpy() == labels.numpy()).all()
+    for found in (highest, highest_scores(small, height, width)):
+        np.testing.assert_allclose(found, whole.max((0, 1)), rtol=1e-6)
+
+
+def test_along_borders_alone_pixels_are_interpolated(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(labelling, "_labels_of", lambda pixels, *_: looked_at.append(pixels) or tf.zeros_like(pixels))
+    scores = np.zeros((8, 8, 2), "float32")
+    scores[:4, :, 0] = scores[4:, :, 1] = 1.0
+    labels = label_map(tf.constant(scores), tf.constant(16), tf.constant(16)).numpy()
+    # Between the middles of the fourth and the fifth row, which are new rows 7 and 8.
+    assert looked_at[0].numpy().tolist() == list(range(7 * 16, 9 * 16))
+    assert (labels[:7] == 0).all() and (labels[9:] == 1).all()
 
 
 def test_more_classes_than_a_byte_holds():
     scores = np.zeros((2, 2, 300), "float32")
     scores[0, 0, 299] = 1
     scores[1, 1, 256] = 1
-    labels, best = labels_at(scores, 2, 2)
+    labels = labels_at(scores, 2, 2)
     assert labels.dtype == np.int32
     assert labels.tolist() == [[299, 0], [0, 256]]
-    assert np.flatnonzero(best).tolist() == [256, 299]
+    assert np.flatnonzero(highest_at(scores, 2, 2)).tolist() == [256, 299]
 
 
 def test_256_classes_fit_a_byte():
     scores = np.zeros((1, 1, 256), "float32")
     scores[0, 0, 255] = 1
-    labels, _ = labels_at(scores, 3, 2)
+    labels = labels_at(scores, 3, 2)
     assert labels.dtype == np.uint8
     assert (labels == 255).all()
 
@@ -83,7 +118,7 @@ def test_256_classes_fit_a_byte():
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1)])
 def test_images_of_one_pixel_and_one_row(size):
     scores = RNG.normal(size=(8, 8, 3)).astype("float32")
-    labels, _ = labels_at(scores, *size)
+    labels = labels_at(scores, *size)
     assert labels.shape == size
     assert (labels == scores_at(scores, *size).argmax(0)).all()
 

@@ -351,5 +351,5 @@ def test_half_precision_labels_almost_alike(folder, segmenter):
 
 
 def test_labels_at_keeps_small_numbers_of_classes_in_a_byte():
-    labels, _ = labels_at(np.ones((2, 2, 3), "float32"), 4, 4)
+    labels = labels_at(np.ones((2, 2, 3), "float32"), 4, 4)
     assert labels.dtype == np.uint8

@@ -70,6 +70,7 @@ def test_dense_answers_have_the_measured_sizes_of_the_contract():
     [
         ({"t": np.float32(1.0).reshape(())}, "Tensor name: t has no shape information "),
         ({"a": np.zeros(2), "t": np.zeros(1)}, "Tensor name: t has inconsistent batch size: 1 expecting: 2"),
+        ({"t": np.zeros(1), "a": np.zeros(2)}, "Tensor name: t has inconsistent batch size: 1 expecting: 2"),
         ({"t": np.zeros(1, np.float16)}, "Failed to write JSON value for tensor type: half"),
         ({"t": np.zeros(1, np.uint16)}, "Failed to write JSON value for tensor type: uint16"),
         ({}, "Cannot convert empty tensor map to JSON"),

@@ -87,14 +87,20 @@ def belonging(assignments: tuple[Any, ...]) -> Any:
     return maps
 
 
+def segmentation_affinity(groups: Any, text_embeds: Any, scale: Any) -> Any:
+    """(B, N, G): each group's similarity to each text. groups (B, G, D), text_embeds (N, D) or (B, N, D), length one."""
+    # Parity: transformers multiplies by the scale twice.
+    return ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * ops.square(scale)
+
+
 def segmentation_logits(maps: Any, groups: Any, text_embeds: Any, scale: Any, height: Any, width: Any) -> Any:
     """(B, N, height, width): each group's similarity to each text, spread over the group's pixels.
 
-    Shapes: maps (B, G, rows, columns), groups (B, G, D), text_embeds (N, D) or (B, N, D), both of length one.
+    Shapes: maps (B, G, rows, columns); the others are those of ``segmentation_affinity``.
     """
-    affinity = ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * scale  # (B, N, G)
+    affinity = segmentation_affinity(groups, text_embeds, scale)
     flat = ops.reshape(resize_maps(maps, height, width), (-1, maps.shape[1], height * width))
-    logits = ops.matmul(affinity, flat) * scale  # Parity: transformers multiplies by the scale twice.
+    logits = ops.matmul(affinity, flat)
     return ops.reshape(logits, (ops.shape(maps)[0], ops.shape(text_embeds)[-2], height, width))
 
 

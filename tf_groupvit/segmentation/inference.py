@@ -17,7 +17,7 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.optimized import Twin
 from tf_groupvit.preprocessing.image_resize import resize_bicubic, resize_bilinear
 from tf_groupvit.preprocessing.image_statistics import normalise
-from tf_groupvit.segmentation.labelling import label_map, merge_windows, score_map
+from tf_groupvit.segmentation.labelling import highest_scores, label_map, merge_windows, score_map
 from tf_groupvit.segmentation.protocol import (
     Groups,
     class_affinity,
@@ -39,7 +39,8 @@ SIDE = tf.TensorSpec([], tf.int32)
 # scripts/bench segment prints all three.
 CALLS_BEFORE = 2
 
-finish = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE])
+label = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE])
+highest = tf.function(highest_scores, input_signature=[SCORES, SIDE, SIDE])
 enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE])
 merge = tf.function(
     merge_windows,
@@ -162,10 +163,14 @@ class Inference:
         }
 
 
-def labels_at(scores: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (h, w, K) -> labels (height, width), uint8 where they fit, and each class's highest score (K)."""
-    labels, best = finish(scores, height, width)
-    return labels.numpy().astype("uint8" if scores.shape[2] <= 256 else "int32"), best.numpy()
+def labels_at(scores: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scores (h, w, K) -> labels (height, width), uint8 where they fit."""
+    return label(scores, height, width).numpy().astype("uint8" if scores.shape[2] <= 256 else "int32")
+
+
+def highest_at(scores: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scores (h, w, K) -> each class's highest among the pixels of (height, width), (K)."""
+    return highest(scores, height, width).numpy()
 
 
 def scores_at(scores: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,33 +1,139 @@
 """Scores of a small picture (h, w, K) in, a class number for every pixel of the image (H, W) out, in TensorFlow.
 
-Bilinear, then arg max, first on ties; done strip by strip, since the scores of a 12-megapixel photo in 171 classes
-would take 8 GB. The same functions serve in Python and inside exported graphs, so both give the same labels.
+Bilinear, then arg max, first on ties. The enlarged scores are never there all at once: those of a 12-megapixel photo
+in 171 classes would take 8 GB. The same functions serve in Python and inside exported graphs, so both give the same
+labels.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 STRIP = 1 << 20  # scores worked on at a time: 4 MB, which stays near the caches
+OPEN = -1  # stands for a label that is not known yet
+MOST_OPEN = 0.25  # the share of open pixels from which on it is cheaper to interpolate whole rows
 
 
-def label_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scores (h, w, K) -> labels int32 (height, width), and the highest score of each class (K)."""
-    classes = tf.shape(scores)[2]
-    rows = tf.maximum(STRIP // (width * classes), 1)
-    strips = (height + rows - 1) // rows
+def label_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Scores (h, w, K) -> labels int32 (height, width).
+
+    A pixel lies between four of the small picture. A class that is the best of all four is the best between them, too,
+    and rounding does not change the order. So only pixels along the borders of classes have to be interpolated.
+    """
+    down = _taps(tf.range(height), tf.shape(scores)[0], height)
     across = _taps(tf.range(width), tf.shape(scores)[1], width)
-    labels = tf.TensorArray(tf.int32, size=strips, infer_shape=False, element_shape=[None, None])
+    labels = tf.gather(tf.gather(_best_of_four(scores), down[0]), across[0], axis=1)
+    still_open = tf.cast(tf.where(tf.reshape(labels, [-1]) == OPEN), tf.int32)  # (pixels, 1)
+    crowded = tf.cast(tf.size(still_open), tf.float32) > MOST_OPEN * tf.cast(tf.size(labels), tf.float32)
+    return tf.cond(
+        crowded,
+        lambda: _by_strips(scores, height, width)[0],
+        lambda: _fill(labels, still_open, _labels_of(still_open[:, 0], scores, down, across)),
+    )
 
-    def step(index: Any, labels: Any, best: Any) -> tuple[Any, Any, Any]:
-        wanted = tf.range(index * rows, tf.minimum((index + 1) * rows, height))
-        strip = _resample(scores, wanted, height, across)
-        winner, highest = _winner(strip)
-        return index + 1, labels.write(index, winner), tf.maximum(best, highest)
 
-    start = (0, labels, tf.fill([classes], scores.dtype.min))
-    _, labels, best = tf.while_loop(lambda index, *_: index < strips, step, start, parallel_iterations=1)
-    return labels.concat(), best
+def highest_scores(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Scores (h, w, K) -> the highest that each class has in any pixel of (height, width), (K).
+
+    Between four pixels of the small picture scores are linear along rows and along columns, so that the highest lies in
+    the first or in the last row there, and in the first or in the last column: the others are left out.
+    """
+    rows, columns = _ends(tf.shape(scores)[0], height), _ends(tf.shape(scores)[1], width)
+    count, strip = _strips(scores, rows, height, _taps(columns, tf.shape(scores)[1], width))
+
+    def step(index: Any, highest: Any) -> tuple[Any, Any]:
+        return index + 1, tf.maximum(highest, tf.reduce_max(strip(index), axis=[0, 1]))
+
+    start = (0, tf.fill([tf.shape(scores)[2]], scores.dtype.min))
+    return tf.while_loop(lambda index, _: index < count, step, start, parallel_iterations=1)[1]
+
+
+def labels_and_highest(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """``label_map`` and ``highest_scores``, from one look where the second could leave out but few pixels."""
+    ends = tf.size(_ends(tf.shape(scores)[0], height)) * tf.size(_ends(tf.shape(scores)[1], width))
+    return tf.cond(
+        2 * ends > height * width,
+        lambda: _by_strips(scores, height, width),
+        lambda: (label_map(scores, height, width), highest_scores(scores, height, width)),
+    )
+
+
+def _best(scores: tf.Tensor) -> tf.Tensor:
+    """The first best class, (..., K) -> (...).
+
+    TensorFlow leaves open which of equals its argmax gives, but its kernel takes the first, and a test sees to it. To
+    look for the first among the highest would take two passes more over the scores.
+    """
+    return tf.argmax(scores, axis=-1, output_type=tf.int32)
+
+
+def _best_of_four(scores: tf.Tensor) -> tf.Tensor:
+    """The class that is the best of a pixel and of its three neighbours to the right and below, else ``OPEN``."""
+    best = _best(scores)
+    right, below = _next(best, 1), _next(best, 0)
+    return tf.where((best == right) & (best == below) & (best == _next(below, 1)), best, OPEN)
+
+
+def _next(values: tf.Tensor, axis: int) -> tf.Tensor:
+    """Each place has what the next one has; the last keeps its own."""
+    last = tf.shape(values)[axis] - 1
+    return tf.gather(values, tf.minimum(tf.range(last + 1) + 1, last), axis=axis)
+
+
+def _labels_of(pixels: tf.Tensor, scores: tf.Tensor, down: Any, across: Any) -> tf.Tensor:
+    """The labels of some pixels, given by number (n) row after row."""
+    width, (height, columns, classes) = tf.size(across[0]), tf.unstack(tf.shape(scores))
+    flat, rows = tf.reshape(scores, [height * columns, classes]), tf.maximum(STRIP // classes, 1)
+    count = tf.size(pixels) // rows + 1  # the last may be empty; at least one, since nothing cannot be joined
+
+    def step(index: Any, labels: Any) -> tuple[Any, Any]:
+        some = pixels[index * rows : (index + 1) * rows]
+        upper, lower, low = (tf.gather(tap, some // width) for tap in down)
+        left, right, share = (tf.gather(tap, some % width) for tap in across)
+        beside = [
+            _between(tf.gather(flat, upper * columns + column), tf.gather(flat, lower * columns + column), low[:, None])
+            for column in (left, right)
+        ]
+        return index + 1, labels.write(index, _best(_between(*beside, share[:, None])))
+
+    start = (0, _parts(count))
+    return tf.while_loop(lambda index, _: index < count, step, start, parallel_iterations=1)[1].concat()
+
+
+def _fill(labels: tf.Tensor, places: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Labels (H, W) with values (n) at the places (n, 1), counted row after row."""
+    filled = tf.tensor_scatter_nd_update(tf.reshape(labels, [-1]), places, values)
+    return tf.reshape(filled, tf.shape(labels))
+
+
+def _by_strips(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels and highest scores from every pixel's scores."""
+    across = _taps(tf.range(width), tf.shape(scores)[1], width)
+    count, strip = _strips(scores, tf.range(height), height, across)
+
+    def step(index: Any, labels: Any, highest: Any) -> tuple[Any, Any, Any]:
+        made = strip(index)
+        highest = tf.maximum(highest, tf.reduce_max(made, axis=[0, 1]))
+        return index + 1, labels.write(index, tf.reshape(_best(made), [-1])), highest
+
+    start = (0, _parts(count), tf.fill([tf.shape(scores)[2]], scores.dtype.min))
+    _, labels, highest = tf.while_loop(lambda index, *_: index < count, step, start, parallel_iterations=1)
+    return tf.reshape(labels.concat(), [height, width]), highest
+
+
+def _parts(count: tf.Tensor) -> tf.TensorArray:
+    """For vectors of any length that are written one after the other."""
+    return tf.TensorArray(tf.int32, size=count, infer_shape=False, element_shape=[None])
+
+
+def _strips(
+    scores: tf.Tensor, rows: tf.Tensor, height: tf.Tensor, across: Any
+) -> tuple[tf.Tensor, Callable[[Any], tf.Tensor]]:
+    """How many strips the wanted rows come in, and a function that makes one of them, (rows of it, columns, K)."""
+    at_once = tf.maximum(STRIP // (tf.size(across[0]) * tf.shape(scores)[2]), 1)
+    count = (tf.size(rows) + at_once - 1) // at_once
+    return count, lambda i: _resample(scores, rows[i * at_once : (i + 1) * at_once], height, across)
 
 
 def score_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
@@ -43,23 +149,27 @@ def _taps(wanted: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor,
     return first, tf.minimum(first + 1, old - 1), place - tf.cast(first, tf.float32)
 
 
+def _ends(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+    """Of the new pixels that lie between the same two old ones, the first and the last."""
+    every = tf.range(new)
+    first = _taps(every, old, new)[0]
+    parted = first[1:] != first[:-1]
+    return tf.boolean_mask(
+        every, tf.pad(parted, [[1, 0]], constant_values=True) | tf.pad(parted, [[0, 1]], constant_values=True)
+    )
+
+
 def _resample(scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
     """The wanted rows of the resized scores, (rows, width, K)."""
-    upper, lower, down = _taps(wanted, tf.shape(scores)[0], height)
-    down = down[:, None, None]
-    rows = tf.gather(scores, upper) * (1 - down) + tf.gather(scores, lower) * down
+    upper, lower, low = _taps(wanted, tf.shape(scores)[0], height)
+    rows = _between(tf.gather(scores, upper), tf.gather(scores, lower), low[:, None, None])
     left, right, share = across
-    share = share[None, :, None]
-    return tf.gather(rows, left, axis=1) * (1 - share) + tf.gather(rows, right, axis=1) * share
+    return _between(tf.gather(rows, left, axis=1), tf.gather(rows, right, axis=1), share[None, :, None])
 
 
-def _winner(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The first best class of every pixel, (rows, width); and the highest score of each class, (K).
-
-    TensorFlow leaves open which of equals its argmax gives, but its kernel takes the first, and a test sees to it. To
-    look for the first among the highest would take two passes more over the scores.
-    """
-    return tf.argmax(scores, axis=2, output_type=tf.int32), tf.reduce_max(scores, axis=[0, 1])
+def _between(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Linear, ``share`` of the second. Written so that what is larger at both ends never comes out smaller."""
+    return first * (1 - share) + second * share
 
 
 def merge_windows(scores: tf.Tensor, corners: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:

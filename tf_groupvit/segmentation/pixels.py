@@ -67,11 +67,11 @@ def pixel_labels(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Sett
     if settings.mode == "window":
 
         def one(image: tf.Tensor) -> tf.Tensor:
-            return label_map(window_scores(score, image, settings), height, width)[0]
+            return label_map(window_scores(score, image, settings), height, width)
 
         return tf.map_fn(one, pixels, fn_output_signature=kind)
     small = tf.map_fn(lambda image: squares(image, settings), pixels)
-    return tf.map_fn(lambda found: label_map(found, height, width)[0], score(small), fn_output_signature=kind)
+    return tf.map_fn(lambda found: label_map(found, height, width), score(small), fn_output_signature=kind)
 
 
 class PixelLabeler(keras.Model):

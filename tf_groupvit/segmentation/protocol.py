@@ -11,7 +11,7 @@ from keras import ops
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.argmax import first_argmax
-from tf_groupvit.models.groupvit import TFGroupViTModel, group_maps, normalise, segmentation_logits
+from tf_groupvit.models.groupvit import TFGroupViTModel, group_maps, normalise, segmentation_affinity
 from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.interpolation import resize_maps
 from tf_groupvit.models.outputs import ModelOutput
@@ -117,8 +117,8 @@ def group_scores(
     if protocol == "paper":
         affinity = class_affinity(groups, text_embeds, valid)
         return spread(groups["maps"][-1], with_background(affinity, background), height, width)
-    sides = (groups["maps"][-1], groups["group_embeds"], text_embeds, groups["scale"])
-    scores = ops.transpose(segmentation_logits(*sides, height, width), (0, 2, 3, 1))
+    affinity = segmentation_affinity(groups["group_embeds"], text_embeds, groups["scale"])
+    scores = mix(groups["maps"][-1], ops.transpose(affinity, (0, 2, 1)), height, width)
     return scores if valid is None else ops.where(valid[:, None, None], scores, LOWEST)
 
 
@@ -175,6 +175,13 @@ def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
     start = groups * ops.arange(images, dtype=owner.dtype)  # of each image's groups among all
     rows = ops.take(ops.reshape(affinity, (-1, classes)), owner + start[:, None, None, None], axis=0)
     return ops.reshape(rows, (-1, height, width, classes))
+
+
+def mix(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
+    """Give every pixel of all groups' rows as much as it belongs to each: (B, G, K) -> (B, height, width, K)."""
+    flat = ops.reshape(resize_maps(maps, height, width), (-1, maps.shape[1], height * width))
+    scores = ops.matmul(ops.transpose(flat, (0, 2, 1)), affinity)  # (B, H * W, K) <- (B, H * W, G) @ (B, G, K)
+    return ops.reshape(scores, (-1, height, width, ops.shape(affinity)[2]))
 
 
 def class_probabilities(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any) -> Any:

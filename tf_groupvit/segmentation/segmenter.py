@@ -13,7 +13,7 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.segmentation.inference import Inference, labels_at, scores_at
+from tf_groupvit.segmentation.inference import Inference, highest_at, labels_at, scores_at
 from tf_groupvit.segmentation.prompts import BACKGROUND, ClassEmbeddings, embed_classes
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.settings import check_choices, make_settings
@@ -153,7 +153,7 @@ class Segmenter:
         classes = scores[..., len(thresholds) :]
         for index in range(len(thresholds)):
             chosen = np.concatenate([scores[..., index : index + 1], classes], axis=-1)
-            yield labels_at(chosen, *pixels.shape[:2])[0]
+            yield labels_at(chosen, *pixels.shape[:2])
 
     def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> "Segmenter":
         """The same model and settings with other classes."""
@@ -179,15 +179,14 @@ class Segmenter:
 
     def _result(self, image: np.ndarray, scores: np.ndarray) -> Segmentation:
         height, width = image.shape[:2]
-        labels, best = labels_at(scores, height, width)
         groups = _Once(lambda: self.inference.groups(image, self.text_embeds))
         return Segmentation(
-            labels,
+            labels_at(scores, height, width),
             self.class_names,
             image,
-            class_scores=best,
+            class_scores=lambda: highest_at(scores, height, width),
             scores=lambda: scores_at(scores, height, width),
-            groups=lambda: [labels_at(maps, height, width)[0] for maps in groups()["maps"]],
+            groups=lambda: [labels_at(maps, height, width) for maps in groups()["maps"]],
             group_embeds=lambda: groups()["group_embeds"],
             group_scores=lambda: groups()["group_scores"],
         )

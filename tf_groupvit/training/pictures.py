@@ -65,13 +65,13 @@ class GroupPictures:
         return tuple(tf.transpose(maps, (0, 2, 3, 1)) for maps in groups["maps"]), scores
 
     def _masks(self, image: np.ndarray, scores: np.ndarray) -> Image.Image:
-        labels, _ = labels_at(scores, *image.shape[:2])
+        labels = labels_at(scores, *image.shape[:2])
         return names_over_image(Segmentation(labels, self.words, image))
 
 
 def _groups(image: np.ndarray, maps: np.ndarray) -> Image.Image:
     """Each pixel in the colour of its group: maps (rows, columns, G) over the image (H, W, 3)."""
-    labels, _ = labels_at(maps, *image.shape[:2])
+    labels = labels_at(maps, *image.shape[:2])
     return Image.fromarray(blend(image, paint(labels, group_colours(maps.shape[2]))))
 
 

@@ -53,16 +53,17 @@ def table(
     unit: str,
     products: dict[str, Any] | None = None,
     gflop: float = 0.0,
+    base: str = OURS,
 ) -> dict[str, Any]:
     """Print and return a row an engine; with matrix products from the same rounds, what share of their rate it has.
 
-    Ratios above 1: ours is faster. They are medians over rounds, with their range; of the best rounds, which a busy
-    machine disturbs least; and medians by processor time.
+    Ratios above 1: the base, ours, is faster. They are medians over rounds, with their range; of the best rounds, which
+    a busy machine disturbs least; and medians by processor time.
     """
     print(f"\n{title}: {unit}/s (range); ratio (range), of the best, by the processor; its time; first call")
     rows: dict[str, Any] = {}
     for name, row in found.items():
-        rows[name], said = measured(row, found.get(OURS), pieces)
+        rows[name], said = measured(row, found.get(base), pieces)
         if products:
             rows[name] |= {f"share_{key}": shares(row, products, gflop, key) for key in KEYS}
             said += f"  {rows[name]['share_seconds']:.0%} ({rows[name]['share_cpu']:.0%}) of the matrix product"

@@ -4,8 +4,11 @@ All engines answer once before anything is timed, and their outputs are compared
 one backwards, so that a machine that is busy with something else is so for all.
 """
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 
@@ -13,7 +16,6 @@ from engines.process import Engine, MissingError
 
 ROUND = 0.5  # seconds of a short work in a round, repeated
 SHORT = 1.5  # seconds, up to which a work has a call before, in every round
-MOST_REPEATS = 10
 
 
 class Job(NamedTuple):
@@ -25,10 +27,24 @@ class Job(NamedTuple):
 
 
 class Bench:
-    """``skipped`` collects what did not run: name -> why."""
+    """``skipped`` collects what did not run: name -> why.
 
-    def __init__(self, engines: dict[str, Engine], skipped: dict[str, str], place: Path, rounds: int) -> None:
+    Args:
+        most_repeats: of a short work in a round.
+        begin_at_once: how many engines compile at a time, before anything is timed.
+    """
+
+    def __init__(
+        self,
+        engines: dict[str, Engine],
+        skipped: dict[str, str],
+        place: Path,
+        rounds: int,
+        most_repeats: int = 10,
+        begin_at_once: int = 1,
+    ) -> None:
         self.engines, self.skipped, self.place, self.rounds = engines, skipped, place, rounds
+        self.most_repeats, self.begin_at_once = most_repeats, begin_at_once
 
     def same(self, work: str, names: list[str] | None = None) -> dict[str, Job]:
         """One work of all engines, or of those named which run here."""
@@ -40,11 +56,14 @@ class Bench:
         np.savez(file, **inputs)  # type: ignore[arg-type]
         found: dict[str, Any] = {}
         expected: dict[str, np.ndarray] = {}
+        with ThreadPoolExecutor(self.begin_at_once) as pool:
+            begun = {name: pool.submit(self._begin, job, file, warm) for name, job in jobs.items()}
         for name, job in jobs.items():
             try:
-                row, outputs = self._begin(job, file, warm)
+                row, outputs = begun[name].result()
             except (MissingError, KeyError) as why:
                 self.skipped[f"{name}: {job.work}"] = str(why)
+                print(f"  {name} is left out: {why}", file=sys.stderr, flush=True)
                 continue
             expected = expected or outputs
             found[name] = {**row, **differences(outputs, expected)}
@@ -55,15 +74,17 @@ class Bench:
 
     def _once(self, job: Job, file: Path, expected: float) -> dict[str, float]:
         """What a round has of a job: a short one is repeated, after a call that is not counted."""
-        repeats = min(max(round(ROUND / expected), 1), MOST_REPEATS)
+        repeats = min(max(round(ROUND / expected), 1), self.most_repeats)
         inputs = file if job.has_inputs else None
         return self.engines[job.engine].ask(job.work, inputs, before=int(expected < SHORT), repeats=repeats)
 
     def _begin(self, job: Job, file: Path, warm: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """First call and ``warm`` more, none of them counted."""
-        engine, output, inputs = self.engines[job.engine], self.place / "output.npz", file if job.has_inputs else None
+        engine, inputs = self.engines[job.engine], file if job.has_inputs else None
+        output = self.place / f"{uuid4().hex}.npz"
         first = engine.ask(job.work, inputs, output)
         outputs = dict(np.load(output))
+        output.unlink()
         warmed = [engine.ask(job.work, inputs) for _ in range(warm)]
         return {"first_s": first["seconds"], "warm_s": (warmed or [first])[-1]["seconds"], "rounds": []}, outputs
 

@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
+# How a name begins -> the module of its engine; of several the first counts.
 MODULES = {
+    "ours JAX": "on_jax",
+    "torch GPU": "on_torch_gpu",
     "torch": "on_torch",
     "onnxruntime": "on_onnx",
     "openvino": "on_onnx",
@@ -35,7 +38,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     began = time.perf_counter()
     try:
-        module = importlib.import_module(MODULES[name.split()[0]])
+        module = importlib.import_module(next(MODULES[start] for start in MODULES if name.startswith(start)))
         imported = time.perf_counter()
         engine = module.make(name, folder, threads)
     except Exception as error:  # whatever keeps a peer from running is told, and the others go on
