@@ -88,7 +88,10 @@ def belonging(assignments: tuple[Any, ...]) -> Any:
 
 
 def segmentation_affinity(groups: Any, text_embeds: Any, scale: Any) -> Any:
-    """(B, N, G): each group's similarity to each text. groups (B, G, D), text_embeds (N, D) or (B, N, D), length one."""
+    """(B, N, G): how much each group resembles each text.
+
+    Shapes: groups (B, G, D), text_embeds (N, D) or (B, N, D), both of length one.
+    """
     # Parity: transformers multiplies by the scale twice.
     return ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * ops.square(scale)
 

@@ -91,11 +91,11 @@ def _labels_of(pixels: tf.Tensor, scores: tf.Tensor, down: Any, across: Any) -> 
         some = pixels[index * rows : (index + 1) * rows]
         upper, lower, low = (tf.gather(tap, some // width) for tap in down)
         left, right, share = (tf.gather(tap, some % width) for tap in across)
-        beside = [
-            _between(tf.gather(flat, upper * columns + column), tf.gather(flat, lower * columns + column), low[:, None])
-            for column in (left, right)
-        ]
-        return index + 1, labels.write(index, _best(_between(*beside, share[:, None])))
+
+        def column(x: Any) -> Any:
+            return _between(tf.gather(flat, upper * columns + x), tf.gather(flat, lower * columns + x), low[:, None])
+
+        return index + 1, labels.write(index, _best(_between(column(left), column(right), share[:, None])))
 
     start = (0, _parts(count))
     return tf.while_loop(lambda index, _: index < count, step, start, parallel_iterations=1)[1].concat()
