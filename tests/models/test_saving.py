@@ -10,7 +10,7 @@ from tiny_models import CLASSES, equal, inputs_of, joint_config, make, numbers, 
 
 from tf_groupvit.checkpoints.names import checkpoint_name
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.groupvit import ImagesAgainstTexts
+from tf_groupvit.models.against_texts import ImagesAgainstTexts
 
 pytestmark = pytest.mark.models
 

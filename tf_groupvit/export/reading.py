@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.models.groupvit import normalise
+from tf_groupvit.models.comparing import normalise
 from tf_groupvit.segmentation.prompts import PROMPTS_AT_ONCE
 
 IDS = tf.TensorSpec([None, None], tf.int32)

@@ -15,7 +15,7 @@ from tf_groupvit.export.class_lists import MOST_LABELS, parse_lists
 from tf_groupvit.export.labelling import Labelling
 from tf_groupvit.export.looking import Looking
 from tf_groupvit.export.reading import Reading
-from tf_groupvit.models.groupvit import normalise, segmentation_logits
+from tf_groupvit.models.comparing import normalise, segmentation_logits
 from tf_groupvit.preprocessing.image_graph_bytes import only_if
 from tf_groupvit.segmentation.prompts import BACKGROUND
 

@@ -8,7 +8,8 @@ from keras import ops
 
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.entry import EntryModel
+from tf_groupvit.models.against_texts import ImagesAgainstTexts
+from tf_groupvit.models.comparing import contrastive_loss, group_maps, normalise, segmentation_logits
 from tf_groupvit.models.initialization import constant
 from tf_groupvit.models.inputs import (
     accept,
@@ -19,9 +20,8 @@ from tf_groupvit.models.inputs import (
     text_inputs,
     unpack,
 )
-from tf_groupvit.models.interpolation import resize_maps
 from tf_groupvit.models.layers import dense, layer_name
-from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput
+from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput, without
 from tf_groupvit.models.pretrained import PretrainedModel
 from tf_groupvit.models.text import TextTower
 from tf_groupvit.models.vision import VisionTower
@@ -52,59 +52,6 @@ class Projection(keras.layers.Layer):
         flat = ops.reshape(x, (-1, x.shape[-1]))
         flat = self.outer(ops.relu(self.norm(self.inner(flat), training=training)))
         return ops.reshape(flat, (*ops.shape(x)[:-1], flat.shape[-1]))
-
-
-def normalise(x: Any) -> Any:
-    """Vectors (..., D) scaled to length one, float32."""
-    x = ops.cast(x, "float32")
-    return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
-
-
-def contrastive_loss(logits_per_text: Any) -> Any:
-    """Symmetric cross-entropy of pairs: logits (B, B), whose diagonal holds the true pairs -> scalar."""
-    logits = ops.cast(logits_per_text, "float32")
-    both_ways = ops.logsumexp(logits, axis=1) + ops.logsumexp(logits, axis=0)
-    return ops.mean(both_ways / 2 - ops.diagonal(logits))
-
-
-def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
-    """How much each patch belongs to each final group, in place -> (B, G, rows, columns). Raises as ``belonging``."""
-    maps = belonging(assignments)
-    return ops.reshape(maps, (-1, maps.shape[1], rows, columns))
-
-
-def belonging(assignments: tuple[Any, ...]) -> Any:
-    """How much each patch belongs to each final group: product of the stages' soft assignments -> (B, G, P).
-
-    Raises:
-        InputError: the model has no grouping stage.
-    """
-    if not assignments:
-        raise InputError("This model has no grouping stage (num_group_tokens are all 0): it cannot segment.")
-    maps = assignments[0]  # (B, G, P)
-    for assignment in assignments[1:]:
-        maps = ops.matmul(assignment, maps)  # (B, G', P) <- (B, G', G) @ (B, G, P)
-    return maps
-
-
-def segmentation_affinity(groups: Any, text_embeds: Any, scale: Any) -> Any:
-    """(B, N, G): how much each group resembles each text.
-
-    Shapes: groups (B, G, D), text_embeds (N, D) or (B, N, D), both of length one.
-    """
-    # Parity: transformers multiplies by the scale twice.
-    return ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * ops.square(scale)
-
-
-def segmentation_logits(maps: Any, groups: Any, text_embeds: Any, scale: Any, height: Any, width: Any) -> Any:
-    """(B, N, height, width): each group's similarity to each text, spread over the group's pixels.
-
-    Shapes: maps (B, G, rows, columns); the others are those of ``segmentation_affinity``.
-    """
-    affinity = segmentation_affinity(groups, text_embeds, scale)
-    flat = ops.reshape(resize_maps(maps, height, width), (-1, maps.shape[1], height * width))
-    logits = ops.matmul(affinity, flat)
-    return ops.reshape(logits, (ops.shape(maps)[0], ops.shape(text_embeds)[-2], height, width))
 
 
 @keras.saving.register_keras_serializable("tf_groupvit")
@@ -227,7 +174,7 @@ class TFGroupViTModel(PretrainedModel):
             text_embeds=text_embeds,
             image_embeds=image_embeds,
             text_model_output=text,
-            vision_model_output=vision if flags["output_attentions"] else _without(vision, "attentions"),
+            vision_model_output=vision if flags["output_attentions"] else without(vision, "attentions"),
         )
 
     def _segmentation_logits(
@@ -308,8 +255,8 @@ class TFGroupViTModel(PretrainedModel):
     def predict_step(self, *arguments: Any) -> Any:
         result = super().predict_step(*arguments)
         if isinstance(result, tuple):  # JAX: outputs and state
-            return (_without(result[0], *PAIRWISE), *result[1:])
-        return _without(result, *PAIRWISE)
+            return (without(result[0], *PAIRWISE), *result[1:])
+        return without(result, *PAIRWISE)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
         """The contrastive loss, unless ``compile`` was given another."""
@@ -325,58 +272,6 @@ class TFGroupViTModel(PretrainedModel):
             "pixel_values": keras.InputSpec(shape=(None, channels, None, None), dtype="float32", name="pixel_values"),
             "attention_mask": keras.InputSpec(shape=(None, None), dtype="int32", name="attention_mask"),
         }
-
-
-@keras.saving.register_keras_serializable("tf_groupvit")
-class ImagesAgainstTexts(EntryModel):
-    """Pixels (B, 3, H, W) -> logits against fixed texts, every entry with B rows.
-
-    ``logits_per_image`` (B, N), ``image_embeds`` (B, D) and, if asked for, ``segmentation_logits`` (B, N, H, W).
-    """
-
-    def __init__(self, model: TFGroupViTModel, text_embeds: Any, output_segmentation: bool = True, **keywords: Any):
-        super().__init__(dtype=model.dtype_policy, **keywords)
-        self.model = model
-        embeds = model._checked_embeds(accept("text_embeds", text_embeds))
-        self.text_embeds = self.add_weight(
-            name="text_embeds", shape=embeds.shape, dtype="float32", trainable=False, initializer="zeros"
-        )
-        self.text_embeds.assign(embeds)
-        self.output_segmentation = output_segmentation
-        self.built = True
-
-    def call(self, pixel_values: Any, training: Any = None) -> GroupViTOutput:
-        result = self.model(
-            pixel_values=image_input(pixel_values),
-            text_embeds=self.text_embeds,
-            output_segmentation=self.output_segmentation,
-            output_attentions=False,
-            output_hidden_states=False,
-            training=training,
-        )
-        return _without(result, "logits_per_text", "text_embeds", "vision_model_output")
-
-    def default_signature(self) -> dict[str, keras.InputSpec]:
-        return {"pixel_values": self.model.default_signature()["pixel_values"]}
-
-    def get_config(self) -> dict[str, Any]:
-        shape = list(self.text_embeds.shape)
-        return {
-            "model": keras.saving.serialize_keras_object(self.model),
-            "text_embeds_shape": shape,
-            "output_segmentation": self.output_segmentation,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ImagesAgainstTexts":
-        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
-        embeds = ops.zeros(config["text_embeds_shape"])  # the values come with the weights
-        return cls(model, embeds, config["output_segmentation"], name=config["name"])
-
-
-def _without(output: Any, *names: str) -> Any:
-    return type(output)((name, value) for name, value in output.items() if name not in names)
 
 
 def _check_pairs(logits_per_text: Any) -> None:

@@ -39,6 +39,11 @@ class ModelOutput(dict):
         return cls((name, entries[name]) for name in cls.fields if entries.get(name) is not None)
 
 
+def without(output: Any, *names: str) -> Any:
+    """A result of the same kind that lacks some entries."""
+    return type(output)((name, value) for name, value in output.items() if name not in names)
+
+
 def plain(output: Any) -> Any:
     """A result, and what is nested in it, as plain dicts."""
     return {name: plain(value) for name, value in output.items()} if isinstance(output, dict) else output

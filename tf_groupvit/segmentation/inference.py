@@ -17,7 +17,7 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.optimized import Twin
 from tf_groupvit.preprocessing.image_resize import resize_bicubic, resize_bilinear
 from tf_groupvit.preprocessing.image_statistics import normalise
-from tf_groupvit.segmentation.labelling import highest_scores, label_map, merge_windows, score_map
+from tf_groupvit.segmentation.labelling import highest_scores, label_map, score_map
 from tf_groupvit.segmentation.protocol import (
     Groups,
     class_affinity,
@@ -27,6 +27,7 @@ from tf_groupvit.segmentation.protocol import (
     with_background,
 )
 from tf_groupvit.segmentation.settings import Settings
+from tf_groupvit.segmentation.window_tensors import merge_windows
 from tf_groupvit.segmentation.windows import boxes, resized
 
 PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32)

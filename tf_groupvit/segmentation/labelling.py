@@ -50,7 +50,10 @@ def highest_scores(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf
 
 
 def labels_and_highest(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """``label_map`` and ``highest_scores``, from one look where the second could leave out but few pixels."""
+    """Both, from one look where the second could leave out but few pixels.
+
+    Labels are those of ``label_map``, but where rounding alone makes equals of two classes.
+    """
     ends = tf.size(_ends(tf.shape(scores)[0], height)) * tf.size(_ends(tf.shape(scores)[1], width))
     return tf.cond(
         2 * ends > height * width,
@@ -170,26 +173,3 @@ def _resample(scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: A
 def _between(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Linear, ``share`` of the second. Written so that what is larger at both ends never comes out smaller."""
     return first * (1 - share) + second * share
-
-
-def merge_windows(scores: tf.Tensor, corners: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Average what overlapping windows (n, h, w, K), with corners (n, 2), say of each pixel: (height, width, K)."""
-    size = tf.shape(scores)
-
-    def step(index: Any, total: Any, count: Any) -> tuple[Any, Any, Any]:
-        y, x = corners[index, 0], corners[index, 1]
-        around = [[y, height - y - size[1]], [x, width - x - size[2]], [0, 0]]
-        total = total + tf.pad(scores[index], around)
-        return index + 1, total, count + tf.pad(tf.ones([size[1], size[2], 1], scores.dtype), around)
-
-    start = (0, tf.zeros([height, width, size[3]], scores.dtype), tf.zeros([height, width, 1], scores.dtype))
-    _, total, count = tf.while_loop(lambda index, *_: index < size[0], step, start, parallel_iterations=1)
-    return total / count
-
-
-def cut_windows(pixels: tf.Tensor, corners: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Windows (n, height, width, C) of pixels (H, W, C) at corners (n, 2)."""
-    rows = corners[:, 0, None] + tf.range(height)  # (n, height)
-    columns = corners[:, 1, None] + tf.range(width)
-    bands = tf.gather(pixels, rows)  # (n, height, W, C)
-    return tf.gather(bands, columns, axis=2, batch_dims=1)

@@ -9,9 +9,10 @@ import tensorflow as tf
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.image_graph import resize_bicubic, resize_bilinear, to_pixel_values
 from tf_groupvit.segmentation.inference import Inference
-from tf_groupvit.segmentation.labelling import cut_windows, label_map, merge_windows
+from tf_groupvit.segmentation.labelling import label_map
 from tf_groupvit.segmentation.protocol import image_scores
 from tf_groupvit.segmentation.settings import Settings
+from tf_groupvit.segmentation.window_tensors import cut_windows, merge_windows
 from tf_groupvit.segmentation.windows import LONGEST
 
 

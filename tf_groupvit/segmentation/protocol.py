@@ -11,7 +11,8 @@ from keras import ops
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.argmax import first_argmax
-from tf_groupvit.models.groupvit import TFGroupViTModel, group_maps, normalise, segmentation_affinity
+from tf_groupvit.models.comparing import group_maps, normalise, segmentation_affinity
+from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.interpolation import resize_maps
 from tf_groupvit.models.outputs import ModelOutput

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tf_groupvit.evaluation.confusion import ConfusionMatrix
 from tf_groupvit.evaluation.scenes import CLASSES, scenes
-from tf_groupvit.models.groupvit import TFGroupViTModel, normalise
+from tf_groupvit.models.comparing import normalise
+from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.protocol import group_scores, read_groups
 from tf_groupvit.segmentation.templates import SIMPLE

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tf_groupvit.models.groupvit import TFGroupViTModel, normalise
+from tf_groupvit.models.comparing import normalise
+from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_resize import resize_bicubic
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.drawing import blend, paint

@@ -1,0 +1,58 @@
+"""Pixels (B, 3, H, W) in, logits against texts that stay the same out: the joint model as ``predict`` can batch it."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tf_groupvit.models.entry import EntryModel
+from tf_groupvit.models.inputs import accept, image_input
+from tf_groupvit.models.outputs import GroupViTOutput, without
+
+
+@keras.saving.register_keras_serializable("tf_groupvit")
+class ImagesAgainstTexts(EntryModel):
+    """Pixels (B, 3, H, W) -> logits against fixed texts, every entry with B rows.
+
+    ``logits_per_image`` (B, N), ``image_embeds`` (B, D) and, if asked for, ``segmentation_logits`` (B, N, H, W).
+    """
+
+    def __init__(self, model: Any, text_embeds: Any, output_segmentation: bool = True, **keywords: Any):
+        super().__init__(dtype=model.dtype_policy, **keywords)
+        self.model = model
+        embeds = model._checked_embeds(accept("text_embeds", text_embeds))
+        self.text_embeds = self.add_weight(
+            name="text_embeds", shape=embeds.shape, dtype="float32", trainable=False, initializer="zeros"
+        )
+        self.text_embeds.assign(embeds)
+        self.output_segmentation = output_segmentation
+        self.built = True
+
+    def call(self, pixel_values: Any, training: Any = None) -> GroupViTOutput:
+        result = self.model(
+            pixel_values=image_input(pixel_values),
+            text_embeds=self.text_embeds,
+            output_segmentation=self.output_segmentation,
+            output_attentions=False,
+            output_hidden_states=False,
+            training=training,
+        )
+        return without(result, "logits_per_text", "text_embeds", "vision_model_output")
+
+    def default_signature(self) -> dict[str, keras.InputSpec]:
+        return {"pixel_values": self.model.default_signature()["pixel_values"]}
+
+    def get_config(self) -> dict[str, Any]:
+        shape = list(self.text_embeds.shape)
+        return {
+            "model": keras.saving.serialize_keras_object(self.model),
+            "text_embeds_shape": shape,
+            "output_segmentation": self.output_segmentation,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ImagesAgainstTexts":
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        embeds = ops.zeros(config["text_embeds_shape"])  # the values come with the weights
+        return cls(model, embeds, config["output_segmentation"], name=config["name"])
