@@ -113,9 +113,24 @@ def test_lite_keeps_programs_for_the_last_sizes_and_takes_no_image_too():
     tower = tiny().optimized("lite").vision_model
     for side in (4, 8, 12, 16, 8):
         assert tower(np.zeros((1, 3, side, side), "float32"))[0].shape[0] == 1
-    assert [shape[1] for shape in tower.look._programs] == [12, 16, 8]
-    assert len(tower.look._programs) == lite.PROGRAMS
+    assert [shape[1] for shape in tower.look._sizes] == [12, 16, 8]
+    assert len(tower.look._sizes) == lite.SIZES
     assert tower(np.zeros((0, 3, 8, 8), "float32"))[0].shape == tower(np.zeros((1, 3, 8, 8), "float32"))[0][:0].shape
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_lite_answers_a_batch_as_it_answers_each_image(monkeypatch, threads):
+    from tf_groupvit.models import lite
+
+    monkeypatch.setattr(lite.tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads)
+    look = tiny().optimized("lite").vision_model.look
+    images = some_pixels(5, 8, 8)
+    alone = [look.run(image[None]) for image in images]
+    for count in (2, 3, 5):
+        for found, expected in zip(look.run(images[:count]), zip(*alone[:count], strict=True), strict=True):
+            np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-6)
+    (programs,) = look._sizes.values()
+    assert ("_beside" in vars(programs)) == (threads > 1)
 
 
 def test_lite_answers_threads_as_it_answers_one():

@@ -1,6 +1,6 @@
 """A function of pixels in; the same, run by LiteRT's interpreter, which packs the weights for its products once, out.
 
-TensorFlow's own products pack them anew at every call, which for one image costs a fifth of it. One program runs one
+TensorFlow's own products pack them anew at every call, which for one image costs a fifth of it. A program runs one
 image of one size; it is made when a size comes for the first time, which takes some seconds at the published size.
 """
 
@@ -9,14 +9,17 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-PROGRAMS = 3  # sizes kept: each holds the weights twice, as they came and packed
+SIZES = 3  # kept: each holds the weights as they came, packed, and for batches packed twice more
+STREAMS = 2  # programs that share a batch: between small products their threads wait less for each other
 
 _asked = ContextVar("for_lite", default=False)
 
@@ -44,7 +47,7 @@ class LiteFunction:
 
     def __init__(self, function: Callable[[Any], list[Any]], shapes: list[tuple[int | None, ...]]) -> None:
         self.function, self.shapes = function, shapes
-        self._programs: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._sizes: OrderedDict[tuple[int, ...], Programs] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, pixels: Any) -> list[Any]:
@@ -54,35 +57,69 @@ class LiteFunction:
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         images = pixels if len(pixels) else np.zeros((1, *pixels.shape[1:]), np.float32)
         with self._lock:
-            program = self._program(images.shape[1:])
-            rows = [_answers(program, images[i : i + 1]) for i in range(len(images))]
+            rows = self._of_size(images.shape[1:])(images)
         return [np.concatenate(parts)[: len(pixels)] for parts in zip(*rows, strict=True)]
 
-    def _program(self, shape: tuple[int, ...]) -> Any:
-        if shape not in self._programs:
-            while len(self._programs) >= PROGRAMS:
-                self._programs.popitem(last=False)
-            self._programs[shape] = _program_of(self.function, shape)
-        self._programs.move_to_end(shape)
-        return self._programs[shape]
+    def _of_size(self, shape: tuple[int, ...]) -> "Programs":
+        if shape not in self._sizes:
+            while len(self._sizes) >= SIZES:
+                self._sizes.popitem(last=False)
+            self._sizes[shape] = Programs(self.function, shape)
+        self._sizes.move_to_end(shape)
+        return self._sizes[shape]
 
 
-def _program_of(function: Callable[[Any], list[Any]], shape: tuple[int, ...]) -> Any:
+class Programs:
+    """What runs images (n, C, H, W) of one size: one program with all threads, or several that share the images and the
+    threads. They are made when they are needed. Measured on two cores: a batch of 8 takes 0.93 of the time.
+    """
+
+    def __init__(self, function: Callable[[Any], list[Any]], shape: tuple[int, ...]) -> None:
+        self.content = _converted(function, shape)
+        self.threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+
+    def __call__(self, images: np.ndarray) -> list[list[np.ndarray]]:
+        """A row for each image: its results."""
+        if len(images) < STREAMS or self.threads < STREAMS:
+            return _answers(self._alone, images)
+        parts = self._pool.map(_answers, self._beside, np.array_split(images, STREAMS))
+        return [row for rows in parts for row in rows]
+
+    @cached_property
+    def _alone(self) -> Any:
+        return _interpreter(self.content, self.threads)
+
+    @cached_property
+    def _beside(self) -> list[Any]:
+        return [_interpreter(self.content, self.threads // STREAMS) for _ in range(STREAMS)]
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(STREAMS)
+
+
+def _converted(function: Callable[[Any], list[Any]], shape: tuple[int, ...]) -> bytes:
+    """The function of one image of that shape as LiteRT's program."""
     with for_lite():
         signature = [tf.TensorSpec((1, *shape), tf.float32)]
         traced = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
     converter.exclude_conversion_metadata = True  # which takes a second to be written in
-    converted = converter.convert()
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
+    return converter.convert()
+
+
+def _interpreter(content: bytes, threads: int) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
-        program = tf.lite.Interpreter(model_content=converted, num_threads=threads)
+        program = tf.lite.Interpreter(model_content=content, num_threads=threads)
     program.allocate_tensors()
     return program
 
 
-def _answers(program: Any, image: np.ndarray) -> list[np.ndarray]:
-    program.set_tensor(program.get_input_details()[0]["index"], image)
-    program.invoke()
-    return [program.get_tensor(detail["index"]) for detail in program.get_output_details()]
+def _answers(program: Any, images: np.ndarray) -> list[list[np.ndarray]]:
+    rows = []
+    for number in range(len(images)):
+        program.set_tensor(program.get_input_details()[0]["index"], images[number : number + 1])
+        program.invoke()
+        rows.append([program.get_tensor(detail["index"]) for detail in program.get_output_details()])
+    return rows
