@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_groupvit.export.looking import AT_ONCE, Looking
 from tf_groupvit.preprocessing.image_graph import decode, encode_mask
-from tf_groupvit.segmentation.labelling import labels_and_highest
+from tf_groupvit.segmentation.labelling import highest_scores, label_map
 from tf_groupvit.segmentation.pixels import window_scores
 from tf_groupvit.segmentation.protocol import Groups, group_scores
 from tf_groupvit.segmentation.settings import Settings
@@ -85,8 +85,7 @@ class Labelling:
 
 
 def _labelled(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Labelled:
-    labels, best = labels_and_highest(scores, height, width)
-    return tf.cast(labels, tf.uint8), best
+    return tf.cast(label_map(scores, height, width), tf.uint8), highest_scores(scores, height, width)
 
 
 def _areas(labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 STRIP = 1 << 20  # scores worked on at a time: 4 MB, which stays near the caches
 OPEN = -1  # stands for a label that is not known yet
+ROUNDING = 1e-6  # by how much of itself a score must be higher than another to count as higher
 MOST_OPEN = 0.25  # the share of open pixels from which on it is cheaper to interpolate whole rows
 
 
@@ -28,38 +29,39 @@ def label_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tens
     crowded = tf.cast(tf.size(still_open), tf.float32) > MOST_OPEN * tf.cast(tf.size(labels), tf.float32)
     return tf.cond(
         crowded,
-        lambda: _by_strips(scores, height, width)[0],
+        lambda: _labels_by_strips(scores, height, across),
         lambda: _fill(labels, still_open, _labels_of(still_open[:, 0], scores, down, across)),
     )
 
 
 def highest_scores(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Scores (h, w, K) -> the highest that each class has in any pixel of (height, width), (K).
+    """Scores (h, w, K) -> the highest that each class has in any pixel of (height, width), (K), within rounding.
 
     Between four pixels of the small picture scores are linear along rows and along columns, so that the highest lies in
-    the first or in the last row there, and in the first or in the last column: the others are left out.
+    the first or in the last row there, and in the first or in the last column. No row is above the two small ones that
+    it lies between: those that cannot be above what was found around the small picture's highest are left out, too.
     """
     rows, columns = _ends(tf.shape(scores)[0], height), _ends(tf.shape(scores)[1], width)
-    count, strip = _strips(scores, rows, height, _taps(columns, tf.shape(scores)[1], width))
+    across = _taps(columns, tf.shape(scores)[1], width)
+    upper, lower, _ = _taps(rows, tf.shape(scores)[0], height)
+    most = tf.reduce_max(scores, axis=1)  # (h, K)
+    bound = tf.maximum(tf.gather(most, upper), tf.gather(most, lower))  # (rows, K)
+    below = tf.searchsorted(upper, tf.argmax(most, axis=0, output_type=tf.int32))  # of each class, (K)
+    around = tf.clip_by_value(tf.concat([below - 1, below], axis=0), 0, tf.size(rows) - 1)
+    found = _highest_of(scores, tf.gather(rows, tf.unique(around)[0]), height, across)
+    promising = tf.reduce_any(bound - found > ROUNDING * tf.abs(bound), axis=1)
+    return tf.maximum(found, _highest_of(scores, tf.boolean_mask(rows, promising), height, across))
+
+
+def _highest_of(scores: tf.Tensor, rows: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
+    """The highest that each class has in some rows of the enlarged scores, (K)."""
+    count, strip = _strips(scores, rows, height, across)
 
     def step(index: Any, highest: Any) -> tuple[Any, Any]:
         return index + 1, tf.maximum(highest, tf.reduce_max(strip(index), axis=[0, 1]))
 
     start = (0, tf.fill([tf.shape(scores)[2]], scores.dtype.min))
     return tf.while_loop(lambda index, _: index < count, step, start, parallel_iterations=1)[1]
-
-
-def labels_and_highest(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both, from one look where the second could leave out but few pixels.
-
-    Labels are those of ``label_map``, but where rounding alone makes equals of two classes.
-    """
-    ends = tf.size(_ends(tf.shape(scores)[0], height)) * tf.size(_ends(tf.shape(scores)[1], width))
-    return tf.cond(
-        2 * ends > height * width,
-        lambda: _by_strips(scores, height, width),
-        lambda: (label_map(scores, height, width), highest_scores(scores, height, width)),
-    )
 
 
 def _best(scores: tf.Tensor) -> tf.Tensor:
@@ -110,19 +112,16 @@ def _fill(labels: tf.Tensor, places: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(filled, tf.shape(labels))
 
 
-def _by_strips(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Labels and highest scores from every pixel's scores."""
-    across = _taps(tf.range(width), tf.shape(scores)[1], width)
+def _labels_by_strips(scores: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
+    """The labels of all pixels, each interpolated."""
     count, strip = _strips(scores, tf.range(height), height, across)
 
-    def step(index: Any, labels: Any, highest: Any) -> tuple[Any, Any, Any]:
-        made = strip(index)
-        highest = tf.maximum(highest, tf.reduce_max(made, axis=[0, 1]))
-        return index + 1, labels.write(index, tf.reshape(_best(made), [-1])), highest
+    def step(index: Any, labels: Any) -> tuple[Any, Any]:
+        return index + 1, labels.write(index, tf.reshape(_best(strip(index)), [-1]))
 
-    start = (0, _parts(count), tf.fill([tf.shape(scores)[2]], scores.dtype.min))
-    _, labels, highest = tf.while_loop(lambda index, *_: index < count, step, start, parallel_iterations=1)
-    return tf.reshape(labels.concat(), [height, width]), highest
+    start = (0, _parts(count))
+    labels = tf.while_loop(lambda index, _: index < count, step, start, parallel_iterations=1)[1].concat()
+    return tf.reshape(labels, [height, -1])
 
 
 def _parts(count: tf.Tensor) -> tf.TensorArray:
