@@ -187,7 +187,11 @@ def test_an_example_fills_in_the_photo_and_its_words(visitor):
 def test_the_camera_takes_a_photo(visitor):
     visitor.wait_for("#photo button[aria-label='Capture from camera']").click()
     visitor.wait_for("#photo [title='grant webcam access'] button").click()
-    visitor.wait_for("#photo button[aria-label='capture photo']").click()
+    capture = visitor.wait_for("#photo button[aria-label='capture photo']")
+    # Before the first frame the button takes no photo.
+    shows = "const video = document.querySelector('#photo video'); return video && video.readyState >= 2"
+    visitor.wait(lambda: visitor.driver.execute_script(shows), "the camera shows nothing")
+    capture.click()
     visitor.wait(lambda: not visitor.find("#photo video"), "no photo was taken")
     visitor.wait_for("#photo img")
     visitor.segment()
