@@ -10,17 +10,16 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from checkpoint import checkpoint_at
-from engines.process import Engine, MissingError
+from engines.process import Engine
 from engines.report import facts, machine, table
-from engines.rounds import Bench
+from engines.rounds import Bench, pixels_of
+from engines.starting import chosen_of, start
 
 BATCHES = (1, 8, 32)
 TYPES = ("float32", "tf32", "bfloat16")
@@ -39,25 +38,10 @@ def has_gpu() -> bool:
         return False
 
 
-def start(names: list[str], folder: Path, at_once: int) -> tuple[dict[str, Engine], dict[str, str]]:
-    """The engines that run here, and why the others do not."""
-    running, skipped = {}, {}
-    with ThreadPoolExecutor(at_once) as pool:
-        begun = {name: pool.submit(Engine, name, folder, 1, SETTINGS) for name in names}
-    for name, engine in begun.items():
-        try:
-            running[name] = engine.result()
-        except MissingError as why:
-            skipped[name] = str(why)
-        print(f"  {name}: {skipped.get(name) or running[name].facts['version']}", file=sys.stderr, flush=True)
-    return running, skipped
-
-
 def towers(bench: Bench, batches: list[int], types: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for batch in batches:
-        pixels = np.random.default_rng(batch).normal(size=(batch, 3, 224, 224)).astype("float32")
-        found = bench.run(bench.same("tower"), warm=2, pixels=pixels)
+        found = bench.run(bench.same("tower"), warm=2, pixels=pixels_of(batch))
         for type_ in types:
             rows = {name: row for name, row in found.items() if name.endswith(f", {type_}")}
             title = f"Image tower, {type_}, batch {batch}"
@@ -65,14 +49,7 @@ def towers(bench: Bench, batches: list[int], types: list[str]) -> dict[str, Any]
     return result
 
 
-def chosen_of(given: str, known: tuple[str, ...], mark: str, parser: argparse.ArgumentParser) -> list[str]:
-    chosen = given.split(mark)
-    if unknown := [name for name in chosen if name not in known]:
-        parser.error(f"{unknown[0]!r} is none of: {' | '.join(known)}")
-    return chosen
-
-
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench gpu", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--checkpoint", type=Path, help="a folder instead of the seeded full-size one")
@@ -82,20 +59,25 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="run without a GPU, only to see that it works")
     parser.add_argument("--output", type=Path, default=Path("out/bench/gpu.json"))
     chosen = parser.parse_args()
-    engines = chosen_of(chosen.engines, ENGINES, "|", parser)
-    types = chosen_of(chosen.types, TYPES, ",", parser)
+    chosen.engines = chosen_of(chosen.engines, ENGINES, "|", parser)
+    chosen.types = chosen_of(chosen.types, TYPES, ",", parser)
+    return chosen
+
+
+def main() -> None:
+    chosen = arguments()
     if not chosen.cpu and not has_gpu():
         print("No GPU is at hand: nothing was measured. --cpu runs the same on the CPU.")
         return
     folder = checkpoint_at(chosen.checkpoint)
     # The first is what the others' outputs are compared with.
-    names = [f"{engine}, {type_}" for type_ in types for engine in ENGINES if engine in engines]
+    names = [f"{engine}, {type_}" for type_ in chosen.types for engine in ENGINES if engine in chosen.engines]
     result = machine(1, chosen.rounds)
     at_once = max((os.cpu_count() or 1) // 2, 1)  # each compiles for half a minute
-    running, skipped = start(names, folder, at_once)
+    running, skipped = start({name: partial(Engine, name, folder, 1, SETTINGS) for name in names}, at_once)
     with tempfile.TemporaryDirectory(prefix="bench_gpu_") as place:
         bench = Bench(running, skipped, Path(place), chosen.rounds, MOST_REPEATS, at_once)
-        result["tower"] = towers(bench, list(map(int, chosen.batches.split(","))), types)
+        result["tower"] = towers(bench, list(map(int, chosen.batches.split(","))), chosen.types)
         result["engines"] = facts(bench)
         for engine in running.values():
             engine.close()

@@ -9,8 +9,8 @@ Processor time counts what an engine's threads burn while they wait, too.
 import argparse
 import io
 import os
-import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import numpy as np
 from checkpoint import ROOT, checkpoint_at
 from engines.process import Engine, MissingError
 from engines.report import LITE, OURS, aims, exponent, facts, machine, medians, table, write
-from engines.rounds import Bench, Job
+from engines.rounds import Bench, Job, pixels_of
+from engines.starting import chosen_of, start
 from PIL import Image
 
 GFLOP = 7.94  # of the image tower, an image of 224 x 224, as the published model computes it
@@ -47,28 +48,19 @@ BATCHES, SIDES, CLASSES, IMAGES = (1, 8, 32), (224, 320, 448, 496, 896), (1, 10,
 MOST_TOKENS = 1024  # up to there cost is to be linear; beyond, attention's square shows
 
 
-def start(names: list[str], folder: Path, threads: int, spin: bool) -> tuple[dict[str, Engine], dict[str, str]]:
-    """The engines that run here, and why the others do not."""
-    running, skipped = {}, {}
-    for name in names:
-        python = str(TF4 / "bin" / "python") if name.startswith("transformers TF") else ""
-        try:
-            if python and not (TF4 / "groupvit-stamp").exists():
-                raise MissingError("transformers 4.57 for TensorFlow is not installed: scripts/bench tower tries to")
-            running[name] = Engine(name, folder, threads, ENGINES[name], python, spin)
-        except MissingError as why:
-            skipped[name] = str(why)
-        said = skipped.get(name) or running[name].facts["version"]
-        print(f"  {name}: {said}", file=sys.stderr, flush=True)
-    return running, skipped
+def made(name: str, folder: Path, threads: int, spin: bool) -> Engine:
+    """The engine of that name, in the environment that has what it needs. Raises MissingError."""
+    python = str(TF4 / "bin" / "python") if name.startswith("transformers TF") else ""
+    if python and not (TF4 / "groupvit-stamp").exists():
+        raise MissingError("transformers 4.57 for TensorFlow is not installed: scripts/bench tower tries to")
+    return Engine(name, folder, threads, ENGINES[name], python, spin)
 
 
 def towers(bench: Bench, batches: list[int]) -> dict[str, Any]:
     products = {f"matrix product, {name}": Job(name, "gemm", False) for name in (OURS, EAGER) if name in bench.engines}
     result = {}
     for batch in batches:
-        pixels = np.random.default_rng(batch).normal(size=(batch, 3, 224, 224)).astype("float32")
-        found = bench.run({**bench.same("tower"), **products}, pixels=pixels)
+        found = bench.run({**bench.same("tower"), **products}, pixels=pixels_of(batch))
         rates = {name: found.pop(name) for name in products if name in found}
         title = f"Image tower, batch {batch}"
         result[str(batch)] = table(title, found, batch, "images", rates, GFLOP * batch)
@@ -164,20 +156,19 @@ def arguments() -> argparse.Namespace:
     chosen = parser.parse_args()
     if chosen.photo and not chosen.photo.is_file():
         parser.error(f"--photo takes a JPEG file, but {chosen.photo} is none")
-    for given, known in ((chosen.works.split(","), WORKS), (chosen.engines.split("|"), ENGINES)):
-        if unknown := [name for name in given if name not in known]:
-            parser.error(f"{unknown[0]!r} is none of: {' | '.join(known)}")
+    chosen.works = chosen_of(chosen.works, WORKS, ",", parser)
+    chosen.engines = chosen_of(chosen.engines, ENGINES, "|", parser)
     return chosen
 
 
 def main() -> None:
     chosen = arguments()
     folder = checkpoint_at(chosen.checkpoint)
-    names = [name for name in chosen.engines.split("|") if not (chosen.quick and any(w in name for w in SLOW_TO_START))]
-    works, rounds = chosen.works.split(","), chosen.rounds or (3 if chosen.quick else 5)
+    names = [name for name in chosen.engines if not (chosen.quick and any(w in name for w in SLOW_TO_START))]
+    works, rounds = chosen.works, chosen.rounds or (3 if chosen.quick else 5)
     jpeg = np.frombuffer(chosen.photo.read_bytes() if chosen.photo else drawn_photo(), np.uint8)
     result = machine(chosen.threads, rounds)
-    engines, skipped = start(names, folder, chosen.threads, chosen.spin)
+    engines, skipped = start({name: partial(made, name, folder, chosen.threads, chosen.spin) for name in names})
     with tempfile.TemporaryDirectory(prefix="bench_tower_") as place:
         bench = Bench(engines, skipped, Path(place), rounds)
         if "tower" in works:

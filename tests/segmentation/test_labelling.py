@@ -8,11 +8,7 @@ import tensorflow as tf
 
 from tf_groupvit.segmentation import labelling
 from tf_groupvit.segmentation.inference import highest_at, labels_at, scores_at
-from tf_groupvit.segmentation.labelling import (
-    highest_scores,
-    label_map,
-    score_map,
-)
+from tf_groupvit.segmentation.labelling import highest_scores, label_map, score_map
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "protocol" / "labelling.npz"
 RNG = np.random.default_rng(0)

@@ -92,7 +92,7 @@ def _labels_of(pixels: tf.Tensor, scores: tf.Tensor, down: Any, across: Any) -> 
     flat, rows = tf.reshape(scores, [height * columns, classes]), tf.maximum(STRIP // classes, 1)
     count = tf.size(pixels) // rows + 1  # the last may be empty; at least one, since nothing cannot be joined
 
-    def step(index: Any, labels: Any) -> tuple[Any, Any]:
+    def part(index: Any) -> tf.Tensor:
         some = pixels[index * rows : (index + 1) * rows]
         upper, lower, low = (tf.gather(tap, some // width) for tap in down)
         left, right, share = (tf.gather(tap, some % width) for tap in across)
@@ -100,10 +100,9 @@ def _labels_of(pixels: tf.Tensor, scores: tf.Tensor, down: Any, across: Any) -> 
         def column(x: Any) -> Any:
             return _between(tf.gather(flat, upper * columns + x), tf.gather(flat, lower * columns + x), low[:, None])
 
-        return index + 1, labels.write(index, _best(_between(column(left), column(right), share[:, None])))
+        return _best(_between(column(left), column(right), share[:, None]))
 
-    start = (0, _parts(count))
-    return tf.while_loop(lambda index, _: index < count, step, start, parallel_iterations=1)[1].concat()
+    return _joined(count, part)
 
 
 def _fill(labels: tf.Tensor, places: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -115,18 +114,19 @@ def _fill(labels: tf.Tensor, places: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 def _labels_by_strips(scores: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
     """The labels of all pixels, each interpolated."""
     count, strip = _strips(scores, tf.range(height), height, across)
-
-    def step(index: Any, labels: Any) -> tuple[Any, Any]:
-        return index + 1, labels.write(index, tf.reshape(_best(strip(index)), [-1]))
-
-    start = (0, _parts(count))
-    labels = tf.while_loop(lambda index, _: index < count, step, start, parallel_iterations=1)[1].concat()
-    return tf.reshape(labels, [height, -1])
+    return tf.reshape(_joined(count, lambda index: tf.reshape(_best(strip(index)), [-1])), [height, -1])
 
 
-def _parts(count: tf.Tensor) -> tf.TensorArray:
-    """For vectors of any length that are written one after the other."""
-    return tf.TensorArray(tf.int32, size=count, infer_shape=False, element_shape=[None])
+def _joined(count: tf.Tensor, part: Callable[[Any], tf.Tensor]) -> tf.Tensor:
+    """The int32 vectors ``part(0)``, ``part(1)``, ... made one after the other, as one."""
+    parts = tf.TensorArray(tf.int32, size=count, infer_shape=False, element_shape=[None])
+    parts = tf.while_loop(
+        lambda index, _: index < count,
+        lambda index, parts: (index + 1, parts.write(index, part(index))),
+        (0, parts),
+        parallel_iterations=1,
+    )[1]
+    return parts.concat()
 
 
 def _strips(

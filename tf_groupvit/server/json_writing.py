@@ -18,8 +18,10 @@ _WHOLE = {"int32", "int16", "int8", "uint8", "int64", "uint32", "uint64"}
 
 
 def write_predict(outputs: dict[str, np.ndarray], form: str) -> bytes:
-    """The body for the outputs, in the form of the request, sorted by name: a signature's own order is that of a hash
-    which another process seeds otherwise. Raises Refusal."""
+    """The body for the outputs, in the form of the request, sorted by name. Raises Refusal.
+
+    A signature's own order is that of a hash, which another process seeds otherwise.
+    """
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
     outputs = dict(sorted(outputs.items()))

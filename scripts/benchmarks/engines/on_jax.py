@@ -31,7 +31,7 @@ class OnDevice:
             return {key: value.astype("float32") for key, value in named.items()}
 
         self.look = look
-        self.given, self.pixels = np.zeros(0), None
+        self.given, self.pixels = np.zeros(0), None  # the last ones that came, and where they lie on the device
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
         if pixels is not self.given:

@@ -43,7 +43,7 @@ class Kept:
 class OnDevice:
     def __init__(self, look: Any, type_: Any) -> None:
         self.look, self.type = look, type_
-        self.given, self.pixels = np.zeros(0), None
+        self.given, self.pixels = np.zeros(0), None  # the last ones that came, and where they lie on the device
 
     @torch.inference_mode()
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:

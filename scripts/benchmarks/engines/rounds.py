@@ -8,7 +8,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 
@@ -31,7 +30,7 @@ class Bench:
 
     Args:
         most_repeats: of a short work in a round.
-        begin_at_once: how many engines compile at a time, before anything is timed.
+        begin_at_once: how many engines compile at a time, before anything is timed; above 1, each has one job only.
     """
 
     def __init__(
@@ -81,12 +80,16 @@ class Bench:
     def _begin(self, job: Job, file: Path, warm: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """First call and ``warm`` more, none of them counted."""
         engine, inputs = self.engines[job.engine], file if job.has_inputs else None
-        output = self.place / f"{uuid4().hex}.npz"
+        output = self.place / f"{job.engine}, {job.work}.npz"
         first = engine.ask(job.work, inputs, output)
         outputs = dict(np.load(output))
-        output.unlink()
         warmed = [engine.ask(job.work, inputs) for _ in range(warm)]
         return {"first_s": first["seconds"], "warm_s": (warmed or [first])[-1]["seconds"], "rounds": []}, outputs
+
+
+def pixels_of(batch: int) -> np.ndarray:
+    """Images for a tower: (batch, 3, 224, 224), the same in every run."""
+    return np.random.default_rng(batch).normal(size=(batch, 3, 224, 224)).astype("float32")
 
 
 def differences(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:

@@ -1,0 +1,30 @@
+"""Names that were asked for in; the engines that run here, and why the others do not, out."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from engines.process import Engine, MissingError
+
+
+def chosen_of(given: str, known: Iterable[str], mark: str, parser: argparse.ArgumentParser) -> list[str]:
+    """The names between marks; ends the program, in one line, with one that is not known."""
+    chosen = given.split(mark)
+    if unknown := [name for name in chosen if name not in known]:
+        parser.error(f"{unknown[0]!r} is none of: {' | '.join(known)}")
+    return chosen
+
+
+def start(makers: dict[str, Callable[[], Engine]], at_once: int = 1) -> tuple[dict[str, Engine], dict[str, str]]:
+    """What ``makers`` make, by name, some ``at_once``; told as they come."""
+    running, skipped = {}, {}
+    with ThreadPoolExecutor(at_once) as pool:
+        begun = {name: pool.submit(make) for name, make in makers.items()}
+        for name, engine in begun.items():
+            try:
+                running[name] = engine.result()
+            except MissingError as why:
+                skipped[name] = str(why)
+            print(f"  {name}: {skipped.get(name) or running[name].facts['version']}", file=sys.stderr, flush=True)
+    return running, skipped
