@@ -45,6 +45,12 @@ def test_a_photo_is_segmented_as_a_segmenter_with_these_choices_would(answering,
     assert np.array_equal(result.labels, expected.labels)
 
 
+def test_what_runs_the_model_is_that_of_the_base(base):
+    lite = Segmenter(base.model, base.tokenizer, base.processor, base.classes, runtime="lite")
+    answering = Answering(lite)
+    assert answering._build(("dog", "grass"), Choices()).runtime == "lite"
+
+
 def test_words_are_encoded_once_however_often_the_background_moves(base, monkeypatch):
     encoded = []
     monkeypatch.setattr(

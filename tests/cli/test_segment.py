@@ -98,6 +98,14 @@ def test_the_same_name_in_two_folders_is_not_overwritten(images, tmp_path):
     assert {"a.labels.png", "a-2.labels.png"} <= set(names_in(tmp_path / "out"))
 
 
+def test_lite_writes_the_same_and_says_what_is_waited_for(images, tmp_path):
+    plain, lite = (segment(images, "--runtime", name, "--output", tmp_path / name) for name in ("graph", "lite"))
+    assert plain.exit_code == lite.exit_code == 0, lite.output
+    assert "LiteRT prepares itself" in lite.stderr and "LiteRT" not in plain.stderr
+    one, other = (np.asarray(Image.open(tmp_path / name / "a.labels.png")) for name in ("graph", "lite"))
+    assert (one == other).mean() > 0.999
+
+
 def test_bad_images_are_reported_and_the_rest_are_done(images, tmp_path):
     (images / "c.png").write_text("a text")
     jpeg = io.BytesIO()
@@ -153,13 +161,16 @@ def test_classes_and_models_that_are_not_there_are_refused(images, tmp_path, opt
         (["--size", "33"], ["33", "multiple"]),
         (["--size", "32", "--mode", "window"], ["whole"]),
         (["--normalize", "x"], ["'x'", "imagenet"]),
+        (["--runtime", "x"], ["'x'", "'graph' or 'lite'"]),
     ],
 )
 def test_choices_that_there_are_not_are_refused(images, tmp_path, options, words):
     refused(segment(images, *options, "--output", tmp_path / "out"), *words)
 
 
-@pytest.mark.parametrize("options", [["--mode", "x"], ["--background", "1.5"], ["--templates", "x"]])
+@pytest.mark.parametrize(
+    "options", [["--mode", "x"], ["--background", "1.5"], ["--templates", "x"], ["--runtime", "x"]]
+)
 def test_wrong_choices_are_refused_before_tensorflow_is_loaded(images, tmp_path, monkeypatch, options):
     monkeypatch.setattr(choices, "import_tensorflow", lambda: pytest.fail("loaded"))
     refused(segment(images, *options, "--output", tmp_path / "out"))

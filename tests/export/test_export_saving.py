@@ -138,6 +138,14 @@ def test_a_model_that_lite_runs_is_refused_before_anything_is_done(tmp_path):
     assert not (tmp_path / "base").exists()
 
 
+@pytest.mark.slow
+def test_the_graph_is_exported_whatever_runs_the_segmenter_here(tmp_path):
+    parts = tiny_segmenter()
+    lite = Segmenter(parts.model, parts.tokenizer, parts.processor, parts.classes, runtime="lite")
+    version = export_saved_model(lite, tmp_path)
+    assert (version / "saved_model.pb").exists() and b"PyFunc" not in (version / "saved_model.pb").read_bytes()
+
+
 def test_a_version_appears_whole_or_not_at_all(fast, tmp_path, monkeypatch):
     whole = saving._write
 

@@ -13,7 +13,7 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_resize import resize_bicubic
 from tf_groupvit.preprocessing.image_statistics import STATISTICS, normalise
 from tf_groupvit.segmentation import inference
-from tf_groupvit.segmentation.inference import Compiled, labels_at
+from tf_groupvit.segmentation.inference import labels_at
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.result import Segmentation
@@ -247,6 +247,7 @@ def test_another_threshold_and_other_classes(segmenter):
         (dict(classes="dog", size=33), "multiple"),
         (dict(classes="dog", size=32, mode="window"), "whole"),
         (dict(classes="dog", normalize="x"), "normalize"),
+        (dict(classes="dog", runtime="x"), "'graph' or 'lite'"),
         (dict(classes=ClassEmbeddings(("dog",), np.eye(1, 9, dtype="float32"))), "9 wide, the model's are 8"),
     ],
 )
@@ -293,51 +294,6 @@ def test_a_list_is_classified_row_by_row(segmenter):
     for image, row in zip(images, rows, strict=True):
         assert segmenter.classify(image) == pytest.approx(row, abs=1e-5)
     assert segmenter.classify([]).shape == (0, 7)
-
-
-# At first as it is, later compiled
-
-
-@pytest.mark.slow
-def test_compiled_and_uncompiled_calls_agree(make, monkeypatch):
-    images = [noise(50, 60, seed) for seed in range(3)]
-    plain = make(background=0.3)(images)
-    monkeypatch.setattr(inference, "CALLS_BEFORE", 0)
-    compiled = make(background=0.3)
-    for image, expected in zip(images, plain, strict=True):
-        found = compiled(image)
-        assert (found.labels == expected.labels).mean() > 0.999
-        assert found.class_scores == pytest.approx(expected.class_scores, abs=1e-5)
-        assert found.group_scores == pytest.approx(expected.group_scores, abs=1e-5)
-        assert compiled.classify(image) == pytest.approx(make().classify(image), abs=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["whole", "window"])
-def test_a_model_that_lite_runs_gives_the_same_labels(segmenter, mode, monkeypatch):
-    monkeypatch.setattr(inference, "CALLS_BEFORE", 1)  # one call as it is, one from inside a graph of every size
-    parts = segmenter.tokenizer, segmenter.processor, segmenter.classes
-    plain, compiled = (
-        Segmenter(model, *parts, normalize="imagenet", mode=mode)
-        for model in (segmenter.model, segmenter.model.optimized("lite"))
-    )
-    for image in (noise(50, 60, 0), noise(60, 90, 1)):
-        assert (compiled(image).labels == plain(image).labels).mean() > 0.999
-
-
-def test_a_function_is_compiled_once_after_some_calls():
-    import tensorflow as tf
-
-    ran = []
-
-    def double(x):
-        ran.append(tf.executing_eagerly())
-        return 2 * x
-
-    function = Compiled(double, tf.TensorSpec([None], tf.float32))
-    for length in range(1, inference.CALLS_BEFORE + 4):
-        assert np.asarray(function(np.ones(length, "float32"))).tolist() == [2] * length
-    assert ran == [True] * inference.CALLS_BEFORE + [False]
 
 
 @pytest.mark.slow

@@ -67,6 +67,7 @@ class Answering:
             mode=choices.mode,
             background=choices.background or None,
             normalize=self._normalize,
+            runtime=self.base.runtime,
         )
 
 

@@ -8,7 +8,7 @@ from tf_groupvit.cli.choices import load_segmenter, segmenter_options
 
 
 @click.command("app", context_settings={"show_default": True})
-@segmenter_options("model", "classes", "normalize")
+@segmenter_options("model", "classes", "normalize", "runtime")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=7860, help="Port to listen on; 0 for any.")
 def command(host: str, port: int, classes: str | None, normalize: str | None, **choices: Any) -> None:

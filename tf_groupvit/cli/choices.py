@@ -8,6 +8,7 @@ import click
 from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.cli.quiet import import_tensorflow
 from tf_groupvit.hub import demo_checkpoint
+from tf_groupvit.models.runtimes import LITE
 
 OPTIONS = {
     "model": click.option("--model", metavar="FOLDER_OR_ID", help="A checkpoint; the demo checkpoint unless given."),
@@ -29,7 +30,14 @@ OPTIONS = {
     ),
     "size": click.option("--size", type=int, help="Side of the square in mode whole, a multiple of the patch size."),
     "normalize": click.option("--normalize", help="imagenet or clip: statistics instead of the checkpoint's own."),
+    "runtime": click.option(
+        "--runtime",
+        help="graph: TensorFlow's own; lite: LiteRT, sooner for each image once it is prepared.  [default: graph]",
+    ),
 }
+
+
+CHECKED = ("protocol", "mode", "background", "runtime")  # before TensorFlow is loaded
 
 
 def segmenter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -64,12 +72,14 @@ def load_segmenter(model: str | None, templates: tuple[str, ...] = (), here: boo
         templates_of(choices["templates"])
     if "classes" in choices:
         parse_classes(choices["classes"])
-    check_choices(**{name: choices[name] for name in ("protocol", "mode", "background") if name in choices})
+    check_choices(**{name: choices[name] for name in CHECKED if name in choices})
     folder = model_folder(model)
     click.echo(f"Loading {model or 'the demo checkpoint'} ...", err=True)
     if here:
         prefer_onednn()
     import_tensorflow()
+    if choices.get("runtime") == LITE:
+        click.echo("LiteRT prepares itself at the first image of a size: some seconds ...", err=True)
     from tf_groupvit.segmentation.segmenter import Segmenter
 
     return Segmenter.from_pretrained(folder, **choices)

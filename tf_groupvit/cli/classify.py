@@ -11,7 +11,7 @@ SHOWN = 5  # classes in the line for a person
 
 @click.command(context_settings={"show_default": True})
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@segmenter_options("model", "classes", "templates", "size", "normalize")
+@segmenter_options("model", "classes", "templates", "size", "normalize", "runtime")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone, a list with one object an image.")
 def command(images: tuple[str, ...], as_json: bool, **choices: Any) -> None:
     """Name the classes in words, get a probability for each of them in each IMAGE.

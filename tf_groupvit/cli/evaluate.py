@@ -13,7 +13,7 @@ from tf_groupvit.errors import InputError
 @click.command(name="evaluate")
 @click.argument("dataset", metavar="DATASET")
 @click.option("--root", metavar="DIR", help="The dataset's folder, or one that holds it under its usual name.")
-@segmenter_options("model", "templates")
+@segmenter_options("model", "templates", "runtime")
 @click.option("--protocol", help="paper, the published inference, or hf, transformers' logits.  [default: paper]")
 @click.option("--mode", help="window, as published, or whole.  [default: window; whole for scenes]")
 @click.option("--background", type=float, help="Threshold from 0 to 1 in place of the dataset's published one.")
@@ -131,7 +131,7 @@ def _as_trained(segmenter: Any) -> tuple[Any, str | None]:
         return segmenter, None
     kept = {key: getattr(segmenter.settings, key) for key in ("protocol", "mode", "background")}
     parts = (segmenter.model, segmenter.tokenizer, segmenter.processor, segmenter.classes)
-    return type(segmenter)(*parts, **kept, normalize="imagenet"), "imagenet"
+    return type(segmenter)(*parts, **kept, normalize="imagenet", runtime=segmenter.runtime), "imagenet"
 
 
 def _told(scores: Any, choices: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

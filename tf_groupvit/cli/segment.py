@@ -9,7 +9,7 @@ from tf_groupvit.cli.choices import load_segmenter, segmenter_options
 
 @click.command(context_settings={"show_default": True})
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@segmenter_options("model", "classes", "templates", "protocol", "mode", "background", "size", "normalize")
+@segmenter_options("model", "classes", "templates", "protocol", "mode", "background", "size", "normalize", "runtime")
 @click.option("--view", "views", multiple=True, help="Also write this view, e.g. input_pred_label. May be repeated.")
 @click.option("--output", default="out", metavar="DIR", help="Where the files go.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone, a list with one object an image.")

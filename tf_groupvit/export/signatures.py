@@ -16,6 +16,7 @@ from tf_groupvit.export.labelling import Labelling
 from tf_groupvit.export.looking import Looking
 from tf_groupvit.export.reading import Reading
 from tf_groupvit.models.comparing import normalise, segmentation_logits
+from tf_groupvit.models.optimized import Twin
 from tf_groupvit.preprocessing.image_graph_bytes import only_if
 from tf_groupvit.segmentation.prompts import BACKGROUND
 
@@ -50,7 +51,7 @@ class Signatures(tf.Module):
 
     def __init__(self, segmenter: Any) -> None:
         super().__init__(name="groupvit")
-        model, self._settings = segmenter.inference.for_graphs(), segmenter.settings  # the weights folded, once
+        model, self._settings = Twin.of(segmenter.model).get(), segmenter.settings  # the weights folded, once
         self._model, self._classes = _Untracked(model), segmenter.classes
         self.weights = [variable.value for variable in model.weights]
         self.texts = tf.constant(segmenter.text_embeds)  # (N, D)

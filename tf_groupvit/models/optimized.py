@@ -24,8 +24,7 @@ from tf_groupvit.models.groupvit import Projection, TFGroupViTModel
 from tf_groupvit.models.optimized_layers import Folded
 from tf_groupvit.models.optimized_text import FoldedTextTower
 from tf_groupvit.models.optimized_vision import FoldedVisionTower
-
-RUNTIMES = ("graph", "lite")
+from tf_groupvit.models.runtimes import GRAPH, LITE, check_runtime
 
 
 class FoldedProjection(Folded):
@@ -49,10 +48,10 @@ class OptimizedGroupViT(TFGroupViTModel):
     With ``runtime`` "lite" LiteRT's interpreter runs the vision tower (models/lite.py).
     """
 
-    def __init__(self, model: TFGroupViTModel, runtime: str = "graph") -> None:
+    def __init__(self, model: TFGroupViTModel, runtime: str = GRAPH) -> None:
         EntryModel.__init__(self, dtype="float32", name=f"{model.name}_optimized")
         self.config = model.config
-        self.vision_model = FoldedVisionTower(model.vision_model, lite=runtime == "lite")
+        self.vision_model = FoldedVisionTower(model.vision_model, lite=runtime == LITE)
         self.text_model = FoldedTextTower(model.text_model)
         self.visual_projection = FoldedProjection(model.visual_projection, "visual_projection")
         self.text_projection = FoldedProjection(model.text_projection, "text_projection")
@@ -86,38 +85,43 @@ def can_be_optimized(model: Any) -> bool:
     return model.compute_dtype == model.variable_dtype == "float32" and not changed
 
 
-def optimized(model: TFGroupViTModel, runtime: str = "graph") -> OptimizedGroupViT:
-    """The model folded for inference, its vision tower run by TensorFlow ("graph") or by LiteRT ("lite").
-
-    Raises:
-        InputError: a runtime that is not known, or a model that cannot be folded, and why.
-    """
-    if runtime not in RUNTIMES:
-        raise InputError(f"runtime is {runtime!r}: expected {' or '.join(map(repr, RUNTIMES))}.")
+def check_can_be_optimized(model: Any) -> None:
+    """Raises ``InputError`` where ``can_be_optimized`` says no."""
     if not can_be_optimized(model):
         backend, kind = keras.backend.backend(), model.dtype_policy.name
         raise InputError(
             f"Only a float32 TFGroupViTModel on TensorFlow, neither quantized nor with LoRA, can be optimized: "
             f"this is a {kind} {type(model).__name__} on {backend}."
         )
+
+
+def optimized(model: TFGroupViTModel, runtime: str = GRAPH) -> OptimizedGroupViT:
+    """The model folded for inference, its vision tower run by TensorFlow ("graph") or by LiteRT ("lite").
+
+    Raises:
+        InputError: a runtime that is not known, or a model that cannot be folded, and why.
+    """
+    check_runtime(runtime)
+    check_can_be_optimized(model)
     return OptimizedGroupViT(model, runtime)
 
 
 class Twin:
     """A model, and the same folded for inference: made when first asked for, and anew when weights have changed."""
 
-    def __init__(self, model: TFGroupViTModel) -> None:
-        self._plain = weakref.ref(model)
+    def __init__(self, model: TFGroupViTModel, runtime: str) -> None:
+        self._plain, self._runtime = weakref.ref(model), runtime
         self._folded: OptimizedGroupViT | None = None
         self._marks: Callable[[], tf.Tensor] | None = None
         self._seen = np.empty(0)
 
     @classmethod
-    def of(cls, model: TFGroupViTModel) -> "Twin":
-        """One for all that use the model: its folded weights are as large as its own."""
-        if model not in _twins:
-            _twins[model] = cls(model)
-        return _twins[model]
+    def of(cls, model: TFGroupViTModel, runtime: str = GRAPH) -> "Twin":
+        """One of each runtime for all that use the model: its folded weights are as large as its own."""
+        twins = _twins.setdefault(model, {})
+        if runtime not in twins:
+            twins[runtime] = cls(model, runtime)
+        return twins[runtime]
 
     def get(self) -> TFGroupViTModel:
         """The folded model as the weights are now, or the model itself where it cannot be folded."""
@@ -129,11 +133,11 @@ class Twin:
             self._marks = self._marks or _watch(model)
             seen = self._marks().numpy()
             if self._folded is None or not np.array_equal(seen, self._seen, equal_nan=True):
-                self._seen, self._folded = seen, OptimizedGroupViT(model)
+                self._seen, self._folded = seen, OptimizedGroupViT(model, self._runtime)
         return self._folded
 
 
-_twins: "weakref.WeakKeyDictionary[TFGroupViTModel, Twin]" = weakref.WeakKeyDictionary()
+_twins: "weakref.WeakKeyDictionary[TFGroupViTModel, dict[str, Twin]]" = weakref.WeakKeyDictionary()
 
 
 def _watch(model: TFGroupViTModel) -> Callable[[], tf.Tensor]:

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.models.optimized import Twin
+from tf_groupvit.models.optimized import Twin, check_can_be_optimized
+from tf_groupvit.models.runtimes import GRAPH
 from tf_groupvit.preprocessing.image_resize import resize_bicubic, resize_bilinear
 from tf_groupvit.preprocessing.image_statistics import normalise
 from tf_groupvit.segmentation.labelling import highest_scores, label_map, score_map
@@ -74,21 +75,30 @@ class Compiled:
 class Inference:
     """One model under one setting. Pixels are uint8 (H, W, 3); texts (N, D) are class embeddings.
 
-    With several ``thresholds``, scores have a background for each of them before the classes.
+    With several ``thresholds``, scores have a background for each of them before the classes. A ``runtime`` other than
+    "graph" runs from the first image on: it was asked for.
     """
 
-    def __init__(self, model: TFGroupViTModel, settings: Settings, thresholds: tuple[float, ...] | None = None) -> None:
-        self.model, self.settings = model, settings
+    def __init__(
+        self,
+        model: TFGroupViTModel,
+        settings: Settings,
+        thresholds: tuple[float, ...] | None = None,
+        runtime: str = GRAPH,
+    ) -> None:
+        if runtime != GRAPH:
+            check_can_be_optimized(model)
+        self.model, self.settings, self.runtime = model, settings, runtime
         self.background = settings.background if thresholds is None else thresholds
-        self.compiled: TFGroupViTModel | None = None  # what graphs were traced with
+        self.compiled: TFGroupViTModel | None = None  # what graphs were traced with, folded
 
     def for_graphs(self) -> TFGroupViTModel:
         """The model folded for inference, as its weights are now; itself where it cannot be folded."""
-        return Twin.of(self.model).get()
+        return Twin.of(self.model, self.runtime).get()
 
     def _model(self) -> TFGroupViTModel:
         """The model as it is, or folded in a graph, which is made to be run often."""
-        if not tf.inside_function():
+        if self.runtime == GRAPH and not tf.inside_function():
             return self.model
         self.compiled = self.for_graphs()
         return self.compiled

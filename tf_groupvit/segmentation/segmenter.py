@@ -10,6 +10,7 @@ import numpy as np
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
@@ -39,12 +40,15 @@ class Segmenter:
         background: a threshold from 0 to 1; adds the class "background", label 0. Not with protocol "hf".
         size: side of the square in mode whole, a multiple of the patch size; the model's image size unless given.
         normalize: "imagenet" or "clip" statistics instead of the processor's.
+        runtime: "graph", TensorFlow's own; or "lite", LiteRT's interpreter for the vision tower: sooner for each image,
+            after some seconds of preparation for each size of squares or windows. How is said in models/lite.py.
 
     Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first), ``text_embeds`` (N, D),
-    ``settings``. Nothing is cropped: every pixel of an image gets a label.
+    ``settings``, ``runtime``. Nothing is cropped: every pixel of an image gets a label.
 
     Raises:
-        InputError: classes, templates or settings that cannot be used, each said by name.
+        InputError: classes, templates or settings that cannot be used, each said by name; or a model that LiteRT is to
+            run and cannot, since it is not float32, or not on TensorFlow.
     """
 
     def __init__(
@@ -59,13 +63,15 @@ class Segmenter:
         background: float | None = None,
         size: int | None = None,
         normalize: str | None = None,
+        runtime: str = GRAPH,
     ) -> None:
-        self.model, self.tokenizer, self.processor = model, tokenizer, processor
+        check_runtime(runtime)
+        self.model, self.tokenizer, self.processor, self.runtime = model, tokenizer, processor, runtime
         self._choices: dict[str, Any] = dict(zip(SAVED, (protocol, mode, background, size, normalize), strict=True))
         self.settings = make_settings(model.config.vision_config, processor, **self._choices)
         self.classes = classes if isinstance(classes, ClassEmbeddings) else self._embed(classes, templates)
         self._check_classes()
-        self.inference = Inference(model, self.settings)
+        self.inference = Inference(model, self.settings, runtime=runtime)
         self._trial: Inference | None = None  # of several thresholds, kept from image to image
 
     def _embed(self, classes: str | Iterable[str], templates: str | Sequence[str]) -> ClassEmbeddings:
@@ -136,7 +142,7 @@ class Segmenter:
 
     def with_background(self, background: float | None) -> "Segmenter":
         """The same model and classes with another threshold."""
-        choices = {**self._choices, "background": background}
+        choices = {**self._choices, "background": background, "runtime": self.runtime}
         return Segmenter(self.model, self.tokenizer, self.processor, self.classes, **choices)
 
     def labels_by_threshold(self, image: Any, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
@@ -147,7 +153,7 @@ class Segmenter:
         if self._trial is None or self._trial.background != tuple(thresholds):
             for threshold in thresholds:
                 check_choices(self.settings.protocol, background=threshold)
-            self._trial = Inference(self.model, self.settings, tuple(thresholds))
+            self._trial = Inference(self.model, self.settings, tuple(thresholds), self.runtime)
         pixels = read_image(image)
         scores = self._trial.scores([pixels], self.text_embeds)[0]  # (h, w, thresholds + N)
         classes = scores[..., len(thresholds) :]
@@ -157,7 +163,8 @@ class Segmenter:
 
     def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> "Segmenter":
         """The same model and settings with other classes."""
-        return Segmenter(self.model, self.tokenizer, self.processor, classes, templates, **self._choices)
+        choices = {**self._choices, "runtime": self.runtime}
+        return Segmenter(self.model, self.tokenizer, self.processor, classes, templates, **choices)
 
     def __call__(self, images: Any) -> Any:
         """Segment one image, or a list of them: a ``Segmentation``, or a list.

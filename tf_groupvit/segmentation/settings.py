@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
+from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image_statistics import statistics
 from tf_groupvit.segmentation.windows import MODES, whole_size
 
@@ -32,8 +33,11 @@ class Settings:
         return 2 * self.image_size
 
 
-def check_choices(protocol: str = "paper", mode: str = "whole", background: float | None = None) -> None:
+def check_choices(
+    protocol: str = "paper", mode: str = "whole", background: float | None = None, runtime: str = GRAPH
+) -> None:
     """Refuse what no model can do. Raises ``InputError``."""
+    check_runtime(runtime)
     check_protocol(protocol, background)
     if mode not in MODES:
         raise InputError(f"There is no mode {mode!r}: expected one of {', '.join(MODES)}.")
