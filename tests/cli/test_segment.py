@@ -161,7 +161,7 @@ def test_classes_and_models_that_are_not_there_are_refused(images, tmp_path, opt
         (["--size", "33"], ["33", "multiple"]),
         (["--size", "32", "--mode", "window"], ["whole"]),
         (["--normalize", "x"], ["'x'", "imagenet"]),
-        (["--runtime", "x"], ["'x'", "'graph' or 'lite'"]),
+        (["--runtime", "x"], ["'x'", "'lite', 'lite_int8'"]),
     ],
 )
 def test_choices_that_there_are_not_are_refused(images, tmp_path, options, words):

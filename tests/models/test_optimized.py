@@ -156,7 +156,7 @@ def test_it_holds_its_weights_once_and_fewer_than_the_plain_model(case):
         (lambda model: model(inputs_of("joint"), output_hidden_states=True), "no hidden states"),
         (lambda model: model(inputs_of("joint"), output_attentions=True), "no attentions of texts"),
         (lambda model: model.vision_model(some_pixels(), training=True), "no training"),
-        (lambda model: tiny().optimized("xla"), "runtime is 'xla': expected 'graph' or 'lite'"),
+        (lambda model: tiny().optimized("xla"), "runtime is 'xla': expected one of 'graph', 'lite', 'lite_int8'"),
         (lambda model: model.fit(inputs_of("joint")), "cannot be trained"),
         (lambda model: model.save_pretrained("folder"), "is not saved"),
         (lambda model: model.get_config(), "is not saved"),

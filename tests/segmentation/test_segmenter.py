@@ -247,7 +247,7 @@ def test_another_threshold_and_other_classes(segmenter):
         (dict(classes="dog", size=33), "multiple"),
         (dict(classes="dog", size=32, mode="window"), "whole"),
         (dict(classes="dog", normalize="x"), "normalize"),
-        (dict(classes="dog", runtime="x"), "'graph' or 'lite'"),
+        (dict(classes="dog", runtime="x"), "'graph', 'lite', 'lite_int8'"),
         (dict(classes=ClassEmbeddings(("dog",), np.eye(1, 9, dtype="float32"))), "9 wide, the model's are 8"),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 from pictures import noise
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.evaluation.scenes import CLASSES, scene
 from tf_groupvit.segmentation import inference
 from tf_groupvit.segmentation.inference import Compiled
 from tf_groupvit.segmentation.segmenter import Segmenter
@@ -66,6 +67,34 @@ def test_lite_answers_whatever_else_is_asked(make):
     np.testing.assert_array_equal(lite.predict(image[None]), plain.predict(image[None]))
     one, other = (list(each.labels_by_threshold(image, (0.2, 0.4))) for each in (lite, plain))
     assert (np.array(one) == np.array(other)).mean() > 0.999
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The trained demo model: the other one's weights are too few to be rounded to 8 bits."""
+    from tf_groupvit.hub import demo_checkpoint
+
+    return Segmenter.from_pretrained(demo_checkpoint(), classes=CLASSES)
+
+
+@pytest.mark.slow
+def test_in_8_bits_labels_are_nearly_the_same(demo):
+    quick = Segmenter(demo.model, demo.tokenizer, demo.processor, demo.classes, runtime="lite_int8")
+    for number in range(4):
+        picture = scene(1, number).image
+        plain, found = demo(picture), quick(picture)
+        assert (found.labels == plain.labels).mean() > 0.97
+        np.testing.assert_allclose(found.group_embeds, plain.group_embeds, atol=0.1)
+
+
+@pytest.mark.slow
+def test_in_8_bits_weights_are_rounded_and_the_program_is_small(demo):
+    towers = [demo.model.optimized(runtime).vision_model for runtime in ("lite", "lite_int8")]
+    pixels = np.random.default_rng(0).normal(size=(1, 3, 60, 60)).astype("float32")
+    exact, rounded = (np.asarray(tower(pixels).last_hidden_state) for tower in towers)
+    assert 1e-4 < np.abs(rounded - exact).max() / np.abs(exact).max() < 0.2
+    whole, small = (len(next(iter(tower.look._sizes.values())).content) for tower in towers)
+    assert small < 0.4 * whole  # all of it but the weights stays as large
 
 
 def test_lite_runs_from_the_first_image_on_and_follows_the_weights(make, monkeypatch):

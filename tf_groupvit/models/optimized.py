@@ -24,7 +24,7 @@ from tf_groupvit.models.groupvit import Projection, TFGroupViTModel
 from tf_groupvit.models.optimized_layers import Folded
 from tf_groupvit.models.optimized_text import FoldedTextTower
 from tf_groupvit.models.optimized_vision import FoldedVisionTower
-from tf_groupvit.models.runtimes import GRAPH, LITE, check_runtime
+from tf_groupvit.models.runtimes import GRAPH, check_runtime
 
 
 class FoldedProjection(Folded):
@@ -45,13 +45,14 @@ class OptimizedGroupViT(TFGroupViTModel):
 
     The same call, features, ``predict`` and ``with_text_embeds``, within 1e-4 and with the same assignments. It holds
     the weights as they were when it was made. Hidden states, attentions of texts, training and saving are refused.
-    With ``runtime`` "lite" LiteRT's interpreter runs the vision tower (models/lite.py).
+    With a ``runtime`` other than "graph" LiteRT's interpreter runs the vision tower (models/lite.py); with "lite_int8"
+    neither the 1e-4 nor the assignments are kept.
     """
 
     def __init__(self, model: TFGroupViTModel, runtime: str = GRAPH) -> None:
         EntryModel.__init__(self, dtype="float32", name=f"{model.name}_optimized")
         self.config = model.config
-        self.vision_model = FoldedVisionTower(model.vision_model, lite=runtime == LITE)
+        self.vision_model = FoldedVisionTower(model.vision_model, runtime=runtime)
         self.text_model = FoldedTextTower(model.text_model)
         self.visual_projection = FoldedProjection(model.visual_projection, "visual_projection")
         self.text_projection = FoldedProjection(model.text_projection, "text_projection")
@@ -96,7 +97,7 @@ def check_can_be_optimized(model: Any) -> None:
 
 
 def optimized(model: TFGroupViTModel, runtime: str = GRAPH) -> OptimizedGroupViT:
-    """The model folded for inference, its vision tower run by TensorFlow ("graph") or by LiteRT ("lite").
+    """The model folded for inference, its vision tower run by TensorFlow ("graph") or LiteRT ("lite", "lite_int8").
 
     Raises:
         InputError: a runtime that is not known, or a model that cannot be folded, and why.

@@ -21,6 +21,7 @@ from tf_groupvit.models.optimized_layers import (
     unit,
 )
 from tf_groupvit.models.outputs import TowerOutput
+from tf_groupvit.models.runtimes import GRAPH, LITE_INT8
 from tf_groupvit.models.vision import PatchEmbedding, VisionTower
 
 
@@ -181,22 +182,23 @@ class FoldedStage(Folded):
 class FoldedVisionTower(Folded, VisionTower):
     """Takes the place of a ``VisionTower`` in inference; hidden states are not there to be had.
 
-    ``lite``: LiteRT's interpreter runs it, image by image.
+    ``runtime``: of ``runtimes.RUNTIMES``; LiteRT's interpreter runs it image by image.
     """
 
-    def __init__(self, tower: VisionTower, name: str = "vision_model", lite: bool = False) -> None:
+    def __init__(self, tower: VisionTower, name: str = "vision_model", runtime: str = GRAPH) -> None:
         Folded.__init__(self, name)
         self.config, activation = tower.config, tower.config.hidden_act
-        with for_lite(lite):
+        with for_lite(runtime != GRAPH):
             self.embeddings = FoldedEmbedding(tower.embeddings, "embeddings")
             self.stages = [FoldedStage(stage, activation, f"stage_{i}") for i, stage in enumerate(tower.stages)]
             self.last_norm = self.norm("layernorm", tower.layernorm)
-        self.look = self._in_lite() if lite else self._look
+        self.look = self._look if runtime == GRAPH else self._in_lite(int8=runtime == LITE_INT8)
 
-    def _in_lite(self) -> LiteFunction:
+    def _in_lite(self, int8: bool) -> LiteFunction:
         counts = [stage.grouping.count for stage in self.stages if stage.tokens]
         tokens = counts[-1:] or [None]
-        return LiteFunction(self._look, [(*tokens, self.config.hidden_size), *((count, None) for count in counts)])
+        shapes = [(*tokens, self.config.hidden_size), *((count, None) for count in counts)]
+        return LiteFunction(self._look, shapes, int8)
 
     def call(
         self,

@@ -40,8 +40,9 @@ class Segmenter:
         background: a threshold from 0 to 1; adds the class "background", label 0. Not with protocol "hf".
         size: side of the square in mode whole, a multiple of the patch size; the model's image size unless given.
         normalize: "imagenet" or "clip" statistics instead of the processor's.
-        runtime: "graph", TensorFlow's own; or "lite", LiteRT's interpreter for the vision tower: sooner for each image,
-            after some seconds of preparation for each size of squares or windows. How is said in models/lite.py.
+        runtime: "graph", TensorFlow's own; "lite", LiteRT's interpreter for the vision tower: sooner for each image,
+            after some seconds of preparation for each size of squares or windows; or "lite_int8", the same in 8 bits:
+            sooner still, with labels that are nearly the same. How is said in models/lite.py.
 
     Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first), ``text_embeds`` (N, D),
     ``settings``, ``runtime``. Nothing is cropped: every pixel of an image gets a label.

@@ -1,4 +1,4 @@
-"""This package: as it is, folded, folded and run by LiteRT, and folded in a Session, as a server runs an export."""
+"""This package: as it is, folded, folded and run by LiteRT, also in 8 bits; and in a Session, as a server runs it."""
 
 import io
 import tempfile
@@ -24,7 +24,7 @@ def make(name: str, folder: Path, threads: int) -> Any:
     if "not folded" in name:
         return InProcess(model, model, folder)
     if "LiteRT" in name:
-        lite = model.optimized(runtime="lite")
+        lite = model.optimized(runtime="lite_int8" if "int8" in name else "lite")
         return InProcess(lite, lite, folder)
     folded = model.optimized()
     return InSession(folded, model, folder, threads) if "Session" in name else InProcess(folded, model, folder)

@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.rounds import Bench
 
-OURS, LITE = "ours", "ours, LiteRT"
+OURS, LITE, INT8 = "ours", "ours, LiteRT", "ours, LiteRT in int8"
 PRODUCT = 2 * 2048**3 / 1e9  # GFLOP of the matrix product that rates are measured with
 KEYS = ("seconds", "cpu")  # of the clock, and of the processor
 
@@ -113,8 +113,9 @@ def facts(bench: Bench) -> dict[str, Any]:
 
 
 def peers_of(rows: dict[str, Any], mine: str) -> dict[str, float]:
-    """Of each peer, how many times as long it took as ``mine``, the median of the rounds."""
+    """Of each peer with as many bits, how many times as long it took as ``mine``, the median of the rounds."""
     peers = {n: row for n, row in rows.items() if "cpu_ms" in row and not n.startswith("ours")}
+    peers = {n: row for n, row in peers.items() if ("int8" in n) == ("int8" in mine)}
     return {n: statistics.median(ratios(row, rows[mine], "seconds")) for n, row in peers.items()}
 
 
@@ -122,7 +123,7 @@ def aims(result: dict[str, Any]) -> dict[str, Any]:
     """What is aimed at, and what came out, printed and returned."""
     found: dict[str, Any] = {}
     for batch, rows in result.get("tower", {}).items():
-        for mine in (name for name in (OURS, LITE) if name in rows):
+        for mine in (name for name in (OURS, LITE, INT8) if name in rows):
             peers = peers_of(rows, mine)
             if peers:
                 best = min(peers, key=lambda name: peers[name])
