@@ -24,7 +24,7 @@ def label_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tens
     """
     down = _taps(tf.range(height), tf.shape(scores)[0], height)
     across = _taps(tf.range(width), tf.shape(scores)[1], width)
-    labels = tf.gather(tf.gather(_best_of_four(scores), down[0]), across[0], axis=1)
+    labels = tf.gather(tf.gather(_best_of_four(scores), across[0], axis=1), down[0])  # whole rows are copied sooner
     still_open = tf.cast(tf.where(tf.reshape(labels, [-1]) == OPEN), tf.int32)  # (pixels, 1)
     crowded = tf.cast(tf.size(still_open), tf.float32) > MOST_OPEN * tf.cast(tf.size(labels), tf.float32)
     return tf.cond(
@@ -82,8 +82,8 @@ def _best_of_four(scores: tf.Tensor) -> tf.Tensor:
 
 def _next(values: tf.Tensor, axis: int) -> tf.Tensor:
     """Each place has what the next one has; the last keeps its own."""
-    last = tf.shape(values)[axis] - 1
-    return tf.gather(values, tf.minimum(tf.range(last + 1) + 1, last), axis=axis)
+    rest, last = (values[1:], values[-1:]) if axis == 0 else (values[:, 1:], values[:, -1:])
+    return tf.concat([rest, last], axis)
 
 
 def _labels_of(pixels: tf.Tensor, scores: tf.Tensor, down: Any, across: Any) -> tf.Tensor:
