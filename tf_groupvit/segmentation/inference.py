@@ -41,9 +41,9 @@ SIDE = tf.TensorSpec([], tf.int32)
 # scripts/bench segment prints all three.
 CALLS_BEFORE = 2
 
-label = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE])
-highest = tf.function(highest_scores, input_signature=[SCORES, SIDE, SIDE])
-enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE])
+label = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
+highest = tf.function(highest_scores, input_signature=[SCORES, SIDE, SIDE], autograph=False)
+enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
 merge = tf.function(
     merge_windows,
     input_signature=[
@@ -52,6 +52,7 @@ merge = tf.function(
         SIDE,
         SIDE,
     ],
+    autograph=False,
 )
 
 

@@ -92,7 +92,7 @@ class CaptionScores:
         B = min(recipe.batch_size, count)
         data = _data(recipe, source, tokenizer, size, B, PLAIN, shuffle=1, seed=seed)
         self.batches, self.training = data.batches().take(count // B), training
-        self._loss = tf.function(self._weighted)
+        self._loss = tf.function(self._weighted, autograph=False)
 
     def measure(self) -> dict[str, float]:
         """Measure the model as it is now."""

@@ -32,7 +32,7 @@ class SceneScores:
         self.model, self.to_pixels, self.count, self.classes = model, to_pixels, count, classes
         tokens = tokenizer([SIMPLE.format(name) for name in classes])
         self.prompts = (tf.constant(tokens["input_ids"]), tf.constant(tokens["attention_mask"]))
-        self._label = tf.function(self._labels, reduce_retracing=True)
+        self._label = tf.function(self._labels, reduce_retracing=True, autograph=False)
 
     def measure(self) -> dict[str, float]:
         """Measure the model as it is now."""

@@ -45,7 +45,7 @@ class GroupPictures:
         self.pixels = to_pixels(tf.constant(np.stack([resize_bicubic(image, size, size) for image in images])))
         tokens = tokenizer([SIMPLE.format(word) for word in words or ("picture",)])
         self.prompts = (tf.constant(tokens["input_ids"]), tf.constant(tokens["attention_mask"]))
-        self._look = tf.function(self._seen)
+        self._look = tf.function(self._seen, autograph=False)
 
     def draw(self) -> dict[str, list[Image.Image]]:
         """Draw what the model, as it is now, makes of the images: one picture of each, in their order."""
