@@ -101,7 +101,7 @@ def test_the_same_name_in_two_folders_is_not_overwritten(images, tmp_path):
 def test_lite_writes_the_same_and_says_what_is_waited_for(images, tmp_path):
     plain, lite = (segment(images, "--runtime", name, "--output", tmp_path / name) for name in ("graph", "lite"))
     assert plain.exit_code == lite.exit_code == 0, lite.output
-    assert "LiteRT prepares itself" in lite.stderr and "LiteRT" not in plain.stderr
+    assert "Preparing LiteRT" in lite.stderr and "LiteRT" not in plain.stderr
     one, other = (np.asarray(Image.open(tmp_path / name / "a.labels.png")) for name in ("graph", "lite"))
     assert (one == other).mean() > 0.999
 
@@ -219,10 +219,16 @@ def test_a_folder_that_holds_its_classes_needs_none_and_keeps_its_settings(image
 
 
 @pytest.mark.slow
-def test_a_real_process_says_nothing_but_its_own_words(images, tmp_path):
-    """TensorFlow's C++ libraries talk to standard error while they are imported, and when they look for a device."""
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [([], []), (["--runtime", "lite"], ["Preparing LiteRT: some seconds ..."])],
+    ids=["graph", "lite"],
+)
+def test_a_real_process_says_nothing_but_its_own_words(images, tmp_path, options, more):
+    """TensorFlow's C++ libraries talk to standard error while they are imported, and when they look for a device; and
+    LiteRT when it makes a program."""
     command = "from tf_groupvit.cli import main; main()"
-    arguments = ["segment", str(images / "a.png"), "--classes", "dog,grass", "--model", str(MODEL), "--json"]
+    arguments = ["segment", str(images / "a.png"), "--classes", "dog,grass", "--model", str(MODEL), "--json", *options]
     environment = {key: value for key, value in os.environ.items() if key not in ("TF_CPP_MIN_LOG_LEVEL",)}
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     done = subprocess.run(
@@ -234,4 +240,4 @@ def test_a_real_process_says_nothing_but_its_own_words(images, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["width"] == 60
-    assert done.stderr.splitlines() == [f"Loading {MODEL} ..."]
+    assert done.stderr.splitlines() == [f"Loading {MODEL} ...", *more]

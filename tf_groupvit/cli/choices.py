@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from tf_groupvit.cli.kernels import prefer_onednn
-from tf_groupvit.cli.quiet import import_tensorflow
+from tf_groupvit.cli.quiet import held_back, import_tensorflow
 from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.models.runtimes import GRAPH
 
@@ -79,8 +79,19 @@ def load_segmenter(model: str | None, templates: tuple[str, ...] = (), here: boo
     if here:
         prefer_onednn()
     import_tensorflow()
-    if choices.get("runtime", GRAPH) != GRAPH:
-        click.echo("LiteRT prepares itself at the first image of a size: some seconds ...", err=True)
     from tf_groupvit.segmentation.segmenter import Segmenter
 
-    return Segmenter.from_pretrained(folder, **choices)
+    segmenter = Segmenter.from_pretrained(folder, **choices)
+    if segmenter.runtime != GRAPH:
+        _prepare_lite(segmenter)
+    return segmenter
+
+
+def _prepare_lite(segmenter: Any) -> None:
+    """Make LiteRT's program, and say so, instead of at the first image, where nobody would know what is waited for."""
+    import numpy as np
+
+    click.echo("Preparing LiteRT: some seconds ...", err=True)
+    side = segmenter.settings.window  # the size of most windows; in mode whole any will do
+    with held_back():  # it tells that it was made
+        segmenter(np.zeros((side, side, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""TensorFlow, not imported yet, in; imported without its C++ libraries' words on standard error."""
+"""TensorFlow, not imported yet, in; imported, or at work, without its C++ libraries' words on standard error."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ def import_tensorflow() -> None:
     if "tensorflow" in sys.modules or LEVEL in os.environ:
         return
     os.environ[LEVEL] = "3"
-    with _held_back():
+    with held_back():
         import keras
         import tensorflow  # noqa: F401
 
@@ -26,7 +26,7 @@ def import_tensorflow() -> None:
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
+def held_back() -> Iterator[None]:
     """Keep what is written to file descriptor 2, by C++ too, and show it only if something is raised."""
     with suppress(OSError, ValueError, AttributeError):  # a process may have no standard error
         sys.stderr.flush()
