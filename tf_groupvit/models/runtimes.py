@@ -6,7 +6,8 @@ in 8 bits, which changes results.
 
 from tf_groupvit.errors import InputError
 
-GRAPH, LITE, LITE_INT8 = RUNTIMES = ("graph", "lite", "lite_int8")
+GRAPH, LITE_INT8 = "graph", "lite_int8"
+RUNTIMES = (GRAPH, "lite", LITE_INT8)
 
 
 def check_runtime(runtime: str) -> None:

@@ -68,8 +68,9 @@ class Segmenter:
     ) -> None:
         check_runtime(runtime)
         self.model, self.tokenizer, self.processor, self.runtime = model, tokenizer, processor, runtime
-        self._choices: dict[str, Any] = dict(zip(SAVED, (protocol, mode, background, size, normalize), strict=True))
-        self.settings = make_settings(model.config.vision_config, processor, **self._choices)
+        saved: dict[str, Any] = dict(zip(SAVED, (protocol, mode, background, size, normalize), strict=True))
+        self.settings = make_settings(model.config.vision_config, processor, **saved)
+        self._choices: dict[str, Any] = {**saved, "runtime": runtime}
         self.classes = classes if isinstance(classes, ClassEmbeddings) else self._embed(classes, templates)
         self._check_classes()
         self.inference = Inference(model, self.settings, runtime=runtime)
@@ -128,7 +129,7 @@ class Segmenter:
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(target)
         self.classes.save(target / "classes.npz")
-        content = {"classes": "classes.npz", **self._choices}
+        content = {"classes": "classes.npz", **{name: self._choices[name] for name in SAVED}}
         write_whole(target / CHOICES, (json.dumps(content, indent=2) + "\n").encode())
 
     @property
@@ -143,7 +144,7 @@ class Segmenter:
 
     def with_background(self, background: float | None) -> "Segmenter":
         """The same model and classes with another threshold."""
-        choices = {**self._choices, "background": background, "runtime": self.runtime}
+        choices = {**self._choices, "background": background}
         return Segmenter(self.model, self.tokenizer, self.processor, self.classes, **choices)
 
     def labels_by_threshold(self, image: Any, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
@@ -164,8 +165,7 @@ class Segmenter:
 
     def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> "Segmenter":
         """The same model and settings with other classes."""
-        choices = {**self._choices, "runtime": self.runtime}
-        return Segmenter(self.model, self.tokenizer, self.processor, classes, templates, **choices)
+        return Segmenter(self.model, self.tokenizer, self.processor, classes, templates, **self._choices)
 
     def __call__(self, images: Any) -> Any:
         """Segment one image, or a list of them: a ``Segmentation``, or a list.

@@ -49,7 +49,7 @@ class OnDevice:
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
         if pixels is not self.given:
             self.given, self.pixels = pixels, torch.from_numpy(pixels).to(DEVICE, self.type)
-        with torch.autocast(DEVICE.type, self.type if self.cast else None, enabled=self.cast):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.cast):
             found = self.look(self.pixels, output_attentions=True, return_dict=True)
         if GPU:
             torch.cuda.synchronize()

@@ -114,9 +114,8 @@ def facts(bench: Bench) -> dict[str, Any]:
 
 def peers_of(rows: dict[str, Any], mine: str) -> dict[str, float]:
     """Of each peer with as many bits, how many times as long it took as ``mine``, the median of the rounds."""
-    peers = {n: row for n, row in rows.items() if "cpu_ms" in row and not n.startswith("ours")}
-    peers = {n: row for n, row in peers.items() if ("int8" in n) == ("int8" in mine)}
-    return {n: statistics.median(ratios(row, rows[mine], "seconds")) for n, row in peers.items()}
+    peers = [n for n in rows if "cpu_ms" in rows[n] and not n.startswith("ours") and ("int8" in n) == ("int8" in mine)]
+    return {n: statistics.median(ratios(rows[n], rows[mine], "seconds")) for n in peers}
 
 
 def aims(result: dict[str, Any]) -> dict[str, Any]:
