@@ -1,6 +1,7 @@
 """What every test shares: quiet TensorFlow, no network, and the way to the shared data."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,6 +19,24 @@ def _shared(part: str) -> Path:
     if not folder.exists():
         pytest.skip(f"{folder} is not there: this test needs the shared {part}")
     return folder
+
+
+def _installed(runtime: str) -> str:
+    if runtime == "openvino" and find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed: the extra openvino brings it")
+    return runtime
+
+
+@pytest.fixture(params=["lite", "openvino"])
+def other_runtime(request) -> str:
+    """The runtimes that give what TensorFlow's own gives, where they are installed."""
+    return _installed(request.param)
+
+
+@pytest.fixture(params=["graph", "lite", "openvino"])
+def runtime(request) -> str:
+    """The same, and TensorFlow's own."""
+    return _installed(request.param)
 
 
 @pytest.fixture(scope="session")

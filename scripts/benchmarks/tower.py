@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from checkpoint import ROOT, checkpoint_at
 from engines.process import Engine, MissingError
-from engines.report import INT8, LITE, OURS, aims, exponent, facts, machine, medians, table, write
+from engines.report import INT8, LITE, OPENVINO, OURS, aims, exponent, facts, machine, medians, table, write
 from engines.rounds import Bench, Job, pixels_of
 from engines.starting import chosen_of, start
 from PIL import Image
@@ -31,6 +31,7 @@ ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # as the commands run (tf_groupvit/cli/
 ENGINES: dict[str, dict[str, str]] = {
     OURS: ONEDNN,
     LITE: ONEDNN,
+    OPENVINO: ONEDNN,
     INT8: ONEDNN,
     "ours, Eigen's kernels": {"TF_ENABLE_ONEDNN_OPTS": "0"},
     SESSION: ONEDNN,
@@ -71,7 +72,7 @@ def towers(bench: Bench, batches: list[int]) -> dict[str, Any]:
 
 def texts(bench: Bench, counts: list[int]) -> dict[str, Any]:
     result = {}
-    names = [name for name in bench.engines if name not in (SESSION, LITE, INT8)]  # which run no texts
+    names = [name for name in bench.engines if name not in (SESSION, LITE, OPENVINO, INT8)]  # which run no texts
     for count in counts:
         ids = np.random.default_rng(0).integers(1000, 40000, (count, 9))
         ids[:, 0], ids[:, -1] = 49406, 49407
@@ -94,9 +95,8 @@ def photos(bench: Bench, jpeg: np.ndarray, count: int) -> dict[str, Any]:
 
 def windows(bench: Bench, jpeg: np.ndarray) -> dict[str, Any]:
     """Mode window, which nobody else has."""
-    found = bench.run(
-        bench.same("windows", [OURS, LITE, INT8, "ours, Eigen's kernels"]), warm=WARM, jpeg=jpeg, classes=things(20)
-    )
+    jobs = bench.same("windows", [OURS, LITE, OPENVINO, INT8, "ours, Eigen's kernels"])
+    found = bench.run(jobs, warm=WARM, jpeg=jpeg, classes=things(20))
     return {"20": table("JPEG to label map, 20 classes, mode window", found, 1, "photos")}
 
 

@@ -29,11 +29,6 @@ def fused(request, monkeypatch):
     monkeypatch.setattr(optimized_layers, "one_fused_operation", lambda: request.param)
 
 
-@pytest.fixture(params=["graph", "lite"])
-def runtime(request):
-    return request.param
-
-
 def same(one, other) -> None:
     """The same tensors by name, each within 1e-4 of its largest value; assignments exactly."""
     assert one.keys() == other.keys()
@@ -107,42 +102,6 @@ def test_predict_and_fixed_texts_work_as_with_the_plain_model(runtime):
     np.testing.assert_allclose(found["logits_per_image"], expected["logits_per_image"], rtol=1e-4, atol=1e-4)
 
 
-def test_lite_keeps_programs_for_the_last_sizes_and_takes_no_image_too():
-    from tf_groupvit.models import lite
-
-    tower = tiny().optimized("lite").vision_model
-    for side in (4, 8, 12, 16, 8):
-        assert tower(np.zeros((1, 3, side, side), "float32"))[0].shape[0] == 1
-    assert [shape[1] for shape in tower.look._sizes] == [12, 16, 8]
-    assert len(tower.look._sizes) == lite.SIZES
-    assert tower(np.zeros((0, 3, 8, 8), "float32"))[0].shape == tower(np.zeros((1, 3, 8, 8), "float32"))[0][:0].shape
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_lite_answers_a_batch_as_it_answers_each_image(monkeypatch, threads):
-    from tf_groupvit.models import lite
-
-    monkeypatch.setattr(lite.tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads)
-    look = tiny().optimized("lite").vision_model.look
-    images = some_pixels(5, 8, 8)
-    alone = [look.run(image[None]) for image in images]
-    for count in (2, 3, 5):
-        for found, expected in zip(look.run(images[:count]), zip(*alone[:count], strict=True), strict=True):
-            np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-6)
-    (programs,) = look._sizes.values()
-    assert ("_beside" in vars(programs)) == (threads > 1)
-
-
-def test_lite_answers_threads_as_it_answers_one():
-    from concurrent.futures import ThreadPoolExecutor
-
-    tower, images = tiny().optimized("lite").vision_model, [some_pixels(1, 8, 8) * k for k in range(8)]
-    expected = [numbers(tower(image)[0]) for image in images]
-    with ThreadPoolExecutor(4) as threads:
-        for found, wanted in zip(threads.map(lambda image: numbers(tower(image)[0]), images), expected, strict=True):
-            np.testing.assert_array_equal(found, wanted)
-
-
 def test_it_holds_its_weights_once_and_fewer_than_the_plain_model(case):
     def size(model):
         return sum(int(keras.ops.size(variable)) for variable in model.weights)
@@ -156,7 +115,10 @@ def test_it_holds_its_weights_once_and_fewer_than_the_plain_model(case):
         (lambda model: model(inputs_of("joint"), output_hidden_states=True), "no hidden states"),
         (lambda model: model(inputs_of("joint"), output_attentions=True), "no attentions of texts"),
         (lambda model: model.vision_model(some_pixels(), training=True), "no training"),
-        (lambda model: tiny().optimized("xla"), "runtime is 'xla': expected one of 'graph', 'lite', 'lite_int8'"),
+        (
+            lambda model: tiny().optimized("xla"),
+            "runtime is 'xla': expected one of 'graph', 'lite', 'lite_int8', 'openvino'",
+        ),
         (lambda model: model.fit(inputs_of("joint")), "cannot be trained"),
         (lambda model: model.save_pretrained("folder"), "is not saved"),
         (lambda model: model.get_config(), "is not saved"),

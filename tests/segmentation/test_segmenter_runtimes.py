@@ -1,4 +1,4 @@
-"""What runs a segmenter's model: as it is for some images, then compiled; or LiteRT, where it is asked for."""
+"""What runs a segmenter's model: as it is for some images, then compiled; or another runtime, if it is asked for."""
 
 import numpy as np
 import pytest
@@ -40,32 +40,32 @@ def test_compiled_and_uncompiled_calls_agree(make, monkeypatch):
         assert compiled.classify(image) == pytest.approx(make().classify(image), abs=1e-5)
 
 
-def lite_segmenter(make, how: str, **choices) -> Segmenter:
-    """Both ways to have LiteRT: by name, and by a model that it runs already."""
+def segmenter_with(runtime: str, make, how: str, **choices) -> Segmenter:
+    """Both ways to have a runtime: by name, and by a model that it runs already."""
     if how == "runtime":
-        return make(runtime="lite", **choices)
+        return make(runtime=runtime, **choices)
     plain = make(**choices)
     parts = plain.tokenizer, plain.processor, plain.classes
-    return Segmenter(plain.model.optimized("lite"), *parts, normalize="imagenet", **choices)
+    return Segmenter(plain.model.optimized(runtime), *parts, normalize="imagenet", **choices)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["runtime", "model"])
 @pytest.mark.parametrize("mode", ["whole", "window"])
-def test_lite_gives_the_same_labels(make, mode, how, monkeypatch):
+def test_another_runtime_gives_the_same_labels(make, mode, how, monkeypatch, other_runtime):
     monkeypatch.setattr(inference, "CALLS_BEFORE", 1)  # one call as it is, one from inside a graph of every size
-    plain, lite = make(mode=mode), lite_segmenter(make, how, mode=mode)
+    plain, other = make(mode=mode), segmenter_with(other_runtime, make, how, mode=mode)
     for image in (noise(50, 60, 0), noise(60, 90, 1)):
-        assert (lite(image).labels == plain(image).labels).mean() > 0.999
+        assert (other(image).labels == plain(image).labels).mean() > 0.999
 
 
 @pytest.mark.slow
-def test_lite_answers_whatever_else_is_asked(make):
-    image, plain, lite = noise(50, 60), make(), make(runtime="lite")
-    np.testing.assert_allclose(lite.classify(image), plain.classify(image), atol=1e-5)
-    np.testing.assert_allclose(lite(image).group_scores, plain(image).group_scores, atol=1e-5)
-    np.testing.assert_array_equal(lite.predict(image[None]), plain.predict(image[None]))
-    one, other = (list(each.labels_by_threshold(image, (0.2, 0.4))) for each in (lite, plain))
+def test_another_runtime_answers_whatever_else_is_asked(make, other_runtime):
+    image, plain, other = noise(50, 60), make(), make(runtime=other_runtime)
+    np.testing.assert_allclose(other.classify(image), plain.classify(image), atol=1e-5)
+    np.testing.assert_allclose(other(image).group_scores, plain(image).group_scores, atol=1e-5)
+    np.testing.assert_array_equal(other.predict(image[None]), plain.predict(image[None]))
+    one, other = (list(each.labels_by_threshold(image, (0.2, 0.4))) for each in (other, plain))
     assert (np.array(one) == np.array(other)).mean() > 0.999
 
 
@@ -97,12 +97,12 @@ def test_in_8_bits_weights_are_rounded_and_the_program_is_small(demo):
     assert small < 0.4 * whole  # all of it but the weights stays as large
 
 
-def test_lite_runs_from_the_first_image_on_and_follows_the_weights(make, monkeypatch):
-    from tf_groupvit.models.lite import LiteFunction
+def test_another_runtime_runs_from_the_first_image_on_and_follows_the_weights(make, monkeypatch):
+    from tf_groupvit.models.programs import ProgramFunction
 
     ran = []
-    run = LiteFunction.run
-    monkeypatch.setattr(LiteFunction, "run", lambda self, pixels: ran.append(self) or run(self, pixels))
+    run = ProgramFunction.run
+    monkeypatch.setattr(ProgramFunction, "run", lambda self, pixels: ran.append(self) or run(self, pixels))
     lite, weight = make(runtime="lite"), make().model.visual_projection.outer.bias
     before = lite.classify(noise(50, 60))
     assert len(ran) == 1

@@ -8,7 +8,7 @@ import click
 from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.cli.quiet import held_back, import_tensorflow
 from tf_groupvit.hub import demo_checkpoint
-from tf_groupvit.models.runtimes import GRAPH
+from tf_groupvit.models.runtimes import GRAPH, TITLES
 
 OPTIONS = {
     "model": click.option("--model", metavar="FOLDER_OR_ID", help="A checkpoint; the demo checkpoint unless given."),
@@ -33,7 +33,7 @@ OPTIONS = {
     "runtime": click.option(
         "--runtime",
         help="graph: TensorFlow's own; lite: LiteRT, sooner for each image once it is prepared; lite_int8: in 8 bits, "
-        "sooner still, nearly the same results.  [default: graph]",
+        "sooner still, nearly the same results; openvino: OpenVINO, where it is installed.  [default: graph]",
     ),
 }
 
@@ -83,15 +83,15 @@ def load_segmenter(model: str | None, templates: tuple[str, ...] = (), here: boo
 
     segmenter = Segmenter.from_pretrained(folder, **choices)
     if segmenter.runtime != GRAPH:
-        _prepare_lite(segmenter)
+        _prepare(segmenter)
     return segmenter
 
 
-def _prepare_lite(segmenter: Any) -> None:
-    """Make LiteRT's program, and say so, instead of at the first image, where nobody would know what is waited for."""
+def _prepare(segmenter: Any) -> None:
+    """Make a runtime's program, and say so, instead of at the first image, where nobody would know what is awaited."""
     import numpy as np
 
-    click.echo("Preparing LiteRT: some seconds ...", err=True)
+    click.echo(f"Preparing {TITLES[segmenter.runtime]}: some seconds ...", err=True)
     side = segmenter.settings.window  # the size of most windows; in mode whole any will do
     with held_back():  # it tells that it was made
         segmenter(np.zeros((side, side, 3), np.uint8))

@@ -17,6 +17,7 @@ from tf_groupvit.export.looking import Looking
 from tf_groupvit.export.reading import Reading
 from tf_groupvit.models.comparing import normalise, segmentation_logits
 from tf_groupvit.models.optimized import Twin
+from tf_groupvit.models.runtimes import GRAPH
 from tf_groupvit.preprocessing.image_graph_bytes import only_if
 from tf_groupvit.segmentation.prompts import BACKGROUND
 
@@ -181,8 +182,8 @@ class _Untracked:
 
 def check_servable(segmenter: Any) -> None:
     """Refuse a model that no server runs, and more labels than a mask of one byte a pixel can hold."""
-    if getattr(segmenter.model, "runtime", "graph") != "graph":
-        raise ExportError("LiteRT runs this model, which no server does: export a segmenter of the plain model.")
+    if getattr(segmenter.model, "runtime", GRAPH) != GRAPH:
+        raise ExportError("No server runs this model as it is run here: export a segmenter of the plain model.")
     count = len(segmenter.class_names)
     if count > MOST_LABELS:
         raise ExportError(

@@ -225,7 +225,8 @@ class TFGroupViTModel(PretrainedModel):
         With ``runtime="lite"`` LiteRT's interpreter, a part of TensorFlow, runs the vision tower. That is sooner still,
         for some seconds and twice the tower's memory with each image size, four times where batches come (the last
         three sizes are kept): for processes that see few sizes often. Such a model cannot be exported. "lite_int8" does
-        so with weights in 8 bits, in less than half the time: answers are near, and not within 1e-4.
+        so with weights in 8 bits, in less than half the time: answers are near, and not within 1e-4. "openvino" has
+        OpenVINO in LiteRT's place; the extra ``openvino`` brings it.
         """
         from tf_groupvit.models.optimized import optimized
 

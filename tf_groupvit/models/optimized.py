@@ -45,8 +45,8 @@ class OptimizedGroupViT(TFGroupViTModel):
 
     The same call, features, ``predict`` and ``with_text_embeds``, within 1e-4 and with the same assignments. It holds
     the weights as they were when it was made. Hidden states, attentions of texts, training and saving are refused.
-    With a ``runtime`` other than "graph" LiteRT's interpreter runs the vision tower (models/lite.py); with "lite_int8"
-    neither the 1e-4 nor the assignments are kept.
+    With a ``runtime`` other than "graph" LiteRT or OpenVINO runs the vision tower (models/programs.py); with
+    "lite_int8" neither the 1e-4 nor the assignments are kept.
     """
 
     def __init__(self, model: TFGroupViTModel, runtime: str = GRAPH) -> None:
@@ -97,10 +97,10 @@ def check_can_be_optimized(model: Any) -> None:
 
 
 def optimized(model: TFGroupViTModel, runtime: str = GRAPH) -> OptimizedGroupViT:
-    """The model folded for inference, its vision tower run by TensorFlow ("graph") or LiteRT ("lite", "lite_int8").
+    """The model folded for inference, its vision tower run by one of ``RUNTIMES``.
 
     Raises:
-        InputError: a runtime that is not known, or a model that cannot be folded, and why.
+        InputError: a runtime that is not known or not installed, or a model that cannot be folded, and why.
     """
     check_runtime(runtime)
     check_can_be_optimized(model)

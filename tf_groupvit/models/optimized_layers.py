@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.folding import Dense, after_norm, centred, dense_of, scaled, side_by_side, values
 from tf_groupvit.models.layers import ACTIVATION, Attention, Block
-from tf_groupvit.models.lite import is_for_lite
+from tf_groupvit.models.runtimes import GRAPH, OPENVINO, built_for
 
 HALF = 0.5**0.5
 SWISH = 1.702
@@ -35,10 +35,16 @@ def one_fused_operation() -> bool:
     return bool(getattr(_pywrap_util_port, "IsMklEnabled", bool)())
 
 
+def gelu(x: Any) -> Any:
+    """As OpenVINO fuses it with the product before; not from the complement of erf, as TensorFlow writes it."""
+    return 0.5 * x * (1.0 + tf.math.erf(x * HALF))
+
+
 def activation_of(name: str) -> tuple[Callable[[Any], Any], float, float]:
     """An entry of ``FOLDED``; the plain activation where there is none, or where it is fused as it is."""
-    plain = ACTIVATION[name], 1.0, 1.0
-    return plain if name == "gelu" and (is_for_lite() or one_fused_operation()) else FOLDED.get(name, plain)
+    plain = gelu if name == "gelu" and built_for() == OPENVINO else ACTIVATION[name], 1.0, 1.0
+    fused = built_for() != GRAPH or one_fused_operation()
+    return plain if name == "gelu" and fused else FOLDED.get(name, plain)
 
 
 def refuse_what_is_folded(output_hidden_states: Any, training: Any, output_attentions: Any = False) -> None:
@@ -81,7 +87,7 @@ def centre(x: Any) -> Any:
 
 def unit(x: Any, epsilon: float) -> Any:
     """Layer norm without the affine part of rows (..., C) whose mean is 0."""
-    if is_for_lite():  # it has no Euclidean norm
+    if built_for() != GRAPH:  # LiteRT has no Euclidean norm, and OpenVINO fuses this one
         return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=-1, keepdims=True) + epsilon)
     length = tf.math.reduce_euclidean_norm(x, axis=-1, keepdims=True)
     return x * tf.math.rsqrt(tf.square(length) / x.shape[-1] + epsilon)

@@ -1,5 +1,7 @@
 """The vision tower folded for inference: pixels (B, 3, H, W) -> group features (B, G, C), assignments (B, G, P)."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -8,7 +10,8 @@ from tf_groupvit.models.argmax import one_hot_max
 from tf_groupvit.models.folding import Dense, after_norm, chained, compared, dense_of, scaled, side_by_side, values
 from tf_groupvit.models.grouping import GroupingBlock, GroupProjector, Stage, TokenMixer
 from tf_groupvit.models.interpolation import resize_grid
-from tf_groupvit.models.lite import LiteFunction, for_lite, is_for_lite
+from tf_groupvit.models.lite import LiteProgram
+from tf_groupvit.models.openvino import OpenVinoProgram
 from tf_groupvit.models.optimized_layers import (
     Folded,
     FoldedBlock,
@@ -21,8 +24,15 @@ from tf_groupvit.models.optimized_layers import (
     unit,
 )
 from tf_groupvit.models.outputs import TowerOutput
-from tf_groupvit.models.runtimes import GRAPH, LITE_INT8
+from tf_groupvit.models.programs import Program, ProgramFunction
+from tf_groupvit.models.runtimes import GRAPH, LITE, LITE_INT8, OPENVINO, building_for, built_for
 from tf_groupvit.models.vision import PatchEmbedding, VisionTower
+
+PROGRAMS: dict[str, Callable[..., Program]] = {
+    LITE: LiteProgram,
+    LITE_INT8: partial(LiteProgram, int8=True),
+    OPENVINO: OpenVinoProgram,
+}
 
 
 class FoldedEmbedding(Folded):
@@ -41,7 +51,7 @@ class FoldedEmbedding(Folded):
         self.positions = self.keep("positions", values(embedding.position_embeddings) + values(norm.beta))
 
     def call(self, pixel_values: Any) -> Any:
-        (tall, wide), shape = self.patch, tf.shape(pixel_values)
+        (tall, wide), shape = self.patch, pixel_values.shape if built_for() != GRAPH else tf.shape(pixel_values)
         rows, columns = shape[2] // tall, shape[3] // wide
         x = tf.reshape(pixel_values, (-1, self.channels, rows, tall, columns, wide))
         x = tf.transpose(x, (0, 2, 4, 1, 3, 5))  # (B, rows, columns, 3, tall, wide)
@@ -52,8 +62,10 @@ class FoldedEmbedding(Folded):
     def _positions(self, rows: Any, columns: Any) -> Any:
         """(1, P, C), resized only where the grid is not the one that they were learned on."""
         table, (known_rows, known_columns) = self.positions.value, self.grid
-        if is_for_lite():  # constants in a program of one size; on the grid's own the matrices are identities
-            return resize_grid(table, self.grid, rows, columns)
+        if built_for() != GRAPH:  # a program has one size: what it adds is worked out while it is made
+            with tf.init_scope():
+                resized = resize_grid(table, self.grid, rows, columns).numpy()
+            return tf.constant(resized)
         same = tf.logical_and(tf.equal(rows, known_rows), tf.equal(columns, known_columns))
         return tf.cond(same, lambda: tf.identity(table), lambda: resize_grid(table, self.grid, rows, columns))
 
@@ -182,23 +194,23 @@ class FoldedStage(Folded):
 class FoldedVisionTower(Folded, VisionTower):
     """Takes the place of a ``VisionTower`` in inference; hidden states are not there to be had.
 
-    ``runtime``: of ``runtimes.RUNTIMES``; LiteRT's interpreter runs it image by image.
+    ``runtime``: of ``runtimes.RUNTIMES``; those other than "graph" have a program for each size of images.
     """
 
     def __init__(self, tower: VisionTower, name: str = "vision_model", runtime: str = GRAPH) -> None:
         Folded.__init__(self, name)
         self.config, activation = tower.config, tower.config.hidden_act
-        with for_lite(runtime != GRAPH):
+        with building_for(runtime):
             self.embeddings = FoldedEmbedding(tower.embeddings, "embeddings")
             self.stages = [FoldedStage(stage, activation, f"stage_{i}") for i, stage in enumerate(tower.stages)]
             self.last_norm = self.norm("layernorm", tower.layernorm)
-        self.look = self._look if runtime == GRAPH else self._in_lite(int8=runtime == LITE_INT8)
+        self.look = self._look if runtime == GRAPH else self._in_programs(PROGRAMS[runtime])
 
-    def _in_lite(self, int8: bool) -> LiteFunction:
+    def _in_programs(self, make: Callable[..., Program]) -> ProgramFunction:
         counts = [stage.grouping.count for stage in self.stages if stage.tokens]
         tokens = counts[-1:] or [None]
         shapes = [(*tokens, self.config.hidden_size), *((count, None) for count in counts)]
-        return LiteFunction(self._look, shapes, int8)
+        return ProgramFunction(self._look, shapes, make)
 
     def call(
         self,

@@ -41,15 +41,17 @@ class Segmenter:
         size: side of the square in mode whole, a multiple of the patch size; the model's image size unless given.
         normalize: "imagenet" or "clip" statistics instead of the processor's.
         runtime: "graph", TensorFlow's own; "lite", LiteRT's interpreter for the vision tower: sooner for each image,
-            after some seconds of preparation for each size of squares or windows; or "lite_int8", the same in 8 bits:
-            sooner still, with labels that are nearly the same. How is said in models/lite.py.
+            after some seconds of preparation for each size of squares or windows; "lite_int8", the same in 8 bits:
+            sooner still, with labels that are nearly the same; or "openvino", OpenVINO in LiteRT's place, which the
+            extra ``openvino`` brings: sooner where Intel made the processor, and prepared sooner. How each works is
+            said in models/lite.py and models/openvino.py.
 
     Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first), ``text_embeds`` (N, D),
     ``settings``, ``runtime``. Nothing is cropped: every pixel of an image gets a label.
 
     Raises:
-        InputError: classes, templates or settings that cannot be used, each said by name; or a model that LiteRT is to
-            run and cannot, since it is not float32, or not on TensorFlow.
+        InputError: classes, templates or settings that cannot be used, each said by name; a runtime that is not
+            installed; or a model that it cannot run, since it is not float32, or not on TensorFlow.
     """
 
     def __init__(

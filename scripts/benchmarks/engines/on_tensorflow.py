@@ -1,4 +1,4 @@
-"""This package: as it is, folded, folded and run by LiteRT, also in 8 bits; and in a Session, as a server runs it."""
+"""This package: as it is, folded, folded and run by LiteRT or OpenVINO; and in a Session, as a server runs it."""
 
 import io
 import tempfile
@@ -13,6 +13,7 @@ from PIL import Image
 VERSION = f"TensorFlow {tf.__version__}, Keras {version('keras')}"
 PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32, name="pixels")
 IDS = tf.TensorSpec([None, None], tf.int32)
+RUNTIMES = {"LiteRT": "lite", "LiteRT in int8": "lite_int8", "OpenVINO": "openvino"}
 
 
 def make(name: str, folder: Path, threads: int) -> Any:
@@ -23,9 +24,10 @@ def make(name: str, folder: Path, threads: int) -> Any:
     model = TFGroupViTModel.from_pretrained(folder)
     if "not folded" in name:
         return InProcess(model, model, folder)
-    if "LiteRT" in name:
-        lite = model.optimized(runtime="lite_int8" if "int8" in name else "lite")
-        return InProcess(lite, lite, folder)
+    runtime = RUNTIMES.get(name.removeprefix("ours "))
+    if runtime:
+        folded = model.optimized(runtime)
+        return InProcess(folded, folded, folder)
     folded = model.optimized()
     return InSession(folded, model, folder, threads) if "Session" in name else InProcess(folded, model, folder)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.rounds import Bench
 
-OURS, LITE, INT8 = "ours", "ours, LiteRT", "ours, LiteRT in int8"
+OURS, LITE, INT8, OPENVINO = "ours", "ours, LiteRT", "ours, LiteRT in int8", "ours, OpenVINO"
 PRODUCT = 2 * 2048**3 / 1e9  # GFLOP of the matrix product that rates are measured with
 KEYS = ("seconds", "cpu")  # of the clock, and of the processor
 
@@ -122,7 +122,7 @@ def aims(result: dict[str, Any]) -> dict[str, Any]:
     """What is aimed at, and what came out, printed and returned."""
     found: dict[str, Any] = {}
     for batch, rows in result.get("tower", {}).items():
-        for mine in (name for name in (OURS, LITE, INT8) if name in rows):
+        for mine in (name for name in (OURS, LITE, OPENVINO, INT8) if name in rows):
             peers = peers_of(rows, mine)
             if peers:
                 best = min(peers, key=lambda name: peers[name])
@@ -130,7 +130,7 @@ def aims(result: dict[str, Any]) -> dict[str, Any]:
         if batch == "32" and "share_seconds" in rows.get(OURS, {}):
             found["share of the matrix product, batch 32"] = (rows[OURS]["share_seconds"], ">=", 0.75)
     for rows in result.get("photo", {}).values():
-        for mine in (name for name in (OURS, LITE) if name in rows):
+        for mine in (name for name in (OURS, LITE, OPENVINO) if name in rows):
             for name, ratio in peers_of(rows, mine).items():
                 found[f"{mine}: photo, beside {name}"] = (ratio, ">=", 4.0 if "documented" in name else 1.0)
     for work in ("tower", "photo"):
