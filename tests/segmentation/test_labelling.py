@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tf_groupvit.segmentation import labelling
-from tf_groupvit.segmentation.inference import highest_at, labels_at, scores_at
 from tf_groupvit.segmentation.labelling import highest_scores, label_map, score_map
+from tf_groupvit.segmentation.small_scores import SmallScores
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "protocol" / "labelling.npz"
 RNG = np.random.default_rng(0)
@@ -18,13 +18,13 @@ def test_two_by_two_becomes_four_by_four():
     scores = np.array([[0, 4], [8, 12]], "float32")[..., None]
     # New pixel i looks at (i + 0.5) / 2 - 0.5: before the first, a quarter, three quarters, behind the last.
     rows = np.array([0, 1, 3, 4])
-    assert scores_at(scores, 4, 4)[0].tolist() == (rows[None, :] + 2 * rows[:, None]).tolist()
+    assert SmallScores(scores).enlarged(4, 4)[0].tolist() == (rows[None, :] + 2 * rows[:, None]).tolist()
 
 
 def test_the_best_class_wins_and_the_first_on_ties():
     scores = np.array([[[1, 2, 2], [3, 3, 3]], [[0, -1, 0], [5, 6, 7]]], "float32")
-    assert labels_at(scores, 2, 2).tolist() == [[1, 0], [0, 2]]
-    assert highest_at(scores, 2, 2).tolist() == [5, 6, 7]
+    assert SmallScores(scores).labels(2, 2).tolist() == [[1, 0], [0, 2]]
+    assert SmallScores(scores).highest(2, 2).tolist() == [5, 6, 7]
 
 
 @pytest.mark.parametrize("classes", [*range(1, 40), 64, 171, 300])
@@ -32,12 +32,12 @@ def test_the_best_class_wins_and_the_first_on_ties():
 def test_the_first_of_many_equals_wins_whatever_their_number(classes, side):
     # TensorFlow does not promise it of argmax, and its kernel works on several classes and pixels at a time.
     scores = RNG.integers(0, 3, (side, side, classes)).astype("float32")
-    assert (labels_at(scores, side, side) == scores.argmax(-1)).all()
+    assert (SmallScores(scores).labels(side, side) == scores.argmax(-1)).all()
 
 
 def test_equal_classes_stay_equal_at_every_size():
     scores = RNG.normal(size=(5, 7, 1)).astype("float32").repeat(4, axis=2)
-    labels = labels_at(scores, 33, 51)
+    labels = SmallScores(scores).labels(33, 51)
     assert (labels == 0).all()
 
 
@@ -45,7 +45,7 @@ def test_equal_classes_stay_equal_at_every_size():
 def test_labels_are_those_of_interpolate_and_argmax_in_pytorch(number):
     case = np.load(GOLDEN)
     scores, (height, width) = case[f"{number}.scores"], case[f"{number}.labels"].shape
-    labels, best = labels_at(scores, height, width), highest_at(scores, height, width)
+    labels, best = SmallScores(scores).labels(height, width), SmallScores(scores).highest(height, width)
     assert (labels == case[f"{number}.labels"]).mean() >= 0.999
     assert best == pytest.approx(case[f"{number}.highest"], abs=1e-5)
 
@@ -78,6 +78,29 @@ def test_what_is_left_out_changes_nothing(monkeypatch, strip, scores, size):
     np.testing.assert_allclose(highest_scores(small, height, width), whole.max((0, 1)), rtol=2e-6)
 
 
+@pytest.mark.parametrize("strip", [1, 200, 1 << 30])
+@pytest.mark.parametrize("owners", [smooth, noise])
+@pytest.mark.parametrize("size", [(37, 50), (200, 90), (21, 31), (5, 90), (1, 1)])
+def test_pixels_that_share_rows_get_the_labels_of_those_that_have_their_own(monkeypatch, strip, owners, size):
+    monkeypatch.setattr(labelling, "STRIP", strip)
+    rows = RNG.normal(size=(5, 4)).astype("float32")
+    rows[3] = rows[1]  # two groups of one class
+    owner = tf.argmax(owners(21, 31, 5), axis=2, output_type=tf.int32)
+    shared = label_map(tf.constant(rows), *map(tf.constant, size), owner)
+    np.testing.assert_array_equal(shared, label_map(tf.gather(rows, owner), *map(tf.constant, size)))
+
+
+def test_shared_rows_are_the_same_scores():
+    rows, owner = RNG.normal(size=(3, 4)).astype("float32"), RNG.integers(0, 3, (6, 7), np.int32)
+    shared = SmallScores(rows, owner)
+    own = SmallScores(shared.of_pixels())
+    assert own.rows.shape == (6, 7, 4) and (own.rows[5, 6] == rows[owner[5, 6]]).all()
+    for one, other in ((shared, own), (shared.of_classes([2, 0]), own.of_classes([2, 0]))):
+        np.testing.assert_array_equal(one.labels(9, 8), other.labels(9, 8))
+        np.testing.assert_array_equal(one.highest(9, 8), other.highest(9, 8))
+        np.testing.assert_array_equal(one.enlarged(9, 8), other.enlarged(9, 8))
+
+
 def test_along_borders_alone_pixels_are_interpolated(monkeypatch):
     looked_at = []
     monkeypatch.setattr(labelling, "_labels_of", lambda pixels, *_: looked_at.append(pixels) or tf.zeros_like(pixels))
@@ -93,16 +116,16 @@ def test_more_classes_than_a_byte_holds():
     scores = np.zeros((2, 2, 300), "float32")
     scores[0, 0, 299] = 1
     scores[1, 1, 256] = 1
-    labels = labels_at(scores, 2, 2)
+    labels = SmallScores(scores).labels(2, 2)
     assert labels.dtype == np.int32
     assert labels.tolist() == [[299, 0], [0, 256]]
-    assert np.flatnonzero(highest_at(scores, 2, 2)).tolist() == [256, 299]
+    assert np.flatnonzero(SmallScores(scores).highest(2, 2)).tolist() == [256, 299]
 
 
 def test_256_classes_fit_a_byte():
     scores = np.zeros((1, 1, 256), "float32")
     scores[0, 0, 255] = 1
-    labels = labels_at(scores, 3, 2)
+    labels = SmallScores(scores).labels(3, 2)
     assert labels.dtype == np.uint8
     assert (labels == 255).all()
 
@@ -110,6 +133,6 @@ def test_256_classes_fit_a_byte():
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1)])
 def test_images_of_one_pixel_and_one_row(size):
     scores = RNG.normal(size=(8, 8, 3)).astype("float32")
-    labels = labels_at(scores, *size)
+    labels = SmallScores(scores).labels(*size)
     assert labels.shape == size
-    assert (labels == scores_at(scores, *size).argmax(0)).all()
+    assert (labels == SmallScores(scores).enlarged(*size).argmax(0)).all()

@@ -13,11 +13,11 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_resize import resize_bicubic
 from tf_groupvit.preprocessing.image_statistics import STATISTICS, normalise
 from tf_groupvit.segmentation import inference
-from tf_groupvit.segmentation.inference import labels_at
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.segmenter import Segmenter
+from tf_groupvit.segmentation.small_scores import SmallScores
 from tf_groupvit.segmentation.views import VIEWS
 
 # Against PyTorch: scripts/make_golden/protocol.py
@@ -39,7 +39,9 @@ def test_window_mode_on_an_image_that_is_one_window_is_paper_scores_on_it(make):
     one = make(mode="window")
     pixel_values = normalise(pixels[None], *STATISTICS["imagenet"])
     expected = np.asarray(paper_scores(one.model, pixel_values, one.text_embeds))[0]
-    assert one.inference.scores([pixels], one.text_embeds)[0].transpose(2, 0, 1) == pytest.approx(expected, abs=1e-5)
+    assert one.inference.scores([pixels], one.text_embeds)[0].of_pixels().transpose(2, 0, 1) == pytest.approx(
+        expected, abs=1e-5
+    )
     assert (one(pixels).labels == expected.argmax(0)).mean() > 0.999
 
 
@@ -306,6 +308,6 @@ def test_half_precision_labels_almost_alike(folder, segmenter):
 # The highest pixel score of a class
 
 
-def test_labels_at_keeps_small_numbers_of_classes_in_a_byte():
-    labels = labels_at(np.ones((2, 2, 3), "float32"), 4, 4)
+def test_labels_keep_small_numbers_of_classes_in_a_byte():
+    labels = SmallScores(np.ones((2, 2, 3), "float32")).labels(4, 4)
     assert labels.dtype == np.uint8

@@ -19,7 +19,6 @@ from tf_groupvit.errors import ExportError
 from tf_groupvit.export import replay as replay_module
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.preprocessing.image_statistics import normalise
-from tf_groupvit.segmentation.inference import highest_at, labels_at
 from tf_groupvit.segmentation.prompts import embed_classes, encode_prompts
 
 LEAST_AGREEMENT = 0.98  # of labels: pixels within 2 grey levels may change a few at the edges
@@ -149,10 +148,10 @@ def _told(segmenter: Any, asked: list[tuple[np.ndarray, np.ndarray]]) -> dict[st
     labels, scores, areas = [], [], []
     for image, texts in asked:
         small = segmenter.inference.scores([image], texts)[0]
-        found = labels_at(small, *image.shape[:2])
+        found = small.labels(*image.shape[:2])
         labels.append(found)
-        scores.append(highest_at(small, *image.shape[:2]))
-        areas.append(np.bincount(found.ravel(), minlength=small.shape[2]) / found.size)
+        scores.append(small.highest(*image.shape[:2]))
+        areas.append(np.bincount(found.ravel(), minlength=small.rows.shape[-1]) / found.size)
     longest = max(map(len, scores), default=0)
     padded = [[np.pad(row, (0, longest - len(row))) for row in rows] for rows in (scores, areas)]
     return {"labels": labels, "class_scores": np.array(padded[0]), "class_areas": np.array(padded[1])}

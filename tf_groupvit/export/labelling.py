@@ -13,7 +13,7 @@ from tf_groupvit.export.looking import AT_ONCE, Looking
 from tf_groupvit.preprocessing.image_graph import decode, encode_mask
 from tf_groupvit.segmentation.labelling import highest_scores, label_map
 from tf_groupvit.segmentation.pixels import window_scores
-from tf_groupvit.segmentation.protocol import Groups, group_scores
+from tf_groupvit.segmentation.protocol import Groups, group_scores, owned_scores
 from tf_groupvit.segmentation.settings import Settings
 
 TextsOf = Callable[[tf.Tensor], tf.Tensor]  # number of an image -> embeddings of its classes (N, D)
@@ -38,7 +38,10 @@ class Labelling:
 
     def _label_whole(self, groups: Groups, texts: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Labelled:
         """Groups of one image, (1, ...), to labels (height, width)."""
-        return _labelled(self._scores(groups, texts, *self.settings.size)[0], height, width)
+        if self.settings.protocol != "paper":
+            return _labelled(self._scores(groups, texts, *self.settings.size)[0], height, width)
+        rows, owner = owned_scores(groups, texts, *self.settings.size, self.settings.background)
+        return _labelled(rows[0], height, width, owner[0])
 
     def _label_window(self, pixels: tf.Tensor, texts: tf.Tensor) -> Labelled:
         def score(cut: tf.Tensor) -> tf.Tensor:
@@ -84,8 +87,10 @@ class Labelling:
         return _each(tf.shape(pixels)[0], one, kind, none, at_once)
 
 
-def _labelled(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Labelled:
-    return tf.cast(label_map(scores, height, width), tf.uint8), highest_scores(scores, height, width)
+def _labelled(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor, owner: tf.Tensor | None = None) -> Labelled:
+    """Of scores (h, w, K), or of rows and their owners (``label_map``)."""
+    labels = tf.cast(label_map(scores, height, width, owner), tf.uint8)
+    return labels, highest_scores(scores if owner is None else tf.gather(scores, owner), height, width)
 
 
 def _areas(labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

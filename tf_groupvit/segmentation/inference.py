@@ -18,32 +18,28 @@ from tf_groupvit.models.optimized import Twin, check_can_be_optimized
 from tf_groupvit.models.runtimes import GRAPH
 from tf_groupvit.preprocessing.image_resize import resize_bicubic, resize_bilinear
 from tf_groupvit.preprocessing.image_statistics import normalise
-from tf_groupvit.segmentation.labelling import highest_scores, label_map, score_map
 from tf_groupvit.segmentation.protocol import (
     Groups,
     class_affinity,
     class_probabilities,
     image_scores,
+    owned_scores,
     read_groups,
     with_background,
 )
 from tf_groupvit.segmentation.settings import Settings
+from tf_groupvit.segmentation.small_scores import SIDE, SmallScores
 from tf_groupvit.segmentation.window_tensors import merge_windows
 from tf_groupvit.segmentation.windows import boxes, resized
 
 PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32)
 TEXTS = tf.TensorSpec([None, None], tf.float32)
-SCORES = tf.TensorSpec([None, None, None], tf.float32)
-SIDE = tf.TensorSpec([], tf.int32)
 
 # Measured: at the published size, mode whole, a call took 0.50 s of the processor as it is and 0.17 s compiled, and
 # compiling 6 s (two cores, busy with other work): few images are better off without, and nobody waits long for it.
 # scripts/bench segment prints all three.
 CALLS_BEFORE = 2
 
-label = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
-highest = tf.function(highest_scores, input_signature=[SCORES, SIDE, SIDE], autograph=False)
-enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
 merge = tf.function(
     merge_windows,
     input_signature=[
@@ -108,7 +104,7 @@ class Inference:
         """Forget what was compiled if the model's weights have changed since."""
         if self.compiled is not None and self.compiled is not self.for_graphs():
             self.compiled = None
-            for name in ("_scores", "_groups", "_probabilities"):
+            for name in ("_scores", "_owned", "_groups", "_probabilities"):
                 self.__dict__.pop(name, None)
 
     @cached_property
@@ -119,24 +115,36 @@ class Inference:
         return Compiled(scores, PIXELS, TEXTS)
 
     @cached_property
+    def _owned(self) -> Callable[..., Any]:
+        def owned(pixel_values: Any, texts: Any) -> Any:
+            height, width = keras.ops.shape(pixel_values)[2:]
+            return owned_scores(read_groups(self._model(), pixel_values), texts, height, width, self.background)
+
+        return Compiled(owned, PIXELS, TEXTS)
+
+    @cached_property
     def _groups(self) -> Callable[..., Groups]:
         return Compiled(lambda pixel_values: read_groups(self._model(), pixel_values), PIXELS)
 
-    def scores(self, images: list[np.ndarray], texts: np.ndarray) -> list[np.ndarray]:
-        """Scores (h, w, K) of each image; in mode whole the images go through the model together."""
-        if self.settings.mode == "whole":
-            return list(self._run(np.stack([self.square(pixels) for pixels in images]), texts))
-        return [self._window_scores(pixels, texts) for pixels in images]
+    def scores(self, images: list[np.ndarray], texts: np.ndarray) -> list[SmallScores]:
+        """Scores of each image; in mode whole the images go through the model together."""
+        if self.settings.mode == "window":
+            return [SmallScores(self._window_scores(pixels, texts)) for pixels in images]
+        squares = np.stack([self.square(pixels) for pixels in images])
+        if self.settings.protocol != "paper":
+            return [SmallScores(scores) for scores in self._run("_scores", squares, texts)]
+        return [SmallScores(*pair) for pair in zip(*self._run("_owned", squares, texts), strict=True)]
 
     def square(self, pixels: np.ndarray) -> np.ndarray:
         """The whole image at the one size of mode whole: bicubic, antialiased."""
         return resize_bicubic(pixels, *self.settings.size)
 
-    def _run(self, pixels: np.ndarray, texts: np.ndarray) -> np.ndarray:
-        """uint8 (B, H, W, 3) -> scores (B, H, W, K)."""
+    def _run(self, function: str, pixels: np.ndarray, texts: np.ndarray) -> Any:
+        """uint8 (B, H, W, 3) through ``_scores`` or ``_owned`` -> its arrays."""
         self.renew()
         pixel_values = normalise(pixels, self.settings.mean, self.settings.std)
-        return keras.ops.convert_to_numpy(self._scores(pixel_values, texts))
+        found = getattr(self, function)(pixel_values, texts)
+        return keras.tree.map_structure(keras.ops.convert_to_numpy, found)
 
     def _window_scores(self, pixels: np.ndarray, texts: np.ndarray) -> np.ndarray:
         settings = self.settings
@@ -145,7 +153,7 @@ class Inference:
         corners = np.array(boxes(height, width, settings.window, settings.window // 2), "int32")
         tall, wide = min(height, settings.window), min(width, settings.window)
         cut = np.stack([small[y : y + tall, x : x + wide] for y, x in corners])
-        return merge(self._run(cut, texts), corners, height, width).numpy()
+        return merge(self._run("_scores", cut, texts), corners, height, width).numpy()
 
     @cached_property
     def _probabilities(self) -> Callable[..., Any]:
@@ -173,18 +181,3 @@ class Inference:
             "group_embeds": array(groups["group_embeds"])[0],
             "group_scores": array(affinity)[0],
         }
-
-
-def labels_at(scores: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scores (h, w, K) -> labels (height, width), uint8 where they fit."""
-    return label(scores, height, width).numpy().astype("uint8" if scores.shape[2] <= 256 else "int32")
-
-
-def highest_at(scores: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scores (h, w, K) -> each class's highest among the pixels of (height, width), (K)."""
-    return highest(scores, height, width).numpy()
-
-
-def scores_at(scores: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scores (h, w, K) -> (K, height, width)."""
-    return enlarge(scores, height, width).numpy().transpose(2, 0, 1)

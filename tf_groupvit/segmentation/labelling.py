@@ -16,21 +16,23 @@ ROUNDING = 1e-6  # by how much of itself a score must be higher than another to 
 MOST_OPEN = 0.25  # the share of open pixels from which on it is cheaper to interpolate whole rows
 
 
-def label_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Scores (h, w, K) -> labels int32 (height, width).
+def label_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor, owner: tf.Tensor | None = None) -> tf.Tensor:
+    """Scores (h, w, K) -> labels int32 (height, width). With ``owner`` int32 (h, w) scores are rows (G, K) that pixels
+    share: pixel (y, x) has row ``owner[y, x]``.
 
     A pixel lies between four of the small picture. A class that is the best of all four is the best between them, too,
     and rounding does not change the order. So only pixels along the borders of classes have to be interpolated.
     """
-    down = _taps(tf.range(height), tf.shape(scores)[0], height)
-    across = _taps(tf.range(width), tf.shape(scores)[1], width)
-    labels = tf.gather(tf.gather(_best_of_four(scores), across[0], axis=1), down[0])  # whole rows are copied sooner
+    best = _best(scores) if owner is None else tf.gather(_best(scores), owner)
+    rows, columns = tf.unstack(tf.shape(best))
+    down, across = _taps(tf.range(height), rows, height), _taps(tf.range(width), columns, width)
+    labels = tf.gather(tf.gather(_same_in_four(best), across[0], axis=1), down[0])  # whole rows are copied sooner
     still_open = tf.cast(tf.where(tf.reshape(labels, [-1]) == OPEN), tf.int32)  # (pixels, 1)
     crowded = tf.cast(tf.size(still_open), tf.float32) > MOST_OPEN * tf.cast(tf.size(labels), tf.float32)
     return tf.cond(
         crowded,
-        lambda: _labels_by_strips(scores, height, across),
-        lambda: _fill(labels, still_open, _labels_of(still_open[:, 0], scores, down, across)),
+        lambda: _labels_by_strips(scores if owner is None else tf.gather(scores, owner), height, across),
+        lambda: _fill(labels, still_open, _labels_of(still_open[:, 0], scores, owner, columns, down, across)),
     )
 
 
@@ -73,9 +75,8 @@ def _best(scores: tf.Tensor) -> tf.Tensor:
     return tf.argmax(scores, axis=-1, output_type=tf.int32)
 
 
-def _best_of_four(scores: tf.Tensor) -> tf.Tensor:
-    """The class that is the best of a pixel and of its three neighbours to the right and below, else ``OPEN``."""
-    best = _best(scores)
+def _same_in_four(best: tf.Tensor) -> tf.Tensor:
+    """Where a pixel and its three neighbours to the right and below have the same class, that class; else ``OPEN``."""
     right, below = _next(best, 1), _next(best, 0)
     return tf.where((best == right) & (best == below) & (best == _next(below, 1)), best, OPEN)
 
@@ -86,10 +87,13 @@ def _next(values: tf.Tensor, axis: int) -> tf.Tensor:
     return tf.concat([rest, last], axis)
 
 
-def _labels_of(pixels: tf.Tensor, scores: tf.Tensor, down: Any, across: Any) -> tf.Tensor:
-    """The labels of some pixels, given by number (n) row after row."""
-    width, (height, columns, classes) = tf.size(across[0]), tf.unstack(tf.shape(scores))
-    flat, rows = tf.reshape(scores, [height * columns, classes]), tf.maximum(STRIP // classes, 1)
+def _labels_of(
+    pixels: tf.Tensor, scores: tf.Tensor, owner: tf.Tensor | None, columns: tf.Tensor, down: Any, across: Any
+) -> tf.Tensor:
+    """The labels of some pixels, given by number (n) row after row; the small picture has ``columns``."""
+    width, classes = tf.size(across[0]), tf.shape(scores)[-1]
+    flat, rows = tf.reshape(scores, [-1, classes]), tf.maximum(STRIP // classes, 1)
+    owners = None if owner is None else tf.reshape(owner, [-1])
     count = tf.size(pixels) // rows + 1  # the last may be empty; at least one, since nothing cannot be joined
 
     def part(index: Any) -> tf.Tensor:
@@ -97,8 +101,11 @@ def _labels_of(pixels: tf.Tensor, scores: tf.Tensor, down: Any, across: Any) -> 
         upper, lower, low = (tf.gather(tap, some // width) for tap in down)
         left, right, share = (tf.gather(tap, some % width) for tap in across)
 
+        def small(place: Any) -> Any:
+            return tf.gather(flat, place if owners is None else tf.gather(owners, place))
+
         def column(x: Any) -> Any:
-            return _between(tf.gather(flat, upper * columns + x), tf.gather(flat, lower * columns + x), low[:, None])
+            return _between(small(upper * columns + x), small(lower * columns + x), low[:, None])
 
         return _best(_between(column(left), column(right), share[:, None]))
 

@@ -123,6 +123,19 @@ def group_scores(
     return scores if valid is None else ops.where(valid[:, None, None], scores, LOWEST)
 
 
+def owned_scores(
+    groups: Groups,
+    text_embeds: Any,
+    height: Any,
+    width: Any,
+    background: float | Sequence[float] | None = None,
+    valid: Any = None,
+) -> tuple[Any, Any]:
+    """``group_scores`` of the paper's protocol before they are spread: of each group (B, G, K), and ``owners``."""
+    affinity = class_affinity(groups, text_embeds, valid)
+    return with_background(affinity, background), owners(groups["maps"][-1], height, width)
+
+
 def class_affinity(groups: Groups, text_embeds: Any, valid: Any = None) -> Any:
     """How well each group fits each class, (B, G, N): a softmax over the image's top classes times one over all.
 
@@ -169,12 +182,17 @@ def with_background(affinity: Any, threshold: float | Sequence[float] | None) ->
     return ops.concatenate([ops.cast(best < reach, "float32"), affinity], axis=-1)
 
 
+def owners(maps: Any, height: Any, width: Any) -> Any:
+    """The one group that every pixel belongs to, int32 (B, height, width)."""
+    return ops.cast(first_argmax(resize_maps(maps, height, width), axis=1)[:, 0], "int32")
+
+
 def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
     """Give every pixel the row of the one group that it belongs to: (B, G, K) -> (B, height, width, K)."""
-    owner = first_argmax(resize_maps(maps, height, width), axis=1)  # (B, 1, H, W)
+    owner = owners(maps, height, width)
     images, groups, classes = ops.shape(affinity)
     start = groups * ops.arange(images, dtype=owner.dtype)  # of each image's groups among all
-    rows = ops.take(ops.reshape(affinity, (-1, classes)), owner + start[:, None, None, None], axis=0)
+    rows = ops.take(ops.reshape(affinity, (-1, classes)), owner + start[:, None, None], axis=0)
     return ops.reshape(rows, (-1, height, width, classes))
 
 

@@ -14,10 +14,11 @@ from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.segmentation.inference import Inference, highest_at, labels_at, scores_at
+from tf_groupvit.segmentation.inference import Inference
 from tf_groupvit.segmentation.prompts import BACKGROUND, ClassEmbeddings, embed_classes
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.settings import check_choices, make_settings
+from tf_groupvit.segmentation.small_scores import SmallScores
 from tf_groupvit.segmentation.templates import SIMPLE
 from tf_groupvit.segmentation.writing import write_whole
 
@@ -159,11 +160,10 @@ class Segmenter:
                 check_choices(self.settings.protocol, background=threshold)
             self._trial = Inference(self.model, self.settings, tuple(thresholds), self.runtime)
         pixels = read_image(image)
-        scores = self._trial.scores([pixels], self.text_embeds)[0]  # (h, w, thresholds + N)
-        classes = scores[..., len(thresholds) :]
+        scores = self._trial.scores([pixels], self.text_embeds)[0]  # thresholds, then classes
+        classes = range(len(thresholds), scores.rows.shape[-1])
         for index in range(len(thresholds)):
-            chosen = np.concatenate([scores[..., index : index + 1], classes], axis=-1)
-            yield labels_at(chosen, *pixels.shape[:2])
+            yield scores.of_classes([index, *classes]).labels(*pixels.shape[:2])
 
     def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> "Segmenter":
         """The same model and settings with other classes."""
@@ -187,16 +187,16 @@ class Segmenter:
         scores = self.inference.scores(images, self.text_embeds)
         return [self._result(*pair) for pair in zip(images, scores, strict=True)]
 
-    def _result(self, image: np.ndarray, scores: np.ndarray) -> Segmentation:
+    def _result(self, image: np.ndarray, scores: SmallScores) -> Segmentation:
         height, width = image.shape[:2]
         groups = _Once(lambda: self.inference.groups(image, self.text_embeds))
         return Segmentation(
-            labels_at(scores, height, width),
+            scores.labels(height, width),
             self.class_names,
             image,
-            class_scores=lambda: highest_at(scores, height, width),
-            scores=lambda: scores_at(scores, height, width),
-            groups=lambda: [labels_at(maps, height, width) for maps in groups()["maps"]],
+            class_scores=lambda: scores.highest(height, width),
+            scores=lambda: scores.enlarged(height, width),
+            groups=lambda: [SmallScores(maps).labels(height, width) for maps in groups()["maps"]],
             group_embeds=lambda: groups()["group_embeds"],
             group_scores=lambda: groups()["group_scores"],
         )

@@ -11,10 +11,10 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_resize import resize_bicubic
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.drawing import blend, paint
-from tf_groupvit.segmentation.inference import labels_at
 from tf_groupvit.segmentation.palette import group_colours
 from tf_groupvit.segmentation.protocol import group_scores, read_groups
 from tf_groupvit.segmentation.result import Segmentation
+from tf_groupvit.segmentation.small_scores import SmallScores
 from tf_groupvit.segmentation.templates import SIMPLE
 from tf_groupvit.segmentation.views import names_over_image
 
@@ -66,13 +66,13 @@ class GroupPictures:
         return tuple(tf.transpose(maps, (0, 2, 3, 1)) for maps in groups["maps"]), scores
 
     def _masks(self, image: np.ndarray, scores: np.ndarray) -> Image.Image:
-        labels = labels_at(scores, *image.shape[:2])
+        labels = SmallScores(scores).labels(*image.shape[:2])
         return names_over_image(Segmentation(labels, self.words, image))
 
 
 def _groups(image: np.ndarray, maps: np.ndarray) -> Image.Image:
     """Each pixel in the colour of its group: maps (rows, columns, G) over the image (H, W, 3)."""
-    labels = labels_at(maps, *image.shape[:2])
+    labels = SmallScores(maps).labels(*image.shape[:2])
     return Image.fromarray(blend(image, paint(labels, group_colours(maps.shape[2]))))
 
 
