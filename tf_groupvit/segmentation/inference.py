@@ -22,7 +22,7 @@ from tf_groupvit.segmentation.protocol import (
     Groups,
     class_affinity,
     class_probabilities,
-    image_scores,
+    group_scores,
     owned_scores,
     read_groups,
     with_background,
@@ -104,23 +104,21 @@ class Inference:
         """Forget what was compiled if the model's weights have changed since."""
         if self.compiled is not None and self.compiled is not self.for_graphs():
             self.compiled = None
-            for name in ("_scores", "_owned", "_groups", "_probabilities"):
+            for name in ("_scores", "_groups", "_probabilities"):
                 self.__dict__.pop(name, None)
 
     @cached_property
-    def _scores(self) -> Callable[..., Any]:
-        def scores(pixel_values: Any, texts: Any) -> Any:
-            return image_scores(self._model(), pixel_values, texts, self.settings.protocol, self.background)
+    def _scores(self) -> Callable[..., tuple[Any, ...]]:
+        """What ``SmallScores`` holds, of several images: of whole ones and the paper's protocol rows and owners."""
+        protocol, shared = self.settings.protocol, self.settings.protocol == "paper" and self.settings.mode == "whole"
+
+        def scores(pixel_values: Any, texts: Any) -> tuple[Any, ...]:
+            groups, (height, width) = read_groups(self._model(), pixel_values), keras.ops.shape(pixel_values)[2:]
+            if shared:
+                return owned_scores(groups, texts, height, width, self.background)
+            return (group_scores(groups, texts, height, width, protocol, self.background),)
 
         return Compiled(scores, PIXELS, TEXTS)
-
-    @cached_property
-    def _owned(self) -> Callable[..., Any]:
-        def owned(pixel_values: Any, texts: Any) -> Any:
-            height, width = keras.ops.shape(pixel_values)[2:]
-            return owned_scores(read_groups(self._model(), pixel_values), texts, height, width, self.background)
-
-        return Compiled(owned, PIXELS, TEXTS)
 
     @cached_property
     def _groups(self) -> Callable[..., Groups]:
@@ -130,21 +128,18 @@ class Inference:
         """Scores of each image; in mode whole the images go through the model together."""
         if self.settings.mode == "window":
             return [SmallScores(self._window_scores(pixels, texts)) for pixels in images]
-        squares = np.stack([self.square(pixels) for pixels in images])
-        if self.settings.protocol != "paper":
-            return [SmallScores(scores) for scores in self._run("_scores", squares, texts)]
-        return [SmallScores(*pair) for pair in zip(*self._run("_owned", squares, texts), strict=True)]
+        found = self._run(np.stack([self.square(pixels) for pixels in images]), texts)
+        return [SmallScores(*parts) for parts in zip(*found, strict=True)]
 
     def square(self, pixels: np.ndarray) -> np.ndarray:
         """The whole image at the one size of mode whole: bicubic, antialiased."""
         return resize_bicubic(pixels, *self.settings.size)
 
-    def _run(self, function: str, pixels: np.ndarray, texts: np.ndarray) -> Any:
-        """uint8 (B, H, W, 3) through ``_scores`` or ``_owned`` -> its arrays."""
+    def _run(self, pixels: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, ...]:
+        """uint8 (B, H, W, 3) -> the arrays of ``_scores``."""
         self.renew()
         pixel_values = normalise(pixels, self.settings.mean, self.settings.std)
-        found = getattr(self, function)(pixel_values, texts)
-        return keras.tree.map_structure(keras.ops.convert_to_numpy, found)
+        return tuple(map(keras.ops.convert_to_numpy, self._scores(pixel_values, texts)))
 
     def _window_scores(self, pixels: np.ndarray, texts: np.ndarray) -> np.ndarray:
         settings = self.settings
@@ -153,7 +148,7 @@ class Inference:
         corners = np.array(boxes(height, width, settings.window, settings.window // 2), "int32")
         tall, wide = min(height, settings.window), min(width, settings.window)
         cut = np.stack([small[y : y + tall, x : x + wide] for y, x in corners])
-        return merge(self._run("_scores", cut, texts), corners, height, width).numpy()
+        return merge(self._run(cut, texts)[0], corners, height, width).numpy()
 
     @cached_property
     def _probabilities(self) -> Callable[..., Any]:
