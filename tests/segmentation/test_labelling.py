@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tf_groupvit.segmentation import labelling
+from tf_groupvit.segmentation.compact import contenders, label_map_of_patches, scores_between_patches
 from tf_groupvit.segmentation.labelling import highest_scores, label_map, score_map
 from tf_groupvit.segmentation.small_scores import SmallScores
 
@@ -99,6 +100,34 @@ def test_shared_rows_are_the_same_scores():
         np.testing.assert_array_equal(one.labels(9, 8), other.labels(9, 8))
         np.testing.assert_array_equal(one.highest(9, 8), other.highest(9, 8))
         np.testing.assert_array_equal(one.enlarged(9, 8), other.enlarged(9, 8))
+
+
+@pytest.mark.parametrize("patches", [smooth, noise])
+@pytest.mark.parametrize("grid", [(14, 14), (1, 1), (1, 5), (6, 1)])
+@pytest.mark.parametrize("size", [(37, 50), (300, 190), (5, 90), (1, 1)])
+def test_classes_that_cannot_be_the_best_are_left_out_and_change_nothing(patches, grid, size):
+    scores = tf.concat([patches(*grid, 9), patches(*grid, 9) - 2.0], axis=2)
+    scores = tf.gather(scores, [0, 1, 2, 3, 1, 4, 5, 6, 7, 8, *range(9, 18)], axis=2)  # one of them twice
+    small, (height, width) = (8 * grid[0], 8 * grid[1]), map(tf.constant, size)
+    whole = label_map(scores_between_patches(scores, *map(tf.constant, small)), height, width)
+    np.testing.assert_array_equal(label_map_of_patches(scores, small, height, width), whole)
+
+
+def test_a_class_that_is_nowhere_first_among_patches_can_be_first_between_them():
+    scores = np.array([[[1, 0, 0.6, 0.1], [0, 1, 0.6, 0.1]]], "float32")
+    assert contenders(tf.constant(scores)).numpy().tolist() == [0, 1, 2]
+    # Of 16 columns the eighth lies at 7.5 / 8 - 0.5, 0.4375 of the way, where the first class has 0.5625.
+    assert SmallScores(scores, size=(8, 16)).labels(8, 16)[0].tolist() == [0] * 7 + [2] * 2 + [1] * 7
+
+
+def test_scores_between_patches_are_those_of_pixels():
+    patches = SmallScores(RNG.normal(size=(3, 4, 5)).astype("float32"), size=(24, 32))
+    pixels = SmallScores(patches.of_pixels())
+    assert pixels.rows.shape == (24, 32, 5)
+    for one, other in ((patches, pixels), (patches.of_classes([2, 0]), pixels.of_classes([2, 0]))):
+        np.testing.assert_array_equal(one.labels(9, 80), other.labels(9, 80))
+        np.testing.assert_array_equal(one.highest(9, 80), other.highest(9, 80))
+        np.testing.assert_array_equal(one.enlarged(9, 80), other.enlarged(9, 80))
 
 
 def test_along_borders_alone_pixels_are_interpolated(monkeypatch):

@@ -157,14 +157,6 @@ def test_of_equal_groups_the_first_owns_the_pixel():
     assert array(spread(maps, affinity, 5, 3)) == pytest.approx(np.ones((1, 5, 3, 1)))
 
 
-def test_padding_classes_get_nothing_and_change_nothing():
-    padded = np.concatenate([THREE, THREE[:2]])[None]
-    valid = np.array([[True, True, True, False, False]])
-    affinity = array(class_affinity(two_groups(), padded, ops.convert_to_tensor(valid)))[0]
-    assert affinity[:, :3] == pytest.approx(softmax(LOGITS) ** 2, abs=1e-6)
-    assert (affinity[:, 3:] == 0).all()
-
-
 # Against PyTorch: scripts/make_golden/protocol.py
 
 
@@ -212,27 +204,6 @@ def test_the_hf_protocol_is_the_models_segmentation_logits(model, pixels, texts)
     scores = array(image_scores(model, pixels, ops.convert_to_tensor(texts), "hf")).transpose(0, 3, 1, 2)
     assert scores == pytest.approx(array(logits), rel=1e-5, abs=1e-4)
     assert (scores.argmax(1) == array(logits).argmax(1)).all()
-
-
-@pytest.mark.parametrize("protocol", ["paper", "hf"])
-def test_texts_of_each_image_padded_are_the_same_texts_without_padding(model, pixels, texts, protocol):
-    counts = (3, 7)
-    padded = np.zeros((2, 8, texts.shape[1]), "float32")
-    for row, count in zip(padded, counts, strict=True):
-        row[:count] = texts[:count]
-    valid = np.arange(8) < np.array(counts)[:, None]
-    scores = array(image_scores(model, pixels, *map(ops.convert_to_tensor, (padded,)), protocol, None, valid))
-    for index, count in enumerate(counts):
-        alone = image_scores(model, pixels[index : index + 1], ops.convert_to_tensor(texts[:count]), protocol)
-        assert scores[index, ..., :count] == pytest.approx(array(alone)[0], rel=1e-5, abs=1e-5)
-        assert (scores[index].argmax(-1) < count).all()
-
-
-def test_padding_takes_no_part_where_all_real_scores_are_zero_or_below(model, pixels, texts):
-    valid = np.array([[True, False]] * 2)
-    both = np.stack([-texts[:1], texts[:1]], axis=1).repeat(2, 0)
-    scores = array(image_scores(model, pixels, ops.convert_to_tensor(both), "hf", None, valid))
-    assert (scores.argmax(-1) == 0).all()
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.function is TensorFlow's")

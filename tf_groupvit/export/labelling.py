@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from tf_groupvit.export.looking import AT_ONCE, Looking
 from tf_groupvit.preprocessing.image_graph import decode, encode_mask
+from tf_groupvit.segmentation.compact import compact_label_map, small_picture
 from tf_groupvit.segmentation.labelling import highest_scores, label_map
 from tf_groupvit.segmentation.pixels import window_scores
-from tf_groupvit.segmentation.protocol import Groups, group_scores, owned_scores
+from tf_groupvit.segmentation.protocol import Groups, compact_scores, group_scores
 from tf_groupvit.segmentation.settings import Settings
 
 TextsOf = Callable[[tf.Tensor], tf.Tensor]  # number of an image -> embeddings of its classes (N, D)
@@ -33,23 +34,21 @@ class Labelling:
         self._whole = tf.function(self._label_whole, input_signature=[one, self.texts, SIDE, SIDE], autograph=False)
         self._window = tf.function(self._label_window, input_signature=[PIXELS, self.texts], autograph=False)
 
-    def _scores(self, groups: Groups, texts: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        return group_scores(groups, texts, height, width, self.settings.protocol, self.settings.background)
-
     def _label_whole(self, groups: Groups, texts: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Labelled:
         """Groups of one image, (1, ...), to labels (height, width)."""
-        if self.settings.protocol != "paper":
-            return _labelled(self._scores(groups, texts, *self.settings.size)[0], height, width)
-        rows, owner = owned_scores(groups, texts, *self.settings.size, self.settings.background)
-        return _labelled(rows[0], height, width, owner[0])
+        size = self.settings.size
+        found = compact_scores(groups, texts, *size, self.settings.protocol, self.settings.background)
+        one = {name: values[0] for name, values in found.items()}
+        labels = compact_label_map(one, size, height, width)
+        return tf.cast(labels, tf.uint8), highest_scores(small_picture(one, size), height, width)
 
     def _label_window(self, pixels: tf.Tensor, texts: tf.Tensor) -> Labelled:
         def score(cut: tf.Tensor) -> tf.Tensor:
-            groups = self.looking.groups(self.looking.pixel_values(cut))
-            return self._scores(groups, texts, tf.shape(cut)[1], tf.shape(cut)[2])
+            groups, shape = self.looking.groups(self.looking.pixel_values(cut)), tf.shape(cut)
+            return group_scores(groups, texts, shape[1], shape[2], self.settings.protocol, self.settings.background)
 
-        scores = window_scores(score, pixels, self.settings)
-        return _labelled(scores, tf.shape(pixels)[0], tf.shape(pixels)[1])
+        scores, (height, width) = window_scores(score, pixels, self.settings), tf.unstack(tf.shape(pixels)[:2])
+        return tf.cast(label_map(scores, height, width), tf.uint8), highest_scores(scores, height, width)
 
     def images(self, image_bytes: tf.Tensor, texts_of: TextsOf, longest: Any) -> dict[str, tf.Tensor]:
         """Encoded images (B) -> ``mask_bytes`` (B), ``class_scores`` and ``class_areas`` (B, longest)."""
@@ -85,12 +84,6 @@ class Labelling:
             one = lambda i: self._whole(_row(groups, i), texts, height, width)[0]  # noqa: E731
         kind, none = tf.TensorSpec([None, None], tf.uint8), tf.zeros([0, height, width], tf.uint8)
         return _each(tf.shape(pixels)[0], one, kind, none, at_once)
-
-
-def _labelled(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor, owner: tf.Tensor | None = None) -> Labelled:
-    """Of scores (h, w, K), or of rows and their owners (``label_map``)."""
-    labels = tf.cast(label_map(scores, height, width, owner), tf.uint8)
-    return labels, highest_scores(scores if owner is None else tf.gather(scores, owner), height, width)
 
 
 def _areas(labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

@@ -22,8 +22,8 @@ from tf_groupvit.segmentation.protocol import (
     Groups,
     class_affinity,
     class_probabilities,
+    compact_scores,
     group_scores,
-    owned_scores,
     read_groups,
     with_background,
 )
@@ -108,15 +108,15 @@ class Inference:
                 self.__dict__.pop(name, None)
 
     @cached_property
-    def _scores(self) -> Callable[..., tuple[Any, ...]]:
-        """What ``SmallScores`` holds, of several images: of whole ones and the paper's protocol rows and owners."""
-        protocol, shared = self.settings.protocol, self.settings.protocol == "paper" and self.settings.mode == "whole"
+    def _scores(self) -> Callable[..., dict[str, Any]]:
+        """What ``SmallScores`` holds, of several images: in mode window a row for each pixel."""
+        protocol, whole = self.settings.protocol, self.settings.mode == "whole"
 
-        def scores(pixel_values: Any, texts: Any) -> tuple[Any, ...]:
+        def scores(pixel_values: Any, texts: Any) -> dict[str, Any]:
             groups, (height, width) = read_groups(self._model(), pixel_values), keras.ops.shape(pixel_values)[2:]
-            if shared:
-                return owned_scores(groups, texts, height, width, self.background)
-            return (group_scores(groups, texts, height, width, protocol, self.background),)
+            if whole:
+                return compact_scores(groups, texts, height, width, protocol, self.background)
+            return {"rows": group_scores(groups, texts, height, width, protocol, self.background)}
 
         return Compiled(scores, PIXELS, TEXTS)
 
@@ -129,17 +129,19 @@ class Inference:
         if self.settings.mode == "window":
             return [SmallScores(self._window_scores(pixels, texts)) for pixels in images]
         found = self._run(np.stack([self.square(pixels) for pixels in images]), texts)
-        return [SmallScores(*parts) for parts in zip(*found, strict=True)]
+        size = None if "owner" in found else self.settings.size
+        parts = [{name: values[i] for name, values in found.items()} for i in range(len(images))]
+        return [SmallScores(**each, size=size) for each in parts]
 
     def square(self, pixels: np.ndarray) -> np.ndarray:
         """The whole image at the one size of mode whole: bicubic, antialiased."""
         return resize_bicubic(pixels, *self.settings.size)
 
-    def _run(self, pixels: np.ndarray, texts: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _run(self, pixels: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 (B, H, W, 3) -> the arrays of ``_scores``."""
         self.renew()
         pixel_values = normalise(pixels, self.settings.mean, self.settings.std)
-        return tuple(map(keras.ops.convert_to_numpy, self._scores(pixel_values, texts)))
+        return {name: keras.ops.convert_to_numpy(values) for name, values in self._scores(pixel_values, texts).items()}
 
     def _window_scores(self, pixels: np.ndarray, texts: np.ndarray) -> np.ndarray:
         settings = self.settings
@@ -148,7 +150,7 @@ class Inference:
         corners = np.array(boxes(height, width, settings.window, settings.window // 2), "int32")
         tall, wide = min(height, settings.window), min(width, settings.window)
         cut = np.stack([small[y : y + tall, x : x + wide] for y, x in corners])
-        return merge(self._run(cut, texts)[0], corners, height, width).numpy()
+        return merge(self._run(cut, texts)["rows"], corners, height, width).numpy()
 
     @cached_property
     def _probabilities(self) -> Callable[..., Any]:

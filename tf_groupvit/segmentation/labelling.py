@@ -16,23 +16,36 @@ ROUNDING = 1e-6  # by how much of itself a score must be higher than another to 
 MOST_OPEN = 0.25  # the share of open pixels from which on it is cheaper to interpolate whole rows
 
 
-def label_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor, owner: tf.Tensor | None = None) -> tf.Tensor:
-    """Scores (h, w, K) -> labels int32 (height, width). With ``owner`` int32 (h, w) scores are rows (G, K) that pixels
-    share: pixel (y, x) has row ``owner[y, x]``.
+def label_map(
+    scores: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    owner: tf.Tensor | None = None,
+    numbers: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Scores (h, w, K) -> labels int32 (height, width).
+
+    With ``owner`` int32 (h, w) scores are rows (G, K) that pixels share: pixel (y, x) has row ``owner[y, x]``. With
+    ``numbers`` int32 (K) labels are these instead of 0 to K - 1.
 
     A pixel lies between four of the small picture. A class that is the best of all four is the best between them, too,
     and rounding does not change the order. So only pixels along the borders of classes have to be interpolated.
     """
-    best = _best(scores) if owner is None else tf.gather(_best(scores), owner)
+
+    def numbered(best: tf.Tensor) -> tf.Tensor:
+        return best if numbers is None else tf.gather(numbers, best)
+
+    best = numbered(_best(scores))
+    best = best if owner is None else tf.gather(best, owner)
     rows, columns = tf.unstack(tf.shape(best))
-    down, across = _taps(tf.range(height), rows, height), _taps(tf.range(width), columns, width)
+    down, across = taps(tf.range(height), rows, height), taps(tf.range(width), columns, width)
     labels = tf.gather(tf.gather(_same_in_four(best), across[0], axis=1), down[0])  # whole rows are copied sooner
     still_open = tf.cast(tf.where(tf.reshape(labels, [-1]) == OPEN), tf.int32)  # (pixels, 1)
     crowded = tf.cast(tf.size(still_open), tf.float32) > MOST_OPEN * tf.cast(tf.size(labels), tf.float32)
     return tf.cond(
         crowded,
-        lambda: _labels_by_strips(scores if owner is None else tf.gather(scores, owner), height, across),
-        lambda: _fill(labels, still_open, _labels_of(still_open[:, 0], scores, owner, columns, down, across)),
+        lambda: numbered(_labels_by_strips(scores if owner is None else tf.gather(scores, owner), height, across)),
+        lambda: _fill(labels, still_open, numbered(_labels_of(still_open[:, 0], scores, owner, columns, down, across))),
     )
 
 
@@ -44,8 +57,8 @@ def highest_scores(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf
     it lies between: those that cannot be above what was found around the small picture's highest are left out, too.
     """
     rows, columns = _ends(tf.shape(scores)[0], height), _ends(tf.shape(scores)[1], width)
-    across = _taps(columns, tf.shape(scores)[1], width)
-    upper, lower, _ = _taps(rows, tf.shape(scores)[0], height)
+    across = taps(columns, tf.shape(scores)[1], width)
+    upper, lower, _ = taps(rows, tf.shape(scores)[0], height)
     most = tf.reduce_max(scores, axis=1)  # (h, K)
     bound = tf.maximum(tf.gather(most, upper), tf.gather(most, lower))  # (rows, K)
     below = tf.searchsorted(upper, tf.argmax(most, axis=0, output_type=tf.int32))  # of each class, (K)
@@ -77,11 +90,11 @@ def _best(scores: tf.Tensor) -> tf.Tensor:
 
 def _same_in_four(best: tf.Tensor) -> tf.Tensor:
     """Where a pixel and its three neighbours to the right and below have the same class, that class; else ``OPEN``."""
-    right, below = _next(best, 1), _next(best, 0)
-    return tf.where((best == right) & (best == below) & (best == _next(below, 1)), best, OPEN)
+    right, below = next_along(best, 1), next_along(best, 0)
+    return tf.where((best == right) & (best == below) & (best == next_along(below, 1)), best, OPEN)
 
 
-def _next(values: tf.Tensor, axis: int) -> tf.Tensor:
+def next_along(values: tf.Tensor, axis: int) -> tf.Tensor:
     """Each place has what the next one has; the last keeps its own."""
     rest, last = (values[1:], values[-1:]) if axis == 0 else (values[:, 1:], values[:, -1:])
     return tf.concat([rest, last], axis)
@@ -105,9 +118,9 @@ def _labels_of(
             return tf.gather(flat, place if owners is None else tf.gather(owners, place))
 
         def column(x: Any) -> Any:
-            return _between(small(upper * columns + x), small(lower * columns + x), low[:, None])
+            return between(small(upper * columns + x), small(lower * columns + x), low[:, None])
 
-        return _best(_between(column(left), column(right), share[:, None]))
+        return _best(between(column(left), column(right), share[:, None]))
 
     return _joined(count, part)
 
@@ -147,10 +160,10 @@ def _strips(
 
 def score_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Scores (h, w, K) -> (height, width, K), all at once: for whoever wants to see them."""
-    return _resample(scores, tf.range(height), height, _taps(tf.range(width), tf.shape(scores)[1], width))
+    return _resample(scores, tf.range(height), height, taps(tf.range(width), tf.shape(scores)[1], width))
 
 
-def _taps(wanted: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def taps(wanted: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """For each wanted new pixel its two old neighbours and the weight of the second; PyTorch's align_corners=False."""
     scale = tf.cast(old, tf.float32) / tf.cast(new, tf.float32)
     place = tf.maximum((tf.cast(wanted, tf.float32) + 0.5) * scale - 0.5, 0.0)
@@ -161,7 +174,7 @@ def _taps(wanted: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor,
 def _ends(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     """Of the new pixels that lie between the same two old ones, the first and the last."""
     every = tf.range(new)
-    first = _taps(every, old, new)[0]
+    first = taps(every, old, new)[0]
     parted = first[1:] != first[:-1]
     return tf.boolean_mask(
         every, tf.pad(parted, [[1, 0]], constant_values=True) | tf.pad(parted, [[0, 1]], constant_values=True)
@@ -170,12 +183,12 @@ def _ends(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
 
 def _resample(scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
     """The wanted rows of the resized scores, (rows, width, K)."""
-    upper, lower, low = _taps(wanted, tf.shape(scores)[0], height)
-    rows = _between(tf.gather(scores, upper), tf.gather(scores, lower), low[:, None, None])
+    upper, lower, low = taps(wanted, tf.shape(scores)[0], height)
+    rows = between(tf.gather(scores, upper), tf.gather(scores, lower), low[:, None, None])
     left, right, share = across
-    return _between(tf.gather(rows, left, axis=1), tf.gather(rows, right, axis=1), share[None, :, None])
+    return between(tf.gather(rows, left, axis=1), tf.gather(rows, right, axis=1), share[None, :, None])
 
 
-def _between(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+def between(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Linear, ``share`` of the second. Written so that what is larger at both ends never comes out smaller."""
     return first * (1 - share) + second * share

@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.image_graph import resize_bicubic, resize_bilinear, to_pixel_values
+from tf_groupvit.segmentation.compact import compact_label_map
 from tf_groupvit.segmentation.inference import Inference
 from tf_groupvit.segmentation.labelling import label_map
-from tf_groupvit.segmentation.protocol import image_scores
+from tf_groupvit.segmentation.protocol import compact_scores, image_scores, read_groups
 from tf_groupvit.segmentation.settings import Settings
 from tf_groupvit.segmentation.window_tensors import cut_windows, merge_windows
 from tf_groupvit.segmentation.windows import LONGEST
@@ -20,12 +21,6 @@ def squares(pixels: tf.Tensor, settings: Settings) -> tf.Tensor:
     """Mode whole: pixels (H, W, 3) -> the one size that all images share, uint8 (S, S, 3)."""
     small = resize_bicubic(pixels, *settings.size)
     return tf.ensure_shape(small, (*settings.size, 3))
-
-
-def whole_scores(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Settings, valid: Any = None) -> tf.Tensor:
-    """Squares uint8 (B, S, S, 3) and texts (N, D) or (B, N, D) -> scores (B, S, S, K)."""
-    pixel_values = to_pixel_values(pixels, settings.mean, settings.std)
-    return image_scores(model, pixel_values, texts, settings.protocol, settings.background, valid)
 
 
 def window_scores(score: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor, settings: Settings) -> tf.Tensor:
@@ -60,19 +55,21 @@ def starts(length: tf.Tensor, window: int) -> tf.Tensor:
 def pixel_labels(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Settings) -> tf.Tensor:
     """uint8 (B, H, W, 3) -> labels int32 (B, H, W)."""
     height, width = tf.shape(pixels)[1], tf.shape(pixels)[2]
-    kind = tf.TensorSpec([None, None], tf.int32)
+    how, kind = (settings.protocol, settings.background), tf.TensorSpec([None, None], tf.int32)
 
-    def score(cut: tf.Tensor) -> tf.Tensor:
-        return whole_scores(model, cut, texts, settings)
+    def values(some: tf.Tensor) -> tf.Tensor:
+        return to_pixel_values(some, settings.mean, settings.std)
 
     if settings.mode == "window":
 
-        def one(image: tf.Tensor) -> tf.Tensor:
-            return label_map(window_scores(score, image, settings), height, width)
+        def by_windows(image: tf.Tensor) -> tf.Tensor:
+            scores = window_scores(lambda cut: image_scores(model, values(cut), texts, *how), image, settings)
+            return label_map(scores, height, width)
 
-        return tf.map_fn(one, pixels, fn_output_signature=kind)
-    small = tf.map_fn(lambda image: squares(image, settings), pixels)
-    return tf.map_fn(lambda found: label_map(found, height, width), score(small), fn_output_signature=kind)
+        return tf.map_fn(by_windows, pixels, fn_output_signature=kind)
+    groups = read_groups(model, values(tf.map_fn(lambda image: squares(image, settings), pixels)))
+    found = compact_scores(groups, texts, *settings.size, *how)
+    return tf.map_fn(lambda one: compact_label_map(one, settings.size, height, width), found, fn_output_signature=kind)
 
 
 class PixelLabeler(keras.Model):

@@ -91,18 +91,14 @@ def image_scores(
     text_embeds: Any,
     protocol: str,
     background: float | Sequence[float] | None = None,
-    valid: Any = None,
 ) -> Any:
-    """Scores with the classes last, as what follows wants them: pixels (B, 3, H, W) -> (B, H, W, K).
+    """Scores with the classes last, as what follows wants them: pixels (B, 3, H, W), texts (N, D) -> (B, H, W, K).
 
-    Args:
-        text_embeds: (N, D), or (B, N, D) where each image has classes of its own.
-        protocol: "paper", or "hf" for transformers' ``segmentation_logits``, which has no background.
-        valid: bool (B, N); classes that are only padding take no part, and never win.
+    Protocols are "paper", and "hf" for transformers' ``segmentation_logits``, which has no background.
     """
     pixel_values = _checked_pixels(pixel_values)
     height, width = ops.shape(pixel_values)[2:]
-    return group_scores(read_groups(model, pixel_values), text_embeds, height, width, protocol, background, valid)
+    return group_scores(read_groups(model, pixel_values), text_embeds, height, width, protocol, background)
 
 
 def group_scores(
@@ -112,47 +108,48 @@ def group_scores(
     width: Any,
     protocol: str,
     background: float | Sequence[float] | None = None,
-    valid: Any = None,
 ) -> Any:
     """What ``image_scores`` makes of groups that are at hand: -> (B, height, width, K)."""
     if protocol == "paper":
-        affinity = class_affinity(groups, text_embeds, valid)
+        affinity = class_affinity(groups, text_embeds)
         return spread(groups["maps"][-1], with_background(affinity, background), height, width)
-    affinity = segmentation_affinity(groups["group_embeds"], text_embeds, groups["scale"])
-    scores = mix(groups["maps"][-1], ops.transpose(affinity, (0, 2, 1)), height, width)
-    return scores if valid is None else ops.where(valid[:, None, None], scores, LOWEST)
+    maps = resize_maps(groups["maps"][-1], height, width)
+    return mix(maps, logits(groups, text_embeds))
 
 
-def owned_scores(
+def compact_scores(
     groups: Groups,
     text_embeds: Any,
     height: Any,
     width: Any,
+    protocol: str,
     background: float | Sequence[float] | None = None,
-    valid: Any = None,
-) -> tuple[Any, Any]:
-    """``group_scores`` of the paper's protocol before they are spread: of each group (B, G, K), and ``owners``."""
-    affinity = class_affinity(groups, text_embeds, valid)
-    return with_background(affinity, background), owners(groups["maps"][-1], height, width)
+) -> dict[str, Any]:
+    """``group_scores`` before they are spread over the pixels, as segmentation/small_scores.py wants them.
 
-
-def class_affinity(groups: Groups, text_embeds: Any, valid: Any = None) -> Any:
-    """How well each group fits each class, (B, G, N): a softmax over the image's top classes times one over all.
-
-    Args:
-        text_embeds: (N, D), or (B, N, D) where each image has classes of its own.
-        valid: bool (B, N); classes that are only padding take no part, and get 0.
+    Of the paper's protocol ``rows`` of the groups (B, G, K) and ``owner``s (B, height, width), of the other ``rows`` of
+    the patches (B, r, c, K): to interpolate what each group has of a pixel, or the scores themselves, is the same.
     """
-    texts = text_embeds if len(text_embeds.shape) == 3 else text_embeds[None]  # (B or 1, N, D)
-    across = ops.transpose(texts, (0, 2, 1))
+    maps = groups["maps"][-1]
+    if protocol == "paper":
+        rows = with_background(class_affinity(groups, text_embeds), background)
+        return {"rows": rows, "owner": owners(maps, height, width)}
+    return {"rows": mix(maps, logits(groups, text_embeds))}
+
+
+def logits(groups: Groups, text_embeds: Any) -> Any:
+    """How much each group resembles each class in transformers' segmentation logits, (B, G, N)."""
+    affinity = segmentation_affinity(groups["group_embeds"], text_embeds, groups["scale"])
+    return ops.transpose(affinity, (0, 2, 1))
+
+
+def class_affinity(groups: Groups, text_embeds: Any) -> Any:
+    """How well each group fits each class, (B, G, N): a softmax over the image's top classes times one over all."""
+    across = ops.transpose(text_embeds)[None]  # (1, D, N)
     affinity = ops.matmul(groups["group_embeds"], across) * ops.minimum(groups["scale"], HIGHEST_SCALE)  # (B, G, N)
     whole = ops.matmul(groups["image_embeds"][:, None], across)[:, 0]  # (B, N)
-    if valid is not None:
-        affinity = ops.where(valid[:, None], affinity, LOWEST)
-        whole = ops.where(valid, whole, LOWEST)
     kept = ops.where(_top(whole)[:, None], affinity, LOWEST)
-    product = _softmax(kept) * _softmax(affinity)
-    return product if valid is None else ops.where(valid[:, None], product, 0.0)
+    return _softmax(kept) * _softmax(affinity)
 
 
 def _softmax(scores: Any) -> Any:
@@ -196,10 +193,11 @@ def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
     return ops.reshape(rows, (-1, height, width, classes))
 
 
-def mix(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
-    """Give every pixel of all groups' rows as much as it belongs to each: (B, G, K) -> (B, height, width, K)."""
-    flat = ops.reshape(resize_maps(maps, height, width), (-1, maps.shape[1], height * width))
-    scores = ops.matmul(ops.transpose(flat, (0, 2, 1)), affinity)  # (B, H * W, K) <- (B, H * W, G) @ (B, G, K)
+def mix(maps: Any, affinity: Any) -> Any:
+    """Give every place of all groups' rows as much as it belongs to each: (B, G, h, w), (B, G, K) -> (B, h, w, K)."""
+    height, width = ops.shape(maps)[2:]
+    flat = ops.reshape(maps, (-1, maps.shape[1], height * width))
+    scores = ops.matmul(ops.transpose(flat, (0, 2, 1)), affinity)  # (B, h * w, K) <- (B, h * w, G) @ (B, G, K)
     return ops.reshape(scores, (-1, height, width, ops.shape(affinity)[2]))
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_groupvit.segmentation.compact import label_map_of_patches, scores_between_patches
 from tf_groupvit.segmentation.labelling import highest_scores, label_map, score_map
 
 SCORES = tf.TensorSpec([None, None, None], tf.float32)
@@ -15,20 +16,31 @@ SIDE = tf.TensorSpec([], tf.int32)
 
 _label = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
 _label_owned = tf.function(label_map, input_signature=[ROWS, SIDE, SIDE, OWNER], autograph=False)
+_label_patches = tf.function(
+    lambda scores, h, w, height, width: label_map_of_patches(scores, (h, w), height, width),
+    input_signature=[SCORES, *[SIDE] * 4],
+    autograph=False,
+)
 _highest = tf.function(highest_scores, input_signature=[SCORES, SIDE, SIDE], autograph=False)
+_between_patches = tf.function(scores_between_patches, input_signature=[SCORES, SIDE, SIDE], autograph=False)
 _enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
 
 
 class SmallScores(NamedTuple):
-    """Scores of the pixels of a small picture (h, w, K); or, with ``owner`` int32 (h, w), rows (G, K), one for each
-    group: pixel (y, x) has ``rows[owner[y, x]]``.
+    """Scores of the pixels of a small picture, in the smallest form that holds them.
+
+    rows: (h, w, K), one for each pixel; or, with ``owner`` int32 (h, w), (G, K), one for each group: pixel (y, x) has
+    ``rows[owner[y, x]]``; or, with ``size`` (h, w), (r, c, K), one for each patch, between which pixels lie.
     """
 
     rows: np.ndarray
     owner: np.ndarray | None = None
+    size: tuple[int, int] | None = None
 
     def of_pixels(self) -> np.ndarray:
         """(h, w, K)."""
+        if self.size is not None:
+            return _between_patches(self.rows, *self.size).numpy()
         return self.rows if self.owner is None else self.rows[self.owner]
 
     def of_classes(self, numbers: Sequence[int]) -> "SmallScores":
@@ -37,7 +49,9 @@ class SmallScores(NamedTuple):
 
     def labels(self, height: int, width: int) -> np.ndarray:
         """(height, width), uint8 where they fit."""
-        if self.owner is None:
+        if self.size is not None:
+            found = _label_patches(self.rows, *self.size, height, width)
+        elif self.owner is None:
             found = _label(self.rows, height, width)
         else:
             found = _label_owned(self.rows, height, width, self.owner)
