@@ -38,6 +38,14 @@ def test_a_batch_is_answered_as_each_image_is(monkeypatch, threads, other_runtim
     assert ("_beside" in vars(program)) == (threads > 1)
 
 
+@pytest.mark.parametrize("shape", [(2, 5), (3,), (0, 5), (0,)])
+def test_every_runtime_projects_groups_and_images(runtime, shape):
+    model = tiny()
+    features = np.random.default_rng(0).normal(size=(*shape, model.config.vision_config.hidden_size)).astype("float32")
+    found = numbers(model.optimized(runtime).visual_projection(features))
+    np.testing.assert_allclose(found, numbers(model.visual_projection(features, training=False)), atol=1e-5)
+
+
 def test_threads_are_answered_as_one_is(other_runtime):
     tower, images = tiny().optimized(other_runtime).vision_model, [some_pixels(1, 8, 8) * k for k in range(8)]
     expected = [numbers(tower(image)[0]) for image in images]

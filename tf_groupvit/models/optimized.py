@@ -21,23 +21,36 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.models.entry import EntryModel
 from tf_groupvit.models.folding import before_batch_norm, dense_of
 from tf_groupvit.models.groupvit import Projection, TFGroupViTModel
+from tf_groupvit.models.openvino import OpenVinoProgram
 from tf_groupvit.models.optimized_layers import Folded
 from tf_groupvit.models.optimized_text import FoldedTextTower
 from tf_groupvit.models.optimized_vision import FoldedVisionTower
-from tf_groupvit.models.runtimes import GRAPH, check_runtime
+from tf_groupvit.models.programs import ProgramFunction
+from tf_groupvit.models.runtimes import GRAPH, OPENVINO, check_runtime
 
 
 class FoldedProjection(Folded):
-    """A tower's features (..., C) -> the shared space (..., D), not normalised."""
+    """A tower's features, (B, C) or (B, G, C) -> the shared space, as many of (..., D), not normalised.
 
-    def __init__(self, projection: Projection, name: str) -> None:
+    An image's few rows wait for the weights to be read, which TensorFlow does twice more, to pack them: OpenVINO runs
+    the projection along with its tower, 1 ms instead of 3. LiteRT would read them again for each image of a batch.
+    """
+
+    def __init__(self, projection: Projection, name: str, runtime: str = GRAPH) -> None:
         super().__init__(name)
         self.inner = self.product("inner", before_batch_norm(dense_of(projection.inner), projection.norm))
         self.outer = self.product("outer", dense_of(projection.outer))
+        shape = (None, projection.outer.kernel.shape[1])
+        self.program = ProgramFunction(self._rows, [shape], OpenVinoProgram) if runtime == OPENVINO else None
 
     def call(self, x: Any, training: Any = None) -> Any:
+        if len(x.shape) == 2:
+            return self.call(x[:, None])[:, 0]
+        return (self.program or self._rows)(x)[0]
+
+    def _rows(self, x: Any) -> list[Any]:
         rows = self.outer(tf.nn.relu(self.inner(tf.reshape(x, (-1, x.shape[-1])))))
-        return tf.reshape(rows, tf.concat([tf.shape(x)[:-1], [rows.shape[-1]]], axis=0))
+        return [tf.reshape(rows, (-1, tf.shape(x)[1], rows.shape[-1]))]
 
 
 class OptimizedGroupViT(TFGroupViTModel):
@@ -54,7 +67,7 @@ class OptimizedGroupViT(TFGroupViTModel):
         self.config = model.config
         self.vision_model = FoldedVisionTower(model.vision_model, runtime=runtime)
         self.text_model = FoldedTextTower(model.text_model)
-        self.visual_projection = FoldedProjection(model.visual_projection, "visual_projection")
+        self.visual_projection = FoldedProjection(model.visual_projection, "visual_projection", runtime)
         self.text_projection = FoldedProjection(model.text_projection, "text_projection")
         self.logit_scale = self.add_weight(name="logit_scale", shape=(), initializer="zeros", trainable=False)
         self.logit_scale.assign(model.logit_scale)

@@ -40,6 +40,7 @@ class ProgramFunction:
 
     def __call__(self, pixels: Any) -> list[Any]:
         results = tf.numpy_function(self.run, [pixels], [tf.float32] * len(self.shapes), stateful=False)
+        results = tf.nest.flatten(results)  # of one it made no list
         return [tf.ensure_shape(result, (None, *shape)) for result, shape in zip(results, self.shapes, strict=True)]
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
