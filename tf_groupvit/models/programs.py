@@ -1,6 +1,6 @@
-"""A function of pixels in; the same out, run by a runtime that is not TensorFlow's, which prepares the weights once.
+"""A function of images or features in; the same out, run by another runtime than TensorFlow, prepared once.
 
-TensorFlow's own products pack them anew at every call, which for one image costs a fifth of it. A program runs images
+TensorFlow's own products pack the weights anew at every call, which costs one image a fifth. A program runs images
 of one size; it is made when a size comes for the first time, which takes some seconds at the published size.
 """
 
@@ -22,9 +22,10 @@ Program = Callable[[np.ndarray], list[np.ndarray]]  # images (B, C, H, W), one o
 
 
 class ProgramFunction:
-    """Calls are those of ``function``: pixels (B, C, H, W) -> a list of float32 tensors with B rows each.
+    """Calls are those of ``function``: pixels (B, C, H, W), or features (B, G, C), -> a list of float32 tensors with B
+    rows each.
 
-    ``shapes`` are those of the results, without B; ``make`` has the program for images of one shape (C, H, W). Works
+    ``shapes`` are those of the results, without B; ``make`` has the program for images of one shape, B aside. Works
     eagerly, and in graphs that run where they were made. Calls from several threads wait for each other.
     """
 

@@ -129,9 +129,8 @@ class Inference:
         if self.settings.mode == "window":
             return [SmallScores(self._window_scores(pixels, texts)) for pixels in images]
         found = self._run(np.stack([self.square(pixels) for pixels in images]), texts)
-        size = None if "owner" in found else self.settings.size
         parts = [{name: values[i] for name, values in found.items()} for i in range(len(images))]
-        return [SmallScores(**each, size=size) for each in parts]
+        return [SmallScores(**each, size=self.settings.size) for each in parts]
 
     def square(self, pixels: np.ndarray) -> np.ndarray:
         """The whole image at the one size of mode whole: bicubic, antialiased."""

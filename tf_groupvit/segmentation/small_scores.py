@@ -30,7 +30,7 @@ class SmallScores(NamedTuple):
     """Scores of the pixels of a small picture, in the smallest form that holds them.
 
     rows: (h, w, K), one for each pixel; or, with ``owner`` int32 (h, w), (G, K), one for each group: pixel (y, x) has
-    ``rows[owner[y, x]]``; or, with ``size`` (h, w), (r, c, K), one for each patch, between which pixels lie.
+    ``rows[owner[y, x]]``; or, with ``size`` (h, w) alone, (r, c, K), one for each patch, between which pixels lie.
     """
 
     rows: np.ndarray
@@ -39,9 +39,9 @@ class SmallScores(NamedTuple):
 
     def of_pixels(self) -> np.ndarray:
         """(h, w, K)."""
-        if self.size is not None:
-            return _between_patches(self.rows, *self.size).numpy()
-        return self.rows if self.owner is None else self.rows[self.owner]
+        if self.owner is not None:
+            return self.rows[self.owner]
+        return self.rows if self.size is None else _between_patches(self.rows, *self.size).numpy()
 
     def of_classes(self, numbers: Sequence[int]) -> "SmallScores":
         """Of the same pixels the scores of some classes, in that order."""
@@ -49,12 +49,12 @@ class SmallScores(NamedTuple):
 
     def labels(self, height: int, width: int) -> np.ndarray:
         """(height, width), uint8 where they fit."""
-        if self.size is not None:
-            found = _label_patches(self.rows, *self.size, height, width)
-        elif self.owner is None:
-            found = _label(self.rows, height, width)
-        else:
+        if self.owner is not None:
             found = _label_owned(self.rows, height, width, self.owner)
+        elif self.size is not None:
+            found = _label_patches(self.rows, *self.size, height, width)
+        else:
+            found = _label(self.rows, height, width)
         return found.numpy().astype("uint8" if self.rows.shape[-1] <= 256 else "int32")
 
     def highest(self, height: int, width: int) -> np.ndarray:
