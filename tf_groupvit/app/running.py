@@ -4,7 +4,6 @@ Gradio asks no other machine for anything: neither statistics nor fonts nor scri
 """
 
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tf_groupvit.errors import InputError, ServerError
+from tf_groupvit.server.ports import held
 
 if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
@@ -43,12 +43,10 @@ def check_gradio() -> None:
 def check_port(host: str, port: int) -> int:
     """The port, or a free one for 0. Raises ``ServerError`` if it cannot be listened on."""
     try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((host, port))
+        with held(host, port) as trial:
             return int(trial.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        said = getattr(error, "strerror", None) or error
+    except OSError as error:
+        said = error.strerror or error
         raise ServerError(
             f"{host}:{port} cannot be listened on ({said}): choose another --port, or 0 for any."
         ) from error

@@ -9,6 +9,7 @@ import click
 
 from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.errors import ConfigError, InputError, ServerError
+from tf_groupvit.server.ports import Ports
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -58,18 +59,25 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
     --model-config-file. Meant for development, tests and small deployments.
     """
     _check_paths(base_path, model_config_file, flags["wait_for_versions"])
+    models = _models(base_path, model_config_file, flags.pop("model_name"))
+    with Ports(flags.pop("host"), flags.pop("port"), flags.pop("rest_api_port")) as ports:
+        _serve(models, ports, base_path or model_config_file, **flags)
+
+
+def _serve(models: Any, ports: Ports, source: str | None, log_level: str, json_logs: bool, **flags: Any) -> None:
+    """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else every bad request is a warning of TensorFlow's own
-    if not flags["json_logs"]:
-        click.echo(f"Loading {base_path or model_config_file} ...", err=True)
+    if not json_logs:
+        click.echo(f"Loading {source} ...", err=True)
     from tf_groupvit.server.lifecycle import serve_until_stopped
     from tf_groupvit.server.request_log import configure_logging
 
-    configure_logging(flags.pop("log_level"), flags["json_logs"])
-    as_json = flags.pop("json_logs")
+    configure_logging(log_level, json_logs)
     serve_until_stopped(
-        _models(base_path, model_config_file, flags.pop("model_name")),
-        announce=lambda host, port, rest_port, names: _announce(host, port, rest_port, names, as_json),
+        models,
+        ports,
+        announce=lambda host, port, rest_port, names: _announce(host, port, rest_port, names, json_logs),
         **flags,
     )
 

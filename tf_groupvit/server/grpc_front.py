@@ -15,10 +15,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tf_groupvit.errors import ConfigError, ServerError
+from tf_groupvit.errors import ConfigError
 from tf_groupvit.server.answers import CALLS, MODEL, PREDICTION, Answers, Call
 from tf_groupvit.server.config import message, read_config
 from tf_groupvit.server.limits import Deadline
+from tf_groupvit.server.ports import Port
 from tf_groupvit.server.refusal import Refusal, draining, printable
 from tf_groupvit.server.request_log import RequestLog
 
@@ -80,22 +81,22 @@ class GrpcFront:
 
         return answer
 
-    def listen(self, host: str, port: int) -> int:
-        """Open the port, 0 for any, and serve; the port opened. Raises ServerError."""
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    def listen(self, port: Port) -> None:
+        """Open the port that is held, and serve. Raises ServerError."""
+        address = f"[{port.host}]:{port.number}" if ":" in port.host else f"{port.host}:{port.number}"
+        port.release()  # gRPC opens ports by number alone
         try:
             if self._credentials is None:
                 opened = self._server.add_insecure_port(address)
             else:
                 opened = self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
-            raise ServerError(f"Cannot listen for gRPC on {address}: is the port in use? Try --port 0.") from error
+            raise port.refused("is it in use?") from error
         if not opened:
-            raise ServerError(f"Cannot listen for gRPC on {address}: is the port in use? Try --port 0.")
+            raise port.refused("is it in use?")
         self._server.start()
         for name in HEALTH_NAMES:
             self._health.set(name, _SERVING)
-        return opened
 
     def drain(self) -> None:
         """Health says NOT_SERVING, and new calls are refused, from now on."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.running import Options, Server
 
 _log = logging.getLogger("tf_groupvit.server")
@@ -21,20 +22,18 @@ Announce = Callable[[str, int, int, list[str]], None]
 
 def serve_until_stopped(
     models: Any,
-    host: str,
-    port: int,
-    rest_api_port: int,
+    ports: Ports,
     shutdown_grace_seconds: float,
     announce: Announce,
     **flags: Any,
 ) -> None:
-    """Serve and block. ``announce`` is called once, with the ports opened. Raises ServerError, ConfigError."""
+    """Serve on ports that are held, and block. ``announce`` is called once, when they are listened on. Raises ServerError, ConfigError."""
     stop = threading.Event()
-    server = Server(models, host, port, rest_api_port, Options(**flags))
+    server = Server(models, options=Options(**flags), ports=ports)
     _on_signals(stop, server)
     server.start()
     _forget_start_up()
-    announce(host, server.port or 0, server.rest_api_port or 0, server.models.names)
+    announce(ports.host, server.port or 0, server.rest_api_port or 0, server.models.names)
     stop.wait()
     _log.info("Stopping: %d requests under way have %g s to finish", server.gate.admitted, shutdown_grace_seconds)
     server.stop(shutdown_grace_seconds)

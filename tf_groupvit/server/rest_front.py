@@ -11,8 +11,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tf_groupvit.errors import ServerError
 from tf_groupvit.server.limits import Deadline, Ticket
+from tf_groupvit.server.ports import Port
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining
 from tf_groupvit.server.rest_answers import JSON, Answer, RestAnswers, write_error
 
@@ -113,11 +113,11 @@ class RestFront:
         self._server: Any = None
         self._thread: threading.Thread | None = None
 
-    def listen(self, host: str, port: int) -> int:
-        """Open the port, 0 for any, and serve; the port opened. Raises ServerError."""
+    def listen(self, port: Port) -> None:
+        """Listen on the port that is held, and serve. Raises ServerError."""
         import uvicorn
 
-        self._socket = opened(host, port)
+        self._socket = port.listening()
         config = uvicorn.Config(
             self.app, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
             proxy_headers=False, timeout_keep_alive=60, interface="asgi3",
@@ -125,7 +125,6 @@ class RestFront:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, daemon=True, name="rest")
         self._thread.start()
-        return self._socket.getsockname()[1]
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -151,26 +150,3 @@ def _loop_factory() -> Any:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def opened(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ServerError."""
-    try:
-        family, address = _address(host, port)
-        # With its protocol named, so that asyncio sets TCP_NODELAY on each connection; answers took 40 ms without it.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(2048)
-        except OSError:
-            listening.close()
-            raise
-    except OSError as error:
-        raise ServerError(f"Cannot listen for REST on {host}:{port} ({error}). Try --rest-api-port 0.") from error
-    return listening
-
-
-def _address(host: str, port: int) -> tuple[int, Any]:
-    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return info[0], info[4]

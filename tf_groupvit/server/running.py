@@ -26,6 +26,7 @@ from tf_groupvit.server.grpc_front import GrpcFront
 from tf_groupvit.server.limits import Deadline, Gate
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
+from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.request_log import RequestLog
 from tf_groupvit.server.rest_answers import Answer, RestAnswers
 from tf_groupvit.server.rest_front import RestApp, RestFront
@@ -64,7 +65,10 @@ class Options:
 
 
 class Server:
-    """An embedded server. Raises ServerError or ConfigError when it cannot start."""
+    """An embedded server. Raises ServerError, ConfigError or InputError when it cannot start.
+
+    ``ports`` that are held already take the place of ``host``, ``port`` and ``rest_api_port``.
+    """
 
     def __init__(
         self,
@@ -73,10 +77,12 @@ class Server:
         port: int | None = 0,
         rest_api_port: int | None = 0,
         options: Options = Options(),
+        ports: Ports | None = None,
     ) -> None:
         self._configs = model_configs(models)
         self.started = False
-        self.host, self.port, self.rest_api_port = host, port, rest_api_port
+        self.ports = ports or Ports(host, port, rest_api_port)
+        self.host = self.ports.host
         self.options = options
         self.metrics = Metrics()
         self.gate = Gate(options.max_in_flight or 4 * (os.cpu_count() or 1), options.max_queued)
@@ -101,16 +107,26 @@ class Server:
         self._rest = RestFront(self.app)
         self._grpc = GrpcFront(self.answers, log, options.max_request_bytes, options.ssl_config_file)
 
+    @property
+    def port(self) -> int | None:
+        """Of gRPC; None where it does not listen, 0 until it is known."""
+        return self.ports.grpc.number
+
+    @property
+    def rest_api_port(self) -> int | None:
+        return self.ports.rest.number
+
     def start(self) -> "Server":
-        """Load the models, then open the ports."""
+        """Take the ports, load the models, then listen."""
+        self.ports.hold()
         if self._batching is not None:
             self._batches = Scheduler(self._batching.num_batch_threads)
         try:
             self.models.start(self._configs, self.options.wait_for_versions)
             if self.rest_api_port is not None:
-                self.rest_api_port = self._rest.listen(self.host, self.rest_api_port)
+                self._rest.listen(self.ports.rest)
             if self.port is not None:
-                self.port = self._grpc.listen(self.host, self.port)
+                self._grpc.listen(self.ports.grpc)
         except BaseException:
             self.stop(grace=0)
             raise
@@ -132,6 +148,7 @@ class Server:
         if self._batches is not None:
             self._batches.close()
         self.models.stop()
+        self.ports.release()
         self.started = False
 
     def __enter__(self) -> "Server":
