@@ -27,7 +27,10 @@ def serve_until_stopped(
     announce: Announce,
     **flags: Any,
 ) -> None:
-    """Serve on ports that are held, and block. ``announce`` is called once, when they are listened on. Raises ServerError, ConfigError."""
+    """Serve on ports that are held, and block. ``announce`` is called once, when they are listened on.
+
+    Raises ServerError, ConfigError.
+    """
     stop = threading.Event()
     server = Server(models, options=Options(**flags), ports=ports)
     _on_signals(stop, server)
