@@ -302,3 +302,57 @@ def test_the_demo_checkpoint_comes_with_the_package(monkeypatch, tmp_path):
 def test_what_is_no_path_at_all_is_told(value):
     with pytest.raises(HubError, match=f"came as {type(value).__name__}: give a folder"):
         resolve(value)
+
+
+POINTER = "version https://git-lfs.example/spec/v1\noid sha256:00\nsize 3\n"
+FOLDER = ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
+SAVED = ["segmenter.json", "classes.npz"]
+ALONE = ["tf_model.h5", "pytorch_model.bin", "model.safetensors.index.json", "last.ckpt", "vocab.json", "merges.txt"]
+
+
+def _read_all(folder):
+    """Everything that a segmenter reads of its folder, file by file."""
+    from tf_groupvit.checkpoints.reading import read_checkpoint
+    from tf_groupvit.config import GroupViTConfig
+    from tf_groupvit.preprocessing.image_settings import read_file
+    from tf_groupvit.preprocessing.tokenizer_files import read_folder
+    from tf_groupvit.segmentation.segmenter import _read_choices
+
+    GroupViTConfig.from_pretrained(folder)
+    read_folder(folder)
+    read_file(folder)
+    single = folder / "last.ckpt"
+    read_checkpoint(single if single.exists() else folder)
+    if (folder / "segmenter.json").exists():
+        _read_choices(folder, {})
+
+
+@pytest.mark.parametrize("name", [*FOLDER, *SAVED, *ALONE])
+def test_a_pointer_of_git_lfs_is_told_in_every_file_of_a_checkpoint(name, tmp_path, golden):
+    import json
+    import shutil
+
+    from tf_groupvit.errors import GroupViTError
+
+    for file in FOLDER:
+        shutil.copyfile(golden / "segmenter" / file, tmp_path / file)
+    if name in SAVED:
+        saved = {"classes": "classes.npz", "protocol": "paper", "mode": "whole", "background": None}
+        (tmp_path / "segmenter.json").write_text(json.dumps({**saved, "size": None, "normalize": None}))
+    if name in ("vocab.json", "merges.txt"):
+        shutil.copytree(golden / "tokenizer/vocabularies/listed", tmp_path, dirs_exist_ok=True)
+        (tmp_path / "tokenizer.json").unlink()
+    elif name in ALONE:
+        (tmp_path / "model.safetensors").unlink()
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(GroupViTError, match=r"pointer of git-lfs.*'git lfs pull'") as caught:
+        _read_all(tmp_path)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_image_that_is_a_pointer_of_git_lfs_is_told():
+    from tf_groupvit.errors import ImageError
+    from tf_groupvit.preprocessing.image_reading import read_image
+
+    with pytest.raises(ImageError, match="git lfs pull"):
+        read_image(POINTER.encode())

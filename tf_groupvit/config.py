@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 from tf_groupvit.config_rules import Checked, is_count, is_number, is_token, strict_keywords
 from tf_groupvit.errors import ConfigError
+from tf_groupvit.hub import refuse_pointer, resolve
 
 # Written by transformers into configs of every model: kept and written back, without a word.
 TRANSFORMERS_KEYS = frozenset(
@@ -84,8 +85,6 @@ class _Config(Checked):
             folder_or_hub_id: a folder that holds config.json, the file itself, or ``"organisation/name"``.
             hub_options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as for a model.
         """
-        from tf_groupvit.hub import resolve
-
         path = resolve(folder_or_hub_id, weights=False, **hub_options)
         return cls.from_dict(read_json(path / "config.json" if path.is_dir() else path))
 
@@ -315,8 +314,9 @@ def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in ``file``.
 
     Raises:
-        ConfigError: no such file, not JSON, or not an object.
+        ConfigError: no such file, a pointer of git-lfs, not JSON, or not an object.
     """
+    refuse_pointer(file, ConfigError)
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tf_groupvit.errors import HubError
+from tf_groupvit.errors import GroupViTError, HubError
 
 # Weights in the order in which they are wanted; of the first kind that the repository has, all files are fetched.
 WEIGHTS = (
@@ -38,7 +38,7 @@ BESIDE = (
 DEMO = Path(__file__).parent / "assets" / "demo"  # a small checkpoint that comes with the package
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FILE = re.compile(r".*\.(safetensors|bin|h5|pth|pt|json)")
+FILE = re.compile(r".*\.(safetensors|bin|h5|pth|tar|pt|ckpt|json)")
 
 
 def demo_checkpoint() -> Path:
@@ -80,6 +80,22 @@ def resolve(
         return path
     _refuse_path(name)
     return _Repository(name, revision, token, cache_dir, weights).folder(local_files_only)
+
+
+def is_pointer(start: bytes) -> bool:
+    """Whether a file with this start is the text that a clone without git-lfs leaves in a large file's place."""
+    return start.startswith(b"version ") and b"git-lfs" in start[:64]
+
+
+def refuse_pointer(path: Path, error: type[GroupViTError]) -> None:
+    """Raise ``error`` where ``path`` is a pointer of git-lfs; a file that cannot be read is left to who reads it."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError:
+        return
+    if is_pointer(start):
+        raise error(f"{path} is a pointer of git-lfs, not the file itself: run 'git lfs pull' in its folder.")
 
 
 def _refuse_path(name: str) -> None:

@@ -62,7 +62,7 @@ def match(
     }
     if any(problems.values()):
         raise CheckpointError(
-            f"{source} does not fit the model: {_report(problems)}. Check that config.json belongs to these weights."
+            f"{source} does not fit the model: {_report(problems)}. {_advice(found.keys() & wanted.keys())}"
         )
     return Match(tensors, {name: shape for name, shape in wanted.items() if name in found}, tuple(ignored))
 
@@ -70,6 +70,12 @@ def match(
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Parity: transformers' TensorFlow class keeps logit_scale as (1,), its PyTorch class as ()."""
     return found == wanted or (prod(found) == prod(wanted) == 1)
+
+
+def _advice(common: Iterable[str]) -> str:
+    if any(True for _ in common):
+        return "Check that config.json belongs to these weights."
+    return "No name is the same: check that these are weights of GroupViT, and of this tower."
 
 
 def _report(problems: dict[str, list[str]]) -> str:

@@ -19,26 +19,26 @@ import numpy as np
 from tf_groupvit.checkpoints import opcodes
 from tf_groupvit.checkpoints.tensors import Entry, FileBytes, Tensors
 from tf_groupvit.checkpoints.torch_names import Place, Storage, TorchAnswers
+from tf_groupvit.checkpoints.wrappers import state_dict_of
 from tf_groupvit.errors import CheckpointError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
 LONGEST_PICKLE = 2**28  # bytes; the full model's is 60,000
 
-# Where training files keep the weights: the original repository's, and the common habit.
-INNER = ("model", "state_dict")
-
 
 def read_pickle(path: Path) -> Tensors:
     """The tensors of a state dict, read when asked for.
 
-    The state dict is the file's object itself, or stands under ``model`` or ``state_dict`` in it. Errors:
-    CheckpointError for a name that is not in torch_names.py, and for a file that is truncated or inconsistent.
+    The state dict is the file's object itself, or the one that is in it. Errors: CheckpointError for a name that is
+    not in torch_names.py, for several state dicts, and for a file that is truncated or inconsistent.
     """
     file = FileBytes(path)
     try:
         found, places = (_read_zip if _is_zip(file) else _read_legacy)(file)
-        return _tensors(file, _state_dict(path, found), places)
+        state, note = state_dict_of(path, found, lambda value: isinstance(value, Place))
+        entries = {name: _entry(file, name, place, places(place.storage)) for name, place in state.items()}
+        return Tensors(entries, (note,) if note else ())
     except CheckpointError:
         raise
     except Exception as error:  # a broken stream breaks the reading in any way that Python knows
@@ -51,22 +51,6 @@ def _is_zip(file: FileBytes) -> bool:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".split("\n")[0][:120]
-
-
-def _state_dict(path: Path, found: Any) -> dict[str, Place]:
-    """The one dict of tensors in what was pickled."""
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds no dict of tensors: expected a state dict, got a {type(found).__name__}.")
-    inner = next((found[name] for name in INNER if isinstance(found.get(name), dict)), found)
-    strange = sorted(str(name)[:80] for name, value in inner.items() if not isinstance(value, Place))
-    if strange or not all(isinstance(name, str) for name in inner):
-        shown = ", ".join(strange[:5] + ["..."] * (len(strange) > 5))
-        raise CheckpointError(f"{path} is no state dict: expected tensors alone, got something else for {shown}.")
-    return inner
-
-
-def _tensors(file: FileBytes, state: dict[str, Place], places: Callable[[Storage], int]) -> Tensors:
-    return Tensors({name: _entry(file, name, place, places(place.storage)) for name, place in state.items()})
 
 
 def _entry(file: FileBytes, name: str, place: Place, begin: int) -> Entry:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_groupvit.checkpoints import original
+from tf_groupvit.checkpoints import original, wrappers
 from tf_groupvit.checkpoints.hdf5 import read_hdf5
 from tf_groupvit.checkpoints.names import checkpoint_shape, tensorflow_name, to_checkpoint_layout
 from tf_groupvit.checkpoints.pickles import read_pickle
@@ -13,22 +13,36 @@ from tf_groupvit.checkpoints.safetensors_file import read_safetensors
 from tf_groupvit.checkpoints.shards import read_shards
 from tf_groupvit.checkpoints.tensors import Entry, Tensors, collect
 from tf_groupvit.errors import CheckpointError
+from tf_groupvit.hub import refuse_pointer
+
+
+def _real(read: Callable[[Path], Tensors]) -> Callable[[Path], Tensors]:
+    """``read``, with a word of its own for a pointer of git-lfs."""
+
+    def checked(path: Path) -> Tensors:
+        refuse_pointer(path, CheckpointError)
+        return read(path)
+
+    return checked
+
+
+_read_safetensors, _read_pickle, _read_hdf5 = map(_real, (read_safetensors, read_pickle, read_hdf5))
 
 
 def _read_safetensors_shards(index: Path) -> Tensors:
-    return read_shards(index, read_safetensors, ".safetensors")
+    return read_shards(index, _read_safetensors, ".safetensors")
 
 
 def _read_pickle_shards(index: Path) -> Tensors:
-    return read_shards(index, read_pickle, ".bin")
+    return read_shards(index, _read_pickle, ".bin")
 
 
 # What a folder may hold, the first that is there is read; and what a single file may end in.
 FILES: dict[str, tuple[str, Callable[[Path], Tensors]]] = {
-    "model.safetensors": ("safetensors", read_safetensors),
+    "model.safetensors": ("safetensors", _read_safetensors),
     "model.safetensors.index.json": ("safetensors shards", _read_safetensors_shards),
-    "tf_model.h5": ("h5", read_hdf5),
-    "pytorch_model.bin": ("pickle", read_pickle),
+    "tf_model.h5": ("h5", _read_hdf5),
+    "pytorch_model.bin": ("pickle", _read_pickle),
     "pytorch_model.bin.index.json": ("pickle shards", _read_pickle_shards),
 }
 SUFFIXES: dict[str, tuple[str, Callable[[Path], Tensors]]] = {
@@ -38,7 +52,9 @@ SUFFIXES: dict[str, tuple[str, Callable[[Path], Tensors]]] = {
     ".h5": FILES["tf_model.h5"],
     ".bin": FILES["pytorch_model.bin"],
     ".pth": FILES["pytorch_model.bin"],
+    ".pth.tar": FILES["pytorch_model.bin"],
     ".pt": FILES["pytorch_model.bin"],
+    ".ckpt": FILES["pytorch_model.bin"],
 }
 
 
@@ -56,20 +72,24 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The weights in a folder, or in one file, under transformers' PyTorch names and layouts, read when asked for.
 
     ``format`` is that of the file: "safetensors", "safetensors shards", "h5", "pickle" or "pickle shards", with
-    ", original" behind it where the names were those of the original repository. Errors: CheckpointError for a path
-    without weights, and for every file that is not sound or not safe.
+    ", original" behind it where the names were those of the original repository. Prefixes of wrappers are removed from
+    the names, and a state dict is taken out of the container that it is in; ``notes`` say so. Errors: CheckpointError
+    for a path without weights, for every file that is not sound or not safe, for one that holds several models, and
+    for LoRA weights that are not merged.
     """
     source, (format_name, read) = _find(Path(path).expanduser())
-    _refuse_pointer(source)
     try:
         found = read(source)
     except OSError as error:
         raise CheckpointError(f"Cannot read {source}: {error.strerror or error}.") from error
     _check_names(source, found)
+    opened = found.notes
+    found, removed = wrappers.unwrap(source, found)
+    notes = opened + removed
     if original.is_original(found):
-        found, notes = original.from_original(found)
-        return Checkpoint(found, source, f"{format_name}, original", notes)
-    return Checkpoint(_from_tensorflow(found), source, format_name)
+        found, more = original.from_original(found)
+        return Checkpoint(found, source, f"{format_name}, original", notes + more)
+    return Checkpoint(_from_tensorflow(found), source, format_name, notes)
 
 
 def _find(path: Path) -> tuple[Path, tuple[str, Callable[[Path], Tensors]]]:
@@ -78,6 +98,11 @@ def _find(path: Path) -> tuple[Path, tuple[str, Callable[[Path], Tensors]]]:
         for name, how in FILES.items():
             if (path / name).is_file():
                 return path / name, how
+        if (path / "adapter_config.json").is_file():
+            raise CheckpointError(
+                f"{path} holds an adapter of PEFT alone: merge it into its model with merge_and_unload(), save what "
+                "that returns, and give that."
+            )
         raise CheckpointError(f"{path} holds no weights: expected one of {', '.join(FILES)}.")
     if not path.exists():
         raise CheckpointError(f"{path} is not there: expected a folder with weights, or a file of them.")
@@ -85,17 +110,6 @@ def _find(path: Path) -> tuple[Path, tuple[str, Callable[[Path], Tensors]]]:
         if path.name.endswith(suffix) and path.is_file():
             return path, how
     raise CheckpointError(f"{path} is no file of weights: expected a name that ends in {', '.join(SUFFIXES)}.")
-
-
-def _refuse_pointer(path: Path) -> None:
-    """A clone without git-lfs leaves a few lines of text in the place of each large file."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
-    if start.startswith(b"version ") and b"git-lfs" in start:
-        raise CheckpointError(f"{path} is a pointer of git-lfs, not the weights: run 'git lfs pull' in its folder.")
 
 
 def _check_names(source: Path, tensors: Tensors) -> None:

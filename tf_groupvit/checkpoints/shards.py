@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tf_groupvit.checkpoints.tensors import Entry, Tensors
 from tf_groupvit.errors import CheckpointError
+from tf_groupvit.hub import refuse_pointer
 
 LONGEST_INDEX = 2**26  # bytes; the full model's has 40,000
 
@@ -39,6 +40,7 @@ def read_shards(index: Path, read: Callable[[Path], Tensors], suffix: str) -> Te
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Name of each tensor -> name of its shard."""
+    refuse_pointer(index, CheckpointError)
     try:
         if index.stat().st_size > LONGEST_INDEX:
             raise ValueError("too long")

@@ -33,10 +33,14 @@ class Entry:
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """Named arrays; ``tensors[name]`` reads, ``tensors.entry(name)`` tells shape and dtype without reading."""
+    """Named arrays; ``tensors[name]`` reads, ``tensors.entry(name)`` tells shape and dtype without reading.
 
-    def __init__(self, entries: Mapping[str, Entry]) -> None:
+    ``notes`` are remarks for the user on what was read.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry], notes: tuple[str, ...] = ()) -> None:
         self._entries = dict(entries)
+        self.notes = notes
 
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> "Tensors":

@@ -30,9 +30,12 @@ STORAGES = {
     "torch.BoolStorage": "?",
 }
 
-# Only mentioned, never called with effect: types in annotations (OmegaConf keeps those), devices, dtypes.
+# Only mentioned, never called with effect: types in annotations (OmegaConf keeps those), devices, dtypes, and what
+# Lightning and command lines keep settings in.
 MENTIONED = re.compile(
-    r"omegaconf(\.\w+)+|typing\.Any|torch\.(device|Tensor|nn\.parameter\.Parameter|u?int\d+|b?float\d+|bfloat16|bool)"
+    r"omegaconf(\.\w+)+|argparse\.Namespace|pathlib\.(Pure)?(Posix|Windows)?Path|pathlib\._local\.PosixPath"
+    r"|(pytorch_lightning|lightning\.pytorch)\.utilities\.parsing\.AttributeDict"
+    r"|(lightning_fabric|lightning\.fabric)\.utilities\.data\.AttributeDict|typing\.Any|torch\.(device|Tensor|nn\.parameter\.Parameter|u?int\d+|b?float\d+|bfloat16|bool)"
     r"|(builtins|__builtin__)\.(int|long|float|bool|str|unicode|complex|object|NoneType)"
 )
 

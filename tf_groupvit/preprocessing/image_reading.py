@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import ImageError
+from tf_groupvit.hub import is_pointer
 
 # Pillow's own default for Image.MAX_IMAGE_PIXELS: 89 million. Pillow warns there and refuses at twice
 # as much; here, and in the exported graph, the first number is the limit.
@@ -96,6 +97,8 @@ def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
             f"{name}: over the limit of {max_pixels or MAX_PIXELS:,} pixels: {_one_line(error)}"
         ) from error
     except Image.UnidentifiedImageError as error:
+        if is_pointer(data):
+            raise ImageError(f"{name}: is a pointer of git-lfs, not the image: run 'git lfs pull' first.") from error
         raise ImageError(
             f"{name}: expected an image such as JPEG or PNG, came {len(data):,} bytes that start with {data[:12]!r}."
         ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_groupvit.errors import ConfigError
+from tf_groupvit.hub import refuse_pointer
 from tf_groupvit.preprocessing.image_statistics import STATISTICS
 
 FILE_NAME = "preprocessor_config.json"
@@ -168,6 +169,7 @@ def write_file(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> No
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    refuse_pointer(path, ConfigError)
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

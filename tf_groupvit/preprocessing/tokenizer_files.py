@@ -18,6 +18,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from tf_groupvit.errors import CheckpointError, ConfigError
+from tf_groupvit.hub import refuse_pointer
 
 END_OF_WORD = "</w>"
 DEFAULT_MAX_LENGTH = 77  # positions of every published GroupViT and CLIP text tower
@@ -64,6 +65,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
     """The object in a JSON file, or None where there is no such file."""
     if not file.exists():
         return None
+    refuse_pointer(file, CheckpointError)
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -93,6 +95,7 @@ def _from_two(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     if vocabulary is None or not merges_file.exists():
         there = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
         raise CheckpointError(f"{folder} needs tokenizer.json, or vocab.json and merges.txt; it holds {there}.")
+    refuse_pointer(merges_file, CheckpointError)
     try:
         lines = merges_file.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.hub import refuse_pointer
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.segmentation.class_names import parse_classes, refuse_twice
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of
@@ -61,6 +62,7 @@ class ClassEmbeddings:
         """Read what ``save`` wrote. Raises InputError for any other file."""
         if not Path(path).exists():
             raise InputError(f"{path} is not there: expected an .npz of class embeddings.")
+        refuse_pointer(Path(path), InputError)
         try:
             if not is_zipfile(path):  # NumPy would leave the file open
                 raise ValueError("no zip file, or cut short")

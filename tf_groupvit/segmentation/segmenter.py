@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.hub import refuse_pointer, resolve
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image import ImageProcessor
@@ -110,8 +111,6 @@ class Segmenter:
 
         Without ``classes``, the folder must be one that ``save_pretrained`` wrote, which holds them.
         """
-        from tf_groupvit.hub import resolve
-
         folder = resolve(
             folder_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
@@ -250,6 +249,7 @@ def _read_choices(folder: Path, choices: dict[str, Any]) -> tuple[ClassEmbedding
         raise InputError("Class names are missing: give some, e.g. classes=['dog', 'grass'] or --classes dog,grass.")
     if "templates" in choices:
         raise InputError("templates= needs classes=: the folder's classes are encoded already.")
+    refuse_pointer(file, InputError)
     try:
         saved = json.loads(file.read_text(encoding="utf-8"))
         classes = Path(saved.pop("classes")).name  # of this folder, whatever the file says
