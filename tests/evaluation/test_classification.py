@@ -89,6 +89,22 @@ def test_a_file_that_does_not_go_with_the_folders_is_refused(tmp_path, content, 
         FolderDataset(tmp_path)
 
 
+def test_names_alone_are_refused_where_the_order_of_the_folders_is_in_doubt(tmp_path):
+    for folder in ("class 2", "class 10"):
+        write_image(tmp_path / folder / "1.jpg")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(DatasetError, match=r"'cat' may be .* 'class 10' .* 'class 2' .*folder<TAB>name"):
+        FolderDataset(tmp_path)
+    (tmp_path / "classes.txt").write_text("class 2\tcat\nclass 10\tdog\n")
+    assert FolderDataset(tmp_path).prompts == ["dog", "cat"]
+
+
+def test_what_systems_leave_is_neither_a_class_nor_an_image(tree):
+    for name in ("__MACOSX/1.png", ".git/1.png", "cat/._1.png", "cat/.ipynb_checkpoints/1-checkpoint.png"):
+        write_image(tree / name)
+    assert FolderDataset(tree).names == ["cat/1.png", "hot_dog/1.png", "hot_dog/2.png"]
+
+
 def test_an_incomplete_tree_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="no such folder"):
         FolderDataset(tmp_path / "nowhere")

@@ -132,6 +132,9 @@ def test_the_archives_of_coco_are_read_as_they_unpack(tmp_path):
 def test_hidden_files_and_other_endings_are_no_images(tmp_path):
     home = ade_tree(tmp_path, {"a": [[1]]})
     (home / "images/validation/._a.jpg").write_bytes(b"what macOS leaves")
+    (home / "annotations/validation/._a.png").write_bytes(b"what macOS leaves")
+    for name in ("images/validation/__MACOSX/b.jpg", "annotations/validation/.trash/c.png"):
+        write_image(home / name)
     (home / "images/validation/notes.txt").write_text("")
     assert MaskDataset("ade20k", tmp_path).names == ["a"]
 

@@ -28,6 +28,7 @@ def pairs(count: int, first: int = 0) -> list[tuple[bytes, str]]:
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)

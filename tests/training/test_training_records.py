@@ -1,6 +1,8 @@
 """Each format of training pairs: the same pairs come back, and what is broken is told by name."""
 
+import csv
 import json
+import re
 
 import pytest
 from pairs import folder, pairs, picture, shard, write_tar
@@ -128,7 +130,9 @@ def test_a_folder_with_a_table_of_captions(tmp_path):
             '{"file_name": "a.png", "text": "one, and \\"two\\""}\n{"path": "b.png", "caption": "three"}',
         ),
         ("captions.txt", 'one, and "two"\nthree\n'),
+        ("captions.txt", '\ufeffone, and "two"\r\nthree'),
         ("captions.txt", 'image,caption\na.png,"one, and ""two"""\nb.png,three'),
+        ("captions.txt", 'image\tcaption\r\na.png\t"one, and ""two"""\r\nb.png\tthree\r\n'),
     ],
 )
 def test_captions_files_in_every_form(tmp_path, name, text):
@@ -137,6 +141,92 @@ def test_captions_files_in_every_form(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
     expected = [(picture(0), 'one, and "two"'), (picture(1), "three")]
     assert loaded(open_pairs(tmp_path)) == loaded(open_pairs(tmp_path / name)) == (expected, {})
+
+
+ODD = "one\u2028two\x85three\x0cfour\x1c\rfive"  # str.splitlines would make six of it
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "txt"])
+def test_a_caption_may_hold_whatever_is_no_line_end(tmp_path, kind):
+    expected = []
+    for number, caption in enumerate((ODD, '"a" and\t"b", c', "plain")):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+        expected.append((picture(number), caption))
+    with open(tmp_path / f"captions.{kind}", "w", encoding="utf-8", newline="") as file:
+        if kind in ("csv", "tsv"):
+            table = csv.writer(file, "excel" if kind == "csv" else "excel-tab")
+            table.writerows([("image", "caption"), *((f"{k}.png", text) for k, (_, text) in enumerate(expected))])
+        elif kind == "jsonl":
+            entries = [{"image": f"{k}.png", "caption": text} for k, (_, text) in enumerate(expected)]
+            file.write("\r\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries))
+        else:
+            file.write("".join(f"{caption}\r\n" for _, caption in expected))
+    assert loaded(open_pairs(tmp_path)) == (expected, {})
+
+
+def test_a_list_of_captions_is_a_pair_for_each(tmp_path):
+    entries = [{"image": "a.png", "captions": ["a dog", "", "a pet"]}, {"image": "b.png", "caption": None}]
+    for entry in entries:
+        (tmp_path / entry["image"]).write_bytes(b"image")
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    members = {"1.jpg": b"image", "1.json": b"\xef\xbb\xbf" + json.dumps({"caption": ["a dog", "", "a pet"]}).encode()}
+    members |= {"2.jpg": b"image", "2.json": b'{"caption": null}'}
+    for path in (tmp_path, write_tar(tmp_path / "shard" / "s.tar", members)):
+        source = open_pairs(path)
+        records = list(source.read(source.shards[0]))
+        assert [record.load()[1] for record in records] == ["a dog", "", "a pet", ""]
+        assert len({record.name for record in records}) == 4  # one that is left out leaves the others in
+
+
+@pytest.mark.parametrize(("value", "shown"), [("5", "5"), ('["a", {"b": 1}]', "{'b': 1}"), ("true", "True")])
+def test_a_caption_that_is_no_text_is_refused_where_it_stands(tmp_path, value, shown):
+    (tmp_path / "a.png").write_bytes(b"image")
+    (tmp_path / "captions.jsonl").write_text(
+        f'{{"image": "a.png", "caption": "x"}}\n{{"image": "a.png", "caption": {value}}}'
+    )
+    with pytest.raises(
+        DatasetError, match=rf"captions\.jsonl, line 2: its caption is {re.escape(shown)}: expected a text"
+    ):
+        open_pairs(tmp_path)
+    members = {"1.jpg": b"i", "1.json": f'{{"caption": {value}}}'.encode()}
+    good, bad = loaded(open_pairs(write_tar(tmp_path / "s.tar", members)))
+    assert good == [] and f"its caption is {shown}: expected a text" in bad[f"{tmp_path / 's.tar'}:1"]
+
+
+def test_lines_are_not_paired_with_images_whose_order_is_in_doubt(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(12):
+        (tmp_path / "images" / f"{number}.jpg").write_bytes(picture(number))
+    (tmp_path / "captions.txt").write_text("".join(f"picture {number}\n" for number in range(12)))
+    with pytest.raises(DatasetError, match=r"line 3 may be .* '10\.jpg' .* '2\.jpg' .*captions\.csv"):
+        open_pairs(tmp_path)
+    for number in (10, 11):
+        (tmp_path / "images" / f"{number}.jpg").unlink()
+    (tmp_path / "captions.txt").write_text("".join(f"picture {number}\n" for number in range(10)))
+    assert loaded(open_pairs(tmp_path)) == (pairs(10), {})
+
+
+JUNK = ("._{}", ".{}", "__MACOSX/._{}", "__MACOSX/{}", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden/{}")
+
+
+def test_what_macos_and_windows_leave_in_a_shard_costs_no_sample(tmp_path):
+    members = {}
+    for number, (image, caption) in enumerate(pairs(3)):
+        for name, data in ((f"./{number}.png", image), (f"./{number}.txt", caption.encode())):
+            twins = {junk.format(name.removeprefix("./")): b"Mac OS X" for junk in JUNK}
+            members |= {**twins, name: data}
+    write_tar(tmp_path / "0.tar", members)
+    (tmp_path / "._0.tar").write_bytes(b"Mac OS X")
+    assert loaded(open_pairs(tmp_path)) == (pairs(3), {})
+
+
+def test_what_macos_and_windows_leave_in_a_folder_is_no_image(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+        (tmp_path / f"._{number}.png").write_bytes(b"Mac OS X")
+    (tmp_path / "a folder.png").mkdir()
+    (tmp_path / "captions.txt").write_text("".join(f"{caption}\n" for _, caption in pairs(3)))
+    assert loaded(open_pairs(tmp_path)) == (pairs(3), {})
 
 
 def test_the_folder_that_the_command_scenes_writes_is_training_data(tmp_path):
@@ -156,6 +246,15 @@ def test_the_folder_that_the_command_scenes_writes_is_training_data(tmp_path):
         ("captions.csv", "a,b\na.png,x\n", "none of them image"),
         ("captions.csv", "image,caption\na.png\n", "line 2: expected 2 columns"),
         ("captions.csv", "image,caption\n", "holds no captions"),
+        (
+            "captions.csv",
+            "image,caption\na.png,a dog, a cat\n",
+            "line 2: expected 2 columns, came 3: .*quotation marks",
+        ),
+        ("captions.csv", 'image,caption\na.png,x\na.png,"y\na.png,z\n', "line 3: a quotation mark is opened"),
+        ("captions.csv", 'image,caption\na.png,"' + "y" * 200_000, "line 2: cannot be read as a table"),
+        ("captions.jsonl", '{"image": 5, "caption": "x"}', "line 1: its image is 5"),
+        ("captions.jsonl", "[" * 100_000, "line 1: expected JSON"),
         ("captions.jsonl", "{}\n", "line 1: expected JSON"),
         ("captions.txt", "x\ny\n", "2 captions for 1 images"),
         ("captions.doc", "x", "kind csv"),

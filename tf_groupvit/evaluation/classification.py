@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.evaluator import checked_count
+from tf_groupvit.evaluation.file_names import first_in_doubt, is_junk
 from tf_groupvit.evaluation.reports import ClassificationScores
 from tf_groupvit.evaluation.rounds import go_through, open_file
 from tf_groupvit.evaluation.topk import TopK
@@ -55,7 +56,7 @@ class FolderDataset:
     def _folders(self) -> list[Path]:
         if not self.root.is_dir():
             raise DatasetError(f"{self.root}: there is no such folder: give one with a folder for each class.")
-        folders = sorted(path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = sorted(path for path in self.root.iterdir() if path.is_dir() and not is_junk(path.name))
         if not folders:
             raise DatasetError(f"{self.root}: expected a folder for each class, none is there.")
         return folders
@@ -96,8 +97,9 @@ def evaluate_classes(
 
 
 def _images_of(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
-    images = sorted(path for path in files if path.is_file())
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    inside = (path for path in files if not is_junk(path.relative_to(folder).as_posix()))
+    images = sorted(path for path in inside if path.is_file())
     if not images:
         raise DatasetError(f"{folder}: expected the images of a class ({', '.join(ENDINGS)}), the folder holds none.")
     return images
@@ -108,12 +110,18 @@ def _renamed(file: Path, folders: list[str]) -> list[str]:
     if not file.is_file():
         return _all_different([folder.replace("_", " ").strip() for folder in folders], file.parent)
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise DatasetError(f"{file}: cannot be read: {error}.") from error
     if not all("\t" in line for line in lines):
         if len(lines) != len(folders) or any("\t" in line for line in lines):
             raise DatasetError(f"{file}: expected {len(folders)} names, one a folder; {len(lines)} lines came.")
+        if doubt := first_in_doubt(folders):
+            place, by_letter, by_number = doubt
+            raise DatasetError(
+                f"{file}: '{lines[place]}' may be the class of the folder '{by_letter}' (sorted by letters) or "
+                f"'{by_number}' (by numbers): write a line for each folder, 'folder<TAB>name'."
+            )
         return _all_different(lines, file)
     names = {folder.strip(): name.strip() for folder, name in (line.split("\t", 1) for line in lines)}
     nameless = next((folder for folder in folders if not names.get(folder)), None)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation import label_maps
+from tf_groupvit.evaluation.file_names import is_junk
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
@@ -143,8 +144,9 @@ def _located(layout: Layout, dataset: str, root: Path) -> tuple[Path, str, str]:
 
 
 def _files_in(folder: Path) -> set[str]:
-    """The files below a folder, as paths relative to it with forward slashes."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """The files below a folder, as paths relative to it with forward slashes; junk is not among them."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {name for name in names if not is_junk(name)}
 
 
 def _images_in(folder: Path, suffix: str) -> dict[str, Path]:
@@ -152,15 +154,14 @@ def _images_in(folder: Path, suffix: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in sorted(_files_in(folder)):
         stem, dot, ending = file.rpartition(".")
-        hidden = Path(file).name.startswith(".")
-        if not hidden and dot + ending.lower() in IMAGE_ENDINGS and stem.endswith(suffix):
+        if dot + ending.lower() in IMAGE_ENDINGS and stem.endswith(suffix):
             found.setdefault(stem.removesuffix(suffix), folder / file)
     return found
 
 
 def _names_in(split: Path) -> list[str]:
     try:
-        lines = split.read_text(encoding="utf-8-sig").splitlines()
+        lines = split.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise DatasetError(f"{split}: {reason}: it lists the pictures to evaluate, one name a line.") from error
@@ -185,7 +186,7 @@ def _refuse_masks_alone(layout: Layout, home: Path, images: str, masks: str, fou
     for file in sorted(_files_in(home / masks)):
         # The longest suffix first: ".png" ends them all.
         suffix = next((s for s in sorted(suffixes, key=len, reverse=True) if file.endswith(s)), None)
-        if suffix is None or Path(file).name.startswith(".") or "TrainIds" in file.removesuffix(suffix):
+        if suffix is None or "TrainIds" in file.removesuffix(suffix):
             continue
         name = file.removesuffix(suffix)
         if name not in found:

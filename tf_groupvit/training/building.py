@@ -101,4 +101,4 @@ def class_names(run: Run) -> tuple[str, ...]:
     listed = before / CLASS_NAMES if before else None
     if listed is None or not listed.is_file():
         return ()
-    return tuple(filter(None, map(str.strip, listed.read_text(encoding="utf-8").splitlines())))
+    return tuple(filter(None, map(str.strip, listed.read_text(encoding="utf-8").split("\n"))))

@@ -70,7 +70,7 @@ def _prompts(recipe: Recipe) -> Prompts | None:
 def _words_in(path: Path) -> list[str]:
     """The words of a file, one a line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The words in {path} cannot be read ({error}): give a file with one a line.") from error
     return [line.strip() for line in lines if line.strip()]

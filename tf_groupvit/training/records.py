@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tf_groupvit.errors import DatasetError
+from tf_groupvit.evaluation.file_names import is_junk
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
         raise DatasetError("No paths to training pairs came: give at least one.")
     if len(files) == 1 and files[0].is_dir():
         folder = files[0]
-        files = sorted(file for file in folder.iterdir() if _kind(file)) or [captions_file(folder)]
+        shards = sorted(file for file in folder.iterdir() if _kind(file) and not is_junk(file.name))
+        files = shards or [captions_file(folder)]
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
         names = ", ".join(file.name for file in files[:3])

@@ -1,21 +1,27 @@
 """A captions file beside images in, records out: csv, tsv, jsonl, or a captions.txt with a line for each image."""
 
 import csv
+import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tf_groupvit.errors import DatasetError
+from tf_groupvit.evaluation.file_names import first_in_doubt, is_junk
 from tf_groupvit.training.records import Record, read_bytes
 
 # Columns, or entries of a JSON line, by the names that are in use.
 IMAGES = ("image", "image_path", "file_name", "filename", "filepath", "file", "path")
-CAPTIONS = ("caption", "text", "title")
+CAPTIONS = ("caption", "captions", "text", "title")
 NAMES = tuple(f"{name}.{kind}" for name in ("captions", "metadata") for kind in ("csv", "tsv", "jsonl", "txt"))
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 SHOWN = 5  # missing images that a message names
+NO_ENTRY = (ValueError, TypeError, AttributeError, StopIteration, RecursionError)  # what looking into such JSON raises
+END = "\0"  # a row of its own behind a table, unless a quotation mark is still open there
 
 Row = tuple[str, str]  # image, by its path from the captions file's folder or from the folder images in it; caption
 
@@ -45,8 +51,12 @@ class CaptionedFolder:
         return len(self._pairs)
 
     def read(self, shard: Path) -> Iterator[Record]:
+        """The pairs in the order of the file; the second caption of an image has a name of its own, as have more."""
+        told: dict[Path, int] = {}
         for path, caption in self._pairs:
-            yield Record(str(path), partial(_load, path, caption))
+            number = told[path] = told.get(path, 0) + 1
+            name = str(path) if number == 1 else f"{path}, caption {number}"
+            yield Record(name, partial(_load, path, caption))
 
 
 def _load(path: Path, caption: str) -> tuple[bytes, str]:
@@ -70,7 +80,7 @@ def _check_images(paths: list[Path], file: Path) -> None:
 
 def _rows_of(file: Path) -> list[Row]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_bytes().decode("utf-8-sig")  # line ends stay what they are
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file} cannot be read as UTF-8 text: {error}.") from error
     reader = {".csv": _commas, ".tsv": _tabs, ".jsonl": _json_lines, ".txt": _lines}.get(file.suffix.lower())
@@ -80,25 +90,45 @@ def _rows_of(file: Path) -> list[Row]:
 
 
 def _commas(text: str, file: Path) -> list[Row]:
-    return _table(csv.reader(text.splitlines(keepends=True)), file)
+    return _table(text, file, ",")
 
 
 def _tabs(text: str, file: Path) -> list[Row]:
-    return _table((line.split("\t") for line in text.splitlines()), file)
+    return _table(text, file, "\t")
 
 
-def _table(lines: Iterator[list[str]], file: Path) -> list[Row]:
-    """Columns by the names in the first line."""
-    header = [name.strip().lower() for name in next(lines, [])]
-    image, caption = (_column(header, names, file) for names in (IMAGES, CAPTIONS))
-    rows = []
-    for number, cells in enumerate(lines, start=2):
-        if not any(map(str.strip, cells)):
-            continue
-        if len(cells) <= max(image, caption):
-            raise DatasetError(f"{file}, line {number}: expected {len(header)} columns, came {len(cells)}.")
-        rows.append((cells[image].strip(), cells[caption]))
-    return rows
+def _table(text: str, file: Path, delimiter: str) -> list[Row]:
+    """Columns by the names in the first row, as Python's csv module reads them."""
+    rows = _cells(text, file, delimiter)
+    _, names = next(rows, (1, []))
+    header = [name.strip().lower() for name in names]
+    image, caption = (_column(header, known, file) for known in (IMAGES, CAPTIONS))
+    found = []
+    for line, cells in rows:
+        if len(cells) <= max(image, caption) or any(map(str.strip, cells[len(header) :])):
+            raise DatasetError(
+                f"{file}, line {line}: expected {len(header)} columns, came {len(cells)}: "
+                "a caption that holds the separator stands in quotation marks."
+            )
+        found.append((cells[image].strip(), cells[caption]))
+    return found
+
+
+def _cells(text: str, file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the number of its first line."""
+    lines = csv.reader(chain(io.StringIO(text, newline=""), [END]), delimiter=delimiter)
+    first = 1
+    try:
+        for cells in lines:
+            if cells == [END]:
+                return
+            if cells and cells[-1].endswith(END):
+                raise DatasetError(f"{file}, line {first}: a quotation mark is opened there and never closed.")
+            if any(map(str.strip, cells)):
+                yield first, cells
+            first = lines.line_num + 1
+    except csv.Error as error:
+        raise DatasetError(f"{file}, line {first}: cannot be read as a table: {error}.") from error
 
 
 def _column(header: list[str], names: tuple[str, ...], file: Path) -> int:
@@ -114,11 +144,30 @@ def _json_lines(text: str, file: Path) -> list[Row]:
         if line.strip():
             try:
                 entry = json.loads(line)
-                image, caption = (entry[next(filter(entry.__contains__, names), "")] for names in (IMAGES, CAPTIONS))
-            except (ValueError, TypeError, KeyError) as error:
+                image = entry[next(filter(entry.__contains__, IMAGES))]
+                captions = captions_in(entry)
+            except NO_ENTRY as error:
                 raise DatasetError(f"{file}, line {number}: expected JSON with an image and a caption.") from error
-            rows.append((str(image), str(caption or "")))
+            except DatasetError as error:
+                raise DatasetError(f"{file}, line {number}: {error}.") from error
+            if not isinstance(image, str):
+                raise DatasetError(f"{file}, line {number}: its image is {image!r:.60}: expected the name of a file.")
+            rows += [(image, caption) for caption in captions]
     return rows
+
+
+def captions_in(entry: Any) -> list[str]:
+    """The captions of a JSON object: its text, each of a list of texts, or an empty one where there is nothing.
+
+    Raises DatasetError for what is neither, and one of ``NO_ENTRY`` where there is no such entry.
+    """
+    value = entry[next(filter(entry.__contains__, CAPTIONS))]
+    captions = value if isinstance(value, list) else [value]
+    texts = ["" if caption is None else caption for caption in captions] or [""]
+    for text in texts:
+        if not isinstance(text, str):
+            raise DatasetError(f"its caption is {text!r:.60}: expected a text, or a list of texts")
+    return texts
 
 
 def _lines(text: str, file: Path) -> list[Row]:
@@ -126,13 +175,27 @@ def _lines(text: str, file: Path) -> list[Row]:
 
     Where the first line names columns, the file is a table: Flickr's captions.txt is.
     """
-    first = text.partition("\n")[0].lower()
-    if {*first.strip().split(",")} & {*IMAGES}:
-        return _commas(text, file)
-    captions = text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")
+    captions = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    for delimiter in ",\t":
+        header = {name.strip(' "').lower() for name in captions[0].split(delimiter)}
+        if header & {*IMAGES} and header & {*CAPTIONS}:
+            return _table(text, file, delimiter)
     below = "images" if (file.parent / "images").is_dir() else ""
     folder = file.parent / below
-    images = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES))
+    images = _images_in(folder)
     if len(images) != len(captions):
         raise DatasetError(f"{file} has {len(captions)} captions for {len(images)} images in {folder}: one a line.")
+    if doubt := first_in_doubt(images):
+        place, by_letter, by_number = doubt
+        raise DatasetError(
+            f"{file} names no images, and line {place + 1} may be the caption of '{by_letter}' (sorted by letters) or "
+            f"of '{by_number}' (by numbers): name them, in a captions.csv with the columns image and caption."
+        )
     return [(os.path.join(below, name), caption) for name, caption in zip(images, captions, strict=True)]
+
+
+def _images_in(folder: Path) -> list[str]:
+    """The names of the image files in a folder, sorted by letters."""
+    with os.scandir(folder) as files:
+        names: Iterable[str] = (file.name for file in files if file.is_file())
+        return sorted(name for name in names if name.lower().endswith(SUFFIXES) and not is_junk(name))

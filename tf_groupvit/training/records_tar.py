@@ -1,6 +1,6 @@
 """WebDataset shards in, records out: KEY.jpg beside KEY.txt or KEY.json, as img2dataset writes them.
 
-Only the headers of a shard are walked; an image is read when its record is loaded.
+Only the headers of a shard are walked, and JSON that holds the captions; an image is read when its record is loaded.
 """
 
 import json
@@ -12,7 +12,9 @@ from itertools import groupby
 from pathlib import Path
 
 from tf_groupvit.errors import DatasetError
+from tf_groupvit.evaluation.file_names import is_junk
 from tf_groupvit.training.records import Record, broken, read_bytes
+from tf_groupvit.training.records_folder import NO_ENTRY, captions_in
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 CAPTIONS = ("txt", "caption", "json")  # the first that is there counts; of JSON, the entry "caption"
@@ -20,7 +22,11 @@ BLOCK = tarfile.BLOCKSIZE
 
 
 class TarShards:
-    """Tar files, uncompressed; members with the same name up to the first dot are one record."""
+    """Tar files, uncompressed; members with the same name up to the first dot are one record.
+
+    Where captions stand in JSON alone, a list of them makes several records, one a caption. Hidden files, and what
+    macOS and Windows leave beside the others, are no members.
+    """
 
     def __init__(self, shards: Sequence[Path]) -> None:
         self.shards = shards
@@ -30,7 +36,7 @@ class TarShards:
         problem: list[str] = []
         for key, members in groupby(_members(shard, problem), lambda member: _key_and_part(member.name)[0]):
             parts = {_key_and_part(member.name)[1]: member for member in members}
-            yield _record(shard, key, parts)
+            yield from _records(shard, key, parts)
         if problem:
             yield broken(str(shard), problem[0])
 
@@ -51,7 +57,7 @@ def _members(shard: Path, problem: list[str]) -> Iterator[tarfile.TarInfo]:
                 tar.members.clear()  # type: ignore[attr-defined]  # else all headers of a shard stay in memory
                 if member.offset_data + member.size > size:
                     break  # tarfile itself says so when it looks for the next header
-                if member.isfile():
+                if member.isfile() and not is_junk(member.name):
                     yield member
             end = tar.offset
         # An empty block marks the end of an archive; tarfile takes whatever is no header for one.
@@ -61,25 +67,37 @@ def _members(shard: Path, problem: list[str]) -> Iterator[tarfile.TarInfo]:
         problem.append(f"the shard is cut short or damaged: {error}")
 
 
-def _record(shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> Record:
+def _records(shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> Iterator[Record]:
     name = f"{shard}:{key}"
     image = next((parts[part] for part in IMAGES if part in parts), None)
     caption = next((part for part in CAPTIONS if part in parts), None)
     if image is None or caption is None:
         lacking = "image" if image is None else "caption"
-        return broken(name, f"there is no {lacking} among {', '.join(sorted(parts))}")
+        yield broken(name, f"there is no {lacking} among {', '.join(sorted(parts))}")
+        return
     place, text_place = ((m.offset_data, m.size) for m in (image, parts[caption]))
-    return Record(name, partial(_load, shard, place, text_place, caption))
-
-
-def _load(shard: Path, image: tuple[int, int], caption: tuple[int, int], part: str) -> tuple[bytes, str]:
-    text = read_bytes(shard, *caption).decode("utf-8", "replace")
-    return read_bytes(shard, *image), _caption_in(text) if part == "json" else text
-
-
-def _caption_in(text: str) -> str:
+    if caption != "json":
+        yield Record(name, partial(_load, shard, place, text_place))
+        return
     try:
-        caption = json.loads(text)["caption"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise DatasetError("its JSON has no entry 'caption'") from error
-    return caption if isinstance(caption, str) else ""
+        texts = captions_in(json.loads(_text(shard, text_place)))
+    except DatasetError as error:
+        yield broken(name, str(error))
+    except NO_ENTRY:
+        yield broken(name, "its JSON has no entry 'caption'")
+    else:
+        for number, text in enumerate(texts, start=1):
+            told = name if number == 1 else f"{name}, caption {number}"
+            yield Record(told, partial(_load_beside, shard, place, text))
+
+
+def _load(shard: Path, image: tuple[int, int], caption: tuple[int, int]) -> tuple[bytes, str]:
+    return read_bytes(shard, *image), _text(shard, caption)
+
+
+def _load_beside(shard: Path, image: tuple[int, int], caption: str) -> tuple[bytes, str]:
+    return read_bytes(shard, *image), caption
+
+
+def _text(shard: Path, place: tuple[int, int]) -> str:
+    return read_bytes(shard, *place).decode("utf-8-sig", "replace")

@@ -20,7 +20,7 @@ HEADER, FOOTER = 12, 4  # length and its check sum before an example, a check su
 
 
 class TFRecordShards:
-    """Files of ``tf.train.Example``, uncompressed, each with an encoded image and a caption."""
+    """Files of ``tf.train.Example``, uncompressed, each with an encoded image and a caption; of several, the first."""
 
     def __init__(self, shards: Sequence[Path]) -> None:
         self.shards = shards
