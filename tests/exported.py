@@ -136,4 +136,5 @@ def as_file(pixels: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def labels_of(mask: bytes) -> np.ndarray:
+    assert (mask[24], mask[25]) == (8, 0), "one byte a pixel, grey (PNG 11.2.2): numbers for every reader"
     return np.asarray(Image.open(io.BytesIO(mask)))

@@ -15,7 +15,7 @@ from PIL import Image
 from tf_groupvit.cli import choices, main
 
 MODEL = Path(__file__).resolve().parents[1] / "golden" / "segmenter"
-FILES = ["{}.json", "{}.labels.png", "{}.overlay.png"]
+FILES = ["{}.colors.png", "{}.json", "{}.labels.png", "{}.overlay.png"]
 
 
 def png(seed=0, size=(60, 40)):
@@ -46,7 +46,7 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_folder_gives_three_files_for_each_image(images, tmp_path):
+def test_a_folder_gives_four_files_for_each_image(images, tmp_path):
     (images / "._a.png").write_bytes(b"what macOS leaves")
     (images / "album.png").mkdir()
     result = segment(images, "--output", tmp_path / "out")
@@ -55,8 +55,9 @@ def test_a_folder_gives_three_files_for_each_image(images, tmp_path):
     lines = result.stdout.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith(f"{images / 'a.png'}: ")
-    labels = np.asarray(Image.open(tmp_path / "out" / "a.labels.png"))
-    assert labels.shape == (40, 60)
+    mask = Image.open(tmp_path / "out" / "a.labels.png")
+    labels = np.asarray(mask)
+    assert mask.mode == "L" and labels.shape == (40, 60)
     areas = json.loads((tmp_path / "out" / "a.json").read_text())["areas"]
     assert areas["grass"] == pytest.approx((labels == 1).mean())
 
@@ -80,7 +81,7 @@ def test_json_is_alone_on_standard_output(images, tmp_path):
 def test_an_image_that_is_named_twice_is_told_twice(images, tmp_path):
     found = json.loads(segment(*[images / "a.png"] * 2, "--output", tmp_path / "out", "--json").stdout)
     stems = [[Path(file).name.split(".")[0] for file in record["files"]] for record in found]
-    assert stems == [["a"] * 3, ["a-2"] * 3]
+    assert stems == [["a"] * 4, ["a-2"] * 4]
 
 
 def test_views_are_written_beside(images, tmp_path):

@@ -96,5 +96,6 @@ def test_segment_writes_the_files_that_the_readme_names(workplace, monkeypatch):
     assert {path.name for path in (workplace / "named").iterdir()} == {
         "photo.overlay.png",
         "photo.labels.png",
+        "photo.colors.png",
         "photo.json",
     }

@@ -11,7 +11,7 @@ from image_sides import SIDES, draw, words, write
 from PIL import Image, ImageOps
 
 from tf_groupvit.errors import ImageError
-from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, ORIENTATIONS, read_image, turn
+from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, ORIENTATIONS, read_class_numbers, read_image, turn
 
 
 @pytest.fixture(params=SIDES)
@@ -380,3 +380,63 @@ def test_pil_images_without_a_range_or_a_pixel_are_refused():
         read_image(Image.fromarray(np.array([[-1, 70000]], np.int32)))
     with pytest.raises(ImageError, match="at least one pixel"):
         read_image(Image.new("RGB", (0, 5)))
+
+
+# Class numbers
+
+
+def grey_png(numbers, bits):
+    """A PNG (sections 7.2 and 11.2) of grey at a depth that Pillow may not write."""
+    rows = [[number >> shift & 1 for number in row for shift in reversed(range(bits))] for row in numbers]
+    lines = b"".join(b"\0" + np.packbits(row).tobytes() for row in rows)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", len(numbers[0]), len(numbers), bits, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def saved(mask, kind):
+    content = io.BytesIO()
+    mask.save(content, kind)
+    return content.getvalue()
+
+
+def numbers_of(content):
+    return read_class_numbers(Image.open(io.BytesIO(content)), "mask").tolist()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_class_numbers_are_those_of_the_file_at_every_depth_of_grey(bits):
+    numbers = [[0, 1, 2**bits - 1], [1, 2**bits // 2, 0]]
+    assert numbers_of(grey_png(numbers, bits)) == numbers
+
+
+@pytest.mark.parametrize("count", [2, 4, 16, 17])
+def test_class_numbers_of_a_palette_are_its_entries(count):
+    mask = Image.fromarray(np.array([[0, 1, count - 1]], np.uint8)).convert("P")
+    mask.putpalette([255, 0, 128] * count)
+    assert numbers_of(saved(mask, "PNG")) == [[0, 1, count - 1]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_class_numbers_do_not_ask_for_opacity(kind):
+    mask = Image.fromarray(np.array([[[3, 0], [7, 255]]], np.uint8), "LA")
+    assert numbers_of(saved(mask, kind)) == [[3, 7]]
+
+
+@pytest.mark.parametrize(("highest", "plain"), [(20, True), (20, False), (300, True), (300, False), (255, False)])
+def test_class_numbers_of_a_pgm_are_not_stretched_to_its_highest(highest, plain):
+    head = f"P{2 if plain else 5} 3 1 {highest}\n".encode()
+    numbers = np.array([0, 7, highest], ">u2" if highest > 255 else "u1")
+    assert numbers_of(head + (b"0 7 %d\n" % highest if plain else numbers.tobytes())) == [[0, 7, highest]]
+
+
+@pytest.mark.parametrize(
+    ("mask", "kind", "message"),
+    [
+        (Image.new("RGB", (2, 2)), "PNG", "came mode 'RGB'"),
+        (Image.new("RGBA", (2, 2)), "PNG", "came mode 'RGBA'"),
+        (Image.new("L", (2, 2)), "JPEG", "does not keep class numbers"),
+    ],
+)
+def test_what_holds_no_class_numbers_is_refused(mask, kind, message):
+    with pytest.raises(ImageError, match=message):
+        numbers_of(saved(mask, kind))

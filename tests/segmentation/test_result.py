@@ -132,7 +132,7 @@ def test_an_unknown_view_is_refused_with_the_names_of_the_seven():
 
 def test_pred_is_the_palette_and_input_pred_is_half_of_it():
     result = small()
-    palette = np.array(result.label_image().getpalette()).reshape(-1, 3)
+    palette = np.array(result.color_image().getpalette()).reshape(-1, 3)
     pred = np.asarray(result.view("pred"))
     assert (pred == palette[LABELS]).all()
     assert (pred[0, 0] == 0).all(), "background is black"
@@ -164,7 +164,7 @@ def test_the_overlay_holds_the_blend_unchanged_and_a_legend_beside_it():
     assert (np.asarray(overlay)[:80, :160] == np.asarray(result.view("input_pred"))).all()
     legend = np.asarray(overlay)[80:].reshape(-1, 3)
     seen = {tuple(colour) for colour in np.unique(legend, axis=0).tolist()}
-    palette = result.label_image().getpalette() or []
+    palette = result.color_image().getpalette() or []
     colours = [tuple(palette[3 * number : 3 * number + 3]) for number in range(4)]
     assert {colours[1], colours[2]} <= seen, "a swatch for every class that is there"
     assert not {colours[0], colours[3]} & seen, "an empty one for the background, and none for others"
@@ -205,12 +205,30 @@ def test_label_images_keep_every_number_through_png(count, height, width, seed):
     labels = np.random.default_rng(seed).integers(0, count, (height, width))
     result = Segmentation(labels, [f"c{k}" for k in range(count)], np.zeros((height, width, 3), np.uint8))
     image = Image.open(io.BytesIO(png(result.label_image())))
-    assert image.mode == ("P" if count <= 256 else "I;16") and (np.asarray(image) == labels).all()
+    assert image.mode == ("L" if count <= 256 else "I;16") and (np.asarray(image) == labels).all()
+    again = Segmentation.from_png(png(image), result.class_names, encoded(result.image))
+    assert (again.labels == labels).all() and again.labels.dtype == result.labels.dtype
 
 
-def test_a_label_image_takes_one_byte_a_pixel():
-    header = png(small().label_image())[16:33]
-    assert header[8] == 8 and header[9] == 3, "bit depth 8, colour type palette (PNG 11.2.2)"
+def test_label_files_hold_grey_numbers_for_every_reader(tmp_path):
+    import tensorflow as tf
+
+    small().save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert (content[24], content[25]) == (8, 0), "bit depth 8, color type grey (PNG 11.2.2)"
+    assert (tf.io.decode_png(content, channels=1).numpy()[..., 0] == LABELS).all()
+    assert (np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))[..., 0] == LABELS).all()
+
+
+def test_the_color_image_is_the_view_pred_with_numbers_behind_its_colors():
+    result = small()
+    colors = result.color_image()
+    assert colors.mode == "P" and (np.asarray(colors) == LABELS).all()
+    assert (np.asarray(colors.convert("RGB")) == np.asarray(result.view("pred"))).all()
+    header = png(colors)[16:33]
+    assert header[8] == 8 and header[9] == 3, "bit depth 8, color type palette (PNG 11.2.2)"
+    many = Segmentation(LABELS, [f"c{k}" for k in range(257)], GREY)
+    assert many.color_image().mode == "RGB"
 
 
 @settings(max_examples=30, deadline=None)

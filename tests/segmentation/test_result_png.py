@@ -41,6 +41,7 @@ def test_the_mask_has_the_size_of_the_image_as_a_person_sees_it():
     [
         (b"", "no image is in it"),
         (encoded(GREY), "mode 'RGB'"),
+        (encoded(LABELS.astype(np.uint8), "JPEG"), "JPEG does not keep class numbers"),
         (encoded(np.full((2, 4), 9, np.uint8)), "9 is among them"),
         (encoded(np.random.default_rng(0).integers(0, 3, (2, 4)).astype(np.uint8))[:45], "damaged|no image"),
     ],

@@ -54,5 +54,5 @@ def test_query_writes_what_segment_writes(served, photo, tmp_path):
     address = f"127.0.0.1:{server.rest_api_port}"
     done = CliRunner().invoke(main, ["query", str(photo), "--server", address, "--output", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    names = {"photo.overlay.png", "photo.labels.png", "photo.json"}
+    names = {"photo.overlay.png", "photo.labels.png", "photo.colors.png", "photo.json"}
     assert {path.name for path in tmp_path.iterdir()} == names

@@ -41,7 +41,7 @@ def make_folder(folder: str | Path) -> Path:
 
 
 def write_outputs(result: Segmentation, name: str, folder: str | Path, views: Sequence[str] = ()) -> list[Path]:
-    """Write NAME.overlay.png, NAME.labels.png, NAME.json and NAME.VIEW.png for each view; returns their paths.
+    """Write overlay, labels (grey class numbers), colors, JSON and each view, as NAME.KIND.png; returns their paths.
 
     Everything is drawn before anything is written, and each file is whole or not there. Raises ``InputError`` for a
     view that there is not, and where the folder is missing or cannot be written.
@@ -49,6 +49,7 @@ def write_outputs(result: Segmentation, name: str, folder: str | Path, views: Se
     files = {
         "overlay.png": png(result.overlay()),
         "labels.png": png(result.label_image()),
+        "colors.png": png(result.color_image()),
         "json": (result.to_json() + "\n").encode(),
         **{f"{view}.png": png(result.view(view)) for view in views},
     }

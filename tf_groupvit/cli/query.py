@@ -26,9 +26,9 @@ def command(
 ) -> None:
     """Segment images on a server: TensorFlow Serving, or tf-groupvit serve.
 
-    IMAGE is a file, a folder, a pattern, or - for standard input. With --output, NAME.overlay.png, NAME.labels.png
-    (one byte a pixel, the number of the class) and NAME.json are written. A bad image is reported, the others are
-    done, and the exit code is 2 then.
+    IMAGE is a file, a folder, a pattern, or - for standard input. With --output, NAME.overlay.png (photo, classes and
+    legend), NAME.labels.png (grey, the number of the class for each pixel), NAME.colors.png (the same in colors) and
+    NAME.json are written. A bad image is reported, the others are done, and the exit code is 2 then.
     """
     from tf_groupvit.cli.images import find_images, report, source_of
     from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs

@@ -16,8 +16,9 @@ from tf_groupvit.cli.choices import load_segmenter, segmenter_options
 def command(images: tuple[str, ...], views: tuple[str, ...], output: str, as_json: bool, **choices: Any) -> None:
     """Name the classes in words, get a mask for each IMAGE.
 
-    An IMAGE is a file, a folder, a pattern, or - for standard input. For each, NAME.overlay.png, NAME.labels.png
-    (class numbers) and NAME.json are written; a bad one is reported, and the rest are done.
+    An IMAGE is a file, a folder, a pattern, or - for standard input. For each, NAME.overlay.png (photo, classes and
+    legend), NAME.labels.png (grey, the number of the class for each pixel), NAME.colors.png (the same in colors) and
+    NAME.json are written; a bad one is reported, and the rest are done.
     """
     from tf_groupvit.cli.images import find_images, report, source_of
     from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs

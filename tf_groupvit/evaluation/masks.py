@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tf_groupvit.errors import DatasetError
+from tf_groupvit.errors import DatasetError, ImageError
 from tf_groupvit.evaluation.label_maps import IGNORED, UNKNOWN
-
-# One channel of class numbers: bits, bytes, palette entries (the entry's number, not its colour), 16 and 32 bits.
-MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
+from tf_groupvit.preprocessing.image_reading import read_class_numbers
 
 
 def read_numbers(path: Path) -> np.ndarray:
@@ -19,15 +17,10 @@ def read_numbers(path: Path) -> np.ndarray:
     Raises ``DatasetError`` for a file that is missing, damaged, or holds colours in place of numbers.
     """
     with _opened(path) as picture:
-        if picture.mode not in MODES:
-            raise DatasetError(
-                f"{path}: expected one class number a pixel (grey, palette or 16-bit), "
-                f"came mode '{picture.mode}': convert its colours to class numbers."
-            )
         try:
-            return np.asarray(picture).astype(np.int32)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DatasetError(f"{path}: the mask is damaged or cut short: {error}.") from error
+            return read_class_numbers(picture, str(path)).astype(np.int32)
+        except ImageError as error:
+            raise DatasetError(str(error)) from error
 
 
 def read_labels(path: Path, table: np.ndarray) -> np.ndarray:

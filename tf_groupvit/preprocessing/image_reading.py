@@ -1,7 +1,8 @@
-"""A path, bytes, a PIL image or an array in; uint8 pixels (H, W, 3) as a person sees them out."""
+"""A path, bytes, a PIL image or an array in; uint8 pixels (H, W, 3) as a person sees them, or class numbers, out."""
 
 import io
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,46 @@ def read_image(source: Any, max_pixels: int | None = MAX_PIXELS, name: str | Non
     raise ImageError(
         f"{name}: expected a path, bytes, a PIL image or a uint8 array (H, W, 3), came {type(source).__name__}."
     )
+
+
+# One number a pixel: bits, bytes, palette entries (the entry's number, not its color), 16 and 32 bits; LA and PA are
+# a number and its opacity.
+NUMBER_MODES = ("1", "L", "P", "LA", "PA", "I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
+    """The class numbers (H, W) of an open mask, as they are in the file: what Pillow widens to 8 bits is narrowed.
+
+    Raises ``ImageError``, naming ``name``, for colors in place of numbers, and for a damaged file.
+    """
+    if picture.mode not in NUMBER_MODES:
+        raise ImageError(
+            f"{name}: expected one class number a pixel (grey, palette or 16-bit), came mode '{picture.mode}': "
+            "convert its colors to class numbers."
+        )
+    if picture.format in ("JPEG", "MPO"):
+        raise ImageError(f"{name}: a JPEG does not keep class numbers as they were: save the mask as PNG.")
+    widest, narrow = _grey_range(picture)
+    try:
+        numbers = np.asarray(picture)
+    except Exception as error:  # truncated and damaged data make Pillow raise errors of many kinds
+        raise ImageError(f"{name}: the mask is damaged or cut short: {_one_line(error)}.") from error
+    numbers = numbers[..., 0] if numbers.ndim == 3 else numbers
+    numbers = numbers.astype(np.uint8) if numbers.dtype == bool else numbers
+    if widest == narrow:
+        return numbers
+    return np.rint(numbers * (narrow / widest)).astype(numbers.dtype)
+
+
+def _grey_range(picture: Image.Image) -> tuple[int, int]:
+    """The number that Pillow gives for white, and the one that the file has there: 255 and 15 for 4-bit grey."""
+    tiles: Any = getattr(picture, "tile", None) or [("", None)]  # what an open file's decoder will be told
+    decoder, *_, told = tiles[0]
+    arguments: Any = told if isinstance(told, tuple | list) and told else (told,)
+    if decoder in ("ppm", "ppm_plain") and picture.mode in ("L", "I"):
+        return (255 if picture.mode == "L" else 65535), int(arguments[1])
+    bits = re.match(r"L;([24])", str(arguments[0]))
+    return (255, 2 ** int(bits[1]) - 1) if bits else (255, 255)
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.preprocessing.image_reading import read_class_numbers, read_image
 from tf_groupvit.segmentation import views
 from tf_groupvit.segmentation.picture import encode_image, open_picture, png, seen_size
 from tf_groupvit.segmentation.writing import write_whole
@@ -91,21 +91,16 @@ class Segmentation:
         class_scores: Deferred = None,
         absence: str = "They were not kept.",
     ) -> "Segmentation":
-        """From a PNG of class numbers, one byte a pixel, and the encoded image (any format) that it belongs to.
+        """From a PNG of class numbers, grey of any depth or palette, and the encoded image that it belongs to.
 
         Raises ``InputError`` if the mask is no such PNG, or has another size than the image as a person sees it.
         """
         picture = open_picture(image, "The image")
         drawn = open_picture(mask, "The mask")
-        if drawn.mode not in ("L", "P"):
-            raise InputError(f"A mask is expected to have one byte a pixel, this one has mode '{drawn.mode}'.")
         if drawn.size != seen_size(picture):
             (w, h), (width, height) = drawn.size, seen_size(picture)
             raise InputError(f"The mask is {w}x{h} and the image {width}x{height}: they must be of one size.")
-        try:
-            labels = np.array(drawn)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"The mask is damaged or cut short: {error}.") from error
+        labels = read_class_numbers(drawn, "The mask")
         return cls(labels, class_names, lambda: read_image(image), class_scores=class_scores, absence=absence)
 
     def __repr__(self) -> str:
@@ -220,11 +215,15 @@ class Segmentation:
         return views.overlay(self)
 
     def label_image(self) -> Image.Image:
-        """The class numbers as an image: mode "P", one byte a pixel, with the palette of the views.
+        """The class numbers as a grey image, mode "L", one byte a pixel: every reader of its PNG finds the numbers.
 
-        Over 256 classes do not fit a byte: mode "I;16" then, without palette. Both survive PNG unchanged.
+        Over 256 classes do not fit a byte: two bytes a pixel then, mode "I;16".
         """
         return views.label_image(self)
+
+    def color_image(self) -> Image.Image:
+        """The classes in their colors: mode "P", with the class number as palette entry; "RGB" over 256 classes."""
+        return views.color_image(self)
 
     # Files
 
@@ -260,7 +259,7 @@ class Segmentation:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write ``.png``: the label image, or ``.json``: the JSON text. A file is written whole or not at all.
+        """Write ``.png``: the label image, in grey numbers, or ``.json``: the JSON text; whole or not at all.
 
         Raises ``InputError`` for another extension, a missing folder, or a place that cannot be written.
         """

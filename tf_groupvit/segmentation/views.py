@@ -77,10 +77,15 @@ def overlay(result: "Segmentation") -> Image.Image:
 
 
 def label_image(result: "Segmentation") -> Image.Image:
-    """Class numbers: mode "P" with the palette of the views, or "I;16" where they do not fit a byte."""
+    """Class numbers as grey: mode "L", or "I;16" where they do not fit a byte."""
+    return Image.fromarray(result.labels if len(result.class_names) <= 256 else result.labels.astype(np.uint16))
+
+
+def color_image(result: "Segmentation") -> Image.Image:
+    """Class numbers with the palette of the views, mode "P"; the view "pred" where they do not fit a byte."""
     if len(result.class_names) > 256:
-        return Image.fromarray(result.labels.astype(np.uint16))
-    picture = Image.fromarray(result.labels).convert("L")
+        return VIEWS["pred"](result)
+    picture = Image.fromarray(result.labels)
     palette = np.zeros((256, 3), np.uint8)  # all 256 of them, or Pillow packs several pixels into a byte
     palette[: len(result.class_names)] = class_colours(result.class_names)
     picture.putpalette(palette.tobytes())
