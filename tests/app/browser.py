@@ -61,9 +61,9 @@ def browser(profile: Path) -> Iterator[Any]:
         running.quit()
 
 
-def resize(driver: Any, width: int) -> None:
+def resize(driver: Any, width: int, height: int = 1500) -> None:
     """Emulate a screen of that width; a narrow one is a phone's."""
-    size = {"width": width, "height": 1500, "deviceScaleFactor": 1, "mobile": width < 600}
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 

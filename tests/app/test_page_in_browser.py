@@ -46,8 +46,8 @@ class Visitor:
     def __init__(self, driver, address):
         self.driver, self.address = driver, address
 
-    def open(self, width=WIDE):
-        resize(self.driver, width)
+    def open(self, width=WIDE, height=1500):
+        resize(self.driver, width, height)
         self.driver.get(self.address)
         self.wait_for("#segment")
 
@@ -79,7 +79,7 @@ class Visitor:
         self.wait_for("#segment").click()
 
     def status(self):
-        return " ".join(element.text for element in self.find("#status"))
+        return " ".join(element.text for element in self.find("#status, #problem")).strip()
 
     def told(self, beginning):
         self.wait(lambda: beginning in self.status(), f"expected {beginning!r}")
@@ -115,9 +115,8 @@ def test_a_file_that_is_no_image_shows_a_message_in_words(visitor, tmp_path):
     bad = tmp_path / "broken.png"
     bad.write_bytes(b"no picture at all")
     visitor.upload(bad)
-    visitor.segment()
-    said = visitor.told("image")
-    assert visitor.find("#status [role=alert]")
+    said = visitor.told("image")  # at upload: nobody has pressed the button
+    assert visitor.find("#problem [role=alert]")
     assert not visitor.legend()
     assert "/" not in said, "where the file lies is nobody's business"
 
@@ -174,6 +173,48 @@ def test_mask_and_numbers_are_downloaded_under_the_name_of_the_photo(visitor, ph
     assert labels.shape == (60, 90)
     assert told["class_names"] == ["dog", "sky"]
     assert np.isclose(told["areas"]["sky"], (labels == 1).mean())
+
+
+def test_an_error_is_shown_under_the_button_and_leaves_the_result_with_a_word(visitor, photo):
+    visitor.upload(photo)
+    visitor.type("boat")
+    visitor.segment()
+    visitor.told("boat 100%")
+    visitor.type(" ")
+    visitor.segment()
+    assert "The result shown is still the previous one." in visitor.told("There are no classes yet")
+    assert visitor.legend() == ["boat"]
+    button, problem = visitor.find("#segment")[0].rect, visitor.find("#problem")[0].rect
+    assert 0 <= problem["y"] - button["y"] - button["height"] < 40
+
+
+@pytest.mark.parametrize("change", ["an example", "another photo"])
+def test_another_photo_clears_the_result(visitor, photo, change):
+    visitor.upload(photo)
+    visitor.type("boat")
+    visitor.segment()
+    visitor.told("boat 100%")
+    if change == "an example":
+        visitor.wait_for("#examples button").click()
+    else:
+        visitor.find("#photo button[aria-label='Clear'], #photo button[aria-label='Remove Image']")[0].click()
+    visitor.wait(lambda: not visitor.legend() and not visitor.status(), "the result stayed")
+    assert not visitor.find("#areas table")
+
+
+def test_on_a_phone_the_result_comes_into_view(visitor, photo):
+    visitor.open(PHONE, 844)
+    visitor.upload(photo)
+    visitor.type("boat")
+    visitor.segment()
+    visitor.told("boat 100%")
+    box = "return document.querySelector('#regions img')?.getBoundingClientRect().toJSON()"
+
+    def in_view():
+        found = visitor.driver.execute_script(box)
+        return found and found["top"] >= 0 and found["bottom"] <= 844
+
+    visitor.wait(in_view, "the result is out of sight")
 
 
 def test_an_example_fills_in_the_photo_and_its_words(visitor):

@@ -53,11 +53,23 @@ def test_views_are_named_by_stage():
     assert view_names(2) == ["Classes", "Groups of stage 1", "Groups of stage 2"]
 
 
-def test_the_chart_is_a_table_of_all_classes_largest_first(result):
+def test_the_chart_is_a_table_of_the_classes_that_are_there_largest_first(result):
     text = chart(result)
     assert text.index("sky") < text.index("dog") < text.index("cat")
-    assert "83.3%" in text and "16.7%" in text and "0.0%" in text
-    assert text.count('scope="row"') == 3
+    assert "83.3%" in text and "16.7%" in text
+    assert text.count('scope="row"') == 2
+    assert "1 class is not in the picture" in text
+
+
+def test_hundreds_of_classes_are_folded_and_the_sentence_stays_short():
+    labels = np.repeat(np.arange(20), 5).reshape(10, 10)
+    names = [f"class {number}" for number in range(300)]
+    many = Segmentation(labels, names, np.zeros((10, 10, 3), np.uint8))
+    text = chart(many)
+    assert text.count('scope="row"') == 20
+    assert "280 classes are not in the picture" in text
+    assert "class 299" in text.partition("<details")[2]
+    assert sentence(many).endswith("class 7 5%, and 12 more.</p>")
 
 
 def test_the_sentence_names_what_is_there(result):

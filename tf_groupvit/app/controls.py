@@ -23,14 +23,16 @@ def photo_control() -> Any:
     return photo
 
 
-def examples_control(photo: Any, words: Any, examples: Examples) -> Any:
-    """A row of pictures; choosing one fills in the photo and its words."""
+def examples_control(photo: Any, examples: Examples) -> Any:
+    """A row of pictures; a click gives the index of the chosen one."""
     samples = [[str(path)] for path, _ in examples]
-    row = gr.Dataset(components=[photo], samples=samples, type="index", label="Example photos", elem_id="examples")
-    row.click(
-        lambda index: (str(examples[index][0]), examples[index][1]), row, [photo, words], api_visibility="private"
+    return gr.Dataset(
+        components=[photo],
+        samples=samples,
+        type="index",
+        label="Example photos",
+        elem_id="examples",
     )
-    return row
 
 
 def words_control(words: str) -> Any:

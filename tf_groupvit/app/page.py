@@ -20,12 +20,22 @@ from tf_groupvit.app.controls import (
 )
 from tf_groupvit.app.showing import CLASSES, chart, refusal, regions, sentence, view_names
 from tf_groupvit.errors import GroupViTError
+from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.segmentation.result import Segmentation
 
 HEAD = """# Name the classes, get the mask
 Give a photo, type the words that you look for, and see which pixels show them. GroupViT learned this from captions
 alone. Point at a region to read what it is."""
 HOUR = 3600
+RESULTS = 6  # outputs of a result: itself, regions, sentence, chart, two downloads
+# On a phone the result lies below everything that was filled in. Its height is known once its picture is loaded.
+TO_THE_RESULT = """() => {
+  if (document.querySelector("#problem [role=alert]") || window.innerWidth >= 700) return;
+  const picture = document.querySelector("#regions img");
+  const show = () => document.getElementById("status").scrollIntoView({ behavior: "smooth", block: "start" });
+  if (!picture || picture.complete) setTimeout(show, 100);
+  else picture.addEventListener("load", show, { once: true });
+}"""
 
 
 @dataclass(frozen=True)
@@ -36,18 +46,39 @@ class Page:
     folder: Path  # where downloads are put
 
     def segment(
-        self, photo: Any, words: str, templates: str, protocol: str, mode: str, background: float, view: str
+        self,
+        last: Segmentation | None,
+        photo: Any,
+        words: str,
+        templates: str,
+        protocol: str,
+        mode: str,
+        background: float,
+        view: str,
     ) -> tuple[Any, ...]:
-        """The result, its regions, a sentence, a chart and two files; in place of an error that is ours, its words."""
+        """What every output shows. After an error of ours the last result stays, and the error says so."""
         try:
             choices = Choices(templates.strip(), protocol, mode, background)
             result = self.answering.segment(photo, words, choices)
-            return (result, self.show(result, view), sentence(result), chart(result), *self._downloads(result, photo))
         except GroupViTError as error:
-            # The place where the photo lies on this machine says nothing to whoever looks at the page.
-            words = str(error).replace(f"{photo}: ", "") if photo else str(error)
-            gone = gr.DownloadButton(value=None, interactive=False)
-            return None, gr.AnnotatedImage(value=None), refusal(words), "", gone, gone
+            stays = " The result shown is still the previous one." if last else ""
+            return *[gr.skip()] * RESULTS, refusal(_without_place(error, photo) + stays)
+        downloads = self._downloads(result, photo)
+        return result, self.show(result, view), sentence(result), chart(result), *downloads, ""
+
+    def photo_changed(self, photo: Any) -> tuple[Any, ...]:
+        """Another photo clears the result of the one before, and a file that cannot be read is refused."""
+        try:
+            if photo is not None:
+                read_image(photo)
+        except GroupViTError as error:
+            return *self.cleared(), refusal(_without_place(error, photo))
+        return *self.cleared(), ""
+
+    def cleared(self) -> tuple[Any, ...]:
+        """The outputs of a result, empty."""
+        gone = gr.DownloadButton(value=None, interactive=False)
+        return None, gr.AnnotatedImage(value=None), "", "", gone, gone
 
     def show(self, result: Segmentation | None, view: str) -> Any:
         """The regions of a view of the last result."""
@@ -72,6 +103,12 @@ class Page:
                 rmtree(old, ignore_errors=True)
 
 
+def _without_place(error: GroupViTError, photo: Any) -> str:
+    """The words of an error without the folder on this machine that the photo was uploaded to."""
+    words = str(error).replace(f"{photo}: ", "") if photo else str(error)
+    return words[:1].upper() + words[1:]
+
+
 def build_page(answering: Answering, examples: Examples, words: str, folder: Path) -> gr.Blocks:
     """Lay the page out: what goes in on the left, what comes out on the right, one under the other on a phone."""
     page = Page(answering, folder)
@@ -82,18 +119,32 @@ def build_page(answering: Answering, examples: Examples, words: str, folder: Pat
                 photo, typed = photo_control(), words_control(words)
                 choices = choice_controls()
                 button = gr.Button("Segment", variant="primary", elem_id="segment")
-                examples_control(photo, typed, examples)
+                problem = gr.HTML(elem_id="problem")
+                row = examples_control(photo, examples)
             with gr.Column(min_width=300):
                 status = gr.HTML(elem_id="status")
                 view = gr.Radio(view_names(answering.stages), value=CLASSES, label="View", elem_id="view")
                 shown, areas, *downloads = result_controls()
         last = gr.State(time_to_live=HOUR)
+        outputs = [last, shown, status, areas, *downloads, problem]
+        # One at a time and in order: a photo is checked, and the old result cleared, before it is segmented.
+        in_order: dict[str, Any] = dict(concurrency_id="photo", concurrency_limit=1)
+        quiet: dict[str, Any] = dict(api_visibility="private", show_progress="hidden")
+        photo.change(page.photo_changed, photo, outputs, **quiet, **in_order)
+        row.click(
+            lambda index: (str(examples[index][0]), examples[index][1], *page.cleared(), ""),
+            row,
+            [photo, typed, *outputs],
+            **quiet,
+        )
         gr.on(
             [button.click, typed.submit],
             page.segment,
-            [photo, typed, *choices, view],
-            [last, shown, status, areas, *downloads],
+            [last, photo, typed, *choices, view],
+            outputs,
             api_name="segment",
-        )
+            show_progress_on=shown,
+            **in_order,
+        ).then(None, js=TO_THE_RESULT)
         view.change(page.show, [last, view], shown, api_visibility="private")
     return blocks

@@ -12,6 +12,7 @@ from tf_groupvit.segmentation.palette import class_colours, group_colours
 from tf_groupvit.segmentation.result import Segmentation
 
 CLASSES = "Classes"
+SAID = 8  # classes that the sentence names; the chart has them all
 STRENGTH = 0.6  # how much of a region's colour lies over the photo
 
 Regions = tuple[np.ndarray, list[tuple[np.ndarray, str]]]  # the photo (H, W, 3), and masks (H, W) with their names
@@ -45,14 +46,23 @@ def _group_names(result: Segmentation, labels: np.ndarray) -> list[str]:
 
 
 def chart(result: Segmentation) -> str:
-    """The areas as a table whose rows are bars in the classes' colours: HTML, read out as numbers."""
+    """The areas as a table whose rows are bars in the classes' colours: HTML, read out as numbers.
+
+    Classes that are not in the picture are folded away under their number.
+    """
     colours = dict(zip(result.class_names, class_colours(result.class_names), strict=True))
     ranked = sorted(result.areas.items(), key=lambda item: -item[1])
-    rows = "".join(_row(name, area, colours[name]) for name, area in ranked)
-    return (
+    rows = "".join(_row(name, area, colours[name]) for name, area in ranked if area)
+    table = (
         '<table class="areas"><caption>Part of the picture that each class covers</caption>'
         f'<thead><tr><th scope="col">Class</th><th scope="col">Area</th></tr></thead><tbody>{rows}</tbody></table>'
     )
+    absent = [escape(name) for name, area in ranked if not area]
+    if not absent:
+        return table
+    noun = "class is" if len(absent) == 1 else "classes are"
+    summary = f"{len(absent)} {noun} not in the picture"
+    return f'{table}<details class="absent"><summary>{summary}</summary><p>{", ".join(absent)}</p></details>'
 
 
 def _row(name: str, area: float, colour: np.ndarray) -> str:
@@ -63,7 +73,9 @@ def _row(name: str, area: float, colour: np.ndarray) -> str:
 def sentence(result: Segmentation) -> str:
     """What is to be seen, in a line that a screen reader announces."""
     shares = sorted(result.areas.items(), key=lambda item: -item[1])
-    told = ", ".join(f"{escape(name)} {area:.0%}" for name, area in shares if area)
+    present = [f"{escape(name)} {area:.0%}" for name, area in shares if area]
+    more = [f"and {len(present) - SAID} more"] if len(present) > SAID else []
+    told = ", ".join([*present[:SAID], *more])
     height, width = result.labels.shape
     return f'<p role="status" class="told">Segmented {width}x{height} pixels: {told}.</p>'
 
