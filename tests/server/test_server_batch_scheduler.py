@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tf_groupvit.server.batch_arrays import merged
 from tf_groupvit.server.batching import LATE, Scheduler
 from tf_groupvit.server.batching_parameters import Parameters
 from tf_groupvit.server.refusal import Refusal
@@ -81,6 +82,46 @@ def test_a_request_that_waited_past_its_deadline_is_resource_exhausted(held):
     assert first.result(10)[0].tolist() == [1.0]
 
 
+def test_the_answer_to_a_late_request_goes_out_on_time_and_its_place_is_free(held):
+    run, submit = held
+    parameters = Parameters(max_batch_size=2, max_enqueued_batches=2)
+    running = submit(2, parameters)
+    assert run.begun.acquire(timeout=10)
+    for late in (submit(2, parameters, timeout=0.01), submit(1, parameters, timeout=0.01)):
+        with pytest.raises(Refusal, match="waiting in batching queue"):
+            late.result(10)  # while the batch before it still runs
+    queued = [submit(2, parameters), submit(2, parameters)]
+    run.go.set()
+    assert [len(future.result(10)[0]) for future in (running, *queued)] == [2, 2, 2]
+
+
+def test_a_request_whose_batch_runs_too_long_is_answered_on_time_and_the_others_later(held):
+    run, submit = held
+    parameters = Parameters(max_batch_size=2, batch_timeout_micros=20_000_000)
+    late, patient = submit(1, parameters, timeout=0.5), submit(1, parameters, value=4.0)
+    assert run.begun.acquire(timeout=10)
+    with pytest.raises(Refusal) as refused:
+        late.result(10)
+    assert (refused.value.code, refused.value.http_status) == ("DEADLINE_EXCEEDED", 504)
+    assert not patient.done()
+    run.go.set()
+    assert patient.result(10)[0].tolist() == [5.0]
+
+
+def test_a_late_part_of_a_split_request_takes_the_others_out(held):
+    run, submit = held
+    parameters = Parameters(
+        max_batch_size=4, enable_large_batch_splitting=True, max_execution_batch_size=2, max_enqueued_batches=3
+    )
+    running = submit(2, parameters)
+    assert run.begun.acquire(timeout=10)
+    with pytest.raises(Refusal, match="waiting in batching queue"):
+        submit(4, parameters, timeout=0.01).result(10)
+    whole = submit(4, parameters, value=1.0)
+    run.go.set()
+    assert running.result(10)[0].tolist() == [1.0] * 2 and whole.result(10)[0].tolist() == [2.0] * 4
+
+
 def test_a_bug_reaches_every_request_of_the_batch():
     def broken(arrays, fetches, timeout):
         raise ValueError("a bug")
@@ -127,3 +168,12 @@ def test_closing_runs_what_waits_and_refuses_what_comes_later():
     with pytest.raises(Refusal) as refused:
         ask()
     assert refused.value.code == "UNAVAILABLE"
+
+
+def test_padding_may_not_make_a_batch_much_larger_than_it_came():
+    tall, wide = np.zeros((1, 1, 5000), np.uint8), np.zeros((1, 5000, 1), np.uint8)
+    with pytest.raises(Refusal, match=r"Padding would add 49,990,000 elements to the batch; at most 16,777,216"):
+        merged([{"x": tall}, {"x": wide}], 0, True)
+    long = np.full((1, 2), b"x" * 2**20, object)
+    with pytest.raises(Refusal, match="Padding would add"):  # each copy of that string is one of 1 MiB
+        merged([{"x": long}, {"x": np.full((1, 20), b"", object)}], 0, True)

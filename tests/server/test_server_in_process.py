@@ -12,6 +12,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.server import tensor_reading
 from tf_groupvit.server.in_process import Channel, http_transport
 from tf_groupvit.server.running import Server
 
@@ -52,6 +53,33 @@ def test_stubs_reach_the_calls_through_a_channel(server):
     with pytest.raises(grpc.RpcError) as raised:
         ModelServiceStub(Channel(server)).GetModelStatus(status)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_request_of_a_few_bytes_is_refused_before_it_takes_memory(server):
+    request = PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "half_plus_two", "segment"
+    for name in ("image_bytes", "class_names"):
+        request.inputs[name].dtype = tf.string.as_datatype_enum
+        request.inputs[name].tensor_shape.dim.add().size = 33_000_000
+    with pytest.raises(grpc.RpcError) as raised:
+        PredictionServiceStub(Channel(server)).Predict(request)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "its shape has 33,000,000 elements and 0 came; at most 262,144 are filled up" in raised.value.details()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        '"instances": [{"image_bytes": "a", "class_names": "b"}, {"image_bytes": "c", "class_names": "d"}]',
+        '"inputs": {"image_bytes": [["a"], ["b"]], "class_names": "c"}',
+    ],
+)
+def test_a_body_of_too_many_strings_is_refused(server, monkeypatch, values):
+    body = f'{{"signature_name": "segment", {values}}}'.encode()
+    assert server.rest("POST", PREDICT, body).status == 200
+    monkeypatch.setattr(tensor_reading, "MOST_STRINGS", 1)
+    answer = server.rest("POST", PREDICT, body)
+    assert (answer.status, answer.body.count(b"2 strings, at most 1 are taken")) == (400, 1)
 
 
 def test_a_server_needs_a_model():

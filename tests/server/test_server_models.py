@@ -1,5 +1,7 @@
 """Reloads, labels and config files: what HandleReloadConfigRequest takes and refuses."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -124,6 +126,16 @@ def test_a_start_without_versions_or_with_a_broken_one_is_one_line(tmp_path):
         "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: {{{name: m version: 3} due to "
         "error: NOT_FOUND: no model"
     )
+
+
+def test_a_reload_behind_another_ends_at_its_deadline(models, base_path):
+    with models._config_lock, ThreadPoolExecutor(1) as pool:
+        late = pool.submit(models.reload, config(one("a", base_path / "a")), 0.01)
+        with pytest.raises(Refusal) as refused:
+            late.result(10)
+    assert refused.value.code == "DEADLINE_EXCEEDED"
+    models.reload(config(one("c", base_path / "a")), 10.0)
+    assert models.names == ["c"]
 
 
 def test_a_model_config_file_is_read(tmp_path):

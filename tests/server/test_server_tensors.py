@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
+from tf_groupvit.server import tensor_reading
 from tf_groupvit.server.dtypes import TYPES, numpy_type
 from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.tensor_reading import FIELDS, read_tensor
@@ -84,11 +85,72 @@ def test_extreme_values_of_every_whole_type_survive():
         assert tf.make_ndarray(proto).tolist() == values.tolist()
 
 
-def test_a_few_bytes_may_not_become_gigabytes():
-    proto = TensorProto(dtype=1, float_val=[1.0])
-    proto.tensor_shape.dim.add().size = 2**36
-    with pytest.raises(Refusal, match="tensor parsing error: x"):
-        read_tensor(proto, "x")
+def claim(number: int, shape: list[int], **values) -> TensorProto:
+    proto = TensorProto(dtype=number, **values)
+    for size in shape:
+        proto.tensor_shape.dim.add().size = size
+    return proto
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Arrays that are larger than a few pages fail the test, so that a refusal must come before them."""
+
+    def small(make):
+        def made(shape, *arguments, **options):
+            assert np.prod(shape, dtype=object) <= 1000, "an array was made before the refusal"
+            return make(shape, *arguments, **options)
+
+        return made
+
+    for name in ("empty", "full", "zeros"):
+        monkeypatch.setattr(np, name, small(getattr(np, name)))
+
+
+@pytest.mark.parametrize("number", sorted(TYPES))
+@pytest.mark.parametrize("shape", [[2**24 + 1], [2**36], [1, 9400, 9400, 3], [5, 2**22, 1]])
+def test_a_few_bytes_may_not_become_gigabytes(little_memory, number, shape):
+    count = f"{np.prod(shape):,}"
+    with pytest.raises(Refusal) as refused:
+        read_tensor(claim(number, shape), "x")
+    most = 2**24 // 64 if number == 7 else 2**24
+    assert refused.value.code == "INVALID_ARGUMENT" and refused.value.text == (
+        f"tensor parsing error: x: its shape has {count} elements and 0 came; at most {most:,} are filled up"
+    )
+
+
+@pytest.mark.parametrize("number", sorted(TYPES))
+@pytest.mark.parametrize(
+    "shape", [[-1], [-1, 0], [0, 2**62, 2**62], [2**62, 0, 4], [2**32, 2**32], [2**63 - 1, 2**63 - 1], [1] * 65]
+)
+def test_a_shape_that_is_none_is_refused(little_memory, number, shape):
+    for content in (b"", b"\0"):
+        with pytest.raises(Refusal, match=r"^INVALID_ARGUMENT: tensor parsing error: x$"):
+            read_tensor(claim(number, shape, tensor_content=content), "x")
+
+
+def test_strings_are_counted_at_what_they_cost(little_memory):
+    with pytest.raises(Refusal, match=r"its shape has 33,000,000 elements and 0 came; at most 262,144 are filled up"):
+        read_tensor(claim(7, [33_000_000]), "x")
+    with pytest.raises(Refusal, match=r"its shape has 200 elements and 1 came; at most 167 are filled up"):
+        read_tensor(claim(7, [200], string_val=[bytes(100_000)]), "x")  # each copy is one of 100 kB
+    with pytest.raises(Refusal, match=r"tensor parsing error: x: 1,048,577 strings, at most 1,048,576 are taken"):
+        read_tensor(claim(7, [2**20 + 1], tensor_content=bytes(2**20 + 1)), "x")
+    with pytest.raises(Refusal, match=r"tensor parsing error: x$"):
+        read_tensor(claim(7, [2**30], tensor_content=b"\0"), "x")
+
+
+def test_many_real_strings_are_refused(monkeypatch):
+    monkeypatch.setattr(tensor_reading, "MOST_STRINGS", 9)
+    assert read_tensor(claim(7, [9], string_val=[b""] * 10), "x").tolist() == [b""] * 9
+    with pytest.raises(Refusal, match="x: 10 strings, at most 9 are taken"):
+        read_tensor(claim(7, [10], string_val=[b""] * 10), "x")
+
+
+def test_as_much_as_is_allowed_is_filled_up():
+    assert read_tensor(claim(4, [2**24, 1]), "x").shape == (2**24, 1)
+    assert read_tensor(claim(7, [2**18 + 1], string_val=[b""]), "x").tolist() == [b""] * (2**18 + 1)
+    assert read_tensor(claim(4, [1, 0, 2**40]), "x").size == 0
 
 
 def test_content_is_not_copied():

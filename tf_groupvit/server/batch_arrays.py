@@ -4,11 +4,13 @@ The rules and their texts are those of the contract, section 10. Every array of 
 which is its number of rows.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.tensor_reading import MOST_FILLED, filling_cost
 
 Arrays = dict[str, np.ndarray]  # tensor name -> values
 _MOST_PADDED = 6  # dimensions that the real server pads
@@ -67,6 +69,10 @@ def _lengthened(parts: list[np.ndarray]) -> list[np.ndarray]:
     if len(ranks) > 1:
         raise invalid("Only tensors of one rank can be padded.")
     longest = np.max([part.shape for part in parts], axis=0)
+    row = math.prod(map(int, longest[1:]))
+    added = sum((len(part) * row - part.size) * filling_cost(part.flat[0]) for part in parts if part.size)
+    if added > MOST_FILLED:
+        raise invalid(f"Padding would add {added:,} elements to the batch; at most {MOST_FILLED:,} are added.")
     return [_filled(part, longest) for part in parts]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tf_groupvit.server.batch_arrays import Arrays, cut, merged, rows_of, split
 from tf_groupvit.server.batching_parameters import Parameters
-from tf_groupvit.server.refusal import Refusal, draining, invalid
+from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining, invalid
 
 LATE = "Run() timeout exceeded while waiting in batching queue"
 # Arrays by tensor name, names of the outputs, seconds -> the outputs. Raises Refusal.
@@ -88,6 +88,17 @@ class Queue:
         if len(self._batches) > 1 or first.size >= self.parameters.batch_rows:
             return first.opened
         return first.opened + self.parameters.batch_timeout_micros / 1e6 if first.tasks else None
+
+    def withdraw(self, parts: list[Task]) -> bool:
+        """Take out what has not begun to run; whether there was any."""
+        found = False
+        for batch in self._batches:
+            kept = [task for task in batch.tasks if task not in parts]
+            found = found or len(kept) < len(batch.tasks)
+            batch.tasks, batch.size = kept, sum(task.size for task in kept)
+        last = self._batches.pop()
+        self._batches = deque([*(batch for batch in self._batches if batch.tasks), last])
+        return found
 
     def take(self) -> Batch:
         batch = self._batches.popleft()
@@ -160,7 +171,8 @@ class Scheduler:
             parts = queue.admit(task)
             self._changed.notify()
         for part in parts:
-            part.done.wait()
+            if not part.done.wait(None if ends is None else max(ends - time.monotonic(), 0.0)):
+                self._give_up(queue, parts)
         for part in parts:
             if isinstance(part.error, Refusal):
                 raise Refusal(part.error.code, part.error.text)
@@ -169,6 +181,15 @@ class Scheduler:
         return parts[0].outputs if len(parts) == 1 else [
             np.concatenate(outputs) for outputs in zip(*(part.outputs for part in parts), strict=True)
         ]  # fmt: skip
+
+    def _give_up(self, queue: Queue, parts: list[Task]) -> None:
+        """Raises Refusal for a request that is late, unless it is done after all. A batch that runs goes on."""
+        with self._changed:
+            waited = queue.withdraw(parts)
+        if waited:
+            raise Refusal("RESOURCE_EXHAUSTED", LATE)
+        if not all(part.done.is_set() for part in parts):
+            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
 
     def forget(self, owner: Any) -> None:
         """Drop the queues whose key begins with ``owner``, which nobody uses any more."""

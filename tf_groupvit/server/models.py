@@ -6,14 +6,15 @@ and 8).
 
 import logging
 import threading
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tf_groupvit.errors import ServerError
 from tf_groupvit.server.base_path import MissingBasePath, aspired
 from tf_groupvit.server.config import Model, models_of
-from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.refusal import TIMED_OUT, Refusal, invalid
 from tf_groupvit.server.versions import State, Version, Versions
 
 _log = logging.getLogger("tf_groupvit.server")
@@ -124,7 +125,8 @@ class Models:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
                 "supported"
             )
-        with self._config_lock:
+        end = None if timeout is None else time.monotonic() + timeout
+        with self._turn(timeout):
             models = {model.name: model for model in models_of(config.model_config_list, self._models.values())}
             self._label(models.values(), checked=True)
             new = [name for name in models if name not in self._models]
@@ -136,9 +138,19 @@ class Models:
             missing = [self._complaints[name] for name in new if name in self._complaints]
         if missing:
             raise invalid(" ".join(missing))
-        failed = self.versions.await_settled(new, timeout)
+        failed = self.versions.await_settled(new, None if end is None else max(end - time.monotonic(), 0.0))
         if failed:
             raise Refusal("UNKNOWN", _unavailable("model", failed))
+
+    @contextmanager
+    def _turn(self, timeout: float | None) -> Iterator[None]:
+        """One poll or reload at a time. Raises Refusal where the turn does not come in time."""
+        if not self._config_lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
+        try:
+            yield
+        finally:
+            self._config_lock.release()
 
     def _label(self, models: Iterable[Model], checked: bool) -> None:
         """Take over the labels, each of which must point at an AVAILABLE version. Raises Refusal."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_groupvit.server.refusal import Refusal, invalid
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Endpoint, Servable, Signature
-from tf_groupvit.server.tensor_reading import read_tensor
+from tf_groupvit.server.tensor_reading import check_strings, read_tensor
 
 InputReader = Callable[[str], np.ndarray]
 
@@ -82,7 +82,10 @@ def _check_count(signature: Signature, given: Collection[str]) -> None:
 
 def _input(signature: Signature, alias: str, given: Collection[str], read_input: InputReader) -> np.ndarray:
     if alias in given:
-        return read_input(alias)
+        array = read_input(alias)
+        if array.dtype.kind == "O":
+            check_strings(array.size, alias)
+        return array
     if alias in signature.defaults:
         return read_tensor(signature.defaults[alias], alias)
     raise invalid(

@@ -22,9 +22,11 @@ FIELDS = {
 _STRING, _HALVES, _COMPLEX = 7, {14, 19}, {8: np.float32, 18: np.float64}
 _STORED = {"int_val": np.int32, "half_val": np.int32}  # C++ then casts to the tensor's own type
 _MAX_RANK = 64  # numpy's; TensorFlow's own is 254
-# A few values may stand for many. TensorFlow would allocate whatever the shape says; here a request of a few bytes
-# may not take more than this.
-_INFLATED_BYTES = 2**28
+# TensorFlow would allocate whatever a shape says. Here a request may not become much larger than it came: where values
+# are missing, a tensor has at most so many, and a string counts as what it costs beside its bytes.
+MOST_FILLED = 2**24
+STRING_COST = 64
+MOST_STRINGS = 2**20  # of a tensor, which may come as one byte each
 
 
 class Malformed(Exception):  # noqa: N818 - the caller knows the input's name and refuses
@@ -32,14 +34,20 @@ class Malformed(Exception):  # noqa: N818 - the caller knows the input's name an
 
 
 def read_tensor(proto: Any, name: str) -> np.ndarray:
-    """The array of a TensorProto. Raises Refusal."""
+    """The array of a TensorProto. Raises Refusal, before the array is made, for one that is too large."""
     try:
-        return _array(proto)
+        return _array(proto, name)
     except Malformed:
         raise invalid(f"tensor parsing error: {name}") from None
 
 
-def _array(proto: Any) -> np.ndarray:
+def check_strings(count: int, name: str) -> None:
+    """Raises Refusal where a tensor has more strings than may be worked on."""
+    if count > MOST_STRINGS:
+        raise invalid(f"tensor parsing error: {name}: {count:,} strings, at most {MOST_STRINGS:,} are taken")
+
+
+def _array(proto: Any, name: str) -> np.ndarray:
     shape = [dim.size for dim in proto.tensor_shape.dim]
     type_ = numpy_type(proto.dtype)
     if type_ is None or len(shape) > _MAX_RANK or any(size < 0 for size in shape):
@@ -51,10 +59,30 @@ def _array(proto: Any) -> np.ndarray:
         return np.empty(shape, type_)
     content = proto.tensor_content
     if content:
-        flat = _strings(content, count) if proto.dtype == _STRING else _raw(content, count, type_)
+        flat = _strings(content, count, name) if proto.dtype == _STRING else _raw(content, count, type_)
     else:
-        flat = _filled(_values(proto, type_), count, type_)
+        _check_filling(proto, count, name)
+        flat = _filled(_values(proto, type_, count), count, type_)
     return flat.reshape(shape)
+
+
+def _check_filling(proto: Any, count: int, name: str) -> None:
+    """Raises Refusal where too few values stand for too many."""
+    values = getattr(proto, FIELDS[proto.dtype])
+    given = len(values) // 2 if proto.dtype in _COMPLEX else len(values)
+    if proto.dtype == _STRING:
+        check_strings(min(given, count), name)
+    cost = filling_cost(values[-1] if values else b"") if proto.dtype == _STRING else 1
+    if (count - given) * cost > MOST_FILLED:
+        raise invalid(
+            f"tensor parsing error: {name}: its shape has {count:,} elements and {given:,} came; at most "
+            f"{MOST_FILLED // cost:,} are filled up"
+        )
+
+
+def filling_cost(value: Any) -> int:
+    """What a further copy of a value counts: 1, and for a string its bytes and what goes with them."""
+    return STRING_COST + len(value) if isinstance(value, bytes) else 1
 
 
 def _raw(content: bytes, count: int, type_: np.dtype) -> np.ndarray:
@@ -66,8 +94,11 @@ def _raw(content: bytes, count: int, type_: np.dtype) -> np.ndarray:
     return flat
 
 
-def _strings(content: bytes, count: int) -> np.ndarray:
+def _strings(content: bytes, count: int, name: str) -> np.ndarray:
     """Lengths as varints, then the strings' bytes, nothing before, between or after."""
+    if count > len(content):  # each has a length
+        raise Malformed
+    check_strings(count, name)
     sizes, at = [], 0
     for _ in range(count):
         size, at = _varint(content, at)
@@ -94,18 +125,18 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
     raise Malformed
 
 
-def _values(proto: Any, type_: np.dtype) -> np.ndarray:
-    """The values that the message lists, in the tensor's own type."""
-    field = FIELDS[proto.dtype]
-    values = getattr(proto, field)
+def _values(proto: Any, type_: np.dtype, most: int) -> np.ndarray:
+    """The first values that the message lists, ``most`` at most, in the tensor's own type."""
+    values = getattr(proto, FIELDS[proto.dtype])
     if proto.dtype == _STRING:
+        values = values[:most]
         flat = np.empty(len(values), object)
         flat[:] = values
         return flat
     if proto.dtype in _COMPLEX:
         parts = np.array(values, _COMPLEX[proto.dtype])
         return parts[: len(parts) // 2 * 2].view(type_)
-    stored = np.fromiter(values, _STORED.get(field, type_), len(values))
+    stored = np.array(values, _STORED.get(FIELDS[proto.dtype], type_))
     if proto.dtype in _HALVES:
         return stored.astype(np.uint16).view(type_)
     return stored.astype(type_, copy=False)
@@ -114,8 +145,6 @@ def _values(proto: Any, type_: np.dtype) -> np.ndarray:
 def _filled(values: np.ndarray, count: int, type_: np.dtype) -> np.ndarray:
     if len(values) >= count:
         return values[:count]
-    if count * type_.itemsize > max(_INFLATED_BYTES, values.nbytes):
-        raise Malformed
     flat = np.full(count, b"", object) if type_.kind == "O" else np.zeros(count, type_)
     flat[: len(values)] = values
     if len(values):
