@@ -7,7 +7,7 @@ import pytest
 from client_serving import NAMES, PHOTO, SIGNATURES, TALL, WAYS, Serving, asking, encoded, rest, segment
 from PIL import Image
 
-from tf_groupvit.client import AsyncClient
+from tf_groupvit.client import AsyncClient, _joined
 from tf_groupvit.errors import InputError, RequestError
 
 
@@ -59,6 +59,7 @@ def test_own_classes_go_to_segment_open(ask, serving):
     assert serving.asked == [("segment_open", {"image_bytes": 1, "class_names": 1})]
     assert result.class_names == ["background", "wolf", "hay"]
     assert ask("segment", PHOTO, "wolf, hay").class_names == ["background", "wolf", "hay"]
+    assert _joined({"wolf": ["dog"], "hay": []}) == _joined(["wolf|dog", "hay"]) == "wolf|dog,hay"
 
 
 def test_padding_of_class_names_is_taken_off(ask, monkeypatch):

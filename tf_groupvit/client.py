@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tf_groupvit.errors import InputError, RequestError
+from tf_groupvit.segmentation.class_names import parse_classes
 from tf_groupvit.segmentation.result import Segmentation, encode_image
 from tf_groupvit.wires.asks import SIDES, Ask
 from tf_groupvit.wires.dtypes import NUMPY_OF
@@ -79,7 +80,8 @@ class _Questions:
     def segment(self, images: Any, class_names: Any = None, signature_name: str | None = None) -> Any:
         """One ``Segmentation`` for an image, a list for a list; images are paths, bytes, PIL or uint8 (H, W, 3).
 
-        ``class_names`` (a list, or comma-separated) takes the place of the classes that the model was exported with.
+        ``class_names`` take the place of the classes that the model was exported with: a list, one text with commas
+        between them, or a dict of names and their synonyms, as a ``Segmenter`` takes them.
         """
         return self._run(self._segment(images, class_names, signature_name))
 
@@ -273,15 +275,12 @@ def _listed(values: Any, encode: Callable[[Any], Any]) -> tuple[bool, list[Any]]
 
 
 def _joined(class_names: Any) -> str:
-    names = [str(name).strip() for name in (class_names.split(",") if isinstance(class_names, str) else class_names)]
-    if not names or not all(names):
-        raise InputError(f"Class names are expected, none of them empty; {names} came: give e.g. ['cat', 'dog'].")
-    for name in names:
-        if "," in name:
-            raise InputError(f"The class '{name}' has a comma in it, which parts classes in a request: leave it out.")
-        if names.count(name) > 1:
-            raise InputError(f"The class '{name}' is there twice: class names must differ.")
-    return ",".join(names)
+    """Classes as a request holds them: "sofa|couch,cat"."""
+    entries = ["|".join(names) for names in parse_classes(class_names)]
+    for entry in entries:
+        if "," in entry:
+            raise InputError(f"The class '{entry}' has a comma in it, which parts classes in a request: leave it out.")
+    return ",".join(entries)
 
 
 def _cast(name: str, value: Any, dtype: str) -> np.ndarray:

@@ -25,19 +25,42 @@ from tf_groupvit.segmentation.prompts import ClassEmbeddings, embed_classes, enc
         (["salt, pepper", "sofa|couch|settee"], [("salt, pepper",), ("sofa", "couch", "settee")]),
         (("dog", "Dog"), [("dog",), ("Dog",)]),
         ((name for name in ("狗", "草")), [("狗",), ("草",)]),
+        ({"cat": ["kitten"], "hot  dog": []}, [("cat", "kitten"), ("hot dog",)]),
+        ({"cat": "kitten, puss|tabby", "dog": ""}, [("cat", "kitten", "puss", "tabby"), ("dog",)]),
+        (
+            {"cat": ["cat", " kitten", "kitten"], "sofa|couch": ("settee",)},
+            [("cat", "kitten"), ("sofa", "couch", "settee")],
+        ),
+        ({"cat": None, "dog": (name for name in ["puppy"])}, [("cat",), ("dog", "puppy")]),
+        ({"cat": []}.keys(), [("cat",)]),
     ],
 )
 def test_names_by_hand(given, expected):
     assert parse_classes(given) == expected
 
 
-@pytest.mark.parametrize("given", ["", "  ", [], ()])
+@pytest.mark.parametrize("given", ["", "  ", [], (), {}])
 def test_no_classes_are_refused(given):
     with pytest.raises(InputError, match="empty: give at least one"):
         parse_classes(given)
 
 
-@pytest.mark.parametrize("given", ["dog,", ",dog", "dog,,cat", "dog, ,cat", ["dog", ""], ["  "], ["sofa|"], "|"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "dog,",
+        ",dog",
+        "dog,,cat",
+        "dog, ,cat",
+        ["dog", ""],
+        ["  "],
+        ["sofa|"],
+        "|",
+        {"": []},
+        {"dog": [""]},
+        {"dog": "puppy,"},
+    ],
+)
 def test_an_empty_name_is_refused_with_its_place(given):
     with pytest.raises(InputError, match=r"Class \d of \d is .* an empty name"):
         parse_classes(given)
@@ -53,6 +76,28 @@ def test_a_class_that_is_there_twice_is_refused_by_name(given):
 def test_what_is_no_name_is_refused(given):
     with pytest.raises(InputError, match=r"expected a (list|name)"):
         parse_classes(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cat": 0}, "synonyms of 'cat' are 0: expected a list"),
+        ({0: "cat"}, "0 is among the names of class 0: expected strings"),
+        ({"cat": ["kitten", 3]}, "3 is among the names of class 'cat'"),
+        ({"cat": {"kitten": 1}}, "synonyms of 'cat'"),
+        ({"cat", "dog"}, "has no order"),
+    ],
+)
+def test_synonyms_that_are_no_names_and_names_without_an_order_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        parse_classes(given)
+
+
+def test_synonyms_of_a_dict_are_those_of_bars(embed):
+    given = {"sofa": ["couch"], "grass": []}
+    one, other = embed(given), embed("sofa|couch,grass")
+    assert one.names == other.names == ("sofa", "grass")
+    assert (one.embeds == other.embeds).all() and (one.embeds[0] != embed("sofa").embeds[0]).any()
 
 
 # Embeddings

@@ -1,17 +1,22 @@
 """Class names as a person gives them in, for each class its names out: (first, synonyms...). No TensorFlow."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from tf_groupvit.errors import InputError
 
+ClassNames = str | Iterable[str] | Mapping[str, str | Iterable[str]]
 
-def parse_classes(classes: str | Iterable[str]) -> list[tuple[str, ...]]:
-    """Class names, as a list or separated by commas -> for each class its names, synonyms behind the first.
 
+def parse_classes(classes: ClassNames) -> list[tuple[str, ...]]:
+    """Class names -> for each class its names, synonyms behind the first, by which it is called.
+
+    They are a list; or one text with commas between them; in both, "sofa|couch" are synonyms. Or they are a dict from
+    the name of each class to its other names, a list or a text: ``{"sofa": ["couch"], "cat": []}``.
     Blanks around a name are dropped, and so are those inside beyond one.
 
     Raises:
-        InputError: no class, an empty one, or one that is there twice.
+        InputError: no class, an empty one, one that is there twice, or names without an order, such as a set.
     """
     listed = classes.split(",") if isinstance(classes, str) else _listed(classes)
     if not listed or (isinstance(classes, str) and not classes.strip()):
@@ -37,7 +42,27 @@ def refuse_twice(names: Sequence[str]) -> None:
         raise InputError(f"Classes are there twice: {', '.join(map(repr, twice))}: name each of them once.")
 
 
-def _listed(classes: Iterable[str]) -> list[str]:
+def _listed(classes: Iterable[str] | Mapping[str, str | Iterable[str]]) -> list[str]:
+    if isinstance(classes, Mapping):
+        return [_with_synonyms(name, synonyms) for name, synonyms in classes.items()]
+    if isinstance(classes, set | frozenset):
+        raise InputError("Class names are a set, which has no order, and labels are numbers: give a list.")
     if isinstance(classes, bytes) or not isinstance(classes, Iterable):
         raise InputError(f"Class names are {classes!r}: expected a list of names, or one text with commas.")
     return list(classes)
+
+
+def _with_synonyms(name: str, synonyms: str | Iterable[str] | None) -> str:
+    """A class of a dict as "sofa|couch", each name once."""
+    if synonyms is None or synonyms == "":
+        synonyms = []
+    listed = re.split("[,|]", synonyms) if isinstance(synonyms, str) else synonyms
+    if isinstance(listed, bytes | Mapping) or not isinstance(listed, Iterable):
+        raise InputError(
+            f"The synonyms of {name!r} are {synonyms!r}: expected a list of names, or one text with commas."
+        )
+    names = [name, *listed]
+    for other in names:
+        if not isinstance(other, str):
+            raise InputError(f"{other!r} is among the names of class {name!r}: expected strings.")
+    return "|".join(dict.fromkeys(" ".join(other.split()) for other in names))

@@ -6,7 +6,7 @@ text features over all its names in all templates, not normalised before, and no
 
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from keras import ops
 from tf_groupvit.errors import InputError
 from tf_groupvit.hub import refuse_pointer
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.segmentation.class_names import parse_classes, refuse_twice
+from tf_groupvit.segmentation.class_names import ClassNames, parse_classes, refuse_twice
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of
 from tf_groupvit.segmentation.writing import write_whole
 
@@ -93,7 +93,7 @@ def _check_arrays(path: str, names: np.ndarray, embeds: np.ndarray, templates: n
 
 
 def embed_classes(
-    model: TFGroupViTModel, tokenizer: Any, classes: str | Iterable[str], templates: str | Sequence[str] = SIMPLE
+    model: TFGroupViTModel, tokenizer: Any, classes: ClassNames, templates: str | Sequence[str] = SIMPLE
 ) -> ClassEmbeddings:
     """Encode the classes, each prompt once, whatever the templates: -> ``ClassEmbeddings``.
 
