@@ -203,6 +203,7 @@ def test_a_tree_with_a_folder_for_each_class_gives_top1_and_top5(model, tmp_path
         (("voc", "--root", ".", "--seed", "1"), "--seed and --count belong to the scenes"),
         (("scenes", "--root", "."), "leave --root out"),
         (("scenes", "--count", "0"), "1 or more, 0 came"),
+        (("scenes", "--mask-orientation", "as-photo"), "leave it out for scenes"),
         (("scenes", "--background", "0.5"), "scenes has no background"),
         (("scenes", "--calibrate", "2"), "scenes has no background"),
     ],
@@ -235,6 +236,21 @@ def test_a_bad_mask_is_named_before_work_starts(model, tmp_path):
     assert result.exit_code == 2
     assert "b.png: label 21 is beyond the class list" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.slow
+def test_masks_that_may_lie_in_two_ways_are_refused_in_one_line_unless_it_is_said(model, tmp_path):
+    from PIL import Image
+
+    home, exif = voc_tree(tmp_path, {"a": [[0, 1]]}), Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (2, 1)).save(home / "JPEGImages/a.jpg", exif=exif)
+    options = ("voc", "--root", tmp_path, "--model", model, "--mode", "whole")
+    result = run(*options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert "a.jpg" in line and "EXIF" in line and "--mask-orientation" in line
+    assert answer(*options, "--mask-orientation", "as-stored")["settings"]["mask_orientation"] == "as-stored"
 
 
 def test_the_protocol_without_background_is_refused_for_a_dataset_with_one(model, root):

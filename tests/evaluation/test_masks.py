@@ -7,7 +7,7 @@ from trees import write_mask
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.label_maps import plain, zero_ignored
-from tf_groupvit.evaluation.masks import image_size, mask_size, read_labels, read_numbers
+from tf_groupvit.evaluation.masks import read_labels, read_numbers
 
 NUMBERS = [[0, 1, 2], [3, 255, 20]]
 
@@ -58,13 +58,3 @@ def test_a_mask_cut_short_is_named(tmp_path):
     (tmp_path / "mask.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DatasetError, match=r"mask\.png.*damaged or cut short"):
         read_numbers(tmp_path / "mask.png")
-
-
-def test_sizes_come_from_the_headers_as_a_person_sees_the_image(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    Image.new("RGB", (3, 2)).save(tmp_path / "turned.jpg", exif=exif)
-    write_mask(tmp_path / "mask.png", [[0, 0], [0, 0], [0, 0]])
-    assert image_size(tmp_path / "turned.jpg") == mask_size(tmp_path / "mask.png") == (2, 3)
-    (tmp_path / "broken.jpg").write_bytes(b"no image")
-    assert image_size(tmp_path / "broken.jpg") is None

@@ -24,6 +24,12 @@ from tf_groupvit.errors import InputError
     help="Statistics; checkpoint is its own.  [default: imagenet where the checkpoint names CLIP's statistics, "
     "as the published ones do, though they were trained with ImageNet's; else its own]",
 )
+@click.option(
+    "--mask-orientation",
+    type=click.Choice(["as-photo", "as-stored"]),
+    help="How masks lie beside photos that EXIF turns: as-photo, as a person sees the photo; as-stored, as the pixels "
+    "lie in the photo's file, before EXIF turns them. Needed only where sizes do not tell.",
+)
 @click.option("--limit", type=int, metavar="N", help="Only N images: the first; of folder, spread over its classes.")
 @click.option("--resume", metavar="FILE", help="Keep the state here, and go on from it where it exists.")
 @click.option("--seed", type=int, help="Of the scenes.  [default: 0]")
@@ -34,6 +40,7 @@ def command(
     root: str | None,
     seed: int | None,
     count: int | None,
+    mask_orientation: str | None,
     limit: int | None,
     resume: str | None,
     as_json: bool,
@@ -50,7 +57,7 @@ def command(
     from tf_groupvit.evaluation.classification import FolderDataset
     from tf_groupvit.evaluation.opening import open_dataset
 
-    opened = open_dataset(dataset, root, seed, count)
+    opened = open_dataset(dataset, root, seed, count, mask_orientation)
     options = {"limit": limit, "state": resume, "progress": sys.stderr.isatty()}
     if isinstance(opened.dataset, FolderDataset):
         content, table = _classify(opened, options, **choices)

@@ -1,6 +1,7 @@
 """A dataset's name and its root in; its classes, images (H, W, 3) and labels (H, W) out."""
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from tf_groupvit.errors import DatasetError, InputError
+from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation import class_names as lists
 from tf_groupvit.evaluation.class_names import BACKGROUND
 from tf_groupvit.evaluation.layouts import Pair, find_pairs
-from tf_groupvit.evaluation.masks import image_size, mask_size, read_labels
-from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.evaluation.mask_orientation import checked_choice, turn_of
+from tf_groupvit.evaluation.masks import read_labels
+from tf_groupvit.preprocessing.image_reading import read_image, turn
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,18 @@ class MaskDataset:
     Args:
         name: a key of ``BENCHMARKS``.
         root: the dataset's own folder, or one that holds it under its usual names (``layouts.LAYOUTS``).
+        mask_orientation: how masks lie beside photos that EXIF turns, where their sizes do not tell: "as-photo", as a
+            person sees the photo, or "as-stored", as its pixels in the file.
 
     Raises:
-        InputError: there is no such benchmark.
+        InputError: there is no such benchmark, or no such orientation.
         DatasetError: the root, the split file, an image or a mask is missing, or there are no pictures.
     """
 
-    def __init__(self, name: str, root: str | PathLike[str]) -> None:
+    def __init__(self, name: str, root: str | PathLike[str], mask_orientation: str | None = None) -> None:
         if name not in BENCHMARKS:
             raise InputError(f"There is no dataset '{name}': choose from {', '.join(BENCHMARKS)}.")
-        self.name = name
+        self.name, self.mask_orientation = name, checked_choice(mask_orientation)
         self.class_names: Sequence[str] = BENCHMARKS[name].class_names
         self._pairs: list[Pair] = find_pairs(name, Path(root))
         self.names: Sequence[str] = [pair.name for pair in self._pairs]
@@ -90,25 +94,33 @@ class MaskDataset:
         return read_image(self._pairs[index].image)
 
     def labels(self, index: int) -> np.ndarray:
-        """uint8 (H, W): 0..K-1, or 255. Raises ``DatasetError`` for a mask that cannot be used."""
+        """uint8 (H, W), upright: 0..K-1, or 255. Raises ``DatasetError`` for a mask that cannot be used."""
         pair = self._pairs[index]
-        return read_labels(pair.mask, pair.table)
+        return turn(read_labels(pair.mask, pair.table), self._turn(pair))
 
     def check(self, indices: Iterable[int], progress: bool = False) -> None:
-        """Read every mask, and every image's header: size and labels are known to fit before work starts.
+        """Read every header, then every mask: how they lie and what they hold is known to fit before work starts.
 
         An image whose header cannot be read passes: the evaluation meets, counts and names it.
         """
-        for index in tqdm(list(indices), desc="checking masks", unit="mask", disable=not progress, leave=False):
-            pair = self._pairs[index]
-            seen, drawn = image_size(pair.image), mask_size(pair.mask)
-            if seen is not None and seen != drawn:
-                raise DatasetError(
-                    f"{pair.mask}: expected the {_by(seen)} of its image {pair.image.name}, came {_by(drawn)}: "
-                    "is it the mask of another picture?"
-                )
+        listed = list(indices)
+        for index in _shown(listed, "checking sizes", progress):
+            self._turn(self._pairs[index])
+        for index in _shown(listed, "checking masks", progress):
             self.labels(index)
 
+    def _turn(self, pair: Pair) -> int:
+        return turn_of(pair.image, pair.mask, self.mask_orientation)
 
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]} pixels"
+
+def oriented(dataset: Dataset, mask_orientation: str) -> Dataset:
+    """The same dataset with another word on how its masks lie. Raises ``InputError`` where it has no such masks."""
+    if not isinstance(dataset, MaskDataset):
+        raise InputError(f"mask_orientation is about masks beside photos: leave it out for {dataset.name}.")
+    other = copy(dataset)
+    other.mask_orientation = checked_choice(mask_orientation)
+    return other
+
+
+def _shown(indices: list[int], what: str, progress: bool) -> Iterable[int]:
+    return tqdm(indices, desc=what, unit="mask", disable=not progress, leave=False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation.confusion import ConfusionMatrix
-from tf_groupvit.evaluation.datasets import Dataset
+from tf_groupvit.evaluation.datasets import Dataset, oriented
 from tf_groupvit.evaluation.reports import SegmentationScores
 from tf_groupvit.evaluation.rounds import go_through, open_file
 
@@ -23,6 +23,7 @@ def evaluate(
     limit: int | None = None,
     state: str | PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
+    mask_orientation: str | None = None,
     progress: bool = False,
 ) -> SegmentationScores:
     """Segment every picture of a dataset and compare its pixels with the labels.
@@ -34,17 +35,20 @@ def evaluate(
         state: a file to go on from, made where it is missing: written at least every ten seconds and at the end.
             Pictures that failed are tried again.
         settings: what the scores depend on besides (JSON values): reported, and compared with those of ``state``.
+        mask_orientation: in place of the dataset's own, see ``MaskDataset``.
         progress: show a bar with the running mIoU on standard error.
 
     Raises:
         InputError: the segmenter has other classes than the dataset; the state is of another evaluation.
-        DatasetError: a mask cannot be used (every one is read before work starts).
+        DatasetError: a mask cannot be used (every one is read before work starts), or may lie in two ways.
         GroupViTError: not one picture could be segmented; it is the first one's. Single ones are in ``.failures``.
     """
     _check_classes(getattr(segment, "class_names", None), dataset)
+    dataset = dataset if mask_orientation is None else oriented(dataset, mask_orientation)
+    settings = {**(settings or {}), **_orientation_of(dataset)}
     names = dataset.names[: checked_count(limit, "limit")]
     tally = ConfusionMatrix(dataset.class_names)
-    described = {"dataset": dataset.name, "class_names": list(dataset.class_names), **(settings or {})}
+    described = {"dataset": dataset.name, "class_names": list(dataset.class_names), **settings}
     file, done = open_file(None if state is None else Path(state), described, tally, names)
     dataset.check((index for index, name in enumerate(names) if name not in set(done)), progress=progress)
 
@@ -52,7 +56,13 @@ def evaluate(
         tally.update(dataset.labels(index), labels_of(segment(dataset.image(index))))
 
     images, failures = go_through(names, measure, tally, file=file, done=done, progress=progress, title=dataset.name)
-    return SegmentationScores(dataset.name, images, failures, dict(settings or {}), tally.results())
+    return SegmentationScores(dataset.name, images, failures, settings, tally.results())
+
+
+def _orientation_of(dataset: Dataset) -> dict[str, str]:
+    """What the scores depend on besides, where it was said."""
+    said = getattr(dataset, "mask_orientation", None)
+    return {} if said is None else {"mask_orientation": said}
 
 
 def labels_of(answer: Any) -> np.ndarray:

@@ -16,7 +16,7 @@ def read_numbers(path: Path) -> np.ndarray:
 
     Raises ``DatasetError`` for a file that is missing, damaged, or holds colours in place of numbers.
     """
-    with _opened(path) as picture:
+    with open_picture(path) as picture:
         try:
             return read_class_numbers(picture, str(path)).astype(np.int32)
         except ImageError as error:
@@ -40,24 +40,8 @@ def read_labels(path: Path, table: np.ndarray) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
-def mask_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a mask, from its header."""
-    with _opened(path) as picture:
-        return picture.size
-
-
-def image_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image as a person sees it, from its header; None if it cannot be read."""
-    try:
-        with _opened(path) as picture:
-            width, height = picture.size
-            # EXIF 2.32, table 4: values from 5 on swap the sides.
-            return (height, width) if picture.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
-    except Exception:  # a broken image is for the evaluation to meet, count and name
-        return None
-
-
-def _opened(path: Path) -> Image.Image:
+def open_picture(path: Path) -> Image.Image:
+    """A picture whose header is read. Raises ``DatasetError`` where it is missing or no picture."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -28,13 +28,20 @@ class Opened:
     background: float | None = None
 
 
-def open_dataset(name: str, root: str | None = None, seed: int | None = None, count: int | None = None) -> Opened:
+def open_dataset(
+    name: str,
+    root: str | None = None,
+    seed: int | None = None,
+    count: int | None = None,
+    mask_orientation: str | None = None,
+) -> Opened:
     """Find the pictures of a dataset.
 
     Args:
         name: one of ``NAMES``.
         root: its folder; all need one but "scenes".
         seed, count: which scenes, and how many; 0 and 500 unless given.
+        mask_orientation: see ``MaskDataset``.
 
     Raises:
         InputError: there is no such dataset, or an argument is missing or of another dataset.
@@ -42,6 +49,8 @@ def open_dataset(name: str, root: str | None = None, seed: int | None = None, co
     """
     if name not in NAMES:
         raise InputError(f"There is no dataset '{name}': choose from {', '.join(NAMES)}.")
+    if mask_orientation is not None and name not in BENCHMARKS:
+        raise InputError(f"--mask-orientation is about masks beside photos: leave it out for {name}.")
     if name == SceneDataset.name:
         if root is not None:
             raise InputError("The scenes are drawn, not read: leave --root out.")
@@ -55,4 +64,4 @@ def open_dataset(name: str, root: str | None = None, seed: int | None = None, co
         tree = FolderDataset(root)
         return Opened(tree, tuple(tree.prompts), "whole")
     benchmark = BENCHMARKS[name]
-    return Opened(MaskDataset(name, root), benchmark.prompts, "window", benchmark.background)
+    return Opened(MaskDataset(name, root, mask_orientation), benchmark.prompts, "window", benchmark.background)

@@ -98,10 +98,10 @@ def _grey_range(picture: Image.Image) -> tuple[int, int]:
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn pixels (H, W, 3) upright; an orientation that EXIF does not know leaves them as they are."""
+    """Turn pixels (H, W, ...) upright; an orientation that EXIF does not know leaves them as they are."""
     swap, mirror, flip = ORIENTATIONS.get(orientation, ORIENTATIONS[1])
     if swap:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     pixels = pixels[:: -1 if flip else 1, :: -1 if mirror else 1]
     return np.ascontiguousarray(pixels)
 
