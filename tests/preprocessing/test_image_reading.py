@@ -11,7 +11,14 @@ from image_sides import SIDES, draw, words, write
 from PIL import Image, ImageOps
 
 from tf_groupvit.errors import ImageError
-from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, ORIENTATIONS, read_class_numbers, read_image, turn
+from tf_groupvit.preprocessing.image_reading import (
+    MAX_PIXELS,
+    ORIENTATIONS,
+    read_class_numbers,
+    read_image,
+    several,
+    turn,
+)
 
 
 @pytest.fixture(params=SIDES)
@@ -347,29 +354,75 @@ def test_missing_files_and_directories_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "array",
+    ("array", "message"),
     [
-        np.zeros((4, 5, 3), np.float32),
-        np.full((4, 5, 3), np.nan),
-        np.zeros((3, 4, 5), np.uint8),
-        np.zeros((4, 5), np.uint8),
-        np.zeros((4, 5, 4), np.uint8),
-        np.zeros((2, 4, 5, 3), np.uint8),
-        np.zeros((4, 5, 3), bool),
-        np.zeros((4, 5, 3), np.int64),
-        np.zeros((0, 5, 3), np.uint8),
-        np.zeros((4, 0, 3), np.uint8),
+        (np.full((4, 5, 3), 0.5), "from 0.5 to 0.5: give np.rint"),
+        (np.full((4, 5, 3), 1.5, np.float32), "from 1.5 to 1.5: give the image as uint8"),
+        (np.full((4, 5, 3), -1.0), "normalized"),
+        (np.full((4, 5, 3), np.nan), "normalized"),
+        (np.full((4, 5, 3), 256.0), "normalized"),
+        (np.full((4, 5, 3), 9, np.uint16), "16 bits"),
+        (np.full((4, 5, 3), 256), "16 bits"),
+        (np.zeros((4, 5, 3), bool), r"mask\.astype"),
+        (np.zeros((4, 5, 3), complex), "came complex"),
+        (np.array([["a.jpg"]]), "came <U5"),
+        (np.zeros((3, 4, 5), np.uint8), "channels last"),
+        (np.zeros((2, 4, 5, 3), np.uint8), r"give list\(images\), or call predict"),
+        (np.zeros((0, 5, 3), np.uint8), "at least one pixel"),
+        (np.zeros((4, 0), np.uint8), "at least one pixel"),
+        (np.uint8(3), "expected an array"),
     ],
-    ids=lambda array: f"{array.dtype} {array.shape}",
+    ids=str,
 )
-def test_arrays_of_another_type_or_shape_are_refused(array):
-    with pytest.raises(ImageError, match=r"expected a uint8 array \(H, W, 3\)"):
+def test_arrays_that_are_no_image_or_could_be_two_are_refused(array, message):
+    with pytest.raises(ImageError, match=message) as caught:
         read_image(array)
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_of_other_types_and_channels_are_the_same_image():
+    pixels = draw()
+    for same in (pixels.astype(np.int64), pixels.astype("float32"), pixels + 0.4, np.dstack([pixels, pixels[..., :1]])):
+        found = read_image(same)
+        assert found.dtype == np.uint8 and (found == pixels).all()
+    grey = pixels[..., 0]
+    for same in (grey, grey[..., None], grey.astype("float16")):
+        assert (read_image(same) == grey[..., None]).all() and read_image(same).shape == pixels.shape
+    black = np.zeros((2, 2, 3), "float32")
+    assert (read_image(black) == 0).all(), "black is 0 on every scale"
+
+
+def test_open_files_are_read_from_their_start(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    written = io.BytesIO()
+    COLOUR.save(written, "PNG")  # leaves the position at the end
+    with open(tmp_path / "a.png", "rb") as file, open(tmp_path / "a.png", encoding="latin-1") as text:
+        assert (read_image(file) == RGB).all() and (read_image(written) == RGB).all()
+        with pytest.raises(ImageError, match=r"a\.png: .*mode 'rb'"):
+            read_image(text)
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read: .*closed"):
+        read_image(file)
+
+
+def test_tensors_are_arrays_and_encoded_bytes():
+    import tensorflow as tf
+
+    assert (read_image(tf.constant(RGB)) == RGB).all() and (read_image(tf.constant(PNG)) == RGB).all()
+
+
+@pytest.mark.parametrize("images", [[PNG], (PNG,), (each for each in [PNG]), {"a": PNG}.values()])
+def test_several_images_are_told_from_one(images):
+    assert list(several(images)) == [PNG]
+
+
+@pytest.mark.parametrize("image", ["a.png", PNG, COLOUR, RGB, io.BytesIO(PNG), {"a.png"}, {}, None], ids=type)
+def test_one_image_is_told_from_several(image):
+    assert several(image) is None
 
 
 @pytest.mark.parametrize("source", [None, 7, object(), [PNG]], ids=["None", "number", "object", "list"])
 def test_other_things_are_refused(source):
-    with pytest.raises(ImageError, match="expected a path, bytes"):
+    with pytest.raises(ImageError, match="expected a path, an open file, bytes"):
         read_image(source)
 
 

@@ -1,9 +1,12 @@
 """A segmentation: its numbers, its pictures, its files."""
 
+import copy
 import io
 import json
+import pickle
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -63,6 +66,34 @@ def test_what_is_deferred_is_worked_out_once_and_only_when_asked_for():
     result = small(scores=scores)
     assert asked == []
     assert result.scores is result.scores and asked == ["scores"]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda result: pickle.loads(pickle.dumps(result))])
+@pytest.mark.parametrize("used", [False, True])
+def test_copies_hold_what_was_deferred_as_data(again, used):
+    asked = []
+
+    def later(name, value):
+        return lambda: asked.append(name) or value
+
+    scores, groups = np.arange(32.0).reshape(4, 2, 4), [LABELS, LABELS % 2]
+    parts = dict(groups=later("groups", groups), group_embeds=later("embeds", np.ones((2, 3))))
+    whole = dict(class_scores=later("highest", [1, 2, 3, 4]), group_scores=later("affinity", np.ones((2, 4))))
+    result = Segmentation(LABELS, NAMES, later("image", GREY), scores=partial(np.copy, scores), **parts, **whole)
+    if used:
+        assert result.scores[3, 1, 3] == 31 and result.areas and result.image[0, 0, 0] == 100
+    other = again(result)
+    asked.clear()
+    assert (other.labels == LABELS).all() and other.class_names == NAMES and (other.image == GREY).all()
+    assert (other.scores == scores).all() and other.class_scores == {"background": 1, "cat": 2, "dog": 3, "bird": 4}
+    assert (other.final_group == LABELS % 2).all() and other.group_scores.shape == (2, 4)
+    assert np.asarray(other.view("all_groups")).shape == np.asarray(result.view("all_groups")).shape
+    assert asked == [], "nothing is worked out anew"
+
+
+def test_a_copy_says_as_well_why_a_part_is_not_there():
+    with pytest.raises(InputError, match=r"no group maps\. Because\."):
+        _ = copy.deepcopy(small(absence="Because.")).groups
 
 
 @pytest.mark.parametrize("part", ["scores", "groups", "first_group", "final_group", "group_embeds", "group_scores"])

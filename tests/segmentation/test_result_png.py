@@ -1,6 +1,7 @@
 """A segmentation from a PNG of class numbers and the bytes of an image, as a server answers and is asked."""
 
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -24,6 +25,14 @@ def encoded(pixels, kind="PNG", **options):
 def test_a_mask_png_and_its_image_make_a_segmentation():
     result = Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY), class_scores=[1, 2, 3, 4])
     assert (result.labels == LABELS).all() and (result.image == GREY).all() and result.areas["cat"] == 0.25
+
+
+def test_a_result_of_the_client_is_pickled_with_the_bytes_of_its_image():
+    result = Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY), class_scores=np.arange(4.0))
+    for _ in range(2):  # not used, and used
+        other = pickle.loads(pickle.dumps(result))
+        assert (other.image == GREY).all() and (other.labels == LABELS).all()
+        assert other.class_scores == result.class_scores and other.to_json() == result.to_json()
 
 
 def test_the_mask_has_the_size_of_the_image_as_a_person_sees_it():
@@ -82,6 +91,11 @@ def test_formats_that_tensorflow_reads_are_sent_as_they_are(tmp_path, kind):
     assert encode_image(content) == encode_image(tmp_path / "a") == encode_image(str(tmp_path / "a")) == content
 
 
+def test_an_open_file_is_sent_as_it_is():
+    content = encoded(GREY, "JPEG")
+    assert encode_image(io.BytesIO(content)) == content
+
+
 @pytest.mark.parametrize(
     "source", [GREY, Image.fromarray(GREY), encoded(GREY, "TIFF"), encoded(GREY, "WEBP", lossless=True)]
 )
@@ -100,7 +114,9 @@ def test_exif_stays_in_jpeg_and_is_applied_elsewhere():
         assert Segmentation.from_png(mask, ["a"], encode_image(content)).image.shape == (4, 2, 3)
 
 
-@pytest.mark.parametrize("source", [b"", b"some text", "no/such/file.png", ".", "a\0b", GREY / 255, GREY[0], 3, None])
+@pytest.mark.parametrize(
+    "source", [b"", b"some text", "no/such/file.png", ".", "a\0b", GREY / 255, GREY[0, 0], 3, None]
+)
 def test_what_is_no_image_is_not_sent(source):
     with pytest.raises(ImageError):
         encode_image(source)

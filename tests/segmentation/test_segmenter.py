@@ -199,6 +199,25 @@ def test_the_seven_views_of_the_photos_are_drawn(make, photos, mode):
             assert view.size == (448, 448) or (name == "all_groups" and view.width >= 448)
 
 
+# Images
+
+
+def test_images_of_every_kind_are_the_same_picture(segmenter, tmp_path):
+    import tensorflow as tf
+
+    pixels, content = noise(30, 40), io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    expected = segmenter(pixels).labels
+    kinds = [content, tf.constant(pixels), pixels.astype("float32"), np.dstack([pixels, pixels[..., 0]])]
+    found = segmenter(kind for kind in kinds)
+    assert isinstance(found, list) and all((result.labels == expected).all() for result in found)
+    grey = np.repeat(pixels[..., :1], 3, axis=-1)
+    assert (segmenter(pixels[..., 0]).labels == segmenter(grey).labels).all()
+    assert segmenter.classify(image for image in (pixels, pixels)).shape == (2, 7)
+    with pytest.raises(ImageError, match=r"to 1: give np\.rint"):
+        segmenter(pixels / pixels.max())
+
+
 # Arguments
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import ConfigError, ImageError
-from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_image
+from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_image, several
 from tf_groupvit.preprocessing.image_settings import check_settings, read_file, split_file, write_file
 from tf_groupvit.preprocessing.image_statistics import grey_levels, look_up
 
@@ -85,10 +85,11 @@ class ImageProcessor:
     def __call__(self, images: Any) -> dict[str, np.ndarray]:
         """Prepare one image or a list of them: ``{"pixel_values": float32 (B, 3, H, W)}``.
 
-        An image is a path, bytes, a PIL image or a uint8 array (H, W, 3). ImageError for what cannot be read
-        (image_reading.read_image), for no image at all, and for images that do not end up at one size.
+        An image is whatever image_reading.read_image reads. ImageError for what cannot be read, for no image at all,
+        and for images that do not end up at one size.
         """
-        images = list(images) if isinstance(images, (list, tuple)) else [images]
+        listed = several(images)
+        images = [images] if listed is None else list(listed)
         if not images:
             raise ImageError("Expected at least one image, came an empty list.")
         prepared = [self._prepare(image, i, len(images)) for i, image in enumerate(images)]

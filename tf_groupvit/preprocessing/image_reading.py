@@ -1,9 +1,10 @@
-"""A path, bytes, a PIL image or an array in; uint8 pixels (H, W, 3) as a person sees them, or class numbers, out."""
+"""An image of any kind in; uint8 pixels (H, W, 3) as a person sees them out, or the class numbers of a mask."""
 
 import io
 import os
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ _ORIENTATION_TAG = 0x0112
 def read_image(source: Any, max_pixels: int | None = MAX_PIXELS, name: str | None = None) -> np.ndarray:
     """Read one image as uint8 (H, W, 3), red first, turned as its EXIF orientation says.
 
-    ``source`` is a path, bytes, a PIL image, or a uint8 array (H, W, 3), which is returned as it is.
+    ``source`` is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor (H, W, 3) from
+    0 to 255; arrays may be grey, (H, W) or (H, W, 1), or have alpha, (H, W, 4). A uint8 array (H, W, 3) is returned as
+    it is. Floats are rounded; where their range leaves open what is meant, they are refused (``eight_bits``).
     Alpha is dropped, not blended: the colour under it stays. Sixteen bits become the upper eight, for grey
     and for colour alike (Pillow reads 16-bit colour that way, and so does TensorFlow). An animation gives
     its first frame, CMYK and palettes are converted by Pillow.
@@ -50,11 +53,63 @@ def read_image(source: Any, max_pixels: int | None = MAX_PIXELS, name: str | Non
         return _decode(_bytes_of(Path(source), name), max_pixels, name)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), max_pixels, name)
+    if hasattr(source, "read"):
+        return _decode(read_file(source, name), max_pixels, name)
     if hasattr(source, "__array__"):
-        return _check_array(np.asarray(source), name)
+        array = _array_of(source, name)
+        encoded = array.ndim == 0 and isinstance(array.item(), bytes)  # what tf.io.read_file returns
+        return _decode(array.item(), max_pixels, name) if encoded else _rgb_of_array(array, name)
     raise ImageError(
-        f"{name}: expected a path, bytes, a PIL image or a uint8 array (H, W, 3), came {type(source).__name__}."
+        f"{name}: expected a path, an open file, bytes, a PIL image or an array (H, W, 3) of numbers from 0 to 255, "
+        f"came {type(source).__name__}."
     )
+
+
+def several(images: Any) -> Iterable[Any] | None:
+    """The images to go through, in order, if it is a list, a generator or the like; None if it is one image."""
+    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, set, frozenset, Mapping))
+    if one or hasattr(images, "read") or hasattr(images, "__array__") or not hasattr(images, "__iter__"):
+        return None
+    return images
+
+
+def read_file(file: Any, name: str) -> bytes:
+    """The bytes of an open file from its start, as Pillow reads it, or of a stream from where it is."""
+    try:
+        if getattr(file, "seekable", lambda: False)():
+            file.seek(0)
+        content = file.read()
+    except (OSError, ValueError) as error:  # ValueError: the file is closed, or is text that cannot be decoded
+        raise ImageError(f"{name}: cannot be read: {_one_line(error)}: open it with mode 'rb'.") from error
+    if not isinstance(content, bytes):
+        raise ImageError(f"{name}: expected a file of bytes, came {type(content).__name__}: open it with mode 'rb'.")
+    return content
+
+
+def eight_bits(array: np.ndarray, name: str) -> np.ndarray:
+    """Numbers from 0 to 255 of any type as uint8; floats are rounded.
+
+    Raises ``ImageError``, saying how to convert, where the range is another or can be read in two ways: floats that
+    stay below 2 may be a picture from 0 to 1, 16-bit integers one from 0 to 65535, and booleans are a mask.
+    """
+    if array.dtype == np.uint8:
+        return array
+    kind, low, high = array.dtype.kind, 0, 255
+    if kind in "iuf":
+        low, high = array.min(), array.max()
+        readable = array.dtype != np.uint16 and (kind != "f" or not 0 < high < 2)
+        if readable and low >= 0 and high <= 255:  # not a number is no bound either
+            return np.rint(array).astype(np.uint8)
+    if kind == "b":
+        how = "give mask.astype('uint8') * 255, if this is an image"
+    elif kind in "iu" and low >= 0:
+        how = "give (image >> 8).astype('uint8'), if these are 16 bits"
+    elif kind == "f" and 0 <= low <= high <= 1:
+        how = "give np.rint(255 * image).astype('uint8'), if 1 is white"
+    else:
+        how = "give the image as uint8, as it was before it was scaled or normalized"
+    extent = f" from {low:g} to {high:g}" if kind in "iuf" else ""
+    raise ImageError(f"{name}: expected numbers from 0 to 255, came {array.dtype} {array.shape}{extent}: {how}.")
 
 
 # One number a pixel: bits, bytes, palette entries (the entry's number, not its color), 16 and 32 bits; LA and PA are
@@ -110,9 +165,8 @@ def _name_of(source: Any) -> str:
     if isinstance(source, (str, os.PathLike)):
         text = os.fsdecode(source)
         return text if len(text) <= 300 else f"{text[:100]}..."
-    if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or "image")
-    return "image"
+    told = getattr(source, "filename" if isinstance(source, Image.Image) else "name", None)
+    return told if isinstance(told, str) and told and not hasattr(source, "__array__") else "image"
 
 
 def _bytes_of(path: Path, name: str) -> bytes:
@@ -191,12 +245,33 @@ def _orientation_of(image: Image.Image) -> int:
         return 1
 
 
-def _check_array(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+def _array_of(source: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(source)
+    except Exception as error:  # tensors of a graph and of other devices raise what they like
+        raise ImageError(f"{name}: {type(source).__name__} cannot be read as an array: {_one_line(error)}.") from error
+
+
+def _rgb_of_array(array: np.ndarray, name: str) -> np.ndarray:
+    """An array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as uint8 (H, W, 3)."""
+    pixels = array[..., None] if array.ndim == 2 else array
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or 0 in pixels.shape:
+        hint = ""
+        if array.ndim == 4:
+            hint = ": for several images give list(images), or call predict"
+        elif array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint = ": put channels last with np.moveaxis(image, 0, -1)"
         raise ImageError(
-            f"{name}: expected a uint8 array (H, W, 3) with at least one pixel, came {array.dtype} {array.shape}."
+            f"{name}: expected an array (H, W, 3) with at least one pixel, came {array.dtype} {array.shape}{hint}."
         )
-    return array
+    return three_channels(eight_bits(pixels, name))
+
+
+def three_channels(pixels: np.ndarray) -> np.ndarray:
+    """(..., C) of 1, 3 or 4 channels -> (..., 3): grey is repeated, alpha dropped."""
+    if pixels.shape[-1] == 3:
+        return pixels
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
 
 
 def _one_line(error: Exception) -> str:

@@ -9,14 +9,14 @@ from typing import Any
 from PIL import Image
 
 from tf_groupvit.errors import ImageError
-from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_image
+from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_file, read_image
 
 SERVED = ("JPEG", "PNG", "GIF", "BMP")  # what TensorFlow decodes from 2.19 on; WebP came later
 ORIENTATION = 0x0112  # EXIF 2.32, table 4; values from 5 on swap the sides
 
 
 def encode_image(source: Any) -> bytes:
-    """Bytes of an image for a server: a path, bytes, a PIL image or a uint8 array (H, W, 3).
+    """Bytes of an image for a server: of whatever ``read_image`` reads.
 
     Files are sent as they are where TensorFlow reads their format; everything else is sent as PNG, without loss.
     Raises ``ImageError`` for what is no image, from its header.
@@ -25,6 +25,9 @@ def encode_image(source: Any) -> bytes:
         content, name = bytes(source), "image"
     elif isinstance(source, (str, PathLike)):
         content, name = _content(fspath(source)), str(source)
+    elif hasattr(source, "read"):
+        name = str(getattr(source, "name", "image"))
+        content = read_file(source, name)
     else:
         return png(Image.fromarray(read_image(source)))
     picture = open_picture(content, name)

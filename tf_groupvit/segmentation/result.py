@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite
 from os import PathLike
 from pathlib import Path
@@ -45,7 +45,8 @@ class Segmentation:
     Args:
         labels: (H, W) integers in 0..K-1.
         class_names: K different names.
-        image: (H, W, 3) uint8, a PIL image, or a function without arguments that returns either.
+        image: (H, W, 3) uint8, a PIL image, the bytes of an encoded image, or a function without arguments that
+            returns one of these. Bytes are decoded when the image is first asked for.
         class_scores: the highest pixel score of each class, K numbers or by name; left out, it comes from ``scores``.
         scores, groups, group_embeds, group_scores: values, functions without arguments that return them, or None.
         absence: why those that are None are not there: one sentence for the error.
@@ -78,7 +79,7 @@ class Segmentation:
             "group_scores": group_scores,
         }
         self._absence = absence
-        if not callable(image):
+        if not callable(image) and not isinstance(image, bytes):
             self.image  # noqa: B018 - a picture of another size is refused here, not when it is drawn
 
     @classmethod
@@ -101,7 +102,16 @@ class Segmentation:
             (w, h), (width, height) = drawn.size, seen_size(picture)
             raise InputError(f"The mask is {w}x{h} and the image {width}x{height}: they must be of one size.")
         labels = read_class_numbers(drawn, "The mask")
-        return cls(labels, class_names, lambda: read_image(image), class_scores=class_scores, absence=absence)
+        return cls(labels, class_names, bytes(image), class_scores=class_scores, absence=absence)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything as data, for pickle and copy: parts whose functions could not go along are worked out."""
+        state = dict(vars(self))
+        given = {"image": self._image, "class_scores": self._class_scores, **self._parts}
+        for name in (name for name, part in given.items() if callable(part) and not _is_data(part)):
+            given[name] = getattr(self, name)
+        state.update(_image=given.pop("image"), _class_scores=given.pop("class_scores"), _parts=given)
+        return state
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -131,6 +141,8 @@ class Segmentation:
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB, the image as a person sees it."""
         image = self._image() if callable(self._image) else self._image
+        if isinstance(image, bytes):
+            image = read_image(image)
         pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
         if pixels.shape != (*self.labels.shape, 3) or pixels.dtype != np.uint8:
             wanted = (*self.labels.shape, 3)
@@ -283,6 +295,11 @@ def _checked_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarra
         wrong = low if low < 0 else high
         raise InputError(f"Labels are expected in 0..{len(class_names) - 1}, {wrong} is among them.")
     return np.ascontiguousarray(labels, np.uint8 if len(class_names) <= 256 else np.int32)
+
+
+def _is_data(part: Callable[[], Any]) -> bool:
+    """Whether a deferred part is a function of a module, or a method, with arguments that were given beforehand."""
+    return isinstance(part, partial) and "<" not in getattr(part.func, "__qualname__", "<")
 
 
 WRITERS: dict[str, Callable[[Segmentation], bytes]] = {

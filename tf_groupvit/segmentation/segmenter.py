@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from tf_groupvit.hub import refuse_pointer, resolve
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image import ImageProcessor
-from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.preprocessing.image_reading import read_image, several
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.inference import Inference
 from tf_groupvit.segmentation.prompts import BACKGROUND, ClassEmbeddings, embed_classes
@@ -169,16 +170,18 @@ class Segmenter:
         return Segmenter(self.model, self.tokenizer, self.processor, classes, templates, **self._choices)
 
     def __call__(self, images: Any) -> Any:
-        """Segment one image, or a list of them: a ``Segmentation``, or a list.
+        """Segment one image: a ``Segmentation``; or several, as a list, a generator or the like: a list of them.
 
-        An image is a path, bytes, a PIL image, or a uint8 array (H, W, 3). Raises ImageError for one that cannot be
-        read.
+        An image is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor (H, W, 3) of numbers
+        from 0 to 255, best uint8; (H, W) is grey, and a fourth channel is dropped. Raises ImageError for what cannot be
+        read, or in two ways, and says how to convert.
         """
-        if not isinstance(images, list | tuple):
+        listed = several(images)
+        if listed is None:
             return self._segment([images])[0]
-        found: list[Segmentation] = []
-        for start in range(0, len(images), IMAGES_AT_ONCE):
-            found += self._segment(images[start : start + IMAGES_AT_ONCE])
+        waiting, found = iter(listed), list[Segmentation]()
+        while batch := list(islice(waiting, IMAGES_AT_ONCE)):
+            found += self._segment(batch)
         return found
 
     def _segment(self, sources: Sequence[Any]) -> list[Segmentation]:
@@ -205,8 +208,8 @@ class Segmenter:
 
         Images are seen whole and uncropped, as mode "whole" sees them.
         """
-        single = not isinstance(images, list | tuple)
-        sources = [images] if single else images
+        listed = several(images)
+        single, sources = listed is None, [images] if listed is None else list(listed)
         rows = np.empty((len(sources), len(self.text_embeds)), "float32")
         for row, source in zip(rows, sources, strict=True):
             row[:] = self.inference.probabilities([read_image(source)], self.text_embeds)[0]
