@@ -1,14 +1,14 @@
 """A segmentation, a name and a folder in; files, a line of text or a JSON record out."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from tf_groupvit.errors import InputError
 from tf_groupvit.segmentation.picture import png
 from tf_groupvit.segmentation.result import Segmentation
-from tf_groupvit.segmentation.writing import write_whole
+from tf_groupvit.segmentation.writing import make_folder, write_whole
+
+__all__ = ["line_of", "make_folder", "names_for", "record_of", "write_outputs"]
 
 
 def names_for(sources: Sequence[str]) -> list[str]:
@@ -27,17 +27,6 @@ def names_for(sources: Sequence[str]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def make_folder(folder: str | Path) -> Path:
-    """The folder of outputs, made if it is missing. Raises ``InputError`` if it cannot be, or takes no files."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"The folder '{folder}' cannot be made: {error.strerror}: choose another --output.") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"The folder '{folder}' is write-protected: choose another --output.")
-    return Path(folder)
 
 
 def write_outputs(result: Segmentation, name: str, folder: str | Path, views: Sequence[str] = ()) -> list[Path]:

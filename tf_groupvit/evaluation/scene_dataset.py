@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.evaluation.scenes import CLASSES, Scene, scene, scenes
 from tf_groupvit.segmentation.picture import png
-from tf_groupvit.segmentation.writing import write_whole
+from tf_groupvit.segmentation.writing import check_folder, make_folder, write_whole
 
 
 class SceneDataset:
@@ -58,20 +58,18 @@ def write_scenes(folder: Path, seed: int, count: int, size: int = 64, progress: 
     ``progress`` shows a bar on standard error.
 
     Raises:
-        InputError: as ``scenes`` does; or a file cannot be written.
+        InputError: as ``SceneDataset`` does; or a file cannot be written.
         DatasetError: the folder holds scenes already: captions and pictures of two runs would be mixed.
     """
+    SceneDataset(seed, count, size)  # before anything is written
+    check_folder(folder)
     if (folder / "captions.txt").exists():
         raise DatasetError(f"{folder}: holds scenes already: name another folder, or empty it.")
-    try:
-        for part in ("images", "masks"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"The folder '{folder}' cannot be made: {error.strerror}: choose another.") from error
-    captions = []
+    images, masks = (make_folder(folder / part) for part in ("images", "masks"))
+    captions, width = [], max(5, len(str(count - 1)))  # names whose order is that of their numbers
     for index, drawn in enumerate(tqdm(scenes(seed, count, size), "scenes", count, leave=False, disable=not progress)):
         captions.append(drawn.caption)
-        write_whole(folder / "images" / f"{index:05d}.png", png(Image.fromarray(drawn.image)))
-        write_whole(folder / "masks" / f"{index:05d}.png", png(Image.fromarray(drawn.mask)))
+        write_whole(images / f"{index:0{width}d}.png", png(Image.fromarray(drawn.image)))
+        write_whole(masks / f"{index:0{width}d}.png", png(Image.fromarray(drawn.mask)))
     write_whole(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES).encode())
     write_whole(folder / "captions.txt", "".join(f"{line}\n" for line in captions).encode())

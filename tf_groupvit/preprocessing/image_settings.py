@@ -159,13 +159,20 @@ def _settings_in(path: Path) -> dict[str, Any] | None:
 
 
 def write_file(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write preprocessor_config.json, beside and then renamed; a nested file that would hide it is brought in line."""
+    """Write preprocessor_config.json, beside and then renamed; a nested file that would hide it is brought in line.
+
+    Raises ``ConfigError`` where it cannot be written.
+    """
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    _write_json(path / FILE_NAME, content)
-    nested = path / NESTED_FILE_NAME
-    if nested.is_file() and _settings_in(nested):
-        _write_json(nested, {**_read_json(nested), NESTED_KEY: content})
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _write_json(path / FILE_NAME, content)
+        nested = path / NESTED_FILE_NAME
+        if nested.is_file() and _settings_in(nested):
+            _write_json(nested, {**_read_json(nested), NESTED_KEY: content})
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{path / FILE_NAME} cannot be written: {reason}: give another folder.") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
