@@ -4,12 +4,14 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.server.ports import Ports
+from tf_groupvit.server.refusal import named
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -61,15 +63,15 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
     _check_paths(base_path, model_config_file, flags["wait_for_versions"])
     models = _models(base_path, model_config_file, flags.pop("model_name"))
     with Ports(flags.pop("host"), flags.pop("port"), flags.pop("rest_api_port")) as ports:
-        _serve(models, ports, base_path or model_config_file, **flags)
+        _serve(models, ports, base_path or model_config_file or "", **flags)
 
 
-def _serve(models: Any, ports: Ports, source: str | None, log_level: str, json_logs: bool, **flags: Any) -> None:
+def _serve(models: Any, ports: Ports, source: str, log_level: str, json_logs: bool, **flags: Any) -> None:
     """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else every bad request is a warning of TensorFlow's own
     if not json_logs:
-        click.echo(f"Loading {source} ...", err=True)
+        click.echo(f"Loading {named(source)} ...", err=True)
     from tf_groupvit.server.lifecycle import serve_until_stopped
     from tf_groupvit.server.request_log import configure_logging
 
@@ -88,25 +90,31 @@ def _check_paths(base_path: str | None, model_config_file: str | None, wait: boo
         raise InputError("Give either a BASE_PATH or a --model-config-file, e.g. tf-groupvit serve models/groupvit.")
     if base_path is None or wait or "://" in base_path:
         return
-    folder = Path(base_path)
-    if (folder / "saved_model.pb").exists():
-        raise ServerError(f"{folder} is a version itself: serve its parent, {folder.absolute().parent}.")
-    if not folder.is_dir():
-        raise ServerError(f"No such folder: {folder}. A base path holds numbered versions, e.g. {folder}/1/.")
-    if not any(child.name.isdecimal() for child in folder.iterdir()):
+    folder, shown = Path(base_path), named(base_path)
+    try:
+        if (folder / "saved_model.pb").is_file():
+            parent = named(str(folder.absolute().parent))
+            raise ServerError(f"{shown} is a version itself: serve its parent, {parent}.")
+        if not folder.is_dir():
+            raise ServerError(f"No such folder: {shown}. A base path holds numbered versions, e.g. {shown}/1/.")
+        found = any(child.name.isdecimal() for child in folder.iterdir())
+    except OSError as error:
+        raise ServerError(f"{shown} cannot be read as a base path: {error.strerror or error}.") from error
+    if not found:
         raise ServerError(
-            f"No versions found under base path {folder}: expected numbered folders, e.g. {folder}/1/saved_model.pb."
+            f"No versions found under base path {shown}: expected numbered folders, e.g. {shown}/1/saved_model.pb."
         )
 
 
 def _models(base_path: str | None, model_config_file: str | None, name: str) -> Any:
-    from tf_groupvit.server.config import read_models
+    from tf_groupvit.server.config import check_model, read_models
 
     if model_config_file is not None:
         models = read_models(model_config_file)
         if not models:
             raise ConfigError(f"{model_config_file} lists no models.")
         return models
+    check_model(name, base_path or "")
     return {name: base_path}
 
 
@@ -114,6 +122,6 @@ def _announce(host: str, port: int, rest_port: int, names: list[str], as_json: b
     if as_json:
         click.echo(json.dumps({"event": "ready", "models": names, "port": port, "rest_api_port": rest_port}))
         return
-    click.echo(f"Serving {', '.join(names)}; stop with Ctrl-C")
+    click.echo(f"Serving {', '.join(map(named, names))}; stop with Ctrl-C")
     click.echo(f"gRPC: {host}:{port}")
-    click.echo(f"REST: http://{host}:{rest_port}/v1/models/{names[0]}")
+    click.echo(f"REST: http://{host}:{rest_port}/v1/models/{quote(names[0], safe='')}")

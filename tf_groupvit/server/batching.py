@@ -18,6 +18,7 @@ import numpy as np
 from tf_groupvit.server.batch_arrays import Arrays, cut, merged, rows_of, split
 from tf_groupvit.server.batching_parameters import Parameters
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining, invalid
+from tf_groupvit.server.threads import lasting
 
 LATE = "Run() timeout exceeded while waiting in batching queue"
 # Arrays by tensor name, names of the outputs, seconds -> the outputs. Raises Refusal.
@@ -154,7 +155,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._queues: dict[Any, Queue] = {}
         self._closed = False
-        self._threads = [threading.Thread(target=self._work, daemon=True, name=f"batch-{n}") for n in range(threads)]
+        self._threads = [lasting(f"batch-{n}", self._work) for n in range(threads)]
         for thread in self._threads:
             thread.start()
 

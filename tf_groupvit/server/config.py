@@ -14,8 +14,8 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from tf_groupvit.errors import ConfigError
-from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.errors import ConfigError, InputError
+from tf_groupvit.server.refusal import Refusal, invalid, named
 
 # message: fields in the order of their numbers; a type that is a name of this table is that message
 MESSAGES = {
@@ -52,6 +52,15 @@ class Model:
     policy: Policy = Policy()
     labels: dict[str, int] = field(default_factory=dict)
     platform: str = PLATFORM
+
+
+def check_model(name: str, base_path: str) -> None:
+    """Raises InputError for a name that no request can give, and a path that TensorFlow cannot open."""
+    if not name:
+        raise InputError("The name of a model is empty: requests could not name it.")
+    for what, text in (("The name of the model", name), ("The base path", base_path)):
+        if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(f"{what}, {named(text)}, is not UTF-8: give it another one.")
 
 
 @cache

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from tf_groupvit.errors import ServerError
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.running import Options, Server
 
@@ -31,8 +32,13 @@ def serve_until_stopped(
 
     Raises ServerError, ConfigError.
     """
-    stop = threading.Event()
-    server = Server(models, options=Options(**flags), ports=ports)
+    stop, broken = threading.Event(), threading.Event()
+
+    def on_fault() -> None:
+        broken.set()
+        stop.set()
+
+    server = Server(models, options=Options(**flags), ports=ports, on_fault=on_fault)
     _on_signals(stop, server)
     server.start()
     _forget_start_up()
@@ -41,6 +47,8 @@ def serve_until_stopped(
     _log.info("Stopping: %d requests under way have %g s to finish", server.gate.admitted, shutdown_grace_seconds)
     server.stop(shutdown_grace_seconds)
     _log.info("Stopped")
+    if broken.is_set():
+        raise ServerError("A front ended by an exception, which the log shows, so that the server stopped.")
 
 
 def _on_signals(stop: threading.Event, server: Server) -> None:

@@ -5,6 +5,9 @@ Names, labels and buckets are TensorFlow Serving's (contract, section 12); Tenso
 
 import threading
 from bisect import bisect_left
+from collections.abc import Callable, Collection
+
+from tf_groupvit.server.refusal import LONGEST_NAME, printable
 
 _BUCKETS = [10 * 1.8**index for index in range(33)]  # microseconds
 _MOST_SERIES = 1000  # of one metric; names of unknown models come from outside and must not fill the memory
@@ -17,7 +20,6 @@ class Counter:
         self.values: dict[tuple[str, ...], int] = {}
 
     def add(self, *labels: str, amount: int = 1) -> None:
-        labels = _bounded(self.values, labels)
         self.values[labels] = self.values.get(labels, 0) + amount
 
     def lines(self) -> list[str]:
@@ -31,7 +33,6 @@ class Histogram:
         self.values: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
 
     def add(self, seconds: float, *labels: str) -> None:
-        labels = _bounded(self.values, labels)
         counts, total = self.values.setdefault(labels, ([0] * (len(_BUCKETS) + 1), [0.0]))
         microseconds = seconds * 1e6
         counts[bisect_left(_BUCKETS, microseconds)] += 1
@@ -52,10 +53,11 @@ class Histogram:
 
 
 class Metrics:
-    """All metrics of a server."""
+    """All metrics of a server. ``served`` gives the names of its models, which always have series of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, served: Callable[[], Collection[str]] = tuple) -> None:
         self._lock = threading.Lock()
+        self._served = served
         self._requests = Counter("request_count", ("model_name", "status"))
         self._latency = Histogram("request_latency", ("model_name", "API", "entrypoint"))
         self._runtime = Histogram("runtime_latency", ("model_name", "API", "runtime"))
@@ -64,20 +66,23 @@ class Metrics:
 
     def answered(self, model: str, status: str) -> None:
         with self._lock:
-            self._requests.add(model, status)
+            name = model[:LONGEST_NAME]
+            if model not in self._served():
+                name = _bounded(self._requests.values, (name, status))
+            self._requests.add(name, status)
 
     def succeeded(self, model: str, api: str, entrypoint: str, seconds: float) -> None:
         with self._lock:
-            self._latency.add(seconds, model, api, entrypoint)
+            self._latency.add(seconds, model[:LONGEST_NAME], api, entrypoint)
 
     def ran(self, model: str, seconds: float) -> None:
         with self._lock:
-            self._runtime.add(seconds, model, "Predict", "TF1")
+            self._runtime.add(seconds, model[:LONGEST_NAME], "Predict", "TF1")
 
     def warmed(self, path: str, records: int, seconds: float) -> None:
         with self._lock:
-            self._warmup.add(seconds, path, "OK")
-            self._records.add(path, "OK", amount=records)
+            self._warmup.add(seconds, path[:LONGEST_NAME], "OK")
+            self._records.add(path[:LONGEST_NAME], "OK", amount=records)
 
     def page(self) -> str:
         with self._lock:
@@ -91,11 +96,9 @@ class Metrics:
             return "\n".join(line for metric in metrics for line in metric.lines()) + "\n"
 
 
-def _bounded(values: dict, labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The labels, or one series for all others when there are too many."""
-    if labels in values or len(values) < _MOST_SERIES:
-        return labels
-    return ("(other)", *labels[1:])
+def _bounded(values: dict, labels: tuple[str, ...]) -> str:
+    """The name that labels begin with, or one name for all others when there are too many series."""
+    return labels[0] if labels in values or len(values) < _MOST_SERIES else "(other)"
 
 
 def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> str:
@@ -103,5 +106,6 @@ def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 
 def _escaped(value: str) -> str:
-    value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    """A label's value as Prometheus reads it; of characters that are not to be seen, their escapes."""
+    value = printable(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode().replace("\\", "\\\\") for c in value)

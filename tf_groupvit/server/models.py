@@ -14,10 +14,13 @@ from typing import Any
 from tf_groupvit.errors import ServerError
 from tf_groupvit.server.base_path import MissingBasePath, aspired
 from tf_groupvit.server.config import Model, models_of
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal, invalid
+from tf_groupvit.server.refusal import TIMED_OUT, Refusal, invalid, named
+from tf_groupvit.server.threads import lasting
 from tf_groupvit.server.versions import State, Version, Versions
 
 _log = logging.getLogger("tf_groupvit.server")
+_LONGEST_COMPLAINT = 1024  # characters in the log
+_MOST_WARNINGS = 1000  # that are remembered, so that each is said once
 
 
 class Models:
@@ -32,7 +35,8 @@ class Models:
         self._config_lock = threading.RLock()  # one poll or reload at a time
         self._complaints: dict[str, str] = {}
         self._stopped = threading.Event()
-        self._poller = threading.Thread(target=self._poll_for_ever, daemon=True, name="poll-models")
+        self._warned: set[str] = set()
+        self._poller = lasting("poll-models", self._poll_for_ever)
 
     @property
     def names(self) -> list[str]:
@@ -71,23 +75,34 @@ class Models:
 
     def _poll(self) -> None:
         for model in self._models.values():
-            complaint = None
+            complaint = fault = None
             try:
-                versions = aspired(model)
+                versions = aspired(model, self._warn)
                 self.versions.want(model.name, versions)
                 if not versions:
                     complaint = _no_versions(model)
             except MissingBasePath as error:  # what is loaded stays
                 complaint = f"Could not find base path {model.base_path} for servable {model.name} with error {error}."
-            self._complain(model.name, complaint)
+            except Exception as bug:  # one model's fault is not another's
+                complaint = f"Looking for versions of servable {model.name} failed: {type(bug).__name__}: {bug}."
+                fault = bug
+            self._complain(model.name, complaint, fault)
 
-    def _complain(self, name: str, complaint: str | None) -> None:
+    def _warn(self, text: str) -> None:
+        """Say what is odd about a base path, once and not at every look."""
+        if text not in self._warned:
+            if len(self._warned) >= _MOST_WARNINGS:
+                self._warned.clear()
+            self._warned.add(text)
+            _log.warning("%s", text)
+
+    def _complain(self, name: str, complaint: str | None, bug: Exception | None = None) -> None:
         """Say what keeps a model from being served, once each time it changes."""
         if complaint is None:
             self._complaints.pop(name, None)
         elif self._complaints.get(name) != complaint:
             self._complaints[name] = complaint
-            _log.warning("%s", complaint)
+            _log.warning("%s", named(complaint, _LONGEST_COMPLAINT), exc_info=bug)
 
     def use(self, spec: Any) -> AbstractContextManager[Version]:
         """The version that a ModelSpec asks for, held until the block ends. Raises Refusal."""

@@ -59,6 +59,21 @@ def code_name(number: int) -> str:
     return CODE_NAMES[number] if 0 <= number < len(CODE_NAMES) else "UNKNOWN"
 
 
+LONGEST_NAME = 200
+
+
+def named(text: str, most: int = LONGEST_NAME) -> str:
+    """A text from outside as logs and metrics show it: on one line, without escape codes, at most 200 characters."""
+    text = text[:most]
+    return text if text.isprintable() else "".join(map(_shown, text))[:most]
+
+
+def _shown(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
 def printable(text: str) -> str:
     """The text with whatever is not UTF-8 replaced, for logs and gRPC, which carry nothing else."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tf_groupvit.server.refusal import Refusal, printable
+from tf_groupvit.server.refusal import Refusal, named
 
 _log = logging.getLogger("tf_groupvit.server")
 _requests = logging.getLogger("tf_groupvit.server.requests")
@@ -43,7 +43,7 @@ class RequestLog:
             line.refused(refusal)
             raise
         except Exception:
-            _log.exception("%s %s failed", front, printable(what))
+            _log.exception("%s %s failed", front, named(what))
             fault = Refusal("INTERNAL", FAULT)
             line.refused(fault)
             raise fault from None
@@ -54,11 +54,11 @@ class RequestLog:
         if not _requests.isEnabledFor(logging.INFO):
             return
         milliseconds = (time.perf_counter() - line.started) * 1e3
-        text = printable(line.text)
-        short = f": {text[:200]!r}" if text else ""
+        text = named(line.text)
+        short = f": '{text}'" if text else ""
         fields = {
             "front": line.front,
-            "request": printable(line.what),
+            "request": named(line.what),
             "code": line.code,
             "milliseconds": round(milliseconds, 2),
             "bytes": line.size,
@@ -66,8 +66,23 @@ class RequestLog:
         _requests.info(
             "%s %s %s %.1f ms %d bytes%s",
             line.front, fields["request"], line.code, milliseconds, line.size, short,
-            extra={"fields": fields | ({"error": text[:200]} if text else {})},
+            extra={"fields": fields | ({"error": text} if text else {})},
         )  # fmt: skip
+
+
+class TextFormatter(logging.Formatter):
+    """One line an event, whatever its words hold; what follows it, a traceback, is indented and begins no line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *rest = super().format(record).split("\n")
+        return "\n".join(_plain(line) for line in (first, *(f"    {line}" for line in rest)))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return _plain(super().formatMessage(record))
+
+
+def _plain(text: str) -> str:
+    return text if text.isprintable() else named(text, len(text) * 10)
 
 
 class JsonFormatter(logging.Formatter):
@@ -89,7 +104,7 @@ class JsonFormatter(logging.Formatter):
 def configure_logging(level: str, as_json: bool) -> None:
     """Send the server's log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    text = TextFormatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonFormatter() if as_json else text)
     logger = logging.getLogger("tf_groupvit.server")
     logger.handlers = [handler]

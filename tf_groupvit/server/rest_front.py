@@ -6,8 +6,10 @@ answered in the event loop.
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +17,8 @@ from tf_groupvit.server.limits import Deadline, Ticket
 from tf_groupvit.server.ports import Port
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining
 from tf_groupvit.server.rest_answers import JSON, Answer, RestAnswers, write_error
+
+_log = logging.getLogger("tf_groupvit.server")
 
 
 class ClientGone(Exception):  # noqa: N818 - nobody is left to tell
@@ -105,10 +109,10 @@ async def _send(answer: Answer, send: Any) -> None:
 
 
 class RestFront:
-    """A uvicorn server in a thread of its own."""
+    """A uvicorn server in a thread of its own; ``on_fault`` is called where that ends by an exception."""
 
-    def __init__(self, app: RestApp) -> None:
-        self.app = app
+    def __init__(self, app: RestApp, on_fault: Callable[[], None]) -> None:
+        self.app, self._on_fault = app, on_fault
         self._socket: socket.socket | None = None
         self._server: Any = None
         self._thread: threading.Thread | None = None
@@ -127,8 +131,12 @@ class RestFront:
         self._thread.start()
 
     def _serve(self) -> None:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self._server.serve(sockets=[self._socket]))
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._server.serve(sockets=[self._socket]))
+        except Exception:
+            _log.exception("The REST front ended by an exception")
+            self._on_fault()
 
     def drain(self) -> None:
         """New requests are answered 503 from now on, and their connections closed."""

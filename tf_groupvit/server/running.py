@@ -9,7 +9,7 @@ Ports open when every model is available. With ``port=None`` or ``rest_api_port=
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ from tf_groupvit.server.answers import CALLS, Answers
 from tf_groupvit.server.batched_servable import batched
 from tf_groupvit.server.batching import Scheduler
 from tf_groupvit.server.batching_parameters import Parameters, read_parameters
-from tf_groupvit.server.config import PROMETHEUS_PATH, Model, prometheus_path
+from tf_groupvit.server.config import PROMETHEUS_PATH, Model, check_model, prometheus_path
 from tf_groupvit.server.grpc_front import GrpcFront
 from tf_groupvit.server.limits import Deadline, Gate
 from tf_groupvit.server.metrics import Metrics
@@ -67,7 +67,8 @@ class Options:
 class Server:
     """An embedded server. Raises ServerError, ConfigError or InputError when it cannot start.
 
-    ``ports`` that are held already take the place of ``host``, ``port`` and ``rest_api_port``.
+    ``ports`` that are held already take the place of ``host``, ``port`` and ``rest_api_port``. ``on_fault`` is called,
+    in any thread, where a front ends by an exception.
     """
 
     def __init__(
@@ -78,13 +79,14 @@ class Server:
         rest_api_port: int | None = 0,
         options: Options = Options(),
         ports: Ports | None = None,
+        on_fault: Callable[[], None] = lambda: None,
     ) -> None:
         self._configs = model_configs(models)
         self.started = False
         self.ports = ports or Ports(host, port, rest_api_port)
         self.host = self.ports.host
         self.options = options
-        self.metrics = Metrics()
+        self.metrics = Metrics(lambda: self.models.names)
         self.gate = Gate(options.max_in_flight or 4 * (os.cpu_count() or 1), options.max_queued)
         retries = Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6)
         self.models = Models(
@@ -104,7 +106,7 @@ class Server:
             prometheus_path(options.monitoring_config_file),
         )
         self.app = RestApp(self.rest_answers, options.max_request_bytes)
-        self._rest = RestFront(self.app)
+        self._rest = RestFront(self.app, on_fault)
         self._grpc = GrpcFront(self.answers, log, options.max_request_bytes, options.ssl_config_file)
 
     @property
@@ -204,6 +206,8 @@ def model_configs(models: ModelPaths | list[Model]) -> list[Model]:
         models = [Model(name, absolute(path)) for name, path in models.items()]
     if not models:
         raise InputError("No model to serve: give at least one, e.g. {'groupvit': 'models/groupvit'}.")
+    for model in models:
+        check_model(model.name, model.base_path)
     return list(models)
 
 

@@ -88,7 +88,10 @@ def _run_options(timeout: float | None) -> Any:
 
 def load(path: str, tags: tuple[str, ...] = ("serve",), config: Any = None) -> Servable:
     """Load a SavedModel folder. Raises Refusal with the text of the C++ loader where there is one."""
-    meta_graph = _meta_graph(path, tags)
+    try:
+        meta_graph = _meta_graph(path, tags)
+    except (tf.errors.OpError, OSError, UnicodeError) as error:
+        raise _load_error(error) from error
     with tf.Graph().as_default() as graph:
         session = tf.compat.v1.Session(graph=graph, config=config)
         try:
@@ -116,9 +119,9 @@ def _meta_graph(path: str, tags: tuple[str, ...]) -> Any:
 
 def _saved_model(path: str) -> Any:
     file = os.path.join(path, "saved_model.pb")
-    if tf.io.gfile.exists(f"{file}txt") and not tf.io.gfile.exists(file):
+    if _is_file(f"{file}txt") and not tf.io.gfile.exists(file):
         return parse_saved_model(path)
-    if not tf.io.gfile.exists(file):
+    if not _is_file(file):
         raise Refusal(
             "NOT_FOUND",
             "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
@@ -129,6 +132,11 @@ def _saved_model(path: str) -> Any:
             return SavedModel.FromString(stream.read())
     except DecodeError as error:
         raise Refusal("DATA_LOSS", f"Can't parse {file} as binary proto") from error
+
+
+def _is_file(path: str) -> bool:
+    """Whether there is a file to read, not a folder, nor a pipe that would never end."""
+    return os.path.isfile(path) if os.path.exists(path) else tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
 
 
 def _signature(name: str, proto: Any, graph: tf.Graph) -> Signature:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.refusal import Refusal, named
 from tf_groupvit.server.servable import Servable
 
 _log = logging.getLogger("tf_groupvit.server")
@@ -29,6 +29,9 @@ class State(IntEnum):
     AVAILABLE = 30
     UNLOADING = 40
     END = 50
+
+
+_LONGEST_ERROR = 1024  # characters in the log
 
 
 @dataclass(frozen=True)
@@ -92,19 +95,20 @@ class Versions:
             if version.state is State.END:
                 del active[version.number]
             elif version.state is State.AVAILABLE and (one_serves or not wanted):
-                self._move(version, State.UNLOADING)
                 threading.Thread(target=self._unload, args=[version], daemon=True, name="unload").start()
+                self._move(version, State.UNLOADING)
 
     def _start(self, version: Version) -> None:
+        # First the thread, which waits for the lock: where none can be had, the version is tried again.
+        threading.Thread(target=self._load, args=[version], daemon=True, name="load").start()
         self._active[version.model][version.number] = version
         self._seen.setdefault(version.model, {})[version.number] = version
-        threading.Thread(target=self._load, args=[version], daemon=True, name="load").start()
 
     def _move(self, version: Version, state: State) -> None:
         version.state = state
         level = logging.WARNING if version.error else logging.INFO
-        why = f": {version.error.code}: {version.error.text}" if version.error else ""
-        _log.log(level, "Model %s version %d is %s%s", version.model, version.number, state.name, why)
+        why = f": {_shown(version.error)}" if version.error else ""
+        _log.log(level, "Model %s version %d is %s%s", named(version.model), version.number, state.name, why)
         self._changed.notify_all()
 
     def _load(self, version: Version) -> None:
@@ -132,13 +136,14 @@ class Versions:
             except Refusal as refusal:
                 error = refusal
             except Exception as bug:
-                _log.exception("Loading %s failed in an unexpected way", version.path)
+                _log.exception("Loading %s failed in an unexpected way", named(version.path))
                 error = Refusal("INTERNAL", f"{type(bug).__name__}: {bug}")
             else:
                 seconds = time.perf_counter() - started
                 _log.info(
-                    "Loaded %s version %d from %s in %.1f s", version.model, version.number, version.path, seconds
-                )
+                    "Loaded %s version %d from %s in %.1f s",
+                    named(version.model), version.number, named(version.path), seconds,
+                )  # fmt: skip
                 return servable, None
             self._report(version, error, attempt)
             if attempt > self._retries.count or version.unwanted.wait(self._retries.seconds):
@@ -148,9 +153,7 @@ class Versions:
     def _report(self, version: Version, error: Refusal, attempt: int) -> None:
         left = self._retries.count + 1 - attempt
         then = f"next attempt in {self._retries.seconds:g} s, {left} left" if left else "given up"
-        _log.warning(
-            "Loading %s version %d failed (%s): %s: %s", version.model, version.number, then, error.code, error.text
-        )
+        _log.warning("Loading %s version %d failed (%s): %s", named(version.model), version.number, then, _shown(error))
 
     def _unload(self, version: Version) -> None:
         with self._changed:
@@ -162,8 +165,11 @@ class Versions:
 
     def _close(self, version: Version) -> None:
         servable, version.servable = version.servable, None
-        if servable is not None:
-            servable.close()
+        try:
+            if servable is not None:
+                servable.close()
+        except Exception:  # the version ends all the same
+            _log.exception("Unloading %s failed in an unexpected way", named(version.path))
 
     def _end(self, version: Version) -> None:
         """A failed version that is still wanted stays managed, so that it is not tried again."""
@@ -225,3 +231,7 @@ class Versions:
                 self._wanted[model] = {}
                 self._settle(model)
             self._changed.wait_for(lambda: not any(self._active.values()), timeout=5.0)
+
+
+def _shown(error: Refusal) -> str:
+    return f"{error.code}: {named(error.text, _LONGEST_ERROR)}"

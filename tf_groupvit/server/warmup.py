@@ -16,7 +16,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from tf_groupvit.server.inference import METHOD_OF, refuse_inference
 from tf_groupvit.server.predict import predict_request
-from tf_groupvit.server.refusal import Refusal, code_name, invalid
+from tf_groupvit.server.refusal import Refusal, code_name, invalid, named
 from tf_groupvit.server.servable import Servable
 
 MAX_RECORDS = 1000
@@ -33,9 +33,9 @@ def warm_up(servable: Servable, iterations: int = 1) -> Warmup | None:
     """Run a version's warm-up file; None where it has none. Raises Refusal."""
     path = os.path.join(servable.path, "assets.extra", "tf_serving_warmup_requests")
     if not tf.io.gfile.exists(path):
-        _log.info("No warmup data file found at %s", path)
+        _log.info("No warmup data file found at %s", named(path))
         return None
-    _log.info("Starting to read warmup data for model at %s", path)
+    _log.info("Starting to read warmup data for model at %s", named(path))
     started, count = time.perf_counter(), 0
     for record in _records(path):
         _run(servable, _parsed(record, path), iterations)
@@ -46,7 +46,7 @@ def warm_up(servable: Servable, iterations: int = 1) -> Warmup | None:
     _log.info(
         "Finished reading warmup data for model at %s. Number of warmup records read: %d. Elapsed time "
         "(microseconds): %d.",
-        path, count, seconds * 1e6,
+        named(path), count, seconds * 1e6,
     )  # fmt: skip
     return Warmup(count, seconds)
 

@@ -1,0 +1,26 @@
+"""Threads that last: a function in; a thread that runs it, and again where it ends by an exception, loudly, out.
+
+A thread that ends without a word would take polling, batches or a front with it, and the server would seem well.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+_log = logging.getLogger("tf_groupvit.server")
+PAUSE = 1.0  # seconds before a thread starts again
+
+
+def lasting(name: str, run: Callable[[], None]) -> threading.Thread:
+    """A daemon thread, not started, that ends when ``run`` returns."""
+
+    def run_until_it_returns() -> None:
+        while True:
+            try:
+                return run()
+            except Exception:
+                _log.exception("The thread %s ended by an exception; it starts again in %g s", name, PAUSE)
+                time.sleep(PAUSE)
+
+    return threading.Thread(target=run_until_it_returns, daemon=True, name=name)
