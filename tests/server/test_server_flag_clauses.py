@@ -44,10 +44,15 @@ def test_flags_that_both_servers_have_have_the_same_defaults():
     }
 
 
-def test_threads_and_sizes_are_bounded_as_there(fixture_base_path):
+def test_threads_are_bounded_as_there_and_sizes_as_the_table_of_differences_says(fixture_base_path):
     server = Server({"m": fixture_base_path})  # not started
     assert server.gate.running == 4 * (os.cpu_count() or 1)
-    assert server.options.max_request_bytes == default("max_request_bytes") == 2**31 - 1
+    ours = {
+        "max_request_bytes": 2**28, "max_receiving": 256, "max_receiving_bytes": 2**30, "max_connections": 1000,
+        "receive_timeout_seconds": 60.0,
+    }  # fmt: skip
+    assert {flag: default(flag) for flag in ours} == ours
+    assert {flag: getattr(Options(), flag) for flag in ours} == ours
     assert default("rest_api_port") == 8501  # as in the Docker image; the binary alone has REST off
 
 

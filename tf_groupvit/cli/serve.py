@@ -43,7 +43,16 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option("--max-in-flight", default=0, show_default=True, help="Requests at work; 0: four for each CPU.")
 @click.option("--max-queued", default=64, show_default=True, help="Requests waiting; beyond them 429.")
-@click.option("--max-request-bytes", default=2**31 - 1, show_default=True, help="Largest request, both fronts.")
+@click.option("--max-request-bytes", default=2**28, show_default=True, help="Largest request, unpacked; both fronts.")
+@click.option("--max-receiving", default=256, show_default=True, help="Requests arriving at once, on each front.")
+@click.option("--max-receiving-bytes", default=2**30, show_default=True, help="Of all REST requests, until answered.")
+@click.option("--max-connections", default=1000, show_default=True, help="Open at once, on each front.")
+@click.option(
+    "--receive-timeout-seconds",
+    default=60.0,
+    show_default=True,
+    help="For a request to arrive whole; quiet connections are closed after it.",
+)
 @click.option("--wait-for-versions", is_flag=True, help="Wait for a base path to get a version, as TF Serving does.")
 @click.option("--shutdown-grace-seconds", default=30.0, show_default=True, help="For requests under way at SIGTERM.")
 @click.option(

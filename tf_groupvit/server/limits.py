@@ -1,14 +1,19 @@
-"""Pressure: requests in; at most so many running and so many waiting, the rest refused at once.
+"""Pressure: requests in; at most so many arriving, so many running and so many waiting, the rest refused at once.
 
 Both front ends share one gate, so that a server under five times its load keeps its memory and its latency. Waiting
-requests are served first come, first served.
+requests are served first come, first served. A request has a place in the gate only when it has arrived whole; until
+then it is one of the `Arrivals`, of which the slowest makes room for a new one.
 """
 
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal
+
+_FAST_ENOUGH = 2**17  # bytes a second; who sends less falls behind
+_CREDIT = 1.0  # seconds that nobody needs to send in
 
 
 class Deadline:
@@ -87,9 +92,72 @@ class Ticket:
         self._gate._take_slot(deadline.remaining())
         self._has_slot = True
 
+    def leave(self) -> None:
+        self._gate._leave(self._has_slot)
+        self._has_slot = False
+
     def __enter__(self) -> "Ticket":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._gate._leave(self._has_slot)
-        self._has_slot = False
+        self.leave()
+
+
+class Arrival:
+    """A request body on its way in. ``drop`` is called when others need the room."""
+
+    def __init__(self, now: float) -> None:
+        self.drop: Callable[[], None] = lambda: None
+        self.size = 0
+        self.dropped = False
+        self.excused = now + _CREDIT  # until then, what has arrived is enough
+
+    def grow(self, size: int, now: float) -> None:
+        self.size += size
+        self.excused = min(max(self.excused, now) + size / _FAST_ENOUGH, now + _CREDIT)
+
+
+class Arrivals:
+    """At most ``most`` bodies arriving, and ``most_bytes`` of bodies held; for use in one thread.
+
+    Where there are too many, the sender that is furthest behind is dropped: someone who sends nothing cannot keep
+    others out.
+    """
+
+    def __init__(self, most: int, most_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._most_bytes, self._clock = most, most_bytes, clock
+        self._arriving: dict[Arrival, None] = {}
+        self.held = 0  # bytes of bodies, from their arrival to their answer
+
+    def __len__(self) -> int:
+        return len(self._arriving)
+
+    def enter(self) -> Arrival:
+        if len(self._arriving) >= self._most:
+            self._drop_slowest()
+        arrival = Arrival(self._clock())
+        self._arriving[arrival] = None
+        return arrival
+
+    def grow(self, arrival: Arrival, size: int) -> None:
+        """So many more bytes are there; they are counted until the request leaves."""
+        if arrival.dropped:
+            return
+        arrival.grow(size, self._clock())
+        self.held += size
+        while self.held > self._most_bytes and self._arriving:
+            self._drop_slowest()
+
+    def whole(self, arrival: Arrival) -> None:
+        self._arriving.pop(arrival, None)
+
+    def leave(self, arrival: Arrival) -> None:
+        self.whole(arrival)
+        self.held -= arrival.size
+        arrival.size = 0
+
+    def _drop_slowest(self) -> None:
+        slowest = min(self._arriving, key=lambda arrival: arrival.excused)
+        self.leave(slowest)
+        slowest.dropped = True
+        slowest.drop()

@@ -19,7 +19,7 @@ from tf_groupvit.server.json_writing import write_error, write_predict
 from tf_groupvit.server.limits import Deadline, Ticket
 from tf_groupvit.server.predict import predict
 from tf_groupvit.server.proto_json import proto_json
-from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.refusal import TIMED_OUT, Refusal, invalid
 from tf_groupvit.server.request_log import Line, RequestLog
 from tf_groupvit.server.rest_routes import API, Route, VersionTooLarge, route_of
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Signature
@@ -101,6 +101,10 @@ class RestAnswers:
         line.refused(refusal)
         self.log.write(line)
         return self._dressed(refused(refusal))
+
+    def late(self) -> Answer:
+        """The answer to a request whose time is over while it is at work; its line in the log comes when that ends."""
+        return self._dressed(refused(Refusal("DEADLINE_EXCEEDED", TIMED_OUT)))
 
     def _dressed(self, answer: Answer) -> Answer:
         return Answer(answer.status, answer.body, answer.headers | CORS) if self.cors else answer

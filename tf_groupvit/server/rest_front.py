@@ -1,7 +1,7 @@
 """The REST front: `RestAnswers` in; an ASGI application, and a uvicorn server around it, out.
 
-Requests that run a model take a place in the gate before their body is read, and work in a thread; everything else is
-answered in the event loop.
+Requests that run a model are read in the event loop, take a place in the gate when their body is whole, and work in a
+thread; everything else is answered in the event loop.
 """
 
 import asyncio
@@ -11,12 +11,16 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
-from tf_groupvit.server.limits import Deadline, Ticket
+from tf_groupvit.server.limits import Arrival, Arrivals, Deadline
 from tf_groupvit.server.ports import Port
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining
 from tf_groupvit.server.rest_answers import JSON, Answer, RestAnswers, write_error
+from tf_groupvit.server.rest_connection import Connections
+
+_CROWDED = "Too many requests are arriving at once, and this one was the slowest; try again later"
 
 _log = logging.getLogger("tf_groupvit.server")
 
@@ -28,9 +32,11 @@ class ClientGone(Exception):  # noqa: N818 - nobody is left to tell
 class RestApp:
     """The ASGI application."""
 
-    def __init__(self, answers: RestAnswers, max_request_bytes: int) -> None:
-        self._answers = answers
-        self._most = max_request_bytes
+    def __init__(
+        self, answers: RestAnswers, arrivals: Arrivals, max_request_bytes: int, receive_seconds: float
+    ) -> None:
+        self._answers, self.arrivals = answers, arrivals
+        self._most, self._receive_seconds = max_request_bytes, receive_seconds
         self._pool = ThreadPoolExecutor(answers.answers.gate.running, thread_name_prefix="rest")
         self.draining = False
 
@@ -40,7 +46,7 @@ class RestApp:
         with contextlib.suppress(ClientGone):
             answer = await self._answer(scope, receive)
             if self.draining:
-                answer.headers["Connection"] = "close"
+                closing(answer)
             await _send(answer, send)
 
     async def _answer(self, scope: dict[str, Any], receive: Any) -> Answer:
@@ -51,47 +57,86 @@ class RestApp:
         if not self._answers.is_work(method, target):
             return self._answers.answer_aside(method, target, headers)
         try:
-            with self._answers.answers.gate.admit() as ticket:
-                return await self._work(method, target, headers, receive, ticket)
+            return await self._work(method, target, headers, receive)
         except Refusal as refusal:
             return self._answers.refuse(method, target, refusal)
 
-    async def _work(self, method: str, target: str, headers: dict[str, str], receive: Any, ticket: Ticket) -> Answer:
+    async def _work(self, method: str, target: str, headers: dict[str, str], receive: Any) -> Answer:
         deadline = Deadline(self._answers.timeout)
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._most:
             return self._too_large()
+        arrival = self.arrivals.enter()
         try:
-            body = await asyncio.wait_for(self._body(receive), deadline.remaining())
-        except TimeoutError:
-            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT) from None
-        if body is None:
-            return self._too_large()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._pool, self._answers.answer_work, method, target, headers, body, ticket, deadline
-        )
+            try:
+                body = await self._body(receive, arrival, deadline)
+            except Refusal as refusal:
+                return closing(self._answers.refuse(method, target, refusal))
+            if body is None:
+                return self._too_large()
+            work = partial(self._answers.answer_work, method, target, headers, body, deadline=deadline)
+            return await self._in_a_thread(work, deadline)
+        finally:
+            self.arrivals.leave(arrival)
 
-    async def _body(self, receive: Any) -> bytes | None:
-        """The whole body, or None when it is longer than allowed."""
-        parts, size, more = [], 0, True
+    async def _body(self, receive: Any, arrival: Arrival, deadline: Deadline) -> bytes | None:
+        """The whole body, or None when it is longer than allowed. Raises Refusal where it takes too long."""
+        left = deadline.remaining()
+        try:
+            async with asyncio.timeout(self._receive_seconds if left is None else left) as limit:
+                arrival.drop = lambda: limit.reschedule(0)
+                body = await self._parts(receive, arrival)
+                self.arrivals.whole(arrival)
+        except TimeoutError:
+            if arrival.dropped:
+                raise Refusal("RESOURCE_EXHAUSTED", _CROWDED) from None
+            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT) from None
+        return body
+
+    async def _parts(self, receive: Any, arrival: Arrival) -> bytes | None:
+        parts, more = [], True
         while more:
             event = await receive()
             if event["type"] == "http.disconnect":
                 raise ClientGone
             parts.append(event.get("body", b""))
-            size += len(parts[-1])
-            if size > self._most:
+            self.arrivals.grow(arrival, len(parts[-1]))
+            if arrival.size > self._most:
                 return None
             more = event.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    async def _in_a_thread(self, work: Callable[..., Answer], deadline: Deadline) -> Answer:
+        """Run in a thread, and answer in time even where no thread is free, or the work does not end."""
+        left = deadline.remaining()
+        ticket = self._answers.answers.gate.admit()
+
+        def run() -> Answer:
+            with ticket:
+                return work(ticket=ticket)
+
+        job = self._pool.submit(run)
+        job.add_done_callback(lambda job: ticket.leave() if job.cancelled() else None)
+        try:
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(job)), left)
+        except TimeoutError:
+            if job.cancel():  # it had not begun
+                raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT) from None
+            return self._answers.late()
+
     def _too_large(self) -> Answer:
         text = f"The request body is larger than the {self._most} bytes that this server takes"
-        return Answer(413, write_error(text), {"Content-Type": JSON, "Connection": "close"})
+        return closing(Answer(413, write_error(text), {"Content-Type": JSON}))
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True)
+        """Begin nothing any more. What runs in a thread is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def closing(answer: Answer) -> Answer:
+    """The answer to a request that was not read to its end: the connection is of no more use."""
+    answer.headers["Connection"] = "close"
+    return answer
 
 
 def target_of(scope: dict[str, Any]) -> str:
@@ -111,8 +156,8 @@ async def _send(answer: Answer, send: Any) -> None:
 class RestFront:
     """A uvicorn server in a thread of its own; ``on_fault`` is called where that ends by an exception."""
 
-    def __init__(self, app: RestApp, on_fault: Callable[[], None]) -> None:
-        self.app, self._on_fault = app, on_fault
+    def __init__(self, app: RestApp, connections: Connections, on_fault: Callable[[], None]) -> None:
+        self.app, self._connections, self._on_fault = app, connections, on_fault
         self._socket: socket.socket | None = None
         self._server: Any = None
         self._thread: threading.Thread | None = None
@@ -124,7 +169,8 @@ class RestFront:
         self._socket = port.listening()
         config = uvicorn.Config(
             self.app, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
-            proxy_headers=False, timeout_keep_alive=60, interface="asgi3",
+            proxy_headers=False, interface="asgi3", http=cast(Any, self._connections.protocol),
+            timeout_keep_alive=2**31,  # the connections see to it
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, daemon=True, name="rest")

@@ -23,12 +23,13 @@ from tf_groupvit.server.batching import Scheduler
 from tf_groupvit.server.batching_parameters import Parameters, read_parameters
 from tf_groupvit.server.config import PROMETHEUS_PATH, Model, check_model, prometheus_path
 from tf_groupvit.server.grpc_front import GrpcFront
-from tf_groupvit.server.limits import Deadline, Gate
+from tf_groupvit.server.limits import Arrivals, Deadline, Gate
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.request_log import RequestLog
 from tf_groupvit.server.rest_answers import Answer, RestAnswers
+from tf_groupvit.server.rest_connection import Connections
 from tf_groupvit.server.rest_front import RestApp, RestFront
 from tf_groupvit.server.servable import Servable, load
 from tf_groupvit.server.versions import Retries, Versions
@@ -60,7 +61,11 @@ class Options:
     enable_per_model_batching_parameters: bool = False
     max_in_flight: int = 0  # 0: four for each CPU
     max_queued: int = 64
-    max_request_bytes: int = 2**31 - 1
+    max_request_bytes: int = 2**28
+    max_receiving: int = 256
+    max_receiving_bytes: int = 2**30
+    max_connections: int = 1000
+    receive_timeout_seconds: float = 60.0
     wait_for_versions: bool = False
 
 
@@ -105,8 +110,10 @@ class Server:
             options.rest_api_enable_cors_support,
             prometheus_path(options.monitoring_config_file),
         )
-        self.app = RestApp(self.rest_answers, options.max_request_bytes)
-        self._rest = RestFront(self.app, on_fault)
+        arrivals = Arrivals(options.max_receiving, max(options.max_receiving_bytes, options.max_request_bytes))
+        self.app = RestApp(self.rest_answers, arrivals, options.max_request_bytes, options.receive_timeout_seconds)
+        connections = Connections(options.max_connections, options.receive_timeout_seconds)
+        self._rest = RestFront(self.app, connections, on_fault)
         self._grpc = GrpcFront(self.answers, log, options.max_request_bytes, options.ssl_config_file)
 
     @property
@@ -142,7 +149,9 @@ class Server:
         self._rest.drain()
         listens = self.started and (self.port, self.rest_api_port) != (None, None)
         quiet = time.monotonic() + (_DRAIN_SECONDS if listens else 0.0)
-        while time.monotonic() < min(end, quiet) or (self.gate.admitted and time.monotonic() < end):
+        while time.monotonic() < min(end, quiet) or (
+            (self.gate.admitted or len(self.app.arrivals)) and time.monotonic() < end
+        ):
             time.sleep(0.01)
         done = self._grpc.stop(_DRAIN_SECONDS)
         self._rest.stop(_DRAIN_SECONDS)

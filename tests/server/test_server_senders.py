@@ -1,0 +1,224 @@
+"""Clients that send slowly, without end, or nothing: each is held to its limit, and nobody else notices."""
+
+import json
+import socket
+import threading
+import time
+from contextlib import ExitStack, closing
+
+import pytest
+from rest_calls import PREDICT, predict, refusal
+from test_server_versions import until
+
+from tf_groupvit.server.limits import Arrivals
+from tf_groupvit.server.rest_answers import RestAnswers
+from tf_groupvit.server.rest_connection import MOST_HEAD_BYTES, Connections
+from tf_groupvit.server.running import Options, Server
+
+GOOD = '{"instances": [1.0, 5.0]}'
+ANSWER = {"predictions": [2.5, 4.5]}
+SLOW = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode()
+
+
+@pytest.fixture(scope="module")
+def strict(fixture_base_path):
+    """A server of tiny limits."""
+    options = Options(
+        max_receiving=3, max_connections=8, receive_timeout_seconds=0.25, rest_api_timeout_in_ms=400, max_in_flight=1
+    )
+    with Server({"half_plus_two": fixture_base_path}, port=None, options=options) as running:
+        yield running
+
+
+def connect(server: Server, sent: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.rest_api_port), timeout=10)
+    connection.sendall(sent)
+    return connection
+
+
+def received(connection: socket.socket) -> bytes:
+    """Everything until the server closes."""
+    parts = []
+    while part := connection.recv(2**16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def assert_answers(server: Server) -> None:
+    status, text = predict(server, GOOD)
+    assert (status, json.loads(text)) == (200, ANSWER)
+
+
+def test_more_slow_senders_than_there_are_places_keep_nobody_out(server):
+    places = server.gate.running + server.gate.waiting
+    with ExitStack() as stack:
+        for _ in range(places + 8):
+            stack.enter_context(closing(connect(server, SLOW)))
+        until(lambda: len(server.app.arrivals) == places + 8)
+        assert server.gate.admitted == 0
+        assert_answers(server)
+    until(lambda: len(server.app.arrivals) == 0)
+    assert server.app.arrivals.held == 0
+
+
+def test_beyond_the_limit_the_slowest_sender_makes_room(strict):
+    with closing(connect(strict, SLOW)) as slowest:
+        until(lambda: len(strict.app.arrivals) == 1)
+        with ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(closing(connect(strict, SLOW)))
+            answer = received(slowest)
+            assert_answers(strict)
+    assert status_of(answer) == 429 and b"this one was the slowest" in answer
+    until(lambda: len(strict.app.arrivals) == 0)
+
+
+def test_who_sends_steadily_stays_and_who_has_stopped_goes():
+    now = [0.0]
+    arrivals = Arrivals(most=2, most_bytes=1000, clock=lambda: now[0])
+    dropped = []
+
+    def enter(name: str):
+        arrival = arrivals.enter()
+        arrival.drop = lambda: dropped.append(name)
+        return arrival
+
+    stopped, steady = enter("stopped"), enter("steady")
+    arrivals.grow(stopped, 600)
+    for _ in range(3):
+        now[0] += 1.0
+        arrivals.grow(steady, 100)
+    new = enter("new")
+    assert dropped == ["stopped"] and arrivals.held == 300
+    arrivals.grow(stopped, 600)  # what arrives too late counts for nothing
+    arrivals.grow(new, 600)
+    assert dropped == ["stopped"] and arrivals.held == 900
+    arrivals.grow(new, 101)  # too much in all: the one further behind goes
+    assert dropped == ["stopped", "steady"] and arrivals.held == 701
+    arrivals.whole(new)  # and is counted until it is answered
+    assert len(arrivals) == 0 and arrivals.held == 701
+    arrivals.leave(new)
+    assert arrivals.held == 0
+
+
+def test_a_body_that_does_not_arrive_in_time_is_504_and_its_connection_closes(strict):
+    with closing(connect(strict, SLOW)) as connection:
+        answer = received(connection)
+    assert status_of(answer) == 504 and b"Timed out waiting" in answer and b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"\r\n", b"POST", b"GET /v1/models/half_plus_two HTTP/1.1\r\nHost: x\r\n\r\n"],
+    ids=["nothing", "a blank line", "half a head", "one request"],
+)
+def test_a_connection_that_asks_nothing_is_closed(strict, sent):
+    with closing(connect(strict, sent)) as connection:
+        answer = received(connection)
+    assert (b"AVAILABLE" in answer) == (b"Host" in sent)
+
+
+class Quiet:
+    """As much of a connection as its front looks at."""
+
+    aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_of_too_many_connections_the_one_that_was_quiet_for_longest_goes():
+    connections = Connections(most=3, idle_seconds=60)
+    asking, first, second, new, last = (Quiet() for _ in range(5))
+    for connection in (asking, first, second, first):
+        connections.opened(connection)
+        connections.waits(connection)
+    connections.works(asking)
+    connections.opened(new)
+    assert [each.aborted for each in (asking, first, second, new)] == [False, False, True, False]
+    for connection in (second, first):
+        connections.closed(connection)
+    connections.opened(last)
+    assert not last.aborted
+    connections.opened(second)  # three at work: who comes is the one to go
+    assert second.aborted and not any(each.aborted for each in (asking, new, last))
+
+
+def test_more_connections_than_allowed_keep_nobody_out(strict):
+    with ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(closing(connect(strict)))
+        assert_answers(strict)
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "status"),
+    [
+        (b"GET /v1/models/", b"m" * 4096, 414),
+        (b"GET /v1/models/m?", b"m" * 4096, 414),
+        (b"GET / HTTP/1.1\r\nX: ", b"m" * 4096, 431),
+        (b"GET / HTTP/1.1\r\n", b"m" * 4096, 431),
+        (b"GET / HTTP/1.1\r\n", b"X: y\r\n" * 512, 431),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"m" * 4096, 404),
+    ],
+    ids=["path", "query", "value", "name", "many headers", "trailer"],
+)
+def test_a_head_without_an_end_is_refused_beyond_64_kib(server, start, piece, status):
+    with closing(connect(server, start)) as connection:
+        for _ in range(64):  # four times as much as is taken; what is too much is read all the same
+            connection.sendall(piece)
+        answer = received(connection)
+    assert status_of(answer) == status
+    assert_answers(server)
+
+
+def test_a_long_path_and_long_headers_within_64_kib_are_read(server):
+    path = b"/v1/models/" + b"m" * (MOST_HEAD_BYTES - 100)
+    head = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: " + b"y" * (MOST_HEAD_BYTES - 100)
+    with closing(connect(server, head + b"\r\n\r\n")) as connection:
+        assert status_of(received(connection)) == 404  # no such model
+
+
+def test_a_client_that_closes_its_sending_side_is_answered(server):
+    body = GOOD.encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with closing(connect(server, head + body)) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        answer = received(connection)
+    assert status_of(answer) == 200 and json.loads(answer.partition(b"\r\n\r\n")[2]) == ANSWER
+
+
+def test_a_refusal_is_read_by_a_client_that_is_still_sending(strict):
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {2**30}\r\n\r\n".encode()
+    with closing(connect(strict, head)) as connection:
+        for _ in range(64):
+            connection.sendall(bytes(2**16))
+        assert status_of(received(connection)) == 413
+
+
+def test_the_answer_goes_out_in_time_whatever_runs(strict, monkeypatch):
+    release, work = threading.Event(), RestAnswers.answer_work
+
+    def stuck(self, *given, **named):
+        assert release.wait(20)
+        return work(self, *given, **named)
+
+    monkeypatch.setattr(RestAnswers, "answer_work", stuck)
+    late = (504, "Timed out waiting for notification")
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(refusal(strict, GOOD))) for _ in range(2)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [late, late] and time.monotonic() - started < 10
+    assert strict.gate.admitted == 1  # the one at work; the one that waited has left
+    release.set()
+    until(lambda: strict.gate.admitted == 0)
+    monkeypatch.undo()
+    assert_answers(strict)
