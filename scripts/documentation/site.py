@@ -26,6 +26,7 @@ PAGES = {
     "differences.md": ("The embedded server", "tf_groupvit/server/DIFFERENCES.md"),
     "architecture.md": ("Architecture", "tf_groupvit/README.md"),
     "contributing.md": ("Contributing", "CONTRIBUTING.md"),
+    "upgrading.md": ("From 0.1", "tf_groupvit/FROM_0.1.md"),
     "changelog.md": ("Changelog", "CHANGELOG.md"),
 }
 # Name on the site -> title, and what of the package is described, in this order.
