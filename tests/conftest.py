@@ -55,9 +55,3 @@ def photos() -> list[Path]:
 def clip_bpe() -> Path:
     """The 49,408-entry CLIP vocabulary: a folder with vocab.json and merges.txt."""
     return _shared("data/clip_bpe")
-
-
-@pytest.fixture(scope="session")
-def conformance() -> Path:
-    """The sample of TensorFlow Serving conformance cases."""
-    return _shared("conformance")

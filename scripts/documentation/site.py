@@ -24,6 +24,7 @@ PAGES = {
     "serving.md": ("Serving", "serving/README.md"),
     "speed.md": ("Speed", "scripts/benchmarks/README.md"),
     "differences.md": ("The embedded server", "tf_groupvit/server/DIFFERENCES.md"),
+    "contract.md": ("What TensorFlow Serving does", "tf_groupvit/server/CONTRACT.md"),
     "architecture.md": ("Architecture", "tf_groupvit/README.md"),
     "contributing.md": ("Contributing", "CONTRIBUTING.md"),
     "upgrading.md": ("From 0.1", "tf_groupvit/FROM_0.1.md"),

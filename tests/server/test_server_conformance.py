@@ -32,10 +32,8 @@ from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.tensor_reading import FIELDS, read_tensor
 from tf_groupvit.server.tensor_writing import write_tensor
 
-FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "conformance"
-CASES = [case for name in ("rest_json_cases", "grpc_cases") for case in read_cases(FOLDER / f"{name}.jsonl")] if (
-    FOLDER.exists()
-) else []  # fmt: skip
+FOLDER = Path(__file__).resolve().parents[1] / "golden" / "conformance"
+CASES = [case for name in ("rest_json_cases", "grpc_cases") for case in read_cases(FOLDER / f"{name}.jsonl")]
 
 
 def cases(kind: str) -> pytest.MarkDecorator:
@@ -44,7 +42,7 @@ def cases(kind: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture(autouse=True)
-def _listed_quirks_differ(request, conformance):
+def _listed_quirks_differ(request):
     """A quirk that is listed as not copied must not hold, lest the list grow stale."""
     case = getattr(request.node, "callspec", None) and request.node.callspec.params.get("case")
     if case and case["name"] in NOT_COPIED:
@@ -277,11 +275,11 @@ def check_response(response, wanted):
         assert set(signatures.signature_def) >= set(wanted["signature_names"])
 
 
-def test_every_difference_that_is_listed_exists(conformance):
+def test_every_difference_that_is_listed_exists():
     assert set(NOT_COPIED) <= {case["name"] for case in CASES if case.get("level") == "quirk"}
 
 
-def test_the_fixture_is_the_one_that_the_cases_assume(conformance, tmp_path):
+def test_the_fixture_is_the_one_that_the_cases_assume(tmp_path):
     fixture = next(case for case in CASES if case["kind"] == "fixture")
     path = half_plus_two(tmp_path, 7)
     from tf_groupvit.server.servable import load
