@@ -40,6 +40,6 @@ def test_the_extra_all_brings_every_part_but_the_peers_and_jax():
 def test_every_program_of_the_house_says_how_it_is_used():
     import subprocess
 
-    for name in ("bench", "build", "check", "demo", "docs", "gpu", "test"):
+    for name in ("bench", "build", "check", "demo", "docs", "gpu", "measure", "test"):
         done = subprocess.run([ROOT / "scripts" / name, "--help"], capture_output=True, text=True, check=True)
         assert done.stdout.startswith(f"Usage: scripts/{name} ")
