@@ -1,9 +1,11 @@
 """A folder, a file or a hub id in, a path on this disk out; what is on the hub is fetched through huggingface_hub."""
 
 import errno
+import logging
 import os
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,14 @@ BESIDE = (
     "classes.npz",
 )
 
-DEMO = Path(__file__).parent / "assets" / "demo"  # a small checkpoint that comes with the package
+DEMO_NAME = "demo"
+DEMO = Path(__file__).parent / "assets" / DEMO_NAME  # a small checkpoint that comes with the package
+DEMO_WORDS = (
+    "The demo checkpoint knows drawn scenes only: for photos, give another, e.g. --model nvidia/groupvit-gcc-yfcc."
+)
+_told: set[str] = set()  # what was said in this process, and is not logged again
+
+_log = logging.getLogger(__name__)
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FILE = re.compile(r".*\.(safetensors|bin|h5|pth|tar|pt|ckpt|json)")
@@ -51,6 +60,22 @@ def demo_checkpoint() -> Path:
     return DEMO
 
 
+def is_demo(path: str | os.PathLike[str] | None) -> bool:
+    """Whether this is the demo checkpoint's folder; it is none of a segmenter that came from no folder (None)."""
+    return path is not None and Path(path).expanduser().resolve() == DEMO.resolve()
+
+
+def warn_of_demo(path: str | os.PathLike[str] | None, say: Callable[[str], object] | None = None) -> None:
+    """Where ``path`` is the demo checkpoint, say what it cannot do: to ``say``, else to the log, once a process."""
+    if not is_demo(path):
+        return
+    if say is not None:
+        say(DEMO_WORDS)
+    elif DEMO_WORDS not in _told:
+        _log.warning(DEMO_WORDS)
+    _told.add(DEMO_WORDS)
+
+
 def resolve(
     folder_or_hub_id: str | os.PathLike[str],
     revision: str | None = None,
@@ -61,10 +86,10 @@ def resolve(
 ) -> Path:
     """The folder or file of that name, or the folder in the cache that a hub id ``organisation/name`` was fetched to.
 
-    A path that exists always wins. From the hub come config, tokenizer and preprocessor files and, unless ``weights``
-    is False, one kind of weights: safetensors, else TensorFlow's h5, else PyTorch's bin. With ``local_files_only``, or
-    where the environment sets HF_HUB_OFFLINE, only the cache is asked; where the hub cannot be reached, the cache too,
-    with a UserWarning.
+    A path that exists always wins; else "demo" is the demo checkpoint. From the hub come config, tokenizer and
+    preprocessor files and, unless ``weights`` is False, one kind of weights: safetensors, else TensorFlow's h5, else
+    PyTorch's bin. With ``local_files_only``, or where the environment sets HF_HUB_OFFLINE, only the cache is asked;
+    where the hub cannot be reached, the cache too, with a UserWarning.
 
     Errors: HubError for a path that is not there, and for a hub id that is unknown, forbidden, without weights, or
     neither reachable nor in the cache.
@@ -78,6 +103,8 @@ def resolve(
     path = Path(name).expanduser()
     if name and path.exists():  # Path("") is the current folder
         return path
+    if name == DEMO_NAME:
+        return demo_checkpoint()
     _refuse_path(name)
     return _Repository(name, revision, token, cache_dir, weights).folder(local_files_only)
 

@@ -1,7 +1,11 @@
 """The command itself: help, version, errors of one line, and bugs that keep their traceback."""
 
+import errno
+import subprocess
+import sys
 import warnings
 from importlib.util import find_spec
+from pathlib import Path
 
 import click
 import pytest
@@ -10,6 +14,7 @@ from click.testing import CliRunner
 import tf_groupvit
 from tf_groupvit import cli
 from tf_groupvit.errors import GroupViTError, InputError
+from tf_groupvit.hub import DEMO
 
 
 def run(*arguments):
@@ -59,6 +64,50 @@ def test_an_error_of_ours_is_one_line_on_standard_error_and_exit_code_2(failing,
     failing["error"] = error
     done = run("info")
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"Error: {error}\n")
+
+
+def test_an_error_of_the_system_is_one_line_and_exit_code_2(failing):
+    failing["error"] = OSError(errno.ENOSPC, "No space left on device", "out/a.json")
+    done = run("info")
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("Error: No space left on device: 'out/a.json' cannot be")
+
+
+def test_a_reader_that_has_gone_away_ends_a_command_without_a_word(failing):
+    failing["error"] = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    done = run("info")
+    assert (done.exit_code, done.output) == (1, "")
+
+
+PROGRAM = [sys.executable, "-c", "from tf_groupvit.cli import main; main()"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["info", str(DEMO), "--json"]])
+def test_a_full_disk_behind_standard_output_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "Error: No space left on device: the output cannot be written.\n"
+
+
+def test_a_pipe_that_is_closed_early_is_no_error():
+    with subprocess.Popen(
+        [*PROGRAM, "info", str(DEMO)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def test_a_name_that_standard_output_cannot_say_is_escaped(tmp_path, monkeypatch):
+    say = click.Command("say", callback=lambda: click.echo("Bäume \udcff"))
+    monkeypatch.setattr(cli.LazyGroup, "get_command", lambda *_: say)
+    with open(tmp_path / "out", "w", encoding="utf-8") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with pytest.raises(SystemExit):
+            cli.main(["say"])
+    assert (tmp_path / "out").read_text("utf-8") == "Bäume \\udcff\n"
 
 
 def test_a_bug_keeps_its_traceback(failing):

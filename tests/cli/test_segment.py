@@ -62,6 +62,19 @@ def test_a_folder_gives_four_files_for_each_image(images, tmp_path):
     assert areas["grass"] == pytest.approx((labels == 1).mean())
 
 
+def test_a_second_run_into_the_folder_of_images_gives_the_same_and_each_json_names_its_image(images):
+    (images / "deep").mkdir()
+    for ending in ("bmp", "gif"):
+        Image.open(images / "a.png").save(images / "deep" / f"x.{ending}")
+    first, second = (segment(images, "--recursive", "--output", images) for _ in range(2))
+    assert first.exit_code == second.exit_code == 0, second.output
+    assert first.stdout == second.stdout and len(first.stdout.splitlines()) == 4
+    assert "Left out" in second.stderr and "Left out" not in first.stderr
+    told = {str(file.relative_to(images)): json.loads(file.read_text())["image"] for file in images.rglob("*.json")}
+    expected = {"a.json": "a.png", "b.json": "b.png", "deep/x.bmp.json": "deep/x.bmp", "deep/x.gif.json": "deep/x.gif"}
+    assert told == {name: str(images / image) for name, image in expected.items()}
+
+
 def test_a_pattern_and_a_file_and_standard_input(images, tmp_path):
     result = segment(f"{images}/[b]*.png", images / "a.png", "-", "--output", tmp_path / "out", input=png(2))
     assert result.exit_code == 0, result.output

@@ -1,7 +1,11 @@
 """The command `tf-groupvit`: one file per command, each loaded when it is named."""
 
+import errno
+import io
+import os
 import sys
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -44,11 +48,44 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def main(self, *arguments: Any, **keywords: Any) -> Any:
+        """As click's own; what could not be written, to a file or to standard output, is told in one line."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot say is no reason to stop
+        try:
+            try:
+                return super().main(*arguments, **keywords)
+            finally:
+                sys.stdout.flush()  # a full disk shows itself here; at the exit it would be a traceback
+        except OSError as error:
+            _stop_writing()
+            if error.errno == errno.EPIPE:  # who reads the output has seen enough
+                sys.exit(1)
+            with suppress(OSError):  # standard error may be on that disk
+                click.echo(f"Error: {_told(error)}", err=True)
+            sys.exit(Refusal.exit_code)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except GroupViTError as error:
             raise Refusal(str(error)) from error
+
+
+def _stop_writing() -> None:
+    """Let what is left for standard output go nowhere: Python would try again, and fail again, when it ends."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _told(error: OSError) -> str:
+    """An error of the system in our words: what, where, and what to do."""
+    what = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    if error.filename is None:
+        return f"{what}: the output cannot be written."
+    return f"{what}: '{error.filename}' cannot be read or written; check the path, its permissions and the free space."
 
 
 def _say(message: Warning | str, *_: Any, **__: Any) -> None:

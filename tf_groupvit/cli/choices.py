@@ -1,20 +1,28 @@
 """The options that commands share: model, classes, templates, protocol, mode, background."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path, PurePath
 from typing import Any
 
 import click
 
 from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.cli.quiet import held_back, import_tensorflow
-from tf_groupvit.hub import demo_checkpoint
+from tf_groupvit.errors import InputError
+from tf_groupvit.hub import DEMO_NAME, refuse_pointer, resolve, warn_of_demo
 from tf_groupvit.models.runtimes import GRAPH, TITLES
 
 OPTIONS = {
-    "model": click.option("--model", metavar="FOLDER_OR_ID", help="A checkpoint; the demo checkpoint unless given."),
+    "model": click.option(
+        "--model",
+        metavar="FOLDER_OR_ID",
+        help="A checkpoint; the demo checkpoint unless given, which knows drawn scenes only, no photos.",
+    ),
     "classes": click.option(
         "--classes",
-        help="Names, separated by commas; 'sofa|couch' are synonyms. Only a folder that holds its classes needs none.",
+        help="Names, separated by commas, or a .txt file with one class a line; 'sofa|couch' are synonyms. Only a "
+        "checkpoint that holds its classes needs none.",
     ),
     "templates": click.option(
         "--templates",
@@ -38,6 +46,9 @@ OPTIONS = {
 }
 
 
+recursive_option = click.option("--recursive", is_flag=True, help="Take the folders below a folder, too.")
+
+LISTS, TABLES = (".txt", ".names", ".lst"), (".csv", ".tsv", ".json", ".yaml", ".yml")  # --classes with such an ending
 CHECKED = ("protocol", "mode", "background", "runtime")  # before TensorFlow is loaded
 
 
@@ -54,14 +65,43 @@ def segmenter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..
 
 def model_folder(model: str | None) -> str:
     """The checkpoint that was named, or the demo's. Raises ``HubError`` where this installation has none."""
-    return str(demo_checkpoint()) if model is None else model
+    return str(resolve(DEMO_NAME)) if model in (None, DEMO_NAME) else model
 
 
-def load_segmenter(model: str | None, templates: tuple[str, ...] = (), here: bool = True, **choices: Any) -> Any:
+def class_list(given: str) -> str | list[str]:
+    """The value of --classes: names as they are, or the lines of the file that it names (``names.txt``, ``@names``).
+
+    Raises ``InputError`` for a file that is not there, is empty, or holds no list of lines.
+    """
+    name = given.strip()
+    plain = name.removeprefix("@")
+    kind = PurePath(plain).suffix.lower()
+    if not name.startswith("@") and ("," in name or "|" in name or kind not in LISTS + TABLES):
+        return given
+    if kind in TABLES:
+        raise InputError(f"--classes {name!r}: expected a text file with one class a line, e.g. classes.txt.")
+    if plain != "-":
+        refuse_pointer(Path(plain), InputError)
+    try:
+        text = sys.stdin.read() if plain == "-" else Path(plain).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"--classes {name!r} names a file that cannot be read: {told}.") from error
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise InputError(f"--classes {name!r} names a file without a class: expected one a line.")
+    click.echo(f"Classes from {plain}: {len(lines)}", err=True)
+    return lines if len(lines) > 1 else lines[0]
+
+
+def load_segmenter(
+    model: str | None, templates: tuple[str, ...] = (), here: bool = True, photos: bool = True, **choices: Any
+) -> Any:
     """The segmenter that the options describe, with a word on what is being waited for.
 
     A choice that is None is left to the segmenter. What can be refused without TensorFlow is refused before it loads.
     ``here``: it is to run in this process, with the kernels that are fastest; not in a server, which has its own.
+    ``photos``: it is to answer about pictures of the user's, which the demo checkpoint does not know.
     """
     from tf_groupvit.segmentation.class_names import parse_classes
     from tf_groupvit.segmentation.settings import check_choices
@@ -71,11 +111,14 @@ def load_segmenter(model: str | None, templates: tuple[str, ...] = (), here: boo
     if templates:
         choices["templates"] = templates[0] if len(templates) == 1 else templates
         templates_of(choices["templates"])
+    if isinstance(choices.get("classes"), str):
+        choices["classes"] = class_list(choices["classes"])
     if "classes" in choices:
         parse_classes(choices["classes"])
     check_choices(**{name: choices[name] for name in CHECKED if name in choices})
     folder = model_folder(model)
     click.echo(f"Loading {model or 'the demo checkpoint'} ...", err=True)
+    warn_of_demo(folder, lambda words: click.echo(words, err=True) if photos else None)
     if here:
         prefer_onednn()
     import_tensorflow()

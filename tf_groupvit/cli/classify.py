@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from tf_groupvit.cli.choices import load_segmenter, segmenter_options
+from tf_groupvit.cli.choices import load_segmenter, recursive_option, segmenter_options
 
 SHOWN = 5  # classes in the line for a person
 
@@ -12,15 +12,16 @@ SHOWN = 5  # classes in the line for a person
 @click.command(context_settings={"show_default": True})
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @segmenter_options("model", "classes", "templates", "size", "normalize", "runtime")
+@recursive_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone, a list with one object an image.")
-def command(images: tuple[str, ...], as_json: bool, **choices: Any) -> None:
+def command(images: tuple[str, ...], recursive: bool, as_json: bool, **choices: Any) -> None:
     """Name the classes in words, get a probability for each of them in each IMAGE.
 
     An IMAGE is a file, a folder, a pattern, or - for standard input. It is seen whole, uncropped.
     """
     from tf_groupvit.cli.images import find_images, report, source_of
 
-    sources = find_images(images)
+    sources = find_images(images, recursive)
     segmenter = load_segmenter(**choices)
 
     def work(index: int, source: str) -> tuple[dict[str, Any], str]:

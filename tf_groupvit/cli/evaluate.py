@@ -117,7 +117,8 @@ def _loaded(opened: Any, choices: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
     chosen = choices["normalize"]
     named = None if chosen == "checkpoint" else chosen
-    segmenter = load_segmenter(**{**choices, "classes": list(opened.prompts), "normalize": named})
+    photos = opened.dataset.name != "scenes"  # drawn ones are what the demo checkpoint knows
+    segmenter = load_segmenter(photos=photos, **{**choices, "classes": list(opened.prompts), "normalize": named})
     if chosen is None and choices["model"] and opened.dataset.name != "scenes":
         segmenter, chosen = _as_trained(segmenter)
     settings = {

@@ -1,5 +1,6 @@
 """A segmentation, a name and a folder in; files, a line of text or a JSON record out."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -10,16 +11,27 @@ from tf_groupvit.segmentation.writing import make_folder, write_whole
 
 __all__ = ["line_of", "make_folder", "names_for", "record_of", "write_outputs"]
 
+KINDS = ("overlay", "labels", "colors")  # written of every image, as NAME.KIND.png
 
-def names_for(sources: Sequence[str]) -> list[str]:
+
+def names_for(sources: Sequence[str], folders: Sequence[str] = ()) -> list[str]:
     """A name for the outputs of each source: its stem, "stdin" for "-", with a number where that is taken.
 
-    Names differ even where a file system does not tell capitals: outputs never overwrite one another.
+    Files of one folder that differ in their ending alone keep it: x.bmp and x.gif. What lies below one of ``folders``
+    lies so among the outputs, too: ``deep/x``. Names differ even where a file system does not tell capitals: outputs
+    never overwrite one another.
     """
+    endings: dict[tuple[PurePath, str], set[str]] = {}
+    for source in sources:
+        path = PurePath(source)
+        endings.setdefault((path.parent, path.stem.casefold()), set()).add(path.suffix)
     names: list[str] = []
     taken: set[str] = set()
     for source in sources:
-        stem = "stdin" if source == "-" else PurePath(source).stem or "image"
+        path = PurePath(source)
+        alike = len(endings[path.parent, path.stem.casefold()]) > 1
+        own = "stdin" if source == "-" else (path.name if alike else path.stem) or "image"
+        stem = str(_below(path, folders) / own)
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1
@@ -29,19 +41,31 @@ def names_for(sources: Sequence[str]) -> list[str]:
     return names
 
 
-def write_outputs(result: Segmentation, name: str, folder: str | Path, views: Sequence[str] = ()) -> list[Path]:
+def _below(path: PurePath, folders: Sequence[str]) -> PurePath:
+    """Where a file lies below the first of the folders that holds it; ``.`` where none does."""
+    above = next((folder for folder in folders if path.is_relative_to(folder)), path.parent)
+    return path.parent.relative_to(above)
+
+
+def write_outputs(
+    result: Segmentation, name: str, folder: str | Path, views: Sequence[str] = (), source: str | None = None
+) -> list[Path]:
     """Write overlay, labels (grey class numbers), colors, JSON and each view, as NAME.KIND.png; returns their paths.
 
-    Everything is drawn before anything is written, and each file is whole or not there. Raises ``InputError`` for a
-    view that there is not, and where the folder is missing or cannot be written.
+    The JSON names ``source``, the image. Everything is drawn before anything is written, and each file is whole or not
+    there. Raises ``InputError`` for a view that there is not, and where the folder is missing or cannot be written.
     """
+    named = {} if source is None else {"image": source}
+    text = json.dumps({**named, **result.to_dict()}, ensure_ascii=False, allow_nan=False)
     files = {
         "overlay.png": png(result.overlay()),
         "labels.png": png(result.label_image()),
         "colors.png": png(result.color_image()),
-        "json": (result.to_json() + "\n").encode(),
+        "json": (text + "\n").encode(errors="backslashreplace"),
         **{f"{view}.png": png(result.view(view)) for view in views},
     }
+    if PurePath(name).parent != PurePath():
+        make_folder(Path(folder) / PurePath(name).parent)
     paths = []
     for ending, content in files.items():
         paths.append(Path(folder) / f"{name}.{ending}")

@@ -1,8 +1,11 @@
 """tf-groupvit query: images and a server's address in, overlays and areas out."""
 
+import os
 from typing import Any
 
 import click
+
+from tf_groupvit.cli.choices import class_list, recursive_option
 
 
 @click.command(name="query")
@@ -11,7 +14,8 @@ import click
     "--server", required=True, metavar="ADDRESS", help="http://host:port or grpc://host:port; host:port is http."
 )
 @click.option("--model-name", default="groupvit", show_default=True, help="The model's name on the server.")
-@click.option("--classes", help="Comma-separated classes, in place of those that the model was exported with.")
+@click.option("--classes", help="Names, or a file, as for segment, in place of those that the model was exported with.")
+@recursive_option
 @click.option("--output", metavar="DIR", help="Write overlay, labels and JSON of each image here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone: a list with an object for each image.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds for one image, retries included.")
@@ -20,6 +24,7 @@ def command(
     server: str,
     model_name: str,
     classes: str | None,
+    recursive: bool,
     output: str | None,
     as_json: bool,
     timeout: float,
@@ -34,14 +39,16 @@ def command(
     from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs
     from tf_groupvit.client import Client
 
-    sources = find_images(images)
-    names, folder = names_for(sources), make_folder(output) if output else None
+    sources = find_images(images, recursive)
+    names = names_for(sources, list(filter(os.path.isdir, images)))
+    folder = make_folder(output) if output else None
+    wanted = class_list(classes) if classes else classes
 
     with Client(server, model_name, timeout=timeout) as client:
 
         def work(index: int, source: str) -> tuple[dict[str, Any], str]:
-            result = client.segment(source_of(source), classes)
-            paths = write_outputs(result, names[index], folder) if folder else []
+            result = client.segment(source_of(source), wanted)
+            paths = write_outputs(result, names[index], folder, source=source) if folder else []
             return record_of(result, source, paths), line_of(result, source, paths)
 
-        report(sources, work, as_json)
+        report(sources, work, as_json, kept=output or "")

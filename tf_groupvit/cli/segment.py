@@ -1,19 +1,23 @@
 """`tf-groupvit segment`: images and class names in; overlay, label image and JSON for each out."""
 
+import os
 from typing import Any
 
 import click
 
-from tf_groupvit.cli.choices import load_segmenter, segmenter_options
+from tf_groupvit.cli.choices import load_segmenter, recursive_option, segmenter_options
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @segmenter_options("model", "classes", "templates", "protocol", "mode", "background", "size", "normalize", "runtime")
 @click.option("--view", "views", multiple=True, help="Also write this view, e.g. input_pred_label. May be repeated.")
+@recursive_option
 @click.option("--output", default="out", metavar="DIR", help="Where the files go.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone, a list with one object an image.")
-def command(images: tuple[str, ...], views: tuple[str, ...], output: str, as_json: bool, **choices: Any) -> None:
+def command(
+    images: tuple[str, ...], views: tuple[str, ...], recursive: bool, output: str, as_json: bool, **choices: Any
+) -> None:
     """Name the classes in words, get a mask for each IMAGE.
 
     An IMAGE is a file, a folder, a pattern, or - for standard input. For each, NAME.overlay.png (photo, classes and
@@ -26,13 +30,13 @@ def command(images: tuple[str, ...], views: tuple[str, ...], output: str, as_jso
 
     for view in views:
         check_view(view)
-    sources = find_images(images)
-    names, folder = names_for(sources), make_folder(output)
+    sources = find_images(images, recursive)
+    names, folder = names_for(sources, list(filter(os.path.isdir, images))), make_folder(output)
     segmenter = load_segmenter(**choices)
 
     def work(index: int, source: str) -> tuple[dict[str, Any], str]:
         result = segmenter(source_of(source))
-        paths = write_outputs(result, names[index], folder, views)
+        paths = write_outputs(result, names[index], folder, views, source)
         return record_of(result, source, paths), line_of(result, source, paths)
 
-    report(sources, work, as_json)
+    report(sources, work, as_json, kept=output)

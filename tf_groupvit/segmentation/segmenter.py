@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.hub import refuse_pointer, resolve
+from tf_groupvit.hub import refuse_pointer, resolve, warn_of_demo
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image import ImageProcessor
@@ -50,12 +50,15 @@ class Segmenter:
             said in models/lite.py and models/openvino.py.
 
     Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first), ``text_embeds`` (N, D),
-    ``settings``, ``runtime``. Nothing is cropped: every pixel of an image gets a label.
+    ``settings``, ``runtime``, ``source`` (the folder that it was loaded from, or None). Nothing is cropped: every pixel
+    of an image gets a label.
 
     Raises:
         InputError: classes, templates or settings that cannot be used, each said by name; a runtime that is not
             installed; or a model that it cannot run, since it is not float32, or not on TensorFlow.
     """
+
+    source: Path | None = None
 
     def __init__(
         self,
@@ -122,7 +125,10 @@ class Segmenter:
         model = TFGroupViTModel.from_pretrained(folder, dtype=dtype)
         ready = isinstance(classes, ClassEmbeddings)
         tokenizer = None if ready and not _has_tokenizer(folder) else Tokenizer.from_pretrained(folder)
-        return cls(model, tokenizer, _processor_of(folder), classes, **choices)
+        segmenter = cls(model, tokenizer, _processor_of(folder), classes, **choices)
+        segmenter.source = folder
+        warn_of_demo(folder)
+        return segmenter
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write a checkpoint folder that ``from_pretrained(folder)`` reads back, classes and settings included."""

@@ -1,0 +1,211 @@
+"""What IMAGE arguments mean, how outputs are called, and what is said on the way: hardly any model."""
+
+import io
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tf_groupvit import hub
+from tf_groupvit.cli import choices, images
+from tf_groupvit.cli.images import find_images, report, work_through
+from tf_groupvit.cli.outputs import names_for
+from tf_groupvit.errors import InputError
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """Make files below an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+
+    return make
+
+
+KINDS = [f"a.{kind}" for kind in ("overlay.png", "labels.png", "colors.png", "input_pred_label.png", "json")]
+
+
+@pytest.mark.parametrize(("argument", "count"), [("d", 4), ("d/*", 5)])
+def test_what_an_earlier_run_has_written_is_left_out_with_a_word(tree, capsys, argument, count):
+    tree("d/a.jpg", "d/b.png", *(f"d/{kind}" for kind in KINDS))
+    assert find_images([argument]) == ["d/a.jpg", "d/b.png"]
+    assert capsys.readouterr().err.startswith(f"Left out of '{argument}': {count} files of an earlier run (a.colors.")
+
+
+def test_a_run_that_was_interrupted_is_known_too(tree):
+    tree("d/a.jpg", "d/a.overlay.png")
+    assert find_images(["d"]) == ["d/a.jpg"]
+
+
+def test_pictures_that_are_only_called_so_are_taken(tree, capsys):
+    tree("d/x.overlay.png", "d/y.input.png", "d/y.jpg", "d/z.json.png")
+    assert find_images(["d"]) == ["d/x.overlay.png", "d/y.input.png", "d/y.jpg", "d/z.json.png"]
+    assert capsys.readouterr().err == ""
+
+
+def test_outputs_that_are_named_are_taken(tree):
+    tree("d/a.jpg", *(f"d/{kind}" for kind in KINDS))
+    assert find_images(["d/*.overlay.png", "d/a.labels.png"]) == ["d/a.overlay.png", "d/a.labels.png"]
+
+
+def test_a_folder_of_outputs_alone_is_refused_as_one(tree):
+    tree(*(f"d/{kind}" for kind in KINDS))
+    with pytest.raises(InputError, match="what an earlier run has written"):
+        find_images(["d"])
+
+
+def test_folders_below_are_left_out_with_a_word_or_taken(tree, capsys):
+    tree("d/a.jpg", "d/deep/er/b.jpg", "d/.hidden/c.jpg", "d/texts/notes.txt", "d/out/a.overlay.png", "d/out/a.json")
+    assert find_images(["d"]) == ["d/a.jpg"]
+    assert capsys.readouterr().err == "Left out of 'd': images in folders below it (deep); --recursive takes them\n"
+    assert find_images(["d"], recursive=True) == ["d/a.jpg", "d/deep/er/b.jpg"]
+
+
+def test_a_folder_whose_images_all_lie_below_says_so(tree):
+    tree("d/deep/b.jpg")
+    with pytest.raises(InputError, match=r"'deep' in it does.*--recursive"):
+        find_images(["d"])
+    assert find_images(["d"], recursive=True) == ["d/deep/b.jpg"]
+
+
+BRACKETS = {
+    "data [1]/*.jpg": ["data [1]/a.jpg", "data [1]/b.jpg"],
+    "data [12]/*.jpg": ["data 1/c.jpg"],
+    "*/x [1]/*.jpg": ["data [1]/x [1]/d.jpg"],
+    "data [1]": ["data [1]/a.jpg", "data [1]/b.jpg"],
+    "data [1]/**/*.jpg": ["data [1]/a.jpg", "data [1]/b.jpg", "data [1]/x [1]/d.jpg"],
+    "**/d.jpg": ["data [1]/x [1]/d.jpg"],
+    "data [1]/[b].jpg": ["data [1]/b.jpg"],
+}
+
+
+@pytest.mark.parametrize("pattern", BRACKETS)
+def test_a_folder_with_brackets_in_its_name_is_taken_as_it_is_written(tree, pattern):
+    tree("data [1]/a.jpg", "data [1]/b.jpg", "data 1/c.jpg", "data [1]/x [1]/d.jpg", "data [1]/.e.jpg")
+    assert find_images([pattern]) == BRACKETS[pattern]
+
+
+def test_an_absolute_pattern_works(tree, tmp_path):
+    tree("data [1]/a.jpg")
+    assert find_images([f"{tmp_path}/data [1]/*.jpg"]) == [f"{tmp_path}/data [1]/a.jpg"]
+
+
+def test_files_that_differ_in_their_ending_keep_it():
+    sources = ["d/x.bmp", "d/x.gif", "d/X.webp", "d/y.jpg", "e/x.bmp"]
+    assert names_for(sources) == ["x.bmp", "x.gif", "X.webp", "y", "x"]
+
+
+def test_outputs_lie_as_the_images_lie_below_their_folder():
+    sources = ["d/a.jpg", "d/deep/a.jpg", "d/deep/a.png", "f/a.jpg"]
+    assert names_for(sources, ["d"]) == ["a", "deep/a.jpg", "deep/a.png", "a-2"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_how_many_of_how_many(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(images, "FASTEST", 0)
+    work_through(["a"] * 3, lambda index, source: None)
+    for words in ("0 of 3 images", "1 of 3 images", "2 of 3 images"):
+        assert words in sys.stderr.getvalue()
+
+
+def test_a_log_shows_it_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(images, "EVERY", 0)
+    work_through(["a"] * 3, lambda index, source: None)
+    assert capsys.readouterr().err == "1 of 3 images\n2 of 3 images\n"
+
+
+def test_an_interruption_says_what_was_kept(capsys):
+    def work(index, source):
+        if index == 2:
+            raise KeyboardInterrupt
+        return {}, source
+
+    with pytest.raises(KeyboardInterrupt):
+        report(["a", "b", "c", "d"], work, False, "out")
+    assert capsys.readouterr().err == "Stopped: 2 of 4 images were done; their files are in out\n"
+
+
+# --classes and --model
+
+
+@pytest.mark.parametrize("name", ["names.txt", "@names.txt", "@names", " names.txt "])
+def test_classes_may_be_the_lines_of_a_file(tmp_path, monkeypatch, name, capsys):
+    monkeypatch.chdir(tmp_path)
+    for file in ("names.txt", "names"):
+        (tmp_path / file).write_text("\ufeffdog|hound\r\n\n  a red car \nsky", encoding="utf-8")
+    assert choices.class_list(name) == ["dog|hound", "a red car", "sky"]
+    assert capsys.readouterr().err.endswith(": 3\n")
+
+
+def test_one_line_with_commas_is_a_list_and_standard_input_is_a_file(tmp_path, monkeypatch):
+    (tmp_path / "names.txt").write_text("dog, cat\n")
+    assert choices.class_list(str(tmp_path / "names.txt")) == "dog, cat"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("dog\ncat\n"))
+    assert choices.class_list("@-") == ["dog", "cat"]
+
+
+@pytest.mark.parametrize("given", ["dog", "dog,cat.txt", "cat.txt|dog", "St. Bernard", "", "names"])
+def test_names_stay_names(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names").touch()
+    assert choices.class_list(given) == given
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gone.txt", "No such file"),
+        ("@gone", "No such file"),
+        ("empty.txt", "without a class"),
+        ("a.csv", "one class a line"),
+        ("folder.txt", "directory"),
+        ("bytes.txt", "not UTF-8"),
+    ],
+)
+def test_a_file_of_classes_that_cannot_be_used_is_refused(tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=words):
+        choices.class_list(name)
+
+
+@pytest.mark.parametrize(
+    ("model", "photos", "told"),
+    [(None, True, 1), ("demo", True, 1), (str(hub.DEMO), True, 1), (None, False, 0), ("golden", True, 0)],
+)
+def test_the_demo_checkpoint_says_what_it_does_not_know(monkeypatch, golden, tmp_path, model, photos, told):
+    seen = []
+
+    def from_pretrained(folder, *_, **__):
+        seen.append(hub.is_demo(folder))
+        hub.warn_of_demo(folder)  # as the real one does: not said twice
+        return type("Made", (), {"runtime": "graph"})
+
+    monkeypatch.setattr("tf_groupvit.segmentation.segmenter.Segmenter.from_pretrained", from_pretrained)
+    monkeypatch.setattr(hub, "_told", set())
+    monkeypatch.chdir(tmp_path)  # where no folder is called demo
+    given = str(golden / "segmenter") if model == "golden" else model
+    load = click.Command("x", callback=lambda: choices.load_segmenter(given, photos=photos, classes="dog"))
+    done = CliRunner().invoke(load)
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    assert done.stderr.count("knows drawn scenes only: for photos") == told
+    assert seen == [model != "golden"]
+
+
+def test_python_is_told_once_that_it_has_the_demo_checkpoint(monkeypatch, caplog):
+    monkeypatch.setattr(hub, "_told", set())
+    for path in ("demo", hub.demo_checkpoint(), str(hub.demo_checkpoint())):
+        hub.warn_of_demo(hub.resolve(path))
+    assert [record.getMessage() for record in caplog.records] == [hub.DEMO_WORDS]
