@@ -14,7 +14,7 @@ from tf_groupvit import __version__
 from tf_groupvit.export.records import write_records
 from tf_groupvit.export.signatures import UNBATCHABLE
 from tf_groupvit.models.weights import variables_by_name
-from tf_groupvit.segmentation.palette import class_colours
+from tf_groupvit.segmentation.palette import class_colors
 
 # Read by a server that runs with --enable_batching --enable_per_model_batching_parameters.
 BATCHING = """\
@@ -63,7 +63,7 @@ def write_extras(folder: Path, segmenter: Any, signatures: dict[str, Any], reque
     extra = folder / "assets.extra"
     extra.mkdir(exist_ok=True)
     names = segmenter.class_names
-    colours = class_colours(names).tolist()
+    colours = class_colors(names).tolist()
     palette = [{"label": i, "class": name, "rgb": colours[i]} for i, name in enumerate(names)]
     content = {
         "classes.json": {"class_names": names, "background": segmenter.settings.background},
