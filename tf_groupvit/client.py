@@ -7,15 +7,15 @@ long to pause; ``Client`` and ``AsyncClient`` drive them over one of two wires, 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from tf_groupvit.errors import InputError, RequestError
-from tf_groupvit.segmentation.class_names import parse_classes
-from tf_groupvit.segmentation.result import Segmentation, encode_image
+from tf_groupvit.segmentation.class_names import ClassNames, parse_classes
+from tf_groupvit.segmentation.result import ImageLike, Segmentation, encode_image
 from tf_groupvit.wires.asks import SIDES, Ask
 from tf_groupvit.wires.dtypes import NUMPY_OF
 from tf_groupvit.wires.remote_calls import GrpcWire
@@ -204,6 +204,33 @@ class _Questions:
 class Client(_Questions):
     __doc__ = f"A client that waits for each answer; a context manager.\n\n    {_Questions.__doc__}"
 
+    if TYPE_CHECKING:
+
+        @overload
+        def segment(  # type: ignore[overload-overlap]  # a path and a file can be gone through, but are one image
+            self, images: ImageLike, class_names: ClassNames | None = None, signature_name: str | None = None
+        ) -> Segmentation: ...
+        @overload
+        def segment(
+            self, images: Iterable[ImageLike], class_names: ClassNames | None = None, signature_name: str | None = None
+        ) -> list[Segmentation]: ...
+        def segment(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        @overload
+        def classify(self, images: ImageLike) -> dict[str, float]: ...  # type: ignore[overload-overlap]
+        @overload
+        def classify(self, images: Iterable[ImageLike]) -> list[dict[str, float]]: ...
+        def classify(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray: ...
+        def encode_text(self, texts: str | Sequence[str]) -> np.ndarray: ...
+        def predict(
+            self, inputs: Mapping[str, Any], signature_name: str = "serving_default"
+        ) -> dict[str, np.ndarray]: ...
+        def status(self) -> list[dict[str, Any]]: ...
+        def metadata(self) -> dict[str, Any]: ...
+        def wait_until_ready(self, timeout: float = 60.0) -> None: ...
+
     def _run(self, flow: Flow) -> Any:
         answer = None
         while True:
@@ -230,6 +257,33 @@ class AsyncClient(_Questions):
     __doc__ = (
         f"The same for asyncio: ``await`` every method; an asynchronous context manager.\n\n    {_Questions.__doc__}"
     )
+
+    if TYPE_CHECKING:
+
+        @overload
+        def segment(  # type: ignore[overload-overlap]  # a path and a file can be gone through, but are one image
+            self, images: ImageLike, class_names: ClassNames | None = None, signature_name: str | None = None
+        ) -> Awaitable[Segmentation]: ...
+        @overload
+        def segment(
+            self, images: Iterable[ImageLike], class_names: ClassNames | None = None, signature_name: str | None = None
+        ) -> Awaitable[list[Segmentation]]: ...
+        def segment(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        @overload
+        def classify(self, images: ImageLike) -> Awaitable[dict[str, float]]: ...  # type: ignore[overload-overlap]
+        @overload
+        def classify(self, images: Iterable[ImageLike]) -> Awaitable[list[dict[str, float]]]: ...
+        def classify(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> Awaitable[np.ndarray]: ...
+        def encode_text(self, texts: str | Sequence[str]) -> Awaitable[np.ndarray]: ...
+        def predict(
+            self, inputs: Mapping[str, Any], signature_name: str = "serving_default"
+        ) -> Awaitable[dict[str, np.ndarray]]: ...
+        def status(self) -> Awaitable[list[dict[str, Any]]]: ...
+        def metadata(self) -> Awaitable[dict[str, Any]]: ...
+        def wait_until_ready(self, timeout: float = 60.0) -> Awaitable[None]: ...
 
     async def _run(self, flow: Flow) -> Any:
         answer = None

@@ -1,7 +1,7 @@
 """Joint model: token ids (N, T) and pixels (B, 3, H, W) -> similarities (B, N) and segmentation logits (B, N, H, W)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -117,6 +117,11 @@ class TFGroupViTModel(PretrainedModel):
         vision = self._look(given, segment, flags, training)
         text, embeds = self._read(given, flags, training)
         return self._compare(vision, text, embeds, given["pixel_values"], segment, bool(return_loss), flags, training)
+
+    if TYPE_CHECKING:
+        config: GroupViTConfig
+
+        def __call__(self, *arguments: Any, **keywords: Any) -> GroupViTOutput: ...
 
     def _flag(self, name: str, value: bool | None) -> bool:
         return getattr(self.config, name) if value is None else bool(value)

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,21 @@ ORIENTATIONS = {
     8: (True, False, True),
 }
 _ORIENTATION_TAG = 0x0112
+
+
+class OpenFile(Protocol):
+    """What can be read as bytes: a file of mode "rb", BytesIO, an upload."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+class ArrayLike(Protocol):
+    """What NumPy reads as an array: its own, and tensors."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | OpenFile | ArrayLike
 
 
 def read_image(source: Any, max_pixels: int | None = MAX_PIXELS, name: str | None = None) -> np.ndarray:
