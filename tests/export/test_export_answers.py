@@ -1,5 +1,7 @@
 """An export, in a session that cannot import this package, in; answers that equal the Python side's out."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from exported import as_file, drawn, labels_of, strings
@@ -44,6 +46,18 @@ def test_every_signature_answers_as_the_segmenter_does(runner, export, signature
     difference = compare(answer, export.segmenter)
     assert difference.passes and difference.batch == count, str(difference)
     assert difference.agreement is None or difference.agreement >= 0.98
+
+
+def test_composed_and_decomposed_texts_get_one_answer(runner):
+    names, text = "étoile, パンダ|Ångström, 한국어", "une étoile à Việt Nam"
+    for signature, value in (("segment_open", names), ("encode_text", text)):
+        answers = []
+        for form in ("NFC", "NFD"):
+            given = strings(unicodedata.normalize(form, value))
+            inputs = {"text": given} if signature == "encode_text" else {"image_bytes": FILES[:1], "class_names": given}
+            answers.append(runner.answer(signature, inputs)["outputs"])
+        for name in answers[0].keys() - {"class_names"}:  # which come back as they were given
+            np.testing.assert_array_equal(answers[0][name], answers[1][name], err_msg=name)
 
 
 @slow
