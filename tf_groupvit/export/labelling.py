@@ -9,8 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.export.looking import AT_ONCE, Looking
-from tf_groupvit.preprocessing.image_graph import decode, encode_mask
+from tf_groupvit.export.arriving import some_well
+from tf_groupvit.export.looking import AT_ONCE, Looking, header_of, in_turn
+from tf_groupvit.preprocessing.image_graph import encode_mask, read_pixels
 from tf_groupvit.segmentation.compact import compact_label_map, small_picture
 from tf_groupvit.segmentation.labelling import highest_scores, label_map
 from tf_groupvit.segmentation.pixels import window_scores
@@ -19,6 +20,7 @@ from tf_groupvit.segmentation.settings import Settings
 
 TextsOf = Callable[[tf.Tensor], tf.Tensor]  # number of an image -> embeddings of its classes (N, D)
 Labelled = tuple[tf.Tensor, tf.Tensor]  # labels uint8 (H, W), and the highest score of each class (K)
+Row = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]  # of an answer: mask, scores, areas, words
 PIXELS = tf.TensorSpec([None, None, 3], tf.uint8)
 SIDE = tf.TensorSpec([], tf.int32)
 
@@ -50,29 +52,41 @@ class Labelling:
         scores, (height, width) = window_scores(score, pixels, self.settings), tf.unstack(tf.shape(pixels)[:2])
         return tf.cast(label_map(scores, height, width), tf.uint8), highest_scores(scores, height, width)
 
-    def images(self, image_bytes: tf.Tensor, texts_of: TextsOf, longest: Any) -> dict[str, tf.Tensor]:
-        """Encoded images (B) -> ``mask_bytes`` (B), ``class_scores`` and ``class_areas`` (B, longest)."""
+    def images(self, image_bytes: tf.Tensor, texts_of: TextsOf, longest: Any, words: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Encoded images (B) -> ``mask_bytes`` and ``error`` (B), ``class_scores`` and ``class_areas`` (B, longest).
+
+        Args:
+            words: (B) what is wrong with a row already; ``error`` has these, and why an image cannot be read.
+        """
         if self.settings.mode == "window":
-            return self._answers(image_bytes, lambda i: self._window(decode(image_bytes[i]), texts_of(i)), longest, 1)
-        groups, sizes = self.looking.see(image_bytes)
+            at_once = 1
 
-        def label(i: tf.Tensor) -> Labelled:
-            return self._whole(_row(groups, i), texts_of(i), sizes[i, 0], sizes[i, 1])
+            def one(i: tf.Tensor) -> Row:
+                head = header_of(image_bytes[i], words[i])
 
-        return self._answers(image_bytes, label, longest, AT_ONCE)
+                def read_and_label() -> Row:
+                    said, pixels = read_pixels(head)
+                    return _answered(said, lambda: self._window(pixels, texts_of(i)), longest)
 
-    def _answers(
-        self, images: tf.Tensor, label: Callable[[tf.Tensor], Labelled], longest: Any, at_once: int
-    ) -> dict[str, tf.Tensor]:
-        def one(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            labels, best = label(i)
-            return encode_mask(labels), _padded(best, longest), _padded(_areas(labels, tf.size(best)), longest)
+                return in_turn(tf.reduce_prod(head.size), read_and_label)
+
+        else:
+            at_once = AT_ONCE
+            groups, sizes, said = self.looking.see(image_bytes, words)
+
+            def one(i: tf.Tensor) -> Row:
+                def label() -> Labelled:
+                    return self._whole(_row(groups, i), texts_of(i), sizes[i, 0], sizes[i, 1])
+
+                pixels = tf.reduce_prod(tf.cast(sizes[i], tf.int64))
+                return in_turn(pixels, lambda: _answered(said[i], label, longest))
 
         row = tf.TensorSpec([longest if isinstance(longest, int) else None], tf.float32)
-        kinds = (tf.TensorSpec([], tf.string), row, row)
-        none = (tf.constant([], tf.string), tf.zeros([0, longest]), tf.zeros([0, longest]))
-        found = _each(tf.shape(images)[0], one, kinds, none, at_once)
-        return dict(zip(("mask_bytes", "class_scores", "class_areas"), found, strict=True))
+        kinds = (tf.TensorSpec([], tf.string), row, row, tf.TensorSpec([], tf.string))
+        none = (tf.constant([], tf.string), tf.zeros([0, longest]), tf.zeros([0, longest]), tf.constant([], tf.string))
+        found = _each(tf.shape(image_bytes)[0], one, kinds, none, at_once)
+        answer = dict(zip(("mask_bytes", "class_scores", "class_areas", "error"), found, strict=True))
+        return answer | {"error": some_well(answer["error"], answer["error"])}
 
     def pixels(self, pixels: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
         """uint8 (B, H, W, 3) -> labels uint8 (B, H, W)."""
@@ -84,6 +98,16 @@ class Labelling:
             one = lambda i: self._whole(_row(groups, i), texts, height, width)[0]  # noqa: E731
         kind, none = tf.TensorSpec([None, None], tf.uint8), tf.zeros([0, height, width], tf.uint8)
         return _each(tf.shape(pixels)[0], one, kind, none, at_once)
+
+
+def _answered(words: tf.Tensor, label: Callable[[], Labelled], longest: Any) -> Row:
+    """The row of one image: its mask, scores and areas, padded, or words and nothing else."""
+
+    def well() -> Row:
+        labels, best = label()
+        return encode_mask(labels), _padded(best, longest), _padded(_areas(labels, tf.size(best)), longest), words
+
+    return tf.cond(words == "", well, lambda: (tf.constant(""), tf.zeros([longest]), tf.zeros([longest]), words))
 
 
 def _areas(labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

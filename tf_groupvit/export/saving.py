@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,29 @@ MOST = 2**63 - 1  # versions are int64
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one request may hold, after a server merged others with it; in the card of an export."""
+
+    max_images: int = 256  # rows of images, and of arrays
+    max_texts: int = 4096  # rows of texts, and the names of classes, synonyms included, of all images together
+    max_pixels: int = 2**27  # of arrays of pixels, all rows together: 400 MB as bytes
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ExportError(f"{name} is {value!r}: expected a whole number from 1.")
+
+
 def export_saved_model(
     segmenter: Any,
     base_path: str | os.PathLike[str],
     version: int | None = None,
     check: bool = False,
     say: Callable[[str], None] | None = None,
+    max_images: int = Limits.max_images,
+    max_texts: int = Limits.max_texts,
+    max_pixels: int = Limits.max_pixels,
 ) -> Path:
     """Write a segmenter as a SavedModel that TensorFlow Serving runs as it is; returns ``base_path/<version>/``.
 
@@ -31,10 +49,14 @@ def export_saved_model(
         version: a number from 0; the next free one unless given.
         check: replay the warm-up in a process of its own and compare (``check_export``), before the folder is renamed.
         say: is told what is being done; ``logging`` is unless given.
+        max_images: rows of images that a request may hold, after a server merged others with it. The graph refuses
+            more before it does anything for each.
+        max_texts: likewise texts, and the names of all classes of all rows, synonyms included.
+        max_pixels: likewise pixels of arrays, all rows together, and numbers of ``segmentation_logits``.
 
     Raises:
-        ExportError: more than 256 labels, a model that LiteRT runs, a version that is there already, a folder that
-            cannot be written, or a check that fails.
+        ExportError: a limit below 1, more than 256 labels, a model that LiteRT runs, a version that is there already,
+            a folder that cannot be written, or a check that fails.
 
     Warns with UserWarning where the segmenter has no tokenizer: ``segment_open`` and ``encode_text`` are left out.
     """
@@ -44,6 +66,7 @@ def export_saved_model(
 
     if keras.backend.backend() != "tensorflow":
         raise ExportError(f"Keras runs on {keras.backend.backend()}: export with KERAS_BACKEND=tensorflow.")
+    limits = Limits(max_images, max_texts, max_pixels)
     check_servable(segmenter)
     base = Path(base_path)
     check_place(base, version)
@@ -52,7 +75,7 @@ def export_saved_model(
         base.mkdir(parents=True, exist_ok=True)
         staging = base / f"exporting-{os.getpid()}"
         try:
-            _write(segmenter, staging, say)
+            _write(segmenter, staging, say, limits)
             if check:
                 _check(segmenter, staging, say)
             path = _publish(staging, base, version)
@@ -64,7 +87,7 @@ def export_saved_model(
     return path
 
 
-def _write(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
+def _write(segmenter: Any, folder: Path, say: Callable[[str], None], limits: Limits) -> None:
     import tensorflow as tf
 
     from tf_groupvit.export.card import write_extras
@@ -73,7 +96,7 @@ def _write(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
 
     _warn_without_tokenizer(segmenter)
     say("Preparing the towers ...")
-    signatures = Signatures(segmenter)
+    signatures = Signatures(segmenter, limits)
     functions = signatures.traced(say)
     functions = {DEFAULT: functions.pop(ITS_NAME), **functions}
     say("Writing the graph and its weights ...")
@@ -84,7 +107,7 @@ def _write(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
         raise ExportError(f"{folder} cannot be written: {error.message.splitlines()[0]}.") from error
     _rewrite(folder / "saved_model.pb")
     functions = {DEFAULT: functions[DEFAULT], ITS_NAME: functions[DEFAULT], **functions}
-    write_extras(folder, segmenter, functions, list(requests_of(segmenter, list(functions))))
+    write_extras(folder, segmenter, functions, list(requests_of(segmenter, list(functions))), limits)
 
 
 def _rewrite(file: Path) -> None:

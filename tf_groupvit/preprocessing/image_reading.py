@@ -4,6 +4,7 @@ import io
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,8 @@ ORIENTATIONS = {
     8: (True, False, True),
 }
 _ORIENTATION_TAG = 0x0112
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
 class OpenFile(Protocol):
@@ -59,7 +62,9 @@ def read_image(source: Any, max_pixels: int | None = MAX_PIXELS, name: str | Non
 
     A file, bytes or PIL image of more than ``max_pixels`` pixels is refused from its header, before it is
     decoded (None: no limit but Pillow's). Whatever cannot be read raises ImageError, naming ``name``,
-    which is the path where there is one. What Pillow warns about in a file is not repeated.
+    which is the path where there is one. What Pillow warns about in a file is not repeated. Of a PNG that is
+    given as a file or bytes, the checksums of all parts that make the picture must be right, as in the exported
+    graph; only its end mark may be missing.
     """
     name = name or _name_of(source)
     if isinstance(source, Image.Image):
@@ -198,6 +203,8 @@ def _bytes_of(path: Path, name: str) -> bytes:
 def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
     if not data:
         raise ImageError(f"{name}: expected an image, came 0 bytes: is the file complete?")
+    if data.startswith(_PNG):
+        data = _sound_png(data, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -216,6 +223,30 @@ def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
         raise ImageError(f"{name}: the image's header is broken: {_one_line(error)}.") from error
     with image:
         return _pixels_of(image, max_pixels, name)
+
+
+def _sound_png(data: bytes, name: str) -> bytes:
+    """A PNG without the parts that libpng, which the exported graph decodes with, leaves out as well.
+
+    Pillow does not look at the checksums of the picture, and libpng does. Both can do without the end mark.
+    """
+    spoiled, at = [], len(_PNG)
+    while at < len(data) and data[at + 4 : at + 8] != b"IEND":
+        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            raise ImageError(f"{name}: expected a whole PNG, came a truncated one of {len(data):,} bytes.")
+        right = zlib.crc32(memoryview(data)[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        # The case of the first letter tells whether a reader can do without the part.
+        if not kind.isalpha() or (kind[:1].isupper() and not right):
+            raise ImageError(f"{name}: expected a sound PNG, came one whose part {kind!r} is damaged.")
+        if not right:
+            spoiled.append((at, end))
+        at = end
+    if at < len(data) and data[at : at + 12] != _PNG_END:
+        raise ImageError(f"{name}: expected a whole PNG, came one whose end is damaged.")
+    for start, end in reversed(spoiled):
+        data = data[:start] + data[end:]
+    return data
 
 
 def _pixels_of(image: Image.Image, max_pixels: int | None, name: str) -> np.ndarray:
