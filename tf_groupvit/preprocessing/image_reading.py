@@ -112,8 +112,8 @@ def eight_bits(array: np.ndarray, name: str) -> np.ndarray:
     Raises ``ImageError``, saying how to convert, where the range is another or can be read in two ways: floats that
     stay below 2 may be a picture from 0 to 1, 16-bit integers one from 0 to 65535, and booleans are a mask.
     """
-    if array.dtype == np.uint8:
-        return array
+    if array.dtype == np.uint8 or not array.size:
+        return array.astype(np.uint8, copy=False)
     kind, low, high = array.dtype.kind, 0, 255
     if kind in "iuf":
         low, high = array.min(), array.max()
