@@ -22,7 +22,7 @@ from tf_groupvit.server.batched_servable import batched
 from tf_groupvit.server.batching import Scheduler
 from tf_groupvit.server.batching_parameters import Parameters, read_parameters
 from tf_groupvit.server.config import PROMETHEUS_PATH, Model, check_model, prometheus_path
-from tf_groupvit.server.grpc_front import GrpcFront
+from tf_groupvit.server.grpc_front import CallLimits, GrpcFront
 from tf_groupvit.server.limits import Arrivals, Deadline, Gate
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
@@ -114,7 +114,10 @@ class Server:
         self.app = RestApp(self.rest_answers, arrivals, options.max_request_bytes, options.receive_timeout_seconds)
         connections = Connections(options.max_connections, options.receive_timeout_seconds)
         self._rest = RestFront(self.app, connections, on_fault)
-        self._grpc = GrpcFront(self.answers, log, options.max_request_bytes, options.ssl_config_file)
+        calls = CallLimits(
+            options.max_request_bytes, options.max_receiving, options.max_connections, options.receive_timeout_seconds
+        )
+        self.grpc_front = GrpcFront(self.answers, log, calls, options.ssl_config_file)
 
     @property
     def port(self) -> int | None:
@@ -135,7 +138,7 @@ class Server:
             if self.rest_api_port is not None:
                 self._rest.listen(self.ports.rest)
             if self.port is not None:
-                self._grpc.listen(self.ports.grpc)
+                self.grpc_front.listen(self.ports.grpc)
         except BaseException:
             self.stop(grace=0)
             raise
@@ -145,7 +148,7 @@ class Server:
     def stop(self, grace: float = 30.0) -> None:
         """Refuse new requests, finish those under way within ``grace`` seconds, unload everything."""
         end = time.monotonic() + grace
-        self._grpc.drain()
+        self.grpc_front.drain()
         self._rest.drain()
         listens = self.started and (self.port, self.rest_api_port) != (None, None)
         quiet = time.monotonic() + (_DRAIN_SECONDS if listens else 0.0)
@@ -153,7 +156,7 @@ class Server:
             (self.gate.admitted or len(self.app.arrivals)) and time.monotonic() < end
         ):
             time.sleep(0.01)
-        done = self._grpc.stop(_DRAIN_SECONDS)
+        done = self.grpc_front.stop(_DRAIN_SECONDS)
         self._rest.stop(_DRAIN_SECONDS)
         done.wait(_DRAIN_SECONDS + 1)
         if self._batches is not None:
