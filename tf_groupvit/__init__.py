@@ -6,6 +6,8 @@ Each public name is loaded when it is first touched (PEP 562), so importing the 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tf_groupvit import quiet
+
 __version__ = "0.1.0"
 
 _HOME_OF = {
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from tf_groupvit.preprocessing.tokenizer import Tokenizer
     from tf_groupvit.segmentation.result import Segmentation
     from tf_groupvit.segmentation.segmenter import Segmenter
+
+
+quiet.install()
 
 
 def __getattr__(name: str) -> object:

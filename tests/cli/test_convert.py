@@ -87,11 +87,22 @@ def test_a_tower_is_converted_as_what_it_is(tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "groupvit_text_model"
 
 
-def test_an_older_checkpoint_in_the_folder_is_replaced_and_the_rest_stays(tmp_path):
+def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path):
+    target = checkpoint(tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    refused(
+        convert(checkpoint(tmp_path / "source", "pickle"), target), "not empty: name another folder, or give --over"
+    )
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    (tmp_path / "empty").mkdir()
+    assert convert(tmp_path / "source", tmp_path / "empty").exit_code == 0
+
+
+def test_on_request_an_older_checkpoint_in_the_folder_is_replaced_and_the_rest_stays(tmp_path):
     target = checkpoint(tmp_path / "out")
     (target / "model.safetensors").write_bytes(b"old")
     (target / "notes.txt").write_text("mine")
-    assert convert(checkpoint(tmp_path / "source", "pickle"), target).exit_code == 0
+    assert convert(checkpoint(tmp_path / "source", "pickle"), target, "--overwrite").exit_code == 0
     assert load_file(target / "model.safetensors").keys() == reference().keys()
     assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]

@@ -90,7 +90,7 @@ def test_standard_input_is_an_image(address, tmp_path):
     ("options", "error", "message"),
     [
         (["--model-name", "other"], RequestError, "Servable not found"),
-        (["--classes", "dog,,cat"], InputError, "none of them empty"),
+        (["--classes", "dog,,cat"], InputError, "empty name"),
     ],
 )
 def test_what_concerns_every_image_stops_the_command(address, photo, options, error, message):

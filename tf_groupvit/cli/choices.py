@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from tf_groupvit.cli.kernels import prefer_onednn
-from tf_groupvit.cli.quiet import held_back, import_tensorflow
 from tf_groupvit.errors import InputError
 from tf_groupvit.hub import DEMO_NAME, refuse_pointer, resolve, warn_of_demo
 from tf_groupvit.models.runtimes import GRAPH, TITLES
+from tf_groupvit.quiet import held_back, import_tensorflow
 
 OPTIONS = {
     "model": click.option(

@@ -18,6 +18,7 @@ from tf_groupvit.cli.choices import load_segmenter, segmenter_options
 )
 @click.option("--max-pixels", type=click.IntRange(1), default=2**27, help="Pixels of arrays in all that it may hold.")
 @click.option("--check/--no-check", default=True, help="Replay the warm-up as a server would, and compare.")
+@click.option("--verbose", is_flag=True, help="Name the operations of the graph, too.")
 def command(
     base_path: str,
     version: int | None,
@@ -25,6 +26,7 @@ def command(
     max_texts: int,
     max_pixels: int,
     check: bool,
+    verbose: bool,
     **choices: Any,
 ) -> None:
     """Write a SavedModel to BASE_PATH/N: images in, masks out, nothing left to do for the client.
@@ -45,5 +47,6 @@ def command(
         max_images=max_images,
         max_texts=max_texts,
         max_pixels=max_pixels,
+        verbose=verbose,
     )
     click.echo(str(path))

@@ -1,7 +1,6 @@
 """`tf-groupvit serve`: a base path or a model config file in; a server on two ports out, until it is told to stop."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -78,7 +77,6 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
 def _serve(models: Any, ports: Ports, source: str, log_level: str, json_logs: bool, **flags: Any) -> None:
     """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else every bad request is a warning of TensorFlow's own
     if not json_logs:
         click.echo(f"Loading {named(source)} ...", err=True)
     from tf_groupvit.server.lifecycle import serve_until_stopped

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tf_groupvit.cli.quiet import import_tensorflow
+from tf_groupvit.quiet import import_tensorflow
 
 
 @click.command(name="train", context_settings={"show_default": True})

@@ -58,8 +58,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [str(difference) for difference in self.differences]
-        names = ", ".join(self.operations)
-        lines.append(f"{sum(self.operations.values()):,} operations of {len(self.operations)} kinds: {names}")
+        lines.append(f"{sum(self.operations.values()):,} operations of {len(self.operations)} kinds")
         return "\n".join(lines)
 
 

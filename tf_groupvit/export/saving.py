@@ -1,8 +1,10 @@
 """A segmenter and a base path in, the path of a whole new version folder out, or nothing changed."""
 
+import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +40,7 @@ def export_saved_model(
     max_images: int = Limits.max_images,
     max_texts: int = Limits.max_texts,
     max_pixels: int = Limits.max_pixels,
+    verbose: bool = False,
 ) -> Path:
     """Write a segmenter as a SavedModel that TensorFlow Serving runs as it is; returns ``base_path/<version>/``.
 
@@ -46,13 +49,14 @@ def export_saved_model(
 
     Args:
         segmenter: its classes, templates, protocol, mode and background become part of the model.
-        version: a number from 0; the next free one unless given.
+        version: a number from 1; the next free one unless given.
         check: replay the warm-up in a process of its own and compare (``check_export``), before the folder is renamed.
         say: is told what is being done; ``logging`` is unless given.
         max_images: rows of images that a request may hold, after a server merged others with it. The graph refuses
             more before it does anything for each.
         max_texts: likewise texts, and the names of all classes of all rows, synonyms included.
         max_pixels: likewise pixels of arrays, all rows together, and numbers of ``segmentation_logits``.
+        verbose: tell ``say`` the names of the operations that the check has found, too.
 
     Raises:
         ExportError: a limit below 1, more than 256 labels, a model that LiteRT runs, a version that is there already,
@@ -70,20 +74,20 @@ def export_saved_model(
     check_servable(segmenter)
     base = Path(base_path)
     check_place(base, version)
-    say = say or _log.info
+    say, began = say or _log.info, time.monotonic()
     try:
         base.mkdir(parents=True, exist_ok=True)
         staging = base / f"exporting-{os.getpid()}"
         try:
             _write(segmenter, staging, say, limits)
             if check:
-                _check(segmenter, staging, say)
+                _check(segmenter, staging, say, verbose)
             path = _publish(staging, base, version)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise ExportError(f"{base} cannot be written: {error.strerror or error}.") from error
-    say(f"Wrote {path}")
+    say(f"Wrote {path}: {_size(path)} in {time.monotonic() - began:.0f} s, for {', '.join(_signatures(path))}")
     return path
 
 
@@ -148,11 +152,24 @@ def versions_in(base: Path) -> dict[int, Path]:
     return {number: child for number, child in found.items() if number <= MOST}
 
 
-def _check(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
+def _size(folder: Path) -> str:
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _signatures(folder: Path) -> list[str]:
+    """The names of the signatures, as the card has them."""
+    return list(json.loads((folder / "assets.extra" / "card.json").read_text(encoding="utf-8"))["signatures"])
+
+
+def _check(segmenter: Any, folder: Path, say: Callable[[str], None], verbose: bool) -> None:
     from tf_groupvit.export.check import check_export
 
     say("Checking: replaying the warm-up in a process without this package ...")
-    say(str(check_export(folder, segmenter)))
+    report = check_export(folder, segmenter)
+    say(str(report))
+    if verbose:
+        say(f"Operations: {', '.join(report.operations)}")
 
 
 def check_place(base: Path, version: int | None) -> None:
@@ -163,8 +180,8 @@ def check_place(base: Path, version: int | None) -> None:
         raise ExportError(f"{base} is a version itself: give its parent, {base.absolute().parent}.")
     if version is None:
         return
-    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= MOST:
-        raise ExportError(f"The version is {version!r}: expected a whole number from 0.")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= MOST:
+        raise ExportError(f"The version is {version!r}: expected a whole number from 1.")
     if version in versions_in(base):
         raise ExportError(f"Version {version} is at {base} already: give another, or none for the next.")
 
