@@ -90,6 +90,13 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     return CaptionedFolder(files[0])
 
 
+def size_in_words(source: Source) -> str:
+    """How much a source holds: pairs, or shards where counting pairs would mean to go through all of them."""
+    counts_pairs = not _kind(source.shards[0])
+    count = sum(1 for _ in source.read(source.shards[0])) if counts_pairs else len(source.shards)
+    return f"{count:,} {'pair' if counts_pairs else 'shard'}{'s' if count != 1 else ''}"
+
+
 def _kind(file: Path) -> str:
     """tar, tfrecord, or nothing: TFRecord files are also named ``x.tfrecord-00001-of-00010``."""
     if file.suffix == ".tar":
