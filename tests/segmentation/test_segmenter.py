@@ -101,7 +101,7 @@ def test_every_pixel_of_an_image_of_any_shape_gets_a_label(make, mode, size):
     assert result.labels.max() < 7
 
 
-@pytest.mark.parametrize("source", [b"", b"no image", 3, np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), "no.jpg"])
+@pytest.mark.parametrize("source", [b"", b"no image", 3, np.full((4, 4, 3), 0.5), np.zeros(4, np.uint8), "no.jpg"])
 def test_what_is_no_image_is_refused(segmenter, source):
     with pytest.raises(ImageError):
         segmenter(source)
@@ -250,6 +250,40 @@ def test_another_threshold_and_other_classes(segmenter):
     assert other.class_names == ["background", "cat", "bus"]
     assert other.settings == behind.settings
     assert other.classes.templates == ("{}",)
+
+
+def test_assigned_classes_are_encoded_anew(make):
+    segmenter = make(background=0.3)
+    segmenter.classes = {"cat": ["kitten"], "bus": []}
+    fresh = make("cat|kitten,bus", background=0.3)
+    assert segmenter.class_names == fresh.class_names == ["background", "cat", "bus"]
+    pixels = noise(20, 30)
+    assert (segmenter(pixels).scores == fresh(pixels).scores).all()
+    for wrong, message in (([], "empty"), (["background"], "adds one of that name"), (7, "expected a list")):
+        with pytest.raises(InputError, match=message):
+            segmenter.classes = wrong
+        assert segmenter.class_names == fresh.class_names
+    assert (segmenter(pixels).labels == fresh(pixels).labels).all()
+
+
+@pytest.mark.slow
+def test_assigned_classes_are_those_of_predict_and_keep_their_templates(make):
+    segmenter, pixels = make(["dog", "sky"], templates=["{}", "a {}"]), noise(20, 30)[None]
+    first = segmenter.predict(pixels, verbose=0)
+    segmenter.classes = ["sky", "dog"]
+    assert segmenter.classes.templates == ("{}", "a {}")
+    assert (segmenter.predict(pixels, verbose=0) == 1 - first).all()
+
+
+def test_a_segmenter_says_its_classes_and_settings(make):
+    said = repr(make(["dog", "sky"], background=0.3))
+    assert said == (
+        "Segmenter(3 classes: 'background', 'dog', 'sky', templates='a photo of a {}.', protocol=paper, "
+        "mode=whole (32 x 32), background=0.3, normalize=imagenet, runtime=graph)"
+    )
+    many = repr(make([f"c{k}" for k in range(171)], mode="window", normalize=None, templates=["{}", "a {}"]))
+    assert "171 classes" in many and "161 more" in many and "mode=window (windows of 64)" in many
+    assert "templates=2" in many and "normalize=as the processor" in many and "\n" not in many
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from tf_groupvit.hub import refuse_pointer, resolve, warn_of_demo
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image import ImageProcessor
-from tf_groupvit.preprocessing.image_reading import read_image, several
+from tf_groupvit.preprocessing.image_reading import ImageLike, read_image, several
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.segmentation.class_names import ClassNames
 from tf_groupvit.segmentation.inference import Inference
 from tf_groupvit.segmentation.prompts import BACKGROUND, ClassEmbeddings, embed_classes
 from tf_groupvit.segmentation.result import Segmentation
@@ -27,16 +28,17 @@ from tf_groupvit.segmentation.writing import write_whole
 CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings
 SAVED = ("protocol", "mode", "background", "size", "normalize")
 IMAGES_AT_ONCE = 8
+MOST_NAMES = 10  # that a segmenter's repr shows
 
-Classes = str | Iterable[str] | ClassEmbeddings
+Classes = ClassNames | ClassEmbeddings
 
 
 class Segmenter:
     """Zero-shot segmentation: ``Segmenter.from_pretrained(folder, classes=["dog", "grass"])("photo.jpg")``.
 
     Args:
-        classes: names, as a list or separated by commas; ``"sofa|couch"`` are synonyms; or ``ClassEmbeddings``, for
-            which neither tokenizer nor text tower is needed.
+        classes: names, as a list or separated by commas; ``"sofa|couch"`` are synonyms, and so are those of a dict,
+            ``{"sofa": ["couch"]}``; or ``ClassEmbeddings``, for which neither tokenizer nor text tower is needed.
         templates: ``"a photo of a {}."``, several, or a set: identity, simple, subset, full.
         protocol: "paper", the published inference, or "hf", the arg max of transformers' segmentation logits.
         mode: "whole", the image as one square, or "window", windows over it, as the published numbers were made.
@@ -84,7 +86,7 @@ class Segmenter:
         self.inference = Inference(model, self.settings, runtime=runtime)
         self._trial: Inference | None = None  # of several thresholds, kept from image to image
 
-    def _embed(self, classes: str | Iterable[str], templates: str | Sequence[str]) -> ClassEmbeddings:
+    def _embed(self, classes: ClassNames, templates: str | Sequence[str]) -> ClassEmbeddings:
         if self.tokenizer is None:
             raise InputError("Class names need a tokenizer: give one, or classes=ClassEmbeddings.load('classes.npz').")
         return embed_classes(self.model, self.tokenizer, classes, templates)
@@ -142,6 +144,25 @@ class Segmenter:
         write_whole(target / CHOICES, (json.dumps(content, indent=2) + "\n").encode())
 
     @property
+    def classes(self) -> ClassEmbeddings:
+        """Names, embeddings and templates. Assigned classes of any kind are encoded, in the templates of the last."""
+        return self._classes
+
+    @classes.setter
+    def classes(self, classes: Classes) -> None:
+        before = dict(vars(self))
+        try:
+            if not isinstance(classes, ClassEmbeddings):
+                classes = self._embed(classes, self._classes.templates)
+            self._classes: ClassEmbeddings = classes
+            self._check_classes()
+        except BaseException:  # what was refused changes nothing
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        self._labeler: Any = None  # knows the last classes
+
+    @property
     def class_names(self) -> list[str]:
         """The K classes in the order of their labels; "background" first where there is one."""
         return [BACKGROUND] * (self.settings.background is not None) + list(self.classes.names)
@@ -175,6 +196,26 @@ class Segmenter:
         """The same model and settings with other classes."""
         return Segmenter(self.model, self.tokenizer, self.processor, classes, templates, **self._choices)
 
+    def __repr__(self) -> str:
+        names, settings = self.class_names, self.settings
+        shown = [*map(repr, names[:MOST_NAMES]), *([f"{len(names) - MOST_NAMES} more"] if names[MOST_NAMES:] else [])]
+        size = " x ".join(map(str, settings.size)) if settings.mode == "whole" else f"windows of {settings.window}"
+        templates = self.classes.templates
+        said = {
+            "templates": repr(templates[0]) if len(templates) == 1 else len(templates),
+            "protocol": settings.protocol,
+            "mode": f"{settings.mode} ({size})",
+            "background": settings.background,
+            "normalize": self._choices["normalize"] or "as the processor",
+            "runtime": self.runtime,
+        }
+        told = "".join(f", {name}={value}" for name, value in said.items())
+        return f"Segmenter({len(names)} classes: {', '.join(shown)}{told})"
+
+    @overload
+    def __call__(self, images: ImageLike) -> Segmentation: ...  # type: ignore[overload-overlap]  # one that has parts
+    @overload
+    def __call__(self, images: Iterable[ImageLike]) -> list[Segmentation]: ...
     def __call__(self, images: Any) -> Any:
         """Segment one image: a ``Segmentation``; or several, as a list, a generator or the like: a list of them.
 
