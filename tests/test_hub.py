@@ -356,3 +356,16 @@ def test_an_image_that_is_a_pointer_of_git_lfs_is_told():
 
     with pytest.raises(ImageError, match="git lfs pull"):
         read_image(POINTER.encode())
+
+
+def test_every_part_of_a_checkpoint_is_named_alike():
+    from tf_groupvit import GroupViTConfig, ImageProcessor, Tokenizer
+    from tf_groupvit.hub import demo_checkpoint
+
+    demo = demo_checkpoint()
+    assert GroupViTConfig.from_pretrained("demo") == GroupViTConfig.from_pretrained(demo)
+    assert ImageProcessor.from_pretrained("demo").to_dict() == ImageProcessor.from_pretrained(demo).to_dict()
+    assert Tokenizer.from_pretrained("demo").vocab_size == Tokenizer.from_pretrained(demo).vocab_size
+    for part in (ImageProcessor, Tokenizer):
+        with pytest.raises(HubError, match="'nowhere/' is neither a folder"):
+            part.from_pretrained("nowhere/")

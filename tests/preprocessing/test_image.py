@@ -10,7 +10,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from tf_groupvit.errors import ConfigError, ImageError, InputError
+from tf_groupvit.errors import ConfigError, HubError, ImageError, InputError
 from tf_groupvit.preprocessing.image import ImageProcessor, centre_crop, resized_sides
 from tf_groupvit.preprocessing.image_statistics import STATISTICS, statistics
 
@@ -196,9 +196,10 @@ def test_a_file_of_another_kind_is_refused(content, words, tmp_path):
 
 
 def test_a_folder_without_the_file_is_refused(tmp_path):
-    for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ConfigError, match=r"expected a folder with preprocessor_config\.json"):
-            ImageProcessor.from_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"expected a folder with preprocessor_config\.json"):
+        ImageProcessor.from_pretrained(tmp_path)
+    with pytest.raises(HubError, match="is not there"):
+        ImageProcessor.from_pretrained(tmp_path / "none")
 
 
 # Files
