@@ -42,6 +42,28 @@ def command(
     checkpoint, the demo checkpoint unless --model names another. Copy a recipe to change what has no option: what
     learns, the losses, held-out captions, the precision.
 
+    Data of your own (--data) are a folder with one file of captions and the pictures, which lie beside that file or in
+    a folder images next to it; or shards.
+
+    \b
+    captions.csv    the first line names the columns, at least image and caption
+    captions.tsv    the same, with tabs between the columns
+    captions.jsonl  on each line {"image": "1.jpg", "caption": "a dog"}; or a list
+                    of captions, which makes a pair of each
+    captions.txt    no names: a line for each picture, in the order of their names
+    *.tar           WebDataset shards: KEY.jpg with KEY.txt or KEY.json
+    *.tfrecord      examples with the features image and caption
+
+    The column image may also be called file_name, image_path or path, and caption text or title. A picture may stand on
+    several lines, each with another caption. What cannot be read is left out, and named at the end. A batch larger than
+    the data is lowered.
+
+    Ten pictures with captions to try it, and to look at:
+
+    \b
+      tf-groupvit scenes --output ten --count 10
+      tf-groupvit train --data ten --output tuned --steps 20
+
     Its state is saved on the way (DIR/training): the same command goes on where a run was stopped, and gives the same
     losses as if it had not been. DIR then holds config.json, model.safetensors, the vocabulary, the image settings and
     README.md, a model card with the curve.
