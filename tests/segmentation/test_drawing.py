@@ -63,6 +63,18 @@ def test_a_class_keeps_its_color_unless_its_own_region_looks_like_it():
     assert nearest_pair(moved) >= 0.1, "and no other class of the list has it"
 
 
+def test_grass_that_would_be_green_on_green_grass_has_another_hue_in_all_pictures():
+    names = ["car", "boat", "sun", "dog", "grass"]
+    labels = np.array([[4] * 4 + [0] * 4] * 8)
+    found = set()
+    for grass in [(60, 140, 60), (90, 170, 70), (70, 110, 40), (120, 190, 90)]:
+        color = picture_colors(names, labels, halves(grass, (200, 200, 200)))[4]
+        one, other = (oklab(each)[1:] for each in (color, np.array(grass)))
+        assert one @ other < 0.82 * np.linalg.norm(one) * np.linalg.norm(other), "35 degrees and more apart"
+        found.add(tuple(color.tolist()))
+    assert len(found) == 1
+
+
 def test_classes_of_a_picture_are_told_apart_out_of_many():
     table = class_colors(NAMES[:256])
     gaps = np.linalg.norm(oklab(table)[:, None] - oklab(table)[None], axis=-1) + np.eye(256)

@@ -13,7 +13,10 @@ FIRST = ((230, 60, 50), (30, 90, 240), (255, 195, 0), (200, 60, 220),
          (0, 165, 80), (0, 215, 235), (255, 140, 190), (150, 95, 20))  # fmt: skip
 # In OKLab: a class has another color in a picture if its region, covered by half, looks nearly as before, or if its
 # color is nearly that of another class there. The other color stands farther off.
-UNSEEN, ALIKE, SEEN = 0.075, 0.1, 0.12
+UNSEEN, SEEN = 0.075, 0.12
+ALIKE, APART = 0.1, 0.18
+SAME_HUE, GRAY = 0.82, 0.06  # the cosine of 35 degrees; and what is nearer to gray has no hue to speak of
+FIRST_SIXTH, TYPICAL = np.deg2rad(10), 0.12  # middles of the sixths of the hues: grass lies near 130, sky near 250
 SAMPLE = 2**16  # pixels of a picture that are looked at
 
 # OKLab, Björn Ottosson 2020: https://bottosson.github.io/posts/oklab/ - equal distances look equally different.
@@ -97,24 +100,39 @@ def picture_colors(class_names: Sequence[str], labels: np.ndarray, image: np.nda
         alike = _nearest(looks[[k]], looks[kept])[0] < ALIKE
         (moved if alike or _seen(colors[[k]], regions[k])[0] < UNSEEN else kept).append(k)
     for k in moved:
-        # Seen and told apart comes first, then that no class of the list has it, then how far the hue moves.
-        fit = np.minimum(_seen(table, regions[k]) / SEEN, _nearest(oklab(table), looks[kept]) / ALIKE)
-        free, hue = _nearest(oklab(table), looks) >= ALIKE, _moves(table, regions[k])[:, 1:]
-        worth = np.minimum(fit, 1) + (fit >= 1) * (free + np.linalg.norm(hue, axis=1))
+        fit = np.minimum(_seen(table, regions[k]) / SEEN, _nearest(oklab(table), looks[kept]) / APART)
+        free = _nearest(oklab(table), looks) >= ALIKE
+        worth = np.minimum(fit, 1) + (fit >= 1) * (free + _colorful(table, regions[k]))
         colors[k] = table[worth.argmax()]
         looks[k] = oklab(colors[k])
         kept.append(k)
     return colors
 
 
-def _moves(colors: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Where, in OKLab, each color (n, 3) moves a region of a mean color (3) that it covers by half, (n, 3)."""
-    return oklab((colors + region) / 2) - oklab(region)
-
-
 def _seen(colors: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """How far, (n)."""
-    return np.linalg.norm(_moves(colors, region), axis=1)
+    """How far each color (n, 3) moves a region of a mean color (3) that it covers by half, (n); 0 if hues are alike."""
+    moves = np.linalg.norm(oklab((colors + region) / 2) - oklab(region), axis=1)
+    hue, strength = _hues(region)
+    return np.where((_hues(colors)[0] @ hue > SAME_HUE) & (strength > GRAY), 0, moves)
+
+
+def _colorful(colors: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """How much of its hue each color (n, 3) gives to a region that it covers by half, and how far that is moved, (n).
+
+    Of the region only the sixth of the hues that it lies in counts, so that the grass of all pictures chooses alike.
+    """
+    plane, (hue, strength) = oklab(colors)[:, 1:], _hues(region)
+    sixth = np.pi / 3 * np.round((np.arctan2(hue[1], hue[0]) - FIRST_SIXTH) * 3 / np.pi) + FIRST_SIXTH
+    typical = TYPICAL * (strength > GRAY) * np.array([np.cos(sixth), np.sin(sixth)])
+    own = ((plane + typical) / 2 * _hues(colors)[0]).sum(axis=1)
+    return np.minimum(own, np.linalg.norm(plane - typical, axis=1) / 2)
+
+
+def _hues(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Directions (..., 2) in the plane of hues, of length one, and how far colors (..., 3) lie from gray, (...)."""
+    plane = oklab(colors)[..., 1:]
+    strength = np.linalg.norm(plane, axis=-1)
+    return plane / np.maximum(strength, 1e-9)[..., None], strength
 
 
 def _mean_colors(labels: np.ndarray, image: np.ndarray, count: int) -> np.ndarray:
