@@ -1,6 +1,7 @@
 """`tf-groupvit serve`: a base path or a model config file in; a server on two ports out, until it is told to stop."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +34,12 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--saved-model-tags", default="serve", show_default=True, help="Comma-separated.")
 @click.option("--enable-model-warmup/--no-enable-model-warmup", default=True, show_default=True)
 @click.option("--num-request-iterations-for-warmup", default=0, show_default=True, help="Of each record; 0: one.")
+@click.option(
+    "--background-warmup/--no-background-warmup",
+    default=True,
+    show_default=True,
+    help="Serve when the default signature is warm, and warm up the others meanwhile.",
+)
 @click.option("--tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
 @click.option("--tensorflow-inter-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
 @click.option("--enable-batching/--no-enable-batching", default=False, show_default=True, help="Merge requests.")
@@ -77,16 +84,27 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
 def _serve(models: Any, ports: Ports, source: str, log_level: str, json_logs: bool, **flags: Any) -> None:
     """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
-    if not json_logs:
-        click.echo(f"Loading {named(source)} ...", err=True)
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        if not json_logs:
+            click.echo(text, err=True)
+
+    say("Loading TensorFlow ...")
     from tf_groupvit.server.lifecycle import serve_until_stopped
     from tf_groupvit.server.request_log import configure_logging
 
     configure_logging(log_level, json_logs)
+    say(f"Loaded TensorFlow in {time.monotonic() - started:.1f} s; loading {named(source)} ...")
+
+    def announce(host: str, port: int, rest_port: int, names: list[str]) -> None:
+        say(f"Ready {time.monotonic() - started:.1f} s after the start.")
+        _announce(host, port, rest_port, names, json_logs)
+
     serve_until_stopped(
         models,
         ports,
-        announce=lambda host, port, rest_port, names: _announce(host, port, rest_port, names, json_logs),
+        announce=announce,
         **flags,
     )
 

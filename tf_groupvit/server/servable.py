@@ -6,6 +6,7 @@ asked for are computed. Python's `Session.run` casts in silence and checks shape
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,8 @@ class Servable:
         self.path = path
         self.session = session
         self.signatures = signatures
+        # What is left to do when the version serves; it is given a function that says when to stop.
+        self.afterwards: Callable[[Callable[[], bool]], None] | None = None
 
     def run(
         self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
