@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.preprocessing.image_reading import ImageLike, read_class_numbers, read_image
+from tf_groupvit.preprocessing.image_reading import ImageLike, read_class_numbers, read_image, several
 from tf_groupvit.segmentation import views
 from tf_groupvit.segmentation.palette import picture_colors
 from tf_groupvit.segmentation.picture import encode_image, open_picture, png, seen_size
 from tf_groupvit.segmentation.writing import write_whole
 
-__all__ = ["ImageLike", "Segmentation", "encode_image"]
+__all__ = ["ImageLike", "Segmentation", "encode_image", "several"]
 
 SCREEN = (1600, 1200)  # the largest picture that a notebook is given
 Deferred = Any  # a value, or a function without arguments that works it out when it is first asked for
