@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 
+from tf_groupvit.server.threads import lasting
+
 MOST_WATCHES = 64  # streams kept open for answers, each with a thread
 _LOOK_SECONDS = 0.1
 _PATIENCE = 0.1  # seconds that a message may take on its way even where many calls wait
@@ -32,7 +34,7 @@ class CallArrivals(grpc.ServerInterceptor):
         return len(self._since)
 
     def start(self) -> None:
-        threading.Thread(target=self._look_for_ever, daemon=True, name="grpc-arrivals").start()
+        lasting("grpc-arrivals", self._look_for_ever).start()
 
     def stop(self) -> None:
         self._stopped.set()

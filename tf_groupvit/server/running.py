@@ -24,6 +24,7 @@ from tf_groupvit.server.batching import Scheduler
 from tf_groupvit.server.batching_parameters import Parameters, read_parameters
 from tf_groupvit.server.config import PROMETHEUS_PATH, Model, check_model, prometheus_path
 from tf_groupvit.server.grpc_front import CallLimits, GrpcFront
+from tf_groupvit.server.json_apart import Reader
 from tf_groupvit.server.limits import Arrivals, Deadline, Gate
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
@@ -64,6 +65,7 @@ class Options:
     max_in_flight: int = 0  # 0: four for each CPU
     max_queued: int = 64
     max_request_bytes: int = 2**28
+    max_json_tokens: int = 2**24
     max_receiving: int = 256
     max_receiving_bytes: int = 2**30
     max_connections: int = 1000
@@ -111,6 +113,7 @@ class Server:
             options.rest_api_timeout_in_ms / 1e3 if options.rest_api_timeout_in_ms > 0 else None,
             options.rest_api_enable_cors_support,
             prometheus_path(options.monitoring_config_file),
+            Reader(options.max_json_tokens),
         )
         arrivals = Arrivals(options.max_receiving, max(options.max_receiving_bytes, options.max_request_bytes))
         self.app = RestApp(self.rest_answers, arrivals, options.max_request_bytes, options.receive_timeout_seconds)
@@ -160,6 +163,7 @@ class Server:
             time.sleep(0.01)
         done = self.grpc_front.stop(_DRAIN_SECONDS)
         self._rest.stop(_DRAIN_SECONDS)
+        self.rest_answers.reader.close()
         done.wait(_DRAIN_SECONDS + 1)
         if self._batches is not None:
             self._batches.close()
