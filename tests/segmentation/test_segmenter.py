@@ -1,11 +1,13 @@
 """Images and class names in, segmentations out: every argument, against PyTorch, and by laws."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
 from pictures import noise
 from PIL import Image
+from tqdm import tqdm
 
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import ImageError, InputError
@@ -54,6 +56,19 @@ def test_mode_whole_on_an_image_of_the_models_size_is_paper_scores_on_it(segment
 
 
 # Sources
+
+
+@pytest.mark.parametrize(("count", "shown"), [(20, ["0 of 20", "8 of 20", "16 of 20"]), (8, [])])
+def test_a_terminal_shows_how_many_of_many_images_are_done(monkeypatch, count, shown):
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr", stderr)
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)
+    monkeypatch.setattr(Segmenter, "_segment", lambda self, batch: list(batch))
+    monkeypatch.setattr("tf_groupvit.segmentation.segmenter.tqdm", partial(tqdm, mininterval=0))
+    assert Segmenter.__call__(object.__new__(Segmenter), list(range(count))) == list(range(count))
+    assert [words for words in ("0 of 20", "8 of 20", "16 of 20") if words in stderr.getvalue()] == shown
+    assert bool(stderr.getvalue()) == bool(shown)
 
 
 def test_one_image_gives_one_result_and_a_list_a_list(segmenter):

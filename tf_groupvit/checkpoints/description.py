@@ -67,7 +67,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: no config.json, or an impossible one.
     """
     path = Path(path)
-    config, checkpoint = config_of(path), read_checkpoint(path)
+    checkpoint, config = read_checkpoint(path), config_of(path)
     folder = path if path.is_dir() else path.parent
     return {
         "source": str(checkpoint.source),

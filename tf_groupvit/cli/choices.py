@@ -49,6 +49,7 @@ OPTIONS = {
 recursive_option = click.option("--recursive", is_flag=True, help="Take the folders below a folder, too.")
 
 LISTS, TABLES = (".txt", ".names", ".lst"), (".csv", ".tsv", ".json", ".yaml", ".yml")  # --classes with such an ending
+SAVED_CLASSES = "segmenter.json"  # in a folder that Segmenter.save_pretrained wrote
 CHECKED = ("protocol", "mode", "background", "runtime")  # before TensorFlow is loaded
 
 
@@ -117,6 +118,8 @@ def load_segmenter(
         parse_classes(choices["classes"])
     check_choices(**{name: choices[name] for name in CHECKED if name in choices})
     folder = model_folder(model)
+    if "classes" not in choices and Path(folder).is_dir() and not (Path(folder) / SAVED_CLASSES).exists():
+        raise InputError("Class names are missing: give some, e.g. --classes dog,grass, or --classes names.txt.")
     click.echo(f"Loading {model or 'the demo checkpoint'} ...", err=True)
     warn_of_demo(folder, lambda words: click.echo(words, err=True) if photos else None)
     if here:

@@ -35,6 +35,8 @@ def find_images(arguments: Sequence[str], recursive: bool = False) -> list[str]:
     """
     found: list[str] = []
     for argument in arguments:
+        if not argument:
+            raise InputError("An IMAGE is empty: name a file, a folder, a pattern, or - for standard input.")
         if argument == "-" or Path(argument).is_file():
             found.append(argument)
         elif Path(argument).is_dir():

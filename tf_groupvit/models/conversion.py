@@ -50,14 +50,16 @@ def convert(
             holds no tokenizer.
         CheckpointError, ConfigError, HubError: as ``from_pretrained``; CheckpointError too where writing fails.
     """
+    if not os.fspath(folder).strip():
+        raise InputError("The name of the folder to write into is empty: give one.")
     path, target = resolve(source), Path(folder).expanduser()
     _check_target(path, target, overwrite)
     extras = _extras(path, resolve(tokenizer, weights=False) if tokenizer is not None else None)
+    checkpoint = read_checkpoint(path)
     config = config_of(path)
     if config is None:
         warnings.warn(f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=2)
         config = GroupViTConfig()
-    checkpoint = read_checkpoint(path)
     matched = _matched(config, checkpoint)
     try:
         files = _write(target, matched, extras, config)
@@ -69,7 +71,7 @@ def convert(
 
 
 def _check_target(path: Path, target: Path, overwrite: bool) -> None:
-    if not os.fspath(target).strip() or (target.exists() and not target.is_dir()):
+    if target.exists() and not target.is_dir():
         raise InputError(f"'{target}' is no folder: name one to write the checkpoint into.")
     beside = path if path.is_dir() else path.parent
     if target.resolve() == beside.resolve():

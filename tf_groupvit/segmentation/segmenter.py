@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, overload
 
 import numpy as np
+from tqdm import tqdm
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.hub import refuse_pointer, resolve, warn_of_demo
@@ -28,6 +29,7 @@ from tf_groupvit.segmentation.writing import write_whole
 CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings
 SAVED = ("protocol", "mode", "background", "size", "normalize")
 IMAGES_AT_ONCE = 8
+BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
 MOST_NAMES = 10  # that a segmenter's repr shows
 
 Classes = ClassNames | ClassEmbeddings
@@ -221,14 +223,18 @@ class Segmenter:
 
         An image is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor (H, W, 3) of numbers
         from 0 to 255, best uint8; (H, W) is grey, and a fourth channel is dropped. Raises ImageError for what cannot be
-        read, or in two ways, and says how to convert.
+        read, or in two ways, and says how to convert. Over more than 8 images a terminal shows how many are done.
         """
         listed = several(images)
         if listed is None:
             return self._segment([images])[0]
         waiting, found = iter(listed), list[Segmentation]()
-        while batch := list(islice(waiting, IMAGES_AT_ONCE)):
-            found += self._segment(batch)
+        count = len(listed) if isinstance(listed, Sized) else 0
+        silent = None if count > IMAGES_AT_ONCE else True  # None: it is, but for a terminal
+        with tqdm(total=count, disable=silent, leave=False, bar_format=BAR) as progress:
+            while batch := list(islice(waiting, IMAGES_AT_ONCE)):
+                found += self._segment(batch)
+                progress.update(len(batch))
         return found
 
     def _segment(self, sources: Sequence[Any]) -> list[Segmentation]:
