@@ -8,6 +8,7 @@ while TensorFlow is imported. All else that is written meanwhile is shown when t
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -26,14 +27,17 @@ SEVERITIES = b"IWE"
 class _Finder:
     """Finds TensorFlow and Keras as ever, and has them imported with ``held_back``."""
 
+    def __init__(self) -> None:
+        self.asking = threading.local()  # the other finders, in this thread
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name not in NOISY:
+        if name not in NOISY or getattr(self.asking, "now", False):
             return None
-        sys.meta_path.remove(self)
+        self.asking.now = True
         try:
             spec = find_spec(name)
         finally:
-            sys.meta_path.insert(0, self)
+            self.asking.now = False
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
         return spec

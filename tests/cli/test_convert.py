@@ -44,6 +44,22 @@ def test_every_format_gives_the_file_that_transformers_writes(kind, tmp_path):
     }
 
 
+def test_a_checkpoint_of_a_training_tool_is_converted_and_what_was_removed_is_said(tmp_path):
+    source = checkpoint(tmp_path / "source")
+    save_file({f"module._orig_mod.{name}": array for name, array in reference().items()}, source / "model.safetensors")
+    done = convert(source, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "Note: The prefix 'module._orig_mod.' was removed from the names of 214 tensors." in done.stdout
+    assert load_file(tmp_path / "out" / "model.safetensors").keys() == reference().keys()
+
+
+def test_a_file_of_weights_without_its_config_says_where_it_belongs(tmp_path):
+    source = checkpoint(tmp_path / "source", "pickle")
+    (source / "config.json").unlink()
+    weights = (source / "pytorch_model.bin").rename(source / "last.ckpt")
+    refused(convert(weights, tmp_path / "out"), "put the config.json of the model beside last.ckpt")
+
+
 def test_what_was_read_is_said(tmp_path):
     done = convert(checkpoint(tmp_path / "source", "original"), tmp_path / "out")
     read, note, wrote = done.stdout.splitlines()

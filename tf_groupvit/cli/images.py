@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,6 +21,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  #
 OUTPUT = re.compile(rf"(?P<name>.+)\.((?P<kind>{'|'.join((*KINDS, *VIEWS))})\.png|json)")
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
 FASTEST = 0.1  # seconds between two looks of the bar
+MOST_LOOKED_AT = 10_000  # files below a folder, for a word on those that are left out
 EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
 # A server's answers that concern every image alike: there is no use in going on.
 HOPELESS = ("UNAVAILABLE", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "FAILED_PRECONDITION")
@@ -103,14 +105,17 @@ def _is_hidden(path: PurePath) -> bool:
 
 
 def _holds_images(folder: Path) -> bool:
-    """Whether --recursive would find an image in a folder; one that may not be read holds none."""
+    """Whether --recursive would find an image soon in a folder; one that may not be read holds none."""
     if folder.name.startswith("."):
         return False
     try:
-        images = [str(path) for path in folder.rglob("*") if _is_image(path)]
+        looked_at = islice(folder.rglob("*"), MOST_LOOKED_AT)
+        return any(
+            _is_image(path) and not _is_output(str(path)) and not _is_hidden(path.relative_to(folder))
+            for path in looked_at
+        )
     except OSError:
         return False
-    return any(not _is_output(path) and not _is_hidden(Path(path).relative_to(folder)) for path in images)
 
 
 def _is_output(path: str) -> bool:
