@@ -54,15 +54,23 @@ def command(
 
     An image that fails is named, and the rest are measured; the exit code is 2 then.
     """
+    from pathlib import Path
+
     from tf_groupvit.evaluation.classification import FolderDataset
     from tf_groupvit.evaluation.opening import open_dataset
+    from tf_groupvit.segmentation.writing import check_place
 
+    if resume is not None:
+        check_place(Path(resume))
     opened = open_dataset(dataset, root, seed, count, mask_orientation)
     options = {"limit": limit, "state": resume, "progress": sys.stderr.isatty()}
-    if isinstance(opened.dataset, FolderDataset):
-        content, table = _classify(opened, options, **choices)
-    else:
-        content, table = _segment(opened, options, **choices)
+    work = _classify if isinstance(opened.dataset, FolderDataset) else _segment
+    try:
+        content, table = work(opened, options, **choices)
+    except KeyboardInterrupt:
+        if resume is not None and Path(resume).exists():
+            click.echo(f"Stopped. What was counted is kept in {resume}: the same command goes on from there.", err=True)
+        raise
     click.echo(json.dumps(content, ensure_ascii=False, indent=2) if as_json else table)
     if content["failures"]:
         names = ", ".join(failure["image"] for failure in content["failures"])
