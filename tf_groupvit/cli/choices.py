@@ -40,8 +40,8 @@ OPTIONS = {
     "normalize": click.option("--normalize", help="imagenet or clip: statistics instead of the checkpoint's own."),
     "runtime": click.option(
         "--runtime",
-        help="graph: TensorFlow's own; lite: LiteRT, sooner for each image once it is prepared; lite_int8: in 8 bits, "
-        "sooner still, nearly the same results; openvino: OpenVINO, where it is installed.  [default: graph]",
+        help="graph: TensorFlow's own; lite: LiteRT, faster for each image once it is prepared; lite_int8: in 8 bits, "
+        "faster still, nearly the same results; openvino: OpenVINO, where it is installed.  [default: graph]",
     ),
 }
 

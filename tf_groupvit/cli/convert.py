@@ -11,9 +11,9 @@ import click
 def command(source: str, folder: str, tokenizer: str | None, overwrite: bool) -> None:
     """Turn any GroupViT checkpoint into a folder of config.json and model.safetensors.
 
-    SOURCE is a folder, a file of weights (.safetensors, .h5, .bin, the original .pth) or a hub id like
-    nvidia/groupvit-gcc-yfcc. What is written to FOLDER, which is made, loads here and in transformers. Tokenizer and
-    preprocessor files go along. Weights keep their precision.
+    SOURCE is a folder, a file of weights (.safetensors, .h5, .bin, the original .pth, a .ckpt of training) or a hub
+    id like nvidia/groupvit-gcc-yfcc. What is written to FOLDER, which is made, loads here and in transformers.
+    Tokenizer and preprocessor files go along. Weights keep their precision.
     """
     click.echo(f"Reading {source} ...", err=True)
     from tf_groupvit.models.conversion import convert

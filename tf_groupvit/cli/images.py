@@ -3,6 +3,7 @@
 import glob
 import json
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -180,7 +181,9 @@ class _Progress:
     def __enter__(self) -> "_Progress":
         self.in_terminal = sys.stderr.isatty()
         quiet = self.count < 2 or not self.in_terminal
-        self.bar = tqdm(total=self.count, disable=quiet, leave=False, bar_format=BAR, mininterval=FASTEST)
+        columns, rows = shutil.get_terminal_size()  # tqdm shows nothing in a terminal that tells no size
+        look: dict[str, Any] = {"bar_format": BAR, "mininterval": FASTEST, "ncols": columns, "nrows": rows}
+        self.bar = tqdm(total=self.count, disable=quiet, leave=False, **look)
         return self
 
     def step(self) -> None:
