@@ -150,8 +150,9 @@ def test_classes_may_be_the_lines_of_a_file(tmp_path, monkeypatch, name, capsys)
 def test_one_line_with_commas_is_a_list_and_standard_input_is_a_file(tmp_path, monkeypatch):
     (tmp_path / "names.txt").write_text("dog, cat\n")
     assert choices.class_list(str(tmp_path / "names.txt")) == "dog, cat"
-    monkeypatch.setattr(sys, "stdin", io.StringIO("dog\ncat\n"))
-    assert choices.class_list("@-") == ["dog", "cat"]
+    for name in ("-", "@-"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("dog\ncat\n"))
+        assert choices.class_list(name) == ["dog", "cat"]
 
 
 @pytest.mark.parametrize("given", ["dog", "dog,cat.txt", "cat.txt|dog", "St. Bernard", "", "names"])
@@ -209,3 +210,10 @@ def test_python_is_told_once_that_it_has_the_demo_checkpoint(monkeypatch, caplog
     for path in ("demo", hub.demo_checkpoint(), str(hub.demo_checkpoint())):
         hub.warn_of_demo(hub.resolve(path))
     assert [record.getMessage() for record in caplog.records] == [hub.DEMO_WORDS]
+
+
+def test_a_folder_called_demo_is_taken_where_it_is_named_and_only_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert choices.model_folder("demo") == "demo"
+    assert choices.model_folder(None) == str(hub.DEMO)

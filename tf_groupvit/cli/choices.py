@@ -9,7 +9,7 @@ import click
 
 from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.errors import InputError
-from tf_groupvit.hub import DEMO_NAME, refuse_pointer, resolve, warn_of_demo
+from tf_groupvit.hub import DEMO_NAME, demo_checkpoint, refuse_pointer, resolve, warn_of_demo
 from tf_groupvit.models.runtimes import GRAPH, TITLES
 from tf_groupvit.quiet import held_back, import_tensorflow
 
@@ -66,18 +66,22 @@ def segmenter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..
 
 def model_folder(model: str | None) -> str:
     """The checkpoint that was named, or the demo's. Raises ``HubError`` where this installation has none."""
-    return str(resolve(DEMO_NAME)) if model in (None, DEMO_NAME) else model
+    if model is None:
+        return str(demo_checkpoint())
+    return str(resolve(model)) if model == DEMO_NAME else model  # a folder of that name goes first
 
 
 def class_list(given: str) -> str | list[str]:
-    """The value of --classes: names as they are, or the lines of the file that it names (``names.txt``, ``@names``).
+    """The value of --classes: names as they are, or the lines of the file that it names.
+
+    That is a path that ends like a text file (``names.txt``), any path behind ``@``, or ``-`` for standard input.
 
     Raises ``InputError`` for a file that is not there, is empty, or holds no list of lines.
     """
     name = given.strip()
     plain = name.removeprefix("@")
     kind = PurePath(plain).suffix.lower()
-    if not name.startswith("@") and ("," in name or "|" in name or kind not in LISTS + TABLES):
+    if name != "-" and not name.startswith("@") and ("," in name or "|" in name or kind not in LISTS + TABLES):
         return given
     if kind in TABLES:
         raise InputError(f"--classes {name!r}: expected a text file with one class a line, e.g. classes.txt.")
