@@ -92,7 +92,8 @@ def test_the_decoder_is_in_the_saved_graph_once_and_only_of_core_operations(save
         content.ParseFromString(file.read())
     functions = content.meta_graphs[0].graph_def.library.function
     operations = [node.op for function in functions for node in function.node_def]
-    assert operations.count("DecodeJpeg") == 1
+    assert operations.count("DecodeJpeg") == 4  # whole, and at a half, a quarter and an eighth
+    assert operations.count("DecodePng") == 1
     assert not {"PyFunc", "EagerPyFunc", "XlaCallModule"} & set(operations)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_groupvit.export.arriving import some_well
-from tf_groupvit.export.looking import AT_ONCE, Looking, header_of, in_turn
+from tf_groupvit.export.looking import AT_ONCE, Looking, header_of, in_turn, to_decode
 from tf_groupvit.preprocessing.image_graph import encode_mask, read_pixels
+from tf_groupvit.preprocessing.image_graph_exif import upright
 from tf_groupvit.segmentation.compact import compact_label_map, small_picture
 from tf_groupvit.segmentation.labelling import highest_scores, label_map
 from tf_groupvit.segmentation.pixels import window_scores
@@ -23,6 +24,7 @@ Labelled = tuple[tf.Tensor, tf.Tensor]  # labels uint8 (H, W), and the highest s
 Row = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]  # of an answer: mask, scores, areas, words
 PIXELS = tf.TensorSpec([None, None, 3], tf.uint8)
 SIDE = tf.TensorSpec([], tf.int32)
+BAND = 2**22  # pixels that are labelled at a time
 
 
 class Labelling:
@@ -41,8 +43,8 @@ class Labelling:
         size = self.settings.size
         found = compact_scores(groups, texts, *size, self.settings.protocol, self.settings.background)
         one = {name: values[0] for name, values in found.items()}
-        labels = compact_label_map(one, size, height, width)
-        return tf.cast(labels, tf.uint8), highest_scores(small_picture(one, size), height, width)
+        labels = _by_bands(lambda rows: compact_label_map(one, size, height, width, rows), height, width)
+        return labels, highest_scores(small_picture(one, size), height, width)
 
     def _label_window(self, pixels: tf.Tensor, texts: tf.Tensor) -> Labelled:
         def score(cut: tf.Tensor) -> tf.Tensor:
@@ -50,7 +52,8 @@ class Labelling:
             return group_scores(groups, texts, shape[1], shape[2], self.settings.protocol, self.settings.background)
 
         scores, (height, width) = window_scores(score, pixels, self.settings), tf.unstack(tf.shape(pixels)[:2])
-        return tf.cast(label_map(scores, height, width), tf.uint8), highest_scores(scores, height, width)
+        labels = _by_bands(lambda rows: label_map(scores, height, width, wanted=rows), height, width)
+        return labels, highest_scores(scores, height, width)
 
     def images(self, image_bytes: tf.Tensor, texts_of: TextsOf, longest: Any, words: tf.Tensor) -> dict[str, tf.Tensor]:
         """Encoded images (B) -> ``mask_bytes`` and ``error`` (B), ``class_scores`` and ``class_areas`` (B, longest).
@@ -66,9 +69,11 @@ class Labelling:
 
                 def read_and_label() -> Row:
                     said, pixels = read_pixels(head)
-                    return _answered(said, lambda: self._window(pixels, texts_of(i)), longest)
+                    return _answered(
+                        said, lambda: self._window(upright(pixels, head.orientation), texts_of(i)), longest
+                    )
 
-                return in_turn(tf.reduce_prod(head.size), read_and_label)
+                return in_turn(to_decode(head), read_and_label)
 
         else:
             at_once = AT_ONCE
@@ -110,9 +115,32 @@ def _answered(words: tf.Tensor, label: Callable[[], Labelled], longest: Any) -> 
     return tf.cond(words == "", well, lambda: (tf.constant(""), tf.zeros([longest]), tf.zeros([longest]), words))
 
 
+def _by_bands(label: Callable[[tf.Tensor], tf.Tensor], height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Labels uint8 (height, width), of ``label(rows)`` int32 (rows, width): a band of rows after the other.
+
+    While labels are found they take several times four bytes a pixel.
+    """
+    rows = tf.maximum(BAND // width, 1)
+    count = (height + rows - 1) // rows
+
+    def step(i: tf.Tensor, bands: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        wanted = tf.range(i * rows, tf.minimum((i + 1) * rows, height))
+        return i + 1, bands.write(i, tf.cast(label(wanted), tf.uint8))
+
+    bands = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None])
+    return tf.while_loop(lambda i, _: i < count, step, (0, bands), parallel_iterations=1)[1].concat()
+
+
 def _areas(labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """The fraction of the pixels (H, W) that each class has, (K); counted in whole numbers, then divided."""
-    pixels = tf.math.bincount(tf.cast(tf.reshape(labels, [-1]), tf.int32), minlength=count, maxlength=count)
+    flat = tf.reshape(labels, [-1])
+
+    def step(at: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        some = tf.cast(flat[at : at + BAND], tf.int32)
+        return at + BAND, found + tf.math.bincount(some, minlength=count, maxlength=count)
+
+    start = (0, tf.zeros([count], tf.int32))
+    pixels = tf.while_loop(lambda at, _: at < tf.size(flat), step, start, parallel_iterations=1)[1]
     return tf.cast(tf.cast(pixels, tf.float64) / tf.cast(tf.size(labels), tf.float64), tf.float32)
 
 

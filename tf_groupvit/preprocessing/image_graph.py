@@ -35,6 +35,7 @@ HEADER = Header(
     *(tf.TensorSpec([2], tf.int64), tf.TensorSpec([3], tf.uint8), tf.TensorSpec([], tf.int32)),
     tf.TensorSpec([], tf.int32),
 )
+_BAND = 2**22  # pixels that are resized at a time
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 # How a file of each kind begins when it is written as base64.
 _AS_BASE64 = r"\s*(data:image/|/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[A-Za-z0-9+/]{30})(?s:.*)"
@@ -49,8 +50,9 @@ def decode(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     latter before anything is decoded. The pixels are Pillow's, to the bit where the file is sound (one
     level off in some CMYK). Orientation that stands in XMP alone, which Pillow also reads, is not looked for.
     """
-    words, pixels = read_pixels(read_header(contents, max_pixels))
-    return only_if(words == "", [words], pixels)
+    head = read_header(contents, max_pixels)
+    words, pixels = read_pixels(head)
+    return upright(only_if(words == "", [words], pixels), head.orientation)
 
 
 def read_header(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> Header:
@@ -58,13 +60,16 @@ def read_header(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> Header:
     return Header(*_header_reader(max_pixels)(contents))
 
 
-def read_pixels(head: Header) -> tuple[tf.Tensor, tf.Tensor]:
+def read_pixels(head: Header, halvings: tf.Tensor | int = 0) -> tuple[tf.Tensor, tf.Tensor]:
     """Decode the file of a header: why that cannot be done, "" where all is well, and uint8 (H, W, 3), else (0, 0, 3).
+
+    The pixels lie as they are stored: ``upright`` turns them.
 
     Args:
         head: of ``read_header``; where it has words, nothing is decoded.
+        halvings: 0 to 3; a JPEG is decoded at that many times half its size, rounded up. Other kinds are not.
     """
-    return _pixel_reader()(*head)
+    return _pixel_reader()(*head, tf.cast(halvings, tf.int32))
 
 
 @functools.cache
@@ -92,17 +97,40 @@ def _pixel_reader() -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """Make the decoder a function of the graph, as above."""
 
     def read(*fields: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        head = Header(*fields)
-        return tf.cond(head.words == "", lambda: _decoded(head), lambda: (head.words, tf.zeros([0, 0, 3], tf.uint8)))
+        head, halvings = Header(*fields[:-1]), fields[-1]
+        nothing = (head.words, tf.zeros([0, 0, 3], tf.uint8))
+        return tf.cond(head.words == "", lambda: _decoded(head, halvings), lambda: nothing)
 
-    return tf.function(read, input_signature=list(HEADER), autograph=False)
+    return tf.function(read, input_signature=[*HEADER, tf.TensorSpec([], tf.int32)], autograph=False)
 
 
-def _decoded(head: Header) -> tuple[tf.Tensor, tf.Tensor]:
-    pixels = tf.switch_case(head.kind, [lambda name=name: _guarded(*_DECODERS[name](head)) for name in KINDS])
-    pixels = upright(tf.ensure_shape(pixels, [None, None, 3]), head.orientation)
+def _decoded(head: Header, halvings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    by_kind = {
+        "JPEG": lambda: tf.switch_case(
+            halvings, [lambda i=i: _guarded(_jpeg_decoder(2**i), head.still) for i in range(4)]
+        ),
+        "PNG": lambda: _guarded(lambda still: tf.io.decode_png(still, channels=3), head.still),
+        "GIF": lambda: _on_canvas(head, lambda still: tf.io.decode_gif(still)[0]),
+        "BMP": lambda: _guarded(decode_bmp, head.still),
+        "WebP": lambda: _on_canvas(head, decode_webp),
+    }
+    pixels = tf.ensure_shape(tf.switch_case(head.kind, [by_kind[kind] for kind in KINDS]), [None, None, 3])
     said = joined(["Expected a whole ", tf.gather(list(KINDS), head.kind), ", came a damaged or truncated one."])
     return tf.where(tf.size(pixels) > 0, "", said), pixels
+
+
+def _jpeg_decoder(ratio: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Parity: the accurate DCT gives Pillow's pixels to the bit; TensorFlow's default is up to 12 levels off."""
+    return lambda still: tf.io.decode_jpeg(still, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+
+def _on_canvas(head: Header, decoder: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    def decode_and_place(still: tf.Tensor, size: tf.Tensor, corner: tf.Tensor, color: tf.Tensor) -> tf.Tensor:
+        pixels = decoder(still)
+        fills = tf.reduce_all(tf.shape(pixels, out_type=tf.int64)[:2] == size)
+        return tf.cond(fills, lambda: pixels, lambda: place(pixels, corner, size, color))
+
+    return _guarded(decode_and_place, head.still, head.size, head.corner, head.color)
 
 
 def _guarded(decoder: Callable[..., tf.Tensor], *given: tf.Tensor, none: tf.Tensor | None = None) -> tf.Tensor:
@@ -144,52 +172,60 @@ def _no_image(contents: tf.Tensor) -> Header:
     return header(words, nothing, nothing, contents)
 
 
-def _decode_jpeg(still: tf.Tensor) -> tf.Tensor:
-    """Parity: the accurate DCT gives Pillow's pixels to the bit; TensorFlow's default is up to 12 levels off."""
-    return tf.io.decode_jpeg(still, channels=3, dct_method="INTEGER_ACCURATE")
-
-
-def _on_canvas(decoder: Callable[[tf.Tensor], tf.Tensor]) -> Callable[..., tf.Tensor]:
-    def decode_and_place(still: tf.Tensor, size: tf.Tensor, corner: tf.Tensor, color: tf.Tensor) -> tf.Tensor:
-        pixels = decoder(still)
-        fills = tf.reduce_all(tf.shape(pixels, out_type=tf.int64)[:2] == size)
-        return tf.cond(fills, lambda: pixels, lambda: place(pixels, corner, size, color))
-
-    return decode_and_place
-
-
-# Kind -> what decodes a file of it, and of the header what it is given.
-_DECODERS: dict[str, Callable[[Header], tuple]] = {
-    "JPEG": lambda head: (_decode_jpeg, head.still),
-    "PNG": lambda head: (lambda still: tf.io.decode_png(still, channels=3), head.still),
-    "GIF": lambda head: (
-        _on_canvas(lambda still: tf.io.decode_gif(still)[0]),
-        head.still,
-        head.size,
-        head.corner,
-        head.color,
-    ),
-    "BMP": lambda head: (decode_bmp, head.still),
-    "WebP": lambda head: (_on_canvas(decode_webp), head.still, head.size, head.corner, head.color),
-}
-
-
-def resize_bicubic(pixels: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+def resize_bicubic(
+    pixels: tf.Tensor,
+    height: tf.Tensor | int,
+    width: tf.Tensor | int,
+    covered: tf.Tensor | None = None,
+    rows_first: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Resize uint8 (H, W, 3) to (height, width, 3) as image_resize.resize_bicubic does, within 2 grey levels.
 
     Pillow rounds to 8 bits after each of its two passes, and which one comes first shows; so it is done here.
+
+    Args:
+        covered: float32 (2): how many of the rows and columns the image covers, all of them unless given. A JPEG that
+            was decoded at a fraction of its size ends somewhere within the last ones.
+        rows_first: whether the number of rows changes first; as ``rows_come_first`` says unless given.
     """
     H, W = tf.unstack(tf.shape(pixels)[:2])
     height, width = tf.cast(height, tf.int32), tf.cast(width, tf.int32)
-    rows_first = H - height > tf.maximum(0, 2 * (W - width))
+    covered = tf.cast(tf.stack([H, W]), tf.float32) if covered is None else covered
+    rows_first = rows_come_first(H, W, height, width) if rows_first is None else rows_first
     first = tf.where(rows_first, tf.stack([height, W]), tf.stack([H, width]))
     for size in (first, tf.stack([height, width])):
-        pixels = _resize_once(pixels, size)
-    return pixels
+        same = size == tf.shape(pixels)[:2]
+        pixels = _resize_by_bands(pixels, size, tf.where(same, 1.0, tf.cast(size, tf.float32) / covered))
+    return tf.ensure_shape(pixels, [tf.get_static_value(height), tf.get_static_value(width), 3])
 
 
-def _resize_once(pixels: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(pixels)[:2], tf.float32)
+def rows_come_first(H: tf.Tensor, W: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+    """Say whether the number of rows changes first: the graph's twin of ``image_resize.rows_first``."""
+    return H - height > tf.maximum(0, 2 * (W - width))
+
+
+def _resize_by_bands(pixels: tf.Tensor, size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Where the number of columns alone changes, one band of rows after the other.
+
+    In between the operation holds float32 of the new height and the old width: twelve bytes for each old pixel.
+    """
+    H, W = tf.unstack(tf.shape(pixels)[:2])
+    rows = tf.maximum(_BAND // W, 1)
+
+    def step(at: tf.Tensor, bands: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        some = pixels[at : at + rows]
+        return at + rows, bands.write(at // rows, _resize_once(some, tf.stack([tf.shape(some)[0], size[1]]), scale))
+
+    def by_bands() -> tf.Tensor:
+        count = (H + rows - 1) // rows
+        bands = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
+        return tf.while_loop(lambda at, _: at < H, step, (0, bands), parallel_iterations=1)[1].concat()
+
+    is_large = (size[0] == H) & (rows < H)
+    return tf.cond(is_large, by_bands, lambda: _resize_once(pixels, size, scale))
+
+
+def _resize_once(pixels: tf.Tensor, size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     resized = tf.raw_ops.ScaleAndTranslate(
         images=pixels[None], size=size, scale=scale, translation=[0.0, 0.0], kernel_type="keyscubic", antialias=True
     )
