@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import click
 
-from tf_groupvit.cli.kernels import prefer_onednn
+from tf_groupvit.cli.kernels import give_back_memory, prefer_onednn
 from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.refusal import named
@@ -49,6 +49,12 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option("--max-in-flight", default=0, show_default=True, help="Requests at work; 0: four for each CPU.")
 @click.option("--max-queued", default=64, show_default=True, help="Requests waiting; beyond them 429.")
+@click.option(
+    "--max-pixels-at-work",
+    default=100_000_000,
+    show_default=True,
+    help="Of all requests at work together, by their pictures' headers; a larger one runs alone. 0: any number.",
+)
 @click.option("--max-request-bytes", default=2**28, show_default=True, help="Largest request, unpacked; both fronts.")
 @click.option("--max-json-tokens", default=2**24, show_default=True, help="Of a REST body; beyond them 400.")
 @click.option("--max-receiving", default=256, show_default=True, help="Requests arriving at once, on each front.")
@@ -85,6 +91,7 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
 def _serve(models: Any, ports: Ports, source: str, log_level: str, json_logs: bool, **flags: Any) -> None:
     """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
+    give_back_memory()
     started = time.monotonic()
 
     def say(text: str) -> None:

@@ -28,6 +28,7 @@ from tf_groupvit.server.json_apart import Reader
 from tf_groupvit.server.limits import Arrivals, Deadline, Gate
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
+from tf_groupvit.server.pixels import PixelGate
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.request_log import RequestLog
 from tf_groupvit.server.rest_answers import Answer, RestAnswers
@@ -64,6 +65,7 @@ class Options:
     enable_per_model_batching_parameters: bool = False
     max_in_flight: int = 0  # 0: four for each CPU
     max_queued: int = 64
+    max_pixels_at_work: int = 100_000_000  # 0: any number
     max_request_bytes: int = 2**28
     max_json_tokens: int = 2**24
     max_receiving: int = 256
@@ -97,6 +99,7 @@ class Server:
         self.options = options
         self.metrics = Metrics(lambda: self.models.names)
         self.gate = Gate(options.max_in_flight or 4 * (os.cpu_count() or 1), options.max_queued)
+        self._pixels = PixelGate(options.max_pixels_at_work)
         retries = Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6)
         self.models = Models(
             Versions(self._load, retries),
@@ -195,6 +198,7 @@ class Server:
             if self._batches is not None and self._batching is not None:
                 per_model = options.enable_per_model_batching_parameters
                 servable = batched(servable, self._batches, self._batching, per_model)
+            servable.pixels = self._pixels
             if options.enable_model_warmup:
                 self._warm_up(servable)
         except BaseException:

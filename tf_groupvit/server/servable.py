@@ -18,6 +18,7 @@ from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader, parse_saved_model
 
 from tf_groupvit.server.dtypes import type_name
+from tf_groupvit.server.pixels import UNBOUNDED
 from tf_groupvit.server.refusal import Refusal, code_name
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -53,6 +54,7 @@ class Servable:
         self.path = path
         self.session = session
         self.signatures = signatures
+        self.pixels = UNBOUNDED
         # What is left to do when the version serves; it is given a function that says when to stop.
         self.afterwards: Callable[[Callable[[], bool]], None] | None = None
 
