@@ -55,7 +55,7 @@ class _Loader:
     def exec_module(self, module: Any) -> None:
         module.__spec__.loader = module.__loader__ = self.own
         os.environ.setdefault(LEVEL, "3")
-        if not _left_out():  # then all of it is wanted, at once
+        if not _left_out() or sys.stderr is None:  # all of it is wanted, at once, or descriptor 2 is something else
             self.own.exec_module(module)
             return
         with held_back(only_remarks=True):

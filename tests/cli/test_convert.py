@@ -114,6 +114,11 @@ def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path):
     assert convert(tmp_path / "source", tmp_path / "empty").exit_code == 0
 
 
+def test_a_folder_in_use_is_refused_before_anything_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr("tf_groupvit.models.conversion.resolve", lambda *_, **__: pytest.fail("fetched"))
+    refused(convert("nvidia/groupvit-gcc-yfcc", checkpoint(tmp_path / "out")), "not empty")
+
+
 def test_on_request_an_older_checkpoint_in_the_folder_is_replaced_and_the_rest_stays(tmp_path):
     target = checkpoint(tmp_path / "out")
     (target / "model.safetensors").write_bytes(b"old")

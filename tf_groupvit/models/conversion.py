@@ -52,7 +52,9 @@ def convert(
     """
     if not os.fspath(folder).strip():
         raise InputError("The name of the folder to write into is empty: give one.")
-    path, target = resolve(source), Path(folder).expanduser()
+    target = Path(folder).expanduser()
+    _check_target(Path(str(source)).expanduser(), target, overwrite)  # before anything is fetched
+    path = resolve(source)
     _check_target(path, target, overwrite)
     extras = _extras(path, resolve(tokenizer, weights=False) if tokenizer is not None else None)
     checkpoint = read_checkpoint(path)
@@ -74,7 +76,7 @@ def _check_target(path: Path, target: Path, overwrite: bool) -> None:
     if target.exists() and not target.is_dir():
         raise InputError(f"'{target}' is no folder: name one to write the checkpoint into.")
     beside = path if path.is_dir() else path.parent
-    if target.resolve() == beside.resolve():
+    if path.exists() and target.resolve() == beside.resolve():
         raise InputError(f"'{target}' holds the source itself: name another folder, nothing was written.")
     if not overwrite and target.exists() and any(target.iterdir()):
         raise InputError(f"'{target}' is there already and not empty: name another folder, or give --overwrite.")
