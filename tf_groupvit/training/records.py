@@ -15,6 +15,7 @@ from typing import Protocol
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.file_names import is_junk
+from tf_groupvit.hub import refuse_pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     paths are several shards of one kind.
 
     Raises:
-        DatasetError: nothing is there, kinds are mixed, or a captions file names images that are missing.
+        DatasetError: nothing is there, or a pointer of git-lfs is; kinds are mixed; or a captions file names images
+            that are missing.
     """
     from tf_groupvit.training.records_folder import CaptionedFolder, captions_file
     from tf_groupvit.training.records_tar import TarShards
@@ -78,6 +80,8 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
         folder = files[0]
         shards = sorted(file for file in folder.iterdir() if _kind(file) and not is_junk(file.name))
         files = shards or [captions_file(folder)]
+    for file in files:
+        refuse_pointer(file, DatasetError)
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
         names = ", ".join(file.name for file in files[:3])
