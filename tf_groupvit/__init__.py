@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tf_groupvit import quiet
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME_OF = {
     "GroupViTConfig": "config",
