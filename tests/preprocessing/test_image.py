@@ -269,3 +269,10 @@ def test_statistics_are_found_by_name():
     assert statistics("imagenet") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with pytest.raises(InputError, match="expected one of 'clip', 'imagenet', came 'image_net'"):
         statistics("image_net")
+
+
+def test_settings_that_cannot_be_written_are_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json cannot be written: ") as caught:
+        ImageProcessor().save_pretrained(tmp_path / "file")
+    assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "kept"

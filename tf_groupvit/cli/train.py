@@ -50,7 +50,8 @@ def command(
     captions.tsv    the same, with tabs between the columns
     captions.jsonl  on each line {"image": "1.jpg", "caption": "a dog"}; or a list
                     of captions, which makes a pair of each
-    captions.txt    no names: a line for each picture, in the order of their names
+    captions.txt    no names: a line for each picture, in the order of their names;
+                    refused where that is in doubt (10.jpg, 2.jpg)
     *.tar           WebDataset shards: KEY.jpg with KEY.txt or KEY.json
     *.tfrecord      examples with the features image and caption
 
