@@ -90,6 +90,17 @@ def test_a_folder_with_brackets_in_its_name_is_taken_as_it_is_written(tree, patt
     assert find_images([pattern]) == BRACKETS[pattern]
 
 
+def test_folders_that_a_pattern_matches_are_told_or_taken(tree, capsys):
+    tree("d/a.jpg", "d/deep/b.jpg", "d/texts/notes.txt", "e/c.jpg")
+    assert find_images(["d/*"]) == ["d/a.jpg"]
+    assert capsys.readouterr().err == "Left out of 'd/*': images in folders below it (deep); --recursive takes them\n"
+    assert find_images(["d/*"], recursive=True) == ["d/a.jpg", "d/deep/b.jpg"]
+    assert find_images(["[de]"]) == ["d/a.jpg", "e/c.jpg"]
+    capsys.readouterr()
+    assert find_images(["d/**/*.jpg"]) == ["d/a.jpg", "d/deep/b.jpg"]
+    assert capsys.readouterr().err == ""
+
+
 def test_an_absolute_pattern_works(tree, tmp_path):
     tree("data [1]/a.jpg")
     assert find_images([f"{tmp_path}/data [1]/*.jpg"]) == [f"{tmp_path}/data [1]/a.jpg"]

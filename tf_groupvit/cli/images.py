@@ -45,7 +45,7 @@ def find_images(arguments: Sequence[str], recursive: bool = False) -> list[str]:
         elif Path(argument).is_dir():
             found += _in_folder(argument, recursive)
         elif any(sign in argument for sign in "*?["):
-            matches = _matching(argument)
+            matches = _matching(argument, recursive)
             if not matches:
                 raise InputError(f"No file matches '{argument}': check the pattern and its folder.")
             found += matches
@@ -67,22 +67,34 @@ def _in_folder(folder: str, recursive: bool) -> list[str]:
         else:
             what = f"holds no images ({', '.join(ENDINGS)}): name another"
         raise InputError(f"The folder '{folder}' {what}.")
-    if below:
-        names = _listed([path.name for path in below])
-        click.echo(f"Left out of '{folder}': images in folders below it ({names}); --recursive takes them", err=True)
+    _tell_of_folders(folder, below)
     return kept
 
 
-def _matching(pattern: str) -> list[str]:
-    """What a pattern matches, in order; a part of it that is there as it is written is meant as it is written."""
+def _tell_of_folders(where: str, folders: Sequence[str | Path]) -> None:
+    if folders:
+        names = _listed([PurePath(path).name for path in folders])
+        click.echo(f"Left out of '{where}': images in folders below it ({names}); --recursive takes them", err=True)
+
+
+def _matching(pattern: str, recursive: bool) -> list[str]:
+    """What a pattern matches, in order; a part of it that is there as it is written is meant as it is written.
+
+    Files are taken; folders where there are no files, as a shell gives them to a command, or with ``recursive``.
+    """
     bases = [""]
     *folders, last = PurePath(pattern).parts
     for part in folders:
         bases = [path for base in bases for path in _step(base, part) if path and Path(path).is_dir()]
-    found = sorted({path for base in bases for path in _step(base, last) if Path(path).is_file()})
-    if all(map(_is_output, found)):  # then they are meant
-        return found
-    return _without_outputs(found, pattern)
+    matches = sorted({path for base in bases for path in _step(base, last)})
+    found = [path for path in matches if Path(path).is_file()]
+    if not all(map(_is_output, found)):  # else they are meant
+        found = _without_outputs(found, pattern)
+    below = [path for path in matches if "**" not in pattern and Path(path).is_dir() and _holds_images(Path(path))]
+    if recursive or not found:
+        return found + [image for folder in below for image in _in_folder(folder, recursive)]
+    _tell_of_folders(pattern, below)
+    return found
 
 
 def _step(base: str, part: str) -> list[str]:
@@ -135,11 +147,11 @@ def _is_output(path: str) -> bool:
 
 def _without_outputs(images: list[str], where: str) -> list[str]:
     """The images that no earlier run has written; the others are told."""
-    outputs = [path for path in images if _is_output(path)]
+    outputs = dict.fromkeys(path for path in images if _is_output(path))
     if outputs:
         names = _listed([PurePath(path).name for path in outputs])
         click.echo(f"Left out of '{where}': {len(outputs)} files of an earlier run ({names})", err=True)
-    return [path for path in images if path not in set(outputs)]
+    return [path for path in images if path not in outputs]
 
 
 def _listed(names: Sequence[str]) -> str:
