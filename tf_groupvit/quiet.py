@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -55,6 +56,7 @@ class _Loader:
     def exec_module(self, module: Any) -> None:
         module.__spec__.loader = module.__loader__ = self.own
         os.environ.setdefault(LEVEL, "3")
+        warnings.filterwarnings("ignore", "Protobuf gencode version", UserWarning)  # of TensorFlow's own messages
         if not _left_out() or sys.stderr is None:  # all of it is wanted, at once, or descriptor 2 is something else
             self.own.exec_module(module)
             return
