@@ -8,9 +8,11 @@ Ports open when every model is available. With ``port=None`` or ``rest_api_port=
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +20,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from tf_groupvit.errors import ConfigError, InputError, ServerError
+from tf_groupvit.memory import Growth
 from tf_groupvit.server.answers import CALLS, Answers
 from tf_groupvit.server.batched_servable import batched
 from tf_groupvit.server.batching import Scheduler
@@ -35,9 +38,11 @@ from tf_groupvit.server.rest_answers import Answer, RestAnswers
 from tf_groupvit.server.rest_connection import Connections
 from tf_groupvit.server.rest_front import RestApp, RestFront
 from tf_groupvit.server.servable import Servable, load
+from tf_groupvit.server.threads import lasting
 from tf_groupvit.server.versions import Retries, Versions
 from tf_groupvit.server.warmup import warm_up, warm_up_others
 
+_MEMORY_SECONDS = 2.0  # between two looks at the memory of the process
 _DRAIN_SECONDS = 0.5  # in which callers who come again are told that the server goes
 ModelPaths = Mapping[str, str | os.PathLike[str]]
 
@@ -94,6 +99,7 @@ class Server:
     ) -> None:
         self._configs = model_configs(models)
         self.started = False
+        self._stopped = threading.Event()
         self.ports = ports or Ports(host, port, rest_api_port)
         self.host = self.ports.host
         self.options = options
@@ -150,12 +156,22 @@ class Server:
         except BaseException:
             self.stop(grace=0)
             raise
+        lasting("memory", partial(self._watch_memory, self._stopped)).start()
         self.started = True
         return self
+
+    def _watch_memory(self, stopped: threading.Event) -> None:
+        """Give back what requests have freed, those too that no handler has seen, as a message that is too large."""
+        growth = Growth()
+        while not stopped.wait(_MEMORY_SECONDS):
+            if not self.gate.admitted:
+                growth.look()
 
     def stop(self, grace: float = 30.0) -> None:
         """Refuse new requests, finish those under way within ``grace`` seconds, unload everything."""
         end = time.monotonic() + grace
+        self._stopped.set()
+        self._stopped = threading.Event()  # for the next start
         self.grpc_front.drain()
         self._rest.drain()
         listens = self.started and (self.port, self.rest_api_port) != (None, None)
