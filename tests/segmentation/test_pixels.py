@@ -49,7 +49,7 @@ def test_predict_takes_another_size_after_the_first(make):
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (np.zeros((2, 8, 8), "uint8"), r"for grey pixels\[..., None\]"),
+        (np.zeros((2, 8, 8), "uint8"), r"for gray pixels\[..., None\]"),
         (np.zeros((8, 8, 3), "uint8"), r"for one image give pixels\[None\]"),
         (np.zeros((8, 8), "uint8"), r"give pixels\[None, ..., None\]"),
         (np.full((2, 8, 8, 3), 0.5), r"give np\.rint"),

@@ -36,7 +36,7 @@ def command(
     """Segment images on a server: TensorFlow Serving, or tf-groupvit serve.
 
     IMAGE is a file, a folder, a pattern, or - for standard input. With --output, NAME.overlay.png (photo, classes and
-    legend), NAME.labels.png (grey, the number of the class for each pixel), NAME.colors.png (the same in colors) and
+    legend), NAME.labels.png (gray, the number of the class for each pixel), NAME.colors.png (the same in colors) and
     NAME.json are written. A bad image is reported, the others are done, and the exit code is 2 then.
     """
     from tf_groupvit.cli.images import find_images, report, source_of

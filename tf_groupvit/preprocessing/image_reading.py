@@ -54,10 +54,10 @@ def read_image(source: Any, max_pixels: int | None = MAX_PIXELS, name: str | Non
     """Read one image as uint8 (H, W, 3), red first, turned as its EXIF orientation says.
 
     ``source`` is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor (H, W, 3) from
-    0 to 255; arrays may be grey, (H, W) or (H, W, 1), or have alpha, (H, W, 4). A uint8 array (H, W, 3) is returned as
+    0 to 255; arrays may be gray, (H, W) or (H, W, 1), or have alpha, (H, W, 4). A uint8 array (H, W, 3) is returned as
     it is. Floats are rounded; where their range leaves open what is meant, they are refused (``eight_bits``).
-    Alpha is dropped, not blended: the colour under it stays. Sixteen bits become the upper eight, for grey
-    and for colour alike (Pillow reads 16-bit colour that way, and so does TensorFlow). An animation gives
+    Alpha is dropped, not blended: the color under it stays. Sixteen bits become the upper eight, for gray
+    and for color alike (Pillow reads 16-bit color that way, and so does TensorFlow). An animation gives
     its first frame, CMYK and palettes are converted by Pillow.
 
     A file, bytes or PIL image of more than ``max_pixels`` pixels is refused from its header, before it is
@@ -144,12 +144,12 @@ def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
     """
     if picture.mode not in NUMBER_MODES:
         raise ImageError(
-            f"{name}: expected one class number a pixel (grey, palette or 16-bit), came mode '{picture.mode}': "
+            f"{name}: expected one class number a pixel (gray, palette or 16-bit), came mode '{picture.mode}': "
             "convert its colors to class numbers."
         )
     if picture.format in ("JPEG", "MPO"):
         raise ImageError(f"{name}: a JPEG does not keep class numbers as they were: save the mask as PNG.")
-    widest, narrow = _grey_range(picture)
+    widest, narrow = _gray_range(picture)
     try:
         numbers = np.asarray(picture)
     except Exception as error:  # truncated and damaged data make Pillow raise errors of many kinds
@@ -161,8 +161,8 @@ def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
     return np.rint(numbers * (narrow / widest)).astype(numbers.dtype)
 
 
-def _grey_range(picture: Image.Image) -> tuple[int, int]:
-    """The number that Pillow gives for white, and the one that the file has there: 255 and 15 for 4-bit grey."""
+def _gray_range(picture: Image.Image) -> tuple[int, int]:
+    """The number that Pillow gives for white, and the one that the file has there: 255 and 15 for 4-bit gray."""
     tiles: Any = getattr(picture, "tile", None) or [("", None)]  # what an open file's decoder will be told
     decoder, *_, told = tiles[0]
     arguments: Any = told if isinstance(told, tuple | list) and told else (told,)
@@ -277,11 +277,11 @@ def _rgb_of(image: Image.Image, name: str) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _upper_bits(grey: np.ndarray, name: str) -> np.ndarray:
+def _upper_bits(gray: np.ndarray, name: str) -> np.ndarray:
     """Sixteen bits (H, W) -> uint8 (H, W, 3). convert("RGB") would clip everything above 255 to white."""
-    if grey.min() < 0 or grey.max() > 65535:
-        raise ImageError(f"{name}: expected 16-bit grey from 0 to 65535, came {grey.min()} to {grey.max()}.")
-    return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    if gray.min() < 0 or gray.max() > 65535:
+        raise ImageError(f"{name}: expected 16-bit gray from 0 to 65535, came {gray.min()} to {gray.max()}.")
+    return np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def _orientation_of(image: Image.Image) -> int:
@@ -314,7 +314,7 @@ def _rgb_of_array(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def three_channels(pixels: np.ndarray) -> np.ndarray:
-    """(..., C) of 1, 3 or 4 channels -> (..., 3): grey is repeated, alpha dropped."""
+    """(..., C) of 1, 3 or 4 channels -> (..., 3): gray is repeated, alpha dropped."""
     if pixels.shape[-1] == 3:
         return pixels
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]

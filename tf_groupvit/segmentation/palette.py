@@ -145,7 +145,7 @@ def _mean_colors(labels: np.ndarray, image: np.ndarray, count: int) -> np.ndarra
 
 
 def group_colors(count: int) -> np.ndarray:
-    """Colours (count, 3) uint8 of groups; they repeat after 256."""
+    """Colors (count, 3) uint8 of groups; they repeat after 256."""
     return _group_table()[np.arange(count) % 256]
 
 

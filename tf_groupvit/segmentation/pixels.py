@@ -131,7 +131,7 @@ def _batch_of(pixels: Any, steps: int | None = None) -> np.ndarray:
     if array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
         hints = {
             2: "; give pixels[None, ..., None]",
-            3: "; for one image give pixels[None], for grey pixels[..., None]",
+            3: "; for one image give pixels[None], for gray pixels[..., None]",
         }
         raise InputError(
             f"pixels are {array.dtype} {array.shape}: expected uint8 (B, H, W, 3){hints.get(array.ndim, '')}."

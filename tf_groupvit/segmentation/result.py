@@ -94,7 +94,7 @@ class Segmentation:
         class_scores: Deferred = None,
         absence: str = "They were not kept.",
     ) -> "Segmentation":
-        """From a PNG of class numbers, grey of any depth or palette, and the encoded image that it belongs to.
+        """From a PNG of class numbers, gray of any depth or palette, and the encoded image that it belongs to.
 
         Raises ``InputError`` if the mask is no such PNG, or has another size than the image as a person sees it.
         """
@@ -251,9 +251,10 @@ class Segmentation:
         return png(picture)
 
     def label_image(self) -> Image.Image:
-        """The class numbers as a grey image, mode "L", one byte a pixel: every reader of its PNG finds the numbers.
+        """The class numbers as a gray image, mode "L", one byte a pixel: every reader of its PNG finds the numbers.
 
-        Over 256 classes do not fit a byte: two bytes a pixel then, mode "I;16".
+        Over 256 classes do not fit a byte: two bytes a pixel then, mode "I;16", which TensorFlow reads with
+        ``tf.io.decode_png(content, dtype=tf.uint16)``.
         """
         return views.label_image(self)
 
@@ -295,7 +296,7 @@ class Segmentation:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write ``.png``: the label image, in grey numbers, or ``.json``: the JSON text; whole or not at all.
+        """Write ``.png``: the label image, in gray numbers, or ``.json``: the JSON text; whole or not at all.
 
         Raises ``InputError`` for another extension, a missing folder, or a place that cannot be written.
         """

@@ -222,7 +222,7 @@ class Segmenter:
         """Segment one image: a ``Segmentation``; or several, as a list, a generator or the like: a list of them.
 
         An image is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor (H, W, 3) of numbers
-        from 0 to 255, best uint8; (H, W) is grey, and a fourth channel is dropped. Raises ImageError for what cannot be
+        from 0 to 255, best uint8; (H, W) is gray, and a fourth channel is dropped. Raises ImageError for what cannot be
         read, or in two ways, and says how to convert. Over more than 8 images a terminal shows how many are done.
         """
         listed = several(images)

@@ -87,7 +87,7 @@ def overlay(result: "Segmentation", alpha: float = 0.5, legend: bool = True, con
 
 
 def label_image(result: "Segmentation") -> Image.Image:
-    """Class numbers as grey: mode "L", or "I;16" where they do not fit a byte."""
+    """Class numbers as gray: mode "L", or "I;16" where they do not fit a byte."""
     return Image.fromarray(result.labels if len(result.class_names) <= 256 else result.labels.astype(np.uint16))
 
 
