@@ -104,6 +104,7 @@ JSONS = {
     "a float mask": json.dumps({"predictions": [ROW | {"mask_bytes": 0.5}]}),
     "a mask that is text": json.dumps({"predictions": [ROW | {"mask_bytes": "mask"}]}),
     "base64 that is none": json.dumps({"predictions": [ROW | {"mask_bytes": {"b64": "%%%"}}]}),
+    "an escape code": json.dumps({"predictions": [ROW | {"mask_bytes": BIT, "class_names": ["\x1b[2J"]}]}),
     "half of a pair": json.dumps({"predictions": [ROW | {"mask_bytes": BIT, "class_names": ["\ud800"]}]}),
     "no rows": '{"predictions": []}',
     "null": "null",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, overload
-from unicodedata import normalize
+from unicodedata import category, normalize
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -299,7 +299,8 @@ class _Questions:
                 versions = yield from self._ask(Ask("status"), end, retries=0)
                 if any(version["state"] == "AVAILABLE" for version in versions):
                     return
-                seen = ", ".join(f"version {v['version']} is {v['state']} {v['error_message']}" for v in versions)
+                told = [f"version {v['version']} is {v['state']} {v['error_message']}" for v in versions[:9]]
+                seen = one_line(", ".join(told))
             except RequestError as error:
                 if error.code not in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
                     raise
@@ -527,8 +528,15 @@ def _is_right(values: Any, name: str, count: int) -> bool:
     return np.ndim(values) == 1 + (name not in ONE_EACH) and len(values) == count
 
 
+def _names(row: Row) -> list[str]:
+    names = list(row["class_names"])
+    if any(category(character) == "Cc" for character in "".join(names)):
+        raise InputError("control characters are in its class names.")
+    return names
+
+
 def _segmentation(content: bytes, row: Row, called: Mapping[str, str] | None = None) -> Segmentation:
-    names, scores = list(row["class_names"]), row["class_scores"]
+    names, scores = _names(row), row["class_scores"]
     if len(scores) != len(names):
         raise InputError(f"{len(names)} class names and {len(scores)} class scores came.")
     while names and not names[-1]:  # padding: another image of the batch has more classes
@@ -538,7 +546,7 @@ def _segmentation(content: bytes, row: Row, called: Mapping[str, str] | None = N
 
 
 def _probabilities(_: bytes, row: Row) -> dict[str, float]:
-    names, numbers = list(row["class_names"]), row["probabilities"].tolist()
+    names, numbers = _names(row), row["probabilities"].tolist()
     if len(set(names)) != len(numbers):
         raise InputError(f"{len(set(names))} different class names and {len(numbers)} probabilities came.")
     return dict(sorted(zip(names, numbers, strict=True), key=lambda pair: -pair[1]))

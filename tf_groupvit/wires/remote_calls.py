@@ -20,6 +20,7 @@ from tf_groupvit.wires.asks import (
 from tf_groupvit.wires.messages import fill, from_tensor, message_classes
 from tf_groupvit.wires.statements import signatures_of, versions_of
 
+LARGEST = 2**31 - 1  # bytes of a message, by gRPC and by protobuf
 METHODS = {
     "predict": ("PredictionService", "Predict"),
     "status": ("ModelService", "GetModelStatus"),
@@ -32,7 +33,7 @@ class GrpcWire:
         grpc = self._grpc = needed("grpc")
         self._messages, self._spec, self._address, self._most = message_classes(), spec, address, most
         # Only plain messages are taken: gRPC inflates a compressed one before it looks at its size.
-        options = [("grpc.max_receive_message_length", most), ("grpc.max_send_message_length", -1),
+        options = [("grpc.max_receive_message_length", min(most, LARGEST)), ("grpc.max_send_message_length", -1),
                    ("grpc.compression_enabled_algorithms_bitset", 1),
                    ("grpc.initial_reconnect_backoff_ms", 100),
                    ("grpc.max_reconnect_backoff_ms", 1000), ("grpc.enable_http_proxy", int(not local))]  # fmt: skip
