@@ -1,4 +1,4 @@
-"""Pixels at work: what the headers of pictures claim, who waits for whom, and when memory is given back."""
+"""Pixels at work: what the headers of pictures claim, and who waits for whom."""
 
 import io
 import struct
@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from test_server_versions import until
 
-from tf_groupvit.server import pixels
 from tf_groupvit.server.limits import Deadline
 from tf_groupvit.server.pixels import PixelGate, pixels_in, pixels_of
 from tf_groupvit.server.refusal import Refusal
@@ -35,7 +34,7 @@ def test_a_header_says_how_many_pixels_there_are(format_, options, size):
     assert pixels_of(picture(format_, size, **options)) == size[0] * size[1]
 
 
-def test_a_small_file_of_many_pixels_is_seen_without_reading_it(monkeypatch):
+def test_a_small_file_of_many_pixels_is_seen_without_reading_it():
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 9000, 9000)
     assert pixels_of(png) == 81_000_000
     bmp = b"BM" + bytes(12) + struct.pack("<Iii", 40, 9000, -9000)  # from top to bottom
@@ -63,14 +62,7 @@ def test_pictures_and_arrays_of_pixels_count_and_other_inputs_do_not():
     assert pixels_in([files, np.zeros((2, 5, 4, 3), np.uint8), np.zeros((100, 100))]) == 340
 
 
-@pytest.fixture
-def given_back(monkeypatch):
-    calls: list[bool] = []
-    monkeypatch.setattr(pixels, "give_back_freed_memory", lambda: calls.append(True))
-    return calls
-
-
-def test_requests_wait_while_too_many_pixels_are_at_work_first_come_first_served(given_back):
+def test_requests_wait_while_too_many_pixels_are_at_work_first_come_first_served():
     gate, order, go = PixelGate(100), [], {name: threading.Event() for name in "abcd"}
 
     def work(name: str, count: int):
@@ -92,7 +84,7 @@ def test_requests_wait_while_too_many_pixels_are_at_work_first_come_first_served
         go["d"].set()
         for future in futures:
             future.result(10)
-    assert gate._at_work == 0 and given_back == []
+    assert gate._at_work == 0
 
 
 def test_waiting_for_pixels_ends_at_the_deadline_and_holds_up_nobody():
@@ -100,21 +92,9 @@ def test_waiting_for_pixels_ends_at_the_deadline_and_holds_up_nobody():
     with gate.hold(100, None), pytest.raises(Refusal) as refused, gate.hold(100, 0.01):
         pass
     assert refused.value.code == "DEADLINE_EXCEEDED"
-    with gate.hold(100, 0.0 + 5), gate.hold(0, None):
+    with gate.hold(100, 5.0), gate.hold(0, None):
         pass
     assert gate._at_work == 0 and not gate._queue
-
-
-def test_memory_is_given_back_when_the_last_of_the_large_pictures_is_done(given_back):
-    gate = PixelGate(2**24)
-    with gate.hold(pixels.MANY, None):
-        with gate.hold(10, None):
-            pass
-        assert not given_back
-    assert given_back == [True]
-    with gate.hold(pixels.MANY - 1, None):
-        pass
-    assert given_back == [True]
 
 
 def test_a_servers_requests_take_turns_by_pixels(fixture_base_path, monkeypatch):
@@ -155,7 +135,7 @@ def test_a_servers_requests_take_turns_by_pixels(fixture_base_path, monkeypatch)
     assert most == [1]
 
 
-def test_a_deadline_counts_waiting(given_back):
+def test_a_deadline_counts_waiting():
     gate = PixelGate(10)
     with gate.hold(5, 100.0) as left:
         assert left is not None and 99 < left <= Deadline(100.0).remaining() + 1

@@ -1,6 +1,6 @@
 """Pixels at work: a request's inputs in; how many pixels they will be, and a place among those at work, out.
 
-A picture of a few kilobytes may be one of 80 million pixels, which takes a gigabyte while it is worked on. So requests
+A picture of 10 kB may be one of 80 million pixels, which takes hundreds of megabytes while it is worked on. So requests
 take turns by pixels: those at work together have so many at most, and a larger one runs alone.
 """
 
@@ -13,11 +13,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from tf_groupvit.memory import give_back_freed_memory
 from tf_groupvit.server.limits import Deadline
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal
 
-MANY = 2**22  # pixels after which freed memory is given back
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _AFTER_FILL, _MOST_MARKERS = re.compile(rb"[^\xff]"), 1000
 _ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # markers without a length
@@ -95,7 +93,7 @@ class PixelGate:
     def __init__(self, most: int) -> None:
         self.most = most
         self._changed = threading.Condition()
-        self._at_work = self._largest = 0
+        self._at_work = 0
         self._queue: deque[object] = deque()
 
     @contextmanager
@@ -119,7 +117,6 @@ class PixelGate:
             self._queue.remove(turn)
             if came:
                 self._at_work += pixels
-                self._largest = max(self._largest, pixels)
             self._changed.notify_all()
         if not came:
             raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
@@ -130,12 +127,7 @@ class PixelGate:
     def _leave(self, pixels: int) -> None:
         with self._changed:
             self._at_work -= pixels
-            freed = not self._at_work and self._largest >= MANY
-            if not self._at_work:
-                self._largest = 0
             self._changed.notify_all()
-        if freed:
-            give_back_freed_memory()
 
 
 UNBOUNDED = PixelGate(0)
