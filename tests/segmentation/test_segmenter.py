@@ -290,6 +290,22 @@ def test_assigned_classes_are_those_of_predict_and_keep_their_templates(make):
     assert (segmenter.predict(pixels, verbose=0) == 1 - first).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("background", "with_background"),
+        ("templates", "with_classes"),
+        *[(name, "Segmenter") for name in ("mode", "protocol", "size", "normalize", "runtime", "model", "settings")],
+        *[(name, "Segmenter") for name in ("processor", "class_names", "text_embeds")],
+    ],
+)
+def test_what_would_have_no_effect_cannot_be_assigned(segmenter, name, how):
+    before = repr(segmenter)
+    with pytest.raises(InputError, match=rf"^{name} of a segmenter cannot be assigned: make another with {how}\("):
+        setattr(segmenter, name, None)
+    assert repr(segmenter) == before
+
+
 def test_a_segmenter_says_its_classes_and_settings(make):
     said = repr(make(["dog", "sky"], background=0.3))
     assert said == (

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 from tqdm import tqdm
@@ -30,6 +30,7 @@ CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: class
 SAVED = ("protocol", "mode", "background", "size", "normalize")
 IMAGES_AT_ONCE = 8
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
+NEVER, ONCE = (*SAVED, "templates", "class_names", "text_embeds"), ("model", "processor", "settings", "runtime")
 MOST_NAMES = 10  # that a segmenter's repr shows
 
 Classes = ClassNames | ClassEmbeddings
@@ -197,6 +198,17 @@ class Segmenter:
     def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> "Segmenter":
         """The same model and settings with other classes."""
         return Segmenter(self.model, self.tokenizer, self.processor, classes, templates, **self._choices)
+
+    if not TYPE_CHECKING:  # type checkers know the attributes
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Refuse what would be kept and never looked at: only classes and the tokenizer can be assigned."""
+            if name in NEVER or (name in ONCE and name in vars(self)):
+                how = {"background": "with_background(...)", "templates": "with_classes(..., templates)"}
+                raise InputError(
+                    f"{name} of a segmenter cannot be assigned: make another with {how.get(name, 'Segmenter(...)')}."
+                )
+            super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         names, settings = self.class_names, self.settings
