@@ -4,11 +4,9 @@ Each public name is loaded when it is first touched (PEP 562), so importing the 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tf_groupvit import quiet
-
-__version__ = "0.2.0"
+__version__ = "0.1.0"
 
 _HOME_OF = {
     "GroupViTConfig": "config",
@@ -23,20 +21,7 @@ _HOME_OF = {
     "Segmentation": "segmentation.result",
 }
 
-# A list of its own: type checkers read no other, and export no name that is not in it.
-__all__ = [
-    "GroupViTConfig",
-    "GroupViTTextConfig",
-    "GroupViTVisionConfig",
-    "ImageProcessor",
-    "Segmentation",
-    "Segmenter",
-    "TFGroupViTModel",
-    "TFGroupViTTextModel",
-    "TFGroupViTVisionModel",
-    "Tokenizer",
-    "__version__",
-]
+__all__ = ["__version__", *_HOME_OF]
 
 if TYPE_CHECKING:
     from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
@@ -49,10 +34,7 @@ if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
 
 
-quiet.install()
-
-
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'tf_groupvit' has no attribute {name!r}; public names: {', '.join(__all__)}")
     value = getattr(import_module(f"tf_groupvit.{_HOME_OF[name]}"), name)

@@ -5,7 +5,6 @@ A lone number is written as the server writes tensor values; numbers inside othe
 """
 
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +17,7 @@ LIMIT = 256  # bytes after which no further token is written
 
 _KINDS = {type(None): "Null", str: "String", int: "Number", float: "Number", list: "Array", dict: "Object"}
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_ESCAPED = {chr(code): f"\\u{code:04X}" for code in range(0x20)} | _SHORT
-_ODD = re.compile(r'["\\\x00-\x1f]')
+_ESCAPED = {code: f"\\u{code:04X}" for code in range(0x20)} | {ord(char): text for char, text in _SHORT.items()}
 
 
 def kind(value: Any) -> str:
@@ -31,7 +29,7 @@ def kind(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """A JSON string as RapidJSON's writer escapes it: nothing but quotes, backslashes and control characters."""
-    return f'"{_ODD.sub(lambda odd: _ESCAPED[odd[0]], text)}"'
+    return f'"{text.translate(_ESCAPED)}"'
 
 
 def echo(value: Any) -> str:

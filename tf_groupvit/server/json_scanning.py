@@ -33,19 +33,16 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _fast = json.JSONDecoder(object_pairs_hook=unique).decode
 
 
-UNREAD = object()
-
-
-def parse(body: bytes) -> Any:
-    """The value of a document, or UNREAD where the scanner is needed. Raises Refusal where there is nothing."""
+def parse(body: bytes) -> tuple[Any, bool]:
+    """The value of a document, and whether the scanner read it. Raises Refusal with RapidJSON's text."""
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     if not body.startswith(b"\xef") and not (b"\\u" in body and _SURROGATE.search(body)):
         try:
-            return _fast(body.decode("utf-8"))
+            return _fast(body.decode("utf-8")), False
         except (ValueError, RecursionError):  # the scanner says what is wrong, or reads it after all
             pass
-    return UNREAD
+    return scan(body), True
 
 
 # What the scanner expects next, and what RapidJSON says when something else comes.
