@@ -57,7 +57,7 @@ def write_labels(output: Path, model: str | None) -> None:
     from tf_groupvit import Segmenter
     from tf_groupvit.evaluation.scenes import CLASSES
 
-    found = {}
+    found: dict[str, Any] = {}
     for name, place in checkpoints(model):
         for setting, choices in SETTINGS.items():
             segmenter = Segmenter.from_pretrained(place, classes=list(CLASSES), **choices)

@@ -34,17 +34,28 @@ def encoded(pixels, kind="PNG", **options):
 # A model that calls the dark half class 0 and the bright half class 1, with what it was asked and how often
 
 
-def segment(contents, classes):
-    names, longest = classes, max(map(len, classes))
-    masks = []
+def looked_at(contents):
+    """Grey pixels of each image, or None, and what is wrong with it: refused where something is with all of them."""
+    pixels, words = [], []
     for content in contents:
         try:
-            grey = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("L")
+            pixels.append(np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("L")))
+            words.append("")
         except OSError:
-            raise RefusalError("INVALID_ARGUMENT", "Unknown image file format.") from None
-        masks.append(encoded((np.asarray(grey) > 127).astype(np.uint8)))
+            pixels.append(None)
+            words.append(f"Expected an image, came {len(content)} bytes.")
+    if contents and all(words):
+        raise RefusalError("INVALID_ARGUMENT", words[0])
+    return pixels, words
+
+
+def segment(contents, classes):
+    names, longest = classes, max(map(len, classes))
+    pixels, words = looked_at(contents)
+    masks = [b"" if grey is None else encoded((grey > 127).astype(np.uint8)) for grey in pixels]
     return {
         "mask_bytes": ("DT_STRING", masks),
+        "error": ("DT_STRING", words),
         "class_scores": ("DT_FLOAT", [[0.5] * len(row) + [0.0] * (longest - len(row)) for row in names]),
         "class_areas": ("DT_FLOAT", [[0.25] * len(row) + [0.0] * (longest - len(row)) for row in names]),
         "class_names": ("DT_STRING", [row + [""] * (longest - len(row)) for row in names]),
@@ -61,6 +72,7 @@ def listed(names):
 
 def classify(image_bytes):
     return {
+        "error": ("DT_STRING", looked_at(image_bytes)[1]),
         "class_names": ("DT_STRING", [["dog", "cat"]] * len(image_bytes)),
         "probabilities": ("DT_FLOAT", [[0.25, 0.75]] * len(image_bytes)),
     }
@@ -75,7 +87,10 @@ SIGNATURES: dict[str, Any] = {
     "serving_default": lambda image_bytes: segment(image_bytes, [NAMES] * len(image_bytes)),
     "segment_open": lambda image_bytes, class_names: segment(image_bytes, listed(class_names)),
     "classify": classify,
-    "encode_image": lambda image_bytes: {"image_embeds": ("DT_FLOAT", embed(image_bytes))},
+    "encode_image": lambda image_bytes: {
+        "image_embeds": ("DT_FLOAT", embed(image_bytes)),
+        "error": ("DT_STRING", looked_at(image_bytes)[1]),
+    },
     "encode_text": lambda text: {"text_embeds": ("DT_FLOAT", embed(text))},
     "total": lambda x: {"total": ("DT_FLOAT", float(np.sum(x)))},
     "kinds": kinds,
@@ -183,8 +198,8 @@ def rest(serving):
     return httpx.MockTransport(handle)
 
 
-def grpc_server(serving):
-    """gRPC as in the contract, section 7, on a free port of loopback."""
+def grpc_server(serving, port=0):
+    """gRPC as in the contract, section 7, on a port of loopback, a free one unless given."""
     messages = message_classes()
 
     def guarded(function):
@@ -245,7 +260,7 @@ def grpc_server(serving):
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", methods),)
         )
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     return server, f"grpc://127.0.0.1:{port}"
 
@@ -254,20 +269,25 @@ WAYS = ["rest", "grpc", "rest-async", "grpc-async"]
 
 
 def asking(way, serving):
-    """Yields ``ask(method, *arguments, **options of the client)`` over one of the four ways."""
+    """Yields ``ask(method, *arguments, **options)`` over one of the four ways; the options are the client's."""
     wire, _, awaited = way.partition("-")
     server, address = grpc_server(serving) if wire == "grpc" else (None, "tfserving.test:8501")
     transport = {} if server else {"transport": rest(serving)}
 
+    def parted(options):
+        return {name: options.pop(name) for name in ("errors",) if name in options}
+
     async def asynchronously(method, *arguments, **options):
+        keywords = parted(options)
         async with AsyncClient(address, **transport, **options) as client:
-            return await getattr(client, method)(*arguments)
+            return await getattr(client, method)(*arguments, **keywords)
 
     def call(method, *arguments, **options):
         if awaited:
             return asyncio.run(asynchronously(method, *arguments, **options))
+        keywords = parted(options)
         with Client(address, **transport, **options) as client:
-            return getattr(client, method)(*arguments)
+            return getattr(client, method)(*arguments, **keywords)
 
     yield call
     if server:

@@ -1,5 +1,6 @@
 """What the client does when a server is busy, slow, wrong or not there, and when it is given what cannot be sent."""
 
+import asyncio
 import socket
 import sys
 import threading
@@ -11,7 +12,7 @@ import pytest
 from client_serving import PHOTO, SIGNATURES, WAYS, Serving, asking, embed, encoded, grpc_server, rest
 
 from tf_groupvit import client as module
-from tf_groupvit.client import Client
+from tf_groupvit.client import AsyncClient, Client
 from tf_groupvit.errors import ImageError, InputError, RequestError
 
 
@@ -32,11 +33,16 @@ def test_class_names_that_a_request_cannot_carry_are_refused_before_it_is_sent(a
     assert serving.asked == []
 
 
-def test_what_is_no_image_is_not_sent(ask, serving, tmp_path):
+def test_what_is_no_image_is_not_sent_and_the_others_are(ask, serving, tmp_path):
     (tmp_path / "notes.png").write_text("notes")
+    with pytest.raises(ImageError, match=r"notes\.png") as caught:
+        ask("segment", [PHOTO, tmp_path / "notes.png", PHOTO])
+    assert caught.value.index == 1 and caught.value.results[1] is caught.value
+    assert [caught.value.results[place].labels.shape for place in (0, 2)] == [(4, 6)] * 2
+    assert serving.asked == [("serving_default", {"image_bytes": 2})]
     with pytest.raises(ImageError, match=r"notes\.png"):
-        ask("segment", [PHOTO, tmp_path / "notes.png"])
-    assert serving.asked == []
+        ask("segment", tmp_path / "notes.png")
+    assert len(serving.asked) == 1
 
 
 def test_a_refusal_of_the_server_keeps_its_code_and_words(ask):
@@ -198,6 +204,64 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch, name, address):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=r"pip install tf-groupvit\[serve\]"):
         Client(address)
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_connection_that_is_refused_is_tried_again_until_the_server_is_there(scheme, awaited, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    servers = []
+
+    def start():
+        servers.append(grpc_server(Serving(), port)[0] if scheme == "grpc" else http_server(port))
+
+    async def ask():
+        async with AsyncClient(f"{scheme}://127.0.0.1:{port}", timeout=20, retries=1) as client:
+            return await client.status()
+
+    timer = threading.Timer(0.3, start)
+    timer.start()
+    if awaited:
+        versions = asyncio.run(ask())
+    else:
+        with Client(f"{scheme}://127.0.0.1:{port}", timeout=20, retries=1) as client:
+            versions = client.status()
+    timer.join()
+    assert versions[0]["state"] == "AVAILABLE"
+    words = f"Nothing answers yet for model 'groupvit' at {scheme}://127.0.0.1:{port}: waiting up to 20 s."
+    assert caplog.messages == [words]
+    servers[0].stop(None) if scheme == "grpc" else servers[0].shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+@pytest.mark.parametrize("options", [{"wait": False, "retries": 1}, {"retries": 0}, {"timeout": 0.15}])
+def test_waiting_ends_with_the_timeout_and_is_left_where_it_is_not_wished(scheme, options, monkeypatch, caplog):
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    with (
+        Client(f"{scheme}://127.0.0.1:1", **options) as client,
+        pytest.raises(RequestError, match=r"UNAVAILABLE: .*127\.0\.0\.1:1 cannot be reached"),
+    ):
+        client.status()
+    assert bool(caplog.messages) == ("timeout" in options)
+
+
+def http_server(port):
+    """A server over HTTP that says of any model that it is there."""
+    answer = b'{"model_version_status": [{"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}]}'
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", port), Handler)
+    threading.Thread(target=lambda: (server.serve_forever(0.01), server.server_close())).start()
+    return server
 
 
 def test_wait_until_ready_waits_for_available(ask, serving, monkeypatch):

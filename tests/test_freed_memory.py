@@ -5,11 +5,13 @@ import sys
 
 import pytest
 
+from tf_groupvit.memory import Growth
+
 # Takes and frees 64 MiB ten times, and prints the page faults that the last nine of them cost.
 FAULTS = """
 import resource
 import numpy as np
-from tf_groupvit.memory import keep_freed_memory
+from tf_groupvit.memory import Growth, keep_freed_memory
 KEEP
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 np.ones(2**23)
@@ -38,3 +40,12 @@ def test_where_there_is_no_glibc_nothing_is_done(monkeypatch):
 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert memory.keep_freed_memory() is False
+
+
+def test_memory_is_given_back_when_the_process_has_grown_since_that_last_helped():
+    sizes, calls = [100], []
+    growth = Growth(most=50, resident=lambda: sizes[-1], give_back=lambda: [calls.append(sizes[-1]), sizes.append(120)])
+    for size, so_far in ((150, []), (151, [151]), (170, [151]), (60, [151]), (110, [151]), (111, [151, 111])):
+        sizes.append(size)
+        growth.look()
+        assert calls == so_far

@@ -350,9 +350,33 @@ def test_a_pointer_of_git_lfs_is_told_in_every_file_of_a_checkpoint(name, tmp_pa
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["captions.csv", "captions.txt", "a.tar", "a.tfrecord", "mask.png"])
+def test_a_pointer_of_git_lfs_among_data_is_told(name, tmp_path):
+    from tf_groupvit.errors import DatasetError
+    from tf_groupvit.evaluation.masks import open_picture
+    from tf_groupvit.training.records import open_pairs
+
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(DatasetError, match=rf"{name} is a pointer of git-lfs.*'git lfs pull'"):
+        open_picture(tmp_path / name) if name == "mask.png" else open_pairs(tmp_path)
+
+
 def test_an_image_that_is_a_pointer_of_git_lfs_is_told():
     from tf_groupvit.errors import ImageError
     from tf_groupvit.preprocessing.image_reading import read_image
 
     with pytest.raises(ImageError, match="git lfs pull"):
         read_image(POINTER.encode())
+
+
+def test_every_part_of_a_checkpoint_is_named_alike():
+    from tf_groupvit import GroupViTConfig, ImageProcessor, Tokenizer
+    from tf_groupvit.hub import demo_checkpoint
+
+    demo = demo_checkpoint()
+    assert GroupViTConfig.from_pretrained("demo") == GroupViTConfig.from_pretrained(demo)
+    assert ImageProcessor.from_pretrained("demo").to_dict() == ImageProcessor.from_pretrained(demo).to_dict()
+    assert Tokenizer.from_pretrained("demo").vocab_size == Tokenizer.from_pretrained(demo).vocab_size
+    for part in (ImageProcessor, Tokenizer):
+        with pytest.raises(HubError, match="'nowhere/' is neither a folder"):
+            part.from_pretrained("nowhere/")

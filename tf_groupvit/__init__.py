@@ -4,9 +4,11 @@ Each public name is loaded when it is first touched (PEP 562), so importing the 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from tf_groupvit import quiet
+
+__version__ = "0.2.0"
 
 _HOME_OF = {
     "GroupViTConfig": "config",
@@ -21,7 +23,20 @@ _HOME_OF = {
     "Segmentation": "segmentation.result",
 }
 
-__all__ = ["__version__", *_HOME_OF]
+# A list of its own: type checkers read no other, and export no name that is not in it.
+__all__ = [
+    "GroupViTConfig",
+    "GroupViTTextConfig",
+    "GroupViTVisionConfig",
+    "ImageProcessor",
+    "Segmentation",
+    "Segmenter",
+    "TFGroupViTModel",
+    "TFGroupViTTextModel",
+    "TFGroupViTVisionModel",
+    "Tokenizer",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
@@ -34,7 +49,10 @@ if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
 
 
-def __getattr__(name: str) -> Any:
+quiet.install()
+
+
+def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'tf_groupvit' has no attribute {name!r}; public names: {', '.join(__all__)}")
     value = getattr(import_module(f"tf_groupvit.{_HOME_OF[name]}"), name)

@@ -5,33 +5,44 @@ long to pause; ``Client`` and ``AsyncClient`` drive them over one of two wires, 
 """
 
 import asyncio
+import logging
 import random
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, overload
+from unicodedata import category, normalize
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from tf_groupvit.errors import InputError, RequestError
-from tf_groupvit.segmentation.class_names import parse_classes
-from tf_groupvit.segmentation.result import Segmentation, encode_image
-from tf_groupvit.wires.asks import SIDES, Ask
+from tf_groupvit.errors import ImageError, InputError, RequestError
+from tf_groupvit.segmentation.class_names import ClassNames, parse_classes, refuse_twice
+from tf_groupvit.segmentation.result import ImageLike, Segmentation, encode_image, several
+from tf_groupvit.wires.asks import SIDES, Ask, NotReachedError, one_line
 from tf_groupvit.wires.dtypes import NUMPY_OF
 from tf_groupvit.wires.remote_calls import GrpcWire
 from tf_groupvit.wires.rest import RestWire
 
 RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 FIRST_PAUSE, LONGEST_PAUSE, READY_PAUSE = 0.1, 5.0, 0.25  # seconds
+LONGEST_WAIT = 1.0  # seconds between two looks whether the server is there
+MAX_ANSWER_BYTES = 64 * 2**20
 NOT_SENT = "A server's answer holds a mask, not pixel scores or groups: use a Segmenter where the model is."
 
+# What is read of each answer. Exports of version 0.1 have no "error", which says why an image could not be read.
+ERROR = {"error": "DT_STRING"}
 OUTPUTS = {
-    "segment": {"mask_bytes": "DT_STRING", "class_scores": "DT_FLOAT", "class_names": "DT_STRING"},
-    "classify": {"class_names": "DT_STRING", "probabilities": "DT_FLOAT"},
-    "encode_image": {"image_embeds": "DT_FLOAT"},
+    "segment": {"mask_bytes": "DT_STRING", "class_scores": "DT_FLOAT", "class_names": "DT_STRING", **ERROR},
+    "classify": {"class_names": "DT_STRING", "probabilities": "DT_FLOAT", **ERROR},
+    "encode_image": {"image_embeds": "DT_FLOAT", **ERROR},
     "encode_text": {"text_embeds": "DT_FLOAT"},
 }
+ONE_EACH = ("mask_bytes", "error")  # (B); everything else is (B, N)
+_log = logging.getLogger(__name__)
 
+Errors = Literal["raise", "return"]
+Row = dict[str, Any]  # an answer's outputs for one row
 Step = tuple[Ask | None, float]  # ask within so many seconds; or, without an Ask, pause for so many
 Flow = Generator[Step, Any, Any]
 
@@ -43,16 +54,25 @@ class _Questions:
         address: ``http://host:port``, ``https://host:port``, ``grpc://host:port``; ``host:port`` is http.
         model_name: the name under which the server knows the model.
         version: a version number, or a label; None is the newest.
-        timeout: seconds for one request, its retries included; over REST no single wait for the network is longer.
-        retries: how often a request is sent again when the server is UNAVAILABLE (503, or nothing listens) or its
-            resources are EXHAUSTED (429), after pauses that double from 0.1 s, with jitter. Nothing else is retried.
+        timeout: seconds for one request with everything that belongs to it: connecting, waiting, retries, a slow
+            answer.
+        retries: how often a request is sent again when the server is UNAVAILABLE (503) or its resources are EXHAUSTED
+            (429), after pauses that double from 0.1 s, with jitter. Nothing else is retried; 0 asks once.
         batch_size: images in one request.
+        wait: whether a connection that is refused is tried again until ``timeout``, as the server may be starting;
+            the logger ``tf_groupvit.client`` says so.
+        max_answer_bytes: an answer with more, compressed or not, is an error.
         transport: an httpx transport (for ``AsyncClient`` an asynchronous one) or a grpc channel, in place of our own.
 
     Raises:
         InputError: an address, a class name or an input is not usable, or httpx or grpcio is not installed.
-        ImageError: an image cannot be read.
-        RequestError: the server refuses, cannot be reached, or is no server of this model; ``code`` says which.
+        ImageError: an image cannot be read, here or by the server: the first of them, with its ``index``, and as
+            ``results`` what the others gave. All others are asked about before it is raised.
+        RequestError: the server refuses, cannot be reached, or is no server of this model; ``code`` says which, and
+            ``results`` holds what requests before it gave.
+
+    With ``errors="return"`` an image that cannot be read raises nothing: its ImageError is at its place in the
+    result.
     """
 
     def __init__(
@@ -64,38 +84,44 @@ class _Questions:
         timeout: float = 60.0,
         retries: int = 3,
         batch_size: int = 8,
+        wait: bool = True,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         transport: Any = None,
     ) -> None:
         scheme, host, address = _parsed(address)
         local = host in ("localhost", "::1") or host.startswith("127.")  # no proxy leads there
         wire = GrpcWire if scheme == "grpc" else RestWire
-        self._wire: Any = wire(address, (model_name, version), transport, local, isinstance(self, AsyncClient))
+        awaited, most = isinstance(self, AsyncClient), max_answer_bytes
+        self._wire: Any = wire(address, (model_name, version), transport, local, awaited, most)
         self._timeout, self._retries, self._batch_size = timeout, retries, batch_size
+        self._waits = wait and retries > 0
         self._model = f"model '{model_name}' at {address}"
         self._signatures: dict[str, Any] = {}
 
     def _run(self, flow: Flow) -> Any:
         raise NotImplementedError
 
-    def segment(self, images: Any, class_names: Any = None, signature_name: str | None = None) -> Any:
-        """One ``Segmentation`` for an image, a list for a list; images are paths, bytes, PIL or uint8 (H, W, 3).
+    def segment(
+        self, images: Any, class_names: Any = None, signature_name: str | None = None, *, errors: Errors = "raise"
+    ) -> Any:
+        """One ``Segmentation`` for an image, a list for several; images are paths, bytes, PIL or uint8 (H, W, 3).
 
         ``class_names`` take the place of the classes that the model was exported with: a list, one text with commas
         between them, or a dict of names and their synonyms, as a ``Segmenter`` takes them.
         """
-        return self._run(self._segment(images, class_names, signature_name))
+        return self._run(self._segment(images, class_names, signature_name, errors))
 
-    def classify(self, images: Any) -> Any:
-        """{class name: probability}, best first, of the whole image; a list of them for a list."""
-        return self._run(self._classify(images))
+    def classify(self, images: Any, *, errors: Errors = "raise") -> Any:
+        """{class name: probability}, best first, of the whole image; a list of them for several."""
+        return self._run(self._classify(images, errors))
 
-    def encode_image(self, images: Any) -> Any:
-        """Normalised embedding (D), or (B, D) for a list."""
-        return self._run(self._encode("encode_image", "image_bytes", images, encode_image))
+    def encode_image(self, images: Any, *, errors: Errors = "raise") -> Any:
+        """Normalized embedding (D), or (B, D) for several; a list with ``errors="return"``."""
+        return self._run(self._encode_image(images, errors))
 
     def encode_text(self, texts: str | Sequence[str]) -> Any:
-        """Normalised embedding (D) of a text, taken as it is, or (N, D) for a list."""
-        return self._run(self._encode("encode_text", "text", texts, str))
+        """Normalised embedding (D) of a text, taken as it is (in composed form, NFC), or (N, D) for a list."""
+        return self._run(self._encode_text(texts))
 
     def predict(self, inputs: Mapping[str, Any], signature_name: str = "serving_default") -> Any:
         """{output: array} of any signature, in its dtypes; strings are str, or bytes where a name ends in _bytes."""
@@ -115,83 +141,166 @@ class _Questions:
 
     # The same as flows
 
-    def _ask(self, ask: Ask, timeout: float | None = None, retries: int | None = None) -> Flow:
-        end = time.monotonic() + (self._timeout if timeout is None else timeout)
+    def _end(self) -> float:
+        return time.monotonic() + self._timeout
+
+    def _ask(self, ask: Ask, end: float | None = None, retries: int | None = None) -> Flow:
+        end = self._end() if end is None else end
         left = self._retries if retries is None else retries
-        pause = FIRST_PAUSE
+        waits, told, pause = self._waits and left > 0, False, FIRST_PAUSE
         while True:
             answer = yield ask, max(end - time.monotonic(), 0.001)
             if not isinstance(answer, RequestError):
                 return answer
+            waiting = waits and isinstance(answer, NotReachedError)
             wait = pause * random.uniform(0.5, 1.0)
-            if answer.code not in RETRIED or left < 1 or time.monotonic() + wait > end:
+            if not (waiting or (answer.code in RETRIED and left > 0)) or time.monotonic() + wait > end:
                 raise answer
+            if waiting and not told:
+                _log.warning("Nothing answers yet for %s: waiting up to %g s.", self._model, self._timeout)
+                told = True
             yield None, wait
-            left, pause = left - 1, min(2 * pause, LONGEST_PAUSE)
+            left -= not waiting
+            pause = min(2 * pause, LONGEST_WAIT if waiting else LONGEST_PAUSE)
 
-    def _rows(self, kind: str, inputs: Mapping[str, Sequence[Any]], signature: str) -> Flow:
-        """The outputs of ``kind`` for every row of the inputs, batch by batch: a list of {output: value}."""
+    def _rows(self, kind: str, inputs: Mapping[str, list[Any]], signature: str, end: float) -> Flow:
+        """The outputs of ``kind`` for every row of the inputs: a list of Row."""
         names: Mapping[str, str] = OUTPUTS[kind]
-        rows: list[dict[str, Any]] = []
-        total = len(next(iter(inputs.values())))
-        for start in range(0, total, self._batch_size):
-            batch = {name: list(values[start : start + self._batch_size]) for name, values in inputs.items()}
-            count = len(next(iter(batch.values())))
-            answer = yield from self._ask(Ask("predict", batch, signature, names, rows=True))
-            lost = [name for name in names if name not in answer or np.shape(answer[name])[:1] != (count,)]
-            if lost:
-                raise RequestError("UNKNOWN", f"{count} rows of {', '.join(lost)} were expected of {self._model}, "
-                                   f"{ {k: np.shape(v) for k, v in answer.items()} } came: is it ours?")  # fmt: skip
-            rows += [{name: answer[name][row] for name in names} for row in range(count)]
+        count = len(next(iter(inputs.values())))
+        answer = yield from self._ask(Ask("predict", inputs, signature, names, rows=True, optional=tuple(ERROR)), end)
+        answer = {"error": np.full(count, "", object)} | answer
+        lost = [name for name in names if not _is_right(answer.get(name), name, count)]
+        if lost:
+            shapes = one_line(str({name: np.shape(values) for name, values in answer.items()}))
+            raise RequestError("UNKNOWN", f"{count} rows of {', '.join(lost)} were expected of {self._model}, "
+                               f"{shapes} came: is it ours?")  # fmt: skip
+        return [{name: values[row] for name, values in answer.items()} for row in range(count)]
+
+    def _images(
+        self, kind: str, images: Any, inputs: Mapping[str, Any], signature: str, errors: str, read: Callable[..., Any]
+    ) -> Flow:
+        """``read(content, row)`` of an image's answer, or a list for several; ``inputs`` are one value for all."""
+        if errors not in ("raise", "return"):
+            raise InputError(f"errors is expected as 'raise' or 'return', {errors!r} came.")
+        listed = several(images)
+        given = [images] if listed is None else list(listed)
+        results: list[Any] = [None] * len(given)
+        batch: dict[int, bytes] = {}
+        try:
+            for place, image in enumerate(given):
+                try:
+                    batch[place] = encode_image(image)
+                except ImageError as error:
+                    results[place] = error
+                if batch and (len(batch) == self._batch_size or place == len(given) - 1):
+                    rows = yield from self._batch(kind, list(batch.values()), inputs, signature)
+                    for (at, content), row in zip(batch.items(), rows, strict=True):
+                        words = row["error"]
+                        results[at] = (
+                            ImageError(f"{_name_of(given[at])}: {one_line(words)}")
+                            if words
+                            else self._readable(read, content, row)
+                        )
+                    batch = {}
+        except RequestError as error:
+            error.results = results
+            raise
+        bad = [place for place, result in enumerate(results) if isinstance(result, ImageError)]
+        for place in bad:
+            results[place].index = place
+        if bad and errors == "raise":
+            results[bad[0]].results = results
+            raise results[bad[0]]
+        return results[0] if listed is None else results
+
+    def _batch(self, kind: str, contents: list[bytes], inputs: Mapping[str, Any], signature: str) -> Flow:
+        """A Row for each image. Where the server refuses all of them, each is asked about alone.
+
+        That is the answer where every image is bad, and of exports of version 0.1 where one is; but also where
+        something else is wrong with the request, which an image that is surely good tells apart.
+        """
+        end = self._end()
+
+        def ask(contents: list[bytes]) -> Flow:
+            alike = {name: [value] * len(contents) for name, value in inputs.items()}
+            return self._rows(kind, {"image_bytes": contents, **alike}, signature, end)
+
+        try:
+            return (yield from ask(contents))
+        except RequestError as error:
+            if error.code != "INVALID_ARGUMENT":
+                raise
+            refusal = error
+        try:
+            yield from ask([encode_image(np.zeros((32, 32, 3), np.uint8))])
+        except RequestError as error:
+            raise (refusal if error.code == "INVALID_ARGUMENT" else error) from None
+        rows: list[Row] = []
+        for content in contents:
+            try:
+                rows += (yield from ask([content])) if len(contents) > 1 else [{"error": refusal.message}]
+            except RequestError as error:
+                if error.code != "INVALID_ARGUMENT":
+                    raise
+                rows.append({"error": error.message})
         return rows
 
-    def _segment(self, images: Any, class_names: Any, signature: str | None) -> Flow:
-        alone, contents = _listed(images, encode_image)
-        inputs = {"image_bytes": contents}
-        if class_names is not None:
-            inputs["class_names"] = [_joined(class_names)] * len(contents)
-        usual = "serving_default" if class_names is None else "segment_open"
-        rows = yield from self._rows("segment", inputs, signature or usual)
+    def _readable(self, read: Callable[..., Any], content: bytes, row: Row) -> Any:
         try:
-            results = [_segmentation(content, row) for content, row in zip(contents, rows, strict=True)]
+            return read(content, row)
         except InputError as error:
-            raise RequestError("UNKNOWN", f"The answer of {self._model} cannot be used: {error}") from error
-        return results[0] if alone else results
+            words = one_line(str(error))
+            raise RequestError("UNKNOWN", f"The answer of {self._model} cannot be used: {words}") from error
 
-    def _classify(self, images: Any) -> Flow:
-        alone, contents = _listed(images, encode_image)
-        rows = yield from self._rows("classify", {"image_bytes": contents}, "classify")
-        pairs = [zip(row["class_names"], map(float, row["probabilities"]), strict=True) for row in rows]
-        results = [dict(sorted(row, key=lambda pair: -pair[1])) for row in pairs]
-        return results[0] if alone else results
+    def _segment(self, images: Any, class_names: Any, signature: str | None, errors: Errors) -> Flow:
+        if class_names is None:
+            return self._images("segment", images, {}, signature or "serving_default", errors, _segmentation)
+        given = parse_classes(class_names)
+        inputs = {"class_names": _joined(["|".join(names) for names in given])}
+        called = {normalize("NFC", first): first for first, *_ in given}  # a result has the names as they were given
+        read = lambda content, row: _segmentation(content, row, called)  # noqa: E731
+        return self._images("segment", images, inputs, signature or "segment_open", errors, read)
 
-    def _encode(self, kind: str, name: str, values: Any, encode: Callable[[Any], Any]) -> Flow:
-        alone, contents = _listed(values, encode)
-        rows = yield from self._rows(kind, {name: contents}, kind)
-        embeds = [row[output] for row in rows for output in OUTPUTS[kind]]
-        return embeds[0] if alone else np.stack(embeds) if embeds else np.zeros((0, 0), np.float32)
+    def _classify(self, images: Any, errors: Errors) -> Flow:
+        return self._images("classify", images, {}, "classify", errors, _probabilities)
+
+    def _encode_image(self, images: Any, errors: Errors) -> Flow:
+        found = yield from self._images("encode_image", images, {}, "encode_image", errors, _embedding)
+        return _stacked(found) if isinstance(found, list) and errors == "raise" else found
+
+    def _encode_text(self, texts: str | Sequence[str]) -> Flow:
+        alone = not isinstance(texts, (list, tuple))
+        composed = [normalize("NFC", str(text)) for text in ([texts] if alone else texts)]
+        rows: list[Row] = []
+        for start in range(0, len(composed), self._batch_size):
+            batch = {"text": composed[start : start + self._batch_size]}
+            rows += yield from self._rows("encode_text", batch, "encode_text", self._end())
+        embeds = [row["text_embeds"] for row in rows]
+        return embeds[0] if alone else _stacked(embeds)
 
     def _predict(self, inputs: Mapping[str, Any], signature: str) -> Flow:
+        end = self._end()
         if signature not in self._signatures:  # asked for again when a new version may have brought it
-            self._signatures = (yield from self._ask(Ask("metadata")))["signatures"]
+            self._signatures = (yield from self._ask(Ask("metadata"), end))["signatures"]
         if signature not in self._signatures:
-            known = ", ".join(sorted(self._signatures))
+            known = one_line(", ".join(sorted(self._signatures)))
             raise InputError(f"There is no signature '{signature}' in {self._model}: choose from {known}.")
         wanted, given = ({n: t["dtype"] for n, t in self._signatures[signature][side].items()} for side in SIDES)
         if inputs.keys() != wanted.keys():
             raise InputError(f"'{signature}' takes {sorted(wanted)}, {sorted(inputs)} came.")
         arrays = {name: _cast(name, value, wanted[name]) for name, value in inputs.items()}
         # Columns: the only form in REST that suits inputs and outputs of different lengths.
-        answer = yield from self._ask(Ask("predict", arrays, signature, given))
+        answer = yield from self._ask(Ask("predict", arrays, signature, given), end)
         return answer
 
     def _wait(self, end: float, timeout: float) -> Flow:
         while True:
             try:
-                versions = yield from self._ask(Ask("status"), max(end - time.monotonic(), 0.001), retries=0)
+                versions = yield from self._ask(Ask("status"), end, retries=0)
                 if any(version["state"] == "AVAILABLE" for version in versions):
                     return
-                seen = ", ".join(f"version {v['version']} is {v['state']} {v['error_message']}" for v in versions)
+                told = [f"version {v['version']} is {v['state']} {v['error_message']}" for v in versions[:9]]
+                seen = one_line(", ".join(told))
             except RequestError as error:
                 if error.code not in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
                     raise
@@ -203,6 +312,64 @@ class _Questions:
 
 class Client(_Questions):
     __doc__ = f"A client that waits for each answer; a context manager.\n\n    {_Questions.__doc__}"
+
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]
+        def segment(  # type: ignore[overload-overlap]  # a path and a file can be gone through, but are one image
+            self, images: ImageLike, class_names: ClassNames | None = ..., signature_name: str | None = ...
+        ) -> Segmentation: ...
+        @overload
+        def segment(
+            self, images: Iterable[ImageLike], class_names: ClassNames | None = ..., signature_name: str | None = ...
+        ) -> list[Segmentation]: ...
+        @overload
+        def segment(  # type: ignore[overload-overlap]
+            self,
+            images: ImageLike,
+            class_names: ClassNames | None = ...,
+            signature_name: str | None = ...,
+            *,
+            errors: Errors,
+        ) -> Segmentation | ImageError: ...
+        @overload
+        def segment(
+            self,
+            images: Iterable[ImageLike],
+            class_names: ClassNames | None = ...,
+            signature_name: str | None = ...,
+            *,
+            errors: Errors,
+        ) -> list[Segmentation | ImageError]: ...
+        def segment(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        @overload  # type: ignore[override]
+        def classify(self, images: ImageLike) -> dict[str, float]: ...  # type: ignore[overload-overlap]
+        @overload
+        def classify(self, images: Iterable[ImageLike]) -> list[dict[str, float]]: ...
+        @overload
+        def classify(  # type: ignore[overload-overlap]
+            self, images: ImageLike, *, errors: Errors
+        ) -> dict[str, float] | ImageError: ...
+        @overload
+        def classify(self, images: Iterable[ImageLike], *, errors: Errors) -> list[dict[str, float] | ImageError]: ...
+        def classify(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        @overload  # type: ignore[override]
+        def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray: ...
+        @overload
+        def encode_image(
+            self, images: ImageLike | Iterable[ImageLike], *, errors: Errors
+        ) -> np.ndarray | ImageError | list[np.ndarray | ImageError]: ...
+        def encode_image(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        def encode_text(self, texts: str | Sequence[str]) -> np.ndarray: ...
+        def predict(
+            self, inputs: Mapping[str, Any], signature_name: str = "serving_default"
+        ) -> dict[str, np.ndarray]: ...
+        def status(self) -> list[dict[str, Any]]: ...
+        def metadata(self) -> dict[str, Any]: ...
+        def wait_until_ready(self, timeout: float = 60.0) -> None: ...
 
     def _run(self, flow: Flow) -> Any:
         answer = None
@@ -230,6 +397,66 @@ class AsyncClient(_Questions):
     __doc__ = (
         f"The same for asyncio: ``await`` every method; an asynchronous context manager.\n\n    {_Questions.__doc__}"
     )
+
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]
+        def segment(  # type: ignore[overload-overlap]  # a path and a file can be gone through, but are one image
+            self, images: ImageLike, class_names: ClassNames | None = ..., signature_name: str | None = ...
+        ) -> Awaitable[Segmentation]: ...
+        @overload
+        def segment(
+            self, images: Iterable[ImageLike], class_names: ClassNames | None = ..., signature_name: str | None = ...
+        ) -> Awaitable[list[Segmentation]]: ...
+        @overload
+        def segment(  # type: ignore[overload-overlap]
+            self,
+            images: ImageLike,
+            class_names: ClassNames | None = ...,
+            signature_name: str | None = ...,
+            *,
+            errors: Errors,
+        ) -> Awaitable[Segmentation | ImageError]: ...
+        @overload
+        def segment(
+            self,
+            images: Iterable[ImageLike],
+            class_names: ClassNames | None = ...,
+            signature_name: str | None = ...,
+            *,
+            errors: Errors,
+        ) -> Awaitable[list[Segmentation | ImageError]]: ...
+        def segment(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        @overload  # type: ignore[override]
+        def classify(self, images: ImageLike) -> Awaitable[dict[str, float]]: ...  # type: ignore[overload-overlap]
+        @overload
+        def classify(self, images: Iterable[ImageLike]) -> Awaitable[list[dict[str, float]]]: ...
+        @overload
+        def classify(  # type: ignore[overload-overlap]
+            self, images: ImageLike, *, errors: Errors
+        ) -> Awaitable[dict[str, float] | ImageError]: ...
+        @overload
+        def classify(
+            self, images: Iterable[ImageLike], *, errors: Errors
+        ) -> Awaitable[list[dict[str, float] | ImageError]]: ...
+        def classify(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        @overload  # type: ignore[override]
+        def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> Awaitable[np.ndarray]: ...
+        @overload
+        def encode_image(
+            self, images: ImageLike | Iterable[ImageLike], *, errors: Errors
+        ) -> Awaitable[np.ndarray | ImageError | list[np.ndarray | ImageError]]: ...
+        def encode_image(self, *arguments: Any, **keywords: Any) -> Any: ...
+
+        def encode_text(self, texts: str | Sequence[str]) -> Awaitable[np.ndarray]: ...
+        def predict(
+            self, inputs: Mapping[str, Any], signature_name: str = "serving_default"
+        ) -> Awaitable[dict[str, np.ndarray]]: ...
+        def status(self) -> Awaitable[list[dict[str, Any]]]: ...
+        def metadata(self) -> Awaitable[dict[str, Any]]: ...
+        def wait_until_ready(self, timeout: float = 60.0) -> Awaitable[None]: ...
 
     async def _run(self, flow: Flow) -> Any:
         answer = None
@@ -268,19 +495,18 @@ def _parsed(address: str) -> tuple[str, str, str]:
     return parts.scheme, parts.hostname, full.rstrip("/")
 
 
-def _listed(values: Any, encode: Callable[[Any], Any]) -> tuple[bool, list[Any]]:
-    """Whether one came alone, and all of them encoded."""
-    alone = not isinstance(values, (list, tuple))
-    return alone, [encode(value) for value in ([values] if alone else values)]
-
-
 def _joined(class_names: Any) -> str:
-    """Classes as a request holds them: "sofa|couch,cat"."""
-    entries = ["|".join(names) for names in parse_classes(class_names)]
+    """Classes as a request holds them, in composed form (NFC): "sofa|couch,cat"."""
+    entries = [normalize("NFC", "|".join(names)) for names in parse_classes(class_names)]
+    refuse_twice([entry.split("|")[0] for entry in entries])
     for entry in entries:
         if "," in entry:
             raise InputError(f"The class '{entry}' has a comma in it, which parts classes in a request: leave it out.")
     return ",".join(entries)
+
+
+def _name_of(image: Any) -> str:
+    return str(image) if isinstance(image, (str, PathLike)) else "image"
 
 
 def _cast(name: str, value: Any, dtype: str) -> np.ndarray:
@@ -295,9 +521,43 @@ def _cast(name: str, value: Any, dtype: str) -> np.ndarray:
     return array.astype(NUMPY_OF[dtype])
 
 
-def _segmentation(content: bytes, row: Mapping[str, Any]) -> Segmentation:
+# What the server answered: a row (of the image's bytes) in, a result out; InputError where they do not go together
+
+
+def _is_right(values: Any, name: str, count: int) -> bool:
+    return np.ndim(values) == 1 + (name not in ONE_EACH) and len(values) == count
+
+
+def _names(row: Row) -> list[str]:
     names = list(row["class_names"])
+    if any(category(character) == "Cc" for character in "".join(names)):
+        raise InputError("control characters are in its class names.")
+    return names
+
+
+def _segmentation(content: bytes, row: Row, called: Mapping[str, str] | None = None) -> Segmentation:
+    names, scores = _names(row), row["class_scores"]
+    if len(scores) != len(names):
+        raise InputError(f"{len(names)} class names and {len(scores)} class scores came.")
     while names and not names[-1]:  # padding: another image of the batch has more classes
         names.pop()
-    scores = row["class_scores"][: len(names)]
-    return Segmentation.from_png(row["mask_bytes"], names, content, class_scores=scores, absence=NOT_SENT)
+    names = [(called or {}).get(name, name) for name in names]
+    return Segmentation.from_png(row["mask_bytes"], names, content, class_scores=scores[: len(names)], absence=NOT_SENT)
+
+
+def _probabilities(_: bytes, row: Row) -> dict[str, float]:
+    names, numbers = _names(row), row["probabilities"].tolist()
+    if len(set(names)) != len(numbers):
+        raise InputError(f"{len(set(names))} different class names and {len(numbers)} probabilities came.")
+    return dict(sorted(zip(names, numbers, strict=True), key=lambda pair: -pair[1]))
+
+
+def _embedding(_: bytes, row: Row) -> np.ndarray:
+    embedding: np.ndarray = row["image_embeds"]
+    return embedding
+
+
+def _stacked(embeds: list[np.ndarray]) -> np.ndarray:
+    if len({len(embed) for embed in embeds}) > 1:
+        raise RequestError("UNKNOWN", "Embeddings of different lengths came: has the model changed meanwhile?")
+    return np.stack(embeds) if embeds else np.zeros((0, 0), np.float32)

@@ -15,6 +15,8 @@
 Every message is one line: what was expected, what came, what to do.
 """
 
+from typing import Any
+
 
 class GroupViTError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -29,7 +31,14 @@ class InputError(GroupViTError, ValueError):
 
 
 class ImageError(InputError):
-    """An image cannot be read, decoded or used."""
+    """An image cannot be read, decoded or used.
+
+    The client sets ``index``, the image's place in the list that it was given, and, on the error that
+    it raises, ``results``: what ``errors="return"`` would have given, a result or an error for each.
+    """
+
+    index: int | None = None
+    results: list[Any] | None = None
 
 
 class ConfigError(GroupViTError, ValueError):
@@ -61,9 +70,18 @@ class ServerError(GroupViTError):
 
 
 class RequestError(GroupViTError):
-    """A server refused a request. ``code`` is the canonical status name, e.g. ``"NOT_FOUND"``."""
+    """A server refused a request. ``code`` is the canonical status name, e.g. ``"NOT_FOUND"``.
+
+    Where several images were asked about, ``results`` holds what earlier requests gave: a result or an
+    ``ImageError`` for each image, None where there was no answer yet.
+    """
+
+    results: list[Any] | None = None
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
+        super().__init__(code, message)
         self.code = code
         self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"

@@ -36,7 +36,7 @@ def make_checkpoint(folder: Path) -> None:
         centre_embeddings(model, np.random.default_rng(1))
         model.save_pretrained(beside)
         write_tokenizer(Path(beside), model.config.text_config.vocab_size)
-        write_processor(Path(beside), model.config.vision_config.image_size)
+        write_processor(Path(beside), model.config.vision_config.image_height_width[0])
         Path(beside).rename(folder)
         Path(beside).mkdir()  # what the context will remove
 

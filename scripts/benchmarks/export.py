@@ -147,6 +147,7 @@ def print_answer(session: Session, photo: bytes) -> None:
         "class_scores": outputs["class_scores"][0].tolist(),
         "class_areas": outputs["class_areas"][0].tolist(),
         "class_names": [name.decode() for name in outputs["class_names"][0]],
+        "error": outputs["error"][0].decode(),
     }
     print(f"answer to a 640x480 image: {len(json.dumps({'predictions': [row]})):,} bytes of JSON")
 

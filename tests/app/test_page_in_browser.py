@@ -96,6 +96,10 @@ def visitor(driver, address):
     return someone
 
 
+def test_another_checkpoint_than_the_demo_needs_no_warning(visitor):
+    assert not visitor.find("#demo")
+
+
 def test_upload_type_segment_and_see_the_legend_change(visitor, photo):
     visitor.upload(photo)
     visitor.type("dog, sky")
@@ -317,3 +321,5 @@ def test_the_space_opens_the_same_page(driver, tmp_path, monkeypatch):
         someone.wait_for("#photo img")
         someone.segment()
         someone.told("Segmented 256x256 pixels")
+        # No hub is reached here, so it is the demo checkpoint that answers.
+        assert "knows drawn scenes only" in someone.wait_for("#demo").text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tf_groupvit.app.showing import CLASSES, STRENGTH, chart, refusal, regions, sentence, view_names
-from tf_groupvit.segmentation.palette import class_colours
+from tf_groupvit.segmentation.palette import class_colors
 from tf_groupvit.segmentation.result import Segmentation
 
 LABELS = np.array([[0, 2, 2], [2, 2, 2]])
@@ -29,7 +29,7 @@ def test_each_class_that_is_present_is_a_region_largest_first(result):
 
 def test_a_region_has_the_colour_that_its_class_has_in_every_picture(result):
     _, colours = regions(result, CLASSES)
-    red, green, blue = class_colours(NAMES)[2]
+    red, green, blue = class_colors(NAMES)[2]
     assert colours["sky"] == f"#{red:02x}{green:02x}{blue:02x}"
 
 

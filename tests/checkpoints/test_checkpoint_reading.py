@@ -52,6 +52,12 @@ def test_what_is_no_checkpoint_is_told(tmp_path):
     refused(tmp_path / "model.safetensors", "no weights")
 
 
+def test_a_folder_whose_weights_have_another_name_says_which_file_to_name(tmp_path):
+    for name in ("last.ckpt", "notes.txt"):
+        (tmp_path / name).write_text("x")
+    refused(tmp_path, "holds no weights.*to read last.ckpt, name that file")
+
+
 def test_a_pointer_of_git_lfs_is_told_apart(tmp_path):
     (tmp_path / "pytorch_model.bin").write_text("version https://git-lfs.example/spec/v1\noid sha256:00\nsize 3\n")
     refused(tmp_path, "git lfs pull")

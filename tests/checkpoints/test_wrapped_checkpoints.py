@@ -148,6 +148,11 @@ def test_several_state_dicts_are_refused_by_name(read):
     refused(read, content, r"2 state dicts, 'model' \(3 tensors\), 'model_ema' \(3 tensors\)", "best.pth")
 
 
+def test_what_to_save_alone_is_written_out_for_containers_in_containers(read):
+    content = {"ema": {"module": WEIGHTS}, "online": {"module": dict(WEIGHTS)}}
+    refused(read, content, r"torch\.load\(file\)\['ema'\]\['module'\]", "best.pth")
+
+
 def test_averaged_weights_that_are_alone_are_taken_and_named(read):
     found = read({"ema": {"module": {**WEIGHTS}}, "epoch": 3}, "best.pth")
     assert found.notes == ("The weights under 'ema.module' were taken.",)

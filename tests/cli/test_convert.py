@@ -44,6 +44,22 @@ def test_every_format_gives_the_file_that_transformers_writes(kind, tmp_path):
     }
 
 
+def test_a_checkpoint_of_a_training_tool_is_converted_and_what_was_removed_is_said(tmp_path):
+    source = checkpoint(tmp_path / "source")
+    save_file({f"module._orig_mod.{name}": array for name, array in reference().items()}, source / "model.safetensors")
+    done = convert(source, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "Note: The prefix 'module._orig_mod.' was removed from the names of 214 tensors." in done.stdout
+    assert load_file(tmp_path / "out" / "model.safetensors").keys() == reference().keys()
+
+
+def test_a_file_of_weights_without_its_config_says_where_it_belongs(tmp_path):
+    source = checkpoint(tmp_path / "source", "pickle")
+    (source / "config.json").unlink()
+    weights = (source / "pytorch_model.bin").rename(source / "last.ckpt")
+    refused(convert(weights, tmp_path / "out"), "put the config.json of the model beside last.ckpt")
+
+
 def test_what_was_read_is_said(tmp_path):
     done = convert(checkpoint(tmp_path / "source", "original"), tmp_path / "out")
     read, note, wrote = done.stdout.splitlines()
@@ -87,11 +103,27 @@ def test_a_tower_is_converted_as_what_it_is(tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "groupvit_text_model"
 
 
-def test_an_older_checkpoint_in_the_folder_is_replaced_and_the_rest_stays(tmp_path):
+def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path):
+    target = checkpoint(tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    refused(
+        convert(checkpoint(tmp_path / "source", "pickle"), target), "not empty: name another folder, or give --over"
+    )
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    (tmp_path / "empty").mkdir()
+    assert convert(tmp_path / "source", tmp_path / "empty").exit_code == 0
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr("tf_groupvit.models.conversion.resolve", lambda *_, **__: pytest.fail("fetched"))
+    refused(convert("nvidia/groupvit-gcc-yfcc", checkpoint(tmp_path / "out")), "not empty")
+
+
+def test_on_request_an_older_checkpoint_in_the_folder_is_replaced_and_the_rest_stays(tmp_path):
     target = checkpoint(tmp_path / "out")
     (target / "model.safetensors").write_bytes(b"old")
     (target / "notes.txt").write_text("mine")
-    assert convert(checkpoint(tmp_path / "source", "pickle"), target).exit_code == 0
+    assert convert(checkpoint(tmp_path / "source", "pickle"), target, "--overwrite").exit_code == 0
     assert load_file(target / "model.safetensors").keys() == reference().keys()
     assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]

@@ -204,6 +204,10 @@ def test_a_tree_with_a_folder_for_each_class_gives_top1_and_top5(model, tmp_path
         (("scenes", "--root", "."), "leave --root out"),
         (("scenes", "--count", "0"), "1 or more, 0 came"),
         (("scenes", "--mask-orientation", "as-photo"), "leave it out for scenes"),
+        (("scenes", "--resume", "/dev/full"), "'/dev/full' is a device"),
+        (("scenes", "--resume", "."), "'.' is a folder"),
+        (("scenes", "--resume", "no/state.json"), "There is no folder 'no'"),
+        (("scenes", "--resume", "n" * 300), "File name too long"),
         (("scenes", "--background", "0.5"), "scenes has no background"),
         (("scenes", "--calibrate", "2"), "scenes has no background"),
     ],
@@ -214,6 +218,21 @@ def test_what_does_not_go_together_is_refused_in_one_line(arguments, words, tmp_
     assert result.exit_code == 2
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch):
+    state = tmp_path / "state.json"
+
+    def interrupted(*_, **__):
+        state.write_text("counted")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tf_groupvit.cli.evaluate._segment", interrupted)
+    result = run("scenes", "--resume", state)
+    assert result.exit_code == 1
+    first, *_, last = result.stderr.splitlines()
+    assert first == f"Stopped. What was counted is kept in {state}: the same command goes on from there."
+    assert last == "Aborted!"
 
 
 def test_options_about_masks_are_refused_for_a_tree_of_classes(tmp_path):

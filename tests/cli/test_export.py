@@ -19,6 +19,7 @@ def export(*arguments):
     [
         (["--version", "3"], ExportError, "is at .* already"),
         (["--version", "-3"], ExportError, "whole number"),
+        (["--version", "0"], ExportError, "whole number from 1"),
         (["--classes", "cat,,dog"], InputError, "empty name"),
         (["--templates", "no place"], InputError, "no single"),
         (["--model", "nowhere/at/all"], Exception, "nowhere/at/all"),
@@ -32,6 +33,18 @@ def test_what_cannot_be_exported_is_refused_at_once(tmp_path, arguments, error, 
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_names_of_operations_are_told_on_request(tmp_path, monkeypatch, verbose):
+    from tf_groupvit.export.check import Report
+    from tf_groupvit.export.saving import _check
+
+    found = Report([], {"MatMul": 3, "AddV2": 2}, 0.1)
+    monkeypatch.setattr("tf_groupvit.export.check.check_export", lambda *_: found)
+    said: list[str] = []
+    _check(None, tmp_path, said.append, verbose)
+    assert said[1:] == ["5 operations of 2 kinds"] + ["Operations: MatMul, AddV2"] * verbose
+
+
 @pytest.mark.slow
 def test_a_checkpoint_becomes_a_checked_version(tmp_path):
     from exported import tiny_segmenter
@@ -42,8 +55,14 @@ def test_a_checkpoint_becomes_a_checked_version(tmp_path):
     done = export(base, *options)
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{base / '1'}\n" and (base / "1" / "saved_model.pb").exists()
-    for words in ("Tracing segment_open ...", "serving_default, batch 8: 100.00% of labels agree", "operations of"):
+    for words in (
+        "Tracing segment_open ...",
+        "serving_default, batch 8: 100.00% of labels agree",
+        "operations of",
+        f"Wrote {base / '1'}: ",
+    ):
         assert words in done.stderr
+    assert "MatMul" not in done.stderr and "segment_open, segment_pixels" in done.stderr.splitlines()[-1]
     assert [path.name for path in Path(base).iterdir()] == ["1"]
     done = export(base, *options, "--no-check")
     assert done.stdout == f"{base / '2'}\n" and "Checking" not in done.stderr

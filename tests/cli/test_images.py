@@ -90,6 +90,17 @@ def test_a_folder_with_brackets_in_its_name_is_taken_as_it_is_written(tree, patt
     assert find_images([pattern]) == BRACKETS[pattern]
 
 
+def test_folders_that_a_pattern_matches_are_told_or_taken(tree, capsys):
+    tree("d/a.jpg", "d/deep/b.jpg", "d/texts/notes.txt", "e/c.jpg")
+    assert find_images(["d/*"]) == ["d/a.jpg"]
+    assert capsys.readouterr().err == "Left out of 'd/*': images in folders below it (deep); --recursive takes them\n"
+    assert find_images(["d/*"], recursive=True) == ["d/a.jpg", "d/deep/b.jpg"]
+    assert find_images(["[de]"]) == ["d/a.jpg", "e/c.jpg"]
+    capsys.readouterr()
+    assert find_images(["d/**/*.jpg"]) == ["d/a.jpg", "d/deep/b.jpg"]
+    assert capsys.readouterr().err == ""
+
+
 def test_an_absolute_pattern_works(tree, tmp_path):
     tree("data [1]/a.jpg")
     assert find_images([f"{tmp_path}/data [1]/*.jpg"]) == [f"{tmp_path}/data [1]/a.jpg"]
@@ -150,8 +161,9 @@ def test_classes_may_be_the_lines_of_a_file(tmp_path, monkeypatch, name, capsys)
 def test_one_line_with_commas_is_a_list_and_standard_input_is_a_file(tmp_path, monkeypatch):
     (tmp_path / "names.txt").write_text("dog, cat\n")
     assert choices.class_list(str(tmp_path / "names.txt")) == "dog, cat"
-    monkeypatch.setattr(sys, "stdin", io.StringIO("dog\ncat\n"))
-    assert choices.class_list("@-") == ["dog", "cat"]
+    for name in ("-", "@-"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("dog\ncat\n"))
+        assert choices.class_list(name) == ["dog", "cat"]
 
 
 @pytest.mark.parametrize("given", ["dog", "dog,cat.txt", "cat.txt|dog", "St. Bernard", "", "names"])
@@ -209,3 +221,10 @@ def test_python_is_told_once_that_it_has_the_demo_checkpoint(monkeypatch, caplog
     for path in ("demo", hub.demo_checkpoint(), str(hub.demo_checkpoint())):
         hub.warn_of_demo(hub.resolve(path))
     assert [record.getMessage() for record in caplog.records] == [hub.DEMO_WORDS]
+
+
+def test_a_folder_called_demo_is_taken_where_it_is_named_and_only_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert choices.model_folder("demo") == "demo"
+    assert choices.model_folder(None) == str(hub.DEMO)

@@ -46,7 +46,7 @@ def test_scenes_that_are_interrupted_leave_whole_pictures_alone(tmp_path):
 
 def test_an_export_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
     # Raised where the writing is under way: when a signal arrives is chance, what is left behind must not be.
-    def half_written(segmenter, folder, say):
+    def half_written(segmenter, folder, *_):
         folder.mkdir()
         (folder / "saved_model.pb").write_bytes(b"half")
         raise KeyboardInterrupt

@@ -81,6 +81,19 @@ def test_a_bad_image_is_reported_and_the_rest_are_done(address, photo, tmp_path)
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 
+def test_a_server_that_is_loading_is_waited_for(photo, monkeypatch):
+    serving = Serving()
+    server, address = grpc_server(serving)
+    serving.state = 20
+    waited = []
+    monkeypatch.setattr("tf_groupvit.client.Client.wait_until_ready", lambda client, timeout: waited.append(timeout))
+    done = query(photo, "--server", address, "--timeout", "7", "--json")
+    assert done.exit_code == 0 and waited == [7.0] and json.loads(done.stdout)[0]["areas"]["dog"] == 0.5
+    assert done.stderr == "The server is loading the model: waiting up to 7 s for it\n"
+    assert query(photo, "--server", address, "--no-wait").stderr == ""
+    server.stop(None).wait()
+
+
 def test_standard_input_is_an_image(address, tmp_path):
     done = query("-", "--server", address, "--output", tmp_path, stdin=encoded(PHOTO))
     assert done.exit_code == 0 and (tmp_path / "stdin.overlay.png").exists()
@@ -90,7 +103,7 @@ def test_standard_input_is_an_image(address, tmp_path):
     ("options", "error", "message"),
     [
         (["--model-name", "other"], RequestError, "Servable not found"),
-        (["--classes", "dog,,cat"], InputError, "none of them empty"),
+        (["--classes", "dog,,cat"], InputError, "empty name"),
     ],
 )
 def test_what_concerns_every_image_stops_the_command(address, photo, options, error, message):
@@ -98,8 +111,8 @@ def test_what_concerns_every_image_stops_the_command(address, photo, options, er
     assert isinstance(done.exception, error) and message in str(done.exception)
 
 
-def test_a_server_that_is_not_there_is_an_error_at_once(photo):
-    done = query(photo, "--server", "127.0.0.1:1")
+def test_a_server_that_is_not_there_is_an_error_at_once_if_so_wished(photo):
+    done = query(photo, "--server", "127.0.0.1:1", "--no-wait")
     assert isinstance(done.exception, RequestError) and "cannot be reached" in str(done.exception)
 
 

@@ -62,6 +62,7 @@ def test_the_readme_runs_pasted_into_an_empty_shell(pasted):
     assert {path.name for path in (pasted / "out").iterdir()} == {f"00000.{kind}" for kind in kinds}
     assert (pasted / "overlay.png").exists()
     assert (pasted / "copy" / "model.safetensors").exists()
+    assert "| 20 |" in (pasted / "tuned" / "README.md").read_text()  # trained on ten pictures
     here, served = (np.array(Image.open(pasted / folder / "00000.labels.png")) for folder in ("out", "served"))
     assert np.mean(here == served) > 0.99  # the graph resizes in float32
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported import export_of, tiny_segmenter
+from exported import as_file, drawn, export_of, labels_of, strings, tiny_segmenter
 
 from tf_groupvit.errors import ExportError
 from tf_groupvit.export import check_export, export_saved_model
@@ -39,6 +39,13 @@ def test_the_replaying_process_cannot_import_the_package(tmp_path):
     code = Path(replay_file).read_text().replace("    main(*sys.argv[1:])", "    import tf_groupvit")
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
     assert done.returncode and "import of tf_groupvit halted" in done.stderr
+
+
+def test_a_row_with_an_error_is_a_refusal(monkeypatch, tmp_path):
+    answer = {"signature": "segment", "error": None, "outputs": {"error": strings("", "Expected a whole PNG.")}}
+    monkeypatch.setattr("tf_groupvit.export.check.replay", lambda folder: {"faults": [], "answers": [answer]})
+    with pytest.raises(ExportError, match=r"refuses its own warm-up request of segment: Expected a whole PNG\."):
+        check_export(tmp_path, None)
 
 
 def test_a_folder_that_is_no_export_is_one_line(tmp_path):
@@ -91,6 +98,17 @@ def test_every_mode_and_protocol_answers_as_in_python(choices):
     export = export_of(**choices)
     report = check_export(export.path, export.segmenter)
     assert min(d.agreement for d in report.differences if d.agreement is not None) >= 0.98
+
+
+@pytest.mark.slow
+def test_in_mode_window_too_a_bad_image_is_a_row_with_an_error():
+    inputs = {"image_bytes": strings(b"no picture", as_file(drawn(40, 56)), as_file(drawn(40, 56))[:90])}
+    one = {"image_bytes": strings(b"no picture")}
+    mixed, bad = replay(export_of(mode="window").path, [("segment", inputs), ("segment", one)])["answers"]
+    assert [bool(words) for words in mixed["outputs"]["error"]] == [True, False, True]
+    assert labels_of(mixed["outputs"]["mask_bytes"][1]).shape == (40, 56)
+    assert mixed["outputs"]["mask_bytes"][0] == b"" and not mixed["outputs"]["class_scores"][2].any()
+    assert bad["error"][0] == 3 and "came 10 bytes of another kind" in bad["error"][1]
 
 
 @pytest.mark.slow

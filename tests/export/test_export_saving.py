@@ -35,7 +35,9 @@ def test_all_signatures_are_there_named_and_with_an_open_leading_dimension(expor
             assert re.fullmatch("[a-z][a-z0-9_]*", name) and info.tensor_shape.dim[0].size == -1
     default = signatures["serving_default"]
     assert set(default.inputs) == {"image_bytes"}
-    assert set(default.outputs) == {"mask_bytes", "class_scores", "class_areas", "class_names"}
+    assert set(default.outputs) == {"mask_bytes", "class_scores", "class_areas", "class_names", "error"}
+    with_error = {name for name, signature in signatures.items() if "error" in signature.outputs}
+    assert with_error == {name for name, signature in signatures.items() if "image_bytes" in signature.inputs}
 
 
 def test_only_outputs_that_hold_bytes_are_called_so(export):
@@ -87,6 +89,7 @@ def test_extra_assets_say_what_was_exported_from_what(export):
     assert card["versions"]["tensorflow"] == tf.__version__ and len(card["weights_sha256"]) == 64
     assert (card["settings"]["protocol"], card["settings"]["mode"]) == ("paper", "whole")
     assert card["templates"] == ["a photo of a {}."]
+    assert card["limits"] == {"max_images": 256, "max_texts": 4096, "max_pixels": 2**27}
     batchable = {name for name, entry in card["signatures"].items() if entry["batchable"]}
     assert batchable == set(SIGNATURES) - {"logits"}
     assert card["signatures"]["segment_pixels"]["outputs"] == {"labels": {"dtype": "uint8", "shape": [-1, -1, -1]}}
@@ -104,7 +107,7 @@ def test_the_batching_parameters_are_a_text_proto(export):
 
 @pytest.fixture
 def fast(monkeypatch):
-    def write(segmenter, folder, say):
+    def write(segmenter, folder, *_):
         folder.mkdir()
         (folder / "saved_model.pb").write_bytes(b"graph")
 
@@ -146,27 +149,11 @@ def test_the_graph_is_exported_whatever_runs_the_segmenter_here(tmp_path):
     assert (version / "saved_model.pb").exists() and b"PyFunc" not in (version / "saved_model.pb").read_bytes()
 
 
-def test_each_export_folds_the_weights_as_they_are_then():
-    from tf_groupvit.export.signatures import Signatures
-
-    parts = tiny_segmenter()
-    segmenter = Segmenter(parts.model, None, parts.processor, parts.classes)
-    pixels, weight = np.random.default_rng(0).normal(size=(1, 3, 32, 32)), parts.model.visual_projection.outer.kernel
-    first, kept = Signatures(segmenter), np.array(weight)
-    try:
-        weight.assign(np.concatenate([kept[:1], 2 * kept[1:]]))
-        found = [each._model.it.get_image_features(pixels).numpy() for each in (first, Signatures(segmenter))]
-        np.testing.assert_allclose(found[1], segmenter.model.get_image_features(pixels), rtol=1e-4, atol=1e-4)
-        assert np.abs(found[1] - found[0]).max() > 0.01
-    finally:
-        weight.assign(kept)
-
-
 def test_a_version_appears_whole_or_not_at_all(fast, tmp_path, monkeypatch):
     whole = saving._write
 
-    def watch(segmenter, folder, say):
-        whole(segmenter, folder, say)
+    def watch(segmenter, folder, *others):
+        whole(segmenter, folder, *others)
         assert not folder.name.isdigit() and not saving.versions_in(tmp_path)
         raise OSError(28, "No space left on device")
 
@@ -179,14 +166,22 @@ def test_a_version_appears_whole_or_not_at_all(fast, tmp_path, monkeypatch):
 def test_a_number_that_another_export_took_meanwhile_is_not_overwritten(fast, tmp_path, monkeypatch):
     whole = saving._write
 
-    def overtaken(segmenter, folder, say):
-        whole(segmenter, folder, say)
+    def overtaken(segmenter, folder, *others):
+        whole(segmenter, folder, *others)
         (tmp_path / "1").mkdir()
         (tmp_path / "1" / "saved_model.pb").write_bytes(b"theirs")
 
     monkeypatch.setattr(saving, "_write", overtaken)
     assert export_saved_model(fast, tmp_path).name == "2"
     assert (tmp_path / "1" / "saved_model.pb").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("limit", ["max_images", "max_texts", "max_pixels"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "9"])
+def test_a_limit_that_is_no_number_from_1_is_refused(fast, tmp_path, limit, value):
+    with pytest.raises(ExportError, match=rf"^{limit} is {value!r}: expected a whole number from 1\.$"):
+        export_saved_model(fast, tmp_path / "base", **{limit: value})
+    assert not (tmp_path / "base").exists()
 
 
 def test_a_base_path_that_is_a_file_or_a_version_is_refused(tmp_path):

@@ -10,7 +10,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from tf_groupvit.errors import ConfigError, ImageError, InputError
+from tf_groupvit.errors import ConfigError, HubError, ImageError, InputError
 from tf_groupvit.preprocessing.image import ImageProcessor, centre_crop, resized_sides
 from tf_groupvit.preprocessing.image_statistics import STATISTICS, statistics
 
@@ -196,9 +196,10 @@ def test_a_file_of_another_kind_is_refused(content, words, tmp_path):
 
 
 def test_a_folder_without_the_file_is_refused(tmp_path):
-    for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ConfigError, match=r"expected a folder with preprocessor_config\.json"):
-            ImageProcessor.from_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"expected a folder with preprocessor_config\.json"):
+        ImageProcessor.from_pretrained(tmp_path)
+    with pytest.raises(HubError, match="is not there"):
+        ImageProcessor.from_pretrained(tmp_path / "none")
 
 
 # Files
@@ -268,3 +269,10 @@ def test_statistics_are_found_by_name():
     assert statistics("imagenet") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with pytest.raises(InputError, match="expected one of 'clip', 'imagenet', came 'image_net'"):
         statistics("image_net")
+
+
+def test_settings_that_cannot_be_written_are_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json cannot be written: ") as caught:
+        ImageProcessor().save_pretrained(tmp_path / "file")
+    assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "kept"

@@ -1,5 +1,6 @@
 """The graph side alone: batches of mixed files, masks, and a SavedModel that keeps its checks."""
 
+import base64
 import io
 
 import numpy as np
@@ -91,8 +92,28 @@ def test_the_decoder_is_in_the_saved_graph_once_and_only_of_core_operations(save
         content.ParseFromString(file.read())
     functions = content.meta_graphs[0].graph_def.library.function
     operations = [node.op for function in functions for node in function.node_def]
-    assert operations.count("DecodeJpeg") == 1
+    assert operations.count("DecodeJpeg") == 4  # whole, and at a half, a quarter and an eighth
+    assert operations.count("DecodePng") == 1
     assert not {"PyFunc", "EagerPyFunc", "XlaCallModule"} & set(operations)
+
+
+AS_TEXT = [write(Image.fromarray(draw(40, 40)), kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")]
+
+
+@pytest.mark.parametrize("file", AS_TEXT, ids=lambda file: repr(file[:3]))
+def test_base64_that_came_as_plain_text_is_told_how_to_come(file):
+    text = base64.b64encode(file)
+    for given in (text, b"data:image/png;base64," + text, b"\n " + text):
+        words, pixels = image_graph.read_pixels(image_graph.read_header(tf.constant(given)))
+        assert 'send {"b64": "..."} over REST' in words.numpy().decode() and pixels.shape == (0, 0, 3)
+
+
+def test_what_cannot_be_read_says_so_as_data_and_gives_no_pixels():
+    for bad in (b"", b"no image", FILES[0][:40], FILES[1][:-9], FILES[2][:-30], FILES[3][:-9]):
+        words, pixels = image_graph.read_pixels(image_graph.read_header(tf.constant(bad)))
+        assert words.numpy().startswith(b"Expected ") and pixels.shape == (0, 0, 3)
+    words, pixels = image_graph.read_pixels(image_graph.read_header(tf.constant(FILES[0])))
+    assert words.numpy() == b"" and pixels.shape == (13, 22, 3)
 
 
 def test_a_mask_comes_back_byte_by_byte():

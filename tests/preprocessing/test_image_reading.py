@@ -278,6 +278,35 @@ BROKEN = {
 }
 
 
+# What libpng can do without, and Pillow, too: the end mark, and checksums of parts that are no part of the picture.
+SPOILED_TEXT = chunk(b"tEXt", b"a\0words")[:-1] + b"\0"
+WITHOUT = {
+    "no end": PNG[:-12],
+    "a wrong sum of a text": PNG[:33] + SPOILED_TEXT + PNG[33:],
+    "a wrong sum of a text, no end": PNG[:33] + SPOILED_TEXT + PNG[33:-12],
+    "something behind": PNG + b"something behind",
+}
+DAMAGED_PNG = {
+    "half an end": PNG[:-6],
+    "a wrong sum of the picture": PNG[:-13] + bytes([PNG[-13] ^ 1]) + PNG[-12:],
+    "a wrong sum of the header": patched(PNG, 29, bytes(4)),
+    "a wrong sum of the end": PNG[:-1] + b"\0",
+    "a part that is cut": PNG[:-12] + chunk(b"tEXt", b"a\0words")[:-3],
+    "a part of no name": PNG[:-12] + chunk(b"\x98END", b"") + PNG[-12:],
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_a_png_without_what_readers_can_do_without_is_read(side, name):
+    np.testing.assert_array_equal(side.read(WITHOUT[name]), RGB)
+
+
+@pytest.mark.parametrize("name", DAMAGED_PNG)
+def test_a_png_with_a_wrong_checksum_or_a_part_cut_short_is_refused(side, name):
+    with pytest.raises(side.error, match=r"whole PNG|sound PNG"):
+        side.read(DAMAGED_PNG[name])
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_bytes_are_refused(side, name):
     with pytest.raises(side.error) as caught:

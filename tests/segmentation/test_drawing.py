@@ -1,40 +1,102 @@
-"""Colours that can be told apart, names that can be read and lie where they belong."""
+"""Colors that can be told apart, names that can be read and lie where they belong."""
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
 from tf_groupvit.segmentation import fonts
-from tf_groupvit.segmentation.drawing import Entry, Tag, blend, draw_names, with_legend
+from tf_groupvit.segmentation.drawing import Entry, Tag, blend, draw_contours, draw_names, with_legend
 from tf_groupvit.segmentation.fonts import legible
-from tf_groupvit.segmentation.palette import class_colours, contrast, group_colours, ink_on, luminance, oklab
+from tf_groupvit.segmentation.palette import (
+    class_colors,
+    contrast,
+    group_colors,
+    ink_on,
+    luminance,
+    oklab,
+    picture_colors,
+)
 from tf_groupvit.segmentation.placement import depth, place
 
 NAMES = [f"c{k}" for k in range(300)]
 
 
-def nearest_pair(colours):
-    lab = oklab(colours)
+def nearest_pair(colors):
+    lab = oklab(colors)
     gaps = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
     return gaps[~np.eye(len(lab), dtype=bool)].min()
 
 
 @pytest.mark.parametrize(("count", "least"), [(21, 0.1), (30, 0.1), (150, 0.04), (256, 0.03)])
-def test_colours_of_classes_and_groups_are_far_apart(count, least):
+def test_colors_of_classes_and_groups_are_far_apart(count, least):
     # 0.02 in OKLab is about the smallest step seen side by side; 0.1 is plain at a glance.
-    assert nearest_pair(class_colours(NAMES[:count])) > least
-    assert nearest_pair(group_colours(count)) > least
+    assert nearest_pair(class_colors(NAMES[:count])) > least
+    assert nearest_pair(group_colors(count)) > least
 
 
 def test_no_class_looks_like_the_background():
-    colours = class_colours(["background", *NAMES[:100]])
-    assert not colours[0].any()
-    assert np.linalg.norm(oklab(colours[1:]) - oklab(colours[0]), axis=1).min() > 0.4
+    colors = class_colors(["background", *NAMES[:100]])
+    assert not colors[0].any()
+    assert np.linalg.norm(oklab(colors[1:]) - oklab(colors[0]), axis=1).min() > 0.4
 
 
-def test_colours_come_round_after_256():
-    assert (class_colours(NAMES)[256:] == class_colours(NAMES)[:44]).all()
-    assert (group_colours(300)[256:] == group_colours(44)).all()
+def test_a_class_looks_the_same_with_and_without_background():
+    assert (class_colors(["background", *NAMES])[1:] == class_colors(NAMES)).all()
+
+
+def halves(left, right):
+    """A picture of two regions of these colors."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:, :4], image[:, 4:] = left, right
+    return image
+
+
+def test_a_class_keeps_its_color_unless_its_own_region_looks_like_it():
+    names = ["grass", "sky", *NAMES[:6]]
+    labels = np.array([[0] * 4 + [1] * 4] * 8)
+    red, blue = class_colors(names)[:2]
+    kept = picture_colors(names, labels, halves(blue, red))
+    assert (kept == class_colors(names)).all()
+    moved = picture_colors(names, labels, halves(red, red))
+    assert (moved[1:] == class_colors(names)[1:]).all() and (moved[0] != red).any()
+    assert np.linalg.norm(oklab((moved[0] + red.astype(float)) / 2) - oklab(red)) > 0.1
+    assert nearest_pair(moved) >= 0.1, "and no other class of the list has it"
+
+
+def test_grass_that_would_be_green_on_green_grass_has_another_hue_in_all_pictures():
+    names = ["car", "boat", "sun", "dog", "grass"]
+    labels = np.array([[4] * 4 + [0] * 4] * 8)
+    found = set()
+    for grass in [(60, 140, 60), (90, 170, 70), (70, 110, 40), (120, 190, 90)]:
+        color = picture_colors(names, labels, halves(grass, (200, 200, 200)))[4]
+        one, other = (oklab(each)[1:] for each in (color, np.array(grass)))
+        assert one @ other < 0.82 * np.linalg.norm(one) * np.linalg.norm(other), "35 degrees and more apart"
+        found.add(tuple(color.tolist()))
+    assert len(found) == 1
+
+
+def test_classes_of_a_picture_are_told_apart_out_of_many():
+    table = class_colors(NAMES[:256])
+    gaps = np.linalg.norm(oklab(table)[:, None] - oklab(table)[None], axis=-1) + np.eye(256)
+    first, second = np.unravel_index(gaps.argmin(), gaps.shape)
+    labels = np.array([[first] * 4 + [second] * 4] * 8)
+    colors = picture_colors(NAMES[:256], labels, halves((0, 0, 0), (255, 255, 255)))
+    assert gaps.min() < 0.05 and nearest_pair(colors[[first, second]]) >= 0.1
+
+
+def test_contours_are_seen_on_every_color():
+    for color in (0, 128, 255):
+        pixels, labels = np.full((20, 20, 3), color, np.uint8), np.zeros((20, 20), int)
+        labels[:, 10:] = 1
+        draw_contours(pixels, labels)
+        across = pixels[10, 8:13, 0].tolist()
+        assert across == [color, 0, 255, 0, color]
+        assert (pixels == pixels[10]).all()
+
+
+def test_colors_come_round_after_256():
+    assert (class_colors(NAMES)[256:] == class_colors(NAMES)[:44]).all()
+    assert (group_colors(300)[256:] == group_colors(44)).all()
 
 
 def test_contrast_is_that_of_wcag():
@@ -43,10 +105,10 @@ def test_contrast_is_that_of_wcag():
     assert luminance((255, 0, 0)) == pytest.approx(0.2126)
 
 
-def test_ink_can_be_read_on_every_colour():
+def test_ink_can_be_read_on_every_color():
     steps = range(0, 256, 51)
-    for colour in [(r, g, b) for r in steps for g in steps for b in steps]:
-        assert contrast(ink_on(colour), colour) >= 4.5
+    for color in [(r, g, b) for r in steps for g in steps for b in steps]:
+        assert contrast(ink_on(color), color) >= 4.5
 
 
 def test_blend_is_half_of_each():
@@ -112,16 +174,16 @@ def test_boxes_lie_in_their_regions_in_the_picture_and_apart(shape, count):
 def test_a_drawn_name_is_readable_and_inside():
     labels = np.zeros((200, 200), int)
     labels[:, 100:] = 1
-    names, colours = ["left", "right"], class_colours(["left", "right"])
+    names, colors = ["left", "right"], class_colors(["left", "right"])
     picture = Image.new("RGB", (200, 200), (128, 128, 128))
-    draw_names(picture, labels, names, colours)
+    draw_names(picture, labels, names, colors)
     pixels = np.asarray(picture)
     for k in (0, 1):
-        pill = (pixels == colours[k]).all(-1)
-        ink = (pixels == ink_on(colours[k])).all(-1)
+        pill = (pixels == colors[k]).all(-1)
+        ink = (pixels == ink_on(colors[k])).all(-1)
         assert pill.sum() > 100 and ink.any()
         assert pill[labels != k].sum() == 0
-        assert contrast(ink_on(colours[k]), colours[k]) >= 4.5
+        assert contrast(ink_on(colors[k]), colors[k]) >= 4.5
 
 
 # Letters

@@ -179,26 +179,59 @@ def test_the_background_has_no_name_in_the_picture():
     assert (np.asarray(Segmentation(labels + 1, NAMES, image).view("input_pred_label")) != image).any()
 
 
-def test_the_same_class_number_has_the_same_colour_in_every_result():
-    labels = np.array([[0, 1, 2]])
-    image = np.zeros((1, 3, 3), np.uint8)
-    one = np.asarray(Segmentation(labels, ["a", "b", "c"], image).view("pred"))
-    other = np.asarray(Segmentation(labels, ["background", "x", "y", "z"], image).view("pred"))
-    assert (one[0, 1:] == other[0, 1:]).all() and one[0, 0].any()
+def test_a_class_has_the_same_color_with_and_without_background():
+    image = np.random.default_rng(0).integers(0, 256, (2, 4, 3), np.uint8)
+    plain = Segmentation(LABELS, ["a", "b", "c"], image)
+    behind = Segmentation(LABELS + 1, ["background", "a", "b", "c"], image)
+    assert (behind.colors[1:] == plain.colors).all() and not behind.colors[0].any()
+    assert (np.asarray(plain.view("pred")) == np.asarray(behind.view("pred"))).all()
+    assert (np.asarray(plain.overlay()) == np.asarray(behind.overlay())).all()
 
 
-def test_the_overlay_holds_the_blend_unchanged_and_a_legend_beside_it():
+def test_the_overlay_holds_the_blend_with_contours_and_a_legend_beside_it():
     labels = np.repeat(np.repeat(LABELS, 40, 0), 40, 1)
     image = np.random.default_rng(0).integers(0, 256, (80, 160, 3), np.uint8)
     result = Segmentation(labels, NAMES, image)
     overlay = result.overlay()
-    assert (np.asarray(overlay)[:80, :160] == np.asarray(result.view("input_pred"))).all()
+    picture, blended = np.asarray(overlay)[:80, :160], np.asarray(result.view("input_pred"))
+    line = (picture == 255).all(-1)
+    sides = [line[:39, 79:82], line[41:, 119:121]]  # where background meets cat, and background meets bird
+    assert all(side.any(axis=1).all() for side in sides), "a white line along the borders"
+    assert (picture[10, 78:83] == [blended[10, 78], [0] * 3, [255] * 3, [0] * 3, blended[10, 82]]).all(), "black beside"
+    y, x = np.mgrid[:80, :160]
+    inside = (abs(x - 79.5) > 3) & (abs(x - 119.5) > 3) & (abs(y - 39.5) > 3)
+    assert (picture == blended)[inside].all()
+    assert (np.asarray(result.overlay(contours=False))[:80, :160] == blended).all()
     legend = np.asarray(overlay)[80:].reshape(-1, 3)
-    seen = {tuple(colour) for colour in np.unique(legend, axis=0).tolist()}
+    seen = {tuple(color) for color in np.unique(legend, axis=0).tolist()}
     palette = result.color_image().getpalette() or []
-    colours = [tuple(palette[3 * number : 3 * number + 3]) for number in range(4)]
-    assert {colours[1], colours[2]} <= seen, "a swatch for every class that is there"
-    assert not {colours[0], colours[3]} & seen, "an empty one for the background, and none for others"
+    colors = [tuple(palette[3 * number : 3 * number + 3]) for number in range(4)]
+    assert {colors[1], colors[2]} <= seen, "a swatch for every class that is there"
+    assert not {colors[0], colors[3]} & seen, "an empty one for the background, and none for others"
+
+
+@pytest.mark.parametrize(("alpha", "share"), [(0, 0), (0.25, 0.25), (np.float32(0.75), 0.75), (1, 1)])
+def test_alpha_is_how_much_of_the_colors_covers_the_image(alpha, share):
+    result = small()
+    bare = np.asarray(result.overlay(alpha, legend=False, contours=False)).astype(float)
+    expected = GREY * (1 - share) + result.colors[LABELS] * share
+    expected[LABELS == 0] = 100
+    assert bare.shape == GREY.shape and np.abs(bare - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("options", [{"alpha": v} for v in (-0.1, 1.5, "0.5", None, True, float("nan"))]
+                         + [{"legend": "no"}, {"contours": 2}, {"contours": None}])  # fmt: skip
+def test_options_of_the_overlay_that_make_no_sense_are_refused(options):
+    with pytest.raises(InputError, match=f"^{next(iter(options))} is .*: expected"):
+        small().overlay(**options)
+
+
+def test_a_notebook_shows_the_overlay():
+    result = small()
+    shown = Image.open(io.BytesIO(result._repr_png_()))
+    assert (np.asarray(shown) == np.asarray(result.overlay())).all()
+    large = Segmentation(np.zeros((2000, 3000), np.uint8), ["a"], np.zeros((2000, 3000, 3), np.uint8))
+    assert max(Image.open(io.BytesIO(large._repr_png_())).size) <= 1600
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2000, 100), (100, 2000), (64, 64)])

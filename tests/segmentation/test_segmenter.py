@@ -1,17 +1,20 @@
 """Images and class names in, segmentations out: every argument, against PyTorch, and by laws."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
 from pictures import noise
 from PIL import Image
+from tqdm import tqdm
 
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import ImageError, InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_resize import resize_bicubic
 from tf_groupvit.preprocessing.image_statistics import STATISTICS, normalise
+from tf_groupvit.segmentation import inference
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.result import Segmentation
@@ -55,6 +58,19 @@ def test_mode_whole_on_an_image_of_the_models_size_is_paper_scores_on_it(segment
 # Sources
 
 
+@pytest.mark.parametrize(("count", "shown"), [(20, ["0 of 20", "8 of 20", "16 of 20"]), (8, [])])
+def test_a_terminal_shows_how_many_of_many_images_are_done(monkeypatch, count, shown):
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr", stderr)
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)
+    monkeypatch.setattr(Segmenter, "_segment", lambda self, batch: list(batch))
+    monkeypatch.setattr("tf_groupvit.segmentation.segmenter.tqdm", partial(tqdm, mininterval=0))
+    assert Segmenter.__call__(object.__new__(Segmenter), list(range(count))) == list(range(count))
+    assert [words for words in ("0 of 20", "8 of 20", "16 of 20") if words in stderr.getvalue()] == shown
+    assert bool(stderr.getvalue()) == bool(shown)
+
+
 def test_one_image_gives_one_result_and_a_list_a_list(segmenter):
     one, several = segmenter(noise(40, 50)), segmenter([noise(40, 50), noise(20, 90, 1)])
     assert isinstance(one, Segmentation)
@@ -65,7 +81,7 @@ def test_one_image_gives_one_result_and_a_list_a_list(segmenter):
 
 @pytest.mark.slow
 def test_a_long_list_is_its_images_one_by_one(segmenter):
-    images = [noise(30 + i, 40, i) for i in range(4)]
+    images = [noise(30 + i, 40, i) for i in range(inference.CALLS_BEFORE + 2)]
     together = segmenter(images)
     for image, result in zip(images, together, strict=True):
         assert (segmenter(image).labels == result.labels).mean() > 0.999
@@ -100,7 +116,7 @@ def test_every_pixel_of_an_image_of_any_shape_gets_a_label(make, mode, size):
     assert result.labels.max() < 7
 
 
-@pytest.mark.parametrize("source", [b"", b"no image", 3, np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), "no.jpg"])
+@pytest.mark.parametrize("source", [b"", b"no image", 3, np.full((4, 4, 3), 0.5), np.zeros(4, np.uint8), "no.jpg"])
 def test_what_is_no_image_is_refused(segmenter, source):
     with pytest.raises(ImageError):
         segmenter(source)
@@ -249,6 +265,56 @@ def test_another_threshold_and_other_classes(segmenter):
     assert other.class_names == ["background", "cat", "bus"]
     assert other.settings == behind.settings
     assert other.classes.templates == ("{}",)
+
+
+def test_assigned_classes_are_encoded_anew(make):
+    segmenter = make(background=0.3)
+    segmenter.classes = {"cat": ["kitten"], "bus": []}
+    fresh = make("cat|kitten,bus", background=0.3)
+    assert segmenter.class_names == fresh.class_names == ["background", "cat", "bus"]
+    pixels = noise(20, 30)
+    assert (segmenter(pixels).scores == fresh(pixels).scores).all()
+    for wrong, message in (([], "empty"), (["background"], "adds one of that name"), (7, "expected a list")):
+        with pytest.raises(InputError, match=message):
+            segmenter.classes = wrong
+        assert segmenter.class_names == fresh.class_names
+    assert (segmenter(pixels).labels == fresh(pixels).labels).all()
+
+
+@pytest.mark.slow
+def test_assigned_classes_are_those_of_predict_and_keep_their_templates(make):
+    segmenter, pixels = make(["dog", "sky"], templates=["{}", "a {}"]), noise(20, 30)[None]
+    first = segmenter.predict(pixels, verbose=0)
+    segmenter.classes = ["sky", "dog"]
+    assert segmenter.classes.templates == ("{}", "a {}")
+    assert (segmenter.predict(pixels, verbose=0) == 1 - first).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("background", "with_background"),
+        ("templates", "with_classes"),
+        *[(name, "Segmenter") for name in ("mode", "protocol", "size", "normalize", "runtime", "model", "settings")],
+        *[(name, "Segmenter") for name in ("processor", "class_names", "text_embeds")],
+    ],
+)
+def test_what_would_have_no_effect_cannot_be_assigned(segmenter, name, how):
+    before = repr(segmenter)
+    with pytest.raises(InputError, match=rf"^{name} of a segmenter cannot be assigned: make another with {how}\("):
+        setattr(segmenter, name, None)
+    assert repr(segmenter) == before
+
+
+def test_a_segmenter_says_its_classes_and_settings(make):
+    said = repr(make(["dog", "sky"], background=0.3))
+    assert said == (
+        "Segmenter(3 classes: 'background', 'dog', 'sky', templates='a photo of a {}.', protocol=paper, "
+        "mode=whole (32 x 32), background=0.3, normalize=imagenet, runtime=graph)"
+    )
+    many = repr(make([f"c{k}" for k in range(171)], mode="window", normalize=None, templates=["{}", "a {}"]))
+    assert "171 classes" in many and "161 more" in many and "mode=window (windows of 64)" in many
+    assert "templates=2" in many and "normalize=as the processor" in many and "\n" not in many
 
 
 @pytest.mark.parametrize(

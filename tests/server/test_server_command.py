@@ -2,8 +2,10 @@
 
 import http.client
 import json
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +13,8 @@ from served import ROOT, Served
 
 from tf_groupvit.cli.serve import command
 from tf_groupvit.errors import GroupViTError
+from tf_groupvit.server import lifecycle
+from tf_groupvit.server.running import Server
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,28 @@ def test_help_loads_no_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+def test_a_process_that_has_not_ended_soon_after_its_grace_period_is_cut_off(monkeypatch):
+    left, server = threading.Event(), Server({"m": "/m"})  # not started
+    codes = []
+    monkeypatch.setattr(lifecycle, "_CUT_OFF_SECONDS", 0.01)
+    lifecycle.cut_off_after(0.01, server, 2, lambda code: [codes.append(code), left.set()])
+    assert left.wait(10) and codes == [2]
+
+
+def test_a_second_signal_ends_the_process_at_once(monkeypatch):
+    handlers, codes = {}, []
+    monkeypatch.setattr(lifecycle.signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(lifecycle.os, "_exit", codes.append)
+    server, stop = Server({"m": "/m"}), threading.Event()
+    lifecycle._on_signals(stop, server)
+    assert handlers.keys() == {signal.SIGTERM, signal.SIGINT}
+    server.started = True
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert stop.is_set() and codes == []
+    handlers[signal.SIGINT](signal.SIGINT, None)
+    assert codes == [130]
 
 
 @pytest.mark.slow

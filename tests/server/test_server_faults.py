@@ -180,7 +180,8 @@ def test_a_front_that_ends_by_an_exception_ends_the_server_loudly(base_path, mon
     monkeypatch.setattr("uvicorn.Server", Broken)
     monkeypatch.setattr("uvicorn.Config", lambda *_, **__: None)
     monkeypatch.setattr(lifecycle, "_on_signals", lambda *_: None)
-    monkeypatch.setattr(lifecycle, "_forget_start_up", lambda: None)
+    for name in ("_forget_start_up", "cut_off_after", "_end_for_certain"):
+        monkeypatch.setattr(lifecycle, name, lambda *_: None)
     monkeypatch.setattr(rest_front.RestFront, "stop", lambda *_: None)
     monkeypatch.setattr("tf_groupvit.server.running.load", lambda path, *_: Loader()(path))
     with Ports("127.0.0.1", None, 0) as ports, pytest.raises(ServerError, match="A front ended by an exception"):

@@ -48,8 +48,8 @@ def test_threads_are_bounded_as_there_and_sizes_as_the_table_of_differences_says
     server = Server({"m": fixture_base_path})  # not started
     assert server.gate.running == 4 * (os.cpu_count() or 1)
     ours = {
-        "max_request_bytes": 2**28, "max_receiving": 256, "max_receiving_bytes": 2**30, "max_connections": 1000,
-        "receive_timeout_seconds": 60.0,
+        "max_request_bytes": 2**28, "max_json_tokens": 2**24, "max_receiving": 256, "max_receiving_bytes": 2**30,
+        "max_connections": 1000, "receive_timeout_seconds": 60.0,
     }  # fmt: skip
     assert {flag: default(flag) for flag in ours} == ours
     assert {flag: getattr(Options(), flag) for flag in ours} == ours

@@ -85,14 +85,17 @@ def test_messages_of_any_size_pass(busy):
     assert len(answer.outputs["y"].int_val) == pixels.size
 
 
-def test_a_request_over_the_limit_is_resource_exhausted(fixture_base_path):
-    options = Options(max_request_bytes=1000)
+def test_a_request_over_the_limit_is_resource_exhausted_packed_or_not(fixture_base_path):
+    options = Options(max_request_bytes=2000)
+    large = request(x=np.zeros(1000, np.float32))
     with (
         Server({"half_plus_two": fixture_base_path}, rest_api_port=None, options=options) as running,
         grpc.insecure_channel(f"{HOME}:{running.port}") as channel,
     ):
-        code, _ = refused(lambda: PredictionServiceStub(channel).Predict(request(x=np.zeros(1000, np.float32))))
-    assert code == "RESOURCE_EXHAUSTED"
+        stub = PredictionServiceStub(channel)
+        assert refused(lambda: stub.Predict(large, timeout=10))[0] == "RESOURCE_EXHAUSTED"
+        packed = refused(lambda: stub.Predict(large, timeout=10, compression=grpc.Compression.Gzip))
+        assert packed[0] == "RESOURCE_EXHAUSTED" and "ecompressed message larger than max" in packed[1]
 
 
 def test_a_deadline_stops_the_graph(busy):

@@ -90,7 +90,7 @@ def test_a_server_needs_a_model():
 def test_a_bug_is_500_without_a_word_of_it(server, monkeypatch, caplog):
     from tf_groupvit.server import rest_answers
 
-    monkeypatch.setattr(rest_answers, "read_predict", lambda *_: 1 / 0)
+    monkeypatch.setattr(rest_answers.Reader, "predict", lambda *_: 1 / 0)
     answer = server.rest("POST", PREDICT, BODY)
     assert answer.status == 500 and b"ZeroDivision" not in answer.body and b"Traceback" not in answer.body
     assert "ZeroDivisionError" in caplog.text

@@ -2,9 +2,11 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from tf_groupvit.server import running
 from tf_groupvit.server.limits import Deadline, Gate
 from tf_groupvit.server.refusal import Refusal
 
@@ -61,3 +63,17 @@ def test_a_deadline_in_the_past_is_exceeded():
         Deadline(-1).remaining()
     assert raised.value.code == "DEADLINE_EXCEEDED" and raised.value.http_status == 504
     assert Deadline(None).remaining() is None
+
+
+def test_a_server_looks_at_its_memory_while_nothing_is_at_work(monkeypatch):
+    looked = threading.Event()
+    monkeypatch.setattr(running, "_MEMORY_SECONDS", 0.001)
+    monkeypatch.setattr(running, "Growth", lambda: SimpleNamespace(look=looked.set))
+    server, stopped = running.Server({"m": "/m"}), threading.Event()  # not started
+    with server.gate.admit():
+        watching = threading.Thread(target=server._watch_memory, args=[stopped])
+        watching.start()
+        assert not looked.wait(0.05)
+    assert looked.wait(10)
+    stopped.set()
+    watching.join()

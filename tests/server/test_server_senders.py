@@ -6,8 +6,13 @@ import threading
 import time
 from contextlib import ExitStack, closing
 
+import grpc
 import pytest
+import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rest_calls import PREDICT, predict, refusal
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 from test_server_versions import until
 
 from tf_groupvit.server.limits import Arrivals
@@ -222,3 +227,105 @@ def test_the_answer_goes_out_in_time_whatever_runs(strict, monkeypatch):
     until(lambda: strict.gate.admitted == 0)
     monkeypatch.undo()
     assert_answers(strict)
+
+
+# gRPC.
+
+
+def held_back(channel: grpc.Channel, path: str, streams: bool):
+    """A call whose message does not come."""
+    go = threading.Event()
+
+    def messages():
+        go.wait(20)
+        yield b""
+
+    call = (channel.stream_stream if streams else channel.stream_unary)(path)
+    waiting = call(messages()) if streams else call.future(messages())
+    waiting.add_done_callback(lambda _: go.set())
+    return waiting
+
+
+PATHS = [
+    ("/tensorflow.serving.PredictionService/Predict", False),
+    ("/grpc.health.v1.Health/Check", False),
+    ("/grpc.health.v1.Health/Watch", True),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", True),
+]
+
+
+def assert_calls_are_answered(server: Server) -> None:
+    request = PredictRequest()
+    request.model_spec.name = "half_plus_two"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", options) as channel:
+        assert PredictionServiceStub(channel).Predict(request, timeout=10).outputs["y"].float_val == [2.5]
+
+
+@pytest.mark.parametrize(("path", "streams"), PATHS)
+def test_calls_whose_message_does_not_come_keep_nobody_out(server, path, streams):
+    places = server.gate.running + server.gate.waiting
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        calls = [held_back(channel, path, streams) for _ in range(places + 40)]
+        until(lambda: len(server.grpc_front.arrivals) == places + 40)
+        assert_calls_are_answered(server)
+        for call in calls:
+            call.cancel()
+    until(lambda: len(server.grpc_front.arrivals) == 0)
+
+
+@pytest.fixture(scope="module")
+def strict_calls(fixture_base_path):
+    options = Options(max_receiving=8, receive_timeout_seconds=0.3, max_in_flight=1, max_queued=0)
+    with Server({"half_plus_two": fixture_base_path}, rest_api_port=None, options=options) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("path", "streams"), PATHS)
+def test_a_call_whose_message_does_not_come_in_time_is_cancelled(strict_calls, path, streams):
+    with grpc.insecure_channel(f"127.0.0.1:{strict_calls.port}") as channel:
+        call = held_back(channel, path, streams)
+        assert call.code() is grpc.StatusCode.CANCELLED
+    until(lambda: len(strict_calls.grpc_front.arrivals) == 0)
+
+
+def test_far_more_calls_without_a_message_than_threads_keep_nobody_out(strict_calls):
+    with grpc.insecure_channel(f"127.0.0.1:{strict_calls.port}") as channel:
+        calls = [held_back(channel, *PATHS[0]) for _ in range(60)]
+        until(lambda: len(strict_calls.grpc_front.arrivals) >= 8)
+        assert_calls_are_answered(strict_calls)
+        for call in calls:
+            call.cancel()
+
+
+def test_of_too_many_watchers_the_oldest_goes(strict_calls):
+    with grpc.insecure_channel(f"127.0.0.1:{strict_calls.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = []
+        for _ in range(9):
+            watches.append(stub.Watch(health_pb2.HealthCheckRequest(), timeout=20))
+            assert next(watches[-1]).status == health_pb2.HealthCheckResponse.SERVING
+        assert watches[0].code() is grpc.StatusCode.CANCELLED
+        time.sleep(0.4)  # longer than a message may take
+        assert all(watch.is_active() for watch in watches[1:])
+        for watch in watches:
+            watch.cancel()
+
+
+def test_a_call_without_a_message_is_unimplemented_as_by_grpc(server):
+    path = PATHS[0][0]
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        pytest.raises(grpc.RpcError) as raised,
+    ):
+        channel.stream_unary(path)(iter([]), timeout=10)
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert raised.value.details() == f'"{path}" requires exactly one request message.'
+
+
+@pytest.mark.parametrize("sent", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])])
+def test_a_grpc_connection_that_asks_nothing_is_closed(strict_calls, sent):
+    with closing(socket.create_connection(("127.0.0.1", strict_calls.port), timeout=10)) as connection:
+        connection.sendall(sent)
+        received(connection)

@@ -1,8 +1,9 @@
 """Under load, in a process of its own: version swaps, SIGTERM in the middle, five times the capacity.
 
-Loopback only, every loop bounded in time.
+Loopback only. Each phase lasts until so many answers have come, and every loop is bounded in time.
 """
 
+import contextlib
 import http.client
 import json
 import random
@@ -19,6 +20,7 @@ from served import Served
 from small_models import half_plus_two, slow
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+from test_server_versions import until
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +53,16 @@ class Clients:
                 self.answers.append((answer, started, time.monotonic()))
         finally:
             asker.close()
+
+    def await_more(self, count: int, code: object = None) -> None:
+        """Wait for so many more answers, of that code."""
+        begun = len(self.answers)
+
+        def enough() -> bool:
+            new = self.answers[begun:]
+            return sum(code is None or answer == code for answer, _, _ in new) >= count or bool(self.failures)
+
+        until(enough, 60)
 
     def join(self) -> None:
         self.stop.set()
@@ -129,16 +141,16 @@ def test_swaps_of_versions_under_32_clients_lose_and_mix_up_nothing(tmp_path):
         clients = Clients(32, lambda index: (rest if index % 2 else call)(index))
         available, gone = {1: started}, {}
         for old, new in ((1, 2), (2, 3)):
-            time.sleep(12)
+            clients.await_more(150)
             dropped = time.monotonic()
             (store / str(new)).rename(base_path / str(new))
             available[new] = dropped  # not before it was there
             await_state(served.rest_api_port, new, "AVAILABLE")
             gone[old] = await_state(served.rest_api_port, old, "END")
-        time.sleep(6)
+        clients.await_more(150)
         (base_path / "4").mkdir()  # broken: an empty folder
         await_state(served.rest_api_port, 4, "END")
-        time.sleep(max(0.0, 60 - (time.monotonic() - started)))
+        clients.await_more(150)
         clients.join()
         assert states(served.rest_api_port) == {4: "END", 3: "AVAILABLE", 2: "END", 1: "END"}
         assert served.terminate() == 0
@@ -147,7 +159,7 @@ def test_swaps_of_versions_under_32_clients_lose_and_mix_up_nothing(tmp_path):
         assert named == computed and named in PLUS
         assert available[named] <= ended and began <= gone.get(named, ended)
     assert {named for (named, _), _, _ in clients.answers} == {1, 2, 3}
-    assert len(clients.answers) > 1000
+    assert len(clients.answers) >= 600
 
 
 def post(connection, work: int) -> tuple[int, str]:
@@ -189,7 +201,7 @@ def test_sigterm_in_the_middle_answers_every_accepted_request(slow_base_path):
                         return
 
         clients = Clients(8, lambda index: (rest if index % 2 else call)(index))
-        time.sleep(4)
+        clients.await_more(30)
         told = time.monotonic()
         assert served.terminate() == 0
         clients.join()
@@ -203,8 +215,14 @@ def test_sigterm_in_the_middle_answers_every_accepted_request(slow_base_path):
     assert stopping and not [line for line in served.errors if "Traceback" in line]
 
 
+def ask_without_end(port: int) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        post(http.client.HTTPConnection("127.0.0.1", port, timeout=30), 10**6)
+
+
 def test_five_times_the_capacity_is_refused_cleanly_and_memory_is_bounded(slow_base_path):
     flags = ["--model-name", "m", "--max-in-flight", "2", "--max-queued", "4", "--log-level", "error"]
+    flags += ["--shutdown-grace-seconds", "0.5"]
     with Served(str(slow_base_path), *flags) as served:
 
         def ask(index: int):
@@ -220,17 +238,20 @@ def test_five_times_the_capacity_is_refused_cleanly_and_memory_is_bounded(slow_b
                 connection.close()
 
         alone = Clients(1, ask)
-        time.sleep(4)
+        alone.await_more(10)
         alone.join()
         early = served.resident_bytes
         clients = Clients(30, ask)
-        time.sleep(10)
+        for code in (200, 429, 200):
+            clients.await_more(30, code)
         clients.join()
         late = served.resident_bytes
-        assert served.terminate() == 0
+        threading.Thread(target=ask_without_end, args=[served.rest_api_port]).start()
+        time.sleep(0.2)
+        assert served.terminate(8) == 0  # within the grace period and two seconds, with time for a machine in use
     assert not clients.failures, clients.failures[:3]
     took = {code: [ended - began for got, began, ended in clients.answers if got == code] for code in (200, 429)}
-    assert len(took[200]) > 50 and len(took[429]) > 50
+    assert len(took[200]) >= 60 and len(took[429]) >= 30
     single = float(np.median([ended - began for _, began, ended in alone.answers]))
     # Six places, two at work: an accepted request waits for three others at most, on a machine that others use too.
     assert np.percentile(took[200], 99) < 20 * single + 1.0

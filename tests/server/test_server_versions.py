@@ -88,6 +88,27 @@ def test_a_request_keeps_the_version_it_began_on(versions, loader):
     assert loader.closed == ["one"]
 
 
+def test_what_is_left_to_do_for_a_version_is_told_to_stop_and_waited_for(versions, loader):
+    def afterwards(stopped):
+        assert states(versions)[1] == "AVAILABLE"
+        until(stopped)
+        held.append((states(versions)[1], list(loader.closed)))
+        raise ValueError("a bug")
+
+    held: list[tuple] = []
+    versions = Versions(lambda path: with_rest(loader(path), afterwards))
+    versions.want("m", {1: "one"})
+    versions.await_settled(["m"])
+    versions.want("m", {})
+    until(lambda: states(versions) == {1: "END"})
+    assert held == [("UNLOADING", [])] and loader.closed == ["one"]
+
+
+def with_rest(servable, afterwards):
+    servable.afterwards = afterwards
+    return servable
+
+
 def test_a_broken_version_leaves_the_old_one_serving_and_is_not_tried_again(versions, loader):
     versions.want("m", {1: "one"})
     versions.await_settled(["m"])

@@ -1,15 +1,19 @@
 """Warm-up records: run after loading and before AVAILABLE; a failing one fails the load."""
 
+import threading
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from small_models import half_plus_two
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+from test_server_versions import until
 
+from tf_groupvit.server import warmup
 from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.servable import load
-from tf_groupvit.server.warmup import warm_up
+from tf_groupvit.server.warmup import warm_up, warm_up_others
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +48,8 @@ def refusal(model: Path, records: list[bytes]) -> tuple[str, str]:
 def test_records_of_any_signature_are_run_and_those_without_a_log_skipped(model, caplog):
     caplog.set_level("INFO")
     records = [predict_log(x=[1.0]), predict_log("total", x=[1.0, 2.0]), PredictionLog()]
-    warmup = warmed(model, [record.SerializeToString() for record in records])
-    assert warmup is not None and warmup.records == 3
+    done = warmed(model, [record.SerializeToString() for record in records])
+    assert done is not None and done.records == 3
     assert "Starting to read warmup data for model at" in caplog.text
     assert "Number of warmup records read: 3" in caplog.text
 
@@ -107,3 +111,82 @@ def test_a_spoiled_folder_is_refused_with_a_code(tmp_path, spoil, refused):
 def test_other_tags_are_looked_for_and_named(tmp_path):
     with pytest.raises(Refusal, match=r"Could not find meta graph def matching supplied tags: \{ gpu \}"):
         load(str(half_plus_two(tmp_path)), ("gpu",))
+
+
+def ran(monkeypatch) -> list[str]:
+    """The signatures that are run from here on, in their order."""
+    signatures, run = [], warmup.predict_request
+
+    def counted(servable, request, timeout=None):
+        signatures.append(request.model_spec.signature_name)
+        return run(servable, request, timeout)
+
+    monkeypatch.setattr(warmup, "predict_request", counted)
+    return signatures
+
+
+def write(model: Path, *logs: PredictionLog) -> None:
+    warmed(model, [])
+    with tf.io.TFRecordWriter(str(model / "assets.extra" / "tf_serving_warmup_requests")) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())
+
+
+def test_the_default_signature_is_run_first_and_the_others_later(model, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    write(model, predict_log("total", x=[1.0]), predict_log(x=[1.0]), predict_log("serving_default", x=[2.0]),
+          predict_log("mask", x=[1.0]), PredictionLog())  # fmt: skip
+    servable, signatures = load(str(model)), ran(monkeypatch)
+    done = warm_up(servable, 2, only_default=True)
+    assert done is not None and done.records == 3
+    assert signatures == ["", "", "serving_default", "serving_default"]
+    signatures.clear()
+    assert warm_up_others(servable, 1, lambda: False).records == 2
+    assert signatures == ["total", "mask"]
+    said = [text.partition(" in ")[0] for text in caplog.messages if text.startswith("Warmed up")]
+    assert said == ["Warmed up serving_default", "Warmed up total", "Warmed up mask"]
+    signatures.clear()
+    assert warm_up_others(servable, 1, lambda: bool(signatures)).records == 1
+    assert signatures == ["total"]
+
+
+def test_a_record_that_fails_later_is_an_error_in_the_log(model, monkeypatch, caplog):
+    write(model, predict_log("total", x=[1]), predict_log("mask", x=[1.0]))
+    servable, signatures = load(str(model)), ran(monkeypatch)
+    assert warm_up_others(servable, 1, lambda: False).records == 2 and signatures == ["total", "mask"]
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.getMessage() == (
+        "A warm-up record of total fails, for which tensorflow_model_server would not load this version: "
+        "INVALID_ARGUMENT: Expects arg[0] to be float but int32 is provided"
+    )
+
+
+@pytest.mark.parametrize("log", [predict_log("none", x=[1.0]), predict_log(x=[1]), PredictionLog(session_run_log={})])
+def test_what_is_seen_at_once_fails_the_load_in_any_case(model, log):
+    write(model, predict_log(x=[1.0]), log)
+    with pytest.raises(Refusal):
+        warm_up(load(str(model)), only_default=True)
+
+
+@pytest.mark.parametrize(("background", "states"), [(True, ["LOADING", "AVAILABLE"]), (False, ["LOADING"] * 2)])
+def test_a_version_serves_when_the_default_signature_is_warm(tmp_path, monkeypatch, background, states):
+    version, seen, run, go = half_plus_two(tmp_path), [], warmup.predict_request, threading.Event()
+    write(version, predict_log(x=[1.0]), predict_log("total", x=[1.0]))
+    options = Options(background_warmup=background)
+    server = Server({"m": tmp_path}, port=None, rest_api_port=None, options=options)
+
+    def counted(servable, request, timeout=None):
+        if request.model_spec.signature_name == "total" and background:
+            assert go.wait(10)
+        seen.append(server.models.states("m", None)[0].state.name)
+        return run(servable, request, timeout)
+
+    monkeypatch.setattr(warmup, "predict_request", counted)
+    labels = f'model_path="{version}",status="OK"'
+    with server:
+        assert server.rest("POST", "/v1/models/m:predict", b'{"instances": [1.0]}').status == 200
+        assert seen == states[:1] if background else states
+        assert f"model_warmup_records_read{{{labels}}} {1 if background else 2}" in server.metrics.page()
+        go.set()
+        until(lambda: seen == states)
+        until(lambda: f"model_warmup_records_read{{{labels}}} 2" in server.metrics.page())

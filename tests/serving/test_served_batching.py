@@ -54,6 +54,48 @@ def answers(export, requests, clients: int, **flags) -> list[dict[str, np.ndarra
         return list(pool.map(lambda request: ask(server, request), list(requests.values()) * clients))
 
 
+def test_a_stranger_in_a_merged_batch_harms_nobody(export, requests):
+    """Four clients at once, one of which sends nonsense: the others get what they get alone."""
+    from tf_groupvit.server.refusal import Refusal
+    from tf_groupvit.server.running import Options, Server
+    from tf_groupvit.server.tensor_reading import read_tensor
+
+    good = requests["classify"]
+    one = type(good)()
+    one.CopyFrom(good)
+    one.model_spec.signature_name = "serving_default"
+    bad = type(good)()
+    bad.CopyFrom(one)
+    bad.inputs["image_bytes"].string_val[:] = [b"nonsense", b""]
+    options = {"enable_batching": True, "batching_parameters_file": str(SERVING / "batching.config")}
+
+    def ask(request):
+        try:
+            return {name: read_tensor(tensor, name) for name, tensor in server.call(PREDICT, request).outputs.items()}
+        except Refusal as refusal:
+            return refusal
+
+    folder = {"groupvit": str(export.path.parent)}
+    with (
+        Server(folder, port=None, rest_api_port=None, options=Options(enable_model_warmup=False, **options)) as server,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        wanted = ask(one)
+        for answers in (list(pool.map(ask, [one, bad, one, one])) for _ in range(4)):
+            for i in (0, 2, 3):
+                assert not any(answers[i]["error"]) and [len(mask) > 0 for mask in answers[i]["mask_bytes"]] == [1, 1]
+                np.testing.assert_allclose(answers[i]["class_scores"], wanted["class_scores"], rtol=1e-4, atol=1e-5)
+            stranger = answers[1]
+            if isinstance(stranger, Refusal):  # of a batch of its own
+                assert "came 8 bytes of another kind" in stranger.text
+            else:
+                assert [b"came 8 bytes" in stranger["error"][0], b"came 0 bytes" in stranger["error"][1]] == [
+                    True,
+                    True,
+                ]
+                assert not any(stranger["mask_bytes"])
+
+
 @pytest.fixture(scope="module")
 def alone(export, requests):
     return answers(export, requests, 1, enable_model_warmup=False)

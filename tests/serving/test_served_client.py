@@ -45,6 +45,25 @@ def test_the_client_gives_what_the_segmenter_gives(wire, served, photo):
     assert open_found.class_names[-3:] == ["cat", "grass", "moon"]
 
 
+@pytest.mark.parametrize("wire", ["http", "grpc"])
+def test_bad_images_are_errors_among_the_results_of_the_others(wire, served, photo):
+    from tf_groupvit.client import Client
+    from tf_groupvit.errors import ImageError, RequestError
+
+    _, server = served
+    port = server.rest_api_port if wire == "http" else server.port
+    cut = photo.read_bytes()[:-300]
+    with Client(f"{wire}://127.0.0.1:{port}") as client:
+        good, bad = client.segment([photo, cut], errors="return")
+        assert good.labels.shape == (48, 80) and "a damaged or truncated one" in str(bad)
+        assert [type(one) for one in client.segment([cut, cut], ["cat"], errors="return")] == [ImageError] * 2
+        with pytest.raises(ImageError) as caught:
+            client.encode_image([photo, cut])
+        assert caught.value.index == 1 and caught.value.results[0].shape == (8,)
+        with pytest.raises(RequestError, match="at most 256 labels"):
+            client.segment([photo, photo], [f"c{i}" for i in range(300)])
+
+
 def test_query_writes_what_segment_writes(served, photo, tmp_path):
     from click.testing import CliRunner
 

@@ -9,7 +9,7 @@ from tiny_recipe import tiny_recipe
 
 from tf_groupvit.errors import DatasetError, TrainingError
 from tf_groupvit.evaluation.scenes import CLASSES, scene
-from tf_groupvit.segmentation.palette import group_colours
+from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.training.building import HISTORY, PICTURES, build, pictures_of
 from tf_groupvit.training.callbacks import History
 from tf_groupvit.training.pairs import first_images
@@ -57,7 +57,7 @@ def test_pictures_are_held_out_scenes_with_every_patch_in_its_groups_colour(tmp_
 
     assert np.array_equal(image[::4, ::4], scene(SEED, 1, 64).image)
     paint = np.abs(2 * groups.astype(int) - image)  # half of each, rounded
-    near = np.abs(paint[:, :, None] - group_colours(4)).max(axis=-1).min(axis=-1)
+    near = np.abs(paint[:, :, None] - group_colors(4)).max(axis=-1).min(axis=-1)
     assert near.max() <= 1
     assert len(pictures["masks"]) == PICTURES and not np.array_equal(pictures["masks"][1], image)
 

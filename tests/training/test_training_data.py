@@ -1,6 +1,7 @@
 """Batches of training data: what is in them, what is left out, and that they go on where they stopped."""
 
-from itertools import chain
+import json
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ BROKEN = {
     "text.txt": b"text",
 }
 REASONS = {
-    "cut": "expected an image",
+    "cut": "expected a whole PNG",
     "dot": "1 x 1 pixels",
     "empty": "its caption is empty",
     "lone": "there is no caption",
@@ -181,6 +182,22 @@ def test_workers_share_every_global_batch_among_them(tmp_path, tokenizer):
         np.testing.assert_array_equal(together, all_rows["pixel_values"][order])
 
 
+def test_rounds_that_are_still_in_the_graph_are_waited_for(tmp_path, tokenizer):
+    data = data_of(shard(tmp_path / "s.tar", 3), tokenizer)
+    ahead = islice(data._records(Position()), 12 * 3)  # no batch has come out yet
+    assert [place for place, *_ in ahead] == [(number, place) for number in range(12) for place in range(3)]
+
+
+@pytest.mark.parametrize("caption", ["text", " "])
+def test_data_of_which_nothing_can_be_used_end(tmp_path, tokenizer, caption):
+    members = {
+        f"{i}.{part}": text for i in range(3) for part, text in (("jpg", b"no image"), ("txt", caption.encode()))
+    }
+    data = data_of(write_tar(tmp_path / "s.tar", members), tokenizer)
+    with pytest.raises(DatasetError, match="gave no batch of 3: 3 records were skipped"):
+        list(data._records(Position()))
+
+
 def test_fewer_records_than_a_batch_are_refused(tmp_path, tokenizer):
     with pytest.raises(DatasetError, match="hold 3 records, fewer than a batch of 4"):
         data_of(shard(tmp_path / "s.tar", 3), tokenizer, 4)
@@ -209,3 +226,31 @@ def test_impossible_shares_and_sizes_are_refused(tmp_path, tokenizer):
             data_of(path, tokenizer, **settings)
     with pytest.raises(InputError, match="no worker 2"):
         Share(2, 2)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "tar"])
+def test_pairs_of_a_list_of_captions_go_on_where_they_stopped(tmp_path, tokenizer, kind):
+    entries = [(picture(10 * i), [f"picture {10 * i + k}" for k in range(i % 3 + 1)]) for i in range(5)]
+    path = tmp_path
+    if kind == "tar":
+        members = {}
+        for i, (image, captions) in enumerate(entries):
+            members |= {f"{i}.png": image, f"{i}.json": json.dumps({"caption": captions}).encode()}
+        path = write_tar(tmp_path / "s.tar", members)
+    else:
+        for i, (image, captions) in enumerate(entries):
+            (tmp_path / f"{i}.png").write_bytes(image)
+            with open(tmp_path / "captions.jsonl", "a") as file:
+                file.write(json.dumps({"image": f"{i}.png", "captions": captions}) + "\n")
+    data = data_of(path, tokenizer, seed=4)
+    assert len(data) == 9
+    whole = take(data, 6)
+    numbers = [10 * i + k for i in range(5) for k in range(i % 3 + 1)]
+    rows = np.concatenate([batch["input_ids"] for batch in whole[:3]])
+    decoded = [
+        int(text.replace(" ", "")[len("picture") :]) for text in tokenizer.decode(rows, skip_special_tokens=True)
+    ]
+    assert sorted(decoded) == numbers  # each pair once a round
+    assert list(chain.from_iterable(levels(whole[:3]))) == [number // 10 * 10 for number in decoded]
+    again = data_of(path, tokenizer, seed=4)
+    assert same(take(again, 4, data.position(2)), whole[2:])

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from tf_groupvit.errors import ConfigError, DatasetError, InputError
 from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.training import runs
+from tf_groupvit.training import building, runs
 from tf_groupvit.training.best import KeepBest
 from tf_groupvit.training.building import BEST, measure_of
+from tf_groupvit.training.caption_batches import open_sources
 from tf_groupvit.training.recipe import read_recipe, recipe_of
 from tf_groupvit.training.runs import HISTORY, STATE, build
 from tf_groupvit.training.state import position_of, step_of
@@ -115,6 +118,10 @@ def test_the_command_learns_from_a_folder_and_names_what_it_left_out(run):
     lines = history(folder)
     assert [line["step"] for line in lines] == [8, 16, 24, 30]
     assert lines[-1]["loss"] < lines[0]["loss"] - 0.2
+    said = done.stderr.splitlines()
+    assert said[0].startswith("Training on ") and "30 steps" in said[0] and str(folder) in said[0]
+    assert said[1].endswith(f"(26 pairs): 30 steps of 8 pictures, into {folder}.")
+    assert said[2].startswith("step 2 of 30: ") and said[2].endswith(" left")
     assert "2 records were skipped" in done.stderr
     assert "00003.png: " in done.stderr and "00005.png: its caption is empty" in done.stderr
     assert TFGroupViTModel.from_pretrained(folder).config.vision_config.image_size == 32
@@ -127,7 +134,8 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_pairs(run, recipe):
     assert step_of(killed / STATE) == 8
     place = position_of(killed / STATE)
     assert place.batches == 8 and place.round == 2  # 24 whole pairs a round
-    assert command("--recipe", recipe, "--output", killed, "--seed", 3).exit_code == 0
+    done = command("--recipe", recipe, "--output", killed, "--seed", 3)
+    assert done.exit_code == 0 and f"Resuming at step 8 of 30 from {killed}." in done.stderr.splitlines()
     for ours, theirs in zip(history(killed), history(folder), strict=True):
         # the same sums on the same machine; another number of threads may order some of them otherwise
         assert np.isclose(ours["loss"], theirs["loss"], rtol=1e-3), (ours, theirs)
@@ -200,9 +208,31 @@ def test_a_captions_file_that_names_missing_images_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_batch_larger_than_the_data_is_refused(captions, tmp_path):
-    done = command("--data", captions, "--output", tmp_path, "--batch-size", 27)
-    assert done.exit_code == 2 and "hold 26 records, fewer than a batch of 27" in done.stderr
+def test_a_batch_larger_than_the_data_is_lowered_with_a_word(captions, tmp_path, capsys):
+    recipe = tiny_recipe(data={"source": str(captions)}, losses={"caption": 1.0}, batch_size=40)
+    run = build(recipe, tmp_path / "run")
+    assert run.recipe.batch_size == run.data.batch_size == run.about["batch_size"] == 26
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"{captions} holds 26 pairs to train on: the batch of 40 is lowered to 26."
+    part = replace(recipe, data=replace(recipe.data, validation_share=0.5))
+    assert build(part, tmp_path / "part").recipe.batch_size == 13
+
+
+def test_a_single_pair_is_refused(tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption\na.png,a cat\n")
+    (tmp_path / "a.png").write_bytes(b"image")
+    with pytest.raises(DatasetError, match="pairs to train on should be 2 or more, 1 came"):
+        build(tiny_recipe(data={"source": str(tmp_path)}, losses={"caption": 1.0}), tmp_path)
+
+
+def test_a_lowered_batch_is_one_that_replicas_can_share(captions, monkeypatch):
+    recipe = tiny_recipe(data={"source": str(captions)}, losses={"caption": 1.0}, batch_size=40)
+    source = open_sources(recipe)[0]
+    monkeypatch.setattr("tensorflow.distribute.get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=4))
+    assert building._fitted(recipe, source).batch_size == 24
+    monkeypatch.setattr("tensorflow.distribute.get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=32))
+    with pytest.raises(DatasetError, match="should be 32 or more, 26 came"):
+        building._fitted(recipe, source)
 
 
 def test_a_folder_may_be_named_from_where_one_stands(captions, monkeypatch):

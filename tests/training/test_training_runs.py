@@ -15,13 +15,14 @@ import pytest
 from click.testing import CliRunner
 from tiny_recipe import tiny_recipe
 
+from tf_groupvit.checkpoints.writing import write_safetensors
 from tf_groupvit.cli import main
 from tf_groupvit.errors import CheckpointError, ConfigError, TrainingError
 from tf_groupvit.evaluation.scenes import CLASSES, scene
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.training import runs
+from tf_groupvit.training import callbacks, runs
 from tf_groupvit.training.callbacks import StopOnNaN
 from tf_groupvit.training.recipe import read_recipe
 from tf_groupvit.training.runs import HISTORY, STATE, build, train
@@ -64,8 +65,9 @@ def test_the_folder_is_a_checkpoint_with_its_vocabulary_and_card(run):
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_trained_again(run):
+def test_a_finished_run_is_not_trained_again(run, capsys):
     assert train(tiny_recipe(), run[0], seed=3) == run[1]
+    assert f"{run[0]} is at step 60 of 60: nothing is left to train." in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -206,3 +208,50 @@ def test_the_command_trains_and_says_what_came_of_it(tmp_path, monkeypatch):
     assert "step 5, loss 1.500, mIoU 25.0" in done.stderr
     done = CliRunner().invoke(main, ["train", "--output", str(tmp_path), "--recipe", "nowhere.toml"])
     assert done.exit_code == 2 and "no recipe" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["file", "file/out", "n" * 300, "/dev/full"])
+@pytest.mark.parametrize("option", ["--output", "--tensorboard"])
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, option, output):
+    (tmp_path / "file").write_text("kept")
+    given = {"--output": tmp_path / "out", option: tmp_path / output}
+    done = CliRunner().invoke(main, ["train", *(str(word) for pair in given.items() for word in pair)])
+    assert done.exit_code == 2 and "cannot be made" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "kept"
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "train", interrupted)
+    folder = tmp_path / "my run"
+    given = ["train", "--output", str(folder), "--steps", "60"]
+    done = CliRunner().invoke(main, given)
+    command = f"tf-groupvit train --output '{folder}' --steps 60"
+    assert done.exit_code == 1 and done.stderr.splitlines()[-1] == "Aborted!"
+    assert f"Stopped before a first state was saved. To begin again: {command}" in done.stderr
+    (folder / STATE).parent.mkdir(parents=True)
+    write_safetensors(folder / STATE, {}, {"step": "20"})
+    done = CliRunner().invoke(main, given)
+    assert f"Stopped. Step 20 is kept in {folder / STATE}. To go on from there: {command}" in done.stderr
+
+
+def test_progress_tells_the_time_that_is_left_without_the_first_step(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    watcher = callbacks.Progress(steps=1000, batch_size=8, start=100, bar=False)
+    watcher.on_train_begin()
+    for seconds in (500, 2, 2, 2, 60):
+        now[0] += seconds
+        watcher.on_train_batch_end(0, {"loss": 1.5})
+    watcher.on_epoch_end(0, {"loss": 1.25})
+    watcher.step = 1000
+    watcher.on_epoch_end(1, {"loss": 1.0})
+    assert capsys.readouterr().err.splitlines() == [
+        "step 102 of 1000: loss 1.500, about 30 min left",  # 898 steps of 2 s
+        "step 105 of 1000: loss 1.500, about 4 h 6 min left",  # 895 of 66 s / 4
+        "step 105 of 1000: loss 1.250, about 4 h 6 min left",
+        "step 1000 of 1000: loss 1.000",
+    ]

@@ -20,6 +20,7 @@ from tf_groupvit.app.controls import (
 )
 from tf_groupvit.app.showing import CLASSES, chart, refusal, regions, sentence, view_names
 from tf_groupvit.errors import GroupViTError
+from tf_groupvit.hub import DEMO_WORDS, is_demo
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.segmentation.result import Segmentation
 
@@ -114,6 +115,8 @@ def build_page(answering: Answering, examples: Examples, words: str, folder: Pat
     page = Page(answering, folder)
     with gr.Blocks(title="GroupViT: words to masks", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as blocks:
         gr.Markdown(HEAD)
+        if is_demo(answering.base.source):
+            gr.Markdown(f"**{DEMO_WORDS}**", elem_id="demo")
         with gr.Row():
             with gr.Column(min_width=300):
                 photo, typed = photo_control(), words_control(words)

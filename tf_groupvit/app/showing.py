@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_groupvit.segmentation.palette import class_colours, group_colours
+from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.segmentation.result import Segmentation
 
 CLASSES = "Classes"
@@ -26,11 +26,11 @@ def view_names(stages: int) -> list[str]:
 def regions(result: Segmentation, view: str) -> tuple[Regions, dict[str, str]]:
     """The photo with a mask for each region of a view, largest first, and the colour ``#rrggbb`` of each name."""
     if view == CLASSES:
-        labels, names, colours = result.labels, result.class_names, class_colours(result.class_names)
+        labels, names, colours = result.labels, result.class_names, result.colors
     else:
         labels = result.groups[int(view.rsplit(" ", 1)[1]) - 1]
         names = _group_names(result, labels)
-        colours = group_colours(len(names))
+        colours = group_colors(len(names))
     sizes = np.bincount(labels.ravel(), minlength=len(names))
     present = [int(number) for number in np.argsort(-sizes, kind="stable") if sizes[number]]
     masks = [((labels == number) * STRENGTH, names[number]) for number in present]
@@ -50,7 +50,7 @@ def chart(result: Segmentation) -> str:
 
     Classes that are not in the picture are folded away under their number.
     """
-    colours = dict(zip(result.class_names, class_colours(result.class_names), strict=True))
+    colours = dict(zip(result.class_names, result.colors, strict=True))
     ranked = sorted(result.areas.items(), key=lambda item: -item[1])
     rows = "".join(_row(name, area, colours[name]) for name, area in ranked if area)
     table = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from tf_groupvit.checkpoints.names import OPTIONAL
 from tf_groupvit.checkpoints.reading import Checkpoint, read_checkpoint
-from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig, read_json
+from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig, config_beside, read_json
 from tf_groupvit.errors import ConfigError
 
 Config = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
@@ -30,9 +30,9 @@ def config_of(path: Path) -> Config | None:
     Raises:
         ConfigError: no config.json, a broken one, or one of another model.
     """
-    file = path / "config.json" if path.is_dir() else path.with_name("config.json")
-    if path.suffix == ".pth" and path.is_file() and not file.exists():
+    if path.suffix == ".pth" and path.is_file() and not path.with_name("config.json").exists():
         return None
+    file = path / "config.json" if path.is_dir() else config_beside(path)
     values = read_json(file)
     kind = values.get("model_type", GroupViTConfig.model_type)
     if not isinstance(kind, str) or kind not in CONFIG_CLASSES:
@@ -67,7 +67,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: no config.json, or an impossible one.
     """
     path = Path(path)
-    config, checkpoint = config_of(path), read_checkpoint(path)
+    checkpoint, config = read_checkpoint(path), config_of(path)
     folder = path if path.is_dir() else path.parent
     return {
         "source": str(checkpoint.source),

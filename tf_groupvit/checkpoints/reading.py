@@ -103,7 +103,9 @@ def _find(path: Path) -> tuple[Path, tuple[str, Callable[[Path], Tensors]]]:
                 f"{path} holds an adapter of PEFT alone: merge it into its model with merge_and_unload(), save what "
                 "that returns, and give that."
             )
-        raise CheckpointError(f"{path} holds no weights: expected one of {', '.join(FILES)}.")
+        others = sorted(file.name for file in path.iterdir() if file.name.endswith(tuple(SUFFIXES)) and file.is_file())
+        hint = f"; to read {others[0]}, name that file" if others else ""
+        raise CheckpointError(f"{path} holds no weights: expected one of {', '.join(FILES)}{hint}.")
     if not path.exists():
         raise CheckpointError(f"{path} is not there: expected a folder with weights, or a file of them.")
     for suffix, how in SUFFIXES.items():

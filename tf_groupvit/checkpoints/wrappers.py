@@ -39,34 +39,41 @@ def state_dict_of(source: object, found: Any, is_tensor: Callable[[Any], bool]) 
         raise CheckpointError(
             f"{source} holds no dict of tensors: expected a state dict, got a {type(found).__name__}."
         )
-    states = dict(_state_dicts(found, is_tensor, "", set(), 0))
+    states = dict(_state_dicts(found, is_tensor, (), set()))
     fitting = {place: state for place, state in states.items() if any(map(ROOT.fullmatch, state))}
     states = fitting or states
     if not states:
         raise CheckpointError(f"{source} is no state dict: {_strange(found, is_tensor)}.")
     if len(states) > 1:
-        listed = ", ".join(f"'{place}' ({len(state)} tensors)" for place, state in list(states.items())[:MOST_SHOWN])
+        listed = ", ".join(
+            f"'{_dotted(place)}' ({len(state)} tensors)" for place, state in list(states.items())[:MOST_SHOWN]
+        )
+        keys = "".join(f"[{key[:80]!r}]" for key in next(iter(states)))
         raise CheckpointError(
             f"{source} holds {len(states)} state dicts, {listed}: expected one. Save the one that you want alone, "
-            f"e.g. torch.save(torch.load(file)[{next(iter(states))!r}], 'weights.pth')."
+            f"e.g. torch.save(torch.load(file){keys}, 'weights.pth')."
         )
     ((place, state),) = states.items()
-    return state, None if place in ("", *USUAL) else f"The weights under '{place}' were taken."
+    usual = not place or (len(place) == 1 and place[0] in USUAL)
+    return state, None if usual else f"The weights under '{_dotted(place)}' were taken."
 
 
 def _state_dicts(
-    found: dict[Any, Any], is_tensor: Callable[[Any], bool], place: str, seen: set[int], depth: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place -> dict of tensors alone, in ``found`` and what it holds; each dict is looked at once."""
+    found: dict[Any, Any], is_tensor: Callable[[Any], bool], place: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Keys that lead there -> dict of tensors alone, in ``found`` and what it holds; each dict is looked at once."""
     seen.add(id(found))
     if found and all(isinstance(name, str) and is_tensor(value) for name, value in found.items()):
         yield place, found
-    elif depth < DEEPEST:
+    elif len(place) < DEEPEST:
         named = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, dict)}
         for name, value in named.items():
             if not name.startswith("optim") and id(value) not in seen:
-                inner = f"{place}.{name[:80]}".removeprefix(".")
-                yield from _state_dicts(value, is_tensor, inner, seen, depth + 1)
+                yield from _state_dicts(value, is_tensor, (*place, name), seen)
+
+
+def _dotted(place: tuple[str, ...]) -> str:
+    return ".".join(key[:80] for key in place)
 
 
 def _strange(found: dict[Any, Any], is_tensor: Callable[[Any], bool]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from tf_groupvit.cli.kernels import prefer_onednn
-from tf_groupvit.cli.quiet import held_back, import_tensorflow
 from tf_groupvit.errors import InputError
-from tf_groupvit.hub import DEMO_NAME, refuse_pointer, resolve, warn_of_demo
+from tf_groupvit.hub import DEMO_NAME, demo_checkpoint, refuse_pointer, resolve, warn_of_demo
 from tf_groupvit.models.runtimes import GRAPH, TITLES
+from tf_groupvit.quiet import held_back, import_tensorflow
 
 OPTIONS = {
     "model": click.option(
@@ -41,8 +41,7 @@ OPTIONS = {
     "runtime": click.option(
         "--runtime",
         help="graph: TensorFlow's own; lite: LiteRT, faster for each image once it is prepared; lite_int8: in 8 bits, "
-        "faster still, nearly the same results; openvino: OpenVINO, where it is installed. All but graph compile a "
-        "snapshot of the weights when the command starts.  [default: graph]",
+        "faster still, nearly the same results; openvino: OpenVINO, where it is installed.  [default: graph]",
     ),
 }
 
@@ -50,6 +49,7 @@ OPTIONS = {
 recursive_option = click.option("--recursive", is_flag=True, help="Take the folders below a folder, too.")
 
 LISTS, TABLES = (".txt", ".names", ".lst"), (".csv", ".tsv", ".json", ".yaml", ".yml")  # --classes with such an ending
+SAVED_CLASSES = "segmenter.json"  # in a folder that Segmenter.save_pretrained wrote
 CHECKED = ("protocol", "mode", "background", "runtime")  # before TensorFlow is loaded
 
 
@@ -66,18 +66,22 @@ def segmenter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..
 
 def model_folder(model: str | None) -> str:
     """The checkpoint that was named, or the demo's. Raises ``HubError`` where this installation has none."""
-    return str(resolve(DEMO_NAME)) if model in (None, DEMO_NAME) else model
+    if model is None:
+        return str(demo_checkpoint())
+    return str(resolve(model)) if model == DEMO_NAME else model  # a folder of that name goes first
 
 
 def class_list(given: str) -> str | list[str]:
-    """The value of --classes: names as they are, or the lines of the file that it names (``names.txt``, ``@names``).
+    """The value of --classes: names as they are, or the lines of the file that it names.
+
+    That is a path that ends like a text file (``names.txt``), any path behind ``@``, or ``-`` for standard input.
 
     Raises ``InputError`` for a file that is not there, is empty, or holds no list of lines.
     """
     name = given.strip()
     plain = name.removeprefix("@")
     kind = PurePath(plain).suffix.lower()
-    if not name.startswith("@") and ("," in name or "|" in name or kind not in LISTS + TABLES):
+    if name != "-" and not name.startswith("@") and ("," in name or "|" in name or kind not in LISTS + TABLES):
         return given
     if kind in TABLES:
         raise InputError(f"--classes {name!r}: expected a text file with one class a line, e.g. classes.txt.")
@@ -118,6 +122,8 @@ def load_segmenter(
         parse_classes(choices["classes"])
     check_choices(**{name: choices[name] for name in CHECKED if name in choices})
     folder = model_folder(model)
+    if "classes" not in choices and Path(folder).is_dir() and not (Path(folder) / SAVED_CLASSES).exists():
+        raise InputError("Class names are missing: give some, e.g. --classes dog,grass, or --classes names.txt.")
     click.echo(f"Loading {model or 'the demo checkpoint'} ...", err=True)
     warn_of_demo(folder, lambda words: click.echo(words, err=True) if photos else None)
     if here:

@@ -54,15 +54,23 @@ def command(
 
     An image that fails is named, and the rest are measured; the exit code is 2 then.
     """
+    from pathlib import Path
+
     from tf_groupvit.evaluation.classification import FolderDataset
     from tf_groupvit.evaluation.opening import open_dataset
+    from tf_groupvit.segmentation.writing import check_place
 
+    if resume is not None:
+        check_place(Path(resume))
     opened = open_dataset(dataset, root, seed, count, mask_orientation)
     options = {"limit": limit, "state": resume, "progress": sys.stderr.isatty()}
-    if isinstance(opened.dataset, FolderDataset):
-        content, table = _classify(opened, options, **choices)
-    else:
-        content, table = _segment(opened, options, **choices)
+    work = _classify if isinstance(opened.dataset, FolderDataset) else _segment
+    try:
+        content, table = work(opened, options, **choices)
+    except KeyboardInterrupt:
+        if resume is not None and Path(resume).exists():
+            click.echo(f"Stopped. What was counted is kept in {resume}: the same command goes on from there.", err=True)
+        raise
     click.echo(json.dumps(content, ensure_ascii=False, indent=2) if as_json else table)
     if content["failures"]:
         names = ", ".join(failure["image"] for failure in content["failures"])
@@ -137,7 +145,9 @@ def _as_trained(segmenter: Any) -> tuple[Any, str | None]:
     own = [*segmenter.processor.mean, *segmenter.processor.std]
     if any(abs(ours - clips) > 1e-6 for ours, clips in zip(own, (*mean, *std), strict=True)):
         return segmenter, None
-    return segmenter.with_choices(normalize="imagenet"), "imagenet"
+    kept = {key: getattr(segmenter.settings, key) for key in ("protocol", "mode", "background")}
+    parts = (segmenter.model, segmenter.tokenizer, segmenter.processor, segmenter.classes)
+    return type(segmenter)(*parts, **kept, normalize="imagenet", runtime=segmenter.runtime), "imagenet"
 
 
 def _told(scores: Any, choices: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,23 @@ from tf_groupvit.cli.choices import load_segmenter, segmenter_options
 @click.argument("base_path", metavar="BASE_PATH")
 @segmenter_options("model", "classes", "templates", "protocol", "mode", "background", "size", "normalize")
 @click.option("--version", type=int, metavar="N", help="Number of the version.  [default: the next]")
+@click.option("--max-images", type=click.IntRange(1), default=256, help="Images that one request may hold.")
+@click.option(
+    "--max-texts", type=click.IntRange(1), default=4096, help="Texts, and names of classes in all, that it may hold."
+)
+@click.option("--max-pixels", type=click.IntRange(1), default=2**27, help="Pixels of arrays in all that it may hold.")
 @click.option("--check/--no-check", default=True, help="Replay the warm-up as a server would, and compare.")
-def command(base_path: str, version: int | None, check: bool, **choices: Any) -> None:
+@click.option("--verbose", is_flag=True, help="Name the operations of the graph, too.")
+def command(
+    base_path: str,
+    version: int | None,
+    max_images: int,
+    max_texts: int,
+    max_pixels: int,
+    check: bool,
+    verbose: bool,
+    **choices: Any,
+) -> None:
     """Write a SavedModel to BASE_PATH/N: images in, masks out, nothing left to do for the client.
 
     Point tensorflow_model_server, or tf-groupvit serve, at BASE_PATH. Prints the path of the version; what is being
@@ -23,5 +38,15 @@ def command(base_path: str, version: int | None, check: bool, **choices: Any) ->
 
     check_place(Path(base_path), version)
     segmenter = load_segmenter(here=False, **choices)
-    path = export_saved_model(segmenter, base_path, version, check, say=lambda words: click.echo(words, err=True))
+    path = export_saved_model(
+        segmenter,
+        base_path,
+        version,
+        check,
+        say=lambda words: click.echo(words, err=True),
+        max_images=max_images,
+        max_texts=max_texts,
+        max_pixels=max_pixels,
+        verbose=verbose,
+    )
     click.echo(str(path))

@@ -3,9 +3,11 @@
 import glob
 import json
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,6 +22,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  #
 OUTPUT = re.compile(rf"(?P<name>.+)\.((?P<kind>{'|'.join((*KINDS, *VIEWS))})\.png|json)")
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
 FASTEST = 0.1  # seconds between two looks of the bar
+MOST_LOOKED_AT = 10_000  # files below a folder, for a word on those that are left out
 EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
 # A server's answers that concern every image alike: there is no use in going on.
 HOPELESS = ("UNAVAILABLE", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "FAILED_PRECONDITION")
@@ -35,12 +38,14 @@ def find_images(arguments: Sequence[str], recursive: bool = False) -> list[str]:
     """
     found: list[str] = []
     for argument in arguments:
+        if not argument:
+            raise InputError("An IMAGE is empty: name a file, a folder, a pattern, or - for standard input.")
         if argument == "-" or Path(argument).is_file():
             found.append(argument)
         elif Path(argument).is_dir():
             found += _in_folder(argument, recursive)
         elif any(sign in argument for sign in "*?["):
-            matches = _matching(argument)
+            matches = _matching(argument, recursive)
             if not matches:
                 raise InputError(f"No file matches '{argument}': check the pattern and its folder.")
             found += matches
@@ -62,22 +67,34 @@ def _in_folder(folder: str, recursive: bool) -> list[str]:
         else:
             what = f"holds no images ({', '.join(ENDINGS)}): name another"
         raise InputError(f"The folder '{folder}' {what}.")
-    if below:
-        names = _listed([path.name for path in below])
-        click.echo(f"Left out of '{folder}': images in folders below it ({names}); --recursive takes them", err=True)
+    _tell_of_folders(folder, below)
     return kept
 
 
-def _matching(pattern: str) -> list[str]:
-    """What a pattern matches, in order; a part of it that is there as it is written is meant as it is written."""
+def _tell_of_folders(where: str, folders: Sequence[str | Path]) -> None:
+    if folders:
+        names = _listed([PurePath(path).name for path in folders])
+        click.echo(f"Left out of '{where}': images in folders below it ({names}); --recursive takes them", err=True)
+
+
+def _matching(pattern: str, recursive: bool) -> list[str]:
+    """What a pattern matches, in order; a part of it that is there as it is written is meant as it is written.
+
+    Files are taken; folders where there are no files, as a shell gives them to a command, or with ``recursive``.
+    """
     bases = [""]
     *folders, last = PurePath(pattern).parts
     for part in folders:
         bases = [path for base in bases for path in _step(base, part) if path and Path(path).is_dir()]
-    found = sorted({path for base in bases for path in _step(base, last) if Path(path).is_file()})
-    if all(map(_is_output, found)):  # then they are meant
-        return found
-    return _without_outputs(found, pattern)
+    matches = sorted({path for base in bases for path in _step(base, last)})
+    found = [path for path in matches if Path(path).is_file()]
+    if not all(map(_is_output, found)):  # else they are meant
+        found = _without_outputs(found, pattern)
+    below = [path for path in matches if "**" not in pattern and Path(path).is_dir() and _holds_images(Path(path))]
+    if recursive or not found:
+        return found + [image for folder in below for image in _in_folder(folder, recursive)]
+    _tell_of_folders(pattern, below)
+    return found
 
 
 def _step(base: str, part: str) -> list[str]:
@@ -101,14 +118,17 @@ def _is_hidden(path: PurePath) -> bool:
 
 
 def _holds_images(folder: Path) -> bool:
-    """Whether --recursive would find an image in a folder; one that may not be read holds none."""
+    """Whether --recursive would find an image soon in a folder; one that may not be read holds none."""
     if folder.name.startswith("."):
         return False
     try:
-        images = [str(path) for path in folder.rglob("*") if _is_image(path)]
+        looked_at = islice(folder.rglob("*"), MOST_LOOKED_AT)
+        return any(
+            _is_image(path) and not _is_output(str(path)) and not _is_hidden(path.relative_to(folder))
+            for path in looked_at
+        )
     except OSError:
         return False
-    return any(not _is_output(path) and not _is_hidden(Path(path).relative_to(folder)) for path in images)
 
 
 def _is_output(path: str) -> bool:
@@ -127,11 +147,11 @@ def _is_output(path: str) -> bool:
 
 def _without_outputs(images: list[str], where: str) -> list[str]:
     """The images that no earlier run has written; the others are told."""
-    outputs = [path for path in images if _is_output(path)]
+    outputs = dict.fromkeys(path for path in images if _is_output(path))
     if outputs:
         names = _listed([PurePath(path).name for path in outputs])
         click.echo(f"Left out of '{where}': {len(outputs)} files of an earlier run ({names})", err=True)
-    return [path for path in images if path not in set(outputs)]
+    return [path for path in images if path not in outputs]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -173,7 +193,9 @@ class _Progress:
     def __enter__(self) -> "_Progress":
         self.in_terminal = sys.stderr.isatty()
         quiet = self.count < 2 or not self.in_terminal
-        self.bar = tqdm(total=self.count, disable=quiet, leave=False, bar_format=BAR, mininterval=FASTEST)
+        columns, rows = shutil.get_terminal_size()  # tqdm shows nothing in a terminal that tells no size
+        look: dict[str, Any] = {"bar_format": BAR, "mininterval": FASTEST, "ncols": columns, "nrows": rows}
+        self.bar = tqdm(total=self.count, disable=quiet, leave=False, **look)
         return self
 
     def step(self) -> None:

@@ -50,7 +50,7 @@ def _below(path: PurePath, folders: Sequence[str]) -> PurePath:
 def write_outputs(
     result: Segmentation, name: str, folder: str | Path, views: Sequence[str] = (), source: str | None = None
 ) -> list[Path]:
-    """Write overlay, labels (grey class numbers), colors, JSON and each view, as NAME.KIND.png; returns their paths.
+    """Write overlay, labels (gray class numbers), colors, JSON and each view, as NAME.KIND.png; returns their paths.
 
     The JSON names ``source``, the image. Everything is drawn before anything is written, and each file is whole or not
     there. Raises ``InputError`` for a view that there is not, and where the folder is missing or cannot be written.

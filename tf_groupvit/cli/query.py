@@ -18,7 +18,10 @@ from tf_groupvit.cli.choices import class_list, recursive_option
 @recursive_option
 @click.option("--output", metavar="DIR", help="Write overlay, labels and JSON of each image here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone: a list with an object for each image.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds for one image, retries included.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds for one image, waiting and retries included.")
+@click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Wait for a server that is starting, until --timeout."
+)
 def command(
     images: tuple[str, ...],
     server: str,
@@ -28,11 +31,12 @@ def command(
     output: str | None,
     as_json: bool,
     timeout: float,
+    wait: bool,
 ) -> None:
     """Segment images on a server: TensorFlow Serving, or tf-groupvit serve.
 
     IMAGE is a file, a folder, a pattern, or - for standard input. With --output, NAME.overlay.png (photo, classes and
-    legend), NAME.labels.png (grey, the number of the class for each pixel), NAME.colors.png (the same in colors) and
+    legend), NAME.labels.png (gray, the number of the class for each pixel), NAME.colors.png (the same in colors) and
     NAME.json are written. A bad image is reported, the others are done, and the exit code is 2 then.
     """
     from tf_groupvit.cli.images import find_images, report, source_of
@@ -44,7 +48,9 @@ def command(
     folder = make_folder(output) if output else None
     wanted = class_list(classes) if classes else classes
 
-    with Client(server, model_name, timeout=timeout) as client:
+    with Client(server, model_name, timeout=timeout, wait=wait) as client:
+        if wait:
+            _wait_while_loading(client, timeout)
 
         def work(index: int, source: str) -> tuple[dict[str, Any], str]:
             result = client.segment(source_of(source), wanted)
@@ -52,3 +58,18 @@ def command(
             return record_of(result, source, paths), line_of(result, source, paths)
 
         report(sources, work, as_json, kept=output or "")
+
+
+def _wait_while_loading(client: Any, timeout: float) -> None:
+    """Wait for a model that its server is loading; whatever else is wrong shows with the first image."""
+    from tf_groupvit.errors import RequestError
+
+    try:
+        states = [version["state"] for version in client.status()]
+    except RequestError as error:
+        if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+            raise
+        return
+    if "AVAILABLE" not in states and {"START", "LOADING"} & set(states):
+        click.echo(f"The server is loading the model: waiting up to {timeout:g} s for it", err=True)
+        client.wait_until_ready(timeout)

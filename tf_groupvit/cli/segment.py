@@ -21,7 +21,7 @@ def command(
     """Name the classes in words, get a mask for each IMAGE.
 
     An IMAGE is a file, a folder, a pattern, or - for standard input. For each, NAME.overlay.png (photo, classes and
-    legend), NAME.labels.png (grey, the number of the class for each pixel), NAME.colors.png (the same in colors) and
+    legend), NAME.labels.png (gray, the number of the class for each pixel), NAME.colors.png (the same in colors) and
     NAME.json are written; a bad one is reported, and the rest are done.
     """
     from tf_groupvit.cli.images import find_images, report, source_of
@@ -34,11 +34,8 @@ def command(
     names, folder = names_for(sources, list(filter(os.path.isdir, images))), make_folder(output)
     segmenter = load_segmenter(**choices)
 
-    from tf_groupvit.segmentation.inference import untraced
-
     def work(index: int, source: str) -> tuple[dict[str, Any], str]:
-        with untraced(len(sources) == 1):
-            result = segmenter(source_of(source))
+        result = segmenter(source_of(source))
         paths = write_outputs(result, names[index], folder, views, source)
         return record_of(result, source, paths), line_of(result, source, paths)
 

@@ -1,14 +1,14 @@
 """`tf-groupvit serve`: a base path or a model config file in; a server on two ports out, until it is told to stop."""
 
 import json
-import os
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from tf_groupvit.cli.kernels import prefer_onednn
+from tf_groupvit.cli.kernels import give_back_memory, prefer_onednn
 from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.refusal import named
@@ -34,6 +34,12 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--saved-model-tags", default="serve", show_default=True, help="Comma-separated.")
 @click.option("--enable-model-warmup/--no-enable-model-warmup", default=True, show_default=True)
 @click.option("--num-request-iterations-for-warmup", default=0, show_default=True, help="Of each record; 0: one.")
+@click.option(
+    "--background-warmup/--no-background-warmup",
+    default=True,
+    show_default=True,
+    help="Serve when the default signature is warm, and warm up the others meanwhile.",
+)
 @click.option("--tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
 @click.option("--tensorflow-inter-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
 @click.option("--enable-batching/--no-enable-batching", default=False, show_default=True, help="Merge requests.")
@@ -43,7 +49,14 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option("--max-in-flight", default=0, show_default=True, help="Requests at work; 0: four for each CPU.")
 @click.option("--max-queued", default=64, show_default=True, help="Requests waiting; beyond them 429.")
+@click.option(
+    "--max-pixels-at-work",
+    default=100_000_000,
+    show_default=True,
+    help="Of all requests at work together, by their pictures' headers; a larger one runs alone. 0: any number.",
+)
 @click.option("--max-request-bytes", default=2**28, show_default=True, help="Largest request, unpacked; both fronts.")
+@click.option("--max-json-tokens", default=2**24, show_default=True, help="Of a REST body; beyond them 400.")
 @click.option("--max-receiving", default=256, show_default=True, help="Requests arriving at once, on each front.")
 @click.option("--max-receiving-bytes", default=2**30, show_default=True, help="Of all REST requests, until answered.")
 @click.option("--max-connections", default=1000, show_default=True, help="Open at once, on each front.")
@@ -78,17 +91,28 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
 def _serve(models: Any, ports: Ports, source: str, log_level: str, json_logs: bool, **flags: Any) -> None:
     """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else every bad request is a warning of TensorFlow's own
-    if not json_logs:
-        click.echo(f"Loading {named(source)} ...", err=True)
+    give_back_memory()
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        if not json_logs:
+            click.echo(text, err=True)
+
+    say("Loading TensorFlow ...")
     from tf_groupvit.server.lifecycle import serve_until_stopped
     from tf_groupvit.server.request_log import configure_logging
 
     configure_logging(log_level, json_logs)
+    say(f"Loaded TensorFlow in {time.monotonic() - started:.1f} s; loading {named(source)} ...")
+
+    def announce(host: str, port: int, rest_port: int, names: list[str]) -> None:
+        say(f"Ready {time.monotonic() - started:.1f} s after the start.")
+        _announce(host, port, rest_port, names, json_logs)
+
     serve_until_stopped(
         models,
         ports,
-        announce=lambda host, port, rest_port, names: _announce(host, port, rest_port, names, json_logs),
+        announce=announce,
         **flags,
     )
 

@@ -1,11 +1,15 @@
 """tf-groupvit train: a recipe and a folder in; a checkpoint, trained from captions, in that folder out."""
 
+import shlex
 import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from tf_groupvit.cli.quiet import import_tensorflow
+from tf_groupvit.quiet import import_tensorflow
+
+TYPED = ParameterSource.COMMANDLINE
 
 
 @click.command(name="train", context_settings={"show_default": True})
@@ -38,6 +42,29 @@ def command(
     checkpoint, the demo checkpoint unless --model names another. Copy a recipe to change what has no option: what
     learns, the losses, held-out captions, the precision.
 
+    Data of your own (--data) are a folder with one file of captions and the pictures, which lie beside that file or in
+    a folder images next to it; or shards.
+
+    \b
+    captions.csv    the first line names the columns, at least image and caption
+    captions.tsv    the same, with tabs between the columns
+    captions.jsonl  on each line {"image": "1.jpg", "caption": "a dog"}; or a list
+                    of captions, which makes a pair of each
+    captions.txt    no names: a line for each picture, in the order of their names;
+                    refused where that is in doubt (10.jpg, 2.jpg)
+    *.tar           WebDataset shards: KEY.jpg with KEY.txt or KEY.json
+    *.tfrecord      examples with the features image and caption
+
+    The column image may also be called file_name, image_path or path, and caption text or title. A picture may stand on
+    several lines, each with another caption. What cannot be read is left out, and named at the end. A batch larger than
+    the data is lowered.
+
+    Ten pictures with captions to try it, and to look at:
+
+    \b
+      tf-groupvit scenes --output ten --count 10
+      tf-groupvit train --data ten --output tuned --steps 20
+
     Its state is saved on the way (DIR/training): the same command goes on where a run was stopped, and gives the same
     losses as if it had not been. DIR then holds config.json, model.safetensors, the vocabulary, the image settings and
     README.md, a model card with the curve.
@@ -45,6 +72,7 @@ def command(
     from pathlib import Path
 
     from tf_groupvit.memory import keep_freed_memory
+    from tf_groupvit.segmentation.writing import check_folder
     from tf_groupvit.training.recipe import read_recipe
 
     keep_freed_memory()
@@ -56,14 +84,36 @@ def command(
         changes["start"] = {"checkpoint": model}
     own = data is not None or model is not None
     recipe = read_recipe(name or ("finetune" if own else "demo"), **changes)
-    length = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps} steps"
-    click.echo(f"Training {length} with batches of {recipe.batch_size} from {recipe.data.source} ...", err=True)
+    for folder in (output, tensorboard):
+        if folder is not None:
+            check_folder(folder)
+    length = f"{recipe.epochs:,} epochs" if recipe.epochs else f"{recipe.steps:,} steps"
+    click.echo(f"Training on {recipe.data.source}, {length}, into {output}: TensorFlow is being loaded ...", err=True)
     import_tensorflow()
     from tf_groupvit.training.runs import train
 
     shown = None if tensorboard is None else Path(tensorboard)
-    history = train(recipe, Path(output), seed, bar=sys.stderr.isatty(), tensorboard=shown)
+    try:
+        history = train(recipe, Path(output), seed, bar=sys.stderr.isatty(), tensorboard=shown)
+    except KeyboardInterrupt:
+        click.echo(_kept(Path(output)), err=True)
+        raise
     click.echo(f"{output}: {_outcome(history)}", err=True)
+
+
+def _kept(folder: Any) -> str:
+    """What an interrupted run leaves behind, and the command that goes on with it."""
+    from tf_groupvit.training.building import STATE
+    from tf_groupvit.training.state import step_of
+
+    context = click.get_current_context()
+    given = [option for option in context.command.params if context.get_parameter_source(str(option.name)) is TYPED]
+    words = [word for option in given for word in (option.opts[0], str(context.params[str(option.name)]))]
+    again = shlex.join(["tf-groupvit", "train", *words])
+    state = folder / STATE
+    if not state.exists():
+        return f"Stopped before a first state was saved. To begin again: {again}"
+    return f"Stopped. Step {step_of(state)} is kept in {state}. To go on from there: {again}"
 
 
 def _outcome(history: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tf_groupvit.errors import DatasetError, ImageError
 from tf_groupvit.evaluation.label_maps import IGNORED, UNKNOWN
+from tf_groupvit.hub import refuse_pointer
 from tf_groupvit.preprocessing.image_reading import read_class_numbers
 
 
@@ -49,6 +50,7 @@ def open_picture(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise DatasetError(f"{path}: there is no such file: the dataset is incomplete.") from None
     except Exception as error:  # Pillow's readers raise whatever a broken header makes them raise
+        refuse_pointer(path, DatasetError)
         raise DatasetError(f"{path}: expected an image file: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 

@@ -1,10 +1,14 @@
 """SavedModels that TensorFlow Serving runs: ``export_saved_model(segmenter, "models/groupvit")``."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _HOME_OF = {"export_saved_model": "saving", "check_export": "check"}
 __all__ = ["check_export", "export_saved_model"]
+
+if TYPE_CHECKING:
+    from tf_groupvit.export.check import check_export
+    from tf_groupvit.export.saving import export_saved_model
 
 
 def __getattr__(name: str) -> Any:

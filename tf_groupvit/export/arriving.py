@@ -14,13 +14,13 @@ from tf_groupvit.preprocessing.image_graph_bytes import only_if
 Sizes = Sequence[int | None]
 
 
-def strings(value: tf.Tensor, name: str) -> tf.Tensor:
-    """A string for each image or text, (B)."""
-    return _of_rank(value, name, "(B)", 1)
+def strings(value: tf.Tensor, name: str, most: int) -> tf.Tensor:
+    """A string for each image or text, (B), of at most ``most``."""
+    return _few(_of_rank(value, name, "(B)", 1), name, most)
 
 
-def numbers(value: tf.Tensor, name: str, letters: str, sizes: Sizes) -> tf.Tensor:
-    """(B, *sizes), where None is any size.
+def numbers(value: tf.Tensor, name: str, letters: str, sizes: Sizes, most: int) -> tf.Tensor:
+    """(B, *sizes), where None is any size, and B at most ``most``.
 
     An empty batch may come as shape (0): JSON has no way to say (0, 4, 4, 3).
 
@@ -37,7 +37,35 @@ def numbers(value: tf.Tensor, name: str, letters: str, sizes: Sizes) -> tf.Tenso
     wanted = tf.constant([-1, *(-1 if size is None else size for size in sizes)])
     fits = tf.reduce_all(tf.equal(wanted, -1) | tf.equal(shape, wanted))
     value = only_if(fits, [f"{name}: expected shape {letters}, came ", _words(shape), "."], value)
-    return tf.ensure_shape(value, [None, *sizes])
+    return _few(tf.ensure_shape(value, [None, *sizes]), name, most)
+
+
+def _few(value: tf.Tensor, name: str, most: int) -> tf.Tensor:
+    rows = tf.shape(value, out_type=tf.int64)[0]
+    return only_if(rows <= most, [f"{name}: expected at most {most} rows, came ", rows, ": send fewer at once."], value)
+
+
+def few_pixels(value: tf.Tensor, name: str, most: int, height: int, width: int) -> tf.Tensor:
+    """``value`` (B, ...), if its images have no more pixels than ``most``, all together.
+
+    Args:
+        height: the axis of the height; ``width`` likewise.
+    """
+    shape = tf.shape(value, out_type=tf.int64)
+    pixels = shape[0] * shape[height] * shape[width]
+    said = [f"{name}: expected at most {most} pixels in all, came ", pixels, ": send fewer or smaller images."]
+    return only_if(pixels <= most, said, value)
+
+
+def some_well(words: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """``value``, if at least one of the rows (B) has no words that say what is wrong with it, or there are no rows."""
+    first = tf.concat([words, [""]], axis=0)[0]
+    return only_if((tf.size(words) == 0) | tf.reduce_any(words == ""), [first], value)
+
+
+def nothing_wrong(rows: tf.Tensor) -> tf.Tensor:
+    """Words for each of the rows (B, ...): none."""
+    return tf.fill(tf.shape(rows)[:1], "")
 
 
 def together(value: tf.Tensor, name: str, other: tf.Tensor, other_name: str) -> tf.Tensor:

@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from tf_groupvit import __version__
 from tf_groupvit.export.records import write_records
+from tf_groupvit.export.saving import Limits
 from tf_groupvit.export.signatures import UNBATCHABLE
 from tf_groupvit.models.weights import variables_by_name
-from tf_groupvit.segmentation.palette import class_colours
+from tf_groupvit.segmentation.palette import class_colors
 
 # Read by a server that runs with --enable_batching --enable_per_model_batching_parameters.
 BATCHING = """\
@@ -34,7 +35,7 @@ def weights_hash(model: Any) -> str:
     return found.hexdigest()
 
 
-def describe(segmenter: Any, signatures: dict[str, Any]) -> dict[str, Any]:
+def describe(segmenter: Any, signatures: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """The card: what was exported, from what, by which versions."""
     return {
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -42,6 +43,7 @@ def describe(segmenter: Any, signatures: dict[str, Any]) -> dict[str, Any]:
         "parameters": sum(int(tf.size(variable)) for variable in segmenter.model.weights),
         "versions": {"tf_groupvit": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
         "settings": asdict(segmenter.settings),
+        "limits": asdict(limits),
         "templates": list(segmenter.classes.templates),
         "classes": segmenter.class_names,
         "signatures": {name: _signature(name, function) for name, function in signatures.items()},
@@ -58,17 +60,17 @@ def _shape(spec: Any) -> dict[str, Any]:
     return {"dtype": spec.dtype.name, "shape": [-1 if size is None else size for size in spec.shape]}
 
 
-def write_extras(folder: Path, segmenter: Any, signatures: dict[str, Any], requests: list[Any]) -> None:
+def write_extras(folder: Path, segmenter: Any, signatures: dict[str, Any], requests: list[Any], limits: Limits) -> None:
     """Fill ``assets.extra`` of a version, and put the batching parameters beside the graph."""
     extra = folder / "assets.extra"
     extra.mkdir(exist_ok=True)
     names = segmenter.class_names
-    colours = class_colours(names).tolist()
+    colours = class_colors(names).tolist()
     palette = [{"label": i, "class": name, "rgb": colours[i]} for i, name in enumerate(names)]
     content = {
         "classes.json": {"class_names": names, "background": segmenter.settings.background},
         "palette.json": palette,
-        "card.json": describe(segmenter, signatures),
+        "card.json": describe(segmenter, signatures, limits),
     }
     for name, value in content.items():
         (extra / name).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

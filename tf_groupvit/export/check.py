@@ -58,8 +58,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [str(difference) for difference in self.differences]
-        names = ", ".join(self.operations)
-        lines.append(f"{sum(self.operations.values()):,} operations of {len(self.operations)} kinds: {names}")
+        lines.append(f"{sum(self.operations.values()):,} operations of {len(self.operations)} kinds")
         return "\n".join(lines)
 
 
@@ -98,14 +97,20 @@ def check_export(folder: str | os.PathLike[str], segmenter: Any) -> Report:
     if found["faults"]:
         raise ExportError(f"{folder} cannot be served: {'; '.join(found['faults'][:5])}.")
     for answer in found["answers"]:
-        if answer["error"] is not None:
-            said = answer["error"][1].splitlines()[0]
-            raise ExportError(f"{folder} refuses its own warm-up request of {answer['signature']}: {said}")
+        if said := _refusals(answer):
+            raise ExportError(f"{folder} refuses its own warm-up request of {answer['signature']}: {said[0]}")
     differences = [compare(answer, segmenter) for answer in found["answers"]]
     for difference in differences:
         if not difference.passes:
             raise ExportError(f"{folder} does not answer as the segmenter does: {difference}.")
     return Report(differences, found["operations"], found["seconds_to_load"])
+
+
+def _refusals(answer: Answer) -> list[str]:
+    """What an answer says is wrong, with the whole request or with some of its rows."""
+    if answer["error"] is not None:
+        return [answer["error"][1].splitlines()[0]]
+    return [words.decode() for words in answer["outputs"].get("error", ()) if words]
 
 
 def compare(answer: Answer, segmenter: Any) -> Difference:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tf_groupvit.preprocessing.image_graph_bytes import only_if
+from tf_groupvit.preprocessing.image_graph_bytes import first_fault
 from tf_groupvit.segmentation.prompts import BACKGROUND
 
 MOST_LABELS = 256  # what one byte a pixel can tell apart
@@ -17,10 +17,14 @@ BLANKS = r"[\s\x{0b}\x{1c}-\x{1f}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x
 
 @dataclass(frozen=True)
 class ClassLists:
-    """``names`` (M, synonyms) of all classes of all images, the one that it is called by first; ``splits`` (B + 1)."""
+    """``names`` (M, synonyms) of all classes of all images, the one that it is called by first; ``splits`` (B + 1).
+
+    ``words`` (B) say what is wrong with a list, "" where nothing is; a list that is wrong has no classes here.
+    """
 
     names: tf.RaggedTensor
     splits: tf.Tensor
+    words: tf.Tensor
 
     @property
     def called(self) -> tf.RaggedTensor:
@@ -36,27 +40,61 @@ def _first(names: tf.RaggedTensor) -> tf.Tensor:
     return tf.gather(names.values, names.row_splits[:-1])
 
 
-def parse_lists(lists: tf.Tensor, background: bool) -> ClassLists:
+def parse_lists(lists: tf.Tensor, background: bool, max_texts: int) -> ClassLists:
     """Read the class lists of images (B), each "dog, grass, sofa|couch".
 
-    INVALID_ARGUMENT for an empty name, one that is there twice, "background" where the model adds one of its own, and
-    more labels than a byte holds.
+    Wrong are an empty name, one that is there twice, "background" where the model adds one of its own, more labels
+    than a byte holds, and more names than ``max_texts`` in all: then those lists that are longer than their share.
     """
-    entries = tf.strings.split(lists, ",")  # (B, classes)
-    lists = _refuse(entries.row_lengths() == 0, lists, "is empty: name at least one class", lists)
-    lists = _few(entries.row_lengths() + int(background), lists)
-    with tf.control_dependencies([lists]):
-        names = tf.strings.split(tf.identity(entries.values), "|")  # (M, synonyms)
-    clean = names.with_values(tf.strings.strip(tf.strings.regex_replace(names.values, BLANKS, " ")))
+    words = _too_many(lists, background, max_texts)
+    entries = tf.strings.split(tf.where(words == "", lists, ""), ",")  # (B, classes)
     row = entries.value_rowids()  # (M)
-    whole = _refuse_at(_has_empty(clean), row, lists, "has an empty name: leave it out", clean.values)
-    clean = clean.with_values(whole)
-    first = _first(clean)
-    checked = _refuse_at(_is_twice(first, row), row, lists, "has a class twice: name it once", clean.values)
-    if background:
-        words = f"has {BACKGROUND!r}, which this model adds by itself: leave it out"
-        checked = _refuse_at(first == BACKGROUND, row, lists, words, checked)
-    return ClassLists(clean.with_values(checked), entries.row_splits)
+    names = tf.strings.split(entries.values, "|")  # (M, synonyms)
+    names = names.with_values(tf.strings.strip(tf.strings.regex_replace(names.values, BLANKS, " ")))
+    first, shown = _first(names), _beginning(lists)
+
+    def none_is(bad: tf.Tensor) -> tf.Tensor:
+        """True for the images (B) of whose classes (M) none is bad."""
+        return tf.math.unsorted_segment_sum(tf.cast(bad, tf.int32), row, tf.size(lists)) == 0
+
+    words = first_fault(
+        (words == "", [words]),
+        (none_is(_has_empty(names)), ["The list of classes (", shown, ") has an empty name: leave it out."]),
+        (none_is(_is_twice(first, row)), ["The list of classes (", shown, ") has a class twice: name it once."]),
+        (
+            none_is((first == BACKGROUND) & background),
+            ["The list of classes (", shown, f") has {BACKGROUND!r}, which this model adds by itself: leave it out."],
+        ),
+    )
+    kept = tf.where(tf.gather(words == "", row))[:, 0]
+    counts = tf.where(words == "", entries.row_lengths(), 0)
+    return ClassLists(tf.gather(names, kept), tf.concat([[0], tf.cumsum(counts)], axis=0), words)
+
+
+def _too_many(lists: tf.Tensor, background: bool, max_texts: int) -> tf.Tensor:
+    """Words (B) for lists that are too long, found before they are taken apart."""
+    names = _count(lists, ",|") + 1
+    labels = _count(lists, ",") + 1 + int(background)
+    share = max_texts // tf.maximum(tf.size(lists), 1)
+    most = [f"Expected at most {MOST_LABELS} labels an image, background included, came ", labels]
+    return first_fault(
+        (
+            (names <= max_texts) & ((tf.reduce_sum(names) <= max_texts) | (names <= share)),
+            [f"Expected at most {max_texts} names of classes, synonyms included, came ", names, ": send fewer."],
+        ),
+        (labels <= MOST_LABELS, [*most, ": send fewer classes."]),
+    )
+
+
+def _count(lists: tf.Tensor, kinds: str) -> tf.Tensor:
+    """How many bytes of lists (B) are of a kind, (B)."""
+    return tf.strings.length(tf.strings.regex_replace(lists, f"[^{kinds}]", ""))
+
+
+def _beginning(lists: tf.Tensor) -> tf.Tensor:
+    """The beginnings of lists (B) in one line, for messages."""
+    shown = tf.strings.regex_replace(tf.strings.substr(lists, 0, 1000), r"\s+", " ")
+    return tf.strings.regex_replace(shown, r"^(.{80}).+$", r"\1 ...")
 
 
 def _has_empty(names: tf.RaggedTensor) -> tf.Tensor:
@@ -71,28 +109,3 @@ def _is_twice(first: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
     keys = tf.strings.join([tf.strings.as_string(row), first], separator=" ")
     _, use, count = tf.unique_with_counts(keys)
     return tf.gather(count, use) > 1
-
-
-def _refuse_at(bad: tf.Tensor, row: tf.Tensor, lists: tf.Tensor, words: str, value: tf.Tensor) -> tf.Tensor:
-    """Refuse the image whose class (M) is bad."""
-    hit = tf.math.unsorted_segment_sum(tf.cast(bad, tf.int32), row, tf.size(lists)) > 0
-    return _refuse(hit, lists, words, value)
-
-
-def _refuse(bad: tf.Tensor, lists: tf.Tensor, words: str, value: tf.Tensor) -> tf.Tensor:
-    """Give ``value`` back, or fail naming the first image (B) that is bad and the beginning of its list."""
-    which = tf.argmax(tf.concat([tf.cast(bad, tf.int32), [0]], axis=0))
-    shown = tf.strings.regex_replace(tf.gather(tf.concat([lists, [""]], axis=0), which), r"\s+", " ")
-    shown = tf.strings.regex_replace(shown, r"^(.{80}).+$", r"\1 ...")
-    said = ["The list of classes of image ", which + 1, " (", shown, f") {words}."]
-    return only_if(~tf.reduce_any(bad), said, value)
-
-
-def _few(labels: tf.Tensor, lists: tf.Tensor) -> tf.Tensor:
-    most = tf.reduce_max(tf.concat([[0], tf.cast(labels, tf.int32)], axis=0))
-    said = [
-        f"Expected at most {MOST_LABELS} labels an image, background included, came ",
-        most,
-        ": send fewer classes.",
-    ]
-    return only_if(most <= MOST_LABELS, said, lists)

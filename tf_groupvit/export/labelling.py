@@ -9,8 +9,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.export.looking import AT_ONCE, Looking
-from tf_groupvit.preprocessing.image_graph import decode, encode_mask
+from tf_groupvit.export.arriving import some_well
+from tf_groupvit.export.looking import AT_ONCE, Looking, header_of, in_turn, to_decode
+from tf_groupvit.preprocessing.image_graph import encode_mask, read_pixels
+from tf_groupvit.preprocessing.image_graph_exif import upright
 from tf_groupvit.segmentation.compact import compact_label_map, small_picture
 from tf_groupvit.segmentation.labelling import highest_scores, label_map
 from tf_groupvit.segmentation.pixels import window_scores
@@ -19,8 +21,10 @@ from tf_groupvit.segmentation.settings import Settings
 
 TextsOf = Callable[[tf.Tensor], tf.Tensor]  # number of an image -> embeddings of its classes (N, D)
 Labelled = tuple[tf.Tensor, tf.Tensor]  # labels uint8 (H, W), and the highest score of each class (K)
+Row = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]  # of an answer: mask, scores, areas, words
 PIXELS = tf.TensorSpec([None, None, 3], tf.uint8)
 SIDE = tf.TensorSpec([], tf.int32)
+BAND = 2**22  # pixels that are labelled at a time
 
 
 class Labelling:
@@ -39,8 +43,8 @@ class Labelling:
         size = self.settings.size
         found = compact_scores(groups, texts, *size, self.settings.protocol, self.settings.background)
         one = {name: values[0] for name, values in found.items()}
-        labels = compact_label_map(one, size, height, width)
-        return tf.cast(labels, tf.uint8), highest_scores(small_picture(one, size), height, width)
+        labels = _by_bands(lambda rows: compact_label_map(one, size, height, width, rows), height, width)
+        return labels, highest_scores(small_picture(one, size), height, width)
 
     def _label_window(self, pixels: tf.Tensor, texts: tf.Tensor) -> Labelled:
         def score(cut: tf.Tensor) -> tf.Tensor:
@@ -48,31 +52,46 @@ class Labelling:
             return group_scores(groups, texts, shape[1], shape[2], self.settings.protocol, self.settings.background)
 
         scores, (height, width) = window_scores(score, pixels, self.settings), tf.unstack(tf.shape(pixels)[:2])
-        return tf.cast(label_map(scores, height, width), tf.uint8), highest_scores(scores, height, width)
+        labels = _by_bands(lambda rows: label_map(scores, height, width, wanted=rows), height, width)
+        return labels, highest_scores(scores, height, width)
 
-    def images(self, image_bytes: tf.Tensor, texts_of: TextsOf, longest: Any) -> dict[str, tf.Tensor]:
-        """Encoded images (B) -> ``mask_bytes`` (B), ``class_scores`` and ``class_areas`` (B, longest)."""
+    def images(self, image_bytes: tf.Tensor, texts_of: TextsOf, longest: Any, words: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Encoded images (B) -> ``mask_bytes`` and ``error`` (B), ``class_scores`` and ``class_areas`` (B, longest).
+
+        Args:
+            words: (B) what is wrong with a row already; ``error`` has these, and why an image cannot be read.
+        """
         if self.settings.mode == "window":
-            return self._answers(image_bytes, lambda i: self._window(decode(image_bytes[i]), texts_of(i)), longest, 1)
-        groups, sizes = self.looking.see(image_bytes)
+            at_once = 1
 
-        def label(i: tf.Tensor) -> Labelled:
-            return self._whole(_row(groups, i), texts_of(i), sizes[i, 0], sizes[i, 1])
+            def one(i: tf.Tensor) -> Row:
+                head = header_of(image_bytes[i], words[i])
 
-        return self._answers(image_bytes, label, longest, AT_ONCE)
+                def read_and_label() -> Row:
+                    said, pixels = read_pixels(head)
+                    return _answered(
+                        said, lambda: self._window(upright(pixels, head.orientation), texts_of(i)), longest
+                    )
 
-    def _answers(
-        self, images: tf.Tensor, label: Callable[[tf.Tensor], Labelled], longest: Any, at_once: int
-    ) -> dict[str, tf.Tensor]:
-        def one(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            labels, best = label(i)
-            return encode_mask(labels), _padded(best, longest), _padded(_areas(labels, tf.size(best)), longest)
+                return in_turn(to_decode(head), read_and_label)
+
+        else:
+            at_once = AT_ONCE
+            groups, sizes, said = self.looking.see(image_bytes, words)
+
+            def one(i: tf.Tensor) -> Row:
+                def label() -> Labelled:
+                    return self._whole(_row(groups, i), texts_of(i), sizes[i, 0], sizes[i, 1])
+
+                pixels = tf.reduce_prod(tf.cast(sizes[i], tf.int64))
+                return in_turn(pixels, lambda: _answered(said[i], label, longest))
 
         row = tf.TensorSpec([longest if isinstance(longest, int) else None], tf.float32)
-        kinds = (tf.TensorSpec([], tf.string), row, row)
-        none = (tf.constant([], tf.string), tf.zeros([0, longest]), tf.zeros([0, longest]))
-        found = _each(tf.shape(images)[0], one, kinds, none, at_once)
-        return dict(zip(("mask_bytes", "class_scores", "class_areas"), found, strict=True))
+        kinds = (tf.TensorSpec([], tf.string), row, row, tf.TensorSpec([], tf.string))
+        none = (tf.constant([], tf.string), tf.zeros([0, longest]), tf.zeros([0, longest]), tf.constant([], tf.string))
+        found = _each(tf.shape(image_bytes)[0], one, kinds, none, at_once)
+        answer = dict(zip(("mask_bytes", "class_scores", "class_areas", "error"), found, strict=True))
+        return answer | {"error": some_well(answer["error"], answer["error"])}
 
     def pixels(self, pixels: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
         """uint8 (B, H, W, 3) -> labels uint8 (B, H, W)."""
@@ -86,9 +105,42 @@ class Labelling:
         return _each(tf.shape(pixels)[0], one, kind, none, at_once)
 
 
+def _answered(words: tf.Tensor, label: Callable[[], Labelled], longest: Any) -> Row:
+    """The row of one image: its mask, scores and areas, padded, or words and nothing else."""
+
+    def well() -> Row:
+        labels, best = label()
+        return encode_mask(labels), _padded(best, longest), _padded(_areas(labels, tf.size(best)), longest), words
+
+    return tf.cond(words == "", well, lambda: (tf.constant(""), tf.zeros([longest]), tf.zeros([longest]), words))
+
+
+def _by_bands(label: Callable[[tf.Tensor], tf.Tensor], height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Labels uint8 (height, width), of ``label(rows)`` int32 (rows, width): a band of rows after the other.
+
+    While labels are found they take several times four bytes a pixel.
+    """
+    rows = tf.maximum(BAND // width, 1)
+    count = (height + rows - 1) // rows
+
+    def step(i: tf.Tensor, bands: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        wanted = tf.range(i * rows, tf.minimum((i + 1) * rows, height))
+        return i + 1, bands.write(i, tf.cast(label(wanted), tf.uint8))
+
+    bands = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None])
+    return tf.while_loop(lambda i, _: i < count, step, (0, bands), parallel_iterations=1)[1].concat()
+
+
 def _areas(labels: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """The fraction of the pixels (H, W) that each class has, (K); counted in whole numbers, then divided."""
-    pixels = tf.math.bincount(tf.cast(tf.reshape(labels, [-1]), tf.int32), minlength=count, maxlength=count)
+    flat = tf.reshape(labels, [-1])
+
+    def step(at: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        some = tf.cast(flat[at : at + BAND], tf.int32)
+        return at + BAND, found + tf.math.bincount(some, minlength=count, maxlength=count)
+
+    start = (0, tf.zeros([count], tf.int32))
+    pixels = tf.while_loop(lambda at, _: at < tf.size(flat), step, start, parallel_iterations=1)[1]
     return tf.cast(tf.cast(pixels, tf.float64) / tf.cast(tf.size(labels), tf.float64), tf.float32)
 
 

@@ -33,17 +33,25 @@ class Reading:
         order = tf.argsort(lengths, stable=True)
         ids, mask = tf.gather(tokens["input_ids"], order), tf.gather(tokens["attention_mask"], order)
         lengths = tf.gather(lengths, order)
-        rounds = (tf.size(order) + PROMPTS_AT_ONCE - 1) // PROMPTS_AT_ONCE
+        features = tf.gather(self.by_parts(ids, mask, lengths), tf.math.invert_permutation(order))
+        return tf.ensure_shape(features, [None, self.width])
+
+    def by_parts(self, ids: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
+        """Projected features (N, D) of tokens (N, T), some texts at a time.
+
+        With ``lengths`` (N), those that go together are cut to the longest of them.
+        """
+        N, T = tf.unstack(tf.shape(ids))
+        rounds = (N + PROMPTS_AT_ONCE - 1) // PROMPTS_AT_ONCE
 
         def step(i: Any, found: Any) -> tuple[Any, Any]:
             rows = slice(i * PROMPTS_AT_ONCE, (i + 1) * PROMPTS_AT_ONCE)
-            longest = tf.reduce_max(lengths[rows])
+            longest = T if lengths is None else tf.reduce_max(lengths[rows])
             return i + 1, found.write(i, self.tower(ids[rows, :longest], mask[rows, :longest]))
 
         found = tf.TensorArray(tf.float32, rounds, infer_shape=False, element_shape=[None, self.width])
         _, found = tf.while_loop(lambda i, _: i < rounds, step, (0, found), parallel_iterations=1)
-        features = tf.gather(found.concat(), tf.math.invert_permutation(order))
-        return tf.ensure_shape(features, [None, self.width])
+        return tf.ensure_shape(found.concat(), [None, self.width])
 
     def embeds(self, texts: tf.Tensor) -> tf.Tensor:
         """Normalised embeddings (N, D) of texts (N)."""

@@ -1,9 +1,12 @@
 """A segmenter and a base path in, the path of a whole new version folder out, or nothing changed."""
 
+import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +17,50 @@ MOST = 2**63 - 1  # versions are int64
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one request may hold, after a server merged others with it; in the card of an export."""
+
+    max_images: int = 256  # rows of images, and of arrays
+    max_texts: int = 4096  # rows of texts, and the names of classes, synonyms included, of all images together
+    max_pixels: int = 2**27  # of arrays of pixels, all rows together: 400 MB as bytes
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ExportError(f"{name} is {value!r}: expected a whole number from 1.")
+
+
 def export_saved_model(
     segmenter: Any,
     base_path: str | os.PathLike[str],
     version: int | None = None,
     check: bool = False,
     say: Callable[[str], None] | None = None,
+    max_images: int = Limits.max_images,
+    max_texts: int = Limits.max_texts,
+    max_pixels: int = Limits.max_pixels,
+    verbose: bool = False,
 ) -> Path:
     """Write a segmenter as a SavedModel that TensorFlow Serving runs as it is; returns ``base_path/<version>/``.
 
     Images, text and masks are handled in the graph: clients send files and get PNGs. The folder is written beside,
     under a name that is no number, and renamed when it is whole, so that a polling server never sees half of one.
 
-    An export is a snapshot of the weights as they are now, and of the class embeddings as the segmenter has them: after
-    training, call ``segmenter.refresh()`` and export again.
-
     Args:
         segmenter: its classes, templates, protocol, mode and background become part of the model.
-        version: a number from 0; the next free one unless given.
+        version: a number from 1; the next free one unless given.
         check: replay the warm-up in a process of its own and compare (``check_export``), before the folder is renamed.
         say: is told what is being done; ``logging`` is unless given.
+        max_images: rows of images that a request may hold, after a server merged others with it. The graph refuses
+            more before it does anything for each.
+        max_texts: likewise texts, and the names of all classes of all rows, synonyms included.
+        max_pixels: likewise pixels of arrays, all rows together, and numbers of ``segmentation_logits``.
+        verbose: tell ``say`` the names of the operations that the check has found, too.
 
     Raises:
-        ExportError: more than 256 labels, a model that LiteRT runs, a version that is there already, a folder that
-            cannot be written, or a check that fails.
+        ExportError: a limit below 1, more than 256 labels, a model that LiteRT runs, a version that is there already,
+            a folder that cannot be written, or a check that fails.
 
     Warns with UserWarning where the segmenter has no tokenizer: ``segment_open`` and ``encode_text`` are left out.
     """
@@ -47,27 +70,28 @@ def export_saved_model(
 
     if keras.backend.backend() != "tensorflow":
         raise ExportError(f"Keras runs on {keras.backend.backend()}: export with KERAS_BACKEND=tensorflow.")
+    limits = Limits(max_images, max_texts, max_pixels)
     check_servable(segmenter)
     base = Path(base_path)
     check_place(base, version)
-    say = say or _log.info
+    say, began = say or _log.info, time.monotonic()
     try:
         base.mkdir(parents=True, exist_ok=True)
         staging = base / f"exporting-{os.getpid()}"
         try:
-            _write(segmenter, staging, say)
+            _write(segmenter, staging, say, limits)
             if check:
-                _check(segmenter, staging, say)
+                _check(segmenter, staging, say, verbose)
             path = _publish(staging, base, version)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise ExportError(f"{base} cannot be written: {error.strerror or error}.") from error
-    say(f"Wrote {path}")
+    say(f"Wrote {path}: {_size(path)} in {time.monotonic() - began:.0f} s, for {', '.join(_signatures(path))}")
     return path
 
 
-def _write(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
+def _write(segmenter: Any, folder: Path, say: Callable[[str], None], limits: Limits) -> None:
     import tensorflow as tf
 
     from tf_groupvit.export.card import write_extras
@@ -76,7 +100,7 @@ def _write(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
 
     _warn_without_tokenizer(segmenter)
     say("Preparing the towers ...")
-    signatures = Signatures(segmenter)
+    signatures = Signatures(segmenter, limits)
     functions = signatures.traced(say)
     functions = {DEFAULT: functions.pop(ITS_NAME), **functions}
     say("Writing the graph and its weights ...")
@@ -87,7 +111,7 @@ def _write(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
         raise ExportError(f"{folder} cannot be written: {error.message.splitlines()[0]}.") from error
     _rewrite(folder / "saved_model.pb")
     functions = {DEFAULT: functions[DEFAULT], ITS_NAME: functions[DEFAULT], **functions}
-    write_extras(folder, segmenter, functions, list(requests_of(segmenter, list(functions))))
+    write_extras(folder, segmenter, functions, list(requests_of(segmenter, list(functions))), limits)
 
 
 def _rewrite(file: Path) -> None:
@@ -128,11 +152,24 @@ def versions_in(base: Path) -> dict[int, Path]:
     return {number: child for number, child in found.items() if number <= MOST}
 
 
-def _check(segmenter: Any, folder: Path, say: Callable[[str], None]) -> None:
+def _size(folder: Path) -> str:
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _signatures(folder: Path) -> list[str]:
+    """The names of the signatures, as the card has them."""
+    return list(json.loads((folder / "assets.extra" / "card.json").read_text(encoding="utf-8"))["signatures"])
+
+
+def _check(segmenter: Any, folder: Path, say: Callable[[str], None], verbose: bool) -> None:
     from tf_groupvit.export.check import check_export
 
     say("Checking: replaying the warm-up in a process without this package ...")
-    say(str(check_export(folder, segmenter)))
+    report = check_export(folder, segmenter)
+    say(str(report))
+    if verbose:
+        say(f"Operations: {', '.join(report.operations)}")
 
 
 def check_place(base: Path, version: int | None) -> None:
@@ -143,8 +180,8 @@ def check_place(base: Path, version: int | None) -> None:
         raise ExportError(f"{base} is a version itself: give its parent, {base.absolute().parent}.")
     if version is None:
         return
-    if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= MOST:
-        raise ExportError(f"The version is {version!r}: expected a whole number from 0.")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= MOST:
+        raise ExportError(f"The version is {version!r}: expected a whole number from 1.")
     if version in versions_in(base):
         raise ExportError(f"Version {version} is at {base} already: give another, or none for the next.")
 

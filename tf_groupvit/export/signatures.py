@@ -7,18 +7,20 @@ have a leading dimension of any size.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import ExportError
-from tf_groupvit.export.arriving import numbers, strings, together
+from tf_groupvit.export.arriving import few_pixels, nothing_wrong, numbers, strings, together
 from tf_groupvit.export.class_lists import MOST_LABELS, parse_lists
 from tf_groupvit.export.labelling import Labelling
 from tf_groupvit.export.looking import Looking
 from tf_groupvit.export.reading import Reading
+from tf_groupvit.export.saving import Limits
 from tf_groupvit.models.comparing import normalise, segmentation_logits
-from tf_groupvit.models.optimized import can_be_optimized, optimized
+from tf_groupvit.models.optimized import Twin
 from tf_groupvit.models.runtimes import GRAPH
-from tf_groupvit.preprocessing.image_graph_bytes import only_if
+from tf_groupvit.preprocessing.image_graph_bytes import first_fault, only_if
 from tf_groupvit.segmentation.prompts import BACKGROUND
 
 IMAGES = tf.TensorSpec([None], tf.string, name="image_bytes")
@@ -50,10 +52,10 @@ def specs_of(width: int, channels: int) -> dict[str, tuple[tf.TensorSpec, ...]]:
 class Signatures(tf.Module):
     """Everything that a SavedModel of a segmenter holds: weights, embeddings of the classes, vocabulary, functions."""
 
-    def __init__(self, segmenter: Any) -> None:
+    def __init__(self, segmenter: Any, limits: Limits) -> None:
         super().__init__(name="groupvit")
-        plain, self._settings = segmenter.model, segmenter.settings
-        model = optimized(plain) if can_be_optimized(plain) else plain  # the weights as they are now
+        self._limits = limits
+        model, self._settings = Twin.of(segmenter.model).get(), segmenter.settings  # the weights folded, once
         self._model, self._classes = _Untracked(model), segmenter.classes
         self.weights = [variable.value for variable in model.weights]
         self.texts = tf.constant(segmenter.text_embeds)  # (N, D)
@@ -88,27 +90,30 @@ class Signatures(tf.Module):
         return found
 
     def segment(self, image_bytes: tf.Tensor) -> Named:
-        """Encoded images (B) -> masks as PNG, scores, areas and names of the K classes."""
-        images = strings(image_bytes, "image_bytes")
-        answer = self._labelling.images(images, lambda i: self.texts, self._names.shape[0])
+        """Encoded images (B) -> masks as PNG, scores, areas and names of the K classes; what is wrong with a row."""
+        images = self._images(image_bytes)
+        answer = self._labelling.images(images, lambda i: self.texts, self._names.shape[0], nothing_wrong(images))
         return answer | {"class_names": _for_each(self._names, images)}
 
     def segment_open(self, image_bytes: tf.Tensor, class_names: tf.Tensor) -> Named:
         """Encoded images (B), and for each its classes between commas, (B) -> as ``segment``, K the longest list."""
-        images = strings(image_bytes, "image_bytes")
-        listed = together(strings(class_names, "class_names"), "class_names", images, "image_bytes")
-        lists = parse_lists(listed, self._background)
+        images = self._images(image_bytes)
+        listed = strings(class_names, "class_names", self._limits.max_images)
+        listed = together(listed, "class_names", images, "image_bytes")
+        lists = parse_lists(listed, self._background, self._limits.max_texts)
         embeds = self._reading.class_embeds(lists.names, self._classes.templates)  # (M, D)
         longest = lists.longest + int(self._background)
         texts_of = lambda i: embeds[lists.splits[i] : lists.splits[i + 1]]  # noqa: E731
         names = lists.called.to_tensor("")
         if self._background:
-            names = tf.concat([_for_each(tf.constant([BACKGROUND]), images), names], axis=1)
-        return self._labelling.images(images, texts_of, longest) | {"class_names": tf.ensure_shape(names, [None, None])}
+            names = tf.concat([tf.where(lists.words == "", BACKGROUND, "")[:, None], names], axis=1)
+        answer = self._labelling.images(images, texts_of, longest, lists.words)
+        return answer | {"class_names": tf.ensure_shape(names, [None, None])}
 
     def segment_pixels(self, pixels: tf.Tensor) -> Named:
         """Pixels uint8 (B, H, W, 3) -> labels uint8 (B, H, W)."""
-        pixels = numbers(pixels, "pixels", "(B, H, W, 3)", (None, None, 3))
+        pixels = numbers(pixels, "pixels", "(B, H, W, 3)", (None, None, 3), self._limits.max_images)
+        pixels = few_pixels(pixels, "pixels", self._limits.max_pixels, 1, 2)
         shape = tf.shape(pixels)
         some = (shape[0] == 0) | ((shape[1] > 0) & (shape[2] > 0))
         said = ["pixels: expected at least one, came images of ", shape[2], " x ", shape[1], "."]
@@ -116,37 +121,41 @@ class Signatures(tf.Module):
 
     def segment_embeds(self, image_bytes: tf.Tensor, text_embeds: tf.Tensor) -> Named:
         """Encoded images (B) and embeddings of the classes of each (B, K, D) -> as ``segment``, without names."""
-        images = strings(image_bytes, "image_bytes")
+        images = self._images(image_bytes)
         width = self.texts.shape[1]
-        embeds = numbers(text_embeds, "text_embeds", f"(B, K, {width})", (None, width))
-        embeds = _usable(together(embeds, "text_embeds", images, "image_bytes"), self._background)
-        return self._labelling.images(images, lambda i: embeds[i], tf.shape(embeds)[1] + int(self._background))
+        embeds = numbers(text_embeds, "text_embeds", f"(B, K, {width})", (None, width), self._limits.max_images)
+        embeds = _some(together(embeds, "text_embeds", images, "image_bytes"), self._background)
+        finite = tf.reduce_all(tf.math.is_finite(embeds), axis=[1, 2])
+        words = first_fault((finite, ["text_embeds: expected finite numbers, came NaN or infinity."]))
+        longest = tf.shape(embeds)[1] + int(self._background)
+        return self._labelling.images(images, lambda i: embeds[i], longest, words)
 
     def classify(self, image_bytes: tf.Tensor) -> Named:
         """Encoded images (B) -> how likely each of the N classes is, background aside: softmax, (B, N)."""
-        images = strings(image_bytes, "image_bytes")
-        groups, _ = self._looking.see(images)
+        images = self._images(image_bytes)
+        groups, _, words = self._looking.see(images, nothing_wrong(images))
         similarity = tf.matmul(groups["image_embeds"], self.texts, transpose_b=True) * groups["scale"]
         names = _for_each(tf.constant(self._classes.names), images)
-        return {"probabilities": tf.nn.softmax(similarity), "class_names": names}
+        return {"probabilities": _where_well(words, tf.nn.softmax(similarity)), "class_names": names, "error": words}
 
     def encode_image(self, image_bytes: tf.Tensor) -> Named:
-        """Encoded images (B) -> embeddings of length one (B, D)."""
-        groups, _ = self._looking.see(strings(image_bytes, "image_bytes"))
-        return {"image_embeds": groups["image_embeds"]}
+        """Encoded images (B) -> embeddings of length one (B, D); 0 where a row has an error."""
+        images = self._images(image_bytes)
+        groups, _, words = self._looking.see(images, nothing_wrong(images))
+        return {"image_embeds": _where_well(words, groups["image_embeds"]), "error": words}
 
     def encode_text(self, text: tf.Tensor) -> Named:
         """Texts (B), taken as they are -> embeddings of length one (B, D)."""
-        return {"text_embeds": self._reading.embeds(strings(text, "text"))}
+        return {"text_embeds": self._reading.embeds(strings(text, "text", self._limits.max_texts))}
+
+    def _images(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        return strings(image_bytes, "image_bytes", self._limits.max_images)
 
     def logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor, pixel_values: tf.Tensor) -> Named:
         """Token ids (N, T) and normalised pixels (B, 3, H, W): transformers' outputs. Not batchable, as N is not B."""
         ids, mask = self._checked_ids(input_ids, attention_mask)
-        vision = self._model.it.config.vision_config
-        channels = vision.num_channels
-        pixel_values = numbers(pixel_values, "pixel_values", f"(B, {channels}, H, W)", (channels, None, None))
-        pixel_values = _of_patches(pixel_values, vision.patch_height_width)
-        texts, groups = normalise(self._reading.tower(ids, mask)), self._looking.groups(pixel_values)
+        pixel_values = self._checked_values(pixel_values, tf.shape(ids)[0])
+        texts, groups = normalise(self._reading.by_parts(ids, mask)), self._looking.groups(pixel_values)
         B, H, W, N = tf.shape(pixel_values)[0], tf.shape(pixel_values)[2], tf.shape(pixel_values)[3], tf.shape(ids)[0]
         per_text = tf.matmul(texts, groups["image_embeds"], transpose_b=True) * groups["scale"]
         sides = (groups["maps"][-1], groups["group_embeds"], texts, groups["scale"])
@@ -159,10 +168,29 @@ class Signatures(tf.Module):
             "segmentation_logits": tf.ensure_shape(maps, [None] * 4),
         }
 
+    def _checked_values(self, pixel_values: tf.Tensor, N: tf.Tensor) -> tf.Tensor:
+        """Normalised pixels (B, 3, H, W) that the vision tower can take, and whose answer for N texts fits the limits.
+
+        Patches look at each other, so work and memory grow with the square of their number: no more is taken than of
+        as many images as the limit says, at the size that the model was trained with.
+        """
+        vision, most = self._model.it.config.vision_config, self._limits
+        channels, patch = vision.num_channels, vision.patch_height_width
+        letters = f"(B, {channels}, H, W)"
+        values = numbers(pixel_values, "pixel_values", letters, (channels, None, None), most.max_images)
+        values = few_pixels(_of_patches(values, patch), "pixel_values", most.max_pixels, 2, 3)
+        B, _, H, W = tf.unstack(tf.cast(tf.shape(values), tf.float64))
+        usual = float(np.prod(np.divide(vision.image_height_width, patch)))
+        pairs = B * tf.square(H * W / float(patch[0] * patch[1]))
+        said = ["pixel_values: expected fewer or smaller images, came ", *_times(values), " pixels."]
+        values = only_if(pairs <= most.max_images * usual**2, said, values)
+        said = [f"segmentation_logits: expected at most {most.max_pixels} numbers, came ", N, " texts for "]
+        return only_if(tf.cast(N, tf.float64) * B * H * W <= most.max_pixels, [*said, *_times(values), "."], values)
+
     def _checked_ids(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Ids and mask (N, T) that the text tower can take."""
-        ids = numbers(input_ids, "input_ids", "(N, T)", (None,))
-        mask = numbers(attention_mask, "attention_mask", "(N, T)", (None,))
+        ids = numbers(input_ids, "input_ids", "(N, T)", (None,), self._limits.max_texts)
+        mask = numbers(attention_mask, "attention_mask", "(N, T)", (None,), self._limits.max_texts)
         text = self._model.it.config.text_config
         N, T = tf.shape(ids)[0], tf.shape(ids)[1]
         said = ["attention_mask: expected one number for each of input_ids, came another shape."]
@@ -198,14 +226,23 @@ def _for_each(names: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
     return tf.tile(names[None], [tf.shape(images)[0], 1])
 
 
-def _usable(embeds: tf.Tensor, background: bool) -> tf.Tensor:
-    """Embeddings (B, K, D) of at least one class, of no more than fit, and finite."""
+def _where_well(words: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Rows (B, n), 0 where words (B) say that something is wrong."""
+    return tf.where((words == "")[:, None], rows, 0.0)
+
+
+def _some(embeds: tf.Tensor, background: bool) -> tf.Tensor:
+    """Embeddings (B, K, D) of at least one class, and of no more than fit."""
     B, K = tf.shape(embeds)[0], tf.shape(embeds)[1]
     most = MOST_LABELS - int(background)
     said = [f"text_embeds: expected 1 to {most} classes an image, came ", K, "."]
-    embeds = only_if((B == 0) | ((K > 0) & (most >= K)), said, embeds)
-    said = ["text_embeds: expected finite numbers, came NaN or infinity."]
-    return only_if(tf.reduce_all(tf.math.is_finite(embeds)), said, embeds)
+    return only_if((B == 0) | ((K > 0) & (most >= K)), said, embeds)
+
+
+def _times(pixel_values: tf.Tensor) -> list[str | tf.Tensor]:
+    """The sizes of pixels (B, C, H, W) as words: B x H x W."""
+    shape = tf.shape(pixel_values)
+    return [shape[0], " x ", shape[2], " x ", shape[3]]
 
 
 def _of_patches(pixel_values: tf.Tensor, patch: tuple[int, int]) -> tf.Tensor:

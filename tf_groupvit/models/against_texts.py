@@ -1,6 +1,6 @@
 """Pixels (B, 3, H, W) in, logits against texts that stay the same out: the joint model as ``predict`` can batch it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -38,6 +38,10 @@ class ImagesAgainstTexts(EntryModel):
             training=training,
         )
         return without(result, "logits_per_text", "text_embeds", "vision_model_output")
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *arguments: Any, **keywords: Any) -> GroupViTOutput: ...
 
     def default_signature(self) -> dict[str, keras.InputSpec]:
         return {"pixel_values": self.model.default_signature()["pixel_values"]}

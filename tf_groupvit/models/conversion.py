@@ -33,26 +33,35 @@ class Conversion:
 
 
 def convert(
-    source: str | os.PathLike[str], folder: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    tokenizer: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
 ) -> Conversion:
     """Write ``source``, a folder, a file or a hub id, to ``folder`` as transformers' PyTorch class loads it.
 
     The weights must fit the config, and keep the precision that they have in the file. Tokenizer and preprocessor
-    files go along where the source has them, or ``tokenizer``, another folder, which comes first. Files of an older
-    checkpoint in ``folder`` are replaced, the config last; a new folder appears when it is complete.
+    files go along where the source has them, or ``tokenizer``, another folder, which comes first. A new folder appears
+    when it is complete; in one that holds something, ``overwrite`` has the files of a checkpoint replaced, the config
+    last, and the rest left.
 
     Raises:
-        InputError: ``folder`` is the source, or a file; ``tokenizer`` holds no tokenizer.
+        InputError: ``folder`` is the source, or a file, or holds something and ``overwrite`` is not set; ``tokenizer``
+            holds no tokenizer.
         CheckpointError, ConfigError, HubError: as ``from_pretrained``; CheckpointError too where writing fails.
     """
-    path, target = resolve(source), Path(folder).expanduser()
-    _check_target(path, target)
+    if not os.fspath(folder).strip():
+        raise InputError("The name of the folder to write into is empty: give one.")
+    target = Path(folder).expanduser()
+    _check_target(Path(str(source)).expanduser(), target, overwrite)  # before anything is fetched
+    path = resolve(source)
+    _check_target(path, target, overwrite)
     extras = _extras(path, resolve(tokenizer, weights=False) if tokenizer is not None else None)
+    checkpoint = read_checkpoint(path)
     config = config_of(path)
     if config is None:
         warnings.warn(f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=2)
         config = GroupViTConfig()
-    checkpoint = read_checkpoint(path)
     matched = _matched(config, checkpoint)
     try:
         files = _write(target, matched, extras, config)
@@ -63,12 +72,14 @@ def convert(
     return Conversion(origin, checkpoint.format, len(checkpoint.tensors), parameters, target, files, notes)
 
 
-def _check_target(path: Path, target: Path) -> None:
-    if not os.fspath(target).strip() or (target.exists() and not target.is_dir()):
+def _check_target(path: Path, target: Path, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
         raise InputError(f"'{target}' is no folder: name one to write the checkpoint into.")
     beside = path if path.is_dir() else path.parent
-    if target.resolve() == beside.resolve():
+    if path.exists() and target.resolve() == beside.resolve():
         raise InputError(f"'{target}' holds the source itself: name another folder, nothing was written.")
+    if not overwrite and target.exists() and any(target.iterdir()):
+        raise InputError(f"'{target}' is there already and not empty: name another folder, or give --overwrite.")
 
 
 def _extras(path: Path, tokenizer: Path | None) -> dict[str, Path]:

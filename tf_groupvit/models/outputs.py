@@ -3,13 +3,13 @@
 Only what was asked for is in the dict; any other field of the kind reads as None by attribute.
 """
 
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import keras
 import optree
 
 
-class ModelOutput(dict):
+class ModelOutput(dict[str, Any]):
     """A dict of tensors whose keys are a subset of ``fields``, in that order."""
 
     fields: ClassVar[tuple[str, ...]] = ()
@@ -18,10 +18,12 @@ class ModelOutput(dict):
         super().__init_subclass__()
         _register(cls)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in type(self).fields:
-            return self.get(name)
-        raise AttributeError(f"{type(self).__name__} has no field {name!r}: it has {', '.join(type(self).fields)}")
+    if not TYPE_CHECKING:  # type checkers know the fields of each kind, and no others
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).fields:
+                return self.get(name)
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}: it has {', '.join(type(self).fields)}")
 
     def __getitem__(self, key: Any) -> Any:
         return self.to_tuple()[key] if isinstance(key, int | slice) else super().__getitem__(key)
@@ -91,6 +93,12 @@ class TowerOutput(ModelOutput):
 
     fields = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")
 
+    if TYPE_CHECKING:  # tensors of Keras' backend
+        last_hidden_state: Any
+        pooler_output: Any
+        hidden_states: tuple[Any, ...] | None
+        attentions: tuple[Any, ...] | None
+
 
 class GroupViTOutput(ModelOutput):
     """What the joint model gives.
@@ -112,3 +120,13 @@ class GroupViTOutput(ModelOutput):
         "text_model_output",
         "vision_model_output",
     )
+
+    if TYPE_CHECKING:  # tensors of Keras' backend
+        loss: Any
+        logits_per_image: Any
+        logits_per_text: Any
+        segmentation_logits: Any
+        text_embeds: Any
+        image_embeds: Any
+        text_model_output: TowerOutput
+        vision_model_output: TowerOutput

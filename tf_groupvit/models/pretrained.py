@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import keras
 
-from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
+from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig, config_beside
 from tf_groupvit.errors import CheckpointError, ConfigError
 from tf_groupvit.models.entry import EntryModel
 from tf_groupvit.models.initialization import starting_from
@@ -92,7 +92,7 @@ class PretrainedModel(EntryModel):
         if path.suffix == ".pth" and not path.with_name("config.json").exists():
             warnings.warn(f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=3)
             return cls.config_class()
-        return cls.config_class.from_pretrained(path.with_name("config.json"))
+        return cls.config_class.from_pretrained(config_beside(path))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors``, as transformers' PyTorch class loads them.

@@ -1,6 +1,6 @@
 """Text tower: token ids (N, T) -> states (N, T, C) and one pooled state a text (N, C)."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -181,6 +181,11 @@ class TFGroupViTTextModel(PretrainedModel):
             output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             training=training,
         )
+
+    if TYPE_CHECKING:
+        config: GroupViTTextConfig
+
+        def __call__(self, *arguments: Any, **keywords: Any) -> TowerOutput: ...
 
     def default_signature(self) -> dict[str, keras.InputSpec]:
         return {

@@ -1,6 +1,6 @@
 """Vision tower: pixels (B, 3, H, W) -> group features (B, G, C) and one assignment per stage (B, G, P)."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -139,6 +139,11 @@ class TFGroupViTVisionModel(PretrainedModel):
             output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             training=training,
         )
+
+    if TYPE_CHECKING:
+        config: GroupViTVisionConfig
+
+        def __call__(self, *arguments: Any, **keywords: Any) -> TowerOutput: ...
 
     def default_signature(self) -> dict[str, keras.InputSpec]:
         shape = (None, self.config.num_channels, None, None)

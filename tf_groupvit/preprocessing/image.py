@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import ConfigError, ImageError
+from tf_groupvit.hub import resolve
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_image, several
 from tf_groupvit.preprocessing.image_settings import check_settings, read_file, split_file, write_file
 from tf_groupvit.preprocessing.image_statistics import grey_levels, look_up
@@ -41,12 +42,12 @@ class ImageProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> "ImageProcessor":
-        """Read the ``preprocessor_config.json`` of a folder (or that file), in any spelling since 2022.
+        """Read the ``preprocessor_config.json`` of a folder (or that file) or hub id, in any spelling since 2022.
 
         ``processor_config.json``, where transformers 5 nests the same settings, comes first where there is
         one. Unknown keys are kept and logged. ConfigError for a missing or broken file or a nonsense value.
         """
-        content = read_file(folder)
+        content = read_file(resolve(folder, weights=False))
         try:
             return cls.from_dict(content)
         except ConfigError as error:

@@ -1,8 +1,17 @@
-"""The bytes of a GIF in; the pixels of its first frame (H, W, 3) out, without looking at the other frames."""
+"""The bytes of a GIF in; its header, with a file of its first frame alone, out."""
 
 import tensorflow as tf
 
-from tf_groupvit.preprocessing.image_graph_bytes import big, byte, little, only_if, place, read, within_limit
+from tf_groupvit.preprocessing.image_graph_bytes import (
+    Header,
+    big,
+    byte,
+    first_fault,
+    header,
+    little,
+    read,
+    within_limit,
+)
 
 _EXTENSION, _FRAME, _END = 0x21, 0x2C, b"\x3b"
 _GRAPHIC_CONTROL = 0xF9
@@ -10,29 +19,31 @@ _MOST_EXTENSIONS = 1024
 _HOPS = 8  # blocks that are stepped over in one round of the loop
 
 
-def decode_gif(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Decode the first frame of a GIF onto its canvas: uint8 (H, W, 3).
+def gif_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
+    """Find the first frame of a GIF, which the decoder gets alone, and its place on the canvas.
 
     TensorFlow's decoder unpacks every frame, so that a small file can fill the memory, and paints
     transparent pixels black. It gets the first frame alone, as an image of the frame's own size, without
-    the extension that makes colours transparent; around the frame is what Pillow puts there.
+    the extension that makes colors transparent; around the frame is what Pillow puts there.
     """
     frame, control = _first_frame(data, _after_table(data, 10, 13))
-    contents = only_if(
-        byte(data, frame) == _FRAME, ["Expected a GIF with a frame, came none or a broken one."], contents
-    )
     left, top, W, H = (little(data, frame + 1 + 2 * i, 2) for i in range(4))
     height, width = tf.maximum(little(data, 8, 2), top + H), tf.maximum(little(data, 6, 2), left + W)
-    contents = within_limit(height, width, max_pixels, contents)
-    colours = _after_table(data, frame + 9, frame + 10)
-    end = _skip_blocks(data, colours + 1)
-    whole = (byte(data, end) == 0) & (end < tf.size(data, out_type=tf.int64) - 1)
-    contents = only_if(whole, ["Expected a GIF with a whole first frame, came a broken or truncated one."], contents)
-    pixels = tf.io.decode_gif(_alone(contents, frame, end))[0]  # (H, W, 3)
-    table = tf.where(colours > frame + 10, frame + 10, 13)
+    colors = _after_table(data, frame + 9, frame + 10)
+    end = _skip_blocks(data, colors + 1)
+    words = first_fault(
+        (byte(data, frame) == _FRAME, ["Expected a GIF with a frame, came none or a broken one."]),
+        *within_limit(height, width, max_pixels),
+        (
+            (byte(data, end) == 0) & (end < tf.size(data, out_type=tf.int64) - 1),
+            ["Expected a GIF with a whole first frame, came a broken or truncated one."],
+        ),
+    )
+    still = tf.cond(words == "", lambda: _alone(contents, frame, end), lambda: contents)
+    table = tf.where(colors > frame + 10, frame + 10, 13)
     unused = tf.where(byte(data, control + 3) % 2 == 1, byte(data, control + 6), 0)
-    colour = tf.cast(read(data, table + 3 * unused, 3), tf.uint8)
-    return place(pixels, top, left, height, width, colour)
+    color = tf.cast(read(data, table + 3 * unused, 3), tf.uint8)
+    return header(words, height, width, still, (top, left), color)
 
 
 def _after_table(data: tf.Tensor, flags_at: tf.Tensor | int, table_at: tf.Tensor | int) -> tf.Tensor:

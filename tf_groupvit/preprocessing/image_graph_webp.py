@@ -1,16 +1,25 @@
-"""The bytes of a WebP in; the pixels of its first frame (H, W, 3) out, where the runtime can decode it."""
+"""The bytes of a WebP in; its header, with a file of its first picture alone, and the pixels of that (H, W, 3) out."""
 
 import tensorflow as tf
 
-from tf_groupvit.preprocessing.image_graph_bytes import big, little, matches, only_if, place, within_limit
+from tf_groupvit.preprocessing.image_graph_bytes import (
+    Header,
+    big,
+    first_fault,
+    header,
+    little,
+    matches,
+    within_limit,
+)
+from tf_groupvit.preprocessing.image_graph_exif import orientation_of
 
 _MOST_PARTS = 4096
 _PICTURES = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")  # parts that hold a picture, or begin one
 _ALPHA_FLAG = 0x10
 
 
-def decode_webp(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Decode a still, or the first frame of an animation on its canvas; alpha is dropped: uint8 (H, W, 3).
+def webp_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
+    """Find a still, or the first frame of an animation, which the decoder gets alone, and its place on the canvas.
 
     The decoder never sees the file itself: TensorFlow 2.21 writes beyond its memory when it is given an
     animation and asked for the first frame. What it sees is a still file made of the first picture alone.
@@ -24,15 +33,26 @@ def decode_webp(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> tf.Ten
     left, top = (tf.where(moving, 2 * little(data, part + i, 3), 0) for i in (8, 11))
     canvas = [tf.where(matches(data, 12, b"VP8X"), little(data, i, 3) + 1, 0) for i in (27, 24)]
     height, width = tf.maximum(canvas[0], top + H), tf.maximum(canvas[1], left + W)
-    whole = (H > 0) & (W > 0) & (_after(data, picture) <= end + 1)
-    contents = only_if(whole, ["Expected a whole WebP, came a broken or truncated one of ", end, " bytes."], contents)
-    contents = within_limit(height, width, max_pixels, contents)
-    fits = moving | ((height == H) & (width == W))
-    contents = only_if(fits, ["Expected a WebP of ", width, " x ", height, ", came ", W, " x ", H, "."], contents)
-    still = _still(contents, alpha, picture, _after(data, picture), H, W)
+    words = first_fault(
+        (
+            (H > 0) & (W > 0) & (_after(data, picture) <= end + 1),
+            ["Expected a whole WebP, came a broken or truncated one of ", end, " bytes."],
+        ),
+        *within_limit(height, width, max_pixels),
+        (
+            moving | ((height == H) & (width == W)),
+            ["Expected a WebP of ", width, " x ", height, ", came ", W, " x ", H, "."],
+        ),
+    )
+    stop = _after(data, picture)
+    still = tf.cond(words == "", lambda: _still(contents, alpha, picture, stop, H, W), lambda: contents)
+    return header(words, height, width, still, (top, left), orientation=orientation_of(data, "WebP"))
+
+
+def decode_webp(still: tf.Tensor) -> tf.Tensor:
+    """Decode a still; alpha is dropped: uint8 (H, W, 3)."""
     pixels = tf.io.decode_image(still, channels=0, expand_animations=False)[..., :3]  # 4 channels where it has alpha
-    pixels = tf.ensure_shape(pixels, [None, None, 3])
-    return tf.cond(moving, lambda: place(pixels, top, left, height, width, tf.zeros([3], tf.uint8)), lambda: pixels)
+    return tf.ensure_shape(pixels, [None, None, 3])
 
 
 def _after(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:

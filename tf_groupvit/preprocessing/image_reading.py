@@ -4,9 +4,10 @@ import io
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -30,21 +31,40 @@ ORIENTATIONS = {
     8: (True, False, True),
 }
 _ORIENTATION_TAG = 0x0112
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+
+
+class OpenFile(Protocol):
+    """What can be read as bytes: a file of mode "rb", BytesIO, an upload."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+class ArrayLike(Protocol):
+    """What NumPy reads as an array: its own, and tensors."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | OpenFile | ArrayLike
 
 
 def read_image(source: Any, max_pixels: int | None = MAX_PIXELS, name: str | None = None) -> np.ndarray:
     """Read one image as uint8 (H, W, 3), red first, turned as its EXIF orientation says.
 
     ``source`` is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor (H, W, 3) from
-    0 to 255; arrays may be grey, (H, W) or (H, W, 1), or have alpha, (H, W, 4). A uint8 array (H, W, 3) is returned as
+    0 to 255; arrays may be gray, (H, W) or (H, W, 1), or have alpha, (H, W, 4). A uint8 array (H, W, 3) is returned as
     it is. Floats are rounded; where their range leaves open what is meant, they are refused (``eight_bits``).
-    Alpha is dropped, not blended: the colour under it stays. Sixteen bits become the upper eight, for grey
-    and for colour alike (Pillow reads 16-bit colour that way, and so does TensorFlow). An animation gives
+    Alpha is dropped, not blended: the color under it stays. Sixteen bits become the upper eight, for gray
+    and for color alike (Pillow reads 16-bit color that way, and so does TensorFlow). An animation gives
     its first frame, CMYK and palettes are converted by Pillow.
 
     A file, bytes or PIL image of more than ``max_pixels`` pixels is refused from its header, before it is
     decoded (None: no limit but Pillow's). Whatever cannot be read raises ImageError, naming ``name``,
-    which is the path where there is one. What Pillow warns about in a file is not repeated.
+    which is the path where there is one. What Pillow warns about in a file is not repeated. Of a PNG that is
+    given as a file or bytes, the checksums of all parts that make the picture must be right, as in the exported
+    graph; only its end mark may be missing.
     """
     name = name or _name_of(source)
     if isinstance(source, Image.Image):
@@ -92,8 +112,8 @@ def eight_bits(array: np.ndarray, name: str) -> np.ndarray:
     Raises ``ImageError``, saying how to convert, where the range is another or can be read in two ways: floats that
     stay below 2 may be a picture from 0 to 1, 16-bit integers one from 0 to 65535, and booleans are a mask.
     """
-    if array.dtype == np.uint8:
-        return array
+    if array.dtype == np.uint8 or not array.size:
+        return array.astype(np.uint8, copy=False)
     kind, low, high = array.dtype.kind, 0, 255
     if kind in "iuf":
         low, high = array.min(), array.max()
@@ -124,12 +144,12 @@ def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
     """
     if picture.mode not in NUMBER_MODES:
         raise ImageError(
-            f"{name}: expected one class number a pixel (grey, palette or 16-bit), came mode '{picture.mode}': "
+            f"{name}: expected one class number a pixel (gray, palette or 16-bit), came mode '{picture.mode}': "
             "convert its colors to class numbers."
         )
     if picture.format in ("JPEG", "MPO"):
         raise ImageError(f"{name}: a JPEG does not keep class numbers as they were: save the mask as PNG.")
-    widest, narrow = _grey_range(picture)
+    widest, narrow = _gray_range(picture)
     try:
         numbers = np.asarray(picture)
     except Exception as error:  # truncated and damaged data make Pillow raise errors of many kinds
@@ -141,8 +161,8 @@ def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
     return np.rint(numbers * (narrow / widest)).astype(numbers.dtype)
 
 
-def _grey_range(picture: Image.Image) -> tuple[int, int]:
-    """The number that Pillow gives for white, and the one that the file has there: 255 and 15 for 4-bit grey."""
+def _gray_range(picture: Image.Image) -> tuple[int, int]:
+    """The number that Pillow gives for white, and the one that the file has there: 255 and 15 for 4-bit gray."""
     tiles: Any = getattr(picture, "tile", None) or [("", None)]  # what an open file's decoder will be told
     decoder, *_, told = tiles[0]
     arguments: Any = told if isinstance(told, tuple | list) and told else (told,)
@@ -183,6 +203,8 @@ def _bytes_of(path: Path, name: str) -> bytes:
 def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
     if not data:
         raise ImageError(f"{name}: expected an image, came 0 bytes: is the file complete?")
+    if data.startswith(_PNG):
+        data = _sound_png(data, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -201,6 +223,30 @@ def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
         raise ImageError(f"{name}: the image's header is broken: {_one_line(error)}.") from error
     with image:
         return _pixels_of(image, max_pixels, name)
+
+
+def _sound_png(data: bytes, name: str) -> bytes:
+    """A PNG without the parts that libpng, which the exported graph decodes with, leaves out as well.
+
+    Pillow does not look at the checksums of the picture, and libpng does. Both can do without the end mark.
+    """
+    spoiled, at = [], len(_PNG)
+    while at < len(data) and data[at + 4 : at + 8] != b"IEND":
+        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            raise ImageError(f"{name}: expected a whole PNG, came a truncated one of {len(data):,} bytes.")
+        right = zlib.crc32(memoryview(data)[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        # The case of the first letter tells whether a reader can do without the part.
+        if not kind.isalpha() or (kind[:1].isupper() and not right):
+            raise ImageError(f"{name}: expected a sound PNG, came one whose part {kind!r} is damaged.")
+        if not right:
+            spoiled.append((at, end))
+        at = end
+    if at < len(data) and data[at : at + 12] != _PNG_END:
+        raise ImageError(f"{name}: expected a whole PNG, came one whose end is damaged.")
+    for start, end in reversed(spoiled):
+        data = data[:start] + data[end:]
+    return data
 
 
 def _pixels_of(image: Image.Image, max_pixels: int | None, name: str) -> np.ndarray:
@@ -231,11 +277,11 @@ def _rgb_of(image: Image.Image, name: str) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _upper_bits(grey: np.ndarray, name: str) -> np.ndarray:
+def _upper_bits(gray: np.ndarray, name: str) -> np.ndarray:
     """Sixteen bits (H, W) -> uint8 (H, W, 3). convert("RGB") would clip everything above 255 to white."""
-    if grey.min() < 0 or grey.max() > 65535:
-        raise ImageError(f"{name}: expected 16-bit grey from 0 to 65535, came {grey.min()} to {grey.max()}.")
-    return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    if gray.min() < 0 or gray.max() > 65535:
+        raise ImageError(f"{name}: expected 16-bit gray from 0 to 65535, came {gray.min()} to {gray.max()}.")
+    return np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def _orientation_of(image: Image.Image) -> int:
@@ -268,7 +314,7 @@ def _rgb_of_array(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def three_channels(pixels: np.ndarray) -> np.ndarray:
-    """(..., C) of 1, 3 or 4 channels -> (..., 3): grey is repeated, alpha dropped."""
+    """(..., C) of 1, 3 or 4 channels -> (..., 3): gray is repeated, alpha dropped."""
     if pixels.shape[-1] == 3:
         return pixels
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]

@@ -13,6 +13,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from tf_groupvit.errors import CheckpointError, InputError
+from tf_groupvit.hub import resolve
 from tf_groupvit.preprocessing.tokenizer_files import END_OF_WORD, TokenizerFiles, read_folder, token_fields
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, max_length: int | None = None) -> "Tokenizer":
-        """Read a folder with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
+        """Read a folder, or a hub id, with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
 
         The maximum length is ``max_length`` where given, else ``model_max_length`` of ``tokenizer_config.json``, else
         ``max_position_embeddings`` of ``config.json``, else 77. Raises CheckpointError where files are missing or
         damaged, ConfigError where a length in them is impossible, InputError for a ``max_length`` below 2.
         """
-        return cls(read_folder(folder), max_length)
+        return cls(read_folder(resolve(folder, weights=False)), max_length)
 
     def limited_to(self, max_length: int) -> "Tokenizer":
         """The same tokenizer whose maximum length is at most ``max_length`` (a model's number of positions)."""

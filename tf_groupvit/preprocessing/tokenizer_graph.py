@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.preprocessing.tokenizer_composition import Composition
 from tf_groupvit.preprocessing.tokenizer_files import END_OF_WORD
 from tf_groupvit.preprocessing.tokenizer_merges import Merges, read_table
 from tf_groupvit.preprocessing.tokenizer_strings import (
@@ -42,11 +43,9 @@ class GraphTokenizer(tf.Module):
     """The tokenizer as core TensorFlow operations: ``graph(["a cat"])`` -> ``{"input_ids", "attention_mask"}``.
 
     Both are int32 (N, max_length). The vocabulary and the merges are static tables, assets of any SavedModel whose
-    module holds this one. Ids equal the Python tokenizer's on every string in Unicode composed form (NFC); there:
+    module holds this one. Ids equal the Python tokenizer's on every string, composed (``é``), decomposed (``e`` +
+    U+0301) or neither; there:
 
-    * A string in decomposed form is not composed: each code point is taken as it stands, so ``e`` + U+0301 gives the
-      tokens of ``e`` and of the accent, not those of ``é``. Single characters that have another composed form
-      (the Kelvin sign, compatibility ideographs) do get it.
     * Bytes that are no UTF-8 count as U+FFFD, as ``bytes.decode("utf-8", "replace")`` gives it.
     * A text over max_length is cut, its end token kept, without a warning.
     * In a single word of more than (max_length - 2) * (bytes of the longest token) + 4096 characters, the rest is not
@@ -63,6 +62,7 @@ class GraphTokenizer(tf.Module):
         self.characters_read = (self.max_length - 2) * longest + CONTEXT
         with tf.init_scope(), tf.device("CPU"):
             self._added = AddedTokens(tokenizer)
+            self._composition = Composition(self._added.count)
             self._forms, self._classes = NormalForms(self._added.count), Classes(self._added.count)
             self._words = Words(tokenizer, self._added.ids, folder)
             self._merges = Merges(merge_ranks(tokenizer), longest, folder)
@@ -73,6 +73,7 @@ class GraphTokenizer(tf.Module):
         with tf.device("CPU"):  # no accelerator has strings or tables
             N = tf.size(text, tf.int64)
             points, row = self._added.plain(*decode(text), N)  # (S) code points of all texts, and their texts
+            points, row = self._composition(points, row)
             points, row = self._added.normalised(*self._forms(points, row), N)
             points, row, piece = self._cut(*self._split(points, row, N))
             return self._frame(self._encode(points, row, piece, N))

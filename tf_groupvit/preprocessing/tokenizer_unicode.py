@@ -4,6 +4,7 @@ The tables are read off the tokenizers library itself, whose Unicode version and
 ``tf.strings.lower`` shares (the latter also turns a sigma at the end of a word into its final form).
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -70,9 +71,19 @@ class Classes(PageTable):
         super().__init__(np.append(classes(), np.full(added, ADDED)), name="classes")
 
 
-def _all_characters() -> tuple[np.ndarray, str]:
-    points = np.append(np.arange(SURROGATES.start), np.arange(SURROGATES.stop, CODE_POINTS)).astype(np.uint32)
-    return points, points.tobytes().decode("utf-32-le")
+def all_characters() -> str:
+    """Every code point that may be a character: planes 4 to 13 are empty, 15 and 16 are for private use."""
+    used = np.r_[: SURROGATES.start, SURROGATES.stop : 0x40000, 0xE0000:0xF0000]
+    return used.astype(np.uint32).tobytes().decode("utf-32-le")
+
+
+def changed_by(change: Callable[[str], str], before: str = "", after: str = "") -> dict[str, str]:
+    """What ``change`` makes of each character, between two texts, where it makes another of it."""
+    # A zero keeps neighbors apart from each other; zero itself, the first, changes under nothing that is asked here.
+    given = [before + character + after for character in all_characters()[1:]]
+    made = change("\0".join(given)).split("\0")
+    pairs = zip(all_characters()[1:], given, made, strict=True)
+    return {character: after for character, before, after in pairs if before != after}
 
 
 @cache
@@ -81,10 +92,7 @@ def normal_forms() -> np.ndarray:
 
     It is the normal form of a composed string too, character by character, since lower-casing here knows no context.
     """
-    _, characters = _all_characters()
-    # A zero between characters keeps them from composing; zero itself, the first, is its own normal form.
-    forms = NORMALIZER.normalize_str("\0".join(characters[1:])).split("\0")
-    changed = {point: form for point, form in zip(characters[1:], forms, strict=True) if point != form}
+    changed = changed_by(NORMALIZER.normalize_str)
     table = np.full((CODE_POINTS, max(map(len, changed.values()))), -1, np.int32)
     table[:, 0] = np.arange(CODE_POINTS)
     for point, form in changed.items():
@@ -95,7 +103,8 @@ def normal_forms() -> np.ndarray:
 @cache
 def classes() -> np.ndarray:
     """Class of each code point, one of LETTER, NUMBER, SPACE, OTHER, or itself where the pattern names it."""
-    points, characters = _all_characters()
+    characters = all_characters()
+    points = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
     table = np.full(CODE_POINTS, OTHER, np.int32)
     for kind, pattern in CLASSES.items():
         # \0 is in none of the classes, so what has become \0 (but for \0 itself) is in this one.

@@ -9,11 +9,15 @@ import tensorflow as tf
 from tf_groupvit.segmentation.labelling import ROUNDING, between, label_map, next_along, taps
 
 
-def compact_label_map(found: dict[str, tf.Tensor], size: tuple[Any, Any], height: Any, width: Any) -> tf.Tensor:
-    """Labels int32 (height, width) of what ``protocol.compact_scores`` found in one image, for pixels of ``size``."""
+def compact_label_map(
+    found: dict[str, tf.Tensor], size: tuple[Any, Any], height: Any, width: Any, wanted: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Labels int32 (height, width) of what ``protocol.compact_scores`` found in one image, for pixels of ``size``;
+    of the ``wanted`` rows alone, int32 (rows), where these are given.
+    """
     if "owner" in found:
-        return label_map(found["rows"], height, width, found["owner"])
-    return label_map_of_patches(found["rows"], size, height, width)
+        return label_map(found["rows"], height, width, found["owner"], wanted=wanted)
+    return label_map_of_patches(found["rows"], size, height, width, wanted)
 
 
 def small_picture(found: dict[str, tf.Tensor], size: tuple[Any, Any]) -> tf.Tensor:
@@ -23,13 +27,15 @@ def small_picture(found: dict[str, tf.Tensor], size: tuple[Any, Any]) -> tf.Tens
     return scores_between_patches(found["rows"], *size)
 
 
-def label_map_of_patches(scores: tf.Tensor, size: tuple[Any, Any], height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+def label_map_of_patches(
+    scores: tf.Tensor, size: tuple[Any, Any], height: tf.Tensor, width: tf.Tensor, wanted: tf.Tensor | None = None
+) -> tf.Tensor:
     """``label_map`` of a small picture of ``size``, whose scores lie between those of patches (r, c, K): the same
     labels, while pixels of the small picture are worked out for classes alone that can be the best somewhere.
     """
     some = contenders(scores)
     small = scores_between_patches(tf.gather(scores, some, axis=-1), *size)
-    return label_map(small, height, width, numbers=some)
+    return label_map(small, height, width, numbers=some, wanted=wanted)
 
 
 def scores_between_patches(scores: tf.Tensor, height: Any, width: Any) -> tf.Tensor:

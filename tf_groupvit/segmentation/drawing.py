@@ -17,14 +17,39 @@ SMALLEST_NAME = 9
 CROWD, CROWDED = 40, 0.7  # a legend of more lines is set in smaller letters
 
 
-def paint(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Label map (H, W) and colours (K, 3) -> picture (H, W, 3) uint8."""
-    return colours[labels]
+def paint(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Label map (H, W) and colors (K, 3) -> picture (H, W, 3) uint8."""
+    return colors[labels]
 
 
-def blend(image: np.ndarray, paint: np.ndarray) -> np.ndarray:
-    """Half of each: (H, W, 3) uint8, rounded up."""
-    return (image >> 1) + (paint >> 1) + ((image | paint) & 1)
+def blend(image: np.ndarray, paint: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+    """``alpha`` of the paint over the image: (H, W, 3) uint8, to the nearest 256th; halves are rounded up."""
+    share = round(256 * alpha)
+    return ((image.astype(np.uint16) * (256 - share) + paint.astype(np.uint16) * share + 128) >> 8).astype(np.uint8)
+
+
+def draw_contours(pixels: np.ndarray, labels: np.ndarray) -> None:
+    """Draw the borders of the label map (H, W) into pixels (H, W, 3): white between black, seen on every color."""
+    height, width = labels.shape
+    thickness = max(1, round(letter_height((width, height)) / 20))
+    core = np.zeros(labels.shape, bool)
+    core[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    core[1:] |= labels[1:] != labels[:-1]
+    core = _grown(core, thickness - 1)
+    pixels[_grown(core, thickness)] = BLACK
+    pixels[core] = WHITE
+
+
+def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
+    """A mask (H, W) and what lies within so many steps of it, up, down, left and right."""
+    for _ in range(steps):
+        near = mask.copy()
+        near[1:] |= mask[:-1]
+        near[:-1] |= mask[1:]
+        near[:, 1:] |= mask[:, :-1]
+        near[:, :-1] |= mask[:, 1:]
+        mask = near
+    return mask
 
 
 def letter_height(size: tuple[int, int]) -> int:
@@ -57,10 +82,10 @@ def draw_names(
     picture: Image.Image,
     labels: np.ndarray,
     names: Sequence[str],
-    colours: np.ndarray,
+    colors: np.ndarray,
     unnamed: Collection[int] = (),
 ) -> None:
-    """Write each class's name inside its region, on a pill of its colour, black or white as reads better.
+    """Write each class's name inside its region, on a pill of its color, black or white as reads better.
 
     Larger regions choose first. A region without room for its name in small type stays without it, and so do the
     classes ``unnamed``.
@@ -73,14 +98,14 @@ def draw_names(
     draw = ImageDraw.Draw(picture)
     places = place(labels, {number: [tag.size for tag in tags[number]] for number in present})
     for number, (which, corner) in places.items():
-        _draw_tag(draw, tags[number][which], corner, tuple(map(int, colours[number])))
+        _draw_tag(draw, tags[number][which], corner, tuple(map(int, colors[number])))
 
 
-def _draw_tag(draw: ImageDraw.ImageDraw, tag: Tag, corner: tuple[int, int], colour: tuple[int, ...]) -> None:
+def _draw_tag(draw: ImageDraw.ImageDraw, tag: Tag, corner: tuple[int, int], color: tuple[int, ...]) -> None:
     left, top = corner
     width, height = tag.size
-    ink = ink_on(colour)
-    draw.rounded_rectangle((left, top, left + width - 1, top + height - 1), height // 4, fill=colour, outline=ink)
+    ink = ink_on(color)
+    draw.rounded_rectangle((left, top, left + width - 1, top + height - 1), height // 4, fill=color, outline=ink)
     draw.text((left + tag.start[0], top + tag.start[1]), tag.text, fill=ink, font=tag.font)
 
 
@@ -93,7 +118,7 @@ class Entry:
 
     name: str
     number: int
-    colour: tuple[int, ...]
+    color: tuple[int, ...]
     share: float  # of the picture, 0..1
 
     @property
@@ -155,7 +180,7 @@ def _draw_line(draw: ImageDraw.ImageDraw, layout: _Columns, index: int, entry: E
     x, y = layout.corner(index)
     side, middle = layout.letters, y + layout.row // 2
     swatch = (x, middle - side // 2, x + side - 1, middle + (side - 1) // 2)
-    draw.rectangle(swatch, fill=entry.colour, outline=RIM)
+    draw.rectangle(swatch, fill=entry.color, outline=RIM)
     draw.text((x + side + layout.gap, middle), text, TEXT, font, anchor="lm")
     number_font = legible("%", 0, side)[1]
     draw.text((x + layout.column - 2 * layout.gap, middle), entry.percent, TEXT, number_font, anchor="rm")

@@ -22,8 +22,9 @@ def label_map(
     width: tf.Tensor,
     owner: tf.Tensor | None = None,
     numbers: tf.Tensor | None = None,
+    wanted: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Scores (h, w, K) -> labels int32 (height, width).
+    """Scores (h, w, K) -> labels int32 (height, width), or of the ``wanted`` rows of them alone, int32 (rows).
 
     With ``owner`` int32 (h, w) scores are rows (G, K) that pixels share: pixel (y, x) has row ``owner[y, x]``. With
     ``numbers`` int32 (K) labels are these instead of 0 to K - 1.
@@ -38,13 +39,16 @@ def label_map(
     best = numbered(_best(scores))
     best = best if owner is None else tf.gather(best, owner)
     rows, columns = tf.unstack(tf.shape(best))
-    down, across = taps(tf.range(height), rows, height), taps(tf.range(width), columns, width)
+    wanted = tf.range(height) if wanted is None else wanted
+    down, across = taps(wanted, rows, height), taps(tf.range(width), columns, width)
     labels = tf.gather(tf.gather(_same_in_four(best), across[0], axis=1), down[0])  # whole rows are copied sooner
     still_open = tf.cast(tf.where(tf.reshape(labels, [-1]) == OPEN), tf.int32)  # (pixels, 1)
     crowded = tf.cast(tf.size(still_open), tf.float32) > MOST_OPEN * tf.cast(tf.size(labels), tf.float32)
     return tf.cond(
         crowded,
-        lambda: numbered(_labels_by_strips(scores if owner is None else tf.gather(scores, owner), height, across)),
+        lambda: numbered(
+            _labels_by_strips(scores if owner is None else tf.gather(scores, owner), wanted, height, across)
+        ),
         lambda: _fill(labels, still_open, numbered(_labels_of(still_open[:, 0], scores, owner, columns, down, across))),
     )
 
@@ -131,10 +135,10 @@ def _fill(labels: tf.Tensor, places: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(filled, tf.shape(labels))
 
 
-def _labels_by_strips(scores: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
-    """The labels of all pixels, each interpolated."""
-    count, strip = _strips(scores, tf.range(height), height, across)
-    return tf.reshape(_joined(count, lambda index: tf.reshape(_best(strip(index)), [-1])), [height, -1])
+def _labels_by_strips(scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
+    """The labels of all pixels of the wanted rows, each interpolated."""
+    count, strip = _strips(scores, wanted, height, across)
+    return tf.reshape(_joined(count, lambda index: tf.reshape(_best(strip(index)), [-1])), [tf.size(wanted), -1])
 
 
 def _joined(count: tf.Tensor, part: Callable[[Any], tf.Tensor]) -> tf.Tensor:

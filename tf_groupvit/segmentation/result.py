@@ -12,13 +12,15 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.preprocessing.image_reading import read_class_numbers, read_image
+from tf_groupvit.preprocessing.image_reading import ImageLike, read_class_numbers, read_image, several
 from tf_groupvit.segmentation import views
+from tf_groupvit.segmentation.palette import picture_colors
 from tf_groupvit.segmentation.picture import encode_image, open_picture, png, seen_size
 from tf_groupvit.segmentation.writing import write_whole
 
-__all__ = ["Segmentation", "encode_image"]
+__all__ = ["ImageLike", "Segmentation", "encode_image", "several"]
 
+SCREEN = (1600, 1200)  # the largest picture that a notebook is given
 Deferred = Any  # a value, or a function without arguments that works it out when it is first asked for
 
 # What may be there or not, by attribute: said in the error of one that is not.
@@ -92,7 +94,7 @@ class Segmentation:
         class_scores: Deferred = None,
         absence: str = "They were not kept.",
     ) -> "Segmentation":
-        """From a PNG of class numbers, grey of any depth or palette, and the encoded image that it belongs to.
+        """From a PNG of class numbers, gray of any depth or palette, and the encoded image that it belongs to.
 
         Raises ``InputError`` if the mask is no such PNG, or has another size than the image as a person sees it.
         """
@@ -209,7 +211,7 @@ class Segmentation:
     def view(self, name: str) -> Image.Image:
         """One of the seven views of the original demo, as an RGB picture.
 
-        ``input`` the image; ``pred`` the classes in their colours; ``input_pred`` half of each, but for the
+        ``input`` the image; ``pred`` the classes in their colors; ``input_pred`` half of each, but for the
         background, which is left as it is; ``input_pred_label`` that with names inside the regions (a region without
         room for its name stays without); ``first_group`` and ``final_group`` half image, half groups of that stage;
         ``all_groups`` such a panel for every stage, under captions. All but the last have the size of the image.
@@ -218,18 +220,41 @@ class Segmentation:
         """
         return views.VIEWS[views.check_view(name)](self)
 
-    def overlay(self) -> Image.Image:
-        """The image half covered by its classes, and their legend (swatch, name, area) below it or to its right.
+    @cached_property
+    def colors(self) -> np.ndarray:
+        """(K, 3) uint8 colors of the classes in the pictures of this result; "background" is black.
+
+        A class has the same color in every result, with and without background, unless it could hardly be seen over
+        its own region of this image, or told from another class in it: then it has another one here.
+        """
+        return picture_colors(self.class_names, self.labels, self.image)
+
+    def overlay(self, alpha: float = 0.5, legend: bool = True, contours: bool = True) -> Image.Image:
+        """The image covered by its classes, and their legend (swatch, name, area) below it or to its right.
 
         The picture is at the top left at its own size; the legend lists the classes that are present, largest first.
         A name in letters that no font at hand has is given by its number, e.g. ``#3``.
+
+        Args:
+            alpha: how much of the colors covers the image, from 0, none of them, to 1, nothing else.
+            legend: whether there is one; without, the picture has the size of the image.
+            contours: whether a line runs between the classes.
+
+        Raises ``InputError`` for other values.
         """
-        return views.overlay(self)
+        return views.overlay(self, alpha, legend, contours)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the overlay, made smaller where it is larger than a screen."""
+        picture = self.overlay()
+        picture.thumbnail(SCREEN)
+        return png(picture)
 
     def label_image(self) -> Image.Image:
-        """The class numbers as a grey image, mode "L", one byte a pixel: every reader of its PNG finds the numbers.
+        """The class numbers as a gray image, mode "L", one byte a pixel: every reader of its PNG finds the numbers.
 
-        Over 256 classes do not fit a byte: two bytes a pixel then, mode "I;16".
+        Over 256 classes do not fit a byte: two bytes a pixel then, mode "I;16", which TensorFlow reads with
+        ``tf.io.decode_png(content, dtype=tf.uint16)``.
         """
         return views.label_image(self)
 
@@ -271,7 +296,7 @@ class Segmentation:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write ``.png``: the label image, in grey numbers, or ``.json``: the JSON text; whole or not at all.
+        """Write ``.png``: the label image, in gray numbers, or ``.json``: the JSON text; whole or not at all.
 
         Raises ``InputError`` for another extension, a missing folder, or a place that cannot be written.
         """

@@ -10,18 +10,20 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.segmentation.drawing import PAPER, Entry, blend, draw_names, paint, panels, with_legend
-from tf_groupvit.segmentation.palette import class_colours, group_colours
+from tf_groupvit.segmentation.drawing import PAPER, Entry, blend, draw_contours, draw_names, paint, panels, with_legend
+from tf_groupvit.segmentation.palette import group_colors
 
 if TYPE_CHECKING:
     from tf_groupvit.segmentation.result import Segmentation
 
 
-def classes_over_image(result: "Segmentation") -> Image.Image:
-    """Half image, half colour of the class; the background is left as it is."""
-    blended = blend(result.image, paint(result.labels, class_colours(result.class_names)))
+def classes_over_image(result: "Segmentation", alpha: float = 0.5, contours: bool = False) -> Image.Image:
+    """``alpha`` of the class's color over the image, and contours; the background is left as it is."""
+    blended = blend(result.image, paint(result.labels, result.colors), alpha)
     if _has_background(result):
         blended[result.labels == 0] = result.image[result.labels == 0]
+    if contours:
+        draw_contours(blended, result.labels)
     return Image.fromarray(blended)
 
 
@@ -29,13 +31,13 @@ def names_over_image(result: "Segmentation") -> Image.Image:
     """``classes_over_image`` with the names of the classes inside their regions."""
     picture = classes_over_image(result)
     unnamed = {0} if _has_background(result) else set()
-    draw_names(picture, result.labels, result.class_names, class_colours(result.class_names), unnamed)
+    draw_names(picture, result.labels, result.class_names, result.colors, unnamed)
     return picture
 
 
 def groups_over_image(result: "Segmentation", groups: np.ndarray) -> Image.Image:
-    """Half image, half colour of the group (H, W)."""
-    return Image.fromarray(blend(result.image, paint(groups, group_colours(int(groups.max()) + 1))))
+    """Half image, half color of the group (H, W)."""
+    return Image.fromarray(blend(result.image, paint(groups, group_colors(int(groups.max()) + 1))))
 
 
 def panels_of_groups(result: "Segmentation") -> Image.Image:
@@ -47,7 +49,7 @@ def panels_of_groups(result: "Segmentation") -> Image.Image:
 
 VIEWS: dict[str, Callable[["Segmentation"], Image.Image]] = {
     "input": lambda result: Image.fromarray(result.image),
-    "pred": lambda result: Image.fromarray(paint(result.labels, class_colours(result.class_names))),
+    "pred": lambda result: Image.fromarray(paint(result.labels, result.colors)),
     "input_pred": classes_over_image,
     "input_pred_label": names_over_image,
     "first_group": lambda result: groups_over_image(result, result.first_group),
@@ -63,21 +65,29 @@ def check_view(name: str) -> str:
     return name
 
 
-def overlay(result: "Segmentation") -> Image.Image:
+def overlay(result: "Segmentation", alpha: float = 0.5, legend: bool = True, contours: bool = True) -> Image.Image:
     """``classes_over_image`` and a legend of the classes that are there, largest first; the background's is empty."""
-    colours = class_colours(result.class_names).tolist()
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 <= alpha <= 1:
+        raise InputError(f"alpha is {alpha!r}: expected a number from 0, the image alone, to 1, the colors alone.")
+    for name, value in (("legend", legend), ("contours", contours)):
+        if not isinstance(value, bool | np.bool_):
+            raise InputError(f"{name} is {value!r}: expected True or False.")
+    picture = classes_over_image(result, float(alpha), bool(contours))
+    if not legend:
+        return picture
+    colors = result.colors.tolist()
     if _has_background(result):
-        colours[0] = PAPER
+        colors[0] = PAPER
     entries = [
-        Entry(name, number, tuple(colour), area)
-        for number, ((name, area), colour) in enumerate(zip(result.areas.items(), colours, strict=True))
+        Entry(name, number, tuple(color), area)
+        for number, ((name, area), color) in enumerate(zip(result.areas.items(), colors, strict=True))
         if area
     ]
-    return with_legend(classes_over_image(result), sorted(entries, key=lambda entry: -entry.share))
+    return with_legend(picture, sorted(entries, key=lambda entry: -entry.share))
 
 
 def label_image(result: "Segmentation") -> Image.Image:
-    """Class numbers as grey: mode "L", or "I;16" where they do not fit a byte."""
+    """Class numbers as gray: mode "L", or "I;16" where they do not fit a byte."""
     return Image.fromarray(result.labels if len(result.class_names) <= 256 else result.labels.astype(np.uint16))
 
 
@@ -87,7 +97,7 @@ def color_image(result: "Segmentation") -> Image.Image:
         return VIEWS["pred"](result)
     picture = Image.fromarray(result.labels)
     palette = np.zeros((256, 3), np.uint8)  # all 256 of them, or Pillow packs several pixels into a byte
-    palette[: len(result.class_names)] = class_colours(result.class_names)
+    palette[: len(result.class_names)] = result.colors
     picture.putpalette(palette.tobytes())
     return picture
 

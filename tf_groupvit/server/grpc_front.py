@@ -1,6 +1,6 @@
 """The gRPC front: the calls of `answers` in; a listening grpc.Server with health and reflection out.
 
-Unlimited message sizes unless a limit is set, deadlines passed on to the graph, TLS and mutual TLS from the real
+Sizes and numbers are bounded by `CallLimits`, deadlines passed on to the graph, TLS and mutual TLS from the real
 server's `--ssl-config-file` (contract, sections 1 and 7).
 """
 
@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 from concurrent import futures
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from tf_groupvit.errors import ConfigError
 from tf_groupvit.server.answers import CALLS, MODEL, PREDICTION, Answers, Call
 from tf_groupvit.server.config import message, read_config
+from tf_groupvit.server.grpc_arrivals import MOST_WATCHES, CallArrivals
 from tf_groupvit.server.limits import Deadline
 from tf_groupvit.server.ports import Port
 from tf_groupvit.server.refusal import Refusal, draining, printable
@@ -26,28 +28,51 @@ from tf_groupvit.server.request_log import RequestLog
 # Names under which the real server's health service answers.
 HEALTH_NAMES = ("", "ModelService", "PredictionService")
 _LONGEST_TEXT = 1024  # bytes of a status message
+_STREAMS = 1000  # calls at once on one connection; further ones wait at the client
+_QUEUES = 4  # calls for each thread; further ones are refused by grpc
 _SPARE_THREADS = 8  # for status, health and for saying no, when every place in the gate is taken
 _CODES = {code.name: code for code in grpc.StatusCode}
 _SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+@dataclass(frozen=True)
+class CallLimits:
+    """What may be on its way at once: bytes of a message, calls without one, connections; and for how long."""
+
+    bytes: int = 2**28
+    arriving: int = 256
+    connections: int = 1000
+    seconds: float = 60.0
+
+
 class GrpcFront:
     """A gRPC server around the calls."""
 
-    def __init__(self, answers: Answers, log: RequestLog, max_request_bytes: int, ssl_config_file: str | None) -> None:
+    def __init__(
+        self, answers: Answers, log: RequestLog, limits: CallLimits = CallLimits(), ssl_config_file: str | None = None
+    ) -> None:
         self._answers, self._log = answers, log
         self._credentials = None if ssl_config_file is None else server_credentials(ssl_config_file)
-        self._health = health.HealthServicer()
+        # A thread for each Watch: without one, a Watch that opens while another closes stops the server for ever, as
+        # the servicer sends under the lock that the thread which completes the sending waits for.
+        self._health = health.HealthServicer(experimental_non_blocking=False)
         self._draining = False
-        most = answers.gate.running + answers.gate.waiting + _SPARE_THREADS
+        self.arrivals = CallArrivals(limits.arriving, limits.seconds)
+        most = answers.gate.running + answers.gate.waiting + limits.arriving + MOST_WATCHES + _SPARE_THREADS
+        milliseconds = int(limits.seconds * 1000)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(most, thread_name_prefix="grpc"),
+            interceptors=[self.arrivals],
             options=[
-                ("grpc.max_receive_message_length", max_request_bytes),
+                ("grpc.max_receive_message_length", limits.bytes),  # before gzip is unpacked, and again while it is
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+                ("grpc.max_concurrent_streams", _STREAMS),
+                ("grpc.max_allowed_incoming_connections", limits.connections),
+                ("grpc.server_handshake_timeout_ms", milliseconds),
+                ("grpc.max_connection_idle_ms", milliseconds),
             ],
-            maximum_concurrent_rpcs=most + 4 * _SPARE_THREADS,
+            maximum_concurrent_rpcs=_QUEUES * most,
         )
         for service in (PREDICTION, MODEL):
             self._server.add_generic_rpc_handlers((self._handlers(service),))
@@ -95,6 +120,7 @@ class GrpcFront:
         if not opened:
             raise port.refused("is it in use?")
         self._server.start()
+        self.arrivals.start()
         for name in HEALTH_NAMES:
             self._health.set(name, _SERVING)
 
@@ -109,6 +135,7 @@ class GrpcFront:
 
         Drain first: a call that reaches grpc while it stops is neither handled nor refused before the grace ends.
         """
+        self.arrivals.stop()
         return self._server.stop(grace)
 
 

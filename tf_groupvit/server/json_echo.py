@@ -5,6 +5,7 @@ A lone number is written as the server writes tensor values; numbers inside othe
 """
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,8 @@ LIMIT = 256  # bytes after which no further token is written
 
 _KINDS = {type(None): "Null", str: "String", int: "Number", float: "Number", list: "Array", dict: "Object"}
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_ESCAPED = {code: f"\\u{code:04X}" for code in range(0x20)} | {ord(char): text for char, text in _SHORT.items()}
+_ESCAPED = {chr(code): f"\\u{code:04X}" for code in range(0x20)} | _SHORT
+_ODD = re.compile(r'["\\\x00-\x1f]')
 
 
 def kind(value: Any) -> str:
@@ -29,7 +31,7 @@ def kind(value: Any) -> str:
 
 def quoted(text: str) -> str:
     """A JSON string as RapidJSON's writer escapes it: nothing but quotes, backslashes and control characters."""
-    return f'"{text.translate(_ESCAPED)}"'
+    return f'"{_ODD.sub(lambda odd: _ESCAPED[odd[0]], text)}"'
 
 
 def echo(value: Any) -> str:

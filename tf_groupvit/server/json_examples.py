@@ -15,9 +15,9 @@ from tf_groupvit.server.json_reading import read, signature_of, top_level
 from tf_groupvit.server.refusal import invalid
 
 
-def read_examples(body: bytes) -> tuple[str, int]:
-    """The signature's name and how many examples the body holds. Raises Refusal."""
-    return read(body, _examples)
+def read_examples(body: bytes, scans: bool = True) -> tuple[str, int]:
+    """The signature's name and how many examples the body holds. Raises Refusal, and Slow as `read`."""
+    return read(body, _examples, scans)
 
 
 def _examples(value: Any, filling: Filling) -> tuple[str, int]:

@@ -33,16 +33,19 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _fast = json.JSONDecoder(object_pairs_hook=unique).decode
 
 
-def parse(body: bytes) -> tuple[Any, bool]:
-    """The value of a document, and whether the scanner read it. Raises Refusal with RapidJSON's text."""
+UNREAD = object()
+
+
+def parse(body: bytes) -> Any:
+    """The value of a document, or UNREAD where the scanner is needed. Raises Refusal where there is nothing."""
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     if not body.startswith(b"\xef") and not (b"\\u" in body and _SURROGATE.search(body)):
         try:
-            return _fast(body.decode("utf-8")), False
+            return _fast(body.decode("utf-8"))
         except (ValueError, RecursionError):  # the scanner says what is wrong, or reads it after all
             pass
-    return scan(body), True
+    return UNREAD
 
 
 # What the scanner expects next, and what RapidJSON says when something else comes.

@@ -1,13 +1,16 @@
 """A server's life in a process of its own: models and flags in; served until SIGTERM or SIGINT, then a clean exit out.
 
 On the signal health says NOT_SERVING, new requests are refused, those under way are answered, and the process ends
-with 0. A second signal ends it at once.
+with 0: within two seconds after the grace period, whatever still runs. A second signal ends it at once.
 """
 
+import contextlib
+import faulthandler
 import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -18,6 +21,8 @@ from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.running import Options, Server
 
 _log = logging.getLogger("tf_groupvit.server")
+# After the grace period: for the fronts to close and models to unload; for a cut-off to come through.
+_CUT_OFF_SECONDS, _CERTAIN_SECONDS = 1.4, 1.9
 Announce = Callable[[str, int, int, list[str]], None]
 
 
@@ -45,6 +50,8 @@ def serve_until_stopped(
     announce(ports.host, server.port or 0, server.rest_api_port or 0, server.models.names)
     stop.wait()
     _log.info("Stopping: %d requests under way have %g s to finish", server.gate.admitted, shutdown_grace_seconds)
+    cut_off_after(shutdown_grace_seconds, server, 2 if broken.is_set() else 0)
+    _end_for_certain(shutdown_grace_seconds + _CERTAIN_SECONDS)
     server.stop(shutdown_grace_seconds)
     _log.info("Stopped")
     if broken.is_set():
@@ -59,6 +66,29 @@ def _on_signals(stop: threading.Event, server: Server) -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+
+
+def cut_off_after(grace: float, server: Server, code: int, leave: Callable[[int], None] = os._exit) -> None:
+    """Let the process end soon after the grace period, whatever runs then; returns at once.
+
+    A request that does not end keeps its thread, and the interpreter waits for its threads before it exits.
+    """
+
+    def cut_off() -> None:
+        _log.warning("Stopped; requests under way that were cut off: %d", server.gate.admitted)
+        with contextlib.suppress(OSError, ValueError):  # a stream that is closed
+            sys.stdout.flush()
+            sys.stderr.flush()
+        leave(code)
+
+    timer = threading.Timer(grace + _CUT_OFF_SECONDS, cut_off)
+    timer.daemon = True
+    timer.start()
+
+
+def _end_for_certain(seconds: float) -> None:
+    """End the process also where no Python runs, as in a C function that keeps the interpreter's lock."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115 - until the end
 
 
 def _forget_start_up() -> None:

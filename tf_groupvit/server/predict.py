@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_groupvit.server.pixels import pixels_in
 from tf_groupvit.server.refusal import Refusal, invalid
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Endpoint, Servable, Signature
 from tf_groupvit.server.tensor_reading import check_strings, read_tensor
@@ -46,9 +47,10 @@ def predict(
     wanted = _wanted(signature, list(output_filter))
     feeds = {signature.inputs[alias]: array for alias, array in arrays.items()}
     fetches = [_fetchable(endpoint) for endpoint in wanted.values()]
-    started = time.perf_counter()
-    results = servable.run(feeds, fetches, timeout)
-    seconds = time.perf_counter() - started
+    with servable.pixels.hold(pixels_in(arrays.values()), timeout) as left:
+        started = time.perf_counter()
+        results = servable.run(feeds, fetches, left)
+        seconds = time.perf_counter() - started
     return Outcome(dict(zip(wanted, results, strict=True)), seconds)
 
 

@@ -13,17 +13,16 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
 from tf_groupvit.server.answers import Answers, metadata_of
 from tf_groupvit.server.inference import refuse_inference
-from tf_groupvit.server.json_examples import read_examples
-from tf_groupvit.server.json_reading import read_predict
+from tf_groupvit.server.json_apart import Reader
+from tf_groupvit.server.json_reading import Signatures
 from tf_groupvit.server.json_writing import write_error, write_predict
 from tf_groupvit.server.limits import Deadline, Ticket
 from tf_groupvit.server.predict import predict
 from tf_groupvit.server.proto_json import proto_json
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal, invalid
+from tf_groupvit.server.refusal import TIMED_OUT, Refusal
 from tf_groupvit.server.request_log import Line, RequestLog
 from tf_groupvit.server.rest_routes import API, Route, VersionTooLarge, route_of
-from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Signature
-from tf_groupvit.server.versions import Version
+from tf_groupvit.server.servable import DEFAULT_SIGNATURE
 
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
 CORS = {
@@ -62,6 +61,7 @@ class RestAnswers:
     timeout: float | None = 30.0
     cors: bool = False
     prometheus_path: str | None = None
+    reader: Reader = field(default_factory=Reader)
 
     def is_work(self, method: str, target: str) -> bool:
         """Whether answering needs a place in the gate and the request's body."""
@@ -158,7 +158,7 @@ class RestAnswers:
         if route.action == "predict":
             text = self._counted_predict(route, body, deadline)
             return Answer(200, text, {"Content-Type": JSON})
-        signature, examples = read_examples(body)
+        signature, examples = self.reader.examples(body, deadline)
         with self.answers.models.use_named(route.model, route.version, route.label) as version:
             refuse_inference(version.loaded, signature, route.action, examples)
         raise AssertionError("refuse_inference refuses")
@@ -177,29 +177,18 @@ class RestAnswers:
     def _predict(self, route: Route, body: bytes, deadline: Deadline) -> bytes:
         """Parse, find the model, run it and write the answer, on one version from beginning to end."""
         with ExitStack() as stack:
-            versions: list[Version] = []
-
-            def types_of(signature: str) -> dict[str, str]:
-                if not versions:
-                    held = self.answers.models.use_named(route.model, route.version, route.label)
-                    versions.append(stack.enter_context(held))
-                return _signature(versions[0], signature).input_types
-
-            form, name, arrays = read_predict(body, types_of)
-            version = versions[0]
-            outcome = predict(
-                version.loaded, _signature(version, name), arrays.keys(), arrays.__getitem__, (), deadline.remaining()
-            )
+            try:
+                held = self.answers.models.use_named(route.model, route.version, route.label)
+                version = stack.enter_context(held)
+                types = {name: signature.input_types for name, signature in version.loaded.signatures.items()}
+                signatures = Signatures(types, DEFAULT_SIGNATURE)
+            except Refusal as refusal:  # which the body's own faults come before
+                signatures = Signatures({}, DEFAULT_SIGNATURE, (refusal.code, refusal.text))
+            form, name, arrays = self.reader.predict(body, signatures, deadline)
+            signature = version.loaded.signatures[name or DEFAULT_SIGNATURE]
+            outcome = predict(version.loaded, signature, arrays.keys(), arrays.__getitem__, (), deadline.remaining())
         self.answers.metrics.ran(route.model, outcome.run_seconds)
         return write_predict(outcome.outputs, form)
-
-
-def _signature(version: Version, name: str) -> Signature:
-    """The signature that a REST body names; worded otherwise than by gRPC."""
-    signature = version.loaded.signatures.get(name or DEFAULT_SIGNATURE)
-    if signature is None:
-        raise invalid(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
-    return signature
 
 
 def inflated(body: bytes) -> bytes:

@@ -6,6 +6,7 @@ asked for are computed. Python's `Session.run` casts in silence and checks shape
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader, parse_saved_model
 
 from tf_groupvit.server.dtypes import type_name
+from tf_groupvit.server.pixels import UNBOUNDED
 from tf_groupvit.server.refusal import Refusal, code_name
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -52,6 +54,9 @@ class Servable:
         self.path = path
         self.session = session
         self.signatures = signatures
+        self.pixels = UNBOUNDED
+        # What is left to do when the version serves; it is given a function that says when to stop.
+        self.afterwards: Callable[[Callable[[], bool]], None] | None = None
 
     def run(
         self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None

@@ -120,11 +120,31 @@ class Versions:
             if serves:
                 self._move(version, State.AVAILABLE)
                 self._settle(version.model)
-        if not serves:
+                version.in_flight += 1
+        if serves:
+            self._afterwards(version)
+        else:
             self._close(version)
             with self._changed:
                 self._end(version)
                 self._settle(version.model)
+
+    def _afterwards(self, version: Version) -> None:
+        """Do what is left to do when a version serves; it is held like one with a request until that is done."""
+        try:
+            afterwards = getattr(version.servable, "afterwards", None)
+            if afterwards is not None:
+                afterwards(version.unwanted.is_set)
+        except Exception:
+            _log.exception("What was left to do for %s failed", named(version.path))
+        finally:
+            self._leave(version)
+
+    def _leave(self, version: Version) -> None:
+        with self._changed:
+            version.in_flight -= 1
+            if not version.in_flight and version.state is State.UNLOADING:
+                self._changed.notify_all()
 
     def _attempts(self, version: Version) -> tuple[Servable | None, Refusal | None]:
         """Load, again and again while it fails and is still wanted."""
@@ -186,10 +206,7 @@ class Versions:
         try:
             yield version
         finally:
-            with self._changed:
-                version.in_flight -= 1
-                if not version.in_flight and version.state is State.UNLOADING:
-                    self._changed.notify_all()
+            self._leave(version)
 
     def _find(self, model: str, number: int | None) -> Version:
         active = self._active.get(model, {})

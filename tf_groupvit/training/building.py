@@ -2,23 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
+from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.scenes import scenes
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_statistics import statistics
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.segmentation.writing import make_folder
 from tf_groupvit.training.beginning import begin, checkpoint_of, compile_for
+from tf_groupvit.training.callbacks import say
 from tf_groupvit.training.caption_batches import CaptionScores, open_sources, open_training
 from tf_groupvit.training.data import TrainingData
 from tf_groupvit.training.measuring import SEED, SceneScores
-from tf_groupvit.training.pairs import first_captions, first_images
+from tf_groupvit.training.pairs import first_captions, first_images, records_of
 from tf_groupvit.training.pictures import GroupPictures
 from tf_groupvit.training.recipe import Recipe
 from tf_groupvit.training.recipe_sections import SCENES
+from tf_groupvit.training.records import Source
 from tf_groupvit.training.scene_batches import DRAWN_AT, PixelValues, SceneBatches
 from tf_groupvit.training.step import TrainingModel
 
@@ -46,9 +52,13 @@ class Run:
 
 
 def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
-    """Tokenizer, model, optimizer and data of a run, the same for the same recipe and seed."""
+    """Tokenizer, model, optimizer and data of a run, the same for the same recipe and seed.
+
+    A batch that is larger than the data is lowered to them, with a word on standard error.
+    """
     keras.utils.set_random_seed(seed)
     source = None if recipe.data.source == SCENES else open_sources(recipe)[0]
+    recipe = recipe if source is None else _fitted(recipe, source)
     count = recipe.vocabulary.captions
     drawn = (one.caption for one in scenes(seed, count, DRAWN_AT, "training"))
     captions = drawn if source is None else first_captions(source, count)
@@ -67,8 +77,21 @@ def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
         if recipe.epochs:
             recipe = replace(recipe, steps=max(1, recipe.epochs * len(data) // recipe.batch_size))
     compile_for(training, recipe)
-    (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
+    make_folder((folder / STATE).parent)
     return Run(recipe, seed, folder, tokenizer, processor, training, data)
+
+
+def _fitted(recipe: Recipe, source: Source) -> Recipe:
+    """The recipe with a batch that the data can fill, and that replicas can share evenly."""
+    wanted, replicas = recipe.batch_size, tf.distribute.get_strategy().num_replicas_in_sync
+    found = sum(1 for _ in islice(records_of(source), wanted))
+    if found == wanted:
+        return recipe
+    lowered, least = found - found % replicas, max(2, replicas)
+    if lowered < least:
+        raise DatasetError(f"{recipe.data.source}: pairs to train on should be {least} or more, {found} came.")
+    say(f"{recipe.data.source} holds {found} pairs to train on: the batch of {wanted} is lowered to {lowered}.")
+    return replace(recipe, batch_size=lowered)
 
 
 def measure_of(run: Run) -> Callable[[], dict[str, float]]:

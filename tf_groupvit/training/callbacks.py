@@ -12,9 +12,17 @@ import keras
 from tqdm import tqdm
 
 from tf_groupvit.errors import TrainingError
+from tf_groupvit.segmentation.writing import write_whole
 from tf_groupvit.training.skipped import Skipped
 from tf_groupvit.training.state import save_state, step_of
 from tf_groupvit.training.stream import Position
+
+TOLD_EVERY = 30.0  # seconds between two lines of progress, where a round takes longer
+
+
+def say(line: str) -> None:
+    """Write a line to standard error, above a bar that may be there."""
+    tqdm.write(line, file=sys.stderr)
 
 
 class Counted(keras.callbacks.Callback):
@@ -87,7 +95,7 @@ class TellSkipped(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         if self.skipped:
-            tqdm.write(self.skipped.summary(), file=sys.stderr)
+            say(self.skipped.summary())
 
 
 class History(Counted):
@@ -129,9 +137,7 @@ class History(Counted):
             if logs is not None:
                 logs.update(measured)  # for callbacks behind this one: best checkpoint, early stop
         self.lines.append(line)
-        beside = self.path.with_suffix(".tmp")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        beside.replace(self.path)
+        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -139,11 +145,17 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 class Progress(Counted):
-    """A bar on standard error with images per second and the loss; a line a round where that is no terminal."""
+    """A bar on standard error with images per second and the loss.
+
+    Where that is no terminal: a line after the second step, each round, and every ``TOLD_EVERY`` seconds, with the loss
+    and how long the rest will take.
+    """
 
     def __init__(self, steps: int, batch_size: int, start: int = 0, bar: bool = True) -> None:
         super().__init__(start)
         self.steps, self.batch_size, self.bar = steps, batch_size, bar
+        self.shown: Any = None
+        self.since: tuple[int, float] | None = None  # step and time
 
     def on_train_begin(self, logs: Any = None) -> None:
         total, done = self.steps * self.batch_size, self.step * self.batch_size
@@ -152,11 +164,40 @@ class Progress(Counted):
     def after_step(self, logs: Mapping[str, float]) -> None:
         self.shown.update(self.batch_size)
         self.shown.set_postfix_str(f"step {self.step}, loss {logs['loss']:.3f}", refresh=False)
+        now = time.monotonic()
+        if self.since is None:  # the first step traces the graph: it says nothing about the others
+            self.since, self.told = (self.step, now), now
+        elif self.step == self.since[0] + 1 or now - self.told > TOLD_EVERY:
+            self._tell(logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if not self.bar:
-            numbers = ", ".join(f"{name} {value:.3f}" for name, value in (logs or {}).items())
-            tqdm.write(f"step {self.step} of {self.steps}: {numbers}", file=sys.stderr)
+        self._tell(logs or {})
 
     def on_train_end(self, logs: Any = None) -> None:
-        self.shown.close()
+        self.close()
+
+    def close(self) -> None:
+        """End the bar, if there is one: what is written next has a line of its own."""
+        if self.shown is not None:
+            self.shown.close()
+
+    def _tell(self, logs: Mapping[str, float]) -> None:
+        self.told = time.monotonic()
+        if not self.bar:
+            numbers = ", ".join(f"{name} {value:.3f}" for name, value in logs.items())
+            say(f"step {self.step} of {self.steps}: {numbers}{self._left()}")
+
+    def _left(self) -> str:
+        begun, at = self.since or (self.step, self.told)
+        done, left = self.step - begun, self.steps - self.step
+        if done < 1 or left < 1:
+            return ""
+        return f", about {_in_words((self.told - at) / done * left)} left"
+
+
+def _in_words(seconds: float) -> str:
+    """50 s, 14 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

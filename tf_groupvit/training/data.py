@@ -4,6 +4,7 @@ Python reads records and draws words; images are decoded and changed in graph op
 ``pixel_values`` float32 (B, 3, S, S), normalised, and what ``texts.Texts`` makes of the captions.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -79,6 +80,8 @@ class TrainingData:
         self.failure: Exception | None = None
         self._loaded: dict[tuple[int, int], Record] = {}  # on their way, by round and place
         self._ends: dict[int, Position] = {}  # where each batch ended, by how many had been taken
+        self._last = 0  # of the batches that came out of the graph
+        self._in_graph = 4 * batch_size + 4 * (os.cpu_count() or 1) + 64  # more records than ever are on their way
         found = sum(1 for _ in islice(self._round(0), batch_size))
         if found < batch_size:
             raise DatasetError(f"The data hold {found} records, fewer than a batch of {batch_size}: lower batch_size.")
@@ -127,9 +130,9 @@ class TrainingData:
     def _records(self, position: Position) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
         """Round and place, image and caption of every record from a position on; what cannot be loaded is noted."""
         self._loaded.clear()
-        number, start = position.round, position.record
+        number, start, waiting, last = position.round, position.record, 0, self._last
         while True:
-            made = len(self._ends)
+            before = waiting
             for place, record in self._round(number):
                 if place < start or record.name in self.skipped:
                     continue
@@ -139,8 +142,12 @@ class TrainingData:
                     self.skipped.add(record.name, str(error))
                     continue
                 self._loaded[number, place] = record
+                waiting += 1
                 yield (number, place), image, caption.encode()
-            if number > position.round + 1 and made == len(self._ends):
+            nothing_left = waiting == before
+            if last != self._last:
+                waiting, last = 0, self._last
+            elif number > position.round + 1 and (nothing_left or waiting > self._in_graph):
                 self._note_unreadable()
                 raise DatasetError(f"Two rounds gave no batch of {self.batch_size}: {self.skipped.in_one_line()}")
             number, start = number + 1, 0
@@ -177,6 +184,7 @@ class TrainingData:
     def _note(self, batches: int, where: list[tuple[int, int]]) -> None:
         """Write down where a batch ended, and which records before it did not come out of the graph."""
         self._ends[batches] = Position(batches, where[-1][0], where[-1][1] + 1)
+        self._last = batches
         self._ends.pop(batches - KEPT, None)
         came = set(where)
         for key in [key for key in list(self._loaded) if key <= where[-1]]:

@@ -11,7 +11,7 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_resize import resize_bicubic
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.drawing import blend, paint
-from tf_groupvit.segmentation.palette import group_colours
+from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.segmentation.protocol import group_scores, read_groups
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.small_scores import SmallScores
@@ -73,7 +73,7 @@ class GroupPictures:
 def _groups(image: np.ndarray, maps: np.ndarray) -> Image.Image:
     """Each pixel in the colour of its group: maps (rows, columns, G) over the image (H, W, 3)."""
     labels = SmallScores(maps).labels(*image.shape[:2])
-    return Image.fromarray(blend(image, paint(labels, group_colours(maps.shape[2]))))
+    return Image.fromarray(blend(image, paint(labels, group_colors(maps.shape[2]))))
 
 
 def _shown(image: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.file_names import is_junk
+from tf_groupvit.hub import refuse_pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     paths are several shards of one kind.
 
     Raises:
-        DatasetError: nothing is there, kinds are mixed, or a captions file names images that are missing.
+        DatasetError: nothing is there, or a pointer of git-lfs is; kinds are mixed; or a captions file names images
+            that are missing.
     """
     from tf_groupvit.training.records_folder import CaptionedFolder, captions_file
     from tf_groupvit.training.records_tar import TarShards
@@ -78,6 +80,8 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
         folder = files[0]
         shards = sorted(file for file in folder.iterdir() if _kind(file) and not is_junk(file.name))
         files = shards or [captions_file(folder)]
+    for file in files:
+        refuse_pointer(file, DatasetError)
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
         names = ", ".join(file.name for file in files[:3])
@@ -88,6 +92,13 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     if len(files) > 1:
         raise DatasetError(f"Expected one captions file, came {len(files)}: {files[0].name}, {files[1].name} ...")
     return CaptionedFolder(files[0])
+
+
+def size_in_words(source: Source) -> str:
+    """How much a source holds: pairs, or shards where counting pairs would mean to go through all of them."""
+    counts_pairs = not _kind(source.shards[0])
+    count = sum(1 for _ in source.read(source.shards[0])) if counts_pairs else len(source.shards)
+    return f"{count:,} {'pair' if counts_pairs else 'shard'}{'s' if count != 1 else ''}"
 
 
 def _kind(file: Path) -> str:

@@ -19,9 +19,10 @@ from tf_groupvit.training.building import (
     measure_of,
     pictures_of,
 )
-from tf_groupvit.training.callbacks import History, Progress, SaveState, StopAt, StopOnNaN, TellSkipped
+from tf_groupvit.training.callbacks import History, Progress, SaveState, StopAt, StopOnNaN, TellSkipped, say
 from tf_groupvit.training.card import write_card
 from tf_groupvit.training.recipe import Recipe
+from tf_groupvit.training.records import size_in_words
 from tf_groupvit.training.scene_batches import SceneBatches
 from tf_groupvit.training.state import position_of, restore_state
 from tf_groupvit.training.stream import Position
@@ -36,8 +37,9 @@ def train(
     """Train as the recipe says and write the checkpoint to ``folder``; returns the history, a dict a round.
 
     A folder with a state of the same recipe and seed is gone on from, with the same losses as if it had never stopped.
-    Records that were left out are told by name, on standard error, at the end. With ``tensorboard``, a folder, numbers
-    of each round and pictures of groups and masks are written to it on the way; they change nothing else.
+    What is trained on, how long the rest will take, and which records were left out is told on standard error. With
+    ``tensorboard``, a folder, numbers of each round and pictures of groups and masks are written to it on the way; they
+    change nothing else.
 
     Raises:
         TrainingError: the loss is no number any more, or nothing can be written for TensorBoard.
@@ -47,6 +49,7 @@ def train(
     run = build(recipe, folder, seed)
     recipe, state = run.recipe, folder / STATE
     start = restore_state(state, run.training, run.about) if state.exists() else 0
+    _announce(run, start)
     history = History(folder / HISTORY, recipe.batch_size, measure_of(run), recipe.validate_every, start, recipe.steps)
     best = KeepBest(folder / BEST, run.training.model, recipe.keep == "best", recipe.patience, history.lines)
     if not best.enough:
@@ -55,6 +58,19 @@ def train(
     _save(run)
     write_card(folder, recipe, seed, history.lines)
     return history.lines
+
+
+def _announce(run: Run, start: int) -> None:
+    """Say what is about to happen, before the first step, which takes longer than the others."""
+    recipe = run.recipe
+    what = (
+        "scenes" if isinstance(run.data, SceneBatches) else f"{recipe.data.source} ({size_in_words(run.data.source)})"
+    )
+    say(f"Training on {what}: {recipe.steps:,} steps of {recipe.batch_size} pictures, into {run.folder}.")
+    if start >= recipe.steps:
+        say(f"{run.folder} is at step {start} of {recipe.steps}: nothing is left to train.")
+    elif start:
+        say(f"Resuming at step {start} of {recipe.steps} from {run.folder}.")
 
 
 def _watchers(run: Run, start: int, history: History, best: KeepBest, bar: bool) -> list[Any]:
@@ -87,6 +103,10 @@ def _fit(run: Run, start: int, watchers: list[Any]) -> None:
         if failure := getattr(run.data, "failure", None):
             raise failure from None  # what TensorFlow says of it is a traceback in a string
         raise
+    finally:
+        for progress in watchers:
+            if isinstance(progress, Progress):
+                progress.close()
 
 
 def _save(run: Run) -> None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Backend
 
 from tf_groupvit.preprocessing.tokenizer import NORMALIZER, PIECES, Tokenizer
 from tf_groupvit.preprocessing.tokenizer_files import DEFAULT_SPECIAL, END_OF_WORD
-from tf_groupvit.segmentation.writing import write_whole
+from tf_groupvit.segmentation.writing import make_folder, write_whole
 
 
 def train_vocabulary(folder: Path, texts: Iterable[str], merges: int, max_length: int) -> Tokenizer:
@@ -22,7 +22,7 @@ def train_vocabulary(folder: Path, texts: Iterable[str], merges: int, max_length
     tokens += dict.fromkeys(DEFAULT_SPECIAL.values())  # the end token has the highest id, as in CLIP
     numbered = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     lines = ["#version: 0.2", *map(" ".join, learned)]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_whole(folder / "vocab.json", json.dumps(numbered, ensure_ascii=False).encode())
     write_whole(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
     write_whole(folder / "tokenizer_config.json", json.dumps({"model_max_length": max_length}).encode())

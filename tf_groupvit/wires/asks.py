@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from tf_groupvit.errors import InputError
+from tf_groupvit.errors import InputError, RequestError
 
 # Canonical status names in the order of their numbers (google/rpc/code.proto), and those of HTTP statuses.
 CODES = """OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
@@ -26,6 +26,35 @@ class Ask:
     signature: str = ""
     outputs: Mapping[str, str] = field(default_factory=dict)  # dtypes by name, as in the signature
     rows: bool = False  # in REST: an object for each row, not an array for each input
+    optional: tuple[str, ...] = ()  # those of the outputs that not every export has
+
+
+class NotReachedError(RequestError):
+    """Nothing listens at the address (yet): the connection was refused."""
+
+
+def one_line(words: str, most: int = 200) -> str:
+    """What a server says, as it can be shown: on one line, without control characters, cut."""
+    shown = "".join(map(_shown, " ".join(words[: 10 * most].split())))
+    return shown if len(shown) <= most else f"{shown[:most]}..."
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def too_large(most: int) -> RequestError:
+    return RequestError(
+        "OUT_OF_RANGE", f"The answer has more than {most:,} bytes: ask for less, or allow more with max_answer_bytes=."
+    )
+
+
+def not_ours(address: str, came: str, error: Exception | None = None, code: str = "UNKNOWN") -> RequestError:
+    """The error for an answer that no server of this kind gives."""
+    reason = f" ({one_line(f'{type(error).__name__}: {error}', 100)})" if error else ""
+    return RequestError(
+        code, f"{address} does not answer as TensorFlow Serving does, but {came}: check address and port.{reason}"
+    )
 
 
 def needed(module: str) -> Any:

@@ -35,6 +35,9 @@ SignatureDefMap: 1 SignatureDef{} signature_def
 """
 
 
+MOST_DIMENSIONS = 32  # NumPy 1's limit; TensorFlow's own is 254, of which nobody makes use
+
+
 @cache
 def message_classes() -> dict[str, Any]:
     """The message classes by name, from ``MESSAGES``."""
@@ -82,11 +85,20 @@ def fill(tensor: Any, value: Any) -> None:
         tensor.tensor_content = array.tobytes()
 
 
-def from_tensor(name: str, tensor: Any) -> np.ndarray:
-    """A TensorProto's values, from tensor_content or from the field of its type."""
+def from_tensor(name: str, tensor: Any, expected: str | None = None) -> np.ndarray:
+    """A TensorProto's values, from tensor_content or from the field of its type.
+
+    Raises ``RequestError`` for a type that is unknown or not the ``expected`` one, and where shape and values do not
+    go together.
+    """
     dtype, shape = NAME_OF.get(tensor.dtype), [dim.size for dim in tensor.tensor_shape.dim]
     if dtype is None:
         raise RequestError("UNIMPLEMENTED", f"Output '{name}' is of TensorFlow's type {tensor.dtype}: ask for another.")
+    if dtype != (expected or dtype):
+        raise RequestError("DATA_LOSS", f"Output '{name}' is expected as {expected}, {dtype} came.")
+    if len(shape) > MOST_DIMENSIONS or any(size < 0 for size in shape):
+        sizes = f"{len(shape)} dimensions" if len(shape) > MOST_DIMENSIONS else f"the sizes {shape}"
+        raise RequestError("DATA_LOSS", f"Output '{name}' came with {sizes}: no tensor has such.")
     if dtype == "DT_STRING":
         strings = [value if name.endswith("_bytes") else value.decode(errors="replace") for value in tensor.string_val]
         values = np.array(strings, object)

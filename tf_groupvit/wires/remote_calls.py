@@ -1,14 +1,26 @@
 """Asks in, arrays out, by messages over HTTP/2: TensorFlow Serving's gRPC API."""
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from tf_groupvit.errors import RequestError
-from tf_groupvit.wires.asks import GONE, SLOW, Ask, ModelSpec, needed
+from tf_groupvit.wires.asks import (
+    GONE,
+    SLOW,
+    Ask,
+    ModelSpec,
+    NotReachedError,
+    needed,
+    not_ours,
+    one_line,
+    too_large,
+)
 from tf_groupvit.wires.messages import fill, from_tensor, message_classes
 from tf_groupvit.wires.statements import signatures_of, versions_of
 
+LARGEST = 2**31 - 1  # bytes of a message, by gRPC and by protobuf
 METHODS = {
     "predict": ("PredictionService", "Predict"),
     "status": ("ModelService", "GetModelStatus"),
@@ -17,10 +29,13 @@ METHODS = {
 
 
 class GrpcWire:
-    def __init__(self, address: str, spec: ModelSpec, transport: Any, local: bool, awaited: bool) -> None:
+    def __init__(self, address: str, spec: ModelSpec, transport: Any, local: bool, awaited: bool, most: int) -> None:
         grpc = self._grpc = needed("grpc")
-        self._messages, self._spec, self._address = message_classes(), spec, address
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
+        self._messages, self._spec, self._address, self._most = message_classes(), spec, address, most
+        # Only plain messages are taken: gRPC inflates a compressed one before it looks at its size.
+        options = [("grpc.max_receive_message_length", min(most, LARGEST)), ("grpc.max_send_message_length", -1),
+                   ("grpc.compression_enabled_algorithms_bitset", 1),
+                   ("grpc.initial_reconnect_backoff_ms", 100),
                    ("grpc.max_reconnect_backoff_ms", 1000), ("grpc.enable_http_proxy", int(not local))]  # fmt: skip
         # An asynchronous channel belongs to the loop that runs when it is made: not before the first call.
         open_channel = (grpc.aio if awaited else grpc).insecure_channel
@@ -44,9 +59,8 @@ class GrpcWire:
 
     def _method(self, ask: Ask) -> Any:
         service, name = METHODS[ask.verb]
-        request, response = self._messages[f"{name}Request"], self._messages[f"{name}Response"]
-        path = f"/tensorflow.serving.{service}/{name}"
-        return self._channel().unary_unary(path, request.SerializeToString, response.FromString)
+        serialize = self._messages[f"{name}Request"].SerializeToString
+        return self._channel().unary_unary(f"/tensorflow.serving.{service}/{name}", serialize, _as_it_is)
 
     def _written(self, ask: Ask) -> Any:
         request = self._messages[f"{METHODS[ask.verb][1]}Request"]()
@@ -64,9 +78,20 @@ class GrpcWire:
                 fill(request.inputs[key], value)
         return request
 
-    def _read(self, ask: Ask, response: Any) -> Any:
+    def _read(self, ask: Ask, content: bytes) -> Any:
+        if len(content) > self._most:
+            return too_large(self._most)
+        try:
+            return self._values(ask, self._messages[f"{METHODS[ask.verb][1]}Response"].FromString(content))
+        except RequestError as error:
+            return error
+        except Exception as error:  # whatever a broken or hostile server brings about
+            return not_ours(self._address, f"with {len(content):,} bytes", error)
+
+    def _values(self, ask: Ask, response: Any) -> Any:
         if ask.verb == "predict":
-            return {name: from_tensor(name, response.outputs[name]) for name in ask.outputs if name in response.outputs}
+            came = {name: kind for name, kind in ask.outputs.items() if name in response.outputs}
+            return {name: from_tensor(name, response.outputs[name], kind) for name, kind in came.items()}
         json_of = partial(needed("google.protobuf.json_format").MessageToDict, preserving_proto_field_name=True)
         if ask.verb == "status":
             return versions_of(ask, {"model_version_status": [], **json_of(response)})
@@ -75,9 +100,19 @@ class GrpcWire:
         return signatures_of(ask, {"model_spec": spec, "metadata": {"signature_def": json_of(signatures)}})
 
     def _failed(self, error: Any) -> RequestError:
-        code, reason = error.code().name, error.details() or ""
-        if code == "UNAVAILABLE" and "connect" in reason:
-            return RequestError(code, f"{self._address} cannot be reached ({reason}): {GONE}")
+        code = getattr(error.code(), "name", "UNKNOWN")
+        details = error.details() or ""
+        reason = one_line(details)
+        if code == "RESOURCE_EXHAUSTED" and "larger than max" in details and f"vs. {self._most})" in details:
+            return too_large(self._most)
+        if code == "UNAVAILABLE" and "connect" in details:
+            kind: Callable[[str, str], RequestError] = NotReachedError if "refused" in details else RequestError
+            return kind(code, f"{self._address} cannot be reached ({reason}): {GONE}")
         if code == "DEADLINE_EXCEEDED":
             return RequestError(code, f"{self._address} did not answer in time ({reason}): {SLOW}")
         return RequestError(code, reason)
+
+
+def _as_it_is(content: bytes) -> bytes:
+    """Messages are read where an error of theirs becomes one of ours."""
+    return content

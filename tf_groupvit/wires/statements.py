@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tf_groupvit.wires.asks import CODES, SIDES, Ask
+from tf_groupvit.wires.asks import CODES, SIDES, Ask, one_line
 from tf_groupvit.wires.dtypes import NAME_OF
 
 STATES = {10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
@@ -12,17 +12,23 @@ def versions_of(_: Ask, body: dict[str, Any]) -> list[dict[str, Any]]:
     """GetModelStatusResponse as JSON, from either wire: with numbers or names, defaults written or left out."""
     return [{
         "version": int(entry.get("version", 0)),
-        "state": STATES.get(entry.get("state", 0), entry.get("state", "UNKNOWN")),
-        "error_code": code if isinstance(code := entry.get("status", {}).get("error_code", 0), str) else CODES[code],
-        "error_message": entry.get("status", {}).get("error_message", ""),
+        "state": _named(entry.get("state", 0), STATES),
+        "error_code": _named(entry.get("status", {}).get("error_code", 0), dict(enumerate(CODES))),
+        "error_message": one_line(entry.get("status", {}).get("error_message", "")),
     } for entry in body["model_version_status"]]  # fmt: skip
+
+
+def _named(value: int | str, names: dict[int, str]) -> str:
+    """The name of a number, which REST writes as a name; a number or a name that is none is UNKNOWN."""
+    found = names.get(value) if isinstance(value, int) else value
+    return found if isinstance(found, str) and found in names.values() else "UNKNOWN"
 
 
 def signatures_of(_: Ask, body: dict[str, Any]) -> dict[str, Any]:
     """GetModelMetadataResponse as JSON, from either wire."""
     signatures = body["metadata"]["signature_def"]["signature_def"]
     return {
-        "name": body["model_spec"].get("name", ""),
+        "name": one_line(body["model_spec"].get("name", "")),
         "version": int(body["model_spec"].get("version", 0)),
         "signatures": {
             name: {side: {key: _declared(info) for key, info in entry.get(side, {}).items()} for side in SIDES}

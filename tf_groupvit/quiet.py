@@ -1,0 +1,135 @@
+"""TensorFlow, not imported yet, in; imported, whoever does it, without its C++ libraries' remarks on standard error.
+
+They say for every process which instructions they were built for and that there is no GPU, before they read the level
+that TF_CPP_MIN_LOG_LEVEL sets. The level is 3 here unless it is set, and remarks below it are left out of what appears
+while TensorFlow is imported. All else that is written meanwhile is shown when the import is over or has failed.
+"""
+
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import Any
+
+LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+NOISY = ("tensorflow", "keras")
+# "I0000 00:00:1700000000.000000 1 port.cc:1] ...", or as TensorFlow wrote it before: "2026-01-01 00:00:00.0: I ..."
+REMARK = re.compile(
+    rb"(\d{4}-\d\d-\d\d [\d:.]+: )?(?P<severity>[IWE])(\d{4} [\d:.]+ +\d+ \S+:\d+\]| tensorflow/| external/)"
+)
+BELONGING = (b"WARNING: All log messages before absl::InitializeLog()", b"To enable the following instructions:")
+SEVERITIES = b"IWE"
+
+
+class _Finder:
+    """Finds TensorFlow and Keras as ever, and has them imported with ``held_back``."""
+
+    def __init__(self) -> None:
+        self.asking = threading.local()  # the other finders, in this thread
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name not in NOISY or getattr(self.asking, "now", False):
+            return None
+        self.asking.now = True
+        try:
+            spec = find_spec(name)
+        finally:
+            self.asking.now = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+        return spec
+
+
+class _Loader:
+    """A module's own loader, but for what appears on standard error while it works."""
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+    def create_module(self, spec: Any) -> Any:
+        return self.own.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        module.__spec__.loader = module.__loader__ = self.own
+        os.environ.setdefault(LEVEL, "3")
+        warnings.filterwarnings("ignore", "Protobuf gencode version", UserWarning)  # of TensorFlow's own messages
+        if not _left_out() or sys.stderr is None:  # all of it is wanted, at once, or descriptor 2 is something else
+            self.own.exec_module(module)
+            return
+        with held_back(only_remarks=True):
+            self.own.exec_module(module)
+
+
+def install() -> None:
+    """Have TensorFlow and Keras imported quietly, by whomever, unless that is done already."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow for a command, and have it look for devices, when the command says what it is waiting for."""
+    import keras
+
+    keras.ops.zeros(1)
+
+
+@contextmanager
+def held_back(only_remarks: bool = False) -> Iterator[None]:
+    """Keep what is written to file descriptor 2, by C++ too, and show it if something is raised.
+
+    With ``only_remarks``, what is no remark of TensorFlow's below its level is shown in any case.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # a process may have no standard error
+        sys.stderr.flush()
+    try:
+        before = os.dup(2)
+    except OSError:
+        yield
+        return
+    import tempfile
+
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        shown = only_remarks
+        try:
+            yield
+        except Exception:  # not an interrupt, which is no reason to read what TensorFlow had to say
+            shown, only_remarks = True, False
+            raise
+        finally:
+            with suppress(OSError, ValueError, AttributeError):
+                sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+            if shown:
+                held.seek(0)
+                written = held.read()
+                _show(without_remarks(written) if only_remarks else written)
+
+
+def _show(written: bytes) -> None:
+    with suppress(OSError):
+        while written:
+            written = written[os.write(2, written) :]
+
+
+def without_remarks(written: bytes) -> bytes:
+    """What was written, without the lines of TensorFlow's libraries below the level that is set."""
+    quiet, kept = _left_out(), []
+    for line in written.splitlines(keepends=True):
+        found = REMARK.match(line)
+        if found is None and quiet and line.startswith(BELONGING):
+            continue
+        if found is None or found["severity"] not in quiet:
+            kept.append(line)
+    return b"".join(kept)
+
+
+def _left_out() -> bytes:
+    """The severities below the level that is set."""
+    level = os.environ.get(LEVEL, "")
+    return SEVERITIES[: int(level)] if level.isdecimal() else b""

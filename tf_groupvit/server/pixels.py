@@ -1,0 +1,133 @@
+"""Pixels at work: a request's inputs in; how many pixels they will be, and a place among those at work, out.
+
+A picture of 10 kB may be one of 80 million pixels, which takes hundreds of megabytes while it is worked on. So requests
+take turns by pixels: those at work together have so many at most, and a larger one runs alone.
+"""
+
+import re
+import struct
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from tf_groupvit.server.limits import Deadline
+from tf_groupvit.server.refusal import TIMED_OUT, Refusal
+
+_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_AFTER_FILL, _MOST_MARKERS = re.compile(rb"[^\xff]"), 1000
+_ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # markers without a length
+
+
+def pixels_in(arrays: Iterable[np.ndarray]) -> int:
+    """The pixels of pictures in string inputs, and a third of the numbers in arrays of pixels."""
+    total = 0
+    for array in arrays:
+        if array.dtype.kind == "O":
+            total += sum(pixels_of(value) for value in array.flat if len(value) >= 10)
+        elif array.ndim > 2:
+            total += array.size // 3
+    return total
+
+
+def pixels_of(content: bytes) -> int:
+    """The pixels that the header of a PNG, JPEG, GIF, BMP or WebP file claims; 0 for anything else.
+
+    No library reads headers alone: Pillow's readers of some formats take memory for all pixels.
+    """
+    try:
+        width, height = _size_of(content)
+    except struct.error:
+        return 0
+    return abs(width * height)
+
+
+def _size_of(content: bytes) -> tuple[int, int]:
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return struct.unpack_from(">II", content, 16)
+    if content.startswith(b"\xff\xd8"):
+        return _jpeg_size(content)
+    if content.startswith(b"GIF8"):
+        return struct.unpack_from("<HH", content, 6)
+    if content.startswith(b"BM"):
+        old = struct.unpack_from("<I", content, 14)[0] == 12
+        return struct.unpack_from("<HH" if old else "<ii", content, 18)
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return _webp_size(content)
+    return 0, 0
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """Of the frame's header, behind segments of any other kind; the largest there can be behind very many."""
+    at = 2
+    for _ in range(_MOST_MARKERS):
+        start = content.find(b"\xff", at)
+        found = _AFTER_FILL.search(content, start) if start >= 0 else None
+        if found is None:
+            return 0, 0
+        marker, at = found[0][0], found.end()
+        if marker in _START_OF_FRAME:
+            height, width = struct.unpack_from(">HH", content, at + 3)
+            return width, height
+        if marker not in _ALONE:
+            at += struct.unpack_from(">H", content, at)[0]
+    return 0xFFFF, 0xFFFF
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    kind = content[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(content[27:30], "little")
+    if kind == b"VP8L":
+        bits = struct.unpack_from("<I", content, 21)[0]
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", content, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+class PixelGate:
+    """At most ``most`` pixels at work at the same time, first come, first served; 0 for any number."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._changed = threading.Condition()
+        self._at_work = 0
+        self._queue: deque[object] = deque()
+
+    @contextmanager
+    def hold(self, pixels: int, timeout: float | None) -> Iterator[float | None]:
+        """Wait for a place among the pixels at work: the seconds that are left. Raises Refusal."""
+        if not self.most or not pixels:
+            yield timeout
+            return
+        deadline = Deadline(timeout)
+        self._enter(pixels, timeout)
+        try:
+            yield deadline.remaining()
+        finally:
+            self._leave(pixels)
+
+    def _enter(self, pixels: int, timeout: float | None) -> None:
+        turn = object()
+        with self._changed:
+            self._queue.append(turn)
+            came = self._changed.wait_for(lambda: self._queue[0] is turn and self._fits(pixels), timeout)
+            self._queue.remove(turn)
+            if came:
+                self._at_work += pixels
+            self._changed.notify_all()
+        if not came:
+            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
+
+    def _fits(self, pixels: int) -> bool:
+        return not self._at_work or self._at_work + pixels <= self.most
+
+    def _leave(self, pixels: int) -> None:
+        with self._changed:
+            self._at_work -= pixels
+            self._changed.notify_all()
+
+
+UNBOUNDED = PixelGate(0)
