@@ -3,6 +3,17 @@
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_ends():
+    """Servers of these tests do not wait for callers who come when they end; there are some fifty of them."""
+    from tf_groupvit.server import running
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(running, "_DRAIN_SECONDS", 0.05)
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def fixture_base_path(tmp_path_factory):
     """The base path of half_plus_two, with version 123."""
