@@ -1,7 +1,8 @@
 """Images per second and peak memory of segmentation: windows at three image sizes, and the whole image.
 
-Each line runs in a process of its own: the first image as it is (what a command over one image waits for), then, once
-compiled, images one by one. Memory is the highest resident set over those, less what the process held after loading.
+Each line runs in a process of its own: the first image as it is (what a command over one image waits for), the second,
+for which the model is traced, then images one by one. Memory is the highest resident set over those, less what the
+process held after loading.
 """
 
 import argparse
@@ -17,7 +18,7 @@ MEASURED = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from tf_groupvit.segmentation import inference
+from tf_groupvit.segmentation.inference import untraced
 from tf_groupvit.segmentation.segmenter import Segmenter
 
 def status(key):
@@ -34,12 +35,11 @@ segmenter = Segmenter.from_pretrained(folder, [f"thing {i}" for i in range(class
 pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 held = status("VmRSS:")
 Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-first = seconds(segmenter, pixels)
-uncompiled = seconds(segmenter, pixels)
-inference.CALLS_BEFORE = 0
-compiling = seconds(segmenter, pixels)
+with untraced():
+    first, untraced_ = seconds(segmenter, pixels), seconds(segmenter, pixels)
+tracing = seconds(segmenter, pixels)
 rest = [seconds(segmenter, pixels) for _ in range(images)]
-print(json.dumps(dict(first_s=first, uncompiled_s=uncompiled, compiling_s=compiling,
+print(json.dumps(dict(first_s=first, untraced_s=untraced_, tracing_s=tracing,
                       images_per_second=images / sum(rest), peak=status("VmHWM:") - held)))
 """
 
@@ -56,8 +56,8 @@ def measure(folder: Path, mode: str, height: int, width: int, images: int, class
 def line(row: dict) -> str:
     return (
         f"{row['mode']:7s} {row['width']:5d}x{row['height']:<5d} first {row['first_s']:6.2f} s   "
-        f"uncompiled {row['uncompiled_s']:5.2f} s   compiling {row['compiling_s']:6.2f} s   "
-        f"compiled {row['images_per_second']:6.2f} images/s   peak {row['peak'] / 1e6:7.1f} MB"
+        f"untraced {row['untraced_s']:5.2f} s   tracing {row['tracing_s']:6.2f} s   "
+        f"traced {row['images_per_second']:6.2f} images/s   peak {row['peak'] / 1e6:7.1f} MB"
     )
 
 

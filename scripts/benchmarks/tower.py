@@ -46,7 +46,7 @@ ENGINES: dict[str, dict[str, str]] = {
 }
 WORKS = ("tower", "text", "photo", "window", "scaling")
 SLOW_TO_START = ("compile", "XLA")
-WARM = 4  # calls after which a segmenter has compiled what it runs (segmentation/inference.py, CALLS_BEFORE)
+WARM = 2  # calls after which a segmenter has traced what it runs
 BATCHES, SIDES, CLASSES, IMAGES = (1, 8, 32), (224, 320, 448, 496, 896), (1, 10, 100, 1000), (1, 2, 4, 8, 16, 32)
 MOST_TOKENS = 1024  # up to there cost is to be linear; beyond, attention's square shows
 

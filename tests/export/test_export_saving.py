@@ -149,6 +149,23 @@ def test_the_graph_is_exported_whatever_runs_the_segmenter_here(tmp_path):
     assert (version / "saved_model.pb").exists() and b"PyFunc" not in (version / "saved_model.pb").read_bytes()
 
 
+def test_each_export_folds_the_weights_as_they_are_then():
+    from tf_groupvit.export.saving import Limits
+    from tf_groupvit.export.signatures import Signatures
+
+    parts = tiny_segmenter()
+    segmenter = Segmenter(parts.model, None, parts.processor, parts.classes)
+    pixels, weight = np.random.default_rng(0).normal(size=(1, 3, 32, 32)), parts.model.visual_projection.outer.kernel
+    first, kept = Signatures(segmenter, Limits()), np.array(weight)
+    try:
+        weight.assign(np.concatenate([kept[:1], 2 * kept[1:]]))
+        found = [each._model.it.get_image_features(pixels).numpy() for each in (first, Signatures(segmenter, Limits()))]
+        np.testing.assert_allclose(found[1], segmenter.model.get_image_features(pixels), rtol=1e-4, atol=1e-4)
+        assert np.abs(found[1] - found[0]).max() > 0.01
+    finally:
+        weight.assign(kept)
+
+
 def test_a_version_appears_whole_or_not_at_all(fast, tmp_path, monkeypatch):
     whole = saving._write
 

@@ -243,7 +243,8 @@ def test_groups_are_named_by_stage_and_of_length_one(model, pixels):
 
 
 def test_probabilities_of_the_classes_sum_to_one(model, pixels, texts):
-    found = array(class_probabilities(model, pixels, texts))
+    groups = read_groups(model, pixels)
+    found = array(class_probabilities(groups["image_embeds"], groups["scale"], texts))
     logits = array(model(pixel_values=pixels, text_embeds=texts)["logits_per_image"])
     assert found == pytest.approx(softmax(logits), rel=1e-4)
     assert found.sum(1) == pytest.approx(np.ones(2), rel=1e-5)

@@ -58,16 +58,13 @@ class Answering:
         return embed_classes(self.base.model, self.base.tokenizer, words, templates)
 
     def _build(self, words: tuple[str, ...], choices: Choices) -> Segmenter:
-        return Segmenter(
-            self.base.model,
-            self.base.tokenizer,
-            self.base.processor,
+        return self.base.with_choices(
             self._embeddings(words, choices.templates),
             protocol=choices.protocol,
             mode=choices.mode,
             background=choices.background or None,
+            size=None,
             normalize=self._normalize,
-            runtime=self.base.runtime,
         )
 
 

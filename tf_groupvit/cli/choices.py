@@ -41,7 +41,8 @@ OPTIONS = {
     "runtime": click.option(
         "--runtime",
         help="graph: TensorFlow's own; lite: LiteRT, faster for each image once it is prepared; lite_int8: in 8 bits, "
-        "faster still, nearly the same results; openvino: OpenVINO, where it is installed.  [default: graph]",
+        "faster still, nearly the same results; openvino: OpenVINO, where it is installed. All but graph compile a "
+        "snapshot of the weights when the command starts.  [default: graph]",
     ),
 }
 

@@ -24,8 +24,11 @@ def command(images: tuple[str, ...], recursive: bool, as_json: bool, **choices: 
     sources = find_images(images, recursive)
     segmenter = load_segmenter(**choices)
 
+    from tf_groupvit.segmentation.inference import untraced
+
     def work(index: int, source: str) -> tuple[dict[str, Any], str]:
-        chances = segmenter.classify(source_of(source))
+        with untraced(len(sources) == 1):
+            chances = segmenter.classify(source_of(source))
         ranked = sorted(zip(segmenter.classes.names, map(float, chances), strict=True), key=lambda pair: -pair[1])
         best = ", ".join(f"{name} {chance:.1%}" for name, chance in ranked[:SHOWN])
         return {"image": source, "probabilities": dict(ranked)}, f"{source}: {best}"

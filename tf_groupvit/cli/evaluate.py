@@ -145,9 +145,7 @@ def _as_trained(segmenter: Any) -> tuple[Any, str | None]:
     own = [*segmenter.processor.mean, *segmenter.processor.std]
     if any(abs(ours - clips) > 1e-6 for ours, clips in zip(own, (*mean, *std), strict=True)):
         return segmenter, None
-    kept = {key: getattr(segmenter.settings, key) for key in ("protocol", "mode", "background")}
-    parts = (segmenter.model, segmenter.tokenizer, segmenter.processor, segmenter.classes)
-    return type(segmenter)(*parts, **kept, normalize="imagenet", runtime=segmenter.runtime), "imagenet"
+    return segmenter.with_choices(normalize="imagenet"), "imagenet"
 
 
 def _told(scores: Any, choices: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -34,8 +34,11 @@ def command(
     names, folder = names_for(sources, list(filter(os.path.isdir, images))), make_folder(output)
     segmenter = load_segmenter(**choices)
 
+    from tf_groupvit.segmentation.inference import untraced
+
     def work(index: int, source: str) -> tuple[dict[str, Any], str]:
-        result = segmenter(source_of(source))
+        with untraced(len(sources) == 1):
+            result = segmenter(source_of(source))
         paths = write_outputs(result, names[index], folder, views, source)
         return record_of(result, source, paths), line_of(result, source, paths)
 

@@ -47,6 +47,9 @@ def export_saved_model(
     Images, text and masks are handled in the graph: clients send files and get PNGs. The folder is written beside,
     under a name that is no number, and renamed when it is whole, so that a polling server never sees half of one.
 
+    An export is a snapshot of the weights as they are now, and of the class embeddings as the segmenter has them: after
+    training, call ``segmenter.refresh()`` and export again.
+
     Args:
         segmenter: its classes, templates, protocol, mode and background become part of the model.
         version: a number from 1; the next free one unless given.

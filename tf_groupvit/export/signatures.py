@@ -18,7 +18,7 @@ from tf_groupvit.export.looking import Looking
 from tf_groupvit.export.reading import Reading
 from tf_groupvit.export.saving import Limits
 from tf_groupvit.models.comparing import normalise, segmentation_logits
-from tf_groupvit.models.optimized import Twin
+from tf_groupvit.models.optimized import can_be_optimized, optimized
 from tf_groupvit.models.runtimes import GRAPH
 from tf_groupvit.preprocessing.image_graph_bytes import first_fault, only_if
 from tf_groupvit.segmentation.prompts import BACKGROUND
@@ -55,7 +55,8 @@ class Signatures(tf.Module):
     def __init__(self, segmenter: Any, limits: Limits) -> None:
         super().__init__(name="groupvit")
         self._limits = limits
-        model, self._settings = Twin.of(segmenter.model).get(), segmenter.settings  # the weights folded, once
+        plain, self._settings = segmenter.model, segmenter.settings
+        model = optimized(plain) if can_be_optimized(plain) else plain  # the weights as they are now
         self._model, self._classes = _Untracked(model), segmenter.classes
         self.weights = [variable.value for variable in model.weights]
         self.texts = tf.constant(segmenter.text_embeds)  # (N, D)

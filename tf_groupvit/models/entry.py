@@ -1,6 +1,7 @@
 """A call's arguments in, named tensors of the right kind out; what is the same for every model that a user calls."""
 
 import inspect
+import operator
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import keras
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.outputs import plain
+from tf_groupvit.models.processes import check_process, is_forked
 
 
 @cache
@@ -36,10 +38,39 @@ def _weights_outlive_errors(model: keras.Model) -> Iterator[None]:
         raise
 
 
+class WeightsOf:
+    """The variables that a model has now: something was traced with them, and answers from them alone."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._held = model.weights
+
+    def are_those_of(self, model: keras.Model) -> bool:
+        """Whether they still are: ``quantize`` and LoRA put others in their place, or add some."""
+        now = model.weights
+        return len(now) == len(self._held) and all(map(operator.is_, now, self._held))
+
+
+class LeftBehind:
+    """Takes the place of a model in a forked process that was sent one: whoever asks it for anything is told."""
+
+    def __getattr__(self, name: str) -> Any:
+        check_process()
+        raise AttributeError(name)
+
+
+def _brought_back(make: Callable[..., Any], *arguments: Any) -> Any:
+    """A pickled model, where models can be made: a pool of processes would wait for ever for one that fails here."""
+    return LeftBehind() if is_forked() else make(*arguments)
+
+
 class EntryModel(keras.Model):
     """A keras.Model whose arguments come by position or by name, as arrays, tensors or nested lists."""
 
+    _traced_with: WeightsOf | None = None  # what Keras' loops were
+
     def __init__(self, **keywords: Any) -> None:
+        if keras.backend.backend() != "torch":  # whose models a forked process can run
+            check_process()
         try:
             super().__init__(**keywords)
             narrow = "float" not in self.compute_dtype
@@ -52,6 +83,8 @@ class EntryModel(keras.Model):
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """As Keras' own, which takes nothing but tensors by position: here flags may stand in their place too."""
+        if keras.backend.backend() != "torch":
+            check_process()
         names = _argument_names(type(self).call)
         if len(arguments) > len(names):
             raise InputError(f"{len(arguments)} arguments came, but there are {len(names)}: {', '.join(names)}.")
@@ -62,16 +95,29 @@ class EntryModel(keras.Model):
         return super().__call__(**{name: accept(name, value) for name, value in given.items() if value is not None})
 
     def predict(self, *arguments: Any, **keywords: Any) -> Any:
+        self._forget_old_graphs()
         with _weights_outlive_errors(self):
             return super().predict(*arguments, **keywords)
 
     def fit(self, *arguments: Any, **keywords: Any) -> Any:
+        self._forget_old_graphs()
         with _weights_outlive_errors(self):
             return super().fit(*arguments, **keywords)
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> Any:
+        self._forget_old_graphs()
         with _weights_outlive_errors(self):
             return super().evaluate(*arguments, **keywords)
+
+    def _forget_old_graphs(self) -> None:
+        """Keras keeps what it traced for its loops, also when a layer has got other variables since."""
+        if self._traced_with is None or not self._traced_with.are_those_of(self):
+            self.train_function = self.test_function = self.predict_function = None
+            self._traced_with = WeightsOf(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make, arguments = super().__reduce__()
+        return _brought_back, (make, *arguments)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
         """Losses by name of an output, as ``compile`` takes them: Keras looks for those in plain dicts alone."""

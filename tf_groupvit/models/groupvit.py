@@ -224,14 +224,14 @@ class TFGroupViTModel(PretrainedModel):
         return ImagesAgainstTexts(self, text_embeds, output_segmentation)
 
     def optimized(self, runtime: str = "graph") -> "TFGroupViTModel":
-        """The same model folded for inference: the same answers within 1e-4, sooner. TensorFlow, float32.
+        """A snapshot of the model folded for inference: the same answers within 1e-4, faster. TensorFlow, float32.
 
-        It holds the weights as they are now, and cannot be trained or saved. ``Segmenter`` and exports use it unasked.
-        With ``runtime="lite"`` LiteRT's interpreter, a part of TensorFlow, runs the vision tower. That is sooner still,
-        for some seconds and twice the tower's memory with each image size, four times where batches come (the last
-        three sizes are kept): for processes that see few sizes often. Such a model cannot be exported. "lite_int8" does
-        so with weights in 8 bits, in less than half the time: answers are near, and not within 1e-4. "openvino" has
-        OpenVINO in LiteRT's place; the extra ``openvino`` brings it.
+        It holds the weights as they are now: after they have changed, make another. It cannot be trained or saved.
+        Each export makes one of its own. With ``runtime="lite"`` LiteRT's interpreter, a part of TensorFlow, runs the
+        vision tower. That is faster still, for some seconds and twice the tower's memory with each image size, four
+        times where batches come (the last three sizes are kept): for processes that see few sizes often. Such a model
+        cannot be exported. "lite_int8" does so with weights in 8 bits, in less than half the time: answers are near,
+        and not within 1e-4. "openvino" has OpenVINO in LiteRT's place; the extra ``openvino`` brings it.
         """
         from tf_groupvit.models.optimized import optimized
 

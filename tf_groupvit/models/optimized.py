@@ -1,4 +1,4 @@
-"""A joint model in, the same model folded for inference out: its answers sooner, and nothing to train.
+"""A joint model in, a snapshot of its weights folded for inference out: the same answers faster, nothing to train.
 
 What is folded, each part tested by itself in tests/models/test_folding.py: layer norms' affine parts, the attention's
 scale and the activation's into the products beside them, queries, keys and values into one product, the keys of the
@@ -6,15 +6,11 @@ assignment into its queries, its values into what follows, the batch norm into t
 residual sum is taken out of the weights that write to it.
 """
 
-import collections
 import os
-import weakref
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
@@ -56,8 +52,9 @@ class FoldedProjection(Folded):
 class OptimizedGroupViT(TFGroupViTModel):
     """Takes the place of the model that it was made from, in inference.
 
-    The same call, features, ``predict`` and ``with_text_embeds``, within 1e-4 and with the same assignments. It holds
-    the weights as they were when it was made. Hidden states, attentions of texts, training and saving are refused.
+    The same call, features, ``predict`` and ``with_text_embeds``, within 1e-4 and with the same assignments. It is a
+    snapshot: it holds the weights as they were when it was made, whatever becomes of them; make another to renew it.
+    Hidden states, attentions of texts, training and saving are refused.
     With a ``runtime`` other than "graph" LiteRT or OpenVINO runs the vision tower (models/programs.py); with
     "lite_int8" neither the 1e-4 nor the assignments are kept.
     """
@@ -110,7 +107,7 @@ def check_can_be_optimized(model: Any) -> None:
 
 
 def optimized(model: TFGroupViTModel, runtime: str = GRAPH) -> OptimizedGroupViT:
-    """The model folded for inference, its vision tower run by one of ``RUNTIMES``.
+    """The model as it is now folded for inference, its vision tower run by one of ``RUNTIMES``.
 
     Raises:
         InputError: a runtime that is not known or not installed, or a model that cannot be folded, and why.
@@ -118,67 +115,3 @@ def optimized(model: TFGroupViTModel, runtime: str = GRAPH) -> OptimizedGroupViT
     check_runtime(runtime)
     check_can_be_optimized(model)
     return OptimizedGroupViT(model, runtime)
-
-
-class Twin:
-    """A model, and the same folded for inference: made when first asked for, and anew when weights have changed."""
-
-    def __init__(self, model: TFGroupViTModel, runtime: str) -> None:
-        self._plain, self._runtime = weakref.ref(model), runtime
-        self._folded: OptimizedGroupViT | None = None
-        self._marks: Callable[[], tf.Tensor] | None = None
-        self._seen = np.empty(0)
-
-    @classmethod
-    def of(cls, model: TFGroupViTModel, runtime: str = GRAPH) -> "Twin":
-        """One of each runtime for all that use the model: its folded weights are as large as its own."""
-        twins = _twins.setdefault(model, {})
-        if runtime not in twins:
-            twins[runtime] = cls(model, runtime)
-        return twins[runtime]
-
-    def get(self) -> TFGroupViTModel:
-        """The folded model as the weights are now, or the model itself where it cannot be folded."""
-        model = self._plain()
-        assert model is not None, "whoever asks holds the model"
-        if not can_be_optimized(model):
-            return model
-        with tf.init_scope():  # a graph may be being traced
-            self._marks = self._marks or _watch(model)
-            seen = self._marks().numpy()
-            if self._folded is None or not np.array_equal(seen, self._seen, equal_nan=True):
-                self._seen, self._folded = seen, OptimizedGroupViT(model, self._runtime)
-        return self._folded
-
-
-_twins: "weakref.WeakKeyDictionary[TFGroupViTModel, dict[str, Twin]]" = weakref.WeakKeyDictionary()
-
-
-def _watch(model: TFGroupViTModel) -> Callable[[], tf.Tensor]:
-    """A graph that says a number for each weight, which changes when the weight is assigned or trained.
-
-    Of large ones only the first row is read: looking is to cost little beside an image. An operation a weight and a few
-    for each shape: tracing them is part of what the first compiled image waits for.
-    """
-    looks: dict[tuple[int, ...], list[Callable[[], tf.Tensor]]] = collections.defaultdict(list)
-    first = tf.constant(0)
-    for variable in model.variables:
-        if "float" in variable.dtype:
-            weight = getattr(variable.value, "values", [variable.value])[0]  # one copy of several, under a strategy
-            matrix = weight.shape.rank > 1
-            looks[tuple(weight.shape[matrix:])].append(partial(_row if matrix else _whole, weight, first))
-
-    @tf.function(autograph=False)
-    def marks() -> tf.Tensor:
-        groups = [tf.stack([look() for look in group]) for group in looks.values()]
-        return tf.concat([tf.reduce_sum(tf.reshape(rows, (rows.shape[0], -1)), axis=1) for rows in groups], axis=0)
-
-    return marks
-
-
-def _row(weight: tf.Variable, number: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.ResourceGather(resource=weight.handle, indices=number, dtype=weight.dtype)
-
-
-def _whole(weight: tf.Variable, number: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.ReadVariableOp(resource=weight.handle, dtype=weight.dtype)

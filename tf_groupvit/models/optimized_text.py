@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_groupvit.models.folding import values
 from tf_groupvit.models.layers import LOWEST
 from tf_groupvit.models.optimized_layers import Folded, FoldedBlock, centre, refuse_what_is_folded
 from tf_groupvit.models.outputs import TowerOutput
@@ -13,13 +14,14 @@ from tf_groupvit.models.text import TextTower
 class FoldedTextTower(Folded, TextTower):
     """Takes the place of a ``TextTower`` in inference; hidden states and attentions are not there to be had.
 
-    The tables of tokens and positions are the plain tower's own: there is nothing to fold, and they are large.
+    The tables of tokens and positions are copies, large as they are: a snapshot of some weights alone would be of none.
     """
 
     def __init__(self, tower: TextTower, name: str = "text_model") -> None:
         Folded.__init__(self, name)
         self.config, activation = tower.config, tower.config.hidden_act
-        self.tokens, self.positions = tower.token_embedding.embeddings, tower.position_embedding.embeddings
+        self.tokens = self.keep("tokens", values(tower.token_embedding.embeddings))
+        self.positions = self.keep("positions", values(tower.position_embedding.embeddings))
         self.blocks = [FoldedBlock(block, activation, f"layer_{i}") for i, block in enumerate(tower.blocks)]
         self.last_norm = self.norm("final_layer_norm", tower.final_layer_norm)
 

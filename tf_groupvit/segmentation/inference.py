@@ -1,21 +1,23 @@
 """uint8 pixels in, scores of the small picture out: what runs between reading an image and labelling it.
 
-On the TensorFlow backend a step runs as it is for some images, then it is compiled, once for every size, with the model
-folded for inference (models/optimized.py): a command over one image waits for neither. Other Keras backends run it as
-it is.
+On the TensorFlow backend the model is traced at its first call, once for images of every size and for all segmenters
+that use it; so is what compares its groups with classes. The graphs read the model's variables: they answer as the
+weights are. Other Keras backends run the same functions as they are.
 """
 
-from collections.abc import Callable
-from functools import cached_property
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_groupvit.models.entry import WeightsOf
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.models.optimized import Twin, check_can_be_optimized
-from tf_groupvit.models.runtimes import GRAPH
 from tf_groupvit.preprocessing.image_resize import resize_bicubic, resize_bilinear
 from tf_groupvit.preprocessing.image_statistics import normalise
 from tf_groupvit.segmentation.protocol import (
@@ -34,11 +36,9 @@ from tf_groupvit.segmentation.windows import boxes, resized
 
 PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32)
 TEXTS = tf.TensorSpec([None, None], tf.float32)
-
-# Measured: at the published size, mode whole, a call took 0.50 s of the processor as it is and 0.17 s compiled, and
-# compiling 6 s (two cores, busy with other work): few images are better off without, and nobody waits long for it.
-# scripts/bench segment prints all three.
-CALLS_BEFORE = 2
+EMBEDS, SCALE = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([], tf.float32)
+GROUP_EMBEDS, MAPS = tf.TensorSpec([None] * 3, tf.float32), tf.TensorSpec([None] * 4, tf.float32)
+THRESHOLDS = tf.TensorSpec([None], tf.float32)
 
 merge = tf.function(
     merge_windows,
@@ -52,95 +52,153 @@ merge = tf.function(
 )
 
 
-class Compiled:
-    """A function that TensorFlow compiles for all sizes, where it runs the model, once it was called often enough."""
+_as_they_are = ContextVar("as_they_are", default=False)
 
-    def __init__(self, function: Callable[..., Any], *signature: tf.TensorSpec) -> None:
-        self.function, self.signature, self.calls = function, signature, 0
 
-    def __call__(self, *arguments: Any) -> Any:
-        self.calls += 1
-        if self.calls <= CALLS_BEFORE or keras.backend.backend() != "tensorflow":
-            return self.function(*map(keras.ops.convert_to_tensor, arguments))
-        return self._traced(*arguments)
+@contextmanager
+def untraced(alone: bool = True) -> Iterator[None]:
+    """Inside, a model runs as it is: an image that is ``alone`` is answered before its graph would be traced."""
+    token = _as_they_are.set(alone)
+    try:
+        yield
+    finally:
+        _as_they_are.reset(token)
 
-    @cached_property
-    def _traced(self) -> Callable[..., Any]:
-        return tf.function(self.function, input_signature=self.signature, autograph=False)
+
+def traced(function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[..., Any]:
+    """The function as a graph for inputs of every size, traced at the first call; as it is on other backends."""
+    graph = tf.function(function, input_signature=signature, autograph=False)
+
+    def run(*tensors: Any) -> Any:
+        if keras.backend.backend() == "tensorflow" and not _as_they_are.get():
+            return graph(*tensors)
+        return function(*map(keras.ops.convert_to_tensor, tensors))
+
+    return run
+
+
+class LiveGraph:
+    """A function of a model and tensors as a graph for tensors of every size, which reads the weights at each call.
+
+    It is traced at the first call, and anew where the model has other variables than then: it was quantized, or LoRA
+    was enabled. The model is held by whoever calls.
+    """
+
+    def __init__(self, model: keras.Model, function: Callable[..., Any], *signature: tf.TensorSpec) -> None:
+        self._model: Callable[[], Any] = weakref.ref(model)
+        self._function, self._signature = function, signature
+        self._made: tuple[WeightsOf, Callable[..., Any]] | None = None
+
+    def __call__(self, *tensors: Any) -> Any:
+        model, made = self._model(), self._made
+        if made is None or not made[0].are_those_of(model):
+            made = self._made = WeightsOf(model), traced(self._run, *self._signature)
+        return made[1](*tensors)
+
+    def _run(self, *tensors: Any) -> Any:
+        return self._function(self._model(), *tensors)
+
+
+def looking(model: TFGroupViTModel) -> Callable[[Any], Groups]:
+    """``read_groups`` of a model, one graph for all that use it: tracing takes a second at the published size."""
+    if model not in _looking:
+        _looking[model] = LiveGraph(model, read_groups, PIXELS)
+    return _looking[model]
+
+
+_looking: "weakref.WeakKeyDictionary[TFGroupViTModel, LiveGraph]" = weakref.WeakKeyDictionary()
+
+
+@cache
+def _comparing(protocol: str, whole: bool) -> Callable[..., dict[str, Any]]:
+    """What compares groups with texts: the arrays of ``SmallScores``, in mode window a row for each pixel; and
+    ``group_scores`` (B, G, K). Several thresholds give a background each, before the classes; none gives none.
+    """
+
+    def compare(
+        maps: Any, embeds: Any, images: Any, scale: Any, texts: Any, thresholds: Any, height: Any, width: Any
+    ) -> dict[str, Any]:
+        groups = Groups(maps=(maps,), group_embeds=embeds, image_embeds=images, scale=scale)
+        what = (groups, texts, height, width, protocol, thresholds)
+        if not whole:
+            return {"rows": group_scores(*what)}
+        return compact_scores(*what) | {"group_scores": with_background(class_affinity(groups, texts), thresholds)}
+
+    return traced(compare, MAPS, GROUP_EMBEDS, EMBEDS, SCALE, TEXTS, THRESHOLDS, SIDE, SIDE)
+
+
+_classify = traced(class_probabilities, EMBEDS, SCALE, TEXTS)
+
+
+class Found(NamedTuple):
+    """What was found in one image: scores of its pixels; and, if the model saw it whole, of its groups the maps
+    (rows, columns, G) of each stage, ``group_embeds`` (G, D), and ``group_scores`` (G, K).
+    """
+
+    scores: SmallScores
+    groups: dict[str, Any] | None
 
 
 class Inference:
     """One model under one setting. Pixels are uint8 (H, W, 3); texts (N, D) are class embeddings.
 
-    With several ``thresholds``, scores have a background for each of them before the classes. A ``runtime`` other than
-    "graph" runs from the first image on: it was asked for.
+    With several ``thresholds``, scores have a background for each of them before the classes.
     """
 
-    def __init__(
-        self,
-        model: TFGroupViTModel,
-        settings: Settings,
-        thresholds: tuple[float, ...] | None = None,
-        runtime: str = GRAPH,
-    ) -> None:
-        if runtime != GRAPH:
-            check_can_be_optimized(model)
-        self.model, self.settings, self.runtime = model, settings, runtime
-        self.background = settings.background if thresholds is None else thresholds
-        self.compiled: TFGroupViTModel | None = None  # what graphs were traced with, folded
+    def __init__(self, model: TFGroupViTModel, settings: Settings, thresholds: Sequence[float] | None = None) -> None:
+        self.model, self.settings = model, settings
+        alone = () if settings.background is None else (settings.background,)
+        self.thresholds = alone if thresholds is None else tuple(thresholds)
 
-    def for_graphs(self) -> TFGroupViTModel:
-        """The model folded for inference, as its weights are now; itself where it cannot be folded."""
-        return Twin.of(self.model, self.runtime).get()
-
-    def _model(self) -> TFGroupViTModel:
-        """The model as it is, or folded in a graph, which is made to be run often."""
-        if self.runtime == GRAPH and not tf.inside_function():
-            return self.model
-        self.compiled = self.for_graphs()
-        return self.compiled
-
-    def renew(self) -> None:
-        """Forget what was compiled if the model's weights have changed since."""
-        if self.compiled is not None and self.compiled is not self.for_graphs():
-            self.compiled = None
-            for name in ("_scores", "_groups", "_probabilities"):
-                self.__dict__.pop(name, None)
-
-    @cached_property
-    def _scores(self) -> Callable[..., dict[str, Any]]:
-        """What ``SmallScores`` holds, of several images: in mode window a row for each pixel."""
-        protocol, whole = self.settings.protocol, self.settings.mode == "whole"
-
-        def scores(pixel_values: Any, texts: Any) -> dict[str, Any]:
-            groups, (height, width) = read_groups(self._model(), pixel_values), keras.ops.shape(pixel_values)[2:]
-            if whole:
-                return compact_scores(groups, texts, height, width, protocol, self.background)
-            return {"rows": group_scores(groups, texts, height, width, protocol, self.background)}
-
-        return Compiled(scores, PIXELS, TEXTS)
-
-    @cached_property
-    def _groups(self) -> Callable[..., Groups]:
-        return Compiled(lambda pixel_values: read_groups(self._model(), pixel_values), PIXELS)
+    def find(self, images: list[np.ndarray], texts: np.ndarray) -> list[Found]:
+        """Of each image what is in it; in mode whole the images go through the model together."""
+        if self.settings.mode == "window":
+            return [Found(SmallScores(self._window_scores(pixels, texts)), None) for pixels in images]
+        return self._find_whole(images, texts)
 
     def scores(self, images: list[np.ndarray], texts: np.ndarray) -> list[SmallScores]:
-        """Scores of each image; in mode whole the images go through the model together."""
-        if self.settings.mode == "window":
-            return [SmallScores(self._window_scores(pixels, texts)) for pixels in images]
-        found = self._run(np.stack([self.square(pixels) for pixels in images]), texts)
-        parts = [{name: values[i] for name, values in found.items()} for i in range(len(images))]
-        return [SmallScores(**each, size=self.settings.size) for each in parts]
+        """The scores of each image alone."""
+        return [found.scores for found in self.find(images, texts)]
+
+    def groups(self, pixels: np.ndarray, texts: np.ndarray) -> dict[str, Any]:
+        """The groups of an image as a whole, whatever the mode: those of ``Found``."""
+        return self._find_whole([pixels], texts)[0].groups or {}
+
+    def probabilities(self, images: list[np.ndarray], texts: np.ndarray) -> np.ndarray:
+        """How likely each class is of the image as a whole, (B, N), whatever the mode."""
+        groups = self._look(self._squares(images))
+        return keras.ops.convert_to_numpy(_classify(groups["image_embeds"], groups["scale"], texts))
 
     def square(self, pixels: np.ndarray) -> np.ndarray:
         """The whole image at the one size of mode whole: bicubic, antialiased."""
         return resize_bicubic(pixels, *self.settings.size)
 
-    def _run(self, pixels: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 (B, H, W, 3) -> the arrays of ``_scores``."""
-        self.renew()
-        pixel_values = normalise(pixels, self.settings.mean, self.settings.std)
-        return {name: keras.ops.convert_to_numpy(values) for name, values in self._scores(pixel_values, texts).items()}
+    def _squares(self, images: list[np.ndarray]) -> np.ndarray:
+        return np.stack([self.square(pixels) for pixels in images])
+
+    def _look(self, pixels: np.ndarray) -> Groups:
+        """uint8 (B, H, W, 3) -> ``Groups``."""
+        return looking(self.model)(normalise(pixels, self.settings.mean, self.settings.std))
+
+    def _compare(self, groups: Groups, texts: np.ndarray, size: tuple[int, int], whole: bool) -> dict[str, np.ndarray]:
+        sides = (groups["maps"][-1], groups["group_embeds"], groups["image_embeds"], groups["scale"])
+        thresholds = np.array(self.thresholds, "float32")
+        found = _comparing(self.settings.protocol, whole)(*sides, texts, thresholds, *size)
+        return {name: keras.ops.convert_to_numpy(values) for name, values in found.items()}
+
+    def _find_whole(self, images: list[np.ndarray], texts: np.ndarray) -> list[Found]:
+        groups = self._look(self._squares(images))
+        found = self._compare(groups, texts, self.settings.size, whole=True)
+        fitting = found.pop("group_scores")
+        maps = [keras.ops.convert_to_numpy(stage).transpose(0, 2, 3, 1) for stage in groups["maps"]]
+        embeds = keras.ops.convert_to_numpy(groups["group_embeds"])
+        return [
+            Found(
+                SmallScores(**{name: values[i] for name, values in found.items()}, size=self.settings.size),
+                {"maps": [stage[i] for stage in maps], "group_embeds": embeds[i], "group_scores": fitting[i]},
+            )
+            for i in range(len(images))
+        ]
 
     def _window_scores(self, pixels: np.ndarray, texts: np.ndarray) -> np.ndarray:
         settings = self.settings
@@ -149,31 +207,5 @@ class Inference:
         corners = np.array(boxes(height, width, settings.window, settings.window // 2), "int32")
         tall, wide = min(height, settings.window), min(width, settings.window)
         cut = np.stack([small[y : y + tall, x : x + wide] for y, x in corners])
-        return merge(self._run(cut, texts)["rows"], corners, height, width).numpy()
-
-    @cached_property
-    def _probabilities(self) -> Callable[..., Any]:
-        def probabilities(pixel_values: Any, texts: Any) -> Any:
-            return class_probabilities(self._model(), pixel_values, texts)
-
-        return Compiled(probabilities, PIXELS, TEXTS)
-
-    def probabilities(self, images: list[np.ndarray], texts: np.ndarray) -> np.ndarray:
-        """How likely each class is of the image as a whole, (B, N), whatever the mode."""
-        self.renew()
-        pixels = np.stack([self.square(image) for image in images])
-        pixel_values = normalise(pixels, self.settings.mean, self.settings.std)
-        return keras.ops.convert_to_numpy(self._probabilities(pixel_values, texts))
-
-    def groups(self, pixels: np.ndarray, texts: np.ndarray) -> dict[str, Any]:
-        """Of the whole image: maps (rows, columns, G) of each stage, group embeddings (G, D), their scores (G, K)."""
-        self.renew()
-        pixel_values = normalise(self.square(pixels)[None], self.settings.mean, self.settings.std)
-        groups = self._groups(pixel_values)
-        affinity = with_background(class_affinity(groups, keras.ops.convert_to_tensor(texts)), self.background)
-        array = keras.ops.convert_to_numpy
-        return {
-            "maps": [array(maps)[0].transpose(1, 2, 0) for maps in groups["maps"]],
-            "group_embeds": array(groups["group_embeds"])[0],
-            "group_scores": array(affinity)[0],
-        }
+        rows = self._compare(self._look(cut), texts, (tall, wide), whole=False)["rows"]
+        return merge(rows, corners, height, width).numpy()

@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import ImageError, InputError
+from tf_groupvit.models.entry import EntryModel
 from tf_groupvit.preprocessing.image_graph import resize_bicubic, resize_bilinear, to_pixel_values
 from tf_groupvit.preprocessing.image_reading import eight_bits, read_image, several, three_channels
 from tf_groupvit.segmentation.compact import compact_label_map
-from tf_groupvit.segmentation.inference import Inference
+from tf_groupvit.segmentation.inference import TEXTS, Inference, LiveGraph
 from tf_groupvit.segmentation.labelling import label_map
 from tf_groupvit.segmentation.protocol import compact_scores, image_scores, read_groups
 from tf_groupvit.segmentation.settings import Settings
@@ -75,20 +76,25 @@ def pixel_labels(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Sett
     return tf.map_fn(lambda one: compact_label_map(one, settings.size, height, width), found, fn_output_signature=kind)
 
 
-class PixelLabeler(keras.Model):
-    """``pixel_labels`` under Keras' ``predict``. Needs the TensorFlow backend."""
+class PixelLabeler(EntryModel):
+    """``pixel_labels`` under Keras' ``predict``, one graph for every size. Needs the TensorFlow backend."""
 
     def __init__(self, inference: Inference, texts: Any) -> None:
         if keras.backend.backend() != "tensorflow":
             raise InputError("Segmenter.predict runs on Keras' TensorFlow backend: call the segmenter itself instead.")
         super().__init__()
-        self.model, self.settings, self.texts = inference.for_graphs(), inference.settings, tf.constant(texts)
+        self.model, self.settings, self.texts = inference.model, inference.settings, texts
         self.built = True
+
+        def label(model: Any, pixels: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
+            return pixel_labels(model, pixels, texts, inference.settings)
+
+        self._label = LiveGraph(self.model, label, tf.TensorSpec([None, None, None, 3], tf.uint8), TEXTS)
 
     def call(self, pixels: Any) -> Any:
         if len(pixels.shape) != 4 or pixels.shape[-1] != 3 or pixels.dtype != tf.uint8:
             raise InputError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}: expected uint8 (B, H, W, 3).")
-        return pixel_labels(self.model, pixels, self.texts, self.settings)
+        return self._label(pixels, self.texts)
 
     def predict(self, pixels: Any, *arguments: Any, **keywords: Any) -> np.ndarray:
         """Labels (B, H, W) of pixels, or images of one size, of every kind that ``Segmenter.predict`` names."""

@@ -169,7 +169,8 @@ def with_background(affinity: Any, threshold: float | Sequence[float] | None) ->
     """Put the background before the classes: (B, G, N) -> (B, G, N + 1); without a threshold, as it is.
 
     It scores 1 in groups of which no class reaches the threshold. The threshold is lowered to the image's highest
-    affinity, so that an image is never background alone. Several thresholds give a background each, in their order.
+    affinity, so that an image is never background alone. Several thresholds, a sequence or a tensor of any length, give
+    a background each, in their order.
     """
     if threshold is None:
         return affinity
@@ -196,12 +197,11 @@ def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
 def mix(maps: Any, affinity: Any) -> Any:
     """Give every place of all groups' rows as much as it belongs to each: (B, G, h, w), (B, G, K) -> (B, h, w, K)."""
     height, width = ops.shape(maps)[2:]
-    flat = ops.reshape(maps, (-1, maps.shape[1], height * width))
+    flat = ops.reshape(maps, (-1, ops.shape(maps)[1], height * width))
     scores = ops.matmul(ops.transpose(flat, (0, 2, 1)), affinity)  # (B, h * w, K) <- (B, h * w, G) @ (B, G, K)
     return ops.reshape(scores, (-1, height, width, ops.shape(affinity)[2]))
 
 
-def class_probabilities(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any) -> Any:
-    """Zero-shot classification: softmax over the texts (N, D) of each image's scaled similarity, (B, N)."""
-    result = model(pixel_values=pixel_values, text_embeds=text_embeds, output_segmentation=False, training=False)
-    return _softmax(result["logits_per_image"])
+def class_probabilities(image_embeds: Any, scale: Any, text_embeds: Any) -> Any:
+    """Zero-shot classification of ``Groups``' image_embeds (B, D) and scale: softmax over the texts (N, D), (B, N)."""
+    return _softmax(ops.matmul(image_embeds, ops.transpose(text_embeds)) * scale)

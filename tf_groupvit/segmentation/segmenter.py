@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -13,17 +14,20 @@ from tqdm import tqdm
 from tf_groupvit.errors import InputError
 from tf_groupvit.hub import refuse_pointer, resolve, warn_of_demo
 from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.models.optimized import optimized
+from tf_groupvit.models.processes import check_process, is_forked
 from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_reading import ImageLike, read_image, several
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.segmentation.class_names import ClassNames
-from tf_groupvit.segmentation.inference import Inference
+from tf_groupvit.segmentation.class_names import ClassNames, parse_classes
+from tf_groupvit.segmentation.inference import Found, Inference
+from tf_groupvit.segmentation.pixels import PixelLabeler
 from tf_groupvit.segmentation.prompts import BACKGROUND, ClassEmbeddings, embed_classes
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.settings import check_choices, make_settings
 from tf_groupvit.segmentation.small_scores import SmallScores
-from tf_groupvit.segmentation.templates import SIMPLE
+from tf_groupvit.segmentation.templates import SIMPLE, templates_of
 from tf_groupvit.segmentation.writing import write_whole
 
 CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings
@@ -48,15 +52,20 @@ class Segmenter:
         background: a threshold from 0 to 1; adds the class "background", label 0. Not with protocol "hf".
         size: side of the square in mode whole, a multiple of the patch size; the model's image size unless given.
         normalize: "imagenet" or "clip" statistics instead of the processor's.
-        runtime: "graph", TensorFlow's own; "lite", LiteRT's interpreter for the vision tower: sooner for each image,
-            after some seconds of preparation for each size of squares or windows; "lite_int8", the same in 8 bits:
-            sooner still, with labels that are nearly the same; or "openvino", OpenVINO in LiteRT's place, which the
-            extra ``openvino`` brings: sooner where Intel made the processor, and prepared sooner. How each works is
-            said in models/lite.py and models/openvino.py.
+        runtime: "graph", TensorFlow's own, is live: every answer is that of the model's weights as they are. The others
+            are snapshots of the weights at the time the segmenter is made; ``refresh()`` renews them. "lite", LiteRT's
+            interpreter for the vision tower: faster for each image, after some seconds of preparation for each size of
+            squares or windows; "lite_int8", the same in 8 bits: faster still, with labels that are nearly the same; or
+            "openvino", OpenVINO in LiteRT's place, which the extra ``openvino`` brings: faster where Intel made the
+            processor, and prepared earlier. How each works is said in models/lite.py and models/openvino.py.
 
     Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first), ``text_embeds`` (N, D),
     ``settings``, ``runtime``, ``source`` (the folder that it was loaded from, or None). Nothing is cropped: every pixel
-    of an image gets a label.
+    of an image gets a label. The classes are encoded once, when the segmenter is made, whatever the runtime:
+    ``refresh()`` encodes them with the weights as they are now.
+
+    A segmenter can be pickled and copied, also for processes that are spawned; what was traced or compiled is made
+    anew there. A process that was forked after a model was made cannot use it, and is told so.
 
     Raises:
         InputError: classes, templates or settings that cannot be used, each said by name; a runtime that is not
@@ -80,19 +89,56 @@ class Segmenter:
         runtime: str = GRAPH,
     ) -> None:
         check_runtime(runtime)
-        self.model, self.tokenizer, self.processor, self.runtime = model, tokenizer, processor, runtime
+        self.model, self.tokenizer, self.processor = model, tokenizer, processor
         saved: dict[str, Any] = dict(zip(SAVED, (protocol, mode, background, size, normalize), strict=True))
-        self.settings = make_settings(model.config.vision_config, processor, **saved)
-        self._choices: dict[str, Any] = {**saved, "runtime": runtime}
-        self.classes = classes if isinstance(classes, ClassEmbeddings) else self._embed(classes, templates)
+        runs = model if runtime == GRAPH else optimized(model, runtime)
+        self._choose(classes, templates, {**saved, "runtime": runtime}, runs)
+
+    def _choose(
+        self, classes: Classes, templates: str | Sequence[str], choices: dict[str, Any], runs: TFGroupViTModel
+    ) -> None:
+        """``runs``: the model itself, or the snapshot of it that looks at images."""
+        self._choices, self.runtime = choices, choices["runtime"]
+        saved = {name: choices[name] for name in SAVED}
+        self.settings = make_settings(self.model.config.vision_config, self.processor, **saved)
+        self._words: tuple[list[str], tuple[str, ...]] | None = None  # what refresh() encodes anew
+        self._classes = classes if isinstance(classes, ClassEmbeddings) else self._embed(classes, templates)
         self._check_classes()
-        self.inference = Inference(model, self.settings, runtime=runtime)
+        self._run(runs)
+
+    def _run(self, model: TFGroupViTModel) -> None:
+        """Have images looked at by a model, or a snapshot of one."""
+        self.inference = Inference(model, self.settings)
         self._trial: Inference | None = None  # of several thresholds, kept from image to image
+        self._labeler: PixelLabeler | None = None
 
     def _embed(self, classes: ClassNames, templates: str | Sequence[str]) -> ClassEmbeddings:
+        check_process()
         if self.tokenizer is None:
             raise InputError("Class names need a tokenizer: give one, or classes=ClassEmbeddings.load('classes.npz').")
-        return embed_classes(self.model, self.tokenizer, classes, templates)
+        self._words = ["|".join(names) for names in parse_classes(classes)], templates_of(templates)
+        return embed_classes(self.model, self.tokenizer, *self._words)
+
+    def refresh(self) -> None:
+        """After the model's weights have changed: encode the classes anew, and make a new snapshot of the weights.
+
+        Classes that were given as ``ClassEmbeddings``, or read from a saved folder, stay as they are: name them with
+        ``with_classes`` instead. The snapshot is that of a ``runtime`` other than "graph", which needs none.
+        """
+        check_process()
+        if self._words is not None:
+            self._classes = self._embed(*self._words)
+        self._run(self.model if self.runtime == GRAPH else optimized(self.model, self.runtime))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Weights, tokenizer, processor, classes and settings; what was traced or compiled is made anew."""
+        made = ("inference", "_trial", "_labeler")
+        return {name: value for name, value in vars(self).items() if name not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        compiles = self.runtime != GRAPH and not is_forked()
+        self._run(optimized(self.model, self.runtime) if compiles else self.model)
 
     def _check_classes(self) -> None:
         width = self.model.config.projection_dim
@@ -155,15 +201,17 @@ class Segmenter:
     def classes(self, classes: Classes) -> None:
         before = dict(vars(self))
         try:
-            if not isinstance(classes, ClassEmbeddings):
+            if isinstance(classes, ClassEmbeddings):
+                self._words = None
+            else:
                 classes = self._embed(classes, self._classes.templates)
-            self._classes: ClassEmbeddings = classes
+            self._classes = classes
             self._check_classes()
         except BaseException:  # what was refused changes nothing
             vars(self).clear()
             vars(self).update(before)
             raise
-        self._labeler: Any = None  # knows the last classes
+        self._labeler = None  # knows the last classes
 
     @property
     def class_names(self) -> list[str]:
@@ -175,29 +223,46 @@ class Segmenter:
         """Normalised embeddings of the classes (N, D), float32; the background has none."""
         return self.classes.embeds
 
-    def with_background(self, background: float | None) -> "Segmenter":
+    def with_background(self, background: float | None) -> Self:
         """The same model and classes with another threshold."""
-        choices = {**self._choices, "background": background}
-        return Segmenter(self.model, self.tokenizer, self.processor, self.classes, **choices)
+        return self.with_choices(background=background)
+
+    def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> Self:
+        """The same model and settings with other classes, encoded now."""
+        return self.with_choices(classes, templates)
+
+    def with_choices(
+        self, classes: Classes | None = None, templates: str | Sequence[str] = SIMPLE, **choices: Any
+    ) -> Self:
+        """The same model, or the same snapshot of it, with other classes, or with other choices but ``runtime``.
+
+        Raises InputError as the class does.
+        """
+        for name in choices.keys() - set(SAVED):
+            raise InputError(f"There is no choice {name!r}: expected some of {', '.join(SAVED)}.")
+        other = type(self).__new__(type(self))
+        other.model, other.tokenizer, other.processor = self.model, self.tokenizer, self.processor
+        other.source, given = self.source, self.classes if classes is None else classes
+        other._choose(given, templates, {**self._choices, **choices}, self.inference.model)
+        if classes is None:
+            other._words = self._words
+        return other
 
     def labels_by_threshold(self, image: Any, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
         """The labels (H, W) that each background threshold would give, one after the other, from one look.
 
         A threshold acts in every window, before windows are averaged; the classes' scores are the same for all.
         """
-        if self._trial is None or self._trial.background != tuple(thresholds):
+        check_process()
+        if self._trial is None or self._trial.thresholds != tuple(thresholds):
             for threshold in thresholds:
                 check_choices(self.settings.protocol, background=threshold)
-            self._trial = Inference(self.model, self.settings, tuple(thresholds), self.runtime)
+            self._trial = Inference(self.inference.model, self.settings, thresholds)
         pixels = read_image(image)
         scores = self._trial.scores([pixels], self.text_embeds)[0]  # thresholds, then classes
         classes = range(len(thresholds), scores.rows.shape[-1])
         for index in range(len(thresholds)):
             yield scores.of_classes([index, *classes]).labels(*pixels.shape[:2])
-
-    def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> "Segmenter":
-        """The same model and settings with other classes."""
-        return Segmenter(self.model, self.tokenizer, self.processor, classes, templates, **self._choices)
 
     if not TYPE_CHECKING:  # type checkers know the attributes
 
@@ -250,22 +315,24 @@ class Segmenter:
         return found
 
     def _segment(self, sources: Sequence[Any]) -> list[Segmentation]:
+        check_process()
         images = [read_image(source) for source in sources]
-        scores = self.inference.scores(images, self.text_embeds)
-        return [self._result(*pair) for pair in zip(images, scores, strict=True)]
+        found = self.inference.find(images, self.text_embeds)
+        return [self._result(*pair) for pair in zip(images, found, strict=True)]
 
-    def _result(self, image: np.ndarray, scores: SmallScores) -> Segmentation:
-        height, width = image.shape[:2]
-        groups = _Once(lambda: self.inference.groups(image, self.text_embeds))
+    def _result(self, image: np.ndarray, found: Found) -> Segmentation:
+        """What was found stays as it is; only in mode window groups are looked for when they are asked for."""
+        (height, width), scores = image.shape[:2], found.scores
+        groups = found.groups or _Groups(self.inference, image, self.text_embeds)
         return Segmentation(
             scores.labels(height, width),
             self.class_names,
             image,
-            class_scores=lambda: scores.highest(height, width),
-            scores=lambda: scores.enlarged(height, width),
-            groups=lambda: [SmallScores(maps).labels(height, width) for maps in groups()["maps"]],
-            group_embeds=lambda: groups()["group_embeds"],
-            group_scores=lambda: groups()["group_scores"],
+            class_scores=partial(scores.highest, height, width),
+            scores=partial(scores.enlarged, height, width),
+            groups=partial(_group_labels, groups, height, width),
+            group_embeds=partial(_part, groups, "group_embeds"),
+            group_scores=partial(_part, groups, "group_scores"),
         )
 
     def classify(self, images: Any) -> np.ndarray:
@@ -273,6 +340,7 @@ class Segmenter:
 
         Images are seen whole and uncropped, as mode "whole" sees them.
         """
+        check_process()
         listed = several(images)
         single, sources = listed is None, [images] if listed is None else list(listed)
         rows = np.empty((len(sources), len(self.text_embeds)), "float32")
@@ -282,24 +350,36 @@ class Segmenter:
 
     def predict(self, pixels: np.ndarray, **keywords: Any) -> np.ndarray:
         """Labels (B, H, W) of uint8 pixels (B, H, W, 3), all of one size, under Keras' own ``predict``."""
-        from tf_groupvit.segmentation.pixels import PixelLabeler
-
-        made = getattr(self, "_labeler", None)
-        if made is None or made.model is not self.inference.for_graphs():  # or weights have changed since
+        check_process()
+        if self._labeler is None or self._labeler.texts is not self.text_embeds:
             self._labeler = PixelLabeler(self.inference, self.text_embeds)
         return self._labeler.predict(pixels, **keywords)
 
 
-class _Once:
-    """A function whose result is kept."""
+class _Groups:
+    """``Found.groups`` of an image, looked for when they are first asked for, or when they are pickled."""
 
-    def __init__(self, function: Any) -> None:
-        self.function, self.result = function, None
+    def __init__(self, inference: Inference, image: np.ndarray, texts: np.ndarray) -> None:
+        self._look: Any = partial(inference.groups, image, texts)
+        self._found: dict[str, Any] | None = None
 
-    def __call__(self) -> Any:
-        if self.result is None:
-            self.result = self.function()
-        return self.result
+    def __call__(self) -> dict[str, Any]:
+        if self._found is None:
+            self._found = self._look()
+        return self._found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_look": None, "_found": self()}
+
+
+def _part(groups: Any, name: str) -> Any:
+    """An entry of ``Found.groups``, or of a function that returns them."""
+    return (groups() if callable(groups) else groups)[name]
+
+
+def _group_labels(groups: Any, height: int, width: int) -> list[np.ndarray]:
+    """The group of each pixel (height, width) in every stage."""
+    return [SmallScores(maps).labels(height, width) for maps in _part(groups, "maps")]
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_groupvit.models.processes import check_process
 from tf_groupvit.segmentation.compact import label_map_of_patches, scores_between_patches
 from tf_groupvit.segmentation.labelling import highest_scores, label_map, score_map
 
@@ -39,6 +40,7 @@ class SmallScores(NamedTuple):
 
     def of_pixels(self) -> np.ndarray:
         """(h, w, K)."""
+        check_process()
         if self.owner is not None:
             return self.rows[self.owner]
         return self.rows if self.size is None else _between_patches(self.rows, *self.size).numpy()
@@ -49,6 +51,7 @@ class SmallScores(NamedTuple):
 
     def labels(self, height: int, width: int) -> np.ndarray:
         """(height, width), uint8 where they fit."""
+        check_process()
         if self.owner is not None:
             found = _label_owned(self.rows, height, width, self.owner)
         elif self.size is not None:
