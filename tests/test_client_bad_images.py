@@ -116,18 +116,15 @@ def test_what_is_wrong_with_the_request_is_no_fault_of_an_image(ask, monkeypatch
         ask("segment", PHOTO, errors="ignore")
 
 
-def test_a_server_that_goes_away_leaves_what_it_gave(ask, serving):
+def test_a_server_that_goes_away_leaves_what_it_gave(ask, serving, monkeypatch):
     def leave(image_bytes):
         serving.refusals.append(("NOT_FOUND", "gone"))
-        return first(image_bytes)
+        return stays(image_bytes)
 
-    first = SIGNATURES["serving_default"]
-    SIGNATURES["serving_default"] = leave
-    try:
-        with pytest.raises(RequestError, match="NOT_FOUND: gone") as caught:
-            ask("segment", [NONSENSE, PHOTO, PHOTO, PHOTO], batch_size=1)
-    finally:
-        SIGNATURES["serving_default"] = first
+    stays = SIGNATURES["serving_default"]
+    monkeypatch.setitem(SIGNATURES, "serving_default", leave)
+    with pytest.raises(RequestError, match="NOT_FOUND: gone") as caught:
+        ask("segment", [NONSENSE, PHOTO, PHOTO, PHOTO], batch_size=1)
     kinds = [type(result) for result in caught.value.results]
     assert kinds == [ImageError, Segmentation, type(None), type(None)]
 
@@ -148,6 +145,16 @@ def test_what_the_client_gives_can_be_pickled_and_copied(ask):
         ask("segment", PHOTO, model_name="other")
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.code, again.message, str(again)) == (caught.value.code, caught.value.message, str(caught.value))
+
+
+@pytest.mark.parametrize("text", [b"dog", 5, None, "\ud800"])
+def test_what_is_no_text_is_not_sent(ask, serving, text):
+    with pytest.raises(InputError, match=r"expected as strings|surrogate"):
+        ask("encode_text", ["dog", text])
+    if isinstance(text, str):
+        with pytest.raises(InputError, match="surrogate"):
+            ask("segment", PHOTO, [text])
+    assert serving.asked == [] and ask("encode_text", (name for name in ("a", "b"))).shape == (2, 3)
 
 
 def test_names_and_texts_are_sent_composed_and_come_back_as_they_were_given(ask, serving, monkeypatch):

@@ -269,8 +269,8 @@ class _Questions:
         return _stacked(found) if isinstance(found, list) and errors == "raise" else found
 
     def _encode_text(self, texts: str | Sequence[str]) -> Flow:
-        alone = not isinstance(texts, (list, tuple))
-        composed = [normalize("NFC", str(text)) for text in ([texts] if alone else texts)]
+        alone = isinstance(texts, str)
+        composed = [_composed(text) for text in ([texts] if alone else texts)]
         rows: list[Row] = []
         for start in range(0, len(composed), self._batch_size):
             batch = {"text": composed[start : start + self._batch_size]}
@@ -287,7 +287,7 @@ class _Questions:
             raise InputError(f"There is no signature '{signature}' in {self._model}: choose from {known}.")
         wanted, given = ({n: t["dtype"] for n, t in self._signatures[signature][side].items()} for side in SIDES)
         if inputs.keys() != wanted.keys():
-            raise InputError(f"'{signature}' takes {sorted(wanted)}, {sorted(inputs)} came.")
+            raise InputError(f"'{signature}' takes {one_line(str(sorted(wanted)))}, {sorted(inputs)} came.")
         arrays = {name: _cast(name, value, wanted[name]) for name, value in inputs.items()}
         # Columns: the only form in REST that suits inputs and outputs of different lengths.
         answer = yield from self._ask(Ask("predict", arrays, signature, given), end)
@@ -497,12 +497,21 @@ def _parsed(address: str) -> tuple[str, str, str]:
 
 def _joined(class_names: Any) -> str:
     """Classes as a request holds them, in composed form (NFC): "sofa|couch,cat"."""
-    entries = [normalize("NFC", "|".join(names)) for names in parse_classes(class_names)]
+    entries = [_composed("|".join(names)) for names in parse_classes(class_names)]
     refuse_twice([entry.split("|")[0] for entry in entries])
     for entry in entries:
         if "," in entry:
             raise InputError(f"The class '{entry}' has a comma in it, which parts classes in a request: leave it out.")
     return ",".join(entries)
+
+
+def _composed(text: Any) -> str:
+    """A text in composed form (NFC): exports of version 0.1 know no other."""
+    if not isinstance(text, str):
+        raise InputError(f"Texts are expected as strings, {type(text).__name__} came: {str(text)[:40]!r}.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError(f"A text has half of a surrogate pair, which UTF-8 has not: clean it ({text[:40]!a}).")
+    return normalize("NFC", text)
 
 
 def _name_of(image: Any) -> str:
@@ -547,7 +556,7 @@ def _segmentation(content: bytes, row: Row, called: Mapping[str, str] | None = N
 
 def _probabilities(_: bytes, row: Row) -> dict[str, float]:
     names, numbers = _names(row), row["probabilities"].tolist()
-    if len(set(names)) != len(numbers):
+    if not len(set(names)) == len(names) == len(numbers):
         raise InputError(f"{len(set(names))} different class names and {len(numbers)} probabilities came.")
     return dict(sorted(zip(names, numbers, strict=True), key=lambda pair: -pair[1]))
 

@@ -41,4 +41,7 @@ def signatures_of(_: Ask, body: dict[str, Any]) -> dict[str, Any]:
 def _declared(info: dict[str, Any]) -> dict[str, Any]:
     dtype, shape = info.get("dtype", 0), info.get("tensor_shape", {})
     sizes = None if shape.get("unknown_rank") else [int(dim.get("size", 0)) for dim in shape.get("dim", [])]
-    return {"dtype": dtype if isinstance(dtype, str) else NAME_OF.get(dtype, f"DT_{dtype}"), "shape": sizes}
+    return {
+        "dtype": one_line(dtype, 40) if isinstance(dtype, str) else NAME_OF.get(dtype, f"DT_{dtype}"),
+        "shape": sizes,
+    }
