@@ -104,6 +104,22 @@ def test_what_is_left_to_do_for_a_version_is_told_to_stop_and_waited_for(version
     assert held == [("UNLOADING", [])] and loader.closed == ["one"]
 
 
+def test_closing_does_not_wait_for_what_is_left_to_do(loader):
+    go, begun = threading.Event(), threading.Event()
+
+    def afterwards(stopped):
+        begun.set()
+        assert go.wait(10)
+
+    versions = Versions(lambda path: with_rest(loader(path), afterwards))
+    versions.want("m", {1: "one"})
+    assert begun.wait(10)
+    assert not versions.close() and loader.closed == []  # nor is a session closed under it
+    go.set()
+    until(lambda: loader.closed == ["one"])
+    assert versions.close()
+
+
 def with_rest(servable, afterwards):
     servable.afterwards = afterwards
     return servable

@@ -189,4 +189,8 @@ def test_a_version_serves_when_the_default_signature_is_warm(tmp_path, monkeypat
         assert f"model_warmup_records_read{{{labels}}} {1 if background else 2}" in server.metrics.page()
         go.set()
         until(lambda: seen == states)
+        write(half_plus_two(tmp_path, 124), predict_log("total", x=[1.0]))
+        server.models._poll()
+        until(lambda: server.models.states("m", 124)[0].state.name == "AVAILABLE")
+        assert seen == [*states, "LOADING"]  # what replaces another version is warm before it does
         until(lambda: f"model_warmup_records_read{{{labels}}} 2" in server.metrics.page())

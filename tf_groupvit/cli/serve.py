@@ -38,7 +38,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
     "--background-warmup/--no-background-warmup",
     default=True,
     show_default=True,
-    help="Serve when the default signature is warm, and warm up the others meanwhile.",
+    help="At the start, serve when the default signature is warm, and warm up the others meanwhile.",
 )
 @click.option("--tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
 @click.option("--tensorflow-inter-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")

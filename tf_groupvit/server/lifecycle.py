@@ -50,10 +50,13 @@ def serve_until_stopped(
     announce(ports.host, server.port or 0, server.rest_api_port or 0, server.models.names)
     stop.wait()
     _log.info("Stopping: %d requests under way have %g s to finish", server.gate.admitted, shutdown_grace_seconds)
-    cut_off_after(shutdown_grace_seconds, server, 2 if broken.is_set() else 0)
+    code = 2 if broken.is_set() else 0
+    cut_off_after(shutdown_grace_seconds, server, code)
     _end_for_certain(shutdown_grace_seconds + _CERTAIN_SECONDS)
-    server.stop(shutdown_grace_seconds)
+    ended = server.stop(shutdown_grace_seconds)
     _log.info("Stopped")
+    if not ended and not broken.is_set():  # a warm-up, under which the interpreter would tear TensorFlow down
+        _leave_now(code)
     if broken.is_set():
         raise ServerError("A front ended by an exception, which the log shows, so that the server stopped.")
 
@@ -76,14 +79,18 @@ def cut_off_after(grace: float, server: Server, code: int, leave: Callable[[int]
 
     def cut_off() -> None:
         _log.warning("Stopped; requests under way that were cut off: %d", server.gate.admitted)
-        with contextlib.suppress(OSError, ValueError):  # a stream that is closed
-            sys.stdout.flush()
-            sys.stderr.flush()
-        leave(code)
+        _leave_now(code, leave)
 
     timer = threading.Timer(grace + _CUT_OFF_SECONDS, cut_off)
     timer.daemon = True
     timer.start()
+
+
+def _leave_now(code: int, leave: Callable[[int], None] = os._exit) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a stream that is closed
+        sys.stdout.flush()
+        sys.stderr.flush()
+    leave(code)
 
 
 def _end_for_certain(seconds: float) -> None:

@@ -186,11 +186,12 @@ class Models:
         """With the flag, a label that is new, or stays where it is, may point at a version still to come."""
         return self._labels_before_loading and self._labels.get(name, {}).get(label, number) == number
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
+        """End polling and unload everything: whether all has ended."""
         self._stopped.set()
         if self._poller.is_alive():
             self._poller.join(timeout=5.0)
-        self.versions.close()
+        return self.versions.close()
 
 
 def _no_versions(model: Model) -> str:

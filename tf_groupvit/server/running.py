@@ -58,7 +58,7 @@ class Options:
     saved_model_tags: str = "serve"
     enable_model_warmup: bool = True
     num_request_iterations_for_warmup: int = 0  # 0: once
-    background_warmup: bool = False  # of all signatures but the default one
+    background_warmup: bool = False  # at the start, of all signatures but the default one
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
     rest_api_timeout_in_ms: int = 30_000
@@ -167,8 +167,11 @@ class Server:
             if not self.gate.admitted:
                 growth.look()
 
-    def stop(self, grace: float = 30.0) -> None:
-        """Refuse new requests, finish those under way within ``grace`` seconds, unload everything."""
+    def stop(self, grace: float = 30.0) -> bool:
+        """Refuse new requests, finish those under way within ``grace`` seconds, unload everything.
+
+        Gives whether all has ended: a load or a warm-up that is under way is given up, and its thread ends later.
+        """
         end = time.monotonic() + grace
         self._stopped.set()
         self._stopped = threading.Event()  # for the next start
@@ -186,9 +189,10 @@ class Server:
         done.wait(_DRAIN_SECONDS + 1)
         if self._batches is not None:
             self._batches.close()
-        self.models.stop()
+        ended = self.models.stop()
         self.ports.release()
         self.started = False
+        return ended
 
     def __enter__(self) -> "Server":
         return self.start()
@@ -223,9 +227,13 @@ class Server:
         return servable
 
     def _warm_up(self, servable: Servable) -> None:
-        """Run the version's records, or with the flag those of the default signature, and the others later."""
+        """Run the version's records, or at the start, with the flag, those of the default signature, and others later.
+
+        A version that takes another one's place is warmed up whole before it does.
+        """
         iterations = self.options.num_request_iterations_for_warmup or 1
-        warmup = warm_up(servable, iterations, self.options.background_warmup)
+        in_background = self.options.background_warmup and not self.started
+        warmup = warm_up(servable, iterations, in_background)
         if warmup is None:
             return
         self.metrics.warmed(servable.path, warmup.records, warmup.seconds)
@@ -234,7 +242,7 @@ class Server:
             later = warm_up_others(servable, iterations, stopped)
             self.metrics.warmed(servable.path, later.records, later.seconds)
 
-        if self.options.background_warmup:
+        if in_background:
             servable.afterwards = others
 
 

@@ -52,7 +52,8 @@ class Version:
     state: State = State.START
     error: Refusal | None = None
     servable: Servable | None = None
-    in_flight: int = 0
+    in_flight: int = 0  # requests
+    finishing: bool = False  # what is left to do when it serves
     unwanted: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -120,7 +121,7 @@ class Versions:
             if serves:
                 self._move(version, State.AVAILABLE)
                 self._settle(version.model)
-                version.in_flight += 1
+                version.finishing = True
         if serves:
             self._afterwards(version)
         else:
@@ -130,7 +131,7 @@ class Versions:
                 self._settle(version.model)
 
     def _afterwards(self, version: Version) -> None:
-        """Do what is left to do when a version serves; it is held like one with a request until that is done."""
+        """Do what is left to do when a version serves, which is not closed before that is done."""
         try:
             afterwards = getattr(version.servable, "afterwards", None)
             if afterwards is not None:
@@ -138,7 +139,9 @@ class Versions:
         except Exception:
             _log.exception("What was left to do for %s failed", named(version.path))
         finally:
-            self._leave(version)
+            with self._changed:
+                version.finishing = False
+                self._changed.notify_all()
 
     def _leave(self, version: Version) -> None:
         with self._changed:
@@ -177,7 +180,7 @@ class Versions:
 
     def _unload(self, version: Version) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not version.in_flight)
+            self._changed.wait_for(lambda: not version.in_flight and not version.finishing)
         self._close(version)
         with self._changed:
             self._end(version)
@@ -241,14 +244,25 @@ class Versions:
         active = list(self._active.get(model, {}).values())
         return [] if any(version.state is State.AVAILABLE for version in active) else active
 
-    def close(self) -> None:
-        """Unload everything and wait for it; loads under way are given up."""
+    def close(self) -> bool:
+        """Unload everything and wait for it: whether all has ended.
+
+        Loads under way are given up, and so is what is left to do for a version that serves.
+        """
         with self._changed:
             for model in list(self._active):
                 self._wanted[model] = {}
                 self._settle(model)
-            self._changed.wait_for(lambda: not any(self._active.values()), timeout=5.0)
+            self._changed.wait_for(lambda: all(map(_only_finishes, self._managed())), timeout=5.0)
+            return not self._managed()
+
+    def _managed(self) -> list[Version]:
+        return [version for of_model in self._active.values() for version in of_model.values()]
 
 
 def _shown(error: Refusal) -> str:
     return f"{error.code}: {named(error.text, _LONGEST_ERROR)}"
+
+
+def _only_finishes(version: Version) -> bool:
+    return version.finishing and not version.in_flight
