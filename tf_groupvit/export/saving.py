@@ -1,6 +1,5 @@
 """A segmenter and a base path in, the path of a whole new version folder out, or nothing changed."""
 
-import json
 import logging
 import os
 import shutil
@@ -90,7 +89,7 @@ def export_saved_model(
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise ExportError(f"{base} cannot be written: {error.strerror or error}.") from error
-    say(f"Wrote {path}: {_size(path)} in {time.monotonic() - began:.0f} s, for {', '.join(_signatures(path))}")
+    say(f"Wrote {path}: {_size(path)} in {time.monotonic() - began:.0f} s")
     return path
 
 
@@ -115,6 +114,7 @@ def _write(segmenter: Any, folder: Path, say: Callable[[str], None], limits: Lim
     _rewrite(folder / "saved_model.pb")
     functions = {DEFAULT: functions[DEFAULT], ITS_NAME: functions[DEFAULT], **functions}
     write_extras(folder, segmenter, functions, list(requests_of(segmenter, list(functions))), limits)
+    say(f"Signatures: {', '.join(functions)}")
 
 
 def _rewrite(file: Path) -> None:
@@ -158,11 +158,6 @@ def versions_in(base: Path) -> dict[int, Path]:
 def _size(folder: Path) -> str:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return f"{size / 1e6:,.1f} MB"
-
-
-def _signatures(folder: Path) -> list[str]:
-    """The names of the signatures, as the card has them."""
-    return list(json.loads((folder / "assets.extra" / "card.json").read_text(encoding="utf-8"))["signatures"])
 
 
 def _check(segmenter: Any, folder: Path, say: Callable[[str], None], verbose: bool) -> None:
