@@ -119,6 +119,14 @@ def test_when_all_lists_together_are_too_long_the_longest_are_refused(runner):
     assert [bool(error) for error in runner.answer("segment_open", files)["outputs"]["error"]] == [0, 1, 1, 0]
 
 
+def test_a_list_of_a_megabyte_is_not_read_and_of_a_text_only_the_beginning(runner):
+    words = refusal(runner, "segment_open", image_bytes=IMAGE, class_names=strings("a" * (2**20 + 1)))
+    assert "Expected a list of classes of at most 1048576 bytes, came 1048577." in words
+    texts = strings("a dog and a cat on the grass " * 40, "a dog and a cat on the grass " * 300_000)
+    embeds = runner.answer("encode_text", {"text": texts})["outputs"]["text_embeds"]
+    np.testing.assert_allclose(embeds[0], embeds[1], atol=1e-5)
+
+
 def test_embeddings_that_are_no_numbers_are_a_row_with_an_error(runner):
     embeds = np.tile(np.eye(2, 8, dtype="float32"), (3, 1, 1))
     embeds[1, 1, 3] = np.nan

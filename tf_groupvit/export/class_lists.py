@@ -11,6 +11,7 @@ from tf_groupvit.preprocessing.image_graph_bytes import first_fault
 from tf_groupvit.segmentation.prompts import BACKGROUND
 
 MOST_LABELS = 256  # what one byte a pixel can tell apart
+MOST_BYTES = 2**20  # of a list; for each byte that it reads the tokenizer takes some hundred
 # The blanks of str.split; RE2's \s knows those of ASCII alone, and not even the separators among them.
 BLANKS = r"[\s\x{0b}\x{1c}-\x{1f}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
 
@@ -73,11 +74,14 @@ def parse_lists(lists: tf.Tensor, background: bool, max_texts: int) -> ClassList
 
 def _too_many(lists: tf.Tensor, background: bool, max_texts: int) -> tf.Tensor:
     """Words (B) for lists that are too long, found before they are taken apart."""
+    length = tf.strings.length(lists)
+    lists = tf.where(length <= MOST_BYTES, lists, "")
     names = _count(lists, ",|") + 1
     labels = _count(lists, ",") + 1 + int(background)
     share = max_texts // tf.maximum(tf.size(lists), 1)
     most = [f"Expected at most {MOST_LABELS} labels an image, background included, came ", labels]
     return first_fault(
+        (length <= MOST_BYTES, [f"Expected a list of classes of at most {MOST_BYTES} bytes, came ", length, "."]),
         (
             (names <= max_texts) & ((tf.reduce_sum(names) <= max_texts) | (names <= share)),
             [f"Expected at most {max_texts} names of classes, synonyms included, came ", names, ": send fewer."],

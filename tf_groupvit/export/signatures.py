@@ -25,6 +25,7 @@ from tf_groupvit.segmentation.prompts import BACKGROUND
 
 IMAGES = tf.TensorSpec([None], tf.string, name="image_bytes")
 DEFAULT, ITS_NAME = "serving_default", "segment"
+BEGINNING = 2**16  # bytes of a text that are read; a token seldom has more than ten
 UNBATCHABLE = ("logits",)  # N texts against B images: the batcher wants one leading dimension
 
 Named = dict[str, tf.Tensor]
@@ -146,8 +147,12 @@ class Signatures(tf.Module):
         return {"image_embeds": _where_well(words, groups["image_embeds"]), "error": words}
 
     def encode_text(self, text: tf.Tensor) -> Named:
-        """Texts (B), taken as they are -> embeddings of length one (B, D)."""
-        return {"text_embeds": self._reading.embeds(strings(text, "text", self._limits.max_texts))}
+        """Texts (B), taken as they are -> embeddings of length one (B, D).
+
+        Only the beginning of a text has a place among the model's positions, so only the beginning is read.
+        """
+        texts = tf.strings.substr(strings(text, "text", self._limits.max_texts), 0, BEGINNING)
+        return {"text_embeds": self._reading.embeds(texts)}
 
     def _images(self, image_bytes: tf.Tensor) -> tf.Tensor:
         return strings(image_bytes, "image_bytes", self._limits.max_images)
