@@ -1,6 +1,6 @@
 """A checkpoint in; the memory that an exported model takes at most for one picture, by the picture's size, out.
 
-    scripts/bench memory [FOLDER] [--export VERSION_FOLDER] [--mode whole|window]
+    scripts/bench memory [FOLDER] [--export VERSION_FOLDER] [--mode whole|window] [--megapixels 1 12 50 81]
 
 Each picture is asked for in a process of its own, a session that holds TensorFlow and the model and nothing else (that
 of tests and of ``export --check``), after a small picture has warmed it up. Linux alone tells a process' peak.
@@ -11,13 +11,14 @@ import io
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 CLASSES = "person, dog, cat, car, tree, grass, sky, water, road, building"
-SIZES = ((1200, 800), (4000, 3000), (8660, 5773), (9000, 9000))  # 1, 12, 50 and 81 megapixels
+SIZES = {1: (1200, 800), 12: (4000, 3000), 50: (8660, 5773), 81: (9000, 9000)}  # by megapixels
 # In the session's process: load, ask for the small picture, then for the large one, and say what that took.
 ASK = """
 import importlib.util, os, sys, time
@@ -44,12 +45,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", nargs="?", help="a checkpoint with its tokenizer; the demo unless given")
     parser.add_argument("--export", type=Path, help="a version that is exported already")
     parser.add_argument("--mode", default="whole")
+    parser.add_argument("--megapixels", type=int, nargs="+", choices=SIZES, default=list(SIZES))
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="bench_memory_") as folder:
         version = options.export or exported(options.folder, options.mode, folder)
         small = written(picture(60, 40), Path(folder, "small.png"))
         print("picture: held before, at most more, more afterwards (MiB); time")
-        for name, image, kind in pictures():
+        for name, image, kind in pictures(options.megapixels):
             path = written(image, Path(folder, f"large.{kind}"))
             print(f"{name}: {asked(version, small, path)}", flush=True)
 
@@ -74,11 +76,10 @@ def picture(width: int, height: int) -> Image.Image:
     return Image.blend(blocks.resize(size, Image.Resampling.BICUBIC), fine.resize(size), 0.1)
 
 
-def pictures():
+def pictures(sizes: list[int]) -> Iterator[tuple[str, Image.Image, str]]:
     """Name, picture, and the ending of its file's name."""
-    for width, height in SIZES:
-        megapixels = round(width * height / 1e6)
-        image = picture(width, height)
+    for megapixels in sizes:
+        image = picture(*SIZES[megapixels])
         for kind in ("jpg", "png"):
             yield f"{megapixels} megapixels, {kind}", image, kind
         yield f"{megapixels} megapixels, png of one bit", image.convert("1"), "png"

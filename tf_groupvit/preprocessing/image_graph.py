@@ -25,7 +25,7 @@ from tf_groupvit.preprocessing.image_graph_bytes import (
     place,
     within_limit,
 )
-from tf_groupvit.preprocessing.image_graph_exif import orientation_of, upright
+from tf_groupvit.preprocessing.image_graph_exif import jpeg_parts, orientation_of, upright
 from tf_groupvit.preprocessing.image_graph_gif import gif_header
 from tf_groupvit.preprocessing.image_graph_webp import decode_webp, webp_header
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS
@@ -144,12 +144,17 @@ def _guarded(decoder: Callable[..., tf.Tensor], *given: tf.Tensor, none: tf.Tens
 
 
 def _jpeg_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
-    """The decoder is asked, so that no other size is checked than the one that it takes."""
-    sides = _guarded(tf.image.extract_jpeg_shape, contents, none=tf.fill([3], -1))
-    height, width = tf.cast(sides[0], tf.int64), tf.cast(sides[1], tf.int64)
+    """Where the segments are in disorder, which many readers forgive, the decoder is asked for the size."""
+    orientation, height, width = jpeg_parts(data)
+
+    def ask() -> tuple[tf.Tensor, tf.Tensor]:
+        sides = _guarded(tf.image.extract_jpeg_shape, contents, none=tf.fill([3], -1))
+        return tf.cast(sides[0], tf.int64), tf.cast(sides[1], tf.int64)
+
+    height, width = tf.cond(height < 0, ask, lambda: (height, width))
     sound = (height >= 0, ["Expected a JPEG with a whole header, came a damaged or truncated one."])
     words = first_fault(sound, *within_limit(height, width, max_pixels))
-    return header(words, height, width, contents, orientation=orientation_of(data, "JPEG"))
+    return header(words, height, width, contents, orientation=orientation)
 
 
 def _png_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:

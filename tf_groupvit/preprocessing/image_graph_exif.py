@@ -11,12 +11,13 @@ _MOST_PARTS = 4096
 _MOST_ENTRIES = 512
 _NOT_FOUND = -1
 _PREFIX = b"Exif\x00\x00"
+_NO_FRAMES = (0xFFC4, 0xFFC8, 0xFFCC)  # of the markers FFC0 to FFCF, those that begin no frame
 _TAG, _SHORT, _LONG = 0x0112, 3, 4
 
 
 def orientation_of(data: tf.Tensor, kind: str) -> tf.Tensor:
     """Find the EXIF block of a file, uint8 (L + 1), and read its orientation: int32 scalar, 1 if there is none."""
-    first, next_part = {"JPEG": (2, _next_in_jpeg), "PNG": (8, _next_in_png), "WebP": (12, _next_in_webp)}[kind]
+    first, next_part = {"PNG": (8, _next_in_png), "WebP": (12, _next_in_webp)}[kind]
     end = tf.size(data, out_type=tf.int64) - 1
 
     def step(at: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -26,16 +27,40 @@ def orientation_of(data: tf.Tensor, kind: str) -> tf.Tensor:
     _, block = tf.while_loop(
         lambda at, block: (at < end) & (block == _NOT_FOUND), step, start, maximum_iterations=_MOST_PARTS
     )
+    return _orientation_at(data, block)
+
+
+def _orientation_at(data: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
     return tf.cond(block == _NOT_FOUND, lambda: tf.constant(1), lambda: _orientation_in(data, block))
 
 
-def _next_in_jpeg(data: tf.Tensor, at: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Step over one segment: where the next one is, and where this one's EXIF block is, if it has one."""
-    marker, length = big(data, at, 2), big(data, at + 2, 2)
-    segment = (marker >= 0xFFC0) & ((marker < 0xFFD0) | (marker > 0xFFDA))  # the rest begins the picture, or is none
-    after = tf.where(marker == 0xFFFF, at + 1, at + 2 + length)  # FF may be repeated as filling
-    found = (marker == 0xFFE1) & matches(data, at + 4, _PREFIX)
-    return tf.where(segment, after, end), tf.where(found, at + 4, _NOT_FOUND)
+def jpeg_parts(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Walk through the segments of a JPEG before its picture: its EXIF orientation, int32, and (H, W), int64.
+
+    (H, W) is what the decoder finds, or (-1, -1) where segments do not follow each other as they should.
+    """
+    end = tf.size(data, out_type=tf.int64) - 1
+
+    def step(at: tf.Tensor, block: tf.Tensor, frame: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        marker, length = tf.unstack(tf.reduce_sum(tf.reshape(read(data, at, 4), [2, 2]) * [256, 1], axis=1))
+        # The rest begins the picture, or is none.
+        segment = (marker >= 0xFFC0) & ((marker < 0xFFD0) | (marker > 0xFFDA))
+        after = tf.where(marker == 0xFFFF, at + 1, at + 2 + length)  # FF may be repeated as filling
+        is_exif = (block == _NOT_FOUND) & (marker == 0xFFE1) & matches(data, at + 4, _PREFIX)
+        is_frame = segment & (frame == _NOT_FOUND) & (marker < 0xFFD0) & tf.reduce_all(marker != _NO_FRAMES)
+        after = tf.where(segment, after, end)
+        return after, tf.where(is_exif, at + 4, block), tf.where(is_frame, at + 5, frame)
+
+    unknown = tf.constant(_NOT_FOUND, tf.int64)
+    _, block, frame = tf.while_loop(
+        lambda at, block, frame: (at < end) & ((block == _NOT_FOUND) | (frame == _NOT_FOUND)),
+        step,
+        (tf.constant(2, tf.int64), unknown, unknown),
+        maximum_iterations=_MOST_PARTS,
+    )
+    height, width = big(data, tf.maximum(frame, 0), 2), big(data, tf.maximum(frame, 0) + 2, 2)
+    known = (frame != _NOT_FOUND) & (frame + 4 <= end)
+    return _orientation_at(data, block), tf.where(known, height, -1), tf.where(known, width, -1)
 
 
 def _next_in_png(data: tf.Tensor, at: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
