@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import re
 import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -64,6 +66,29 @@ def test_a_second_signal_ends_the_process_at_once(monkeypatch):
     assert stop.is_set() and codes == []
     handlers[signal.SIGINT](signal.SIGINT, None)
     assert codes == [130]
+
+
+@pytest.mark.parametrize("logs", [[], ["--json-logs"]])
+def test_the_start_says_what_it_does_in_seconds_and_as_json_only_the_ports(tmp_path, monkeypatch, logs):
+    def serve_until_stopped(models, ports, announce, **flags):
+        assert flags["background_warmup"] and models == {"a b": str(tmp_path)}
+        announce("127.0.0.1", ports.grpc.number, ports.rest.number, list(models))
+
+    lifecycle = SimpleNamespace(serve_until_stopped=serve_until_stopped)
+    monkeypatch.setitem(sys.modules, "tf_groupvit.server.lifecycle", lifecycle)
+    monkeypatch.setattr("tf_groupvit.server.request_log.configure_logging", lambda *_: None)
+    (tmp_path / "1").mkdir()
+    arguments = [str(tmp_path), "--model-name", "a b", "--port", "0", "--rest-api-port", "0", *logs]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    if logs:
+        assert result.stderr == "" and json.loads(result.stdout)["models"] == ["a b"]
+        return
+    said = re.sub(r"[0-9.]+ s\b", "N s", result.stderr).splitlines()
+    assert said == [
+        "Loading TensorFlow ...", f"Loaded TensorFlow in N s; loading {tmp_path} ...", "Ready N s after the start.",
+    ]  # fmt: skip
+    assert result.stdout.splitlines()[0] == "Serving a b; stop with Ctrl-C"
+    assert result.stdout.splitlines()[2].endswith("/v1/models/a%20b")
 
 
 @pytest.mark.slow
