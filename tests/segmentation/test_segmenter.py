@@ -1,6 +1,8 @@
 """Images and class names in, segmentations out: every argument, against PyTorch, and by laws."""
 
+import copy
 import io
+import pickle
 from functools import partial
 
 import numpy as np
@@ -278,6 +280,24 @@ def test_assigned_classes_are_encoded_anew(make):
             segmenter.classes = wrong
         assert segmenter.class_names == fresh.class_names
     assert (segmenter(pixels).labels == fresh(pixels).labels).all()
+
+
+def test_other_classes_keep_the_templates_unless_others_are_named(make):
+    segmenter = make(["dog", "sky"], templates=["{}", "a {}"])
+    assert segmenter.with_classes("cat").classes.templates == ("{}", "a {}")
+    assert segmenter.with_classes("cat", templates="identity").classes.templates == ("{}",)
+
+
+@pytest.mark.parametrize("mode", ["whole", "window"])
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))])
+def test_a_result_is_copied_with_all_of_its_parts(make, mode, again):
+    result = make(background=0.3, mode=mode)(noise(30, 40))
+    for _ in range(2):  # as it came, and used
+        other = again(result)
+        assert (other.labels == result.labels).all() and (other.scores == result.scores).all()
+        assert all((one == two).all() for one, two in zip(other.groups, result.groups, strict=True))
+        assert (other.group_scores == result.group_scores).all() and other.class_scores == result.class_scores
+        assert (other.image == result.image).all() and (other.group_embeds == result.group_embeds).all()
 
 
 @pytest.mark.slow

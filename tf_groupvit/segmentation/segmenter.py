@@ -227,12 +227,12 @@ class Segmenter:
         """The same model and classes with another threshold."""
         return self.with_choices(background=background)
 
-    def with_classes(self, classes: Classes, templates: str | Sequence[str] = SIMPLE) -> Self:
-        """The same model and settings with other classes, encoded now."""
+    def with_classes(self, classes: Classes, templates: str | Sequence[str] | None = None) -> Self:
+        """The same model and settings with other classes, encoded now, in the same templates unless some are given."""
         return self.with_choices(classes, templates)
 
     def with_choices(
-        self, classes: Classes | None = None, templates: str | Sequence[str] = SIMPLE, **choices: Any
+        self, classes: Classes | None = None, templates: str | Sequence[str] | None = None, **choices: Any
     ) -> Self:
         """The same model, or the same snapshot of it, with other classes, or with other choices but ``runtime``.
 
@@ -243,6 +243,7 @@ class Segmenter:
         other = type(self).__new__(type(self))
         other.model, other.tokenizer, other.processor = self.model, self.tokenizer, self.processor
         other.source, given = self.source, self.classes if classes is None else classes
+        templates = self.classes.templates if templates is None else templates
         other._choose(given, templates, {**self._choices, **choices}, self.inference.model)
         if classes is None:
             other._words = self._words
@@ -348,8 +349,14 @@ class Segmenter:
             row[:] = self.inference.probabilities([read_image(source)], self.text_embeds)[0]
         return rows[0] if single else rows
 
-    def predict(self, pixels: np.ndarray, **keywords: Any) -> np.ndarray:
-        """Labels (B, H, W) of uint8 pixels (B, H, W, 3), all of one size, under Keras' own ``predict``."""
+    def predict(self, pixels: Any, **keywords: Any) -> np.ndarray:
+        """Labels (B, H, W) of images of one size, under Keras' own ``predict``, which takes the keywords.
+
+        Pixels are an array or tensor (B, H, W, 3) of numbers from 0 to 255, best uint8, also gray, (B, H, W, 1), or
+        with alpha; or a list or generator of images or of batches; or a ``tf.data.Dataset`` of either, with or without
+        labels. Labels are uint8, as those of a call are, or int32 over 256 classes. Raises InputError for pixels of
+        another range, shape or of several sizes, and says how to convert.
+        """
         check_process()
         if self._labeler is None or self._labeler.texts is not self.text_embeds:
             self._labeler = PixelLabeler(self.inference, self.text_embeds)
