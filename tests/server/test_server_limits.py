@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tf_groupvit.server import running
-from tf_groupvit.server.limits import Deadline, Gate
+from tf_groupvit.server.limits import Deadline, Gate, open_files
 from tf_groupvit.server.refusal import Refusal
 
 
@@ -77,3 +77,13 @@ def test_a_server_looks_at_its_memory_while_nothing_is_at_work(monkeypatch):
     assert looked.wait(10)
     stopped.set()
     watching.join()
+
+
+def test_the_process_may_open_as_many_files_as_the_system_lets_it(monkeypatch):
+    resource = pytest.importorskip("resource")
+    limits = [256, 4096]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.__setitem__(slice(None), new))
+    assert open_files() == 256 and open_files(most=True) == 4096 and limits == [4096, 4096]
+    limits[:] = [256, resource.RLIM_INFINITY]
+    assert open_files(most=True) == 2**16 and limits[0] == 2**16

@@ -233,6 +233,12 @@ def test_a_body_over_the_limit_is_413_declared_or_not(small):
     connection.close()
 
 
+def test_a_gzip_body_is_held_to_the_limit_when_it_is_unpacked(small):
+    for size, expected in ((1900, 400), (2001, 413)):
+        packed = gzip.compress(b" " * size)
+        assert len(packed) < 100 and post(small, packed, **{"Content-Encoding": "gzip"})[0] == expected
+
+
 def test_cors_headers_are_on_every_answer(small):
     for method, path in (("POST", PREDICT), ("GET", "/v1/models/no"), ("GET", "/nowhere")):
         headers = post(small, b"{}", path, method)[2]

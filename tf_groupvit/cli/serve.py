@@ -59,7 +59,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--max-json-tokens", default=2**24, show_default=True, help="Of a REST body; beyond them 400.")
 @click.option("--max-receiving", default=256, show_default=True, help="Requests arriving at once, on each front.")
 @click.option("--max-receiving-bytes", default=2**30, show_default=True, help="Of all REST requests, until answered.")
-@click.option("--max-connections", default=1000, show_default=True, help="Open at once, on each front.")
+@click.option("--max-connections", default=1000, show_default=True, help="Open at once over REST.")
 @click.option(
     "--receive-timeout-seconds",
     default=60.0,

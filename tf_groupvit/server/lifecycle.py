@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from tf_groupvit.errors import ServerError
+from tf_groupvit.server.limits import open_files
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.running import Options, Server
 
@@ -43,6 +44,7 @@ def serve_until_stopped(
         broken.set()
         stop.set()
 
+    open_files(most=True)  # each connection is one
     server = Server(models, options=Options(**flags), ports=ports, on_fault=on_fault)
     _on_signals(stop, server)
     server.start()

@@ -5,6 +5,7 @@ requests are served first come, first served. A request has a place in the gate 
 then it is one of the `Arrivals`, of which the slowest makes room for a new one.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -13,7 +14,23 @@ from collections.abc import Callable
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal
 
 _FAST_ENOUGH = 2**17  # bytes a second; who sends less falls behind
+_MANY_FILES = 2**16  # more than which is not asked for
 _CREDIT = 1.0  # seconds that nobody needs to send in
+
+
+def open_files(most: bool = False) -> int:
+    """How many files and connections the process may open; with ``most``, after raising that as far as it may."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _MANY_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (_MANY_FILES if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard))
+    if most and soft < min(hard, _MANY_FILES):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MANY_FILES), hard))
+            return min(hard, _MANY_FILES)
+    return soft
 
 
 class Deadline:

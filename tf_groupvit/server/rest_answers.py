@@ -52,6 +52,13 @@ def refused(refusal: Refusal) -> Answer:
     return Answer(refusal.http_status, write_error(refusal.text), {"Content-Type": JSON})
 
 
+def too_large(most: int) -> Answer:
+    return Answer(
+        413, write_error(f"The request body is larger than the {most} bytes that this server takes"),
+        {"Content-Type": JSON},
+    )  # fmt: skip
+
+
 @dataclass
 class RestAnswers:
     """A server's REST API."""
@@ -62,6 +69,7 @@ class RestAnswers:
     cors: bool = False
     prometheus_path: str | None = None
     reader: Reader = field(default_factory=Reader)
+    max_request_bytes: int = 2**28
 
     def is_work(self, method: str, target: str) -> bool:
         """Whether answering needs a place in the gate and the request's body."""
@@ -155,6 +163,8 @@ class RestAnswers:
         route = route_of("POST", target)
         ticket.start(deadline)
         body = inflated(body) if "gzip" in headers.get("content-encoding", "") else body
+        if len(body) > self.max_request_bytes:
+            return too_large(self.max_request_bytes)
         if route.action == "predict":
             text = self._counted_predict(route, body, deadline)
             return Answer(200, text, {"Content-Type": JSON})

@@ -17,7 +17,7 @@ from typing import Any, cast
 from tf_groupvit.server.limits import Arrival, Arrivals, Deadline
 from tf_groupvit.server.ports import Port
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining
-from tf_groupvit.server.rest_answers import JSON, Answer, RestAnswers, write_error
+from tf_groupvit.server.rest_answers import Answer, RestAnswers, too_large
 from tf_groupvit.server.rest_connection import Connections
 
 _CROWDED = "Too many requests are arriving at once, and this one was the slowest; try again later"
@@ -65,7 +65,7 @@ class RestApp:
         deadline = Deadline(self._answers.timeout)
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._most:
-            return self._too_large()
+            return closing(too_large(self._most))
         arrival = self.arrivals.enter()
         try:
             try:
@@ -73,7 +73,7 @@ class RestApp:
             except Refusal as refusal:
                 return closing(self._answers.refuse(method, target, refusal))
             if body is None:
-                return self._too_large()
+                return closing(too_large(self._most))
             work = partial(self._answers.answer_work, method, target, headers, body, deadline=deadline)
             return await self._in_a_thread(work, deadline)
         finally:
@@ -123,10 +123,6 @@ class RestApp:
             if job.cancel():  # it had not begun
                 raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT) from None
             return self._answers.late()
-
-    def _too_large(self) -> Answer:
-        text = f"The request body is larger than the {self._most} bytes that this server takes"
-        return closing(Answer(413, write_error(text), {"Content-Type": JSON}))
 
     def close(self) -> None:
         """Begin nothing any more. What runs in a thread is not waited for."""

@@ -28,7 +28,7 @@ from tf_groupvit.server.batching_parameters import Parameters, read_parameters
 from tf_groupvit.server.config import PROMETHEUS_PATH, Model, check_model, prometheus_path
 from tf_groupvit.server.grpc_front import CallLimits, GrpcFront
 from tf_groupvit.server.json_apart import Reader
-from tf_groupvit.server.limits import Arrivals, Deadline, Gate
+from tf_groupvit.server.limits import Arrivals, Deadline, Gate, open_files
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
 from tf_groupvit.server.pixels import PixelGate
@@ -43,6 +43,7 @@ from tf_groupvit.server.versions import Retries, Versions
 from tf_groupvit.server.warmup import warm_up, warm_up_others
 
 _MEMORY_SECONDS = 2.0  # between two looks at the memory of the process
+_SPARE_FILES = 200  # that are no connections
 _DRAIN_SECONDS = 0.5  # in which callers who come again are told that the server goes
 ModelPaths = Mapping[str, str | os.PathLike[str]]
 
@@ -123,14 +124,15 @@ class Server:
             options.rest_api_enable_cors_support,
             prometheus_path(options.monitoring_config_file),
             Reader(options.max_json_tokens),
+            options.max_request_bytes,
         )
         arrivals = Arrivals(options.max_receiving, max(options.max_receiving_bytes, options.max_request_bytes))
         self.app = RestApp(self.rest_answers, arrivals, options.max_request_bytes, options.receive_timeout_seconds)
         connections = Connections(options.max_connections, options.receive_timeout_seconds)
         self._rest = RestFront(self.app, connections, on_fault)
-        calls = CallLimits(
-            options.max_request_bytes, options.max_receiving, options.max_connections, options.receive_timeout_seconds
-        )
+        # gRPC closes whoever comes when its connections are too many: it has what REST and models' files leave.
+        connected = max(open_files() - options.max_connections - _SPARE_FILES, options.max_connections)
+        calls = CallLimits(options.max_request_bytes, options.max_receiving, connected, options.receive_timeout_seconds)
         self.grpc_front = GrpcFront(self.answers, log, calls, options.ssl_config_file)
 
     @property
