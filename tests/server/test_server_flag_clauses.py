@@ -104,7 +104,7 @@ def test_services_that_are_not_there_are_unimplemented(server):
 
 def test_a_rest_request_over_its_time_is_504(tmp_path):
     slow(tmp_path)
-    with Server({"slow": tmp_path}, port=None, options=Options(rest_api_timeout_in_ms=200)) as running:
+    with Server({"slow": tmp_path}, port=None, options=Options(rest_api_timeout_in_ms=500)) as running:
         body = '{"inputs": {"x": [1.0], "work": 1000000}}'
         late = (504, "Timed out waiting for notification")
         assert refusal(running, body, "/v1/models/slow:predict") == late
