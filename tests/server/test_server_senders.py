@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, closing
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -17,7 +18,7 @@ from test_server_versions import until
 
 from tf_groupvit.server.limits import Arrivals
 from tf_groupvit.server.rest_answers import RestAnswers
-from tf_groupvit.server.rest_connection import MOST_HEAD_BYTES, Connections
+from tf_groupvit.server.rest_connection import MOST_HEAD_BYTES, Connection, Connections
 from tf_groupvit.server.running import Options, Server
 
 GOOD = '{"instances": [1.0, 5.0]}'
@@ -29,7 +30,7 @@ SLOW = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".e
 def strict(fixture_base_path):
     """A server of tiny limits."""
     options = Options(
-        max_receiving=3, max_connections=8, receive_timeout_seconds=0.25, rest_api_timeout_in_ms=400, max_in_flight=1
+        max_receiving=3, max_connections=8, receive_timeout_seconds=0.5, rest_api_timeout_in_ms=800, max_in_flight=1
     )
     with Server({"half_plus_two": fixture_base_path}, port=None, options=options) as running:
         yield running
@@ -151,6 +152,23 @@ def test_of_too_many_connections_the_one_that_was_quiet_for_longest_goes():
     assert not last.aborted
     connections.opened(second)  # three at work: who comes is the one to go
     assert second.aborted and not any(each.aborted for each in (asking, new, last))
+
+
+def test_a_client_that_reads_its_answer_slowly_stays_and_one_that_does_not_goes():
+    unsent, timers, gone = [3000], [], []
+    connection = object.__new__(Connection)
+    connection._timer, connection._connections = None, Connections(most=3, idle_seconds=60)
+    connection.transport = SimpleNamespace(
+        get_write_buffer_size=lambda: unsent[0], abort=lambda: gone.append(unsent[0])
+    )
+    connection.loop = SimpleNamespace(call_later=lambda _, run: timers.append(run))
+    connection._wait()
+    for left in (2000, 1000):
+        unsent[0] = left
+        timers.pop()()
+    assert gone == []
+    timers.pop()()  # nothing was read since the last look
+    assert gone == [1000] and not timers
 
 
 def test_more_connections_than_allowed_keep_nobody_out(strict):

@@ -83,7 +83,8 @@ class RestApp:
         """The whole body, or None when it is longer than allowed. Raises Refusal where it takes too long."""
         left = deadline.remaining()
         try:
-            async with asyncio.timeout(self._receive_seconds if left is None else left) as limit:
+            seconds = self._receive_seconds if left is None else min(left, self._receive_seconds)
+            async with asyncio.timeout(seconds) as limit:
                 arrival.drop = lambda: limit.reschedule(0)
                 body = await self._parts(receive, arrival)
                 self.arrivals.whole(arrival)
