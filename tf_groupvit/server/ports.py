@@ -9,6 +9,7 @@ import errno
 import socket
 
 from tf_groupvit.errors import InputError, ServerError
+from tf_groupvit.server.refusal import named
 
 LARGEST = 65_535
 
@@ -32,7 +33,8 @@ class Port:
         try:
             self._socket = held(self.host, self.number)
         except OSError as error:
-            raise self.refused(error.strerror or str(error)) from error
+            of_port = not isinstance(error, socket.gaierror) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+            raise self.refused(error.strerror or str(error), of_port) from error
         self.number = self._socket.getsockname()[1]
 
     def listening(self) -> socket.socket:
@@ -54,10 +56,11 @@ class Port:
             self._socket.close()
             self._socket = None
 
-    def refused(self, why: str) -> ServerError:
-        """The error that says that the port cannot be listened on."""
-        place = f"{self.host}:{self.number}"
-        return ServerError(f"Cannot listen for {self.front} on {place} ({why}): {self.option} 0 takes any free port.")
+    def refused(self, why: str, of_port: bool = True) -> ServerError:
+        """The error that says that the port cannot be listened on, or that the host has none."""
+        place = f"{named(self.host)}:{self.number}"
+        advice = f"{self.option} 0 takes any free port" if of_port else "--host is an address or name of this machine"
+        return ServerError(f"Cannot listen for {self.front} on {place} ({why}): {advice}.")
 
 
 class Ports:
