@@ -294,6 +294,7 @@ class _Questions:
         return answer
 
     def _wait(self, end: float, timeout: float) -> Flow:
+        seen = ""
         while True:
             try:
                 versions = yield from self._ask(Ask("status"), end, retries=0)
@@ -304,7 +305,8 @@ class _Questions:
             except RequestError as error:
                 if error.code not in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
                     raise
-                seen = error.message
+                # The last look has little time: that it was too little says less than the one before.
+                seen = (error.code == "DEADLINE_EXCEEDED" and seen) or error.message
             if time.monotonic() + READY_PAUSE >= end:
                 raise RequestError("DEADLINE_EXCEEDED", f"{self._model} was not ready in {timeout:g} s: {seen}")
             yield None, READY_PAUSE
