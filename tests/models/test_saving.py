@@ -9,7 +9,7 @@ import pytest
 from tiny_models import CLASSES, equal, inputs_of, joint_config, make, numbers, randomise, tiny
 
 from tf_groupvit.checkpoints.names import checkpoint_name
-from tf_groupvit.errors import InputError
+from tf_groupvit.errors import CheckpointError, InputError
 from tf_groupvit.models.against_texts import ImagesAgainstTexts
 
 pytestmark = pytest.mark.models
@@ -63,6 +63,36 @@ def test_the_config_of_keras_makes_a_model_of_the_same_shape(kind):
 def test_a_model_is_copied_with_its_weights(again):
     model = make("text")
     same(again(model), model, "text")
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method", "ignore:Invalid quantization mode")
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [pytest.param("int8", "joint", marks=pytest.mark.slow), ("int8", "text"), ("int4", "text"), ("float8", "text")],
+)
+def test_a_quantized_model_is_saved_and_loaded(mode, kind, tmp_path):
+    model = make(kind)
+    model.quantize(mode)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert {str(v.dtype) for v in again.weights} == {str(v.dtype) for v in model.weights}
+    same(again, model, kind)
+    same(copy.deepcopy(model), model, kind)
+    with pytest.raises(CheckpointError, match="a checkpoint holds floats"):
+        model.save_pretrained(tmp_path)
+
+
+def test_layers_quantized_one_by_one_and_lora_are_saved_too(tmp_path):
+    model = make("vision")
+    block = model.vision_model.stages[0].blocks[0]
+    block.mlp.fc1.quantize("int8")
+    block.mlp.fc2.enable_lora(2)
+    block.mlp.fc2.lora_kernel_b.assign(np.ones((2, 8)))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    other = again.vision_model.stages[0].blocks[0]
+    assert other.mlp.fc1.quantization_mode == "int8" and other.self_attn.q_proj.quantization_mode is None
+    equal(answers(again, "vision"), answers(model, "vision"))
 
 
 def test_a_policy_survives_saving(tmp_path):

@@ -1,12 +1,19 @@
 """A segmenter saved with its classes and settings, and loaded: what comes back, and what is refused."""
 
+import copy
 import json
+import multiprocessing
+import pickle
 import shutil
+import sys
 
+import numpy as np
 import pytest
 from pictures import noise
 
 from tf_groupvit.errors import GroupViTError, InputError
+from tf_groupvit.models import processes
+from tf_groupvit.segmentation.inference import untraced
 from tf_groupvit.segmentation.segmenter import Segmenter
 
 
@@ -86,3 +93,82 @@ def test_a_folder_without_weights_and_a_file_are_refused(folder, tmp_path):
         Segmenter.from_pretrained(tmp_path / "bare", ["dog"])
     with pytest.raises(InputError, match="is a file"):
         Segmenter.from_pretrained(folder / "config.json", ["dog"])
+
+
+# Pickled, copied, and sent to other processes
+
+
+def pickled(value):
+    return pickle.loads(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("again", [pickled, pytest.param(copy.deepcopy, marks=pytest.mark.slow)])
+def test_a_used_segmenter_is_pickled_and_copied_and_answers_alike(make, again):
+    used = make(["dog|puppy", "sky"], background=0.3)
+    image = noise(40, 70)
+    result = used(image)
+    other = again(used)
+    assert other.model is not used.model and other.settings == used.settings
+    assert (other.class_names, other.runtime, other._words) == (used.class_names, used.runtime, used._words)
+    with untraced():
+        answer = other(image)
+    for mine, theirs in ((answer, result), (again(result), result)):
+        np.testing.assert_array_equal(mine.labels, theirs.labels)
+        np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-5)
+        np.testing.assert_allclose(mine.group_scores, theirs.group_scores, atol=1e-5)
+        np.testing.assert_array_equal(mine.final_group, theirs.final_group)
+
+
+def test_a_segmentation_of_windows_takes_its_groups_along(make):
+    result = make(mode="window")(noise(40, 70))
+    again = pickled(result)
+    np.testing.assert_array_equal(again.final_group, result.final_group)
+    np.testing.assert_array_equal(again.group_embeds, result.group_embeds)
+
+
+def _labels(segmenter, image):
+    return segmenter(image).labels
+
+
+def _failure(call):
+    """What a call raises, as text."""
+    try:
+        return str(call())
+    except InputError as error:
+        return f"InputError: {error}"
+
+
+@pytest.mark.slow
+def test_a_process_that_is_spawned_answers_alike(segmenter):
+    image = noise(40, 70)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply(_labels, (segmenter, image))
+    np.testing.assert_array_equal(found, segmenter(image).labels)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_is_told_to_spawn_and_does_not_hang(segmenter):
+    """Whether the segmenter was there before, or is sent to it."""
+    image = noise(40, 70)
+    held = [lambda: segmenter(image), lambda: segmenter.classify(image), lambda: segmenter.predict(image[None])]
+    sent = pickle.dumps(segmenter)
+    asks = [*held, lambda: pickle.loads(sent)(image), lambda: segmenter.with_classes(["dog"])]
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=lambda: sender.send([_failure(ask) for ask in asks]), daemon=True)
+    child.start()
+    try:
+        assert receiver.poll(60), "it hangs"
+        for said in receiver.recv():
+            assert said.startswith("InputError: This process was forked") and "spawn" in said
+    finally:
+        child.kill()
+        child.join()
+
+
+def test_a_process_that_was_forked_before_any_model_may_load_one(monkeypatch):
+    monkeypatch.setattr(processes, "_first", [])
+    assert not processes.is_forked()
+    processes.check_process()
+    assert processes._first and not processes.is_forked()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import keras
 
 from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig, config_beside
-from tf_groupvit.errors import CheckpointError, ConfigError
+from tf_groupvit.errors import CheckpointError, ConfigError, InputError
 from tf_groupvit.models.entry import EntryModel
 from tf_groupvit.models.initialization import starting_from
 
@@ -115,14 +115,35 @@ class PretrainedModel(EntryModel):
         self.config.save_pretrained(folder)
 
     def get_config(self) -> dict[str, Any]:
-        return {
+        config = {
             "config": self.config.to_dict(),
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
         }
+        quantized = {layer.name: _quantization_of(layer) for layer in _quantized_layers(self)}
+        return config | ({"quantized": quantized} if quantized else {})
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         config = dict(config)
         policy = keras.saving.deserialize_keras_object(config["dtype"])
-        return cls(cls.config_class.from_dict(config["config"]), name=config["name"], dtype=policy)
+        model = cls(cls.config_class.from_dict(config["config"]), name=config["name"], dtype=policy)
+        layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
+        for name, how in config.get("quantized", {}).items():  # variables of that kind, whose values are loaded later
+            layers[name].quantize(how["mode"], config=keras.saving.deserialize_keras_object(how["config"]))
+        return model
+
+
+def _quantized_layers(model: keras.Model) -> list[Any]:
+    return [one for one in model._flatten_layers(include_self=False) if getattr(one, "quantization_mode", None)]
+
+
+def _quantization_of(layer: Any) -> dict[str, Any]:
+    """What makes the variables of another layer like this one's. Errors: InputError where that takes data."""
+    mode = layer.quantization_mode
+    if mode not in ("int8", "int4", "float8"):
+        raise InputError(
+            f"Layer '{layer.name}' is quantized by {mode}, which takes data to do again: save the model before "
+            "quantize(), or quantize it to int8, int4 or float8."
+        )
+    return {"mode": mode, "config": keras.saving.serialize_keras_object(layer.quantization_config)}
