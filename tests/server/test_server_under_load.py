@@ -3,7 +3,6 @@
 Loopback only. Each phase lasts until so many answers have come, and every loop is bounded in time.
 """
 
-import contextlib
 import http.client
 import json
 import random
@@ -215,9 +214,8 @@ def test_sigterm_in_the_middle_answers_every_accepted_request(slow_base_path):
     assert stopping and not [line for line in served.errors if "Traceback" in line]
 
 
-def ask_without_end(port: int) -> None:
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        post(http.client.HTTPConnection("127.0.0.1", port, timeout=30), 10**6)
+def ask_without_end(port: int, answers: list) -> None:
+    answers.append(post(http.client.HTTPConnection("127.0.0.1", port, timeout=30), 10**6))
 
 
 def test_five_times_the_capacity_is_refused_cleanly_and_memory_is_bounded(slow_base_path):
@@ -246,9 +244,14 @@ def test_five_times_the_capacity_is_refused_cleanly_and_memory_is_bounded(slow_b
             clients.await_more(30, code)
         clients.join()
         late = served.resident_bytes
-        threading.Thread(target=ask_without_end, args=[served.rest_api_port]).start()
+        cut_off: list[tuple[int, str]] = []
+        asking = threading.Thread(target=ask_without_end, args=[served.rest_api_port, cut_off])
+        asking.start()
         time.sleep(0.2)
         assert served.terminate(8) == 0  # within the grace period and two seconds, with time for a machine in use
+        asking.join()
+    assert cut_off[0][0] == 503 and "The server is shutting down" in cut_off[0][1]
+    assert not [line for line in served.errors if "Traceback" in line]
     assert not clients.failures, clients.failures[:3]
     took = {code: [ended - began for got, began, ended in clients.answers if got == code] for code in (200, 429)}
     assert len(took[200]) >= 60 and len(took[429]) >= 30

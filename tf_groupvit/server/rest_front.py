@@ -44,7 +44,10 @@ class RestApp:
         if scope["type"] != "http":
             return
         with contextlib.suppress(ClientGone):
-            answer = await self._answer(scope, receive)
+            try:
+                answer = await self._answer(scope, receive)
+            except asyncio.CancelledError:  # the server ends, and the request's time with it
+                answer = self._answers.refuse(scope["method"], target_of(scope), draining())
             if self.draining:
                 closing(answer)
             await _send(answer, send)
