@@ -135,6 +135,13 @@ def test_lossy_files_are_decoded_alike_to_the_bit(name):
         np.testing.assert_array_equal(side.read(LOSSY[name]), expected)
 
 
+def test_a_jpeg_with_bytes_between_its_segments_is_read_as_without(side):
+    """Readers skip them; its size is then the decoder's, since it cannot be found by walking from part to part."""
+    plain = LOSSY["jpeg"]
+    after_first = 4 + int.from_bytes(plain[4:6], "big")
+    np.testing.assert_array_equal(side.read(plain[:after_first] + b"\0\0" + plain[after_first:]), side.read(plain))
+
+
 def test_photos_are_decoded_alike_to_the_bit(photos):
     for photo in photos:
         np.testing.assert_array_equal(SIDES["graph"].read(photo.read_bytes()), read_image(photo))
