@@ -193,6 +193,16 @@ def test_a_caption_that_is_no_text_is_refused_where_it_stands(tmp_path, value, s
     assert good == [] and f"its caption is {shown}: expected a text" in bad[f"{tmp_path / 's.tar'}:1"]
 
 
+@pytest.mark.parametrize(
+    "line", ["0.png\ta dog", "0.png,a dog", "0.png#0 a dog", "images/0.png a dog", '"0.png": a dog']
+)
+def test_lines_that_begin_with_the_name_of_an_image_are_no_captions(tmp_path, line):
+    (tmp_path / "0.png").write_bytes(picture(0))
+    (tmp_path / "captions.txt").write_text(f"{line}\n")
+    with pytest.raises(DatasetError, match="line 1 begins with the name of an image"):
+        open_pairs(tmp_path)
+
+
 def test_lines_are_not_paired_with_images_whose_order_is_in_doubt(tmp_path):
     (tmp_path / "images").mkdir()
     for number in range(12):

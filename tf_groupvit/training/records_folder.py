@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -183,6 +184,11 @@ def _lines(text: str, file: Path) -> list[Row]:
     below = "images" if (file.parent / "images").is_dir() else ""
     folder = file.parent / below
     images = _images_in(folder)
+    if (number := _first_named(captions, images)) is not None:
+        raise DatasetError(
+            f"{file}, line {number} begins with the name of an image, and no first line names columns: "
+            "write one, e.g. image,caption, or with a tab where the lines have tabs."
+        )
     if len(images) != len(captions):
         raise DatasetError(f"{file} has {len(captions)} captions for {len(images)} images in {folder}: one a line.")
     if doubt := first_in_doubt(images):
@@ -192,6 +198,17 @@ def _lines(text: str, file: Path) -> list[Row]:
             f"of '{by_number}' (by numbers): name them, in a captions.csv with the columns image and caption."
         )
     return [(os.path.join(below, name), caption) for name, caption in zip(images, captions, strict=True)]
+
+
+def _first_named(captions: Iterable[str], images: Iterable[str]) -> int | None:
+    """The number of the first line that names an image before its caption: a table without names of its columns."""
+    known = set(images)
+    starts = (
+        (number, re.split(separators, line, maxsplit=1)[0])
+        for number, line in enumerate(captions, start=1)
+        for separators in (r"[,;|#\t]", r"[,;|#:\s]")
+    )
+    return next((number for number, start in starts if os.path.basename(start.strip(' "')) in known), None)
 
 
 def _images_in(folder: Path) -> list[str]:
