@@ -56,6 +56,9 @@ def test_predict_takes_another_size_after_the_first(make):
         (np.full((2, 8, 8, 3), 9, "uint16"), "16 bits"),
         ([np.zeros((8, 8, 3), "uint8"), np.zeros((8, 9, 3), "uint8")], "several sizes"),
         ([], "at least one image"),
+        (np.zeros((0, 8, 8, 3), "uint8"), "at least one image"),
+        (np.zeros((2, 0, 8, 3), "uint8"), "at least one pixel"),
+        (tf.data.Dataset.from_tensors(np.zeros((2, 8, 8, 3), "uint8")).take(0), "at least one image"),
         ("photo.jpg", "for one image call the segmenter"),
         (tf.data.Dataset.from_tensors(np.full((2, 8, 8, 3), 0.5, "float32")), r"give np\.rint"),
         (tf.data.Dataset.from_tensors(np.zeros(8, "uint8")), "map it to images"),
@@ -66,6 +69,13 @@ def test_predict_refuses_what_are_no_pixels_and_says_how_to_convert(segmenter, p
     with pytest.raises(InputError, match=message) as caught:
         segmenter.predict(pixels, verbose=0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_predict_refuses_a_dataset_that_turns_out_to_be_empty(segmenter):
+    images = tf.data.Dataset.from_tensors(np.zeros((2, 8, 8, 3), "uint8"))
+    with pytest.raises(InputError, match="at least one image"):
+        segmenter.predict(images.filter(lambda batch: False), verbose=0)
 
 
 def of_two_sizes():

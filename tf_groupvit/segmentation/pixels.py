@@ -103,19 +103,24 @@ class PixelLabeler(EntryModel):
             batch = _batch_of(pixels, keywords.get("steps"))
             return super().predict(batch, *arguments, **keywords).astype(dtype)
         refused: list[ImageError] = []
+        if pixels.cardinality() == 0:
+            raise InputError(EMPTY)
         if len(_images_of(pixels).shape) == 3:
             keywords = {"batch_size": 32, **keywords}
             pixels = pixels.batch(keywords.pop("batch_size") or 32)
         try:
             return super().predict(_as_bytes(pixels, refused), *arguments, **keywords).astype(dtype)
-        except (tf.errors.OpError, ValueError) as error:
+        except (tf.errors.OpError, ValueError, UnboundLocalError) as error:
             if refused:
                 raise refused[0] from None
+            if isinstance(error, UnboundLocalError):  # Keras' word for a dataset that turned out to be empty
+                raise InputError(EMPTY) from None
             if "different shapes" in str(error) or "concatenation axis" in str(error):
                 raise InputError(OF_SEVERAL_SIZES) from error
             raise
 
 
+EMPTY = "pixels are empty: expected at least one image, of at least one pixel."
 OF_SEVERAL_SIZES = "The images are of several sizes: resize them to one, or call the segmenter itself with a list."
 
 
@@ -128,7 +133,7 @@ def _batch_of(pixels: Any, steps: int | None = None) -> np.ndarray:
     if listed is not None:
         parts = [_part_of(item) for item in islice(listed, steps)]
         if len({part.shape[1:] for part in parts}) != 1:
-            raise InputError(OF_SEVERAL_SIZES if parts else "pixels are empty: expected at least one image.")
+            raise InputError(OF_SEVERAL_SIZES if parts else EMPTY)
         return np.concatenate(parts)
     if not hasattr(pixels, "__array__"):
         what = type(pixels).__name__
@@ -142,6 +147,8 @@ def _batch_of(pixels: Any, steps: int | None = None) -> np.ndarray:
         raise InputError(
             f"pixels are {array.dtype} {array.shape}: expected uint8 (B, H, W, 3){hints.get(array.ndim, '')}."
         )
+    if not array.size:
+        raise InputError(EMPTY)
     return three_channels(eight_bits(array, "pixels"))
 
 
