@@ -18,7 +18,6 @@ from tf_groupvit.preprocessing.image_graph_bytes import (
     bytes_of,
     first_fault,
     header,
-    joined,
     kind_of,
     matches,
     only_if,
@@ -115,7 +114,12 @@ def _decoded(head: Header, halvings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         "WebP": lambda: _on_canvas(head, decode_webp),
     }
     pixels = tf.ensure_shape(tf.switch_case(head.kind, [by_kind[kind] for kind in KINDS]), [None, None, 3])
-    said = joined(["Expected a whole ", tf.gather(list(KINDS), head.kind), ", came a damaged or truncated one."])
+    # TensorFlow 2.19 reads no WebP, and a graph cannot ask which one runs it.
+    words = [f"Expected a whole {kind}, came a damaged or truncated one." for kind in KINDS]
+    words[list(KINDS).index("WebP")] = (
+        "Expected a whole WebP, came a damaged or truncated one, or this TensorFlow does not read WebP."
+    )
+    said = tf.gather(words, head.kind)
     return tf.where(tf.size(pixels) > 0, "", said), pixels
 
 
