@@ -51,6 +51,14 @@ def test_a_refusal_of_the_server_keeps_its_code_and_words(ask):
     assert (caught.value.code, caught.value.message) == ("NOT_FOUND", "Servable not found for request: Latest(other)")
 
 
+def test_of_a_failed_check_of_the_graph_the_words_are_left(ask, serving):
+    words = 'assertion failed: [send {\\"b64\\": 1}.]\n\t [[{{function_node __inference_see_1}}{{node Assert_45}}]]'
+    serving.refusals = [("INVALID_ARGUMENT", words)]
+    with pytest.raises(RequestError) as caught:
+        ask("encode_text", "dog")
+    assert caught.value.message == 'send {"b64": 1}.'
+
+
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
 def test_a_busy_server_is_asked_again(ask, serving, code, monkeypatch):
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)

@@ -15,6 +15,7 @@
 Every message is one line: what was expected, what came, what to do.
 """
 
+import re
 from typing import Any
 
 
@@ -85,3 +86,12 @@ class RequestError(GroupViTError):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+_ASSERTED = re.compile(r"(?s).*?assertion failed: \[((?:(?!\] \[).)*?)\]\s*(?:\[\[.*)?")
+
+
+def asserted(words: str) -> str:
+    """What a graph says of a failed check, without what TensorFlow puts around it; other texts as they are."""
+    found = _ASSERTED.fullmatch(words) if len(words) < 10_000 else None  # no words of ours are as long
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else words

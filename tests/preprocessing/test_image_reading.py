@@ -248,6 +248,14 @@ def test_a_bomb_is_refused_from_its_header(side, name):
         side.read(BOMBS[name])
 
 
+@pytest.mark.parametrize(("width", "height"), [(1_000_001, 1), (1, 1_000_001)])
+def test_a_side_of_over_a_million_pixels_is_refused(side, width, height):
+    """Resizing such a row takes some 250 bytes a pixel: of a file of 50 MB, 4 GB."""
+    bmp = b"BM" + struct.pack("<IIIIiiHHIIIIII", 58, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    with pytest.raises(side.error, match=rf"{width} x {height} is over the limit of 1,?000,?000 pixels a side"):
+        side.read(bmp + bytes(4 * width * height))
+
+
 def test_the_limit_is_the_last_size_that_passes(side):
     data, expected = LOSSLESS["png"]
     pixels = expected.shape[0] * expected.shape[1]

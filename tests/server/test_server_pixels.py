@@ -62,6 +62,11 @@ def test_pictures_and_arrays_of_pixels_count_and_other_inputs_do_not():
     assert pixels_in([files, np.zeros((2, 5, 4, 3), np.uint8), np.zeros((100, 100))]) == 340
 
 
+def test_a_large_file_counts_by_its_bytes_whatever_its_header_claims():
+    assert pixels_in([np.array([bytes(3 * 2**20)], object)]) == 2**20
+    assert pixels_in([np.array([picture("PNG", (10, 10)) + bytes(3 * 2**20)], object)]) > 2**20
+
+
 def test_requests_wait_while_too_many_pixels_are_at_work_first_come_first_served():
     gate, order, go = PixelGate(100), [], {name: threading.Event() for name in "abcd"}
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tf_groupvit.preprocessing.image_graph_bytes import only_if
+from tf_groupvit.preprocessing.image_reading import MAX_SIDE
 
 # Letters of shapes that name a size: what an input of one dimension less or more should have been.
 Sizes = Sequence[int | None]
@@ -54,7 +55,9 @@ def few_pixels(value: tf.Tensor, name: str, most: int, height: int, width: int) 
     shape = tf.shape(value, out_type=tf.int64)
     pixels = shape[0] * shape[height] * shape[width]
     said = [f"{name}: expected at most {most} pixels in all, came ", pixels, ": send fewer or smaller images."]
-    return only_if(pixels <= most, said, value)
+    value = only_if(pixels <= most, said, value)
+    short = tf.maximum(shape[height], shape[width]) <= MAX_SIDE
+    return only_if(short, [f"{name}: expected at most {MAX_SIDE} pixels a side, came another: shrink it."], value)
 
 
 def some_well(words: tf.Tensor, value: tf.Tensor) -> tf.Tensor:

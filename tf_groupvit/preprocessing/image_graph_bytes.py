@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_groupvit.preprocessing.image_reading import MAX_SIDE
+
 Words = list[str | tf.Tensor]  # a message, numbers among its parts
 
 # Kind -> the bytes that its files begin with, as (position, bytes).
@@ -113,10 +115,12 @@ def first_fault(*checks: tuple[tf.Tensor | bool, Words]) -> tf.Tensor:
 def within_limit(height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> list[tuple[tf.Tensor, Words]]:
     """Checks that an image of height x width (int64) has at least one pixel and not too many."""
     some = (height > 0) & (width > 0)
+    short = (height <= MAX_SIDE) & (width <= MAX_SIDE)
     few = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
     return [
         (some, ["Expected an image of at least one pixel, came ", width, " x ", height, "."]),
         (few, ["An image of ", width, " x ", height, f" is over the limit of {max_pixels} pixels: shrink it."]),
+        (short, ["An image of ", width, " x ", height, f" is over the limit of {MAX_SIDE} pixels a side: shrink it."]),
     ]
 
 

@@ -18,6 +18,7 @@ from tf_groupvit.hub import is_pointer
 # Pillow's own default for Image.MAX_IMAGE_PIXELS: 89 million. Pillow warns there and refuses at twice
 # as much; here, and in the exported graph, the first number is the limit.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+MAX_SIDE = 1_000_000  # libpng's limit too; resizing a longer row takes some 250 bytes a pixel
 
 # EXIF orientation -> (swap rows and columns, then mirror left-right, then mirror top-bottom).
 ORIENTATIONS = {
@@ -257,6 +258,8 @@ def _pixels_of(image: Image.Image, max_pixels: int | None, name: str) -> np.ndar
         raise ImageError(
             f"{name}: {width} x {height} is {width * height:,} pixels, over the limit of {max_pixels:,}: shrink it."
         )
+    if max_pixels is not None and max(width, height) > MAX_SIDE:
+        raise ImageError(f"{name}: {width} x {height} is over the limit of {MAX_SIDE:,} pixels a side: shrink it.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -17,6 +17,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader, parse_saved_model
 
+from tf_groupvit.errors import asserted
 from tf_groupvit.server.dtypes import type_name
 from tf_groupvit.server.pixels import UNBOUNDED
 from tf_groupvit.server.refusal import Refusal, code_name
@@ -61,14 +62,17 @@ class Servable:
     def run(
         self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
     ) -> list[np.ndarray]:
-        """Run the graph for some outputs. ``timeout`` is in seconds. Raises Refusal with the runtime's own text."""
+        """Run the graph for some outputs. ``timeout`` is in seconds. Raises Refusal with the runtime's own text.
+
+        Of a failed check of the graph that is its words, without the operation's name.
+        """
         options = _run_options(timeout)
         given = {endpoint.output: array for endpoint, array in feeds.items()}
         wanted = [endpoint.output for endpoint in fetches]
         try:
             return [_array(result) for result in self.session._call_tf_sessionrun(options, given, wanted, [], None)]
         except tf.errors.OpError as error:
-            raise Refusal(code_name(error.error_code), error.message) from None
+            raise Refusal(code_name(error.error_code), asserted(error.message)) from None
         finally:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)

@@ -5,7 +5,7 @@ from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from tf_groupvit.errors import RequestError
+from tf_groupvit.errors import RequestError, asserted
 from tf_groupvit.wires.asks import (
     GONE,
     SLOW,
@@ -110,7 +110,7 @@ class GrpcWire:
             return kind(code, f"{self._address} cannot be reached ({reason}): {GONE}")
         if code == "DEADLINE_EXCEEDED":
             return RequestError(code, f"{self._address} did not answer in time ({reason}): {SLOW}")
-        return RequestError(code, reason)
+        return RequestError(code, one_line(asserted(details)))
 
 
 def _as_it_is(content: bytes) -> bytes:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from tf_groupvit.errors import InputError, RequestError
+from tf_groupvit.errors import InputError, RequestError, asserted
 from tf_groupvit.wires.asks import (
     CODES,
     GONE,
@@ -97,7 +97,7 @@ class RestWire:
         try:
             body = json.loads(content)
             if status != 200:
-                return RequestError(CODES[CODE_OF_HTTP.get(status, 2)], one_line(body["error"]))
+                return RequestError(CODES[CODE_OF_HTTP.get(status, 2)], one_line(asserted(body["error"])))
             return {"predict": _columns, "status": versions_of, "metadata": signatures_of}[ask.verb](ask, body)
         except Exception as error:  # whatever a broken or hostile server brings about
             code = CODES[2 if status == 200 else CODE_OF_HTTP.get(status, 2)]
