@@ -193,6 +193,12 @@ def test_an_address_that_is_none_is_refused(address):
         Client(address)
 
 
+@pytest.mark.parametrize("wrong", [{"timeout": float("nan")}, {"timeout": 0}, {"timeout": -1}, {"batch_size": 0}])
+def test_times_and_sizes_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} is"):
+        Client("127.0.0.1:1", **wrong)
+
+
 def test_an_address_may_be_bare_or_carry_a_path():
     seen = []
 

@@ -88,6 +88,10 @@ class _Questions:
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         transport: Any = None,
     ) -> None:
+        if not timeout > 0:  # not a number is refused, too
+            raise InputError(f"timeout is {timeout}: expected a number of seconds above 0.")
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: expected the images of one request, 1 or more.")
         scheme, host, address = _parsed(address)
         local = host in ("localhost", "::1") or host.startswith("127.")  # no proxy leads there
         wire = GrpcWire if scheme == "grpc" else RestWire

@@ -73,6 +73,14 @@ def test_an_error_of_the_system_is_one_line_and_exit_code_2(failing):
     assert done.stderr.startswith("Error: No space left on device: 'out/a.json' cannot be")
 
 
+def test_a_command_runs_with_standard_output_closed(failing, monkeypatch):
+    failing["error"] = InputError("Give a name.")
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["info"])
+    assert ended.value.code == 2
+
+
 def test_a_reader_that_has_gone_away_ends_a_command_without_a_word(failing):
     failing["error"] = BrokenPipeError(errno.EPIPE, "Broken pipe")
     done = run("info")

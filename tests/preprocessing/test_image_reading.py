@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import PIL
@@ -386,6 +387,12 @@ def test_a_broken_file_is_named_in_one_line(name, tmp_path):
         read_image(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="needs a device")
+def test_a_device_is_refused_before_it_is_read():
+    with pytest.raises(ImageError, match="^/dev/null: expected an image file, came a device"):
+        read_image("/dev/null")
 
 
 def test_missing_files_and_directories_are_told_apart(tmp_path):

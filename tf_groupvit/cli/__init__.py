@@ -56,7 +56,8 @@ class LazyGroup(click.Group):
             try:
                 return super().main(*arguments, **keywords)
             finally:
-                sys.stdout.flush()  # a full disk shows itself here; at the exit it would be a traceback
+                if sys.stdout is not None:  # it was closed where the command was started with >&-
+                    sys.stdout.flush()  # a full disk shows itself here; at the exit it would be a traceback
         except OSError as error:
             _stop_writing()
             if error.errno == errno.EPIPE:  # who reads the output has seen enough

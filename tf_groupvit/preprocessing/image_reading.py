@@ -192,13 +192,17 @@ def _name_of(source: Any) -> str:
 
 def _bytes_of(path: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        device = path.is_char_device() or path.is_block_device()
+        content = b"" if device else path.read_bytes()  # /dev/zero has no end
     except IsADirectoryError:
         raise ImageError(f"{name}: expected an image file, came a directory: name the files in it.") from None
     except FileNotFoundError:
         raise ImageError(f"{name}: there is no such file: check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
         raise ImageError(f"{name}: cannot be read: {_one_line(error)}.") from error
+    if device:
+        raise ImageError(f"{name}: expected an image file, came a device: name a file.")
+    return content
 
 
 def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
