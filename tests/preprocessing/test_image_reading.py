@@ -391,7 +391,7 @@ def test_a_broken_file_is_named_in_one_line(name, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="needs a device")
 def test_a_device_is_refused_before_it_is_read():
-    with pytest.raises(ImageError, match="^/dev/null: expected an image file, came a device"):
+    with pytest.raises(ImageError, match=r"^/dev/null: expected an image file, came a device"):
         read_image("/dev/null")
 
 
