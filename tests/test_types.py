@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit import GroupViTConfig, ImageProcessor, Segmentation, Segmenter, TFGroupViTModel, Tokenizer, __version__
+from tf_groupvit import Segmentor  # type: ignore[attr-defined]
 from tf_groupvit.client import AsyncClient, Client
 from tf_groupvit.errors import InputError
 from tf_groupvit.export import export_saved_model

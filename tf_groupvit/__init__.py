@@ -52,12 +52,14 @@ if TYPE_CHECKING:
 quiet.install()
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'tf_groupvit' has no attribute {name!r}; public names: {', '.join(__all__)}")
-    value = getattr(import_module(f"tf_groupvit.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers know the names, and with this would take any other for one, too
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'tf_groupvit' has no attribute {name!r}; public names: {', '.join(__all__)}")
+        value = getattr(import_module(f"tf_groupvit.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -153,6 +153,8 @@ def test_a_forked_process_is_told_to_spawn_and_does_not_hang(segmenter):
     image = noise(40, 70)
     held = [lambda: segmenter(image), lambda: segmenter.classify(image), lambda: segmenter.predict(image[None])]
     sent = pickle.dumps(segmenter)
+    model, ids = segmenter.model, np.full((1, 4), 1, "int32")
+    held += [lambda: model.get_text_features(ids), lambda: model.get_image_features(np.zeros((1, 3, 8, 8), "float32"))]
     asks = [*held, lambda: pickle.loads(sent)(image), lambda: segmenter.with_classes(["dog"])]
     receiver, sender = multiprocessing.Pipe(duplex=False)
     context = multiprocessing.get_context("fork")

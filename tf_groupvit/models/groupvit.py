@@ -23,6 +23,7 @@ from tf_groupvit.models.inputs import (
 from tf_groupvit.models.layers import dense, layer_name
 from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput, without
 from tf_groupvit.models.pretrained import PretrainedModel
+from tf_groupvit.models.processes import check_process
 from tf_groupvit.models.text import TextTower
 from tf_groupvit.models.vision import VisionTower
 
@@ -201,6 +202,7 @@ class TFGroupViTModel(PretrainedModel):
         **flags: Any,
     ) -> Any:
         """Projected text features (N, D), not normalised. Flags about outputs are accepted and change nothing."""
+        check_process()
         refuse_flags(flags)
         given = {"attention_mask": attention_mask, "position_ids": position_ids}
         given = {name: accept(name, value) for name, value in given.items()}
@@ -214,6 +216,7 @@ class TFGroupViTModel(PretrainedModel):
 
     def get_image_features(self, pixel_values: Any = None, training: Any = None, **flags: Any) -> Any:
         """Projected image features (B, D), not normalised. Flags about outputs are accepted and change nothing."""
+        check_process()
         refuse_flags(flags)
         pixel_values = image_input(accept("pixel_values", pixel_values))
         pooled = self.vision_model(pixel_values, training=training)["pooler_output"]
