@@ -1,9 +1,12 @@
 """Large JSON bodies: a limit on their tokens, a deadline while they are read, and nobody who waits for them."""
 
+import io
 import json
 import os
+import pickle
 import signal
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,3 +154,10 @@ def test_a_process_ends_with_the_server_and_after_a_very_large_body(monkeypatch)
     assert process.returncode is not None
     assert outcome(reader.predict, b'{"instances": [1, 2, 3, 4, 5, 6, 7, 8, 9]}')[0] == "row"
     assert not reader._idle and not reader._all
+
+
+def test_a_question_that_is_cut_off_ends_the_process_without_a_word(monkeypatch):
+    monkeypatch.setattr(json_apart, "_end_with_parent", lambda: None)
+    question = pickle.dumps(bytes(100_000))[:-50_000]
+    monkeypatch.setattr(json_apart.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(question)))
+    json_apart.main()

@@ -169,7 +169,8 @@ def _end_with_parent() -> None:
 def main() -> None:
     """Read questions from standard input and write their outcomes to standard output, until there are no more."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    # A question that is cut off: the server has ended.
+    with contextlib.suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):
         while True:
             pickle.dump(outcome(*pickle.load(sys.stdin.buffer)), sys.stdout.buffer, protocol=5)
             sys.stdout.buffer.flush()
