@@ -544,3 +544,12 @@ def test_class_numbers_of_a_pgm_are_not_stretched_to_its_highest(highest, plain)
 def test_what_holds_no_class_numbers_is_refused(mask, kind, message):
     with pytest.raises(ImageError, match=message):
         numbers_of(saved(mask, kind))
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16"])
+def test_a_gray_picture_of_8_bits_in_a_mode_of_16_is_not_read_as_black(mode):
+    eight = Image.fromarray(np.array([[0, 100], [200, 255]], np.uint8))
+    with pytest.raises(ImageError, match=rf"mode {mode} is read as 16 bits, .* end at 255: .*convert\('L'\)"):
+        read_image(eight.convert(mode))
+    sixteen = Image.fromarray(np.array([[0, 256], [512, 65535]], np.uint16)).convert(mode)
+    assert read_image(sixteen)[..., 0].tolist() == [[0, 1], [2, 255]]

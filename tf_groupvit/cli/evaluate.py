@@ -28,7 +28,7 @@ from tf_groupvit.errors import InputError
     "--mask-orientation",
     type=click.Choice(["as-photo", "as-stored"]),
     help="How masks lie beside photos that EXIF turns: as-photo, as a person sees the photo; as-stored, as the pixels "
-    "lie in the photo's file, before EXIF turns them. Needed only where sizes do not tell.",
+    "lie in the photo's file, before EXIF turns them. Counts only where sizes do not tell.",
 )
 @click.option("--limit", type=int, metavar="N", help="Only N images: the first; of folder, spread over its classes.")
 @click.option("--resume", metavar="FILE", help="Keep the state here, and go on from it where it exists.")

@@ -36,8 +36,7 @@ def turn_of(image: Path, mask: Path, choice: str | None = None) -> int:
     A mask that says itself how it lies is turned so. Else the sizes tell, and where they fit both ways, ``choice``.
 
     Raises:
-        DatasetError: the mask has another size than the photo; the choice contradicts the sizes; or it is missing,
-            where nothing else tells.
+        DatasetError: the mask has another size than the photo, or the choice is missing where nothing else tells.
     """
     try:
         stored, photo = size_and_orientation(image)
@@ -51,12 +50,6 @@ def turn_of(image: Path, mask: Path, choice: str | None = None) -> int:
             f"{mask}: expected the {_by(seen)} of its image {image.name}, came {_by(shown)}: "
             "is it the mask of another picture?"
         )
-    if choice is not None and not fits[choice]:
-        other = AS_STORED if choice == AS_PHOTO else AS_PHOTO
-        raise DatasetError(
-            f"{mask}: its size, {_by(drawn)}, and the EXIF orientation {photo} of {image.name} say that it lies "
-            f"{other}, and --mask-orientation says {choice}: leave that out, or give {other}."
-        )
     if own != UPRIGHT or photo == UPRIGHT:
         return own
     if all(fits.values()) and choice is None:
@@ -65,7 +58,8 @@ def turn_of(image: Path, mask: Path, choice: str | None = None) -> int:
             f"whether the mask is: give --mask-orientation {AS_PHOTO} where masks lie as a person sees the photo, "
             f"{AS_STORED} where they lie as its stored pixels."
         )
-    return UPRIGHT if (choice or AS_PHOTO) == AS_PHOTO and fits[AS_PHOTO] else photo
+    as_photo = choice == AS_PHOTO if all(fits.values()) else fits[AS_PHOTO]
+    return UPRIGHT if as_photo else photo
 
 
 def size_and_orientation(path: Path) -> tuple[Size, int]:

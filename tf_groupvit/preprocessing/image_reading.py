@@ -280,7 +280,13 @@ def _rgb_of(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "F":
         raise ImageError(f"{name}: floating-point images have no fixed range: save it with 8 or 16 bits.")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _upper_bits(np.asarray(image), name)
+        gray = np.asarray(image)
+        if image.format is None and 0 < gray.max() < 256:  # a file has 16 bits; a picture made here may have 8
+            raise ImageError(
+                f"{name}: mode {image.mode} is read as 16 bits, and this picture's values end at {gray.max()}: "
+                "where they are 8 bits, give image.convert('L')."
+            )
+        return _upper_bits(gray, name)
     return np.asarray(image.convert("RGB"))
 
 
