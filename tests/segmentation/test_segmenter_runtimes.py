@@ -2,6 +2,8 @@
 runtime, if it is asked for, with the weights as they were.
 """
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -61,7 +63,7 @@ def test_a_change_of_any_weight_is_in_the_next_answer(fresh, turn):
         kept = np.asarray(variable)
         variable.assign(CHANGES[(number + turn) % 3](kept))
         found = held_scores(fresh, image)
-        np.testing.assert_allclose(found, scores_now(fresh, image), atol=1e-5, err_msg=variable.path)
+        np.testing.assert_allclose(found, scores_now(fresh, image), rtol=1e-4, atol=2e-5, err_msg=variable.path)
         unmoved += [variable.path] if np.abs(found - before).max() < 1e-6 else []
         variable.assign(kept)
     assert len(variables) > 100 and len(unmoved) < len(variables) / 2, unmoved
@@ -125,7 +127,9 @@ def test_weights_of_another_kind_are_seen_too(fresh, kind):
         layer.lora_kernel_a.assign(np.ones(layer.lora_kernel_a.shape))
         layer.lora_kernel_b.assign(np.arange(np.prod(layer.lora_kernel_b.shape)).reshape(layer.lora_kernel_b.shape))
     else:
-        fresh.model.quantize("int8", filters=r".*vision.*(fc1|fc2|[qkv]_proj)$")
+        for part in fresh.model.vision_model._flatten_layers():
+            if re.search(r"(fc1|fc2|[qkv]_proj)$", part.name) and isinstance(part, keras.layers.Dense):
+                part.quantize("int8")
     found = held_scores(fresh, image)
     np.testing.assert_allclose(found, scores_now(fresh, image), atol=1e-5)
     assert np.abs(found - before).max() > 1e-4

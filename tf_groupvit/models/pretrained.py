@@ -130,7 +130,8 @@ class PretrainedModel(EntryModel):
         model = cls(cls.config_class.from_dict(config["config"]), name=config["name"], dtype=policy)
         layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
         for name, how in config.get("quantized", {}).items():  # variables of that kind, whose values are loaded later
-            layers[name].quantize(how["mode"], config=keras.saving.deserialize_keras_object(how["config"]))
+            settings = {part: keras.saving.deserialize_keras_object(how[part]) for part in how.keys() - {"mode"}}
+            layers[name].quantize(how["mode"], **settings)
         return model
 
 
@@ -146,4 +147,5 @@ def _quantization_of(layer: Any) -> dict[str, Any]:
             f"Layer '{layer.name}' is quantized by {mode}, which takes data to do again: save the model before "
             "quantize(), or quantize it to int8, int4 or float8."
         )
-    return {"mode": mode, "config": keras.saving.serialize_keras_object(layer.quantization_config)}
+    config = getattr(layer, "quantization_config", None)  # older versions of Keras know the mode alone
+    return {"mode": mode} | ({"config": keras.saving.serialize_keras_object(config)} if config is not None else {})
