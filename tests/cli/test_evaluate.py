@@ -233,6 +233,7 @@ def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch):
     first, *_, last = result.stderr.splitlines()
     assert first == f"Stopped. What was counted is kept in {state}: the same command goes on from there."
     assert last == "Aborted!"
+    assert run("scenes").stderr.startswith("Stopped. Nothing is kept: with --resume FILE, ")
 
 
 def test_options_about_masks_are_refused_for_a_tree_of_classes(tmp_path):

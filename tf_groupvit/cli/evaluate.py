@@ -68,8 +68,13 @@ def command(
     try:
         content, table = work(opened, options, **choices)
     except KeyboardInterrupt:
-        if resume is not None and Path(resume).exists():
-            click.echo(f"Stopped. What was counted is kept in {resume}: the same command goes on from there.", err=True)
+        kept = resume is not None and Path(resume).exists()
+        told = (
+            f"What was counted is kept in {resume}: the same command goes on from there."
+            if kept
+            else ("Nothing is kept: with --resume FILE, the same command goes on where it was stopped.")
+        )
+        click.echo(f"Stopped. {told}", err=True)
         raise
     click.echo(json.dumps(content, ensure_ascii=False, indent=2) if as_json else table)
     if content["failures"]:
