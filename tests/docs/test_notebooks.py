@@ -47,16 +47,30 @@ def test_a_notebook_in_git_holds_no_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
-def test_a_notebook_leads_to_itself_in_colab_and_installs_from_the_same_repository(path):
-    text = source(path)
-    (opened,) = re.findall(
-        r"https://colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/([\w./-]+)\)", text
-    )
-    assert ROOT / opened[1] == path
-    (extras, installed) = re.search(r'"tf-groupvit\[([\w,]+)\] @ git\+https://github\.com/([\w./-]+)"', text).groups()
-    assert installed == opened[0]
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(extras.split(",")) <= known.keys()
+def test_a_notebook_installs_from_a_wheel_beside_it_or_from_the_clone(path, tmp_path, monkeypatch):
+    (cell,) = [cell for cell in map("".join, (cell["source"] for cell in cells(path))) if "%pip" in cell]
+    code, magic = re.subn(r'%pip install -q ("[^"]+")$', r"installed.append(f\1)", cell)
+    assert magic == 1
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "clone" / "tf_groupvit").mkdir(parents=True)
+    (tmp_path / "clone" / "notebooks").mkdir()
+    (tmp_path / "alone" / "folder").mkdir(parents=True)
+    (tmp_path / "wheel").mkdir()
+    (tmp_path / "wheel" / "tf_groupvit-0.2.0-py3-none-any.whl").touch()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for place, source in (("clone/notebooks", "/clone["), ("wheel", "tf_groupvit-0.2.0-py3-none-any.whl[")):
+        monkeypatch.chdir(tmp_path / place)
+        installed = []
+        exec(code, {"installed": installed})
+        before, extra = installed[0].rsplit("[", 1)
+        assert f"{before}[".endswith(source) and extra.rstrip("]") in extras
+    monkeypatch.chdir(tmp_path / "alone" / "folder")
+    with pytest.raises(AssertionError, match="Put the wheel"):
+        exec(code, {"installed": []})
+
+
+def test_no_placeholder_for_an_address_is_left():
+    assert [path.name for path in NOTEBOOKS if "OWNER" in path.read_text()] == []
 
 
 def test_there_is_a_notebook_for_each_of_the_four_ways():
