@@ -73,7 +73,7 @@ def test_a_joint_checkpoint_serves_each_tower(tower, beside):
     assert "unexpected: strange" in report({**tensors, "strange": np.ones(1)}, expected, allow=beside)
 
 
-DTYPES = [np.float16, np.float32, np.float64, ml_dtypes.bfloat16]
+DTYPES = [np.float16, np.float32, np.float64, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,12 +1,13 @@
 """What is written is what is read, by this package and by the safetensors library; a failure leaves nothing behind."""
 
-import weakref
+import os
+import stat
 
 import ml_dtypes
 import numpy as np
 import pytest
 from checkpoint_files import reference
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from tf_groupvit.checkpoints.reading import read_checkpoint
@@ -14,7 +15,22 @@ from tf_groupvit.checkpoints.tensors import Entry, Tensors
 from tf_groupvit.checkpoints.writing import write_checkpoint, write_safetensors
 from tf_groupvit.errors import CheckpointError
 
-DTYPES = ["f8", "f4", "f2", ml_dtypes.bfloat16, "i8", "i4", "i2", "i1", "u1", "u2", "u4", "u8", "?"]
+DTYPES = [
+    "f8",
+    "f4",
+    "f2",
+    ml_dtypes.bfloat16,
+    ml_dtypes.float8_e4m3fn,
+    "i8",
+    "i4",
+    "i2",
+    "i1",
+    "u1",
+    "u2",
+    "u4",
+    "u8",
+    "?",
+]
 
 
 def test_a_checkpoint_comes_back_from_both_readers(tmp_path):
@@ -41,8 +57,8 @@ def test_counters_that_are_there_are_kept(tmp_path):
 def test_every_dtype_shape_and_stride_is_written(tmp_path):
     arrays = {f"d{n}": np.array([[0, 1, 2], [3, 4, 5]]).astype(dtype) for n, dtype in enumerate(DTYPES)}
     arrays |= {
-        "t": arrays["d1"].T,
-        "steps": arrays["d0"][:, ::2],
+        "t": arrays["d3"].T,
+        "steps": arrays["d2"][:, ::2],
         "scalar": np.array(2.5),
         "empty": np.zeros((0, 2), "f4"),
     }
@@ -81,17 +97,28 @@ def test_a_checkpoint_is_written_over_the_file_that_it_is_read_from(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_one_array_at_a_time_is_in_memory(tmp_path):
-    alive: list = []
+def test_a_checkpoint_is_readable_for_whom_the_umask_lets(tmp_path):
+    """A server often runs as another user; the library alone would keep its file to the one who wrote it."""
+    before = os.umask(0o022)
+    try:
+        write_safetensors(tmp_path / "x", {"a": np.ones(2)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o644
 
-    def made():
-        assert not [array for array in alive if array() is not None]
-        array = np.ones(1000, np.float32)
-        alive.append(weakref.ref(array))
-        return array
 
-    write_safetensors(tmp_path / "x", Tensors({f"t{n}": Entry((1000,), np.dtype("f4"), made) for n in range(5)}))
-    assert len(alive) == 5
+def test_a_full_disk_is_told_and_leaves_the_older_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, {"old": np.ones(2)})
+
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("tf_groupvit.checkpoints.writing.save_file", full)
+    with pytest.raises(CheckpointError, match=r"Cannot write .*No space left"):
+        write_safetensors(path, {"new": np.ones(2)})
+    assert set(load_file(path)) == {"old"}
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def broken():
@@ -100,8 +127,6 @@ def broken():
 
 FAILING = {
     "a tensor that cannot be made": (Entry((1,), np.dtype("f4"), broken), RuntimeError),
-    "another shape than announced": (Entry((2,), np.dtype("f4"), lambda: np.ones(3, "f4")), CheckpointError),
-    "another dtype than announced": (Entry((2,), np.dtype("f4"), lambda: np.ones(2, "f8")), CheckpointError),
     "words": (Entry.of(np.array(["a"])), CheckpointError),
     "complex numbers": (Entry.of(np.ones(1, "c8")), CheckpointError),
 }

@@ -19,7 +19,8 @@ ARRAYS = {
     name: np.array([[0, 1, 2], [3, 4, 5]], dtype)
     for name, dtype in {
         "double": "f8", "single": "f4", "half": "f2", "brain": ml_dtypes.bfloat16, "long": "i8", "int": "i4",
-        "short": "i2", "char": "i1", "byte": "u1", "ulong": "u8", "bool": "?",
+        "short": "i2", "char": "i1", "byte": "u1", "ushort": "u2", "uint": "u4", "ulong": "u8", "bool": "?",
+        "quarter": ml_dtypes.float8_e4m3fn, "wide quarter": ml_dtypes.float8_e5m2,
     }.items()
 } | {"scalar": np.array(2.5, "f4"), "empty": np.zeros((0, 3), "f4")}  # fmt: skip
 
@@ -68,6 +69,10 @@ BAD = {
     "a negative size": safetensors({"a": row(shape=(-2,))}, b"x" * 8),
     "a size that is text": safetensors({"a": row(shape=("2",))}, b"x" * 8),
     "a size that is true": safetensors({"a": row(shape=(2, True))}, b"x" * 8),
+    "a row that is a list": safetensors({"a": ["F32", [2], [0, 8]]}, b"x" * 8),
+    "a dtype that is an object": safetensors({"a": row({"F32": None})}, b"x" * 8),
+    "complex numbers": safetensors({"a": row("C64", (1,))}, b"x" * 8),
+    "half bytes": safetensors({"a": row("F4", (16,))}, b"x" * 8),
     "a size of 1e300": safetensors({}, b"", header=b'{"a":{"dtype":"F32","shape":[1e300],"data_offsets":[0,8]}}'),
     "sizes that overflow": safetensors({"a": row(shape=(2**40, 2**40, 2**40), span=(0, 0))}),
     "nothing times too much": safetensors({"a": row(shape=(0, 2**59, 2**59), span=(0, 0))}),
@@ -82,6 +87,8 @@ BAD = {
     "bytes left over": safetensors({"a": row()}, b"x" * 9),
     "overlap": safetensors({"a": row(), "b": row(span=(4, 12))}, b"x" * 12),
     "twice the same bytes": safetensors({"a": row(), "b": row()}, b"x" * 8),
+    "a name that would move the cursor": safetensors({"\x1b[2J\n": row(span=(4, 12))}, b"x" * 12),
+    "the same in a row": safetensors({"\x1b[2J\n": row("C64", (1,))}, b"x" * 8),
     "a gap": safetensors({"a": row(), "b": row(span=(12, 20))}, b"x" * 20),
 }
 
@@ -92,7 +99,7 @@ def test_a_file_that_is_not_sound_is_refused_in_one_line(write, data):
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(path)
     assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_a_file_cut_after_it_was_opened_is_noticed(write):
@@ -116,7 +123,7 @@ def test_only_what_is_asked_for_is_read(tmp_path):
     assert read_safetensors(path)["small"].tobytes() == b"abc"
 
 
-GOOD = save({name: array for name, array in ARRAYS.items() if name != "brain"})
+GOOD = save(ARRAYS)
 
 
 @given(cut=st.integers(0, len(GOOD) - 1))
@@ -127,7 +134,7 @@ def test_no_truncated_file_is_read(tmp_path_factory, cut):
         read_checkpoint(path)
 
 
-@given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=4))
+@given(st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_file_gives_arrays_or_a_checkpoint_error(tmp_path_factory, changes):
     data = bytearray(GOOD)
     for place, value in changes:

@@ -1,136 +1,85 @@
-"""A .safetensors file in, its tensors out; a header that does not fit the bytes behind it is refused.
-
-Format: 8 bytes, little-endian, the length of the header; the header, JSON; then the bytes of the tensors, without gap.
-Source: the format's description in the README of the safetensors project.
-"""
+"""Safetensors files: the safetensors library checks a file, and each tensor is read when it is asked for."""
 
 import json
-import math
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from tf_groupvit.checkpoints.tensors import Entry, FileBytes, Tensors, bfloat16
+from tf_groupvit.checkpoints.tensors import Entry, FileBytes, Tensors, dtype_of
 from tf_groupvit.errors import CheckpointError
 
-LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library itself
-
+# The format's names of the dtypes that a checkpoint may have, and NumPy's.
 DTYPES = {
-    "BOOL": "?",
-    "U8": "u1",
-    "I8": "i1",
-    "U16": "<u2",
-    "I16": "<i2",
-    "F16": "<f2",
-    "U32": "<u4",
-    "I32": "<i4",
-    "F32": "<f4",
-    "U64": "<u8",
-    "I64": "<i8",
-    "F64": "<f8",
+    "BOOL": "bool",
     "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
 }
 
 
 def read_safetensors(path: Path) -> Tensors:
     """All tensors of one file, read when asked for.
 
-    Errors: CheckpointError for a file that is truncated, empty, or whose header is too long, no JSON, or names
-    dtypes, shapes and places that do not fit each other or the file.
+    The library checks the file and does not read the tensors: it maps the file, and a map that stays open counts as
+    memory of the process; a map for each tensor makes loading half as long again; and float8 it cannot give to NumPy.
+    So their places are taken from the header, as for the other formats.
+
+    Errors: CheckpointError for a file that cannot be read, that the library refuses, that has a name twice, or whose
+    dtypes and shapes NumPy does not have.
     """
     file = FileBytes(path)
-    header, start = _read_header(path, file.size)
-    if not isinstance(header.pop("__metadata__", {}), dict):
-        raise _broken(path, "its metadata is not a JSON object")
-    places = {name: _place(path, name, row) for name, row in header.items()}
-    _check_cover(path, places, file.size - start)
-    return Tensors({name: _entry(file, start, place) for name, place in places.items()})
+    with _opened(path):
+        length = int(file.read(0, 1, np.dtype("<u8"))[0])
+        text = file.read(8, length, np.dtype("u1")).tobytes().decode()
+    try:
+        header = json.loads(text, object_pairs_hook=_without_twins)
+        header.pop("__metadata__", None)
+        return Tensors({name: _entry(file, 8 + length, name, row) for name, row in header.items()})
+    except (ValueError, TypeError, RecursionError) as error:  # the library takes more than is read here
+        raise _broken(path, f"its header is not in the usual form, {error}") from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a file says of itself beside its tensors. Errors: CheckpointError for a header that cannot be read."""
-    header, _ = _read_header(path, path.stat().st_size)
-    about = header.get("__metadata__", {})
-    if not isinstance(about, dict):
-        raise _broken(path, "its metadata is not a JSON object")
-    return about
+    """What a file says of itself beside its tensors. Errors: CheckpointError for a file that cannot be read."""
+    with _opened(path) as opened:
+        return opened.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file as the library opens it: the header fits the bytes, and the tensors cover each of them once."""
+    try:
+        with safe_open(path, framework="np") as opened:
+            yield opened
+    except SafetensorError as error:
+        raise _broken(path, str(error).removeprefix("Error while deserializing header: ")) from error
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
 def _broken(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path} is not a sound safetensors file: {what}. Fetch or save it again.")
+    reason = "".join(filter(str.isprintable, " ".join(what.split())))[:160]  # it may hold names of the file
+    return CheckpointError(f"{path} is not a sound safetensors file: {reason}. Fetch or save it again.")
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice in it")
+        raise ValueError("a name is in it twice")  # the library takes the last
     return found
 
 
-def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
-    """The parsed header, and where the tensors' bytes begin."""
-    with open(path, "rb") as file:
-        length_bytes = file.read(8)
-        if len(length_bytes) < 8:
-            raise _broken(path, f"it has {size} bytes, fewer than the 8 that it begins with")
-        (length,) = struct.unpack("<Q", length_bytes)
-        if length > min(LONGEST_HEADER, size - 8):
-            raise _broken(path, f"its header claims {length} bytes of a file of {size}")
-        text = file.read(length)
-    try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_no_twins)
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, f"its header is not JSON ({str(error)[:80]})") from error
-    if not isinstance(header, dict):
-        raise _broken(path, "its header is not a JSON object")
-    return header, 8 + length
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**60
-
-
-def _is_shape(sizes: list[Any]) -> bool:
-    """Sizes that numpy can hold: it multiplies them up even where one of them is 0."""
-    return len(sizes) <= 32 and all(map(_is_count, sizes)) and math.prod(size or 1 for size in sizes) < 2**60
-
-
-def _place(path: Path, name: str, row: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """One row of the header, checked in itself: dtype, shape, begin, end."""
-    if not isinstance(row, dict):
-        raise _broken(
-            path, f"tensor '{name}' is described by {str(row)[:40]!r}, expected dtype, shape and data_offsets"
-        )
-    dtype, shape, span = row.get("dtype"), row.get("shape"), row.get("data_offsets")
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise _broken(path, f"tensor '{name}' has the dtype {str(dtype)[:40]!r}, expected one of {', '.join(DTYPES)}")
-    if not isinstance(shape, list) or not _is_shape(shape):
-        raise _broken(path, f"tensor '{name}' has the shape {str(shape)[:80]}, expected a list of sizes")
-    if not isinstance(span, list) or len(span) != 2 or not all(map(_is_count, span)):
-        raise _broken(path, f"tensor '{name}' has the offsets {str(span)[:80]}, expected [begin, end]")
-    needed = math.prod(shape) * _dtype(dtype).itemsize
-    if span[1] - span[0] != needed:
-        raise _broken(path, f"tensor '{name}' needs {needed} bytes and is given {span[1] - span[0]}")
-    return dtype, tuple(shape), span[0], span[1]
-
-
-def _check_cover(path: Path, places: dict[str, tuple[str, tuple[int, ...], int, int]], room: int) -> None:
-    """The tensors follow each other from the first byte to the last: nothing outside, twice or between."""
-    end = 0
-    for name, (_, _, start, stop) in sorted(places.items(), key=lambda item: item[1][2:]):
-        if start != end:
-            raise _broken(path, f"tensor '{name}' begins at byte {start}, expected {end}")
-        end = stop
-    if end != room:
-        raise _broken(path, f"its tensors take {end} bytes and the file holds {room}")
-
-
-def _dtype(name: str) -> np.dtype:
-    return bfloat16() if name == "BF16" else np.dtype(DTYPES[name])
-
-
-def _entry(file: FileBytes, start: int, place: tuple[str, tuple[int, ...], int, int]) -> Entry:
-    dtype, shape, begin, _ = place
-    return file.entry(start + begin, shape, _dtype(dtype))
+def _entry(file: FileBytes, start: int, name: str, row: dict[str, Any]) -> Entry:
+    code, shape, begin = row["dtype"], tuple(row["shape"]), row["data_offsets"][0]
+    if code not in DTYPES:
+        raise _broken(file.path, f"tensor '{name}' has the dtype {code}, expected one of {', '.join(DTYPES)}")
+    dtype = dtype_of(DTYPES[code])
+    np.broadcast_to(np.zeros((), dtype), shape)  # refuses a shape that NumPy cannot hold, and takes no memory
+    return file.entry(start + begin, shape, dtype)

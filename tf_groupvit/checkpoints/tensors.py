@@ -121,7 +121,10 @@ class FileBytes:
         return Entry(shape, dtype, lambda: self.read(offset, math.prod(shape), dtype).reshape(shape))
 
 
-def bfloat16() -> np.dtype:
+def dtype_of(name: str) -> np.dtype:
+    """NumPy's dtype of that name, or one of those that ml_dtypes adds: bfloat16 and the kinds of float8."""
+    if not name.startswith(("bfloat", "float8")):
+        return np.dtype(name)
     import ml_dtypes  # comes with TensorFlow and Keras; most files do without
 
-    return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(getattr(ml_dtypes, name))

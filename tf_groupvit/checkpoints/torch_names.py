@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tf_groupvit.checkpoints.opcodes import Inert, Name, dict_of, key
-from tf_groupvit.checkpoints.tensors import bfloat16
+from tf_groupvit.checkpoints.tensors import dtype_of
 from tf_groupvit.errors import CheckpointError
 
 # Class of a storage -> numpy's name of its elements.
@@ -192,7 +192,7 @@ class TorchAnswers:
         kind, type_name, name, _device, count, *view = key
         if kind != "storage" or str(type_name) not in STORAGES or not isinstance(name, str) or not _is_count(count):
             raise ValueError("a storage is described in an unknown way")
-        dtype = bfloat16() if STORAGES[str(type_name)] == "bfloat16" else np.dtype(STORAGES[str(type_name)])
+        dtype = dtype_of(STORAGES[str(type_name)])
         storage = Storage(name, dtype, count)
         if self.storages.setdefault(name, storage) != storage:
             raise ValueError("a storage is described in two ways")

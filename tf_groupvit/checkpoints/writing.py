@@ -1,14 +1,13 @@
-"""Named arrays in, a safetensors file out, one array in memory at a time; an unfinished file never bears the name."""
+"""Named arrays to a safetensors file, by the safetensors library; an unfinished file never has its name."""
 
-import json
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from tf_groupvit.checkpoints.names import batch_counters
 from tf_groupvit.checkpoints.safetensors_file import DTYPES
@@ -16,7 +15,6 @@ from tf_groupvit.checkpoints.tensors import Entry, Tensors
 from tf_groupvit.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
-CODES = {np.dtype(kind).name if kind != "bfloat16" else kind: code for code, kind in DTYPES.items()}
 
 
 def write_checkpoint(folder: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> Path:
@@ -36,60 +34,39 @@ def write_checkpoint(folder: str | os.PathLike[str], tensors: Mapping[str, np.nd
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write ``tensors`` to ``path``, widest dtype first and then by name, so that every array is aligned.
+    """Write ``tensors`` to a file beside ``path`` that takes its place once it is whole; all are in memory for it.
 
-    Arrays of a ``Tensors`` are read one by one and let go. Errors: CheckpointError for a dtype that the format does
-    not have, and where the file cannot be written.
+    Errors: CheckpointError for a dtype that a checkpoint cannot have, and where the file cannot be written.
     """
-    path, tensors = Path(path), Tensors.of(tensors)
-    names = sorted(tensors, key=lambda name: (-tensors.entry(name).dtype.itemsize, name))
-    header = _header(tensors, names, metadata)
+    path = Path(path)
+    arrays = {name: _writable(name, array) for name, array in tensors.items()}
     try:
-        with replacing(path) as file:
-            file.write(struct.pack("<Q", len(header)) + header)
-            for name in names:
-                file.write(_bytes(name, tensors.entry(name), tensors[name]))
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}.") from error
+        with _replacing(path) as beside:
+            save_file(arrays, beside, dict(metadata) if metadata else None)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"Cannot write {path}: {getattr(error, 'strerror', None) or error}.") from error
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def _replacing(path: Path) -> Iterator[Path]:
     """A file beside ``path`` that takes its place when the block ends well, and goes away when it does not."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.touch()
     try:
-        with open(beside, "wb") as file:
-            yield file
-            file.flush()
+        mode = beside.stat().st_mode
+        yield beside
+        beside.chmod(mode)  # safetensors 0.8 makes a new file, which nobody else may read
+        with open(beside, "r+b") as file:
             os.fsync(file.fileno())  # else a power cut can leave the new name on an empty file
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _header(tensors: Tensors, names: list[str], metadata: Mapping[str, str] | None) -> bytes:
-    rows: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
-    for name in names:
-        entry = tensors.entry(name)
-        begin, end = end, end + int(np.prod(entry.shape, dtype=np.int64)) * entry.dtype.itemsize
-        rows[name] = {"dtype": _code(name, entry.dtype), "shape": list(entry.shape), "data_offsets": [begin, end]}
-    text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()
-    return text + b" " * (-len(text) % 8)  # the format aligns the first tensor to 8 bytes
-
-
-def _code(name: str, dtype: np.dtype) -> str:
-    if dtype.name not in CODES:
+def _writable(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.name not in DTYPES.values():
         raise CheckpointError(
-            f"Tensor '{name}' is {dtype}, which safetensors cannot hold: use one of {', '.join(CODES)}."
+            f"Tensor '{name}' is {array.dtype}, which a checkpoint cannot hold: "
+            f"use one of {', '.join(DTYPES.values())}."
         )
-    return CODES[dtype.name]
-
-
-def _bytes(name: str, entry: Entry, array: np.ndarray) -> memoryview:
-    if array.shape != entry.shape or array.dtype != entry.dtype:
-        raise CheckpointError(
-            f"Tensor '{name}' was announced as {entry.dtype} {entry.shape} and came as {array.dtype} {array.shape}."
-        )
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False) if array.dtype.byteorder == ">" else array
-    return np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
+    return np.asarray(array, order="C")  # the library writes the memory of an array as it lies

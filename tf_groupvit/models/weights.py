@@ -8,7 +8,7 @@ import numpy as np
 
 from tf_groupvit.checkpoints.matching import fits, sound
 from tf_groupvit.checkpoints.names import checkpoint_name, checkpoint_shape, to_checkpoint_layout, to_keras_layout
-from tf_groupvit.checkpoints.tensors import Entry, Tensors, bfloat16
+from tf_groupvit.checkpoints.tensors import Entry, Tensors, dtype_of
 from tf_groupvit.errors import CheckpointError
 from tf_groupvit.models.initialization import Source
 
@@ -53,7 +53,7 @@ def _merged_weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Laye
 
 
 def _entry(variable: Any, layer: Any, shape: tuple[int, ...]) -> Entry:
-    dtype = bfloat16() if variable.dtype == "bfloat16" else np.dtype(variable.dtype)
+    dtype = dtype_of(variable.dtype)
 
     def read() -> np.ndarray:
         value = variable if layer is None else getattr(layer, variable.path.rpartition("/")[2])
