@@ -6,7 +6,7 @@ import stat
 import ml_dtypes
 import numpy as np
 import pytest
-from checkpoint_files import reference
+from checkpoint_files import GOLDEN, reference
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
@@ -47,6 +47,11 @@ def test_a_checkpoint_comes_back_from_both_readers(tmp_path):
         assert (counter.shape, counter.dtype, int(counter)) == ((), np.int64, 0)
     with safe_open(path, "numpy") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+def test_the_file_is_the_one_that_transformers_writes(tmp_path):
+    path = write_checkpoint(tmp_path, reference())
+    assert path.read_bytes() == (GOLDEN / "transformers" / "model.safetensors").read_bytes()
 
 
 def test_counters_that_are_there_are_kept(tmp_path):
