@@ -29,8 +29,7 @@ from tf_groupvit.server.json_reading import read_predict
 from tf_groupvit.server.json_writing import write_predict
 from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.running import Options, Server
-from tf_groupvit.server.tensor_reading import FIELDS, read_tensor
-from tf_groupvit.server.tensor_writing import write_tensor
+from tf_groupvit.server.tensor_protos import FIELDS, read_tensor, write_tensor
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "conformance"
 CASES = [case for name in ("rest_json_cases", "grpc_cases") for case in read_cases(FOLDER / f"{name}.jsonl")]

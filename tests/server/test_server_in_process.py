@@ -12,7 +12,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.server import tensor_reading
+from tf_groupvit.server import tensor_protos
 from tf_groupvit.server.in_process import Channel, http_transport
 from tf_groupvit.server.running import Server
 
@@ -77,7 +77,7 @@ def test_a_request_of_a_few_bytes_is_refused_before_it_takes_memory(server):
 def test_a_body_of_too_many_strings_is_refused(server, monkeypatch, values):
     body = f'{{"signature_name": "segment", {values}}}'.encode()
     assert server.rest("POST", PREDICT, body).status == 200
-    monkeypatch.setattr(tensor_reading, "MOST_STRINGS", 1)
+    monkeypatch.setattr(tensor_protos, "MOST_STRINGS", 1)
     answer = server.rest("POST", PREDICT, body)
     assert (answer.status, answer.body.count(b"2 strings, at most 1 are taken")) == (400, 1)
 

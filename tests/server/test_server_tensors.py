@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-from tf_groupvit.server import tensor_reading
+from tf_groupvit.server import tensor_protos
 from tf_groupvit.server.dtypes import TYPES, numpy_type
 from tf_groupvit.server.refusal import Refusal
-from tf_groupvit.server.tensor_reading import FIELDS, read_tensor
-from tf_groupvit.server.tensor_writing import varints, write_tensor
+from tf_groupvit.server.servable import type_name
+from tf_groupvit.server.tensor_protos import FIELDS, read_tensor, varints, write_tensor
 
 VALUES = {
     "string_val": st.binary(max_size=3),
@@ -51,6 +51,13 @@ def test_a_message_is_read_as_the_cpp_code_reads_it(proto):
     got = read_tensor(proto, "x")
     assert got.shape == np.shape(wanted)
     assert str(got.tolist()) == str(np.asarray(wanted).tolist())
+
+
+def test_types_are_named_as_tensorflow_names_them():
+    names = {number: name for number, (name, _) in TYPES.items()}
+    others = {0: "INVALID", 13: "qint32", 20: "resource", 25: "float8_e4m3fn", 29: "int4", 101: "float_ref"}
+    for number, name in (names | others | {999: "unknown dtype enum (999)"}).items():
+        assert type_name(number) == name
 
 
 @pytest.mark.parametrize("number", sorted(TYPES))
@@ -141,7 +148,7 @@ def test_strings_are_counted_at_what_they_cost(little_memory):
 
 
 def test_many_real_strings_are_refused(monkeypatch):
-    monkeypatch.setattr(tensor_reading, "MOST_STRINGS", 9)
+    monkeypatch.setattr(tensor_protos, "MOST_STRINGS", 9)
     assert read_tensor(claim(7, [9], string_val=[b""] * 10), "x").tolist() == [b""] * 9
     with pytest.raises(Refusal, match="x: 10 strings, at most 9 are taken"):
         read_tensor(claim(7, [10], string_val=[b""] * 10), "x")

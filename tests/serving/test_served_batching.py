@@ -40,7 +40,7 @@ def requests(export):
 
 def answers(export, requests, clients: int, **flags) -> list[dict[str, np.ndarray]]:
     from tf_groupvit.server.running import Options, Server
-    from tf_groupvit.server.tensor_reading import read_tensor
+    from tf_groupvit.server.tensor_protos import read_tensor
 
     def ask(server, request):
         response = server.call(PREDICT, request)
@@ -58,7 +58,7 @@ def test_a_stranger_in_a_merged_batch_harms_nobody(export, requests):
     """Four clients at once, one of which sends nonsense: the others get what they get alone."""
     from tf_groupvit.server.refusal import Refusal
     from tf_groupvit.server.running import Options, Server
-    from tf_groupvit.server.tensor_reading import read_tensor
+    from tf_groupvit.server.tensor_protos import read_tensor
 
     good = requests["classify"]
     one = type(good)()

@@ -26,7 +26,7 @@ from tf_groupvit.server.models import Models
 from tf_groupvit.server.predict import predict_request
 from tf_groupvit.server.refusal import CODE_NAMES, Refusal, invalid, printable
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE
-from tf_groupvit.server.tensor_writing import write_tensor
+from tf_groupvit.server.tensor_protos import write_tensor
 from tf_groupvit.server.versions import Version
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"

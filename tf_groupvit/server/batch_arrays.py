@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tf_groupvit.server.refusal import Refusal, invalid
-from tf_groupvit.server.tensor_reading import MOST_FILLED, filling_cost
+from tf_groupvit.server.tensor_protos import MOST_FILLED, filling_cost
 
 Arrays = dict[str, np.ndarray]  # tensor name -> values
 _MOST_PADDED = 6  # dimensions that the real server pads

@@ -5,6 +5,7 @@ The names are those of TensorFlow's `DataTypeString`, which every message of the
 
 from functools import cache
 
+import ml_dtypes  # noqa: F401 - comes with TensorFlow, and tells numpy of bfloat16
 import numpy as np
 
 # number in types.proto: (name, numpy type)
@@ -26,31 +27,14 @@ TYPES: dict[int, tuple[str, str]] = {
     22: ("uint32", "uint32"),
     23: ("uint64", "uint64"),
 }
-# Types that a request may name but that no array here can hold; they are named in messages only.
-OTHERS = {
-    0: "INVALID", 11: "qint8", 12: "quint8", 13: "qint32", 15: "qint16", 16: "quint16", 20: "resource", 21: "variant",
-    24: "float8_e5m2", 25: "float8_e4m3fn", 29: "int4", 30: "uint4",
-}  # fmt: skip
-
 NUMBER_OF = {name: number for number, (name, _) in TYPES.items()}
 _NAME_OF_NUMPY = {numpy_name: name for name, numpy_name in TYPES.values()}
-
-
-def type_name(number: int) -> str:
-    """TensorFlow's name of a type number, also of types that have no numpy counterpart here."""
-    return TYPES[number][0] if number in TYPES else OTHERS.get(number, f"unknown dtype enum ({number})")
 
 
 @cache
 def numpy_type(number: int) -> np.dtype | None:
     """The numpy type of a type number, or None where there is none."""
-    if number not in TYPES:
-        return None
-    if TYPES[number][1] == "bfloat16":
-        import ml_dtypes  # comes with TensorFlow
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(TYPES[number][1])
+    return np.dtype(TYPES[number][1]) if number in TYPES else None
 
 
 def type_of(array: np.ndarray) -> str:

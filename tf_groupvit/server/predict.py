@@ -14,7 +14,7 @@ import numpy as np
 from tf_groupvit.server.pixels import pixels_in
 from tf_groupvit.server.refusal import Refusal, invalid
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Endpoint, Servable, Signature
-from tf_groupvit.server.tensor_reading import check_strings, read_tensor
+from tf_groupvit.server.tensor_protos import check_strings, read_tensor
 
 InputReader = Callable[[str], np.ndarray]
 

@@ -13,17 +13,24 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.core.framework.types_pb2 import DataType
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader, parse_saved_model
 
 from tf_groupvit.errors import asserted
-from tf_groupvit.server.dtypes import type_name
 from tf_groupvit.server.pixels import UNBOUNDED
 from tf_groupvit.server.refusal import Refusal, code_name
 
 DEFAULT_SIGNATURE = "serving_default"
 _MISSING = ("not registered", "not a valid checkpoint", "does not exist")  # in the words of Python's loader
+
+
+def type_name(number: int) -> str:
+    """What TensorFlow's `DataTypeString` calls the type of a number in types.proto: "float", not "float32"."""
+    if number not in DataType.values():
+        return f"unknown dtype enum ({number})"
+    return DataType.Name(number).removeprefix("DT_").lower() if number else "INVALID"
 
 
 @dataclass(frozen=True)
