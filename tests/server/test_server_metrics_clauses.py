@@ -4,6 +4,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from prometheus_client.parser import text_string_to_metric_families
 from rest_calls import call, get, predict
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
@@ -77,6 +78,18 @@ def test_latencies_are_histograms_of_the_successes_alone(measured):
         assert values == sorted(values) and values[-1] == count
         assert f"{series}_count{{{labels}}} {count}\n" in page and f"{series}_sum{{{labels}}} " in page
     assert "unknown" not in page.partition("request_latency histogram")[2].partition("# TYPE")[0]
+
+
+def test_prometheus_own_library_reads_the_page(measured):
+    families = {family.name: family for family in text_string_to_metric_families(get(measured, METRICS)[1])}
+    prefix = ":tensorflow:serving:"
+    types = {name.removeprefix(prefix): family.type for name, family in families.items()}
+    assert types == {"request_count": "counter", "request_latency": "histogram", "runtime_latency": "histogram"}
+    counts = {(s.labels["model_name"], s.labels["status"]): s.value for s in families[f"{prefix}request_count"].samples}
+    assert counts[("half_plus_two", "OK")] == 3 and counts[("unknown", "NOT_FOUND")] == 1
+    for sample in families[f"{prefix}runtime_latency"].samples:
+        if sample.name.endswith("_count") or sample.labels.get("le") == "+Inf":
+            assert sample.value == 3
 
 
 def test_another_path_may_be_configured(fixture_base_path, tmp_path):

@@ -1,6 +1,8 @@
 """Metrics: counts and latencies in; the Prometheus text page of the real server out.
 
 Names, labels and buckets are TensorFlow Serving's (contract, section 12); TensorFlow's own metrics are not there.
+The library prometheus-client reads this page in the tests but cannot write it: it adds `_total` to the names of
+counters, puts labels in order of the alphabet, and writes help lines and counts with a decimal point.
 """
 
 import threading
