@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_groupvit.server.json_echo import echo, shortest
 from tf_groupvit.server.json_filling import Filling
 from tf_groupvit.server.json_reading import read_predict
 from tf_groupvit.server.json_scanning import UNREAD, parse, scan
+from tf_groupvit.server.json_values import echo, shortest
 from tf_groupvit.server.refusal import Refusal
 
 JSON = st.recursive(

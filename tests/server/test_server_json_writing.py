@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tf_groupvit.server.float_text import decimals
+from tf_groupvit.server.json_values import decimals
 from tf_groupvit.server.json_writing import write_error, write_predict
 from tf_groupvit.server.refusal import Refusal
 

@@ -17,9 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tf_groupvit.server.json_examples import read_examples
 from tf_groupvit.server.json_filling import Arrays, Types
-from tf_groupvit.server.json_reading import Slow, read_predict
+from tf_groupvit.server.json_reading import Slow, read_examples, read_predict
 from tf_groupvit.server.limits import Deadline
 from tf_groupvit.server.refusal import Refusal, invalid
 

@@ -5,16 +5,16 @@ number lists are read by numpy in one go; whatever numpy cannot take as it stand
 words the errors.
 """
 
+import binascii
+import re
 from typing import Any
 
 import numpy as np
 
-from tf_groupvit.server.base64_text import unescape
 from tf_groupvit.server.dtypes import NUMBER_OF, numpy_type
-from tf_groupvit.server.json_echo import kind
-from tf_groupvit.server.json_members import Doubt, careful_echo, find, has, is_base64, is_object, members
 from tf_groupvit.server.json_numbers import as_stored
 from tf_groupvit.server.json_scanning import Pairs
+from tf_groupvit.server.json_values import Doubt, careful_echo, find, has, is_base64, is_object, kind, members
 from tf_groupvit.server.refusal import Refusal, invalid
 
 Types = dict[str, str]  # input name -> TensorFlow's type name
@@ -32,6 +32,9 @@ INTEGERS = {
 }
 FLOATS = {"float", "double"}
 _MAX_RANK = 64  # numpy's; TensorFlow's own is 254
+_BLANK = dict.fromkeys(b" \t\n\x0b\x0c\r")
+_TEXT = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
+_PADDING = {0: (0,), 2: (0, 2), 3: (0, 1)}  # characters over a multiple of four: how much padding may follow
 
 
 def shape_of(value: Any) -> list[int]:
@@ -253,6 +256,23 @@ def base64_bytes(value: Any) -> bytes:
     if not is_base64(value):
         raise invalid(f"JSON Value: {careful_echo(value)} not formatted correctly for base64 data")
     return unescape(value["b64"])
+
+
+def unescape(text: str) -> bytes:
+    """The bytes of a ``b64`` member, by the rules of absl's Base64Unescape. Raises Refusal.
+
+    Standard alphabet only; white space is ignored; padding may be missing, or be dots; surplus padding and anything
+    after it is refused.
+    """
+    if len(text) % 4 == 0 and not text.endswith("==="):  # Python's strict mode takes surplus padding
+        try:
+            return binascii.a2b_base64(text, strict_mode=True)
+        except ValueError:
+            pass  # blanks, dots, or truly wrong
+    match = _TEXT.fullmatch(text.translate(_BLANK))
+    if match is None or len(match[2]) not in _PADDING.get(len(match[1]) % 4, ()):
+        raise invalid("Unable to base64 decode")
+    return binascii.a2b_base64(match[1] + "=" * (-len(match[1]) % 4))
 
 
 def packed(flat: list[Any], shape: list[int], type_: str) -> np.ndarray:

@@ -1,16 +1,18 @@
-"""REST predict answers: output arrays in; the bytes of the JSON body out, laid out as TensorFlow Serving lays them out.
+"""JSON of REST answers: output arrays, errors and protobuf messages in; text as TensorFlow Serving lays it out.
 
-Row form keeps each instance on one line; columnar form puts one number on a line (contract, section 5).
+Predict's row form keeps each instance on one line; columnar form puts one number on a line (contract, section 5).
 """
 
 import base64
+import json
+from typing import Any
 
 import numpy as np
+from google.protobuf import json_format
 
 from tf_groupvit.server.dtypes import type_of
-from tf_groupvit.server.float_text import decimals
-from tf_groupvit.server.json_echo import quoted
 from tf_groupvit.server.json_reading import COLUMNAR, ROW
+from tf_groupvit.server.json_values import decimals, quoted
 from tf_groupvit.server.refusal import invalid
 
 _PAD = "    "
@@ -133,3 +135,31 @@ def _indented(texts: list[str], shape: tuple[int, ...], depth: int) -> str:
             for group in _grouped(texts, shape, axis)
         ]
     return texts[0]
+
+
+def proto_json(message: Any, proto_names: bool = False) -> str:
+    """A message as JSON, with a line break at the end. ``proto_names`` keeps the names of the .proto file.
+
+    Laid out as protobuf's C++ printer does and the documentation of TensorFlow Serving shows: one blank a level, every
+    field there also where it has its default, those of a oneof after the others (contract, section 6).
+    """
+    options = {"preserving_proto_field_name": proto_names}
+    try:
+        value = json_format.MessageToDict(message, always_print_fields_with_no_presence=True, **options)
+    except TypeError:  # protobuf before 5.26
+        value = json_format.MessageToDict(message, including_default_value_fields=True, **options)
+    return json.dumps(_ordered(value, message.DESCRIPTOR, proto_names), indent=1, ensure_ascii=False) + "\n"
+
+
+def _ordered(value: Any, descriptor: Any, proto_names: bool) -> Any:
+    """The members of a message's dict in the printer's order, and so on inwards; entries of maps by name."""
+    if isinstance(value, list):
+        return [_ordered(element, descriptor, proto_names) for element in value]
+    if not isinstance(value, dict) or descriptor is None:
+        return value
+    if descriptor.GetOptions().map_entry:
+        inner = descriptor.fields_by_name["value"].message_type
+        return {key: _ordered(value[key], inner, proto_names) for key in sorted(value)}
+    fields = sorted(descriptor.fields, key=lambda field: (field.containing_oneof is not None, field.number))
+    names = [(field.name if proto_names else field.json_name, field.message_type) for field in fields]
+    return {name: _ordered(value[name], inner, proto_names) for name, inner in names if name in value}

@@ -15,10 +15,9 @@ from tf_groupvit.server.answers import Answers, metadata_of
 from tf_groupvit.server.inference import refuse_inference
 from tf_groupvit.server.json_apart import Reader
 from tf_groupvit.server.json_reading import Signatures
-from tf_groupvit.server.json_writing import write_error, write_predict
+from tf_groupvit.server.json_writing import proto_json, write_error, write_predict
 from tf_groupvit.server.limits import Deadline, Ticket
 from tf_groupvit.server.predict import predict
-from tf_groupvit.server.proto_json import proto_json
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal
 from tf_groupvit.server.request_log import Line, RequestLog
 from tf_groupvit.server.rest_routes import API, Route, VersionTooLarge, route_of

@@ -1,7 +1,11 @@
-"""Values in error messages: a parsed JSON value in; the text in which TensorFlow Serving echoes it out.
+"""Values of parsed JSON: their members and kinds, and the text that messages and answers show of them.
 
-A four-space pretty print with arrays on one line, stopped at the first token after 256 bytes (contract, section 3).
-A lone number is written as the server writes tensor values; numbers inside others as RapidJSON writes doubles.
+Floats (contract, section 5): six significant digits where they round-trip, else nine (float32) or seventeen (float64);
+".0" where neither a point nor an exponent occurs; NaN, Infinity, -Infinity bare.
+
+Echoes in error messages (contract, section 3): a four-space pretty print with arrays on one line, stopped at the first
+token after 256 bytes. A lone number is written as the server writes tensor values; numbers inside others as RapidJSON
+writes doubles.
 """
 
 import math
@@ -9,8 +13,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tf_groupvit.server.float_text import decimal
-from tf_groupvit.server.json_numbers import as_stored
+import numpy as np
+
+from tf_groupvit.server.json_numbers import TooBig, as_stored
 from tf_groupvit.server.json_scanning import Pairs
 
 RAPIDJSON_FLOAT_MAX = 3.4028234e38  # what its IsFloat compares with, a little less than the largest float
@@ -20,6 +25,38 @@ _KINDS = {type(None): "Null", str: "String", int: "Number", float: "Number", lis
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ESCAPED = {chr(code): f"\\u{code:04X}" for code in range(0x20)} | _SHORT
 _ODD = re.compile(r'["\\\x00-\x1f]')
+_NOT_FINITE = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+class Doubt(Exception):  # noqa: N818 - caught where the body is read
+    """The fast parser's values do not tell what the server would have made of the text."""
+
+
+def is_object(value: Any) -> bool:
+    return isinstance(value, dict | Pairs)
+
+
+def members(value: Any) -> Any:
+    return value.items() if isinstance(value, dict) else value
+
+
+def find(value: Any, name: str) -> Any:
+    """The first member of that name; KeyError when there is none."""
+    if isinstance(value, dict):
+        return value[name]
+    for other, member in value:
+        if other == name:
+            return member
+    raise KeyError(name)
+
+
+def has(value: Any, name: str) -> bool:
+    return name in value if isinstance(value, dict) else any(other == name for other, _ in value)
+
+
+def is_base64(value: Any) -> bool:
+    """An object with exactly one member, ``b64``, that is a string."""
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
 def kind(value: Any) -> str:
@@ -27,6 +64,31 @@ def kind(value: Any) -> str:
     if isinstance(value, bool):
         return "True" if value else "False"
     return "Object" if isinstance(value, Pairs) else _KINDS[type(value)]
+
+
+def decimals(values: np.ndarray) -> list[str]:
+    """One string per element of a flat float32 or float64 array."""
+    if not values.size:
+        return []
+    numbers = values.tolist()
+    texts = (("%g," * len(numbers)) % tuple(numbers)).split(",")[:-1]
+    finite = np.isfinite(values)
+    with np.errstate(over="ignore"):
+        read_back = np.array([float(text) for text in texts]).astype(values.dtype)
+    full = "%.9g" if values.dtype == np.float32 else "%.17g"
+    for index in np.flatnonzero(finite & (read_back != values)):
+        texts[index] = full % numbers[index]
+    for index in np.flatnonzero(~finite):
+        texts[index] = _NOT_FINITE[texts[index]]
+    for index in np.flatnonzero(finite & (values == np.trunc(values))):
+        if "e" not in texts[index] and "." not in texts[index]:
+            texts[index] += ".0"
+    return texts
+
+
+def decimal(value: float, single: bool) -> str:
+    """One number; with ``single`` it is rounded to float32 first."""
+    return decimals(np.array([value], np.float32 if single else np.float64))[0]
 
 
 def quoted(text: str) -> str:
@@ -47,6 +109,14 @@ def echo(value: Any) -> str:
         text.append(token)
         size += len(token.encode("utf-8", "surrogateescape"))
     return "".join(text)
+
+
+def careful_echo(value: Any) -> str:
+    """The value as a message shows it. Raises Doubt where a number is too wide for the fast parser's word."""
+    try:
+        return echo(value)
+    except TooBig:
+        raise Doubt from None
 
 
 def _tokens(value: Any, depth: int) -> Iterator[str | None]:
