@@ -12,12 +12,10 @@ from test_server_versions import Loader, states, until
 from tf_groupvit.cli import main
 from tf_groupvit.errors import InputError, ServerError
 from tf_groupvit.server import lifecycle, models, rest_front, threads
-from tf_groupvit.server.base_path import list_versions
 from tf_groupvit.server.batching import Scheduler
-from tf_groupvit.server.batching_parameters import Parameters
-from tf_groupvit.server.config import Model
+from tf_groupvit.server.config import Model, Parameters
 from tf_groupvit.server.metrics import Metrics
-from tf_groupvit.server.models import Models
+from tf_groupvit.server.models import Models, list_versions
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.refusal import Refusal, named
 from tf_groupvit.server.request_log import JsonFormatter, RequestLog, TextFormatter

@@ -10,8 +10,7 @@ from conformance_cases import ask
 from small_models import echo, half_plus_two
 
 from tf_groupvit.server.metrics import Metrics
-from tf_groupvit.server.rest_answers import inflated
-from tf_groupvit.server.rest_routes import Route, VersionTooLarge, route_of
+from tf_groupvit.server.rest_answers import Route, VersionTooLarge, inflated, route_of
 from tf_groupvit.server.running import Options, Server
 
 PREDICT = "/v1/models/half_plus_two:predict"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tf_groupvit.server.base_path import MissingBasePath, aspired, version_number
 from tf_groupvit.server.config import Model, Policy
-from tf_groupvit.server.models import Models
+from tf_groupvit.server.models import MissingBasePath, Models, aspired, version_number
 from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.versions import Retries, State, Versions
 

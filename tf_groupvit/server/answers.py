@@ -19,11 +19,10 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tf_groupvit.server.inference import METHOD_OF, refuse_inference
 from tf_groupvit.server.limits import Deadline, Gate
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
-from tf_groupvit.server.predict import predict_request
+from tf_groupvit.server.predict import METHOD_OF, predict_request, refuse_inference
 from tf_groupvit.server.refusal import CODE_NAMES, Refusal, invalid, printable
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE
 from tf_groupvit.server.tensor_protos import write_tensor

@@ -6,6 +6,7 @@ threads that all queues share. What goes wrong with a batch goes wrong for every
 """
 
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -14,10 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from tf_groupvit.errors import ConfigError
 from tf_groupvit.server.batch_arrays import Arrays, cut, merged, rows_of, split
-from tf_groupvit.server.batching_parameters import Parameters
+from tf_groupvit.server.config import PER_MODEL, Parameters, read_parameters
 from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining, invalid
+from tf_groupvit.server.servable import Endpoint, Servable
 from tf_groupvit.server.threads import lasting
 
 LATE = "Run() timeout exceeded while waiting in batching queue"
@@ -230,3 +234,48 @@ class Scheduler:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(5.0)
+
+
+class BatchedServable(Servable):
+    """Runs of the same inputs and outputs are merged, whatever signature they come from."""
+
+    def __init__(self, plain: Servable, scheduler: Scheduler, parameters: Parameters) -> None:
+        super().__init__(plain.path, plain.session, plain.signatures)
+        self._scheduler, self._parameters = scheduler, parameters
+
+    def run(
+        self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
+    ) -> list[np.ndarray]:
+        endpoints = {endpoint.tensor_name: endpoint for endpoint in [*feeds, *fetches]}
+        inputs = {endpoint.tensor_name: array for endpoint, array in feeds.items()}
+        names = sorted({endpoint.tensor_name for endpoint in fetches})
+
+        def run(arrays: Arrays, outputs: list[str], seconds: float | None) -> list[np.ndarray]:
+            feeds = {endpoints[name]: array for name, array in arrays.items()}
+            return Servable.run(self, feeds, [endpoints[name] for name in outputs], seconds)
+
+        key = (self, frozenset(inputs), frozenset(names))
+        results = self._scheduler.submit(key, run, self._parameters, inputs, names, timeout)
+        found = dict(zip(names, results, strict=True))
+        return [found[endpoint.tensor_name] for endpoint in fetches]
+
+    def close(self) -> None:
+        self._scheduler.forget(self)
+        super().close()
+
+
+def batched(servable: Servable, scheduler: Scheduler, parameters: Parameters, per_model: bool) -> Servable:
+    """The servable under batching; as it is where each model has parameters of its own and this one has none.
+
+    Raises Refusal where the parameters are wrong, which fails the load.
+    """
+    if per_model:
+        file = os.path.join(servable.path, PER_MODEL)
+        if not tf.io.gfile.exists(file):
+            return servable
+        try:
+            parameters = read_parameters(file)
+        except ConfigError as error:
+            raise invalid(str(error)) from None
+    parameters.check()
+    return BatchedServable(servable, scheduler, parameters)

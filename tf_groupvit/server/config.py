@@ -1,14 +1,17 @@
-"""Configuration files of the real server: text protos in; messages and a list of models out.
+"""Configuration files of the real server: text protos in; messages, a list of models, parameters of batching out.
 
 `--model-config-file` is a ModelServerConfig, which the API package brings. The SSL, monitoring and batching configs are
 not in it (contract, section 14): their few fields are written down here and become messages in a descriptor pool of our
-own.
+own. Parameters of batching are in one file for all models, `--batching-parameters-file`, or in one beside each graph,
+with `--enable-per-model-batching-parameters` (section 10).
 """
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ MESSAGES = {
 }  # fmt: skip
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 PLATFORM = "tensorflow"
+PER_MODEL = "batching_params.pbtxt"  # beside a graph
 
 
 @dataclass(frozen=True)
@@ -176,3 +180,70 @@ def prometheus_path(file: str | os.PathLike[str] | None) -> str | None:
         return None
     config = read_config(file, message("MonitoringConfig")()).prometheus_config
     return (config.path or PROMETHEUS_PATH) if config.enable else None
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters of batching, by default the real server's. Sizes are rows, that is first dimensions of inputs."""
+
+    max_batch_size: int = 1000
+    batch_timeout_micros: int = 0
+    max_enqueued_batches: int = 10
+    num_batch_threads: int = os.cpu_count() or 1
+    allowed_batch_sizes: tuple[int, ...] = ()
+    pad_variable_length_inputs: bool = False
+    enable_large_batch_splitting: bool = False
+    max_execution_batch_size: int = 0  # with splitting; 0: as max_batch_size
+
+    @property
+    def splits(self) -> bool:
+        return self.enable_large_batch_splitting
+
+    @property
+    def batch_rows(self) -> int:
+        """The most rows that run at once."""
+        return (self.max_execution_batch_size or self.max_batch_size) if self.splits else self.max_batch_size
+
+    def padded(self, rows: int) -> int:
+        """The rows that a batch is padded up to."""
+        sizes = self.allowed_batch_sizes
+        index = bisect_left(sizes, rows)
+        return sizes[index] if index < len(sizes) else rows
+
+    def check(self) -> None:
+        """Raises Refusal, which fails the load of a model that is to be batched so."""
+        for name, least in (("num_batch_threads", 1), ("max_batch_size", 1), ("batch_timeout_micros", 0),
+                            ("max_enqueued_batches", 0)):  # fmt: skip
+            value = getattr(self, name)
+            if value < least:
+                raise invalid(f"{name} must be {'positive' if least else 'non-negative'}; was {value}")
+        if self.splits and self.batch_rows > self.max_batch_size:
+            raise invalid(
+                f"max_execution_batch_size must be at most max_batch_size; was {self.batch_rows} with "
+                f"{self.max_batch_size}"
+            )
+        sizes = self.allowed_batch_sizes
+        if any(later <= size for size, later in pairwise(sizes)):
+            raise invalid("allowed_batch_sizes entries must be monotonically increasing")
+        if sizes and sizes[-1] != self.batch_rows:
+            limit = "be equal to max_execution_batch_size" if self.splits else "match max_batch_size"
+            raise invalid(
+                f"Last entry in allowed_batch_sizes must {limit}; last entry was {sizes[-1]}; expected "
+                f"{self.batch_rows}"
+            )
+
+
+def read_parameters(file: str | os.PathLike[str] | None) -> Parameters:
+    """The parameters of batching in a file, or the defaults. Raises ConfigError."""
+    if file is None:
+        return Parameters()
+    proto = read_config(file, message("BatchingParameters")())
+    given = [(field.name, value) for field, value in proto.ListFields()]
+    known = Parameters.__dataclass_fields__
+    return Parameters(**{name: _parameter(name, value) for name, value in given if name in known})
+
+
+def _parameter(name: str, value: Any) -> Any:
+    if name == "allowed_batch_sizes":
+        return tuple(value)
+    return value if isinstance(value, bool) else value.value

@@ -2,6 +2,9 @@
 
 Checks come in the order of the contract, section 7: inputs by number, then by name, then the output filter, then the
 graph itself, which checks element types and nothing else.
+
+Classify, Regress and MultiInference want signatures made for tf.Examples. They are refused here, by the server's
+checks in its order (section 14); a signature that passes them all is answered UNIMPLEMENTED (DIFFERENCES.md).
 """
 
 import time
@@ -117,3 +120,35 @@ def _fetchable(endpoint: Endpoint) -> Endpoint:
         name = endpoint.tensor_name if ":" in endpoint.tensor_name else f"{endpoint.tensor_name}:0"
         raise invalid(f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in the Graph")
     return endpoint
+
+
+@dataclass(frozen=True)
+class Method:
+    word: str
+    most_outputs: int
+    outputs_wanted: str
+
+
+METHODS = {
+    "classify": Method("classification", 2, "Expected one or two output Tensors, found {count}"),
+    "regress": Method("regression", 1, "Expected one output Tensor."),
+}
+METHOD_OF = {f"tensorflow/serving/{name}": name for name in METHODS}
+
+
+def refuse_inference(servable: Servable, signature_name: str, method_name: str, examples: int) -> None:
+    """Raises the Refusal of a classify or regress call."""
+    method = METHODS[method_name]
+    name = signature_name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise invalid(f"No signature was found with the name: {name}")
+    if len(signature.inputs) != 1:
+        raise invalid("Expected one input Tensor.")
+    if not 1 <= len(signature.outputs) <= method.most_outputs:
+        raise invalid(method.outputs_wanted.format(count=len(signature.outputs)))
+    if "inputs" not in signature.inputs:
+        raise Refusal("FAILED_PRECONDITION", f"No {method.word} inputs found in SignatureDef: {signature.proto}")
+    if not examples:
+        raise invalid("Input is empty.")
+    raise Refusal("UNIMPLEMENTED", f"This server answers Predict alone; {method_name} needs TensorFlow Serving.")

@@ -3,24 +3,24 @@
 A plain function of its arguments, so that a socket, a test or a client in the same process reach the same code.
 """
 
+import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
 
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
 from tf_groupvit.server.answers import Answers, metadata_of
-from tf_groupvit.server.inference import refuse_inference
 from tf_groupvit.server.json_apart import Reader
 from tf_groupvit.server.json_reading import Signatures
 from tf_groupvit.server.json_writing import proto_json, write_error, write_predict
 from tf_groupvit.server.limits import Deadline, Ticket
-from tf_groupvit.server.predict import predict
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal
+from tf_groupvit.server.predict import predict, refuse_inference
+from tf_groupvit.server.refusal import TIMED_OUT, Refusal, invalid
 from tf_groupvit.server.request_log import Line, RequestLog
-from tf_groupvit.server.rest_routes import API, Route, VersionTooLarge, route_of
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE
 
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
@@ -32,6 +32,50 @@ CORS = {
 # What the real server's HTTP library lets through; TRACE, CONNECT and whatever it does not know get its page.
 METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"}
 _INFLATED_BYTES = 100 * 2**20  # of a gzip body, as in the real server
+
+# The server matches its two patterns on the raw text, query included, so `?x=1` is part of a model's name.
+API = re.compile(r"/v1/.*", re.IGNORECASE | re.ASCII | re.DOTALL)
+_VERSION = r"(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
+_FLAGS = re.IGNORECASE | re.ASCII
+_POST = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)", _FLAGS)
+_GET = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION}(?:/(metadata))?", _FLAGS)
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a path asks for. ``action`` is predict, classify, regress, status or metadata."""
+
+    action: str
+    model: str
+    version: int | None = None
+    label: str | None = None
+
+
+class VersionTooLarge(Exception):  # noqa: N818 - an answer of its own: 400 with an empty body
+    """The version does not fit 64 bits."""
+
+
+def route_of(method: str, target: str) -> Route:
+    """The route of a target below /v1/. Raises Refusal, or VersionTooLarge."""
+    pattern = {"POST": _POST, "GET": _GET}.get(method)
+    match = pattern.fullmatch(target) if pattern else None
+    if match is None:
+        raise invalid(f"Malformed request: {method} {target}")
+    model, version, label, last = match.groups()
+    number = (version or "").lstrip("0")
+    if len(number) > 19 or int(number or 0) >= 2**63:
+        raise VersionTooLarge
+    action = last if method == "POST" else ("metadata" if last == "metadata" else "status")
+    if method == "POST" and action not in ("predict", "classify", "regress"):
+        raise invalid(f"Malformed request: {method} {target}")  # the pattern takes :PREDICT, the server does not
+    if not model:
+        raise invalid("Missing model name in request.")
+    return Route(action, decoded(model), int(number or 0) if version else None, decoded(label) if label else None)
+
+
+def decoded(text: str) -> str:
+    """Percent-decoded, as bytes."""
+    return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,8 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.memory import Growth
 from tf_groupvit.server.answers import CALLS, Answers
-from tf_groupvit.server.batched_servable import batched
-from tf_groupvit.server.batching import Scheduler
-from tf_groupvit.server.batching_parameters import Parameters, read_parameters
-from tf_groupvit.server.config import PROMETHEUS_PATH, Model, check_model, prometheus_path
+from tf_groupvit.server.batching import Scheduler, batched
+from tf_groupvit.server.config import PROMETHEUS_PATH, Model, Parameters, check_model, prometheus_path, read_parameters
 from tf_groupvit.server.grpc_front import CallLimits, GrpcFront
 from tf_groupvit.server.json_apart import Reader
 from tf_groupvit.server.limits import Arrivals, Deadline, Gate, open_files

@@ -16,8 +16,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from tf_groupvit.server.inference import METHOD_OF, refuse_inference
-from tf_groupvit.server.predict import predict_request, predict_signature
+from tf_groupvit.server.predict import METHOD_OF, predict_request, predict_signature, refuse_inference
 from tf_groupvit.server.refusal import Refusal, code_name, invalid, named
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Servable
 
