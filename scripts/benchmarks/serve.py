@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engines.server_fronts import measure
 
 
 def jpeg(megabytes: float = 0.1, side: int = 448) -> bytes:
@@ -49,7 +50,6 @@ def ask(image: bytes) -> Any:
 def run(model: str, classes: str, seconds: float) -> list[Any]:
     from tf_groupvit.export import export_saved_model
     from tf_groupvit.segmentation.segmenter import Segmenter
-    from tf_groupvit.server.benchmark import measure
     from tf_groupvit.server.running import Server
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,21 @@
 """The benchmark: it measures every front, and says so when a client fails."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from tf_groupvit.server.benchmark import as_json, measure
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/benchmarks"
+
+
+@pytest.fixture
+def fronts(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from engines import server_fronts
+
+    return server_fronts
 
 
 def request(model: str = "half_plus_two") -> PredictRequest:
@@ -17,18 +26,18 @@ def request(model: str = "half_plus_two") -> PredictRequest:
     return message
 
 
-def test_a_request_becomes_a_rest_body():
+def test_a_request_becomes_a_rest_body(fronts):
     value = {"b64": "YWJj"}
     wanted = {"signature_name": "segment", "instances": [{"image_bytes": value, "class_names": value}]}
-    assert json.loads(as_json(request())) == wanted
+    assert json.loads(fronts.as_json(request())) == wanted
 
 
-def test_every_front_is_measured(server):
-    rows = measure(server, request(), clients=(2,), seconds=0.5)
+def test_every_front_is_measured(server, fronts):
+    rows = fronts.measure(server, request(), clients=(2,), seconds=0.5)
     assert [(row.front, row.clients) for row in rows] == [("in-process", 2), ("gRPC", 2), ("REST", 2)]
     assert all(row.per_second > 10 and 0 < row.p50_ms <= row.p99_ms for row in rows)
 
 
-def test_a_client_that_fails_is_told(server):
+def test_a_client_that_fails_is_told(server, fronts):
     with pytest.raises(RuntimeError, match="no_such_model"):
-        measure(server, request("no_such_model"), clients=(1,), seconds=0.2)
+        fronts.measure(server, request("no_such_model"), clients=(1,), seconds=0.2)

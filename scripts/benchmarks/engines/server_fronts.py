@@ -131,7 +131,7 @@ def _latencies(asker: Asker, clients: int, seconds: float) -> list[float]:
 
 
 def _elsewhere(*arguments: str) -> list[float]:
-    command = [sys.executable, "-m", "tf_groupvit.server.benchmark", *arguments]
+    command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"GRPC_VERBOSITY": "NONE"})
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
