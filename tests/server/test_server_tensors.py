@@ -74,6 +74,15 @@ def test_an_array_survives_the_typed_field(number):
     assert np.array_equal(tf.make_ndarray(proto), values)
 
 
+@pytest.mark.parametrize("most", [b"\x81\x00", b"\x81\x80\x80\x80\x00", b"\x81\x80\x80\x80\x10"])
+def test_lengths_of_strings_may_have_up_to_five_bytes(most):
+    message = claim(7, [2], tensor_content=most + b"\x02abc")
+    assert read_tensor(message, "x").tolist() == [b"a", b"bc"]
+    assert tf.io.parse_tensor(message.SerializeToString(), tf.string).numpy().tolist() == [b"a", b"bc"]
+    with pytest.raises(Refusal, match=r"tensor parsing error: x$"):
+        read_tensor(claim(7, [2], tensor_content=b"\x81\x80\x80\x80\x80\x00\x02abc"), "x")
+
+
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
 def test_varints_are_those_of_protobuf(values):
     proto = TensorProto()
