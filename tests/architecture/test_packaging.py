@@ -21,8 +21,6 @@ MODULES = {
 TOOLS = {"notebooks", "docs", "test", "bench", "all"}
 NOT_IMPORTED = {
     "httptools": "uvicorn's protocol that the REST front builds on imports it",
-    "starlette": "the REST front is to be built on it",
-    "prometheus_client": "the metrics are to be written by it",
 }
 NOT_DECLARED = {
     "google": "protobuf: comes with TensorFlow, which decides its version",
