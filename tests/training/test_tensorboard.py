@@ -11,12 +11,10 @@ from tf_groupvit.errors import DatasetError, TrainingError
 from tf_groupvit.evaluation.scenes import CLASSES, scene
 from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.training.building import HISTORY, PICTURES, build, pictures_of
-from tf_groupvit.training.callbacks import History
-from tf_groupvit.training.pairs import first_images
+from tf_groupvit.training.callbacks import History, TensorBoard
 from tf_groupvit.training.pictures import SHOWN_AT
-from tf_groupvit.training.records import Record
+from tf_groupvit.training.records import Record, first_images
 from tf_groupvit.training.runs import train
-from tf_groupvit.training.tensorboard import TensorBoard
 
 RECIPE = dict(steps=4, save_every=2, validate_every=4, validation_scenes=2)
 

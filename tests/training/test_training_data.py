@@ -11,10 +11,9 @@ from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PLAIN, PUBLISHED, Augmentation
 from tf_groupvit.training.captions import Prompts, listed_words
-from tf_groupvit.training.data import TrainingData
+from tf_groupvit.training.data import Position, Share, TrainingData
 from tf_groupvit.training.records import open_pairs
 from tf_groupvit.training.records_tfrecord import write_tfrecord
-from tf_groupvit.training.stream import Position, Share
 
 UNIT = ((0.0, 0.0, 0.0), (1 / 255,) * 3)  # mean and deviation that give grey levels back
 

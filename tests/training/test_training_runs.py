@@ -28,7 +28,7 @@ from tf_groupvit.training.recipe import read_recipe
 from tf_groupvit.training.runs import HISTORY, STATE, build, train
 from tf_groupvit.training.scene_batches import SceneBatches
 from tf_groupvit.training.state import restore_state, save_state, step_of
-from tf_groupvit.training.vocabulary import train_vocabulary
+from tf_groupvit.training.texts import train_vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 import pytest
 from pairs import shard
 
-from tf_groupvit.training.records import open_pairs
-from tf_groupvit.training.split import split
+from tf_groupvit.training.records import open_pairs, split
 
 
 def names(source):

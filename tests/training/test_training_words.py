@@ -5,7 +5,7 @@ import pytest
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.training.words import TEMPLATES, Words
+from tf_groupvit.training.texts import TEMPLATES, Words
 
 
 @pytest.fixture(scope="module")

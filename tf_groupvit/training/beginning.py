@@ -17,7 +17,7 @@ from tf_groupvit.training.recipe import Recipe
 from tf_groupvit.training.recipe_sections import DEMO
 from tf_groupvit.training.regularisation import rematerialise, set_drop_path
 from tf_groupvit.training.step import TrainingModel
-from tf_groupvit.training.vocabulary import train_vocabulary
+from tf_groupvit.training.texts import train_vocabulary
 
 
 def begin(

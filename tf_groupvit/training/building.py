@@ -20,11 +20,10 @@ from tf_groupvit.training.callbacks import say
 from tf_groupvit.training.caption_batches import CaptionScores, open_sources, open_training
 from tf_groupvit.training.data import TrainingData
 from tf_groupvit.training.measuring import SEED, SceneScores
-from tf_groupvit.training.pairs import first_captions, first_images, records_of
 from tf_groupvit.training.pictures import GroupPictures
 from tf_groupvit.training.recipe import Recipe
 from tf_groupvit.training.recipe_sections import SCENES
-from tf_groupvit.training.records import Source
+from tf_groupvit.training.records import Source, first_captions, first_images, records_of
 from tf_groupvit.training.scene_batches import DRAWN_AT, PixelValues, SceneBatches
 from tf_groupvit.training.step import TrainingModel
 

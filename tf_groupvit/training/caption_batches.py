@@ -11,11 +11,9 @@ from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PLAIN, PUBLISHED, Augmentation
 from tf_groupvit.training.captions import Prompts, listed_words, tagged_words
 from tf_groupvit.training.data import TrainingData
-from tf_groupvit.training.pairs import records_of
 from tf_groupvit.training.recipe import Recipe
 from tf_groupvit.training.recipe_sections import TAGGER
-from tf_groupvit.training.records import Source, open_pairs
-from tf_groupvit.training.split import split
+from tf_groupvit.training.records import Source, open_pairs, records_of, split
 from tf_groupvit.training.step import TrainingModel
 
 

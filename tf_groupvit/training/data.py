@@ -1,11 +1,13 @@
-"""Records of training pairs in; batches of pixel values and token ids, as a ``tf.data.Dataset``, out.
+"""Batches of training pairs as a ``tf.data.Dataset``: the order of the records, what was skipped, and the batches.
 
 Python reads records and draws words; images are decoded and changed in graph ops, on all cores. Each batch is a dict:
 ``pixel_values`` float32 (B, 3, S, S), normalised, and what ``texts.Texts`` makes of the captions.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -19,15 +21,107 @@ from tf_groupvit.preprocessing.image_statistics import statistics
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PUBLISHED, Augmentation, augmenter, erase
 from tf_groupvit.training.captions import Prompts
-from tf_groupvit.training.pairs import MIN_SIDE, UNDECODED, load_pair, why_not
-from tf_groupvit.training.records import Record, Source
-from tf_groupvit.training.skipped import Skipped
-from tf_groupvit.training.stream import Position, Share, one_round
-from tf_groupvit.training.texts import Texts
-from tf_groupvit.training.words import Words
+from tf_groupvit.training.records import MIN_SIDE, UNDECODED, Record, Source, load_pair, why_not
+from tf_groupvit.training.texts import Texts, Words
 
+SHOWN = 10
 IN_FLIGHT = tf.data.AUTOTUNE
 KEPT = 100_000  # of the last batches it is known where they ended
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training stands in its data, to be saved beside a checkpoint.
+
+    Attributes:
+        batches: how many batches have been taken since the beginning.
+        round: how often all data have been gone through.
+        record: the next record in this round's order, broken ones counted.
+    """
+
+    batches: int = 0
+    round: int = 0
+    record: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        return {"batches": self.batches, "round": self.round, "record": self.record}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Position":
+        """Read what ``to_dict`` gave. Raises InputError for anything else."""
+        try:
+            position = cls(**{name: int(value) for name, value in content.items()})
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"Expected a position such as {cls().to_dict()}, got {str(content)[:80]}.") from error
+        if min(position.to_dict().values()) < 0:
+            raise InputError(f"A position counts from 0, got {content}.")
+        return position
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which records are this worker's: every ``workers``-th, beginning with number ``worker``."""
+
+    worker: int = 0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.worker < self.workers:
+            raise InputError(f"There is no worker {self.worker} among {self.workers}: count from 0.")
+
+
+def shuffled(records: Iterable[Record], buffer: int, rng: random.Random) -> Iterator[Record]:
+    """Draw each record from the next ``buffer`` ones; with a buffer of 0 or 1 the order stays."""
+    held: list[Record] = []
+    for record in records:
+        if len(held) < max(buffer, 1):
+            held.append(record)
+            continue
+        place = rng.randrange(len(held))
+        yield held[place]
+        held[place] = record
+    if buffer > 1:
+        rng.shuffle(held)
+    yield from held
+
+
+def one_round(source: Source, number: int, seed: int, buffer: int, share: Share) -> Iterator[tuple[int, Record]]:
+    """Records of a round with their places in its order; the share's alone. Seed and round say all about the order.
+
+    Shards come in another order each round, unless the buffer says not to shuffle. What is in the buffer is names and
+    places in files, not images: ten thousand take a few megabytes, and skipping to a place loads nothing.
+    """
+    rng = random.Random(f"{seed} {number}")
+    shards = list(source.shards)
+    if buffer > 1:
+        rng.shuffle(shards)
+    records = (record for shard in shards for record in source.read(shard))
+    for place, record in enumerate(shuffled(records, buffer, rng)):
+        if place % share.workers == share.worker:
+            yield place, record
+
+
+class Skipped(dict[str, str]):
+    """Name -> reason of every record that was left out, each once."""
+
+    def add(self, name: str, reason: str) -> None:
+        self[name] = " ".join(reason.split())
+
+    def summary(self, shown: int = SHOWN) -> str:
+        """How many there are, and the first ones by name, one a line."""
+        if not self:
+            return "no records were skipped"
+        count = f"{len(self)} record{'s were' if len(self) > 1 else ' was'} skipped:"
+        lines = [f"  {name}: {reason}" for name, reason in list(self.items())[:shown]]
+        more = [f"  and {len(self) - shown} more"] if len(self) > shown else []
+        return "\n".join([count, *lines, *more])
+
+    def in_one_line(self) -> str:
+        """How many there are, and the first one by name: for an error."""
+        if not self:
+            return "no records were skipped"
+        name, reason = next(iter(self.items()))
+        return f"{len(self)} records were skipped, the first of them {name}: {reason}."
 
 
 class TrainingData:
@@ -67,7 +161,7 @@ class TrainingData:
         normalize: str | tuple[tuple[float, ...], tuple[float, ...]] = "imagenet",
         shuffle: int = 10_000,
         seed: int = 0,
-        share: Share = Share(),  # noqa: B008 - frozen
+        share: Share = Share(),
     ) -> None:
         if batch_size < 1 or size < 1:
             raise InputError(f"batch_size and size should be 1 or more, got {batch_size} and {size}.")
@@ -86,7 +180,7 @@ class TrainingData:
         if found < batch_size:
             raise DatasetError(f"The data hold {found} records, fewer than a batch of {batch_size}: lower batch_size.")
 
-    def batches(self, position: Position = Position()) -> tf.data.Dataset:  # noqa: B008 - frozen
+    def batches(self, position: Position = Position()) -> tf.data.Dataset:
         """Batches from a position on, without an end. One dataset at a time tells positions."""
         self._ends[position.batches] = position
         spec = (tf.TensorSpec([2], tf.int64), tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string))

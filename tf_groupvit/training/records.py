@@ -1,4 +1,4 @@
-"""A path to training pairs in; records, each of which loads one image and its caption, out.
+"""Training pairs of images and captions: finding their records, reading one pair, and holding a share of them out.
 
 The format shows in the name: ``*.tar`` are WebDataset shards, as img2dataset writes them, ``*.tfrecord`` TFRecord
 files, anything else a folder with a captions file, or that file. Where one reader ends and the next begins nobody else
@@ -10,12 +10,21 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from tf_groupvit.errors import DatasetError
+import numpy as np
+
+from tf_groupvit.errors import DatasetError, GroupViTError
 from tf_groupvit.evaluation.file_names import is_junk
 from tf_groupvit.hub import refuse_pointer
+from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.training.captions import clean_caption
+
+MIN_SIDE = 2  # an image of one pixel stands on the web where a picture has been taken away
+UNDECODED = "its image cannot be decoded"
+PARTS = 10_000  # a share is counted in so many parts, so that no rounding error moves a record
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +136,72 @@ def _unfolded(path: str) -> list[str]:
     ends = path[: match.start()], path[match.end() :]
     numbers = range(int(first), int(last) + 1)
     return [one for n in numbers for one in _unfolded(f"{ends[0]}{n:0{len(first)}d}{ends[1]}")]
+
+
+def load_pair(record: Record) -> tuple[bytes, str]:
+    """Image and clean caption of a record. Raises DatasetError where it cannot be read or has no caption."""
+    image, caption = record.load()
+    caption = clean_caption(caption)
+    if not caption:
+        raise DatasetError("its caption is empty")
+    return image, caption
+
+
+def why_not(record: Record) -> str:
+    """What is wrong with an image that did not come out of the graph."""
+    try:
+        sides = read_image(record.load()[0], name="its image").shape[:2]
+    except GroupViTError as error:
+        return str(error).rstrip(".")
+    return f"its image has {sides[1]} x {sides[0]} pixels" if min(sides) < MIN_SIDE else UNDECODED
+
+
+def records_of(source: Source) -> Iterator[Record]:
+    """All records of a source, in the order of its files."""
+    return (record for shard in source.shards for record in source.read(shard))
+
+
+def first_captions(source: Source, count: int) -> Iterator[str]:
+    """The captions of the first so many records; training tells the names of those that cannot be read."""
+    for record in islice(records_of(source), count):
+        try:
+            yield load_pair(record)[1]
+        except GroupViTError:
+            continue
+
+
+def first_images(source: Source, count: int) -> list[np.ndarray]:
+    """The first so many images that can be read, uint8 (H, W, 3). Raises DatasetError where there is none."""
+    found: list[np.ndarray] = []
+    for record in records_of(source):
+        try:
+            found.append(read_image(load_pair(record)[0], name=record.name))
+        except GroupViTError:
+            continue
+        if len(found) == count:
+            return found
+    if not found:
+        raise DatasetError("None of the images can be read: there is nothing to show.")
+    return found
+
+
+class Part:
+    """The pairs of a source that are held out, or the others. Which they are hangs on their places in the files alone.
+
+    They lie spread over each shard: of ten with a share of 0.2 the fifth and the tenth are held out.
+    """
+
+    def __init__(self, source: Source, share: float, held_out: bool) -> None:
+        self.source, self.shards = source, source.shards
+        self.parts, self.held_out = round(share * PARTS), held_out
+
+    def read(self, shard: Path) -> Iterator[Record]:
+        for number, record in enumerate(self.source.read(shard)):
+            taken = (number + 1) * self.parts // PARTS > number * self.parts // PARTS
+            if taken is self.held_out:
+                yield record
+
+
+def split(source: Source, share: float) -> tuple[Source, Source]:
+    """What is trained on, and what is held out."""
+    return Part(source, share, held_out=False), Part(source, share, held_out=True)

@@ -58,7 +58,7 @@ def synchronise(model: keras.Model, workers: int = 1) -> None:
     alike, so that without this they would all meet the same noise.
 
     Args:
-        workers: among which records are shared in turn (``stream.Share``); a worker's replicas take its batches in
+        workers: among which records are shared in turn (``data.Share``); a worker's replicas take its batches in
             turn. With one worker, the global batch is what its replicas have, in their order.
     """
     for layer in model._flatten_layers(include_self=False):

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.segmentation.writing import write_whole
-from tf_groupvit.training.best import KeepBest
 from tf_groupvit.training.building import (
     BEST,
     CLASS_NAMES,
@@ -19,14 +18,22 @@ from tf_groupvit.training.building import (
     measure_of,
     pictures_of,
 )
-from tf_groupvit.training.callbacks import History, Progress, SaveState, StopAt, StopOnNaN, TellSkipped, say
+from tf_groupvit.training.callbacks import (
+    History,
+    Progress,
+    SaveState,
+    StopAt,
+    StopOnNaN,
+    TellSkipped,
+    TensorBoard,
+    say,
+)
 from tf_groupvit.training.card import write_card
+from tf_groupvit.training.data import Position
 from tf_groupvit.training.recipe import Recipe
 from tf_groupvit.training.records import size_in_words
 from tf_groupvit.training.scene_batches import SceneBatches
-from tf_groupvit.training.state import position_of, restore_state
-from tf_groupvit.training.stream import Position
-from tf_groupvit.training.tensorboard import TensorBoard
+from tf_groupvit.training.state import KeepBest, position_of, restore_state
 
 __all__ = ["HISTORY", "STATE", "Run", "build", "train"]
 

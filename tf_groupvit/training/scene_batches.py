@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_groupvit.evaluation.scenes import scene
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.training.words import Words
+from tf_groupvit.training.texts import Words
 
 DRAWN_AT = 64  # pixels: the size at which scenes are evaluated
 AHEAD = 4  # batches that are drawn while a step runs

@@ -1,4 +1,4 @@
-"""A compiled training model in, a file from which it goes on exactly out; and back.
+"""Files that a training run keeps: its state, from which it goes on exactly, and its best checkpoint.
 
 One safetensors file holds every variable: weights, optimizer, logit scales, and the states of random generators. Its
 metadata say which step it is, which recipe made it, and where it stands in the data, where these are a user's own.
@@ -6,7 +6,7 @@ Scenes need no position but the step: batch number n is there for the asking.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ import numpy as np
 from tf_groupvit.checkpoints.safetensors_file import read_metadata, read_safetensors
 from tf_groupvit.checkpoints.writing import write_safetensors
 from tf_groupvit.errors import CheckpointError
-from tf_groupvit.training.stream import Position
+from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.training.data import Position
+
+BETTER = {"val_miou": 1, "val_loss": -1}  # measured -> 1 where more is better
 
 
 def save_state(
@@ -70,3 +73,46 @@ def _variables(model: keras.Model) -> dict[str, Any]:
     """Every variable by its place: Keras numbers layers through a process, so that their names are not the same."""
     kinds = {"model": model.variables, "optimizer": model.optimizer.variables}
     return {f"{kind}.{i}": variable for kind, found in kinds.items() for i, variable in enumerate(found)}
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Stands behind ``History``, whose measurements it reads.
+
+    Args:
+        folder: where the best checkpoint goes, each time that one is measured.
+        model: what is saved.
+        keep: whether it is saved at all.
+        patience: measurements in a row without a better one, after which training stops; 0: it does not.
+        lines: the history of a run that goes on.
+
+    Attribute ``enough``: whether training has been stopped.
+    """
+
+    def __init__(
+        self, folder: Path, model: TFGroupViTModel, keep: bool, patience: int, lines: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        super().__init__()
+        self.folder, self.kept_model, self.keep, self.patience = folder, model, keep, patience
+        self.best, self.since = float("-inf"), 0
+        for line in lines:
+            self._is_better(line)
+
+    @property
+    def enough(self) -> bool:
+        return 0 < self.patience <= self.since
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self._is_better(logs or {}) and self.keep:
+            self.kept_model.save_pretrained(self.folder)
+        if self.enough:
+            self.model.stop_training = True
+
+    def _is_better(self, numbers: Mapping[str, float]) -> bool:
+        """Counts a measurement, where there is one."""
+        for name, sign in BETTER.items():
+            if name in numbers:
+                better = sign * numbers[name] > self.best
+                self.best = max(self.best, sign * numbers[name])
+                self.since = 0 if better else self.since + 1
+                return better
+        return False

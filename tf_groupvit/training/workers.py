@@ -10,8 +10,8 @@ import keras
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.training.data import Share
 from tf_groupvit.training.replicas import rows_each, synchronise
-from tf_groupvit.training.stream import Share
 
 
 def train_on_workers(
