@@ -9,7 +9,7 @@ import tensorflow as tf
 from small import OF_ALL, batch, fresh, one_grouping, weights_of
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.training.regularisation import set_drop_path
+from tf_groupvit.training.optimizer import set_drop_path
 from tf_groupvit.training.replicas import synchronise
 from tf_groupvit.training.step import TrainingModel
 from tf_groupvit.training.workers import train_on_workers

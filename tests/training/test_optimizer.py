@@ -6,7 +6,7 @@ import pytest
 from tiny_recipe import some_batch, tiny_model
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.training.initialisation import spread_groups
+from tf_groupvit.training.model_setup import spread_groups
 from tf_groupvit.training.optimizer import adamw, decays, warm_up_then_cosine
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tiny_recipe import some_batch, tiny_model
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.training.regularisation import rematerialise, set_drop_path
+from tf_groupvit.training.optimizer import rematerialise, set_drop_path
 
 
 def gradients(model, pixels):

@@ -12,7 +12,7 @@ from tf_groupvit.evaluation.scenes import CLASSES, scene
 from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.training.building import HISTORY, PICTURES, build, pictures_of
 from tf_groupvit.training.callbacks import History, TensorBoard
-from tf_groupvit.training.pictures import SHOWN_AT
+from tf_groupvit.training.measuring import SHOWN_AT
 from tf_groupvit.training.records import Record, first_images
 from tf_groupvit.training.runs import train
 

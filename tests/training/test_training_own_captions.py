@@ -17,8 +17,7 @@ from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training import building, runs
-from tf_groupvit.training.building import BEST, measure_of
-from tf_groupvit.training.caption_batches import open_sources
+from tf_groupvit.training.building import BEST, measure_of, open_sources
 from tf_groupvit.training.recipe import read_recipe, recipe_of
 from tf_groupvit.training.runs import HISTORY, STATE, build
 from tf_groupvit.training.state import KeepBest, position_of, step_of

@@ -6,8 +6,7 @@ from typing import Any
 
 from tf_groupvit.evaluation.scenes import CLASSES
 from tf_groupvit.segmentation.writing import write_whole
-from tf_groupvit.training.recipe import Recipe
-from tf_groupvit.training.recipe_sections import SCENES
+from tf_groupvit.training.recipe import SCENES, Recipe
 
 CARD = """# GroupViT, trained on captioned scenes by the recipe '{name}'
 

@@ -26,7 +26,7 @@ class MaskTrainingModel(AcrossReplicas):
     """A ``TFGroupViTModel`` and K classes; ``fit`` takes batches that are dicts of pixels and labels.
 
     ``pixel_values`` float (B, 3, H, W) and ``labels`` int (B, H, W), numbers of the classes from 0, or ``ignored``.
-    Compile it with an optimizer alone. What ``freezing.train_only`` froze stays: of the model, only the vision tower
+    Compile it with an optimizer alone. What ``optimizer.train_only`` froze stays: of the model, only the vision tower
     and its projection can learn here.
 
     Args:
