@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from tf_groupvit.training import randaugment_ops as ops
+from tf_groupvit.training import augment as ops
 
 
 def some_pixels(seed=0, low=0, high=256, size=(13, 17)):
