@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tf_groupvit.evaluation import class_names, label_maps
+from tf_groupvit.evaluation import benchmarks
+from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN
 from tf_groupvit.evaluation.datasets import BENCHMARKS
-from tf_groupvit.evaluation.label_maps import IGNORED, UNKNOWN
 from tf_groupvit.evaluation.layouts import LAYOUTS
 
 # name -> (classes, background threshold); the counts that the benchmarks are known by.
@@ -37,7 +37,7 @@ def test_every_map_of_a_benchmark_reaches_every_class_and_no_other_label(name):
 
 
 def test_voc_and_context_carry_the_renamings_of_the_published_evaluation():
-    voc, context = class_names.VOC, class_names.CONTEXT
+    voc, context = benchmarks.VOC, benchmarks.CONTEXT
     assert [voc[k] for k in (0, 10, 13, 15, 19)] == ["aeroplane", "table", "motorbike", "plant", "monitor"]
     assert [context[k] for k in (0, 33, 39, 54, 58)] == ["airplane", "motorbike", "plant", "monitor", "wood"]
 
@@ -53,33 +53,33 @@ def test_voc_and_context_carry_the_renamings_of_the_published_evaluation():
     ],
 )
 def test_a_number_of_coco_stuff_is_this_class(number, stuff, thing):
-    assert class_names.COCO_STUFF[label_maps.COCO_STUFF_RAW[number]] == stuff
-    assert BENCHMARKS["coco-object"].class_names[label_maps.COCO_OBJECT_RAW[number]] == thing
+    assert benchmarks.COCO_STUFF[benchmarks.COCO_STUFF_RAW[number]] == stuff
+    assert BENCHMARKS["coco-object"].class_names[benchmarks.COCO_OBJECT_RAW[number]] == thing
 
 
 def test_unlabelled_pixels_of_coco_are_left_out_of_stuff_and_background_of_objects():
-    assert label_maps.COCO_STUFF_RAW[255] == IGNORED
-    assert label_maps.COCO_OBJECT_RAW[255] == 0
-    assert label_maps.COCO_OBJECT_FROM_TRAIN_IDS[255] == 0
+    assert benchmarks.COCO_STUFF_RAW[255] == IGNORED
+    assert benchmarks.COCO_OBJECT_RAW[255] == 0
+    assert benchmarks.COCO_OBJECT_FROM_TRAIN_IDS[255] == 0
 
 
 def test_objects_come_out_the_same_from_raw_numbers_and_from_train_ids():
-    raw = label_maps.COCO_STUFF_RAW
+    raw = benchmarks.COCO_STUFF_RAW
     known = np.flatnonzero(raw != UNKNOWN)
-    assert (label_maps.COCO_OBJECT_RAW[known] == label_maps.COCO_OBJECT_FROM_TRAIN_IDS[raw[known]]).all()
+    assert (benchmarks.COCO_OBJECT_RAW[known] == benchmarks.COCO_OBJECT_FROM_TRAIN_IDS[raw[known]]).all()
 
 
 @pytest.mark.parametrize(("number", "name"), [(7, "road"), (24, "person"), (33, "bicycle")])
 def test_a_number_of_cityscapes_is_this_class(number, name):
-    assert class_names.CITYSCAPES[label_maps.CITYSCAPES_RAW[number]] == name
+    assert benchmarks.CITYSCAPES[benchmarks.CITYSCAPES_RAW[number]] == name
 
 
 @pytest.mark.parametrize("void", [0, 6, 9, 18, 29, 30, 255])
 def test_void_numbers_of_cityscapes_are_left_out(void):
-    assert label_maps.CITYSCAPES_RAW[void] == IGNORED
+    assert benchmarks.CITYSCAPES_RAW[void] == IGNORED
 
 
 def test_ade_counts_from_one_and_zero_is_no_class():
-    table = label_maps.zero_ignored(150)
+    table = benchmarks.zero_ignored(150)
     assert table[[0, 1, 150, 255]].tolist() == [IGNORED, 0, 149, IGNORED]
     assert table[151] == UNKNOWN

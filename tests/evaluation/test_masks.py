@@ -6,7 +6,7 @@ from PIL import Image
 from trees import write_mask
 
 from tf_groupvit.errors import DatasetError
-from tf_groupvit.evaluation.label_maps import plain, zero_ignored
+from tf_groupvit.evaluation.benchmarks import plain, zero_ignored
 from tf_groupvit.evaluation.masks import read_labels, read_numbers
 
 NUMBERS = [[0, 1, 2], [3, 255, 20]]

@@ -126,7 +126,7 @@ def _classify(opened: Any, options: dict[str, Any], **choices: Any) -> tuple[dic
 
 def _loaded(opened: Any, choices: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The segmenter for a dataset's classes, and what its scores depend on."""
-    from tf_groupvit.evaluation.fingerprint import fingerprint
+    from tf_groupvit.evaluation.rounds import fingerprint
 
     chosen = choices["normalize"]
     named = None if chosen == "checkpoint" else chosen

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.class_names import BACKGROUND
+from tf_groupvit.evaluation.benchmarks import BACKGROUND
 from tf_groupvit.evaluation.confusion import ConfusionMatrix
 from tf_groupvit.evaluation.datasets import Dataset
 from tf_groupvit.evaluation.evaluator import checked_count

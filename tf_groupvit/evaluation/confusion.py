@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.label_maps import IGNORED
+from tf_groupvit.evaluation.benchmarks import IGNORED
 
 
 class ConfusionMatrix:

@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation import class_names as lists
-from tf_groupvit.evaluation.class_names import BACKGROUND
+from tf_groupvit.evaluation import benchmarks
+from tf_groupvit.evaluation.benchmarks import BACKGROUND
 from tf_groupvit.evaluation.layouts import Pair, find_pairs
 from tf_groupvit.evaluation.mask_orientation import checked_choice, turn_of
 from tf_groupvit.evaluation.masks import read_labels
@@ -36,14 +36,14 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "voc": Benchmark(lists.VOC, background=0.95),
-    "voc20": Benchmark(lists.VOC),
-    "context": Benchmark(lists.CONTEXT, background=0.35),
-    "context59": Benchmark(lists.CONTEXT),
-    "coco-object": Benchmark(lists.COCO_OBJECT, background=0.95),
-    "coco-stuff": Benchmark(lists.COCO_STUFF),
-    "ade20k": Benchmark(lists.ADE20K),
-    "cityscapes": Benchmark(lists.CITYSCAPES),
+    "voc": Benchmark(benchmarks.VOC, background=0.95),
+    "voc20": Benchmark(benchmarks.VOC),
+    "context": Benchmark(benchmarks.CONTEXT, background=0.35),
+    "context59": Benchmark(benchmarks.CONTEXT),
+    "coco-object": Benchmark(benchmarks.COCO_OBJECT, background=0.95),
+    "coco-stuff": Benchmark(benchmarks.COCO_STUFF),
+    "ade20k": Benchmark(benchmarks.ADE20K),
+    "cityscapes": Benchmark(benchmarks.CITYSCAPES),
 }
 
 

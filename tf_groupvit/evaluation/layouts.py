@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tf_groupvit.errors import DatasetError
-from tf_groupvit.evaluation import label_maps
+from tf_groupvit.evaluation import benchmarks
 from tf_groupvit.evaluation.file_names import is_junk
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
@@ -64,38 +64,38 @@ def _voc(year: str, kind: str, table: np.ndarray) -> Layout:
 
 
 LAYOUTS = {
-    "voc": _voc("VOC2012", "", label_maps.plain(21)),
-    "voc20": _voc("VOC2012", "", label_maps.zero_ignored(20)),
-    "context": _voc("VOC2010", "Context", label_maps.plain(60)),
-    "context59": _voc("VOC2010", "Context", label_maps.zero_ignored(59)),
+    "voc": _voc("VOC2012", "", benchmarks.plain(21)),
+    "voc20": _voc("VOC2012", "", benchmarks.zero_ignored(20)),
+    "context": _voc("VOC2010", "Context", benchmarks.plain(60)),
+    "context59": _voc("VOC2010", "Context", benchmarks.zero_ignored(59)),
     "coco-object": Layout(
         homes=_COCO_HOMES,
         folders=_COCO_FOLDERS,
         mask_suffixes=(
-            ("_instanceTrainIds.png", label_maps.plain(81)),
-            (".png", label_maps.COCO_OBJECT_RAW),
-            ("_labelTrainIds.png", label_maps.COCO_OBJECT_FROM_TRAIN_IDS),
+            ("_instanceTrainIds.png", benchmarks.plain(81)),
+            (".png", benchmarks.COCO_OBJECT_RAW),
+            ("_labelTrainIds.png", benchmarks.COCO_OBJECT_FROM_TRAIN_IDS),
         ),
     ),
     "coco-stuff": Layout(
         homes=_COCO_HOMES,
         folders=_COCO_FOLDERS,
         mask_suffixes=(
-            ("_labelTrainIds.png", label_maps.plain(171)),
-            (".png", label_maps.COCO_STUFF_RAW),
+            ("_labelTrainIds.png", benchmarks.plain(171)),
+            (".png", benchmarks.COCO_STUFF_RAW),
         ),
     ),
     "ade20k": Layout(
         homes=("", "ADEChallengeData2016", "ade/ADEChallengeData2016", "data/ade/ADEChallengeData2016"),
         folders=(("images/validation", "annotations/validation"),),
-        mask_suffixes=((".png", label_maps.zero_ignored(150)),),
+        mask_suffixes=((".png", benchmarks.zero_ignored(150)),),
     ),
     "cityscapes": Layout(
         homes=("", "cityscapes", "data/cityscapes"),
         folders=(("leftImg8bit/val", "gtFine/val"),),
         mask_suffixes=(
-            ("_gtFine_labelTrainIds.png", label_maps.plain(19)),
-            ("_gtFine_labelIds.png", label_maps.CITYSCAPES_RAW),
+            ("_gtFine_labelTrainIds.png", benchmarks.plain(19)),
+            ("_gtFine_labelIds.png", benchmarks.CITYSCAPES_RAW),
         ),
         image_suffix="_leftImg8bit",
     ),

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import DatasetError, ImageError
-from tf_groupvit.evaluation.label_maps import IGNORED, UNKNOWN
+from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN
 from tf_groupvit.hub import refuse_pointer
 from tf_groupvit.preprocessing.image_reading import read_class_numbers
 
