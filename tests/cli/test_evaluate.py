@@ -15,9 +15,9 @@ from trees import ade_tree, voc_tree, write_image, write_mask
 from tf_groupvit.cli import main
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.evaluation.calibration import calibrate
-from tf_groupvit.evaluation.confusion import ConfusionMatrix
 from tf_groupvit.evaluation.datasets import BENCHMARKS, MaskDataset
 from tf_groupvit.evaluation.scenes import CLASSES, scenes
+from tf_groupvit.evaluation.scores import ConfusionMatrix
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.segmentation.segmenter import Segmenter

@@ -6,7 +6,7 @@ from trees import write_image
 
 from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.evaluation.classification import FolderDataset, evaluate_classes
-from tf_groupvit.evaluation.topk import TopK
+from tf_groupvit.evaluation.scores import TopK
 
 SIX = ("a", "b", "c", "d", "e", "f")
 

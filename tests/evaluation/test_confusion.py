@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.confusion import ConfusionMatrix
+from tf_groupvit.evaluation.scores import ConfusionMatrix
 
 THREE = ("sky", "grass", "dog")
 

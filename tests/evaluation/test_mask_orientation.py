@@ -11,7 +11,7 @@ from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.evaluation.calibration import calibrate
 from tf_groupvit.evaluation.datasets import MaskDataset
 from tf_groupvit.evaluation.evaluator import evaluate
-from tf_groupvit.evaluation.mask_orientation import size_and_orientation
+from tf_groupvit.evaluation.masks import size_and_orientation
 from tf_groupvit.evaluation.scene_dataset import SceneDataset
 
 ORIENTATION = 0x0112

@@ -10,9 +10,8 @@ import numpy as np
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.evaluator import checked_count
 from tf_groupvit.evaluation.file_names import first_in_doubt, is_junk
-from tf_groupvit.evaluation.reports import ClassificationScores
 from tf_groupvit.evaluation.rounds import go_through, open_file
-from tf_groupvit.evaluation.topk import TopK
+from tf_groupvit.evaluation.scores import ClassificationScores, TopK
 from tf_groupvit.preprocessing.image_reading import read_image
 
 NAMES_FILE = "classes.txt"

@@ -14,8 +14,7 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation import benchmarks
 from tf_groupvit.evaluation.benchmarks import BACKGROUND
 from tf_groupvit.evaluation.layouts import Pair, find_pairs
-from tf_groupvit.evaluation.mask_orientation import checked_choice, turn_of
-from tf_groupvit.evaluation.masks import read_labels
+from tf_groupvit.evaluation.masks import checked_choice, read_labels, turn_of
 from tf_groupvit.preprocessing.image_reading import read_image, turn
 
 

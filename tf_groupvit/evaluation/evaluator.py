@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.confusion import ConfusionMatrix
 from tf_groupvit.evaluation.datasets import Dataset, oriented
-from tf_groupvit.evaluation.reports import SegmentationScores
 from tf_groupvit.evaluation.rounds import go_through, open_file
+from tf_groupvit.evaluation.scores import ConfusionMatrix, SegmentationScores
 
 Segment = Callable[[np.ndarray], Any]  # uint8 (H, W, 3) -> integers (H, W), or a Segmentation, which has them
 

@@ -1,15 +1,28 @@
-"""A mask file and a map of its numbers in; labels (H, W), 255 where a pixel does not count, out."""
+"""Mask files: their labels (H, W), 255 where a pixel does not count, and the EXIF orientation that turns them upright.
 
+A camera stores a photo as its sensor lies, and EXIF says how it has to be turned for a person to see it upright. A mask
+is drawn over one or the other; to find out which, headers alone are read.
+"""
+
+import os
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tf_groupvit.errors import DatasetError, ImageError
+from tf_groupvit.errors import DatasetError, ImageError, InputError
 from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN
 from tf_groupvit.hub import refuse_pointer
-from tf_groupvit.preprocessing.image_reading import read_class_numbers
+from tf_groupvit.preprocessing.image_reading import ORIENTATIONS, read_class_numbers
+
+AS_PHOTO = "as-photo"  # the mask lies as a person sees the photo
+AS_STORED = "as-stored"  # the mask lies as the photo's pixels in its file, and has to be turned with them
+CHOICES = (AS_PHOTO, AS_STORED)
+UPRIGHT, TAG = 1, 0x0112
+NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # chunks of a PNG that may hold an orientation
+Size = tuple[int, int]  # width, height
 
 
 def read_numbers(path: Path) -> np.ndarray:
@@ -57,3 +70,77 @@ def open_picture(path: Path) -> Image.Image:
 def _known(table: np.ndarray) -> str:
     numbers = np.flatnonzero((table != UNKNOWN) & (np.arange(len(table)) != IGNORED))
     return f"0..{int(numbers[-1])}" if len(numbers) == numbers[-1] + 1 else f"one of {len(numbers)} numbers"
+
+
+def checked_choice(choice: str | None) -> str | None:
+    """One of ``CHOICES``, or None. Raises ``InputError`` for anything else."""
+    if choice is not None and choice not in CHOICES:
+        raise InputError(f"mask_orientation is {choice!r}: expected one of {', '.join(CHOICES)}.")
+    return choice
+
+
+def turn_of(image: Path, mask: Path, choice: str | None = None) -> int:
+    """The EXIF orientation by which a mask has to be turned to lie as the photo is seen; 1 where it does.
+
+    A mask that says itself how it lies is turned so. Else the sizes tell, and where they fit both ways, ``choice``.
+
+    Raises:
+        DatasetError: the mask has another size than the photo, or the choice is missing where nothing else tells.
+    """
+    try:
+        stored, photo = size_and_orientation(image)
+    except DatasetError:
+        return UPRIGHT  # a broken image is for the evaluation to meet, count and name
+    drawn, own = size_and_orientation(mask)
+    seen, shown = _turned(stored, photo), _turned(drawn, own)
+    fits = {AS_PHOTO: shown == seen, AS_STORED: drawn == stored and own in (UPRIGHT, photo)}
+    if not any(fits.values()):
+        raise DatasetError(
+            f"{mask}: expected the {_by(seen)} of its image {image.name}, came {_by(shown)}: "
+            "is it the mask of another picture?"
+        )
+    if own != UPRIGHT or photo == UPRIGHT:
+        return own
+    if all(fits.values()) and choice is None:
+        raise DatasetError(
+            f"{mask}: its photo {image.name} is turned by EXIF (orientation {photo}), and its size does not tell "
+            f"whether the mask is: give --mask-orientation {AS_PHOTO} where masks lie as a person sees the photo, "
+            f"{AS_STORED} where they lie as its stored pixels."
+        )
+    as_photo = choice == AS_PHOTO if all(fits.values()) else fits[AS_PHOTO]
+    return UPRIGHT if as_photo else photo
+
+
+def size_and_orientation(path: Path) -> tuple[Size, int]:
+    """(width, height) as stored, and the EXIF orientation, 1 to 8. Raises ``DatasetError`` where it is no picture."""
+    with open_picture(path) as picture:
+        try:
+            # Of a PNG, Pillow's own getexif decodes the pixels, to look for notes behind them.
+            quick = picture.format == "PNG" and not _notes_behind(path)
+            found = (Image.Image.getexif(picture) if quick else picture.getexif()).get(TAG, UPRIGHT)
+            return picture.size, int(found) if int(found) in ORIENTATIONS else UPRIGHT
+        except Exception:  # as in reading images: broken EXIF says nothing about how a picture lies
+            return picture.size, UPRIGHT
+
+
+def _notes_behind(path: Path) -> bool:
+    """Whether a PNG has text or EXIF behind its pixels, as some programs write it."""
+    pixels = False
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(header := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if pixels and kind in NOTES:
+                return True
+            pixels = pixels or kind == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)
+    return False
+
+
+def _turned(size: Size, orientation: int) -> Size:
+    swapped, _, _ = ORIENTATIONS[orientation]
+    return size[::-1] if swapped else size
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]} pixels"

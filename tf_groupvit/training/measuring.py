@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tf_groupvit.evaluation.confusion import ConfusionMatrix
 from tf_groupvit.evaluation.scenes import CLASSES, scenes
+from tf_groupvit.evaluation.scores import ConfusionMatrix
 from tf_groupvit.models.comparing import normalise
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_resize import resize_bicubic
