@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.scene_captions import FORMS, caption
 from tf_groupvit.evaluation.scene_dataset import SceneDataset
 from tf_groupvit.evaluation.scene_grounds import GROUNDS
 from tf_groupvit.evaluation.scene_things import THINGS, stamp
-from tf_groupvit.evaluation.scenes import CLASSES, COUNTS, KINDS, scene, scenes
+from tf_groupvit.evaluation.scenes import CLASSES, COUNTS, FORMS, KINDS, caption, scene, scenes
 
 SAMPLE = list(scenes(7, 200))
 
