@@ -9,7 +9,7 @@ from tf_groupvit.preprocessing.image_resize import resize_bilinear
 from tf_groupvit.preprocessing.image_statistics import STATISTICS, normalise
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
-from tf_groupvit.segmentation.windows import boxes, resized
+from tf_groupvit.segmentation.sliding_window import boxes, resized
 
 RENDERED = np.load(Path(__file__).resolve().parents[1] / "golden" / "protocol" / "windows.npz")
 PICTURES = sorted({key.split(".")[0] for key in RENDERED.files})

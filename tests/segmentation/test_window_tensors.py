@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_groupvit.segmentation.window_tensors import cut_windows, merge_windows
+from tf_groupvit.segmentation.sliding_window import cut_windows, merge_windows
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.segmentation.windows import boxes, resized, starts, whole_size
+from tf_groupvit.segmentation.settings import whole_size
+from tf_groupvit.segmentation.sliding_window import boxes, resized, starts
 
 PATCH = (16, 16)
 SIDE = st.integers(1, 30000)

@@ -6,9 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from tf_groupvit.segmentation.settings import PROTOCOLS
+from tf_groupvit.segmentation.settings import MODES, PROTOCOLS
 from tf_groupvit.segmentation.templates import SETS, SIMPLE
-from tf_groupvit.segmentation.windows import MODES
 
 Examples = Sequence[tuple[Path, str]]  # photos, and the words to segment each by
 

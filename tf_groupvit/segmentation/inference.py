@@ -30,9 +30,8 @@ from tf_groupvit.segmentation.protocol import (
     with_background,
 )
 from tf_groupvit.segmentation.settings import Settings
+from tf_groupvit.segmentation.sliding_window import boxes, merge_windows, resized
 from tf_groupvit.segmentation.small_scores import SIDE, SmallScores
-from tf_groupvit.segmentation.window_tensors import merge_windows
-from tf_groupvit.segmentation.windows import boxes, resized
 
 PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32)
 TEXTS = tf.TensorSpec([None, None], tf.float32)

@@ -17,8 +17,7 @@ from tf_groupvit.segmentation.inference import TEXTS, Inference, LiveGraph
 from tf_groupvit.segmentation.labelling import label_map
 from tf_groupvit.segmentation.protocol import compact_scores, image_scores, read_groups
 from tf_groupvit.segmentation.settings import Settings
-from tf_groupvit.segmentation.window_tensors import cut_windows, merge_windows
-from tf_groupvit.segmentation.windows import LONGEST
+from tf_groupvit.segmentation.sliding_window import LONGEST, cut_windows, merge_windows
 
 
 def squares(pixels: tf.Tensor, settings: Settings) -> tf.Tensor:
@@ -42,7 +41,7 @@ def window_scores(score: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor, se
 
 
 def window_size(height: tf.Tensor, width: tf.Tensor, settings: Settings) -> tuple[tf.Tensor, tf.Tensor]:
-    """(H, W) that window mode resizes to: the graph's twin of ``windows.resized``, in float64 as there."""
+    """(H, W) that window mode resizes to: the graph's twin of ``sliding_window.resized``, in float64 as there."""
     sides = tf.cast(tf.stack([height, width]), tf.float64)
     short, long = tf.reduce_min(sides), tf.reduce_max(sides)
     scale = tf.minimum(2.0 * settings.image_size / short, LONGEST * settings.image_size / long)
@@ -51,7 +50,7 @@ def window_size(height: tf.Tensor, width: tf.Tensor, settings: Settings) -> tupl
 
 
 def starts(length: tf.Tensor, window: int) -> tf.Tensor:
-    """Where windows begin along one side: the graph's twin of ``windows.starts``, the stride half a window."""
+    """Where windows begin along one side: the graph's twin of ``sliding_window.starts``, the stride half a window."""
     last = tf.maximum(length - window, 0)
     return tf.concat([tf.range(0, last, window // 2), last[None]], axis=0)
 

@@ -9,9 +9,18 @@ from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image_statistics import statistics
-from tf_groupvit.segmentation.windows import MODES, whole_size
 
 PROTOCOLS = ("paper", "hf")
+MODES = ("whole", "window")
+
+
+def whole_size(image_size: tuple[int, int], patch: tuple[int, int], size: int | None) -> tuple[int, int]:
+    """(H, W) that mode whole resizes every image to: the model's image size, or a square of ``size``."""
+    if size is None:
+        return image_size
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % patch[0] or size % patch[1]:
+        raise InputError(f"size is {size!r}: expected a multiple of the patch size {patch}.")
+    return size, size
 
 
 @dataclass(frozen=True)
