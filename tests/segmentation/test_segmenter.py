@@ -20,7 +20,7 @@ from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.segmenter import Segmenter
-from tf_groupvit.segmentation.small_scores import SmallScores
+from tf_groupvit.segmentation.upsampling import SmallScores
 from tf_groupvit.segmentation.views import VIEWS
 
 # Against PyTorch: scripts/make_golden/protocol.py

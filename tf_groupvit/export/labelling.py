@@ -13,11 +13,10 @@ from tf_groupvit.export.arriving import some_well
 from tf_groupvit.export.looking import AT_ONCE, Looking, header_of, in_turn, to_decode
 from tf_groupvit.preprocessing.image_graph import encode_mask, read_pixels
 from tf_groupvit.preprocessing.image_graph_exif import upright
-from tf_groupvit.segmentation.compact import compact_label_map, small_picture
-from tf_groupvit.segmentation.labelling import highest_scores, label_map
 from tf_groupvit.segmentation.pixels import window_scores
 from tf_groupvit.segmentation.protocol import Groups, compact_scores, group_scores
 from tf_groupvit.segmentation.settings import Settings
+from tf_groupvit.segmentation.upsampling import compact_label_map, highest_scores, label_map, small_picture
 
 TextsOf = Callable[[tf.Tensor], tf.Tensor]  # number of an image -> embeddings of its classes (N, D)
 Labelled = tuple[tf.Tensor, tf.Tensor]  # labels uint8 (H, W), and the highest score of each class (K)

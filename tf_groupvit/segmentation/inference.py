@@ -31,7 +31,7 @@ from tf_groupvit.segmentation.protocol import (
 )
 from tf_groupvit.segmentation.settings import Settings
 from tf_groupvit.segmentation.sliding_window import boxes, merge_windows, resized
-from tf_groupvit.segmentation.small_scores import SIDE, SmallScores
+from tf_groupvit.segmentation.upsampling import SIDE, SmallScores
 
 PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32)
 TEXTS = tf.TensorSpec([None, None], tf.float32)

@@ -12,12 +12,11 @@ from tf_groupvit.errors import ImageError, InputError
 from tf_groupvit.models.entry import EntryModel
 from tf_groupvit.preprocessing.image_graph import resize_bicubic, resize_bilinear, to_pixel_values
 from tf_groupvit.preprocessing.image_reading import eight_bits, read_image, several, three_channels
-from tf_groupvit.segmentation.compact import compact_label_map
 from tf_groupvit.segmentation.inference import TEXTS, Inference, LiveGraph
-from tf_groupvit.segmentation.labelling import label_map
 from tf_groupvit.segmentation.protocol import compact_scores, image_scores, read_groups
 from tf_groupvit.segmentation.settings import Settings
 from tf_groupvit.segmentation.sliding_window import LONGEST, cut_windows, merge_windows
+from tf_groupvit.segmentation.upsampling import compact_label_map, label_map
 
 
 def squares(pixels: tf.Tensor, settings: Settings) -> tf.Tensor:

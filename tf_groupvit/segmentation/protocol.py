@@ -125,7 +125,7 @@ def compact_scores(
     protocol: str,
     background: float | Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """``group_scores`` before they are spread over the pixels, as segmentation/small_scores.py wants them.
+    """``group_scores`` before they are spread over the pixels, as segmentation/upsampling.py wants them.
 
     Of the paper's protocol ``rows`` of the groups (B, G, K) and ``owner``s (B, height, width), of the other ``rows`` of
     the patches (B, r, c, K): to interpolate what each group has of a pixel, or the scores themselves, is the same.

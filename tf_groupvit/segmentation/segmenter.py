@@ -26,8 +26,8 @@ from tf_groupvit.segmentation.pixels import PixelLabeler
 from tf_groupvit.segmentation.prompts import BACKGROUND, ClassEmbeddings, embed_classes
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.settings import check_choices, make_settings
-from tf_groupvit.segmentation.small_scores import SmallScores
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of
+from tf_groupvit.segmentation.upsampling import SmallScores
 from tf_groupvit.segmentation.writing import write_whole
 
 CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings

@@ -19,7 +19,7 @@ from tf_groupvit.segmentation.drawing import blend, paint
 from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.segmentation.protocol import group_scores, read_groups
 from tf_groupvit.segmentation.result import Segmentation
-from tf_groupvit.segmentation.small_scores import SmallScores
+from tf_groupvit.segmentation.upsampling import SmallScores
 from tf_groupvit.segmentation.templates import SIMPLE
 from tf_groupvit.segmentation.views import names_over_image
 from tf_groupvit.training.scene_batches import DRAWN_AT

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_groupvit.segmentation import labelling
-from tf_groupvit.segmentation.compact import contenders, label_map_of_patches, scores_between_patches
-from tf_groupvit.segmentation.labelling import highest_scores, label_map, score_map
-from tf_groupvit.segmentation.small_scores import SmallScores
+from tf_groupvit.segmentation import upsampling
+from tf_groupvit.segmentation.upsampling import (
+    SmallScores,
+    contenders,
+    highest_scores,
+    label_map,
+    label_map_of_patches,
+    score_map,
+    scores_between_patches,
+)
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "protocol" / "labelling.npz"
 RNG = np.random.default_rng(0)
@@ -70,7 +76,7 @@ def noise(height, width, classes):
 @pytest.mark.parametrize("scores", [smooth, regions, noise])
 @pytest.mark.parametrize("size", [(37, 50), (200, 90), (21, 31), (5, 90), (1, 1)])
 def test_what_is_left_out_changes_nothing(monkeypatch, strip, scores, size):
-    monkeypatch.setattr(labelling, "STRIP", strip)
+    monkeypatch.setattr(upsampling, "STRIP", strip)
     small, (height, width) = scores(21, 31, 4), map(tf.constant, size)
     whole = score_map(small, height, width).numpy()
     labels = label_map(small, height, width)
@@ -83,7 +89,7 @@ def test_what_is_left_out_changes_nothing(monkeypatch, strip, scores, size):
 @pytest.mark.parametrize("owners", [smooth, noise])
 @pytest.mark.parametrize("size", [(37, 50), (200, 90), (21, 31), (5, 90), (1, 1)])
 def test_pixels_that_share_rows_get_the_labels_of_those_that_have_their_own(monkeypatch, strip, owners, size):
-    monkeypatch.setattr(labelling, "STRIP", strip)
+    monkeypatch.setattr(upsampling, "STRIP", strip)
     rows = RNG.normal(size=(5, 4)).astype("float32")
     rows[3] = rows[1]  # two groups of one class
     owner = tf.argmax(owners(21, 31, 5), axis=2, output_type=tf.int32)
@@ -132,7 +138,7 @@ def test_scores_between_patches_are_those_of_pixels():
 
 def test_along_borders_alone_pixels_are_interpolated(monkeypatch):
     looked_at = []
-    monkeypatch.setattr(labelling, "_labels_of", lambda pixels, *_: looked_at.append(pixels) or tf.zeros_like(pixels))
+    monkeypatch.setattr(upsampling, "_labels_of", lambda pixels, *_: looked_at.append(pixels) or tf.zeros_like(pixels))
     scores = np.zeros((8, 8, 2), "float32")
     scores[:4, :, 0] = scores[4:, :, 1] = 1.0
     labels = label_map(tf.constant(scores), tf.constant(16), tf.constant(16)).numpy()

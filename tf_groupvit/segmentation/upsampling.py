@@ -1,14 +1,19 @@
-"""Scores of a small picture (h, w, K) in, a class number for every pixel of the image (H, W) out, in TensorFlow.
+"""Scores of a small picture to labels, highest scores and score maps of the whole image, in TensorFlow.
 
 Bilinear, then arg max, first on ties. The enlarged scores are never there all at once: those of a 12-megapixel photo
 in 171 classes would take 8 GB. The same functions serve in Python and inside exported graphs, so both give the same
-labels.
+labels. Scores may also be those of rows that pixels share, or of patches that pixels lie between
+(``protocol.compact_scores``), which are fewer than pixels. The last functions are compiled once for every size, and
+take and give arrays.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+
+from tf_groupvit.models.processes import check_process
 
 STRIP = 1 << 20  # scores worked on at a time: 4 MB, which stays near the caches
 OPEN = -1  # stands for a label that is not known yet
@@ -196,3 +201,116 @@ def _resample(scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: A
 def between(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Linear, ``share`` of the second. Written so that what is larger at both ends never comes out smaller."""
     return first * (1 - share) + second * share
+
+
+def compact_label_map(
+    found: dict[str, tf.Tensor], size: tuple[Any, Any], height: Any, width: Any, wanted: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Labels int32 (height, width) of what ``protocol.compact_scores`` found in one image, for pixels of ``size``;
+    of the ``wanted`` rows alone, int32 (rows), where these are given.
+    """
+    if "owner" in found:
+        return label_map(found["rows"], height, width, found["owner"], wanted=wanted)
+    return label_map_of_patches(found["rows"], size, height, width, wanted)
+
+
+def small_picture(found: dict[str, tf.Tensor], size: tuple[Any, Any]) -> tf.Tensor:
+    """The same as scores of the small picture's pixels, (*size, K)."""
+    if "owner" in found:
+        return tf.gather(found["rows"], found["owner"])
+    return scores_between_patches(found["rows"], *size)
+
+
+def label_map_of_patches(
+    scores: tf.Tensor, size: tuple[Any, Any], height: tf.Tensor, width: tf.Tensor, wanted: tf.Tensor | None = None
+) -> tf.Tensor:
+    """``label_map`` of a small picture of ``size``, whose scores lie between those of patches (r, c, K): the same
+    labels, while pixels of the small picture are worked out for classes alone that can be the best somewhere.
+    """
+    some = contenders(scores)
+    small = scores_between_patches(tf.gather(scores, some, axis=-1), *size)
+    return label_map(small, height, width, numbers=some, wanted=wanted)
+
+
+def scores_between_patches(scores: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
+    """Scores of patches (r, c, K) -> of the pixels of a small picture (height, width, K)."""
+    rows, columns, classes = tf.unstack(tf.shape(scores))
+    left, right, share = taps(tf.range(width), columns, width)
+    wide = between(tf.gather(scores, left, axis=1), tf.gather(scores, right, axis=1), share[None, :, None])
+    # What is large now is gone through once, by a product.
+    upper, lower, low = taps(tf.range(height), rows, height)
+    tall = between(tf.one_hot(upper, rows), tf.one_hot(lower, rows), low[:, None]) @ tf.reshape(wide, [rows, -1])
+    return tf.reshape(tall, [height, width, classes])
+
+
+def contenders(scores: tf.Tensor) -> tf.Tensor:
+    """The classes, in their order, that can be the best between some of the patches (r, c, K): int32 (n).
+
+    Between four patches a class scores no more than in the best of the four, and no less than in the worst. So it never
+    is the best there if another's worst is above its best.
+    """
+    best = worst = scores
+    for axis in (0, 1):
+        best, worst = tf.maximum(best, next_along(best, axis)), tf.minimum(worst, next_along(worst, axis))
+    reached = tf.reduce_max(worst, axis=-1, keepdims=True)
+    can = best >= reached - 2 * ROUNDING * tf.abs(reached)  # it is interpolated twice
+    return tf.cast(tf.where(tf.reduce_any(can, axis=[0, 1]))[:, 0], tf.int32)
+
+
+SCORES = tf.TensorSpec([None, None, None], tf.float32)
+ROWS = tf.TensorSpec([None, None], tf.float32)
+OWNER = tf.TensorSpec([None, None], tf.int32)
+SIDE = tf.TensorSpec([], tf.int32)
+
+_label = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
+_label_owned = tf.function(label_map, input_signature=[ROWS, SIDE, SIDE, OWNER], autograph=False)
+_label_patches = tf.function(
+    lambda scores, h, w, height, width: label_map_of_patches(scores, (h, w), height, width),
+    input_signature=[SCORES, *[SIDE] * 4],
+    autograph=False,
+)
+_highest = tf.function(highest_scores, input_signature=[SCORES, SIDE, SIDE], autograph=False)
+_between_patches = tf.function(scores_between_patches, input_signature=[SCORES, SIDE, SIDE], autograph=False)
+_enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
+
+
+class SmallScores(NamedTuple):
+    """Scores of the pixels of a small picture, in the smallest form that holds them.
+
+    rows: (h, w, K), one for each pixel; or, with ``owner`` int32 (h, w), (G, K), one for each group: pixel (y, x) has
+    ``rows[owner[y, x]]``; or, with ``size`` (h, w) alone, (r, c, K), one for each patch, between which pixels lie.
+    """
+
+    rows: np.ndarray
+    owner: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+
+    def of_pixels(self) -> np.ndarray:
+        """(h, w, K)."""
+        check_process()
+        if self.owner is not None:
+            return self.rows[self.owner]
+        return self.rows if self.size is None else _between_patches(self.rows, *self.size).numpy()
+
+    def of_classes(self, numbers: Sequence[int]) -> "SmallScores":
+        """Of the same pixels the scores of some classes, in that order."""
+        return self._replace(rows=self.rows[..., list(numbers)])
+
+    def labels(self, height: int, width: int) -> np.ndarray:
+        """(height, width), uint8 where they fit."""
+        check_process()
+        if self.owner is not None:
+            found = _label_owned(self.rows, height, width, self.owner)
+        elif self.size is not None:
+            found = _label_patches(self.rows, *self.size, height, width)
+        else:
+            found = _label(self.rows, height, width)
+        return found.numpy().astype("uint8" if self.rows.shape[-1] <= 256 else "int32")
+
+    def highest(self, height: int, width: int) -> np.ndarray:
+        """Each class's highest among the pixels of (height, width), (K)."""
+        return _highest(self.of_pixels(), height, width).numpy()
+
+    def enlarged(self, height: int, width: int) -> np.ndarray:
+        """(K, height, width)."""
+        return _enlarge(self.of_pixels(), height, width).numpy().transpose(2, 0, 1)
