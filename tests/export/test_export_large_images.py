@@ -9,7 +9,7 @@ import tensorflow as tf
 from exported import drawn
 from PIL import Image
 
-from tf_groupvit.export import labelling, looking
+from tf_groupvit.export import segment_graph
 from tf_groupvit.preprocessing import image_graph
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.preprocessing.image_resize import resize_bicubic
@@ -31,14 +31,14 @@ def smooth(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("band", [1, 100, 37 * 7, 10**6])
 def test_labels_and_areas_found_by_bands_are_those_of_the_whole(monkeypatch, band):
-    monkeypatch.setattr(labelling, "BAND", band)
+    monkeypatch.setattr(segment_graph, "BAND", band)
     scores, height, width = np.random.default_rng(0).normal(size=(5, 6, 4)), 41, 37
     scores = tf.constant(scores, tf.float32)
     whole = label_map(scores, height, width).numpy()
-    labels = labelling._by_bands(lambda rows: label_map(scores, height, width, wanted=rows), height, width).numpy()
+    labels = segment_graph._by_bands(lambda rows: label_map(scores, height, width, wanted=rows), height, width).numpy()
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, whole)
-    areas = labelling._areas(tf.constant(labels[:6]), tf.constant(4)).numpy()
+    areas = segment_graph._areas(tf.constant(labels[:6]), tf.constant(4)).numpy()
     np.testing.assert_allclose(areas, np.bincount(whole[:6].ravel(), minlength=4) / (6 * 37), rtol=1e-6)
 
 
@@ -64,13 +64,13 @@ def test_a_jpeg_is_decoded_at_a_fraction_of_its_size(halvings):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_what_the_model_sees_is_turned_after_it_was_resized(monkeypatch, orientation, large):
     """Within 2 grey levels of Python's, which decodes in full, turns and then resizes; so are JPEGs of a fraction."""
-    monkeypatch.setattr(looking, "LARGE", 1000 if large else 10**6)
+    monkeypatch.setattr(segment_graph, "LARGE", 1000 if large else 10**6)
     file = jpeg(smooth(403, 517), orientation)
     head = image_graph.read_header(tf.constant(file))
-    halvings = looking._halvings(head, (12, 16))
+    halvings = segment_graph._halvings(head, (12, 16))
     assert halvings == (2 if large else 0)  # 403 is over 6 times 64: a quarter of it is over 4 times 16, an eighth not
     _, pixels = image_graph.read_pixels(head, halvings)
-    found, size = looking._turned_square(head, pixels, halvings, SQUARE)
+    found, size = segment_graph._turned_square(head, pixels, halvings, SQUARE)
     image = read_image(file)
     assert size.numpy().tolist() == list(image.shape[:2])
     wanted = resize_bicubic(image, 12, 16)
@@ -78,11 +78,11 @@ def test_what_the_model_sees_is_turned_after_it_was_resized(monkeypatch, orienta
 
 
 def test_only_large_jpegs_are_halved(monkeypatch):
-    monkeypatch.setattr(looking, "LARGE", 1000)
+    monkeypatch.setattr(segment_graph, "LARGE", 1000)
     content = io.BytesIO()
     Image.fromarray(smooth(403, 517)).save(content, "PNG")
-    assert looking._halvings(image_graph.read_header(tf.constant(content.getvalue())), (12, 16)) == 0
-    assert looking._halvings(image_graph.read_header(tf.constant(jpeg(smooth(20, 517)))), (12, 16)) == 0
+    assert segment_graph._halvings(image_graph.read_header(tf.constant(content.getvalue())), (12, 16)) == 0
+    assert segment_graph._halvings(image_graph.read_header(tf.constant(jpeg(smooth(20, 517)))), (12, 16)) == 0
 
 
 def test_large_images_are_worked_on_one_at_a_time():
@@ -97,11 +97,11 @@ def test_large_images_are_worked_on_one_at_a_time():
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
     def once(size):
-        return looking.in_turn(size, lambda: tf.py_function(work, [], tf.int32))
+        return segment_graph.in_turn(size, lambda: tf.py_function(work, [], tf.int32))
 
-    assert int(once(tf.constant(looking.LARGE, tf.int64))) == 7  # traced once, and not large
+    assert int(once(tf.constant(segment_graph.LARGE, tf.int64))) == 7  # traced once, and not large
     found = []
-    ask = lambda: found.append(int(once(tf.constant(looking.LARGE + 1, tf.int64))))  # noqa: E731
+    ask = lambda: found.append(int(once(tf.constant(segment_graph.LARGE + 1, tf.int64))))  # noqa: E731
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
