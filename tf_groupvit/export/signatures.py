@@ -12,10 +12,9 @@ import tensorflow as tf
 
 from tf_groupvit.errors import ExportError
 from tf_groupvit.export.arriving import few_pixels, nothing_wrong, numbers, strings, together
-from tf_groupvit.export.class_lists import MOST_LABELS, parse_lists
-from tf_groupvit.export.reading import Reading
 from tf_groupvit.export.saving import Limits
 from tf_groupvit.export.segment_graph import Labelling, Looking
+from tf_groupvit.export.text_inputs import MOST_LABELS, Reading, parse_lists
 from tf_groupvit.models.comparing import normalise, segmentation_logits
 from tf_groupvit.models.optimized import can_be_optimized, optimized
 from tf_groupvit.models.runtimes import GRAPH
