@@ -8,9 +8,8 @@ import pytest
 from keras import ops
 from tiny_models import equal, inputs_of, joint_config, make, numbers, some_pixels, tiny, vision_config
 
-from tf_groupvit.models.argmax import first_argmax, one_hot_max
-from tf_groupvit.models.comparing import group_maps
 from tf_groupvit.models.grouping import AssignAttention
+from tf_groupvit.models.operations import first_argmax, group_maps, one_hot_max
 
 pytestmark = pytest.mark.models
 

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 from tiny_models import make, numbers, some_pixels, tiny, vision_config
 
-from tf_groupvit.models.interpolation import bicubic_matrix, bilinear_matrix, resize_grid, resize_maps
+from tf_groupvit.models.operations import bicubic_matrix, bilinear_matrix, resize_grid, resize_maps
 
 pytestmark = pytest.mark.models
 

@@ -5,8 +5,7 @@ import pytest
 from keras import ops
 from tiny_models import equal, joint_config, make, numbers, some_ids, some_pixels, tiny, vision_config
 
-from tf_groupvit.models.comparing import contrastive_loss, normalise
-from tf_groupvit.models.interpolation import resize_maps
+from tf_groupvit.models.operations import contrastive_loss, normalise, resize_maps
 
 pytestmark = pytest.mark.models
 

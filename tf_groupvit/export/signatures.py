@@ -15,7 +15,7 @@ from tf_groupvit.export.arriving import few_pixels, nothing_wrong, numbers, stri
 from tf_groupvit.export.saving import Limits
 from tf_groupvit.export.segment_graph import Labelling, Looking
 from tf_groupvit.export.text_inputs import MOST_LABELS, Reading, parse_lists
-from tf_groupvit.models.comparing import normalise, segmentation_logits
+from tf_groupvit.models.operations import normalise, segmentation_logits
 from tf_groupvit.models.optimized import can_be_optimized, optimized
 from tf_groupvit.models.runtimes import GRAPH
 from tf_groupvit.preprocessing.image_graph_bytes import first_fault, only_if

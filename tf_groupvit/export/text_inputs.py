@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.models.comparing import normalise
+from tf_groupvit.models.operations import normalise
 from tf_groupvit.preprocessing.image_graph_bytes import first_fault
 from tf_groupvit.segmentation.prompts import BACKGROUND, PROMPTS_AT_ONCE
 

@@ -11,9 +11,9 @@ import keras
 from keras import ops
 
 from tf_groupvit.config import GroupViTVisionConfig
-from tf_groupvit.models.argmax import one_hot_max
 from tf_groupvit.models.initialization import constant, normal
 from tf_groupvit.models.layers import MLP, Attention, Block, dense, flat, layer_name, layer_norm, softmax
+from tf_groupvit.models.operations import one_hot_max
 
 
 class AssignAttention(keras.layers.Layer):

@@ -9,7 +9,6 @@ from keras import ops
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.against_texts import ImagesAgainstTexts
-from tf_groupvit.models.comparing import contrastive_loss, group_maps, normalise, segmentation_logits
 from tf_groupvit.models.initialization import constant
 from tf_groupvit.models.inputs import (
     accept,
@@ -21,6 +20,7 @@ from tf_groupvit.models.inputs import (
     unpack,
 )
 from tf_groupvit.models.layers import dense, layer_name
+from tf_groupvit.models.operations import contrastive_loss, group_maps, normalise, segmentation_logits
 from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput, without
 from tf_groupvit.models.pretrained import PretrainedModel
 from tf_groupvit.models.processes import check_process

@@ -6,12 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.models.argmax import one_hot_max
 from tf_groupvit.models.folding import Dense, after_norm, chained, compared, dense_of, scaled, side_by_side, values
 from tf_groupvit.models.grouping import GroupingBlock, GroupProjector, Stage, TokenMixer
-from tf_groupvit.models.interpolation import resize_grid
 from tf_groupvit.models.lite import LiteProgram
 from tf_groupvit.models.openvino import OpenVinoProgram
+from tf_groupvit.models.operations import one_hot_max, resize_grid
 from tf_groupvit.models.optimized_layers import (
     Folded,
     FoldedBlock,

@@ -9,10 +9,10 @@ from keras import ops
 from tf_groupvit.checkpoints.matching import BESIDE_TEXT
 from tf_groupvit.config import GroupViTTextConfig
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.argmax import first_argmax
 from tf_groupvit.models.initialization import normal
 from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, text_inputs
 from tf_groupvit.models.layers import Block, flat, layer_name, layer_norm
+from tf_groupvit.models.operations import first_argmax
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
 

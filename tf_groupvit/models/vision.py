@@ -11,8 +11,8 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.models.grouping import Stage
 from tf_groupvit.models.initialization import constant, normal, truncated_normal
 from tf_groupvit.models.inputs import image_input, refuse_tuple
-from tf_groupvit.models.interpolation import resize_grid
 from tf_groupvit.models.layers import dropout, layer_name, layer_norm
+from tf_groupvit.models.operations import resize_grid
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
 

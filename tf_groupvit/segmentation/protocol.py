@@ -10,11 +10,9 @@ from typing import Any
 from keras import ops
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.argmax import first_argmax
-from tf_groupvit.models.comparing import group_maps, normalise, segmentation_affinity
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.inputs import accept
-from tf_groupvit.models.interpolation import resize_maps
+from tf_groupvit.models.operations import first_argmax, group_maps, normalise, resize_maps, segmentation_affinity
 from tf_groupvit.models.outputs import ModelOutput
 from tf_groupvit.segmentation.settings import check_protocol
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from keras import ops
 
-from tf_groupvit.models.argmax import one_hot_max
+from tf_groupvit.models.operations import one_hot_max
 
 LOWEST = -1e9  # stands for minus infinity where a word is not in the caption, or a group has no patch
 

@@ -15,8 +15,8 @@ from typing import Any
 from keras import ops
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.comparing import group_maps, normalise, segmentation_logits
 from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.models.operations import group_maps, normalise, segmentation_logits
 from tf_groupvit.training.replicas import AcrossReplicas
 
 IGNORED = 255  # the label of pixels that do not count, in masks of PASCAL VOC and others

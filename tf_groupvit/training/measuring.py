@@ -11,16 +11,16 @@ from PIL import Image
 
 from tf_groupvit.evaluation.scenes import CLASSES, scenes
 from tf_groupvit.evaluation.scores import ConfusionMatrix
-from tf_groupvit.models.comparing import normalise
 from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.models.operations import normalise
 from tf_groupvit.preprocessing.image_resize import resize_bicubic
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.drawing import blend, paint
 from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.segmentation.protocol import group_scores, read_groups
 from tf_groupvit.segmentation.result import Segmentation
-from tf_groupvit.segmentation.upsampling import SmallScores
 from tf_groupvit.segmentation.templates import SIMPLE
+from tf_groupvit.segmentation.upsampling import SmallScores
 from tf_groupvit.segmentation.views import names_over_image
 from tf_groupvit.training.scene_batches import DRAWN_AT
 

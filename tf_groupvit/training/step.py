@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.comparing import belonging, normalise
 from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.models.operations import belonging, normalise
 from tf_groupvit.training.losses import contrastive_loss, group_word_loss, multi_label_loss, vocabulary_loss
 from tf_groupvit.training.replicas import AcrossReplicas, gathered, own_share
 

@@ -1,0 +1,153 @@
+"""Operations on arrays that the models need and Keras lacks: arg max, resizing, embeddings, segmentation logits, loss.
+
+``first_argmax`` takes the first of equal scores, as PyTorch does; TensorFlow leaves ties undefined. Resizing is two
+matrix products with interpolation matrices (out, in), for sizes known or unknown: ``resize(x)`` along one axis is
+``matrix @ x``. Its conventions are PyTorch's with ``align_corners=False``: output pixel i looks at
+``(i + 0.5) * in / out - 0.5``, without antialiasing.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tf_groupvit.errors import InputError
+
+
+def first_argmax(x: Any, axis: int) -> Any:
+    """The index of the first maximum along ``axis``, which is kept with size 1; int32."""
+    if 0 in x.shape:  # Keras on PyTorch answers with the bare ``initial``
+        return ops.zeros_like(ops.take(x, [0], axis=axis), dtype="int32")
+    index, size = _index_along(x, axis)
+    # A lowest value to begin with: Keras refuses the maximum of an empty batch, and puts that check into graphs.
+    best = ops.equal(x, ops.max(x, axis=axis, keepdims=True, initial=_lowest(x)))
+    return ops.min(ops.where(best, index, size - 1), axis=axis, keepdims=True, initial=size - 1)
+
+
+def one_hot_max(x: Any, axis: int) -> Any:
+    """1.0 at the first maximum along ``axis``, 0.0 elsewhere; float32."""
+    index, _ = _index_along(x, axis)
+    return ops.cast(ops.equal(index, first_argmax(x, axis)), "float32")
+
+
+def _lowest(x: Any) -> Any:
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return float("-inf") if "float" in dtype else int(np.iinfo(dtype).min)
+
+
+def _index_along(x: Any, axis: int) -> tuple[Any, Any]:
+    """0, 1, 2, ... along ``axis``, shaped to go with ``x``; and how many there are."""
+    shape = [1] * len(x.shape)
+    shape[axis] = -1
+    size = ops.shape(x)[axis]
+    return ops.reshape(ops.arange(size, dtype="int32"), shape), size
+
+
+CUBIC_A = -0.75  # Parity: PyTorch's bicubic; tf.image.resize and Pillow use -0.5.
+
+
+def _source_positions(out_size: Any, in_size: Any) -> Any:
+    """Where output pixel i lies on the input axis, (out,)."""
+    scale = ops.cast(in_size, "float32") / ops.cast(out_size, "float32")
+    return (ops.cast(ops.arange(out_size), "float32") + 0.5) * scale - 0.5
+
+
+def bilinear_matrix(out_size: Any, in_size: Any) -> Any:
+    """Weights (out, in) of bilinear interpolation; positions beyond the border take the border's value."""
+    last = ops.cast(in_size, "float32") - 1.0
+    position = ops.clip(_source_positions(out_size, in_size), 0.0, last)
+    pixel = ops.cast(ops.arange(in_size), "float32")
+    return ops.relu(1.0 - ops.abs(position[:, None] - pixel[None, :]))
+
+
+def bicubic_matrix(out_size: Any, in_size: Any) -> Any:
+    """Weights (out, in) of bicubic interpolation over four taps; taps beyond the border fall on the border."""
+    position = _source_positions(out_size, in_size)
+    left = ops.floor(position)
+    fraction = position - left
+    pixel = ops.cast(ops.arange(in_size), "float32")
+    last = ops.cast(in_size, "float32") - 1.0
+    matrix = 0.0
+    for tap in (-1.0, 0.0, 1.0, 2.0):
+        here = ops.clip(left + tap, 0.0, last)
+        hit = ops.cast(ops.equal(here[:, None], pixel[None, :]), "float32")
+        matrix = matrix + _cubic(ops.abs(fraction - tap))[:, None] * hit
+    return matrix
+
+
+def _cubic(distance: Any) -> Any:
+    """Keys' kernel at a distance in [0, 2)."""
+    a = CUBIC_A
+    near = ((a + 2.0) * distance - (a + 3.0)) * distance * distance + 1.0
+    far = ((a * distance - 5.0 * a) * distance + 8.0 * a) * distance - 4.0 * a
+    return ops.where(distance <= 1.0, near, far)
+
+
+def resize_maps(maps: Any, height: Any, width: Any) -> Any:
+    """Bilinear: maps (..., h, w) -> (..., height, width), float32."""
+    rows, columns = ops.shape(maps)[-2:]
+    tall = ops.matmul(bilinear_matrix(height, rows), ops.cast(maps, "float32"))  # (..., height, w)
+    return ops.matmul(tall, ops.transpose(bilinear_matrix(width, columns)))
+
+
+def resize_grid(embeddings: Any, grid: tuple[int, int], rows: Any, columns: Any) -> Any:
+    """Bicubic: one embedding a patch, (1, P, C) over ``grid``, -> (1, rows * columns, C), float32."""
+    channels = embeddings.shape[-1]
+    table = ops.reshape(ops.cast(embeddings, "float32"), (*grid, channels))
+    table = ops.tensordot(bicubic_matrix(rows, grid[0]), table, axes=1)  # (rows, grid columns, C)
+    table = ops.matmul(bicubic_matrix(columns, grid[1]), table)  # (rows, columns, C)
+    return ops.reshape(table, (1, -1, channels))
+
+
+def normalise(x: Any) -> Any:
+    """Vectors (..., D) scaled to length one, float32."""
+    x = ops.cast(x, "float32")
+    return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
+
+
+def contrastive_loss(logits_per_text: Any) -> Any:
+    """Symmetric cross-entropy of pairs: logits (B, B), whose diagonal holds the true pairs -> scalar."""
+    logits = ops.cast(logits_per_text, "float32")
+    both_ways = ops.logsumexp(logits, axis=1) + ops.logsumexp(logits, axis=0)
+    return ops.mean(both_ways / 2 - ops.diagonal(logits))
+
+
+def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
+    """How much each patch belongs to each final group, in place -> (B, G, rows, columns). Raises as ``belonging``."""
+    maps = belonging(assignments)
+    return ops.reshape(maps, (-1, maps.shape[1], rows, columns))
+
+
+def belonging(assignments: tuple[Any, ...]) -> Any:
+    """How much each patch belongs to each final group: product of the stages' soft assignments -> (B, G, P).
+
+    Raises:
+        InputError: the model has no grouping stage.
+    """
+    if not assignments:
+        raise InputError("This model has no grouping stage (num_group_tokens are all 0): it cannot segment.")
+    maps = assignments[0]  # (B, G, P)
+    for assignment in assignments[1:]:
+        maps = ops.matmul(assignment, maps)  # (B, G', P) <- (B, G', G) @ (B, G, P)
+    return maps
+
+
+def segmentation_affinity(groups: Any, text_embeds: Any, scale: Any) -> Any:
+    """(B, N, G): how much each group resembles each text.
+
+    Shapes: groups (B, G, D), text_embeds (N, D) or (B, N, D), both of length one.
+    """
+    # Parity: transformers multiplies by the scale twice.
+    return ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * ops.square(scale)
+
+
+def segmentation_logits(maps: Any, groups: Any, text_embeds: Any, scale: Any, height: Any, width: Any) -> Any:
+    """(B, N, height, width): each group's similarity to each text, spread over the group's pixels.
+
+    Shapes: maps (B, G, rows, columns); the others are those of ``segmentation_affinity``.
+    """
+    affinity = segmentation_affinity(groups, text_embeds, scale)
+    flat = ops.reshape(resize_maps(maps, height, width), (-1, maps.shape[1], height * width))
+    logits = ops.matmul(affinity, flat)
+    return ops.reshape(logits, (ops.shape(maps)[0], ops.shape(text_embeds)[-2], height, width))
