@@ -68,8 +68,7 @@ def running_page(
         import gradio as gr
 
         from tf_groupvit.app.answering import Answering
-        from tf_groupvit.app.examples import write_examples
-        from tf_groupvit.app.page import build_page
+        from tf_groupvit.app.page import build_page, write_examples
 
         places = {name: Path(folder, name) for name in ("examples", "downloads")}
         for place in places.values():
