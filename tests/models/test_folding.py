@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tf_groupvit.models.folding import (
+from tf_groupvit.models.optimized_layers import (
     Dense,
     after_norm,
     before_batch_norm,

@@ -15,10 +15,9 @@ import tensorflow as tf
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.entry import EntryModel
-from tf_groupvit.models.folding import before_batch_norm, dense_of
 from tf_groupvit.models.groupvit import Projection, TFGroupViTModel
 from tf_groupvit.models.openvino import OpenVinoProgram
-from tf_groupvit.models.optimized_layers import Folded
+from tf_groupvit.models.optimized_layers import Folded, before_batch_norm, dense_of
 from tf_groupvit.models.optimized_text import FoldedTextTower
 from tf_groupvit.models.optimized_vision import FoldedVisionTower
 from tf_groupvit.models.programs import ProgramFunction

@@ -1,19 +1,89 @@
-"""Folded weights in, the operations of inference over rows (tokens, C) out: in TensorFlow, nothing but forward.
+"""Weights folded for inference, and the operations that run them over rows (tokens, C) in TensorFlow: forward alone.
 
-Between blocks rows have mean 0: whatever writes to them is folded so (``folding.centred``). A layer norm of such rows
-is a division by their length, and its affine part belongs to the product that follows.
+Folding puts the weights of neighboring operations into the one product that does the work of both; it is pure NumPy. A
+dense layer is a pair: kernel (in, out) and bias (out). Sums are made in float64, so that folding itself costs no
+accuracy: what follows differs from the plain model by rounding alone.
+
+Between blocks rows have mean 0: whatever writes to them is folded so (``centred``). A layer norm of such rows is a
+division by their length, and its affine part belongs to the product that follows.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.folding import Dense, after_norm, centred, dense_of, scaled, side_by_side, values
 from tf_groupvit.models.layers import ACTIVATION, Attention, Block
 from tf_groupvit.models.runtimes import GRAPH, OPENVINO, built_for
+
+
+class Dense(NamedTuple):
+    """``x @ kernel + bias``: kernel (in, out), bias (out), float64."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return x @ self.kernel + self.bias
+
+
+def values(variable: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(variable).astype("float64")
+
+
+def dense_of(layer: Any) -> Dense:
+    """The weights of a Keras Dense layer."""
+    return Dense(values(layer.kernel), values(layer.bias))
+
+
+def after_norm(dense: Dense, norm: Any) -> Dense:
+    """The affine part of the LayerNormalization before a product becomes part of the product.
+
+    ``(x * gamma + beta) @ kernel = x @ (gamma * kernel) + beta @ kernel``
+    """
+    gamma, beta = values(norm.gamma), values(norm.beta)
+    return Dense(gamma[:, None] * dense.kernel, dense.bias + beta @ dense.kernel)
+
+
+def before_batch_norm(dense: Dense, norm: Any) -> Dense:
+    """The BatchNormalization after a product, in inference an affine map of each unit, becomes part of it."""
+    gain = values(norm.gamma) / np.sqrt(values(norm.moving_variance) + norm.epsilon)
+    return scaled(Dense(dense.kernel, dense.bias - values(norm.moving_mean)), gain, values(norm.beta))
+
+
+def scaled(dense: Dense, factor: Any, offset: Any = 0.0) -> Dense:
+    """Every output times a factor, or each times its own, and an offset."""
+    return Dense(dense.kernel * factor, dense.bias * factor + offset)
+
+
+def centred(dense: Dense) -> Dense:
+    """Outputs less their mean over the units: of sums of such outputs, a norm need not take the mean out."""
+    return Dense(dense.kernel - dense.kernel.mean(axis=1, keepdims=True), dense.bias - dense.bias.mean())
+
+
+def side_by_side(*parts: Dense) -> Dense:
+    """Several products of the same input as one, outputs one after the other."""
+    return Dense(np.concatenate([part.kernel for part in parts], 1), np.concatenate([part.bias for part in parts]))
+
+
+def chained(first: Dense, second: Dense) -> Dense:
+    """Two products in a row as one."""
+    return Dense(first.kernel @ second.kernel, second(first.bias))
+
+
+def compared(queries: Dense, keys: Dense) -> Dense:
+    """Queries and keys of one head as a product of the queries' side alone, and a number a query: (in, in + 1).
+
+    ``(g Wq + bq) . (x Wk + bk)`` is ``(g Wq Wk') . x``, plus ``(g Wq + bq) . bk``, which is the last output here, plus
+    ``(bq Wk') . x``, which the first outputs hold.
+    """
+    across = Dense(keys.kernel.T, np.zeros(keys.kernel.shape[0]))
+    level = Dense(keys.bias[:, None], np.zeros(1))
+    return chained(queries, side_by_side(across, level))
+
 
 HALF = 0.5**0.5
 SWISH = 1.702

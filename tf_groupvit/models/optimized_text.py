@@ -4,9 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.models.folding import values
 from tf_groupvit.models.layers import LOWEST
-from tf_groupvit.models.optimized_layers import Folded, FoldedBlock, centre, refuse_what_is_folded
+from tf_groupvit.models.optimized_layers import Folded, FoldedBlock, centre, refuse_what_is_folded, values
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.text import TextTower
 

@@ -6,21 +6,28 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.models.folding import Dense, after_norm, chained, compared, dense_of, scaled, side_by_side, values
 from tf_groupvit.models.grouping import GroupingBlock, GroupProjector, Stage, TokenMixer
 from tf_groupvit.models.lite import LiteProgram
 from tf_groupvit.models.openvino import OpenVinoProgram
 from tf_groupvit.models.operations import one_hot_max, resize_grid
 from tf_groupvit.models.optimized_layers import (
+    Dense,
     Folded,
     FoldedBlock,
     FoldedMLP,
+    after_norm,
     attend,
     centre,
+    chained,
+    compared,
+    dense_of,
     heads_of,
     refuse_what_is_folded,
+    scaled,
     scaled_queries,
+    side_by_side,
     unit,
+    values,
 )
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.programs import Program, ProgramFunction
