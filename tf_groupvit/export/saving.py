@@ -96,8 +96,7 @@ def export_saved_model(
 def _write(segmenter: Any, folder: Path, say: Callable[[str], None], limits: Limits) -> None:
     import tensorflow as tf
 
-    from tf_groupvit.export.card import write_extras
-    from tf_groupvit.export.records import requests_of
+    from tf_groupvit.export.extras import requests_of, write_extras
     from tf_groupvit.export.signatures import DEFAULT, ITS_NAME, Signatures
 
     _warn_without_tokenizer(segmenter)
