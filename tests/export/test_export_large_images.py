@@ -11,8 +11,8 @@ from PIL import Image
 
 from tf_groupvit.export import segment_graph
 from tf_groupvit.preprocessing import image_graph
+from tf_groupvit.preprocessing.image_arrays import resize_bicubic
 from tf_groupvit.preprocessing.image_reading import read_image
-from tf_groupvit.preprocessing.image_resize import resize_bicubic
 from tf_groupvit.segmentation.upsampling import label_map
 
 SQUARE = tf.TensorSpec((12, 16, 3), tf.uint8)

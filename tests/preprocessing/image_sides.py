@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_groupvit.errors import ImageError
-from tf_groupvit.preprocessing import image_graph, image_reading, image_resize, image_statistics
+from tf_groupvit.preprocessing import image_arrays, image_graph, image_reading
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ SIDES = {
     "python": Side(
         "python",
         image_reading.read_image,
-        image_resize.resize_bicubic,
-        image_resize.resize_bilinear,
-        image_statistics.normalise,
+        image_arrays.resize_bicubic,
+        image_arrays.resize_bilinear,
+        image_arrays.normalise,
         ImageError,
     ),
     "graph": Side(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tf_groupvit.errors import ConfigError, HubError, ImageError, InputError
 from tf_groupvit.preprocessing.image import ImageProcessor, centre_crop, resized_sides
-from tf_groupvit.preprocessing.image_statistics import STATISTICS, statistics
+from tf_groupvit.preprocessing.image_arrays import STATISTICS, statistics
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "image" / "cases.json").read_text())
 PILLOW = int(PIL.__version__.split(".")[0])

@@ -11,7 +11,7 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tf_groupvit.preprocessing import image_graph
-from tf_groupvit.preprocessing.image_statistics import STATISTICS
+from tf_groupvit.preprocessing.image_arrays import STATISTICS
 
 SIDE = 24
 FILES = [

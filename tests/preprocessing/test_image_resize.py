@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from image_sides import SIDES, draw
 from PIL import Image
 
-from tf_groupvit.preprocessing import image_resize
+from tf_groupvit.preprocessing import image_arrays
+from tf_groupvit.preprocessing.image_arrays import STATISTICS
 from tf_groupvit.preprocessing.image_reading import read_image
-from tf_groupvit.preprocessing.image_statistics import STATISTICS
 
 PYTHON, GRAPH = SIDES["python"], SIDES["graph"]
 TARGETS = [(224, 224), (448, 448), (17, 13), (64, 300), (300, 64), (1, 1), (500, 7)]
@@ -66,8 +66,8 @@ def test_bicubic_in_python_is_pillows(H, W, height, width):
 
 def test_bicubic_is_pillows_in_any_version_where_columns_come_first():
     np.testing.assert_array_equal(PYTHON.resize_bicubic(edges(), 60, 50), pillow(edges(), 60, 50))
-    assert not image_resize.rows_first(90, 130, 60, 50)
-    assert image_resize.rows_first(90, 130, 60, 130)
+    assert not image_arrays.rows_first(90, 130, 60, 50)
+    assert image_arrays.rows_first(90, 130, 60, 130)
 
 
 def test_bilinear_by_hand(side):
@@ -92,7 +92,7 @@ def test_bilinear_is_the_same_on_both_sides(target):
 
 def test_bilinear_worked_out_in_strips_is_the_same(monkeypatch):
     whole = PYTHON.resize_bilinear(draw(41, 67), 90, 50)
-    monkeypatch.setattr(image_resize, "_STRIP", 67 * 7)
+    monkeypatch.setattr(image_arrays, "_STRIP", 67 * 7)
     np.testing.assert_array_equal(PYTHON.resize_bilinear(draw(41, 67), 90, 50), whole)
 
 

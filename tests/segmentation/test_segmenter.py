@@ -14,8 +14,7 @@ from tqdm import tqdm
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import ImageError, InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.preprocessing.image_resize import resize_bicubic
-from tf_groupvit.preprocessing.image_statistics import STATISTICS, normalise
+from tf_groupvit.preprocessing.image_arrays import STATISTICS, normalise, resize_bicubic
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.result import Segmentation

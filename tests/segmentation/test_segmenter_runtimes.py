@@ -11,7 +11,7 @@ from pictures import noise
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation.scenes import CLASSES, scene
-from tf_groupvit.preprocessing.image_statistics import normalise
+from tf_groupvit.preprocessing.image_arrays import normalise
 from tf_groupvit.segmentation import inference
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.segmenter import Segmenter

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_groupvit.preprocessing.image_resize import resize_bilinear
-from tf_groupvit.preprocessing.image_statistics import STATISTICS, normalise
+from tf_groupvit.preprocessing.image_arrays import STATISTICS, normalise, resize_bilinear
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.sliding_window import boxes, resized

@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_picture_and_another_seed_another():
 
 
 def test_plain_pictures_are_the_segmenters():
-    from tf_groupvit.preprocessing.image_resize import resize_bicubic
+    from tf_groupvit.preprocessing.image_arrays import resize_bicubic
 
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype("uint8")
     plain = augment.augment(tf.constant(pixels), 8, PLAIN, seeds(1)[0]).numpy().astype(int)

@@ -144,7 +144,7 @@ def _loaded(opened: Any, choices: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def _as_trained(segmenter: Any) -> tuple[Any, str | None]:
     """The segmenter with ImageNet's statistics, where the checkpoint names CLIP's, as the published ones do."""
-    from tf_groupvit.preprocessing.image_statistics import STATISTICS
+    from tf_groupvit.preprocessing.image_arrays import STATISTICS
 
     mean, std = STATISTICS["clip"]
     own = [*segmenter.processor.mean, *segmenter.processor.std]

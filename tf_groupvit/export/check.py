@@ -17,8 +17,8 @@ from PIL import Image
 
 from tf_groupvit.errors import ExportError
 from tf_groupvit.export import replay as replay_module
+from tf_groupvit.preprocessing.image_arrays import normalise
 from tf_groupvit.preprocessing.image_reading import read_image
-from tf_groupvit.preprocessing.image_statistics import normalise
 from tf_groupvit.segmentation.prompts import embed_classes, encode_prompts
 
 LEAST_AGREEMENT = 0.98  # of labels: pixels within 2 grey levels may change a few at the edges

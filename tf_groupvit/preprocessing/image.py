@@ -8,9 +8,9 @@ from PIL import Image
 
 from tf_groupvit.errors import ConfigError, ImageError
 from tf_groupvit.hub import resolve
+from tf_groupvit.preprocessing.image_arrays import grey_levels, look_up
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_image, several
 from tf_groupvit.preprocessing.image_settings import check_settings, read_file, split_file, write_file
-from tf_groupvit.preprocessing.image_statistics import grey_levels, look_up
 
 
 class ImageProcessor:

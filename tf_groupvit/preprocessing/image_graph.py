@@ -188,7 +188,7 @@ def resize_bicubic(
     covered: tf.Tensor | None = None,
     rows_first: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Resize uint8 (H, W, 3) to (height, width, 3) as image_resize.resize_bicubic does, within 2 grey levels.
+    """Resize uint8 (H, W, 3) to (height, width, 3) as image_arrays.resize_bicubic does, within 2 grey levels.
 
     Pillow rounds to 8 bits after each of its two passes, and which one comes first shows; so it is done here.
 
@@ -209,7 +209,7 @@ def resize_bicubic(
 
 
 def rows_come_first(H: tf.Tensor, W: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
-    """Say whether the number of rows changes first: the graph's twin of ``image_resize.rows_first``."""
+    """Say whether the number of rows changes first: the graph's twin of ``image_arrays.rows_first``."""
     return H - height > tf.maximum(0, 2 * (W - width))
 
 
@@ -242,7 +242,7 @@ def _resize_once(pixels: tf.Tensor, size: tf.Tensor, scale: tf.Tensor) -> tf.Ten
 
 
 def resize_bilinear(pixels: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
-    """Resize uint8 (H, W, 3) to (height, width, 3) as image_resize.resize_bilinear does: no antialiasing."""
+    """Resize uint8 (H, W, 3) to (height, width, 3) as image_arrays.resize_bilinear does: no antialiasing."""
     size = tf.stack([tf.cast(height, tf.int32), tf.cast(width, tf.int32)])
     return _round(tf.raw_ops.ResizeBilinear(images=pixels[None], size=size, half_pixel_centers=True)[0])
 
@@ -252,7 +252,7 @@ def _round(levels: tf.Tensor) -> tf.Tensor:
 
 
 def to_pixel_values(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
-    """(pixels / 255 - mean) / std, as image_statistics.normalise: uint8 (B, H, W, 3) -> float32 (B, 3, H, W)."""
+    """(pixels / 255 - mean) / std, as image_arrays.normalise: uint8 (B, H, W, 3) -> float32 (B, 3, H, W)."""
     levels = tf.cast(tf.transpose(pixels, [0, 3, 1, 2]), tf.float32) / 255.0
     shift, scale = (tf.reshape(tf.cast(numbers, tf.float32), [3, 1, 1]) for numbers in (mean, std))
     return (levels - shift) / scale

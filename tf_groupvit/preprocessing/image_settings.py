@@ -11,7 +11,7 @@ from typing import Any
 
 from tf_groupvit.errors import ConfigError
 from tf_groupvit.hub import refuse_pointer
-from tf_groupvit.preprocessing.image_statistics import STATISTICS
+from tf_groupvit.preprocessing.image_arrays import STATISTICS
 
 FILE_NAME = "preprocessor_config.json"
 NESTED_FILE_NAME = "processor_config.json"  # transformers 5 puts the settings under "image_processor" in it

@@ -18,8 +18,7 @@ import tensorflow as tf
 
 from tf_groupvit.models.entry import WeightsOf
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.preprocessing.image_resize import resize_bicubic, resize_bilinear
-from tf_groupvit.preprocessing.image_statistics import normalise
+from tf_groupvit.preprocessing.image_arrays import normalise, resize_bicubic, resize_bilinear
 from tf_groupvit.segmentation.protocol import (
     Groups,
     class_affinity,

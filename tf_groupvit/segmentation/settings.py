@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.runtimes import GRAPH, check_runtime
-from tf_groupvit.preprocessing.image_statistics import statistics
+from tf_groupvit.preprocessing.image_arrays import statistics
 
 PROTOCOLS = ("paper", "hf")
 MODES = ("whole", "window")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.evaluation.scenes import scenes
 from tf_groupvit.preprocessing.image import ImageProcessor
-from tf_groupvit.preprocessing.image_statistics import statistics
+from tf_groupvit.preprocessing.image_arrays import statistics
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.writing import make_folder
 from tf_groupvit.training.augment import PLAIN, PUBLISHED, Augmentation

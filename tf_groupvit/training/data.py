@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import DatasetError, GroupViTError, InputError
+from tf_groupvit.preprocessing.image_arrays import statistics
 from tf_groupvit.preprocessing.image_graph import decode, to_pixel_values
 from tf_groupvit.preprocessing.image_graph_bytes import only_if
-from tf_groupvit.preprocessing.image_statistics import statistics
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PUBLISHED, Augmentation, augmenter, erase
 from tf_groupvit.training.captions import Prompts

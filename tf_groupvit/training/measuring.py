@@ -13,7 +13,7 @@ from tf_groupvit.evaluation.scenes import CLASSES, scenes
 from tf_groupvit.evaluation.scores import ConfusionMatrix
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.operations import normalise
-from tf_groupvit.preprocessing.image_resize import resize_bicubic
+from tf_groupvit.preprocessing.image_arrays import resize_bicubic
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.drawing import blend, paint
 from tf_groupvit.segmentation.palette import group_colors

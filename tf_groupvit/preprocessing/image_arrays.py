@@ -1,7 +1,11 @@
-"""uint8 pixels (H, W, 3) in; uint8 pixels (height, width, 3) out, by the two ways that segmentation resizes."""
+"""Pictures as NumPy arrays: uint8 pixels resized in the two ways of segmentation, and scaled by named statistics."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+
+from tf_groupvit.errors import InputError
 
 _STRIP = 1 << 20  # pixels that are worked on at a time, to bound the float32 in between
 
@@ -58,3 +62,43 @@ def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     second = np.minimum(np.ceil(place).astype(np.int64), old - 1)
     first = np.minimum(np.maximum(below.astype(np.int64), 0), second)
     return first, second, place - below
+
+
+# name -> (mean, standard deviation) of red, green and blue, on a scale from 0 to 1.
+STATISTICS = {
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Give (mean, std) of ``"clip"`` or ``"imagenet"``, three numbers each; InputError for another name."""
+    if name not in STATISTICS:
+        raise InputError(f"normalize: expected one of {', '.join(map(repr, STATISTICS))}, came {name!r}.")
+    return STATISTICS[name]
+
+
+def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """(pixels / 255 - mean) / std: uint8 (B, H, W, 3) -> float32 (B, 3, H, W)."""
+    return look_up(pixels, grey_levels(1 / 255, mean, std))
+
+
+def grey_levels(factor: float | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
+    """Say what each of the 256 grey levels becomes: float32 (256, 3). None leaves a step out.
+
+    Parity: transformers multiplies in float64, then normalises in float32.
+    """
+    levels = np.arange(256, dtype=np.float64)[:, None].repeat(3, axis=1)  # (256, 3)
+    levels = (levels if factor is None else levels * factor).astype(np.float32)
+    if mean is not None and std is not None:
+        levels = (levels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return levels
+
+
+def look_up(pixels: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Replace each grey level by its value: uint8 (B, H, W, 3), float32 (256, 3) -> float32 (B, 3, H, W)."""
+    B, H, W, _ = pixels.shape
+    values = np.empty((B, 3, H, W), np.float32)
+    for channel in range(3):
+        np.take(levels[:, channel], pixels[..., channel], out=values[:, channel], mode="clip")
+    return values
