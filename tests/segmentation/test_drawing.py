@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from tf_groupvit.segmentation import fonts
+from tf_groupvit.segmentation import label_placement
 from tf_groupvit.segmentation.drawing import Entry, Tag, blend, draw_contours, draw_names, with_legend
-from tf_groupvit.segmentation.fonts import legible
+from tf_groupvit.segmentation.label_placement import depth, legible, place
 from tf_groupvit.segmentation.palette import (
     class_colors,
     contrast,
@@ -16,7 +16,6 @@ from tf_groupvit.segmentation.palette import (
     oklab,
     picture_colors,
 )
-from tf_groupvit.segmentation.placement import depth, place
 
 NAMES = [f"c{k}" for k in range(300)]
 
@@ -195,13 +194,13 @@ def test_ascii_is_set_in_pillows_own_font():
 
 
 def test_a_name_that_no_font_can_write_is_given_by_its_number(monkeypatch):
-    monkeypatch.setattr(fonts, "SYSTEM_FONTS", ())
+    monkeypatch.setattr(label_placement, "SYSTEM_FONTS", ())
     assert legible("狗", 3, 14)[0] == "#3"
     assert legible("狗 dog", 3, 14)[0] == "#3"
 
 
 def test_a_system_font_is_taken_where_it_has_the_letters():
-    if fonts._system_font("DejaVuSans.ttf", 14) is None:
+    if label_placement._system_font("DejaVuSans.ttf", 14) is None:
         pytest.skip("DejaVuSans.ttf is not installed here")
     text, font = legible("трава", 3, 14)
     assert text == "трава" and isinstance(font, ImageFont.FreeTypeFont) and font.getname()[0] == "DejaVu Sans"

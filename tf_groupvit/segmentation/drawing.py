@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tf_groupvit.segmentation.fonts import Font, legible
+from tf_groupvit.segmentation.label_placement import Font, legible, place
 from tf_groupvit.segmentation.palette import BLACK, WHITE, ink_on
-from tf_groupvit.segmentation.placement import place
 
 PAPER, TEXT, RIM = WHITE, (30, 30, 30), (120, 120, 120)
 LETTERS = (11, 64)  # smallest and largest height of text, in pixels
