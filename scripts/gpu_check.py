@@ -1,7 +1,9 @@
-"""Labels on a GPU compared with the CPU's, and memory watched; `scripts/gpu` runs this in its environment.
+"""Labels on a GPU compared with the CPU's, and memory watched; `scripts/gpu` runs this in its
+environment.
 
-Each device has a process of its own, which sees no other. TensorFlow computes float32 products in TF32 on newer GPUs,
-with about three decimal digits: the comparison turns that off, and a second one, which is only printed, leaves it on.
+Each device has a process of its own, which sees no other. TensorFlow computes float32 products in
+TF32 on newer GPUs, with about three decimal digits: the comparison turns that off, and a second
+one, which is only printed, leaves it on.
 """
 
 import argparse
@@ -91,7 +93,9 @@ def compare(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[st
 
 
 def print_shares(title: str, equal: dict[str, list[float]]) -> bool:
-    """Print a line for each setting; whether every picture of every setting has enough equal pixels."""
+    """Print a line for each setting; whether every picture of every setting has enough equal
+    pixels.
+    """
     print(f"\n{title}: equal pixels, mean and worst picture")
     for name, shares in equal.items():
         print(f"  {name:50} {np.mean(shares):.5f} {min(shares):.5f}")
@@ -146,12 +150,18 @@ def main() -> None:
         write_labels(chosen.write_labels, chosen.model)
         return
     if not chosen.cpu and not tf.config.list_physical_devices("GPU"):
-        raise SystemExit("nvidia-smi lists a GPU, but TensorFlow sees none: its CUDA libraries do not load.")
+        raise SystemExit(
+            "nvidia-smi lists a GPU, but TensorFlow sees none: its CUDA libraries do not load."
+        )
     device = "CPU" if chosen.cpu else "GPU"
     expected = labels_on("CPU", False, chosen.model)
-    same = print_shares(f"{device} and CPU", compare(labels_on(device, False, chosen.model), expected))
+    same = print_shares(
+        f"{device} and CPU", compare(labels_on(device, False, chosen.model), expected)
+    )
     if device == "GPU":
-        print_shares("GPU with TF32 and CPU", compare(labels_on(device, True, chosen.model), expected))
+        print_shares(
+            "GPU with TF32 and CPU", compare(labels_on(device, True, chosen.model), expected)
+        )
     stays = watch_memory(chosen.images, chosen.model)
     print(f"\nLabels {'agree' if same else 'DIFFER'}; memory {'stays' if stays else 'GROWS'}.")
     raise SystemExit(not (same and stays))

@@ -1,4 +1,5 @@
-"""An image and a server's REST address in; requests a second, latencies and failures out. Needs nothing but Python.
+"""An image and a server's REST address in; requests a second, latencies and failures out. Needs
+nothing but Python.
 
 python serving/load_test.py photo.jpg --server http://localhost:8501 --clients 8 --seconds 20
 """
@@ -36,18 +37,31 @@ def main() -> None:
     with open(options.image, "rb") as file:
         row = {"image_bytes": {"b64": base64.b64encode(file.read()).decode()}}
     url = f"{options.server}/v1/models/groupvit:predict"
-    work = (url, json.dumps({"instances": [row] * options.batch}).encode(), time.monotonic() + options.seconds)
+    work = (
+        url,
+        json.dumps({"instances": [row] * options.batch}).encode(),
+        time.monotonic() + options.seconds,
+    )
     seconds: list[float] = []
     failures: list[str] = []
-    clients = [threading.Thread(target=ask, args=(*work, seconds, failures)) for _ in range(options.clients)]
+    clients = [
+        threading.Thread(target=ask, args=(*work, seconds, failures))
+        for _ in range(options.clients)
+    ]
     for client in clients:
         client.start()
     for client in clients:
         client.join()
-    print(f"{len(seconds) * options.batch / options.seconds:.1f} images a second, {len(failures)} requests failed")
+    print(
+        f"{len(seconds) * options.batch / options.seconds:.1f} images a second, {len(failures)}"
+        " requests failed"
+    )
     if len(seconds) > 1:
         half, *_ = statistics.quantiles(seconds, n=2)
-        print(f"latency: median {1000 * half:.0f} ms, 95% {1000 * statistics.quantiles(seconds, n=20)[-1]:.0f} ms")
+        print(
+            f"latency: median {1000 * half:.0f} ms, 95%"
+            f" {1000 * statistics.quantiles(seconds, n=20)[-1]:.0f} ms"
+        )
     if failures:
         print(f"first failure: {failures[0]}")
         raise SystemExit(1)

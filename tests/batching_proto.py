@@ -1,7 +1,9 @@
-"""Nothing in, the messages of serving's own text files that tensorflow-serving-api does not ship, as classes, out.
+"""Nothing in, the messages of serving's own text files that tensorflow-serving-api does not ship,
+as classes, out.
 
-Written from the fields that TensorFlow Serving documents: session_bundle_config.proto (BatchingParameters) and
-monitoring_config.proto (MonitoringConfig). Values that may be absent are wrapped in messages, as there.
+Written from the fields that TensorFlow Serving documents: session_bundle_config.proto
+(BatchingParameters) and monitoring_config.proto (MonitoringConfig). Values that may be absent are
+wrapped in messages, as there.
 """
 
 from typing import Any
@@ -27,16 +29,23 @@ MESSAGES = {
 
 
 def _classes() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name="serving_texts.proto", package="serving_texts", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="serving_texts.proto", package="serving_texts", syntax="proto3"
+    )
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
         for number, label, kind, type_name in fields:
-            field = message.field.add(number=number, name=label, type=kind, label=3 if label in REPEATED else 1)
+            field = message.field.add(
+                number=number, name=label, type=kind, label=3 if label in REPEATED else 1
+            )
             if type_name:
                 field.type_name = f".serving_texts.{type_name}"
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
-    return {n: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"serving_texts.{n}")) for n in MESSAGES}
+    return {
+        n: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"serving_texts.{n}"))
+        for n in MESSAGES
+    }
 
 
 _FOUND = _classes()

@@ -1,4 +1,6 @@
-"""A small stand-in that answers as TensorFlow Serving does, over REST and gRPC, and the four ways to ask it."""
+"""A small stand-in that answers as TensorFlow Serving does, over REST and gRPC, and the four ways
+to ask it.
+"""
 
 import asyncio
 import base64
@@ -31,15 +33,20 @@ def encoded(pixels, kind="PNG", **options):
     return buffer.getvalue()
 
 
-# A model that calls the dark half class 0 and the bright half class 1, with what it was asked and how often
+# A model that calls the dark half class 0 and the bright half class 1, with what it was asked and
+# how often
 
 
 def looked_at(contents):
-    """Grey pixels of each image, or None, and what is wrong with it: refused where something is with all of them."""
+    """Grey pixels of each image, or None, and what is wrong with it: refused where something is
+    with all of them.
+    """
     pixels, words = [], []
     for content in contents:
         try:
-            pixels.append(np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("L")))
+            pixels.append(
+                np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("L"))
+            )
             words.append("")
         except OSError:
             pixels.append(None)
@@ -56,8 +63,14 @@ def segment(contents, classes):
     return {
         "mask_bytes": ("DT_STRING", masks),
         "error": ("DT_STRING", words),
-        "class_scores": ("DT_FLOAT", [[0.5] * len(row) + [0.0] * (longest - len(row)) for row in names]),
-        "class_areas": ("DT_FLOAT", [[0.25] * len(row) + [0.0] * (longest - len(row)) for row in names]),
+        "class_scores": (
+            "DT_FLOAT",
+            [[0.5] * len(row) + [0.0] * (longest - len(row)) for row in names],
+        ),
+        "class_areas": (
+            "DT_FLOAT",
+            [[0.25] * len(row) + [0.0] * (longest - len(row)) for row in names],
+        ),
         "class_names": ("DT_STRING", [row + [""] * (longest - len(row)) for row in names]),
     }
 
@@ -80,7 +93,13 @@ def classify(image_bytes):
 
 def kinds(f, i, b, s):
     strings = ("DT_STRING", s)
-    return {"f": ("DT_FLOAT", f), "i": ("DT_INT64", i), "b": ("DT_BOOL", b), "s": strings, "s_bytes": strings}
+    return {
+        "f": ("DT_FLOAT", f),
+        "i": ("DT_INT64", i),
+        "b": ("DT_BOOL", b),
+        "s": strings,
+        "s_bytes": strings,
+    }
 
 
 SIGNATURES: dict[str, Any] = {
@@ -102,7 +121,13 @@ INPUTS = {
 }
 OUTPUTS = {
     "total": {"total": "DT_FLOAT"},
-    "kinds": {"f": "DT_FLOAT", "i": "DT_INT64", "b": "DT_BOOL", "s": "DT_STRING", "s_bytes": "DT_STRING"},
+    "kinds": {
+        "f": "DT_FLOAT",
+        "i": "DT_INT64",
+        "b": "DT_BOOL",
+        "s": "DT_STRING",
+        "s_bytes": "DT_STRING",
+    },
     "encode_text": {"text_embeds": "DT_FLOAT"},
 }
 
@@ -129,13 +154,27 @@ class Serving:
             raise RefusalError("INVALID_ARGUMENT", f"Unrecognized servable version label: {label}")
 
     def predict(self, signature, inputs):
-        self.asked.append((signature, {name: len(np.atleast_1d(np.asarray(v, object))) for name, v in inputs.items()}))
+        self.asked.append(
+            (
+                signature,
+                {name: len(np.atleast_1d(np.asarray(v, object))) for name, v in inputs.items()},
+            )
+        )
         if signature not in SIGNATURES:
-            raise RefusalError("INVALID_ARGUMENT", f'Serving signature name: "{signature}" not found in signature def')
+            raise RefusalError(
+                "INVALID_ARGUMENT",
+                f'Serving signature name: "{signature}" not found in signature def',
+            )
         return SIGNATURES[signature](**inputs)
 
 
-HTTP = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 429, "INTERNAL": 500, "UNAVAILABLE": 503}
+HTTP = {
+    "INVALID_ARGUMENT": 400,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+}
 ROUTE = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(:predict|/metadata)?"
 STATES = {20: "LOADING", 30: "AVAILABLE"}
 
@@ -150,7 +189,9 @@ def written(name, value):
     if isinstance(value, list):
         return [written(name, item) for item in value]
     if name.endswith("_bytes"):
-        return {"b64": base64.b64encode(value if isinstance(value, bytes) else value.encode()).decode()}
+        return {
+            "b64": base64.b64encode(value if isinstance(value, bytes) else value.encode()).decode()
+        }
     return value
 
 
@@ -158,7 +199,8 @@ def declared(name):
     shape = {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False}
     return {
         side: {
-            key: {"dtype": dtype, "tensor_shape": shape, "name": "t:0"} for key, dtype in table.get(name, {}).items()
+            key: {"dtype": dtype, "tensor_shape": shape, "name": "t:0"}
+            for key, dtype in table.get(name, {}).items()
         }
         for side, table in (("inputs", INPUTS), ("outputs", OUTPUTS))
     }
@@ -172,17 +214,27 @@ def rest(serving):
         serving.arrive(model, int(version) if version else None, label or None)
         if not tail:
             status = {"error_code": "OK", "error_message": ""}
-            return {"model_version_status": [{"version": "7", "state": STATES[serving.state], "status": status}]}
+            return {
+                "model_version_status": [
+                    {"version": "7", "state": STATES[serving.state], "status": status}
+                ]
+            }
         if tail == "/metadata":
             sides = {name: declared(name) for name in [*SIGNATURES, "__saved_model_init_op"]}
             spec = {"name": model, "signature_name": "", "version": "7"}
             return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": sides}}}
         body = json.loads(request.content)
         if "instances" in body:
-            inputs = {name: [plain(row[name]) for row in body["instances"]] for name in body["instances"][0]}
+            inputs = {
+                name: [plain(row[name]) for row in body["instances"]]
+                for name in body["instances"][0]
+            }
         else:
             inputs = {name: plain(value) for name, value in body["inputs"].items()}
-        outputs = {name: written(name, v) for name, (_, v) in serving.predict(body["signature_name"], inputs).items()}
+        outputs = {
+            name: written(name, v)
+            for name, (_, v) in serving.predict(body["signature_name"], inputs).items()
+        }
         values = list(outputs.values())
         if "inputs" in body:
             return {"outputs": outputs if len(outputs) > 1 else values[0]}
@@ -221,7 +273,9 @@ def grpc_server(serving, port=0):
             text = values.dtype == object and name not in ("image_bytes",)
             inputs[name] = [v.decode() for v in values.ravel()] if text else values.tolist()
         response = messages["PredictResponse"]()
-        for name, (dtype, value) in serving.predict(request.model_spec.signature_name, inputs).items():
+        for name, (dtype, value) in serving.predict(
+            request.model_spec.signature_name, inputs
+        ).items():
             fill(response.outputs[name], np.array(value, NUMPY_OF[dtype]))
         return response
 
@@ -247,7 +301,9 @@ def grpc_server(serving, port=0):
     def handlers(**functions):
         return {
             name: grpc.unary_unary_rpc_method_handler(
-                guarded(function), messages[f"{name}Request"].FromString, lambda message: message.SerializeToString()
+                guarded(function),
+                messages[f"{name}Request"].FromString,
+                lambda message: message.SerializeToString(),
             )
             for name, function in functions.items()
         }
@@ -269,7 +325,9 @@ WAYS = ["rest", "grpc", "rest-async", "grpc-async"]
 
 
 def asking(way, serving):
-    """Yields ``ask(method, *arguments, **options)`` over one of the four ways; the options are the client's."""
+    """Yields ``ask(method, *arguments, **options)`` over one of the four ways; the options are the
+    client's.
+    """
     wire, _, awaited = way.partition("-")
     server, address = grpc_server(serving) if wire == "grpc" else (None, "tfserving.test:8501")
     transport = {} if server else {"transport": rest(serving)}

@@ -1,7 +1,8 @@
-"""Nothing in, an export of a tiny segmenter, and processes that run it, out: for all tests of exports.
+"""Nothing in, an export of a tiny segmenter, and processes that run it, out: for all tests of
+exports.
 
-The model is small and its weights are random; its vocabulary is the golden one. Exporting takes seconds, so each
-kind of export is made once a session.
+The model is small and its weights are random; its vocabulary is the golden one. Exporting takes
+seconds, so each kind of export is made once a session.
 """
 
 import atexit
@@ -30,7 +31,11 @@ from tf_groupvit.segmentation.segmenter import Segmenter
 
 VOCABULARY = Path(__file__).parent / "golden" / "tokenizer" / "vocabularies" / "listed"
 TEXT: dict[str, Any] = dict(
-    hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=32
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=32,
 )
 VISION: dict[str, Any] = dict(
     hidden_size=24, intermediate_size=40, depths=[1, 1, 1], num_hidden_layers=3, num_group_tokens=[8, 4, 0],
@@ -43,7 +48,9 @@ DEFAULTS: dict[str, Any] = {"classes": "cat, dog|hound, grass", "background": 0.
 def tiny_parts() -> tuple[TFGroupViTModel, Tokenizer]:
     """A model whose weights are spread enough for its masks to show more than one class."""
     tokenizer = Tokenizer.from_pretrained(VOCABULARY, max_length=40)
-    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ends = {
+        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
     text = GroupViTTextConfig(vocab_size=tokenizer.vocab_size, **TEXT, **ends)
     sizes = {"projection_dim": 8, "projection_intermediate_dim": 20}
     config = GroupViTConfig.from_text_vision_configs(text, GroupViTVisionConfig(**VISION), **sizes)
@@ -51,12 +58,18 @@ def tiny_parts() -> tuple[TFGroupViTModel, Tokenizer]:
     for variable in model.weights:
         if len(variable.shape) > 1:
             # Queries and keys are small, so that a token looks at all others and texts differ.
-            quiet = any(part in variable.path for part in ("q_proj", "k_proj", "position_embedding"))
+            quiet = any(
+                part in variable.path for part in ("q_proj", "k_proj", "position_embedding")
+            )
             variable.assign(random.normal(0, 0.15 if quiet else 0.5, variable.shape))
     ids = tokenizer([f"{'abcdefgh'[i % 8] * (i % 5 + 1)} {i * i}" for i in range(40)])["input_ids"]
     _centre(model.text_projection, model.text_model(ids)["pooler_output"])
-    pixels = np.stack([drawn(32, 32, seed) for seed in range(12)]).transpose(0, 3, 1, 2) / 64.0 - 2.0
-    _centre(model.visual_projection, model.vision_model(pixels.astype("float32"))["last_hidden_state"])
+    pixels = (
+        np.stack([drawn(32, 32, seed) for seed in range(12)]).transpose(0, 3, 1, 2) / 64.0 - 2.0
+    )
+    _centre(
+        model.visual_projection, model.vision_model(pixels.astype("float32"))["last_hidden_state"]
+    )
     return model, tokenizer
 
 
@@ -84,7 +97,8 @@ def export_of(**choices: Any) -> Export:
     return Export(segmenter, export_saved_model(segmenter, base))
 
 
-# Reads a folder's path and requests from standard input, answers on standard output, until there are no more.
+# Reads a folder's path and requests from standard input, answers on standard output, until there
+# are no more.
 LOOP = """
 import importlib.util, os, pickle, sys
 answers = os.fdopen(os.dup(1), "wb"); os.dup2(2, 1)
@@ -120,7 +134,9 @@ class SessionProcess:
 
 
 def strings(*values: str | bytes) -> np.ndarray:
-    return np.array([value.encode() if isinstance(value, str) else value for value in values], object)
+    return np.array(
+        [value.encode() if isinstance(value, str) else value for value in values], object
+    )
 
 
 def drawn(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -136,5 +152,8 @@ def as_file(pixels: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def labels_of(mask: bytes) -> np.ndarray:
-    assert (mask[24], mask[25]) == (8, 0), "one byte a pixel, grey (PNG 11.2.2): numbers for every reader"
+    assert (mask[24], mask[25]) == (
+        8,
+        0,
+    ), "one byte a pixel, grey (PNG 11.2.2): numbers for every reader"
     return np.asarray(Image.open(io.BytesIO(mask)))

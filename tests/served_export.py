@@ -1,4 +1,6 @@
-"""A version folder and a real TensorFlow Serving, started here or at an address, in; answers over gRPC out."""
+"""A version folder and a real TensorFlow Serving, started here or at an address, in; answers over
+gRPC out.
+"""
 
 import os
 import shutil
@@ -31,7 +33,10 @@ class Served:
 
     def wait(self) -> None:
         """Until the version is AVAILABLE: a status that answers is not readiness."""
-        stub, end = model_service_pb2_grpc.ModelServiceStub(self.channel), time.monotonic() + SECONDS
+        stub, end = (
+            model_service_pb2_grpc.ModelServiceStub(self.channel),
+            time.monotonic() + SECONDS,
+        )
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = NAME
         while time.monotonic() < end:
@@ -80,11 +85,16 @@ class LocalServer(Served):
 
 
 class AddressedServer(Served):
-    """A server that runs already and watches TF_SERVING_BASE_PATH, where the export is put as the next version."""
+    """A server that runs already and watches TF_SERVING_BASE_PATH, where the export is put as the
+    next version.
+    """
 
     def __init__(self, address: str, path: Path) -> None:
         base = Path(os.environ["TF_SERVING_BASE_PATH"])
-        version = max((int(child.name) for child in base.iterdir() if child.name.isdigit()), default=0) + 1
+        version = (
+            max((int(child.name) for child in base.iterdir() if child.name.isdigit()), default=0)
+            + 1
+        )
         shutil.copytree(path, base / f"copying-{version}")
         (base / f"copying-{version}").rename(base / str(version))
         super().__init__(address, version)

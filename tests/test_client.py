@@ -4,7 +4,18 @@ import asyncio
 
 import numpy as np
 import pytest
-from client_serving import NAMES, PHOTO, SIGNATURES, TALL, WAYS, Serving, asking, encoded, rest, segment
+from client_serving import (
+    NAMES,
+    PHOTO,
+    SIGNATURES,
+    TALL,
+    WAYS,
+    Serving,
+    asking,
+    encoded,
+    rest,
+    segment,
+)
 from PIL import Image
 
 from tf_groupvit.client import AsyncClient, _joined
@@ -43,7 +54,13 @@ def test_a_list_gives_a_list_in_batches(ask, serving):
 
 def test_images_may_be_paths_bytes_pil_or_arrays(ask, tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "a.png")
-    sources = [tmp_path / "a.png", str(tmp_path / "a.png"), encoded(PHOTO), Image.fromarray(PHOTO), PHOTO]
+    sources = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        encoded(PHOTO),
+        Image.fromarray(PHOTO),
+        PHOTO,
+    ]
     for result in ask("segment", sources):
         assert result.labels.tolist() == [[0, 0, 0, 1, 1, 1]] * 4 and (result.image == PHOTO).all()
 
@@ -64,7 +81,9 @@ def test_own_classes_go_to_segment_open(ask, serving):
 
 def test_padding_of_class_names_is_taken_off(ask, monkeypatch):
     monkeypatch.setitem(
-        SIGNATURES, "serving_default", lambda image_bytes: segment(image_bytes, [["a", "b"], ["a", "b", "c"]])
+        SIGNATURES,
+        "serving_default",
+        lambda image_bytes: segment(image_bytes, [["a", "b"], ["a", "b", "c"]]),
     )
     short, long = ask("segment", [PHOTO, PHOTO])
     assert short.class_names == ["a", "b"] and long.class_names == ["a", "b", "c"]
@@ -81,7 +100,10 @@ def test_embeddings_are_vectors_for_one_and_matrices_for_lists(ask):
     assert ask("encode_text", ["dog", "sheep"])[:, 0].tolist() == [3.0, 5.0]
     assert ask("encode_text", ["dog"]).shape == (1, 3) and ask("encode_text", []).shape[0] == 0
     assert ask("encode_text", "naïve 狗").dtype == np.float32
-    assert ask("encode_image", PHOTO).shape == (3,) and ask("encode_image", [PHOTO] * 2).shape == (2, 3)
+    assert ask("encode_image", PHOTO).shape == (3,) and ask("encode_image", [PHOTO] * 2).shape == (
+        2,
+        3,
+    )
 
 
 def test_predict_keeps_names_shapes_and_kinds(ask):
@@ -96,7 +118,10 @@ def test_predict_keeps_names_shapes_and_kinds(ask):
     }
     assert answer["f"].tolist() == [1.0, 2.5] and answer["f"].dtype == np.float32
     assert answer["i"].tolist() == [2**40] and answer["b"].tolist() == [True, False, True]
-    assert answer["s"].tolist() == ["a", "狗"] and answer["s_bytes"].tolist() == [b"a", "狗".encode()]
+    assert answer["s"].tolist() == ["a", "狗"] and answer["s_bytes"].tolist() == [
+        b"a",
+        "狗".encode(),
+    ]
 
 
 def test_predict_names_a_lone_output_and_keeps_a_scalar(ask):
@@ -120,7 +145,9 @@ def test_predict_refuses_what_the_signature_does_not_take(ask, inputs, signature
 
 
 def test_status_and_metadata_read_the_same_over_both_wires(ask):
-    assert ask("status") == [{"version": 7, "state": "AVAILABLE", "error_code": "OK", "error_message": ""}]
+    assert ask("status") == [
+        {"version": 7, "state": "AVAILABLE", "error_code": "OK", "error_message": ""}
+    ]
     metadata = ask("metadata")
     assert (metadata["name"], metadata["version"]) == ("groupvit", 7)
     assert metadata["signatures"]["total"] == {
@@ -133,7 +160,9 @@ def test_status_and_metadata_read_the_same_over_both_wires(ask):
 def test_versions_and_labels_reach_the_server(ask):
     assert ask("encode_text", "dog", version=7).shape == (3,)
     assert ask("encode_text", "dog", version="stable").shape == (3,)
-    with pytest.raises(RequestError, match=r"NOT_FOUND: Servable not found for request: Specific\(groupvit, 8\)"):
+    with pytest.raises(
+        RequestError, match=r"NOT_FOUND: Servable not found for request: Specific\(groupvit, 8\)"
+    ):
         ask("encode_text", "dog", version=8)
     with pytest.raises(RequestError, match="Unrecognized servable version label: beta"):
         ask("encode_text", "dog", version="beta")

@@ -1,4 +1,6 @@
-"""Images that cannot be read, here or by the server: what the client gives for them and for the others."""
+"""Images that cannot be read, here or by the server: what the client gives for them and for the
+others.
+"""
 
 import copy
 import pickle
@@ -60,7 +62,13 @@ def test_errors_are_returned_at_their_places(ask, tmp_path):
     images = [tmp_path / "gone.png", PHOTO, NONSENSE, tmp_path / "cut.jpg", PHOTO]
     for size in (1, 2, 8):
         results = ask("segment", images, errors="return", batch_size=size)
-        assert [type(result) for result in results] == [ImageError, Segmentation, ImageError, ImageError, Segmentation]
+        assert [type(result) for result in results] == [
+            ImageError,
+            Segmentation,
+            ImageError,
+            ImageError,
+            Segmentation,
+        ]
         assert [result.index for result in results if isinstance(result, ImageError)] == [0, 2, 3]
         assert results[1].labels.tolist() == results[4].labels.tolist() == HALVES
         assert str(results[3]) == f"{tmp_path / 'cut.jpg'}: Expected an image, came 800 bytes."
@@ -80,7 +88,9 @@ def test_classify_and_encode_image_do_the_same(ask):
     assert first == last == {"cat": 0.75, "dog": 0.25} and isinstance(bad, ImageError)
     first, bad, last = ask("encode_image", [PHOTO, CUT, PHOTO], errors="return")
     assert first.shape == last.shape == (3,) and isinstance(bad, ImageError)
-    assert [embed.shape for embed in ask("encode_image", [PHOTO] * 2, errors="return")] == [(3,)] * 2
+    assert [embed.shape for embed in ask("encode_image", [PHOTO] * 2, errors="return")] == [
+        (3,)
+    ] * 2
     for method in ("classify", "encode_image"):
         with pytest.raises(ImageError) as caught:
             ask(method, [PHOTO, CUT])
@@ -112,7 +122,9 @@ def test_what_is_wrong_with_the_request_is_no_fault_of_an_image(ask, monkeypatch
     for errors in ("raise", "return"):
         with pytest.raises(RequestError, match="INVALID_ARGUMENT: at most 256 labels"):
             ask("segment", [PHOTO, PHOTO], ["dog"], errors=errors)
-    with pytest.raises(InputError, match="errors is expected as 'raise' or 'return', 'ignore' came"):
+    with pytest.raises(
+        InputError, match="errors is expected as 'raise' or 'return', 'ignore' came"
+    ):
         ask("segment", PHOTO, errors="ignore")
 
 
@@ -144,7 +156,11 @@ def test_what_the_client_gives_can_be_pickled_and_copied(ask):
     with pytest.raises(RequestError) as caught:
         ask("segment", PHOTO, model_name="other")
     again = pickle.loads(pickle.dumps(caught.value))
-    assert (again.code, again.message, str(again)) == (caught.value.code, caught.value.message, str(caught.value))
+    assert (again.code, again.message, str(again)) == (
+        caught.value.code,
+        caught.value.message,
+        str(caught.value),
+    )
 
 
 @pytest.mark.parametrize("text", [b"dog", 5, None, "\ud800"])
@@ -157,11 +173,16 @@ def test_what_is_no_text_is_not_sent(ask, serving, text):
     assert serving.asked == [] and ask("encode_text", (name for name in ("a", "b"))).shape == (2, 3)
 
 
-def test_names_and_texts_are_sent_composed_and_come_back_as_they_were_given(ask, serving, monkeypatch):
+def test_names_and_texts_are_sent_composed_and_come_back_as_they_were_given(
+    ask, serving, monkeypatch
+):
     seen = []
 
     def watched(function):
-        return lambda **inputs: (seen.append(inputs.get("text", inputs.get("class_names"))), function(**inputs))[1]
+        return lambda **inputs: (
+            seen.append(inputs.get("text", inputs.get("class_names"))),
+            function(**inputs),
+        )[1]
 
     for name in ("segment_open", "encode_text"):
         monkeypatch.setitem(SIGNATURES, name, watched(SIGNATURES[name]))

@@ -1,4 +1,6 @@
-"""What the client does when a server is busy, slow, wrong or not there, and when it is given what cannot be sent."""
+"""What the client does when a server is busy, slow, wrong or not there, and when it is given what
+cannot be sent.
+"""
 
 import asyncio
 import socket
@@ -9,7 +11,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
-from client_serving import PHOTO, SIGNATURES, WAYS, Serving, asking, embed, encoded, grpc_server, rest
+from client_serving import (
+    PHOTO,
+    SIGNATURES,
+    WAYS,
+    Serving,
+    asking,
+    embed,
+    encoded,
+    grpc_server,
+    rest,
+)
 
 from tf_groupvit import client as module
 from tf_groupvit.client import AsyncClient, Client
@@ -48,11 +60,17 @@ def test_what_is_no_image_is_not_sent_and_the_others_are(ask, serving, tmp_path)
 def test_a_refusal_of_the_server_keeps_its_code_and_words(ask):
     with pytest.raises(RequestError) as caught:
         ask("segment", PHOTO, model_name="other")
-    assert (caught.value.code, caught.value.message) == ("NOT_FOUND", "Servable not found for request: Latest(other)")
+    assert (caught.value.code, caught.value.message) == (
+        "NOT_FOUND",
+        "Servable not found for request: Latest(other)",
+    )
 
 
 def test_of_a_failed_check_of_the_graph_the_words_are_left(ask, serving):
-    words = 'assertion failed: [send {\\"b64\\": 1}.]\n\t [[{{function_node __inference_see_1}}{{node Assert_45}}]]'
+    words = (
+        'assertion failed: [send {\\"b64\\": 1}.]\n\t [[{{function_node __inference_see_1}}{{node'
+        " Assert_45}}]]"
+    )
     serving.refusals = [("INVALID_ARGUMENT", words)]
     with pytest.raises(RequestError) as caught:
         ask("encode_text", "dog")
@@ -87,25 +105,35 @@ def test_pauses_double_with_jitter_and_stay_within_the_timeout(monkeypatch):
 
     serving.refusals = [("UNAVAILABLE", "full")] * 20
     monkeypatch.setattr(time, "sleep", sleep)
-    with Client("x:1", transport=rest(serving), retries=9, timeout=1e6) as client, pytest.raises(RequestError):
+    with (
+        Client("x:1", transport=rest(serving), retries=9, timeout=1e6) as client,
+        pytest.raises(RequestError),
+    ):
         client.encode_text("dog")
     steps = [min(0.1 * 2**k, 5.0) for k in range(9)]
     assert all(step / 2 <= pause <= step for pause, step in zip(slept, steps, strict=True))
     assert len({pause / step for pause, step in zip(slept, steps, strict=True)}) > 1
     slept.clear()
-    with Client("x:1", transport=rest(serving), retries=9, timeout=0.04) as client, pytest.raises(RequestError):
+    with (
+        Client("x:1", transport=rest(serving), retries=9, timeout=0.04) as client,
+        pytest.raises(RequestError),
+    ):
         client.encode_text("dog")
     assert slept == []
 
 
 def test_an_answer_of_other_outputs_is_an_error_that_names_them(ask, monkeypatch):
-    monkeypatch.setitem(SIGNATURES, "serving_default", lambda image_bytes: {"y": ("DT_FLOAT", [1.0])})
+    monkeypatch.setitem(
+        SIGNATURES, "serving_default", lambda image_bytes: {"y": ("DT_FLOAT", [1.0])}
+    )
     with pytest.raises(RequestError, match="mask_bytes, class_scores, class_names were expected"):
         ask("segment", PHOTO)
 
 
 def test_too_few_rows_are_an_error(ask, monkeypatch):
-    monkeypatch.setitem(SIGNATURES, "encode_text", lambda text: {"text_embeds": ("DT_FLOAT", embed(text[:1]))})
+    monkeypatch.setitem(
+        SIGNATURES, "encode_text", lambda text: {"text_embeds": ("DT_FLOAT", embed(text[:1]))}
+    )
     with pytest.raises(RequestError, match="2 rows of text_embeds were expected"):
         ask("encode_text", ["a", "b"])
 
@@ -133,7 +161,10 @@ def test_a_slow_server_is_not_waited_for(serving):
     server, address = grpc_server(serving)
     serving.slow = 2.0
     started = time.monotonic()
-    with Client(address, timeout=0.2) as client, pytest.raises(RequestError, match=r"DEADLINE_EXCEEDED: .*timeout="):
+    with (
+        Client(address, timeout=0.2) as client,
+        pytest.raises(RequestError, match=r"DEADLINE_EXCEEDED: .*timeout="),
+    ):
         client.status()
     assert time.monotonic() - started < 1.5
     server.stop(None).wait()
@@ -161,9 +192,21 @@ def raw_server(reply):
 @pytest.mark.parametrize(
     ("reply", "code", "message"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html", "UNKNOWN", "does not answer as TensorFlow Serving does"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "UNKNOWN", "does not answer as TensorFlow Serving does"),
-        (b"HTTP/1.1 404 No\r\nContent-Length: 5\r\n\r\n<html", "NOT_FOUND", "HTTP 404 b'<html': check address"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html",
+            "UNKNOWN",
+            "does not answer as TensorFlow Serving does",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+            "UNKNOWN",
+            "does not answer as TensorFlow Serving does",
+        ),
+        (
+            b"HTTP/1.1 404 No\r\nContent-Length: 5\r\n\r\n<html",
+            "NOT_FOUND",
+            "HTTP 404 b'<html': check address",
+        ),
         (b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n", "INVALID_ARGUMENT", "HTTP 400"),
         (b"\x00\x00\x06\x04\x00\x00\x00\x00\x00", "UNAVAILABLE", r"or gRPC \(grpc://\)"),
         (b"", "UNAVAILABLE", "cannot be reached"),
@@ -172,7 +215,10 @@ def raw_server(reply):
 )
 def test_what_is_no_model_server_gets_a_word_on_what_to_check(reply, code, message):
     thread, address = raw_server(reply)
-    with Client(address, retries=0, timeout=0.5) as client, pytest.raises(RequestError, match=message) as caught:
+    with (
+        Client(address, retries=0, timeout=0.5) as client,
+        pytest.raises(RequestError, match=message) as caught,
+    ):
         client.status()
     assert caught.value.code == code
     thread.join()
@@ -187,13 +233,17 @@ def test_where_nothing_listens_the_address_is_in_the_error(scheme):
         client.status()
 
 
-@pytest.mark.parametrize("address", ["", "host", "http://", "ftp://host:1", "grpc://host", "host:99999", "host:port"])
+@pytest.mark.parametrize(
+    "address", ["", "host", "http://", "ftp://host:1", "grpc://host", "host:99999", "host:port"]
+)
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(InputError, match="is no address"):
         Client(address)
 
 
-@pytest.mark.parametrize("wrong", [{"timeout": float("nan")}, {"timeout": 0}, {"timeout": -1}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": float("nan")}, {"timeout": 0}, {"timeout": -1}, {"batch_size": 0}]
+)
 def test_times_and_sizes_that_mean_nothing_are_refused(wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))} is"):
         Client("127.0.0.1:1", **wrong)
@@ -209,7 +259,11 @@ def test_an_address_may_be_bare_or_carry_a_path():
     for address in ("host:8501", "http://host:8501/", "https://host/tf/"):
         with Client(address, "a/b", transport=httpx.MockTransport(handle)) as client:
             client.status()
-    paths = ("http://host:8501/v1/models/a%2Fb", "http://host:8501/v1/models/a%2Fb", "https://host/tf/v1/models/a%2Fb")
+    paths = (
+        "http://host:8501/v1/models/a%2Fb",
+        "http://host:8501/v1/models/a%2Fb",
+        "https://host/tf/v1/models/a%2Fb",
+    )
     assert tuple(seen) == paths
 
 
@@ -222,7 +276,9 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch, name, address):
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 @pytest.mark.parametrize("awaited", [False, True])
-def test_a_connection_that_is_refused_is_tried_again_until_the_server_is_there(scheme, awaited, caplog):
+def test_a_connection_that_is_refused_is_tried_again_until_the_server_is_there(
+    scheme, awaited, caplog
+):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     servers = []
@@ -243,14 +299,21 @@ def test_a_connection_that_is_refused_is_tried_again_until_the_server_is_there(s
             versions = client.status()
     timer.join()
     assert versions[0]["state"] == "AVAILABLE"
-    words = f"Nothing answers yet for model 'groupvit' at {scheme}://127.0.0.1:{port}: waiting up to 20 s."
+    words = (
+        f"Nothing answers yet for model 'groupvit' at {scheme}://127.0.0.1:{port}: waiting up to"
+        " 20 s."
+    )
     assert caplog.messages == [words]
     servers[0].stop(None) if scheme == "grpc" else servers[0].shutdown()
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-@pytest.mark.parametrize("options", [{"wait": False, "retries": 1}, {"retries": 0}, {"timeout": 0.15}])
-def test_waiting_ends_with_the_timeout_and_is_left_where_it_is_not_wished(scheme, options, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "options", [{"wait": False, "retries": 1}, {"retries": 0}, {"timeout": 0.15}]
+)
+def test_waiting_ends_with_the_timeout_and_is_left_where_it_is_not_wished(
+    scheme, options, monkeypatch, caplog
+):
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
     with (
         Client(f"{scheme}://127.0.0.1:1", **options) as client,
@@ -262,7 +325,10 @@ def test_waiting_ends_with_the_timeout_and_is_left_where_it_is_not_wished(scheme
 
 def http_server(port):
     """A server over HTTP that says of any model that it is there."""
-    answer = b'{"model_version_status": [{"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}]}'
+    answer = (
+        b'{"model_version_status": [{"version": "1", "state": "AVAILABLE", "status": {"error_code":'
+        b' "OK"}}]}'
+    )
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

@@ -1,4 +1,6 @@
-"""Answers of broken and hostile servers: each ends in RequestError, within the limits of size and time."""
+"""Answers of broken and hostile servers: each ends in RequestError, within the limits of size and
+time.
+"""
 
 import asyncio
 import gzip
@@ -74,7 +76,10 @@ def outcome(method, address, transport, **options):
     with Client(address, transport=transport, retries=0, **options) as client:
         try:
             answer = getattr(client, method)(*METHODS[method])
-        except (RequestError, InputError) as error:  # of an image or a signature, where the answer says so
+        except (
+            RequestError,
+            InputError,
+        ) as error:  # of an image or a signature, where the answer says so
             assert "\n" not in str(error) and len(str(error)) < 800, error
             return error
     use(answer)
@@ -94,7 +99,9 @@ BIT = {"b64": "iVBORw0KGgo="}
 JSONS = {
     "two thousand levels": "[" * 2000 + "]" * 2000,
     "a million levels": "[" * 10**6,
-    "a long number": json.dumps({"predictions": [ROW | {"class_scores": [0]}]}).replace("[0]", f"[1{'0' * 400}]"),
+    "a long number": json.dumps({"predictions": [ROW | {"class_scores": [0]}]}).replace(
+        "[0]", f"[1{'0' * 400}]"
+    ),
     "a number too large": json.dumps({"predictions": [ROW | {"class_scores": [1e39]}]}),
     "a text for a number": json.dumps({"predictions": [ROW | {"class_scores": ["0.5"]}]}),
     "seventy levels": json.dumps({"predictions": [ROW | {"class_scores": 0}]}).replace(
@@ -104,8 +111,12 @@ JSONS = {
     "a float mask": json.dumps({"predictions": [ROW | {"mask_bytes": 0.5}]}),
     "a mask that is text": json.dumps({"predictions": [ROW | {"mask_bytes": "mask"}]}),
     "base64 that is none": json.dumps({"predictions": [ROW | {"mask_bytes": {"b64": "%%%"}}]}),
-    "an escape code": json.dumps({"predictions": [ROW | {"mask_bytes": BIT, "class_names": ["\x1b[2J"]}]}),
-    "half of a pair": json.dumps({"predictions": [ROW | {"mask_bytes": BIT, "class_names": ["\ud800"]}]}),
+    "an escape code": json.dumps(
+        {"predictions": [ROW | {"mask_bytes": BIT, "class_names": ["\x1b[2J"]}]}
+    ),
+    "half of a pair": json.dumps(
+        {"predictions": [ROW | {"mask_bytes": BIT, "class_names": ["\ud800"]}]}
+    ),
     "no rows": '{"predictions": []}',
     "null": "null",
     "nothing": "",
@@ -139,7 +150,9 @@ def test_states_of_odd_types_are_an_error(entry):
 
 def test_numbers_that_stand_for_nothing_are_unknown():
     status = {
-        "model_version_status": [{"version": 1, "state": 99, "status": {"error_code": -1, "error_message": "a\nb"}}]
+        "model_version_status": [
+            {"version": 1, "state": 99, "status": {"error_code": -1, "error_message": "a\nb"}}
+        ]
     }
     expected = [{"version": 1, "state": "UNKNOWN", "error_code": "UNKNOWN", "error_message": "a b"}]
     assert outcome("status", *over_rest(json.dumps(status))) == expected
@@ -151,9 +164,14 @@ def test_numbers_that_stand_for_nothing_are_unknown():
 
 def tensors(**outputs):
     response = message_classes()["PredictResponse"]()
-    for name, value in {"mask_bytes": [MASK], "class_names": [["a", "b"]], "class_scores": [[1.0, 2.0]]}.items():
+    for name, value in {
+        "mask_bytes": [MASK],
+        "class_names": [["a", "b"]],
+        "class_scores": [[1.0, 2.0]],
+    }.items():
         fill(
-            response.outputs[name], np.array(value, object if isinstance(value[0], bytes) or name[6] == "n" else "<f4")
+            response.outputs[name],
+            np.array(value, object if isinstance(value[0], bytes) or name[6] == "n" else "<f4"),
         )
     for name, change in outputs.items():
         change(response.outputs[name])
@@ -197,7 +215,11 @@ def test_metadata_without_a_map_of_signatures_is_an_error():
     wrong = message_classes()["GetModelMetadataResponse"]()
     wrong.metadata["signature_def"].value = b"\xff\xff"
     refused("metadata", "grpc://x:1", Channel(wrong.SerializeToString()))
-    for body in ({"metadata": {}}, {"model_spec": {}, "metadata": {"signature_def": []}}, {"metadata": None}):
+    for body in (
+        {"metadata": {}},
+        {"model_spec": {}, "metadata": {"signature_def": []}},
+        {"metadata": None},
+    ):
         refused("metadata", *over_rest(json.dumps(body)))
 
 
@@ -207,7 +229,8 @@ def bomb(width, height):
     packed = zlib.compress(b"\0" * 100)
     parts = [(b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")]
     chunks = [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in parts
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -237,9 +260,17 @@ def test_words_of_a_server_are_cut_and_on_one_line():
 
 VALUES = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.just(10**400), st.just(BIT)
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=3),
+        st.just(10**400),
+        st.just(BIT),
     ),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 
@@ -257,7 +288,9 @@ def good_answers():
     for method, arguments in METHODS.items():
         with Client("x:1", transport=httpx.MockTransport(handle)) as client:
             getattr(client, method)(*arguments)
-    return {method: [json.loads(content) for content in contents] for method, contents in seen.items()}
+    return {
+        method: [json.loads(content) for content in contents] for method, contents in seen.items()
+    }
 
 
 GOOD = good_answers()
@@ -266,7 +299,11 @@ GOOD = good_answers()
 def mutated(draw, value):
     """The value with something in it changed, at any depth."""
     inside = (
-        list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+        list(value.items())
+        if isinstance(value, dict)
+        else list(enumerate(value))
+        if isinstance(value, list)
+        else []
     )
     if not inside or draw(st.integers(0, 4)) == 0:
         return draw(VALUES)
@@ -324,7 +361,9 @@ class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 def streamed(stream, **headers):
-    return "x:1", httpx.MockTransport(lambda request: httpx.Response(200, stream=stream, headers=headers))
+    return "x:1", httpx.MockTransport(
+        lambda request: httpx.Response(200, stream=stream, headers=headers)
+    )
 
 
 def asked_async(address, transport, **options):
@@ -349,9 +388,15 @@ def test_a_body_without_end_is_left_when_it_is_too_large(awaited):
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_what_a_body_is_inflated_to_counts_and_takes_no_more_memory(encoding):
-    packed = gzip.compress(b" " * (64 << 20)) if encoding == "gzip" else zlib.compress(b" " * (64 << 20))
+    packed = (
+        gzip.compress(b" " * (64 << 20)) if encoding == "gzip" else zlib.compress(b" " * (64 << 20))
+    )
     tracemalloc.start()
-    error = refused("status", *streamed(Stream([packed]), **{"content-encoding": encoding}), max_answer_bytes=1 << 20)
+    error = refused(
+        "status",
+        *streamed(Stream([packed]), **{"content-encoding": encoding}),
+        max_answer_bytes=1 << 20,
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert error.code == "OUT_OF_RANGE" and peak < 8 << 20
@@ -361,8 +406,16 @@ def test_packed_answers_are_read_and_broken_ones_are_an_error():
     whole = json.dumps(GOOD["status"][0]).encode()
     packed = gzip.compress(whole)
     halves = Stream([packed[:9], packed[9:]])
-    assert outcome("status", *streamed(halves, **{"content-encoding": "gzip"}))[0]["state"] == "AVAILABLE"
-    for body, encoding in ((packed[:-12], "gzip"), (whole, "gzip"), (whole, "br"), (packed, "gzip, gzip")):
+    assert (
+        outcome("status", *streamed(halves, **{"content-encoding": "gzip"}))[0]["state"]
+        == "AVAILABLE"
+    )
+    for body, encoding in (
+        (packed[:-12], "gzip"),
+        (whole, "gzip"),
+        (whole, "br"),
+        (packed, "gzip, gzip"),
+    ):
         refused("status", *streamed(Stream([body]), **{"content-encoding": encoding}))
 
 
@@ -371,8 +424,12 @@ def test_a_large_message_is_an_error_and_so_is_one_that_is_packed(compression):
     answer = message_classes()["GetModelStatusResponse"]()
     for _ in range(1000):
         answer.model_version_status.add(version=1, state=30)
-    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: answer.SerializeToString())
-    service = grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", {"GetModelStatus": handler})
+    handler = grpc.unary_unary_rpc_method_handler(
+        lambda request, context: answer.SerializeToString()
+    )
+    service = grpc.method_handlers_generic_handler(
+        "tensorflow.serving.ModelService", {"GetModelStatus": handler}
+    )
     server = grpc.server(ThreadPoolExecutor(1), compression=compression)
     server.add_generic_rpc_handlers((service,))
     address = f"grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -445,7 +502,11 @@ SLOW = {
 def test_the_timeout_bounds_all_waits_together(name, awaited):
     with talking(SLOW[name]) as address:
         started = time.monotonic()
-        error = asked_async(address, None, timeout=0.2) if awaited else refused("status", address, None, timeout=0.2)
+        error = (
+            asked_async(address, None, timeout=0.2)
+            if awaited
+            else refused("status", address, None, timeout=0.2)
+        )
         assert error.code == "DEADLINE_EXCEEDED" and "did not answer in time" in error.message
         assert time.monotonic() - started < 5  # it was without end
 

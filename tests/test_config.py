@@ -20,7 +20,8 @@ TOWERS = (GroupViTTextConfig, GroupViTVisionConfig)
 CONFIGS: tuple[Any, ...] = (*TOWERS, GroupViTConfig)
 GOLDEN = ("three_stages", "legacy_end", "fewer_outputs")
 
-# What transformers of 2022 wrote into the config of every model, towers included, beside the model's own fields.
+# What transformers of 2022 wrote into the config of every model, towers included, beside the
+# model's own fields.
 GENERATION = {
     "_name_or_path": "",
     "add_cross_attention": False,
@@ -178,11 +179,15 @@ def test_a_config_of_2022_loses_no_key_and_raises_no_warning(tmp_path):
     assert again.keys() >= JOINT_2022.keys()
     holds(again, JOINT_2022)
     assert config.text_config.eos_token_id == 2
-    assert config.replace(text_config=GroupViTTextConfig(), vision_config=GroupViTVisionConfig()).to_dict()
+    assert config.replace(
+        text_config=GroupViTTextConfig(), vision_config=GroupViTVisionConfig()
+    ).to_dict()
 
 
 def test_a_config_dict_of_2022_counts_more_than_the_section_defaults_included(tmp_path):
-    """As transformers merges them: text_config_dict is completed with defaults and laid over text_config."""
+    """As transformers merges them: text_config_dict is completed with defaults and laid over
+    text_config.
+    """
     content = {
         "model_type": "groupvit",
         "text_config": {"hidden_size": 128, "num_hidden_layers": 3, "my_note": "kept"},
@@ -201,7 +206,9 @@ def test_a_config_dict_of_2022_counts_more_than_the_section_defaults_included(tm
 
 def test_a_changed_section_is_not_overruled_by_its_2022_form_when_read_again():
     content = {"text_config_dict": {"hidden_size": 64}, "vision_config_dict": {}}
-    config = GroupViTConfig.from_dict(content).replace(text_config=GroupViTTextConfig(hidden_size=32))
+    config = GroupViTConfig.from_dict(content).replace(
+        text_config=GroupViTTextConfig(hidden_size=32)
+    )
     again = GroupViTConfig.from_dict(config.to_dict())
     assert again.text_config.hidden_size == 32
     assert again.vision_config == GroupViTVisionConfig()
@@ -252,9 +259,21 @@ def test_the_defaults_are_those_of_the_published_model():
     config = GroupViTConfig()
     text, vision = config.text_config, config.vision_config
     assert (text.hidden_size, text.num_hidden_layers, text.eos_token_id) == (256, 12, 49407)
-    assert (vision.depths, vision.num_group_tokens, vision.num_output_groups) == ((6, 3, 3), (64, 8, 0), (64, 8, 8))
-    assert (vision.grid, vision.image_height_width, vision.patch_height_width) == ((14, 14), (224, 224), (16, 16))
-    assert (config.projection_dim, config.projection_intermediate_dim, config.logit_scale_init_value) == (
+    assert (vision.depths, vision.num_group_tokens, vision.num_output_groups) == (
+        (6, 3, 3),
+        (64, 8, 0),
+        (64, 8, 8),
+    )
+    assert (vision.grid, vision.image_height_width, vision.patch_height_width) == (
+        (14, 14),
+        (224, 224),
+        (16, 16),
+    )
+    assert (
+        config.projection_dim,
+        config.projection_intermediate_dim,
+        config.logit_scale_init_value,
+    ) == (
         256,
         4096,
         2.6592,
@@ -263,7 +282,11 @@ def test_the_defaults_are_those_of_the_published_model():
 
 def test_pairs_are_height_and_width():
     vision = Vision(image_size=[32, 64], patch_size=(16, 8))
-    assert (vision.grid, vision.image_height_width, vision.patch_height_width) == ((2, 8), (32, 64), (16, 8))
+    assert (vision.grid, vision.image_height_width, vision.patch_height_width) == (
+        (2, 8),
+        (32, 64),
+        (16, 8),
+    )
 
 
 def test_one_ratio_stands_for_both():
@@ -279,18 +302,31 @@ def test_a_list_of_end_tokens_is_read_and_written_as_a_list():
 def test_configs_are_values(config):
     """Equal, hashable, frozen; they survive copying, pickling and a round trip through a dict."""
     one = config()
-    assert one == config() and hash(one) == hash(config()) and one != one.replace(initializer_factor=0.5)
+    assert (
+        one == config()
+        and hash(one) == hash(config())
+        and one != one.replace(initializer_factor=0.5)
+    )
     assert len({one, config(), one.replace(initializer_range=0.1)}) == 2
     with pytest.raises(FrozenInstanceError):
         one.initializer_factor = 3.0
-    for again in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one)), config.from_dict(one.to_dict())):
+    for again in (
+        copy.copy(one),
+        copy.deepcopy(one),
+        pickle.loads(pickle.dumps(one)),
+        config.from_dict(one.to_dict()),
+    ):
         assert again == one
 
 
 def test_replace_changes_some_fields_and_checks_them():
     config = GroupViTTextConfig(hidden_size=64)
     changed = config.replace(num_attention_heads=8)
-    assert (changed.hidden_size, changed.num_attention_heads, config.num_attention_heads) == (64, 8, 4)
+    assert (changed.hidden_size, changed.num_attention_heads, config.num_attention_heads) == (
+        64,
+        8,
+        4,
+    )
     with pytest.raises(ConfigError, match="num_attention_heads"):
         config.replace(num_attention_heads=7)
     with pytest.raises(ConfigError, match="did you mean 'hidden_size'"):
@@ -301,7 +337,9 @@ def test_two_towers_are_joined():
     text, vision = GroupViTTextConfig(hidden_size=64), GroupViTVisionConfig(patch_size=32)
     joined = GroupViTConfig.from_text_vision_configs(text, vision, projection_dim=5)
     assert joined == GroupViTConfig(text, vision, projection_dim=5)
-    assert joined == Joint(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=5)
+    assert joined == Joint(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=5
+    )
     with pytest.raises(ConfigError, match="text_config"):
         Joint.from_text_vision_configs(vision, text)
 
@@ -344,14 +382,30 @@ IMPOSSIBLE: list[tuple[Any, str, list[Any]]] = [
     (GroupViTTextConfig, "pad_token_id", ["!", 0.5]),
     (GroupViTTextConfig, "output_attentions", [1, "yes", None]),
     (GroupViTVisionConfig, "num_attention_heads", [5, 0, "6"]),
-    (GroupViTVisionConfig, "image_size", [225, 0, -224, 224.0, "224", None, [224], [224, 225], [224, 224, 3], True]),
+    (
+        GroupViTVisionConfig,
+        "image_size",
+        [225, 0, -224, 224.0, "224", None, [224], [224, 225], [224, 224, 3], True],
+    ),
     (GroupViTVisionConfig, "patch_size", [0, -16, "16", None, [16, 0], 16.0]),
     (GroupViTVisionConfig, "num_channels", [0, -3, None]),
-    (GroupViTVisionConfig, "depths", [[], 6, None, [6, 3, -1], [6, "3", 3], [6, 3.0, 3], "633", {"0": 6}]),
+    (
+        GroupViTVisionConfig,
+        "depths",
+        [[], 6, None, [6, 3, -1], [6, "3", 3], [6, 3.0, 3], "633", {"0": 6}],
+    ),
     (GroupViTVisionConfig, "num_group_tokens", [[64, 8], [64, 8, 0, 0], [64, -8, 0], 64, None]),
-    (GroupViTVisionConfig, "num_output_groups", [[64, 8], [64, 8, 8, 8], [0, 8, 8], [64, -1, 8], None]),
+    (
+        GroupViTVisionConfig,
+        "num_output_groups",
+        [[64, 8], [64, 8, 8, 8], [0, 8, 8], [64, -1, 8], None],
+    ),
     (GroupViTVisionConfig, "assign_eps", [-1.0, None, "1"]),
-    (GroupViTVisionConfig, "assign_mlp_ratio", [[0.5], [0.5, 4, 4], [0, 4], [-1, 4], ["a", 4], None, [1e-3, 4]]),
+    (
+        GroupViTVisionConfig,
+        "assign_mlp_ratio",
+        [[0.5], [0.5, 4, 4], [0, 4], [-1, 4], ["a", 4], None, [1e-3, 4]],
+    ),
     (GroupViTVisionConfig, "hidden_act", ["swish"]),
     (GroupViTConfig, "projection_dim", [0, -1, 256.0, "256", None]),
     (GroupViTConfig, "projection_intermediate_dim", [0, None]),
@@ -378,18 +432,24 @@ def test_an_impossible_value_is_refused_with_its_field_named(config, name, value
 
 
 def test_an_impossible_section_is_refused_in_the_joint_config_too():
-    with pytest.raises(ConfigError, match=r"GroupViTVisionConfig.image_size is 225: expected a multiple of .* 16"):
+    with pytest.raises(
+        ConfigError, match=r"GroupViTVisionConfig.image_size is 225: expected a multiple of .* 16"
+    ):
         GroupViTConfig.from_dict({"vision_config": {"image_size": 225}})
     with pytest.raises(ConfigError, match="text_config_dict is 'x'"):
         GroupViTConfig.from_dict({"text_config_dict": "x"})
 
 
 def test_lists_of_unequal_length_tell_both_lengths():
-    with pytest.raises(ConfigError, match=r"num_group_tokens is \(64, 8\): expected a list as long as depths, 3"):
+    with pytest.raises(
+        ConfigError, match=r"num_group_tokens is \(64, 8\): expected a list as long as depths, 3"
+    ):
         Vision(num_group_tokens=[64, 8])
 
 
-@pytest.mark.parametrize("found", ["clip", "", None, 3, ["groupvit"], "groupvit_text_model", "x" * 10_000])
+@pytest.mark.parametrize(
+    "found", ["clip", "", None, 3, ["groupvit"], "groupvit_text_model", "x" * 10_000]
+)
 def test_a_config_of_another_model_is_refused(found):
     with pytest.raises(ConfigError, match=r"model_type is .*expected 'groupvit'") as caught:
         GroupViTConfig.from_dict({"model_type": found})

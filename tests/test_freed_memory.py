@@ -22,7 +22,9 @@ print(faults() - before)
 
 
 def faults(keep: str) -> int:
-    done = subprocess.run([sys.executable, "-c", FAULTS.replace("KEEP", keep)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS.replace("KEEP", keep)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
@@ -44,8 +46,19 @@ def test_where_there_is_no_glibc_nothing_is_done(monkeypatch):
 
 def test_memory_is_given_back_when_the_process_has_grown_since_that_last_helped():
     sizes, calls = [100], []
-    growth = Growth(most=50, resident=lambda: sizes[-1], give_back=lambda: [calls.append(sizes[-1]), sizes.append(120)])
-    for size, so_far in ((150, []), (151, [151]), (170, [151]), (60, [151]), (110, [151]), (111, [151, 111])):
+    growth = Growth(
+        most=50,
+        resident=lambda: sizes[-1],
+        give_back=lambda: [calls.append(sizes[-1]), sizes.append(120)],
+    )
+    for size, so_far in (
+        (150, []),
+        (151, [151]),
+        (170, [151]),
+        (60, [151]),
+        (110, [151]),
+        (111, [151, 111]),
+    ):
         sizes.append(size)
         growth.look()
         assert calls == so_far

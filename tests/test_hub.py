@@ -1,4 +1,6 @@
-"""Paths win, hub ids are fetched once, and every refusal is one line; the hub is a small server on 127.0.0.1."""
+"""Paths win, hub ids are fetched once, and every refusal is one line; the hub is a small server on
+127.0.0.1.
+"""
 
 import json
 import os
@@ -71,7 +73,9 @@ class Route(BaseHTTPRequestHandler):
             return self.answer(200, self.server.repositories[f"{parts[1]}/{parts[2]}"][parts[3]])
         if parts[0] == "api":  # models/OWNER/NAME[/revision/REVISION]
             return self.of_repository("/".join(parts[2:4]), (parts[5:] or ["main"])[0], None)
-        return self.of_repository("/".join(parts[:2]), parts[3], parts[4])  # OWNER/NAME/resolve/REVISION/FILE
+        return self.of_repository(
+            "/".join(parts[:2]), parts[3], parts[4]
+        )  # OWNER/NAME/resolve/REVISION/FILE
 
     def of_repository(self, repository, revision, file):
         files = self.server.repositories.get(repository)
@@ -82,17 +86,31 @@ class Route(BaseHTTPRequestHandler):
         if revision not in ("main", "v2", COMMIT):
             return self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
         if file is None:
-            about = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
-            return self.answer(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
+            about = {
+                "id": repository,
+                "sha": COMMIT,
+                "siblings": [{"rfilename": name} for name in files],
+            }
+            return self.answer(
+                200, json.dumps(about).encode(), {"Content-Type": "application/json"}
+            )
         return self.one_file(repository, file, files.get(file))
 
     def one_file(self, repository, file, data):
         if data is None:
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         tag = f'"{abs(hash(data)):040x}"'
-        if file.endswith(".h5"):  # as large files are: a redirect to a store that knows nothing of commits
-            linked = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": tag, "X-Linked-Size": str(len(data))}
-            return self.answer(302, b"", linked | {"Location": f"{self.server.store}/store/{repository}/{file}"})
+        if file.endswith(
+            ".h5"
+        ):  # as large files are: a redirect to a store that knows nothing of commits
+            linked = {
+                "X-Repo-Commit": COMMIT,
+                "X-Linked-Etag": tag,
+                "X-Linked-Size": str(len(data)),
+            }
+            return self.answer(
+                302, b"", linked | {"Location": f"{self.server.store}/store/{repository}/{file}"}
+            )
         return self.answer(200, data, {"X-Repo-Commit": COMMIT, "ETag": tag})
 
     def answer(self, status, body, headers=None):
@@ -104,14 +122,23 @@ class Route(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-BESIDE = {"config.json": b"{}", "vocab.json": b"{}", "README.md": b"words", "flax_model.msgpack": b"no"}
+BESIDE = {
+    "config.json": b"{}",
+    "vocab.json": b"{}",
+    "README.md": b"words",
+    "flax_model.msgpack": b"no",
+}
 REPOSITORIES = {
-    "some/all": BESIDE | {"tf_model.h5": b"h5", "pytorch_model.bin": b"bin", "model.safetensors": b"safe"},
+    "some/all": (
+        BESIDE | {"tf_model.h5": b"h5", "pytorch_model.bin": b"bin", "model.safetensors": b"safe"}
+    ),
     "some/published": BESIDE | {"tf_model.h5": b"h5" * 50_000, "pytorch_model.bin": b"bin"},
     "some/bin": BESIDE | {"pytorch_model.bin": b"bin"},
-    "some/shards": BESIDE
-    | {"model.safetensors.index.json": b"{}"}
-    | {f"model-0000{part}-of-00002.safetensors": b"part" for part in (1, 2)},
+    "some/shards": (
+        BESIDE
+        | {"model.safetensors.index.json": b"{}"}
+        | {f"model-0000{part}-of-00002.safetensors": b"part" for part in (1, 2)}
+    ),
     "some/weightless": BESIDE,
     "some/gated": BESIDE | {"model.safetensors": b"safe"},
 }
@@ -129,7 +156,9 @@ def hub():
 
 
 def ask(address, cache, name, offline=False, **keywords):
-    """``resolve`` in a process of its own, which reads the hub's address from the environment as a user's does."""
+    """``resolve`` in a process of its own, which reads the hub's address from the environment as a
+    user's does.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
     environment |= {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
@@ -175,7 +204,9 @@ def test_a_tilde_is_the_home(tmp_path, monkeypatch):
 def test_what_is_no_path_and_no_hub_id_is_refused_without_the_hub(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if not name:
-        monkeypatch.setattr(Path, "exists", lambda self: False)  # the empty path is the working folder
+        monkeypatch.setattr(
+            Path, "exists", lambda self: False
+        )  # the empty path is the working folder
     with pytest.raises(HubError) as caught:
         resolve(name)
     assert "\n" not in str(caught.value)
@@ -183,8 +214,14 @@ def test_what_is_no_path_and_no_hub_id_is_refused_without_the_hub(name, tmp_path
 
 
 def test_importing_the_hub_is_light():
-    code = "import sys, tf_groupvit.hub; print(sorted({'huggingface_hub', 'numpy', 'tensorflow'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    code = (
+        "import sys, tf_groupvit.hub; print(sorted({'huggingface_hub', 'numpy', 'tensorflow'} &"
+        " set(sys.modules)))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,11 +232,17 @@ def test_importing_the_hub_is_light():
         ("some/bin", ["pytorch_model.bin"]),
         (
             "some/shards",
-            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"],
+            [
+                "model-00001-of-00002.safetensors",
+                "model-00002-of-00002.safetensors",
+                "model.safetensors.index.json",
+            ],
         ),
     ],
 )
-def test_one_kind_of_weights_is_fetched_and_then_found_without_the_hub(hub, tmp_path, name, weights):
+def test_one_kind_of_weights_is_fetched_and_then_found_without_the_hub(
+    hub, tmp_path, name, weights
+):
     answer = ask(hub.address, tmp_path, name)
     assert answer["files"] == sorted(["config.json", "vocab.json", *weights])
     folder = Path(answer["folder"])
@@ -211,27 +254,44 @@ def test_one_kind_of_weights_is_fetched_and_then_found_without_the_hub(hub, tmp_
     assert len(hub.requests) == asked
     again = ask(hub.address, tmp_path, name)
     assert again == answer
-    assert not [request for request in hub.requests[asked:] if request.startswith("GET") and "/resolve/" in request]
+    assert not [
+        request
+        for request in hub.requests[asked:]
+        if request.startswith("GET") and "/resolve/" in request
+    ]
 
 
 def test_a_progress_bar_is_shown(hub, tmp_path):
-    environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
-    environment |= {"TQDM_POSITION": "-1"}  # huggingface_hub: show the bar where there is no terminal, too
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "0",
+    }
+    environment |= {
+        "TQDM_POSITION": "-1"
+    }  # huggingface_hub: show the bar where there is no terminal, too
     code = "from tf_groupvit.hub import resolve; resolve('some/published')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert "tf_model.h5" in done.stderr
     assert "100%" in done.stderr
 
 
 def test_without_weights_only_the_small_files_are_fetched(hub, tmp_path):
-    assert ask(hub.address, tmp_path, "some/all", weights=False)["files"] == ["config.json", "vocab.json"]
+    assert ask(hub.address, tmp_path, "some/all", weights=False)["files"] == [
+        "config.json",
+        "vocab.json",
+    ]
     answer = ask(hub.address, tmp_path, "some/all", offline=True)
     assert "not in the cache" in answer["error"]
 
 
 def test_a_revision_and_a_cache_folder_of_ones_own(hub, tmp_path):
-    answer = ask(hub.address, tmp_path / "home", "some/bin", revision="v2", cache_dir=str(tmp_path / "mine"))
+    answer = ask(
+        hub.address, tmp_path / "home", "some/bin", revision="v2", cache_dir=str(tmp_path / "mine")
+    )
     assert answer["folder"].startswith(str(tmp_path / "mine"))
     assert "/revision/v2" in "".join(hub.requests)
 
@@ -305,9 +365,22 @@ def test_what_is_no_path_at_all_is_told(value):
 
 
 POINTER = "version https://git-lfs.example/spec/v1\noid sha256:00\nsize 3\n"
-FOLDER = ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
+FOLDER = [
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
 SAVED = ["segmenter.json", "classes.npz"]
-ALONE = ["tf_model.h5", "pytorch_model.bin", "model.safetensors.index.json", "last.ckpt", "vocab.json", "merges.txt"]
+ALONE = [
+    "tf_model.h5",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "last.ckpt",
+    "vocab.json",
+    "merges.txt",
+]
 
 
 def _read_all(folder):
@@ -338,7 +411,9 @@ def test_a_pointer_of_git_lfs_is_told_in_every_file_of_a_checkpoint(name, tmp_pa
         shutil.copyfile(golden / "segmenter" / file, tmp_path / file)
     if name in SAVED:
         saved = {"classes": "classes.npz", "protocol": "paper", "mode": "whole", "background": None}
-        (tmp_path / "segmenter.json").write_text(json.dumps({**saved, "size": None, "normalize": None}))
+        (tmp_path / "segmenter.json").write_text(
+            json.dumps({**saved, "size": None, "normalize": None})
+        )
     if name in ("vocab.json", "merges.txt"):
         shutil.copytree(golden / "tokenizer/vocabularies/listed", tmp_path, dirs_exist_ok=True)
         (tmp_path / "tokenizer.json").unlink()
@@ -350,7 +425,9 @@ def test_a_pointer_of_git_lfs_is_told_in_every_file_of_a_checkpoint(name, tmp_pa
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["captions.csv", "captions.txt", "a.tar", "a.tfrecord", "mask.png"])
+@pytest.mark.parametrize(
+    "name", ["captions.csv", "captions.txt", "a.tar", "a.tfrecord", "mask.png"]
+)
 def test_a_pointer_of_git_lfs_among_data_is_told(name, tmp_path):
     from tf_groupvit.errors import DatasetError
     from tf_groupvit.evaluation.masks import open_picture
@@ -375,8 +452,13 @@ def test_every_part_of_a_checkpoint_is_named_alike():
 
     demo = demo_checkpoint()
     assert GroupViTConfig.from_pretrained("demo") == GroupViTConfig.from_pretrained(demo)
-    assert ImageProcessor.from_pretrained("demo").to_dict() == ImageProcessor.from_pretrained(demo).to_dict()
-    assert Tokenizer.from_pretrained("demo").vocab_size == Tokenizer.from_pretrained(demo).vocab_size
+    assert (
+        ImageProcessor.from_pretrained("demo").to_dict()
+        == ImageProcessor.from_pretrained(demo).to_dict()
+    )
+    assert (
+        Tokenizer.from_pretrained("demo").vocab_size == Tokenizer.from_pretrained(demo).vocab_size
+    )
     for part in (ImageProcessor, Tokenizer):
         with pytest.raises(HubError, match="'nowhere/' is neither a folder"):
             part.from_pretrained("nowhere/")

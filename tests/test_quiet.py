@@ -1,4 +1,6 @@
-"""TensorFlow's libraries say nothing on standard error unless they are asked to; everything else is shown."""
+"""TensorFlow's libraries say nothing on standard error unless they are asked to; everything else is
+shown.
+"""
 
 import os
 import subprocess
@@ -8,14 +10,28 @@ import pytest
 
 from tf_groupvit.quiet import LEVEL, held_back, without_remarks
 
-ABSL = b"I0000 00:00:1795976746.815906   28455 port.cc:153] oneDNN custom operations are on. You may see\n"
+ABSL = (
+    b"I0000 00:00:1795976746.815906   28455 port.cc:153] oneDNN custom operations are on. You may"
+    b" see\n"
+)
 WARNED = b"W0000 00:00:1795976746.815906   28455 gpu.cc:1] no device\n"
 FAILED = b"E0000 00:00:1795976750.771730   28455 cuda_platform.cc:52] failed call to cuInit\n"
-OLDER = b"2026-01-01 10:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN custom operations are on.\n"
-OLDER_FAILED = b"2026-01-01 10:00:00.123456: E external/local_xla/cuda_dnn.cc:9261] Unable to register cuDNN factory\n"
+OLDER = (
+    b"2026-01-01 10:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN custom operations are"
+    b" on.\n"
+)
+OLDER_FAILED = (
+    b"2026-01-01 10:00:00.123456: E external/local_xla/cuda_dnn.cc:9261] Unable to register cuDNN"
+    b" factory\n"
+)
 AROUND = b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
-BELOW = b"To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow.\n"
-OWN = b"Idle: 3 I0000 words\nWARNING:my.program: careful\nTraceback (most recent call last):\n  E0000\n"
+BELOW = (
+    b"To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow.\n"
+)
+OWN = (
+    b"Idle: 3 I0000 words\nWARNING:my.program: careful\nTraceback (most recent call last):\n "
+    b" E0000\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +66,8 @@ def test_a_failure_shows_everything(monkeypatch, capfd):
     assert capfd.readouterr().err == ABSL.decode()
 
 
-# One process: a program that touches the package in several ways, and prints a line of its own in between.
+# One process: a program that touches the package in several ways, and prints a line of its own in
+# between.
 PROGRAM = """
 import logging, sys
 from tf_groupvit import TFGroupViTModel
@@ -67,6 +84,12 @@ print("own words", file=sys.stderr)
 
 @pytest.mark.slow
 def test_a_program_shows_its_own_words_alone():
-    environment = {name: value for name, value in os.environ.items() if name not in (LEVEL, "CUDA_VISIBLE_DEVICES")}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in (LEVEL, "CUDA_VISIBLE_DEVICES")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment
+    )
     assert (done.returncode, done.stderr) == (0, "own words\n")

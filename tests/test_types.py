@@ -80,12 +80,30 @@ except InputError as error:
 @pytest.mark.slow
 def test_a_strict_script_of_a_user_passes_and_its_values_have_types(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", "script.py"]
-    # Beside the script: the package as it would be installed. What is said of it is for scripts/check.
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--follow-imports=silent",
+        "--config-file=",
+        "script.py",
+    ]
+    # Beside the script: the package as it would be installed. What is said of it is for
+    # scripts/check.
     environment = {**os.environ, "MYPYPATH": str(ROOT), "MYPY_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    told = {int(line): kind for line, kind in re.findall(r':(\d+): note: Revealed type is "(.*)"', done.stdout)}
-    wanted = {n: line.split("# ")[1] for n, line in enumerate(SCRIPT.split("\n"), 1) if "reveal_type" in line}
+    told = {
+        int(line): kind
+        for line, kind in re.findall(r':(\d+): note: Revealed type is "(.*)"', done.stdout)
+    }
+    wanted = {
+        n: line.split("# ")[1]
+        for n, line in enumerate(SCRIPT.split("\n"), 1)
+        if "reveal_type" in line
+    }
     short = {line: re.sub(r"[\w.]+\.(?=\w+)", "", kind) for line, kind in told.items()}
-    assert {line: kind.removesuffix("[tuple[Any, ...], dtype[Any]]") for line, kind in short.items()} == wanted
+    assert {
+        line: kind.removesuffix("[tuple[Any, ...], dtype[Any]]") for line, kind in short.items()
+    } == wanted

@@ -1,6 +1,7 @@
 """GroupViT for TensorFlow and Keras 3: name the classes in words, get the mask.
 
-Each public name is loaded when it is first touched (PEP 562), so importing the package costs nothing.
+Each public name is loaded when it is first touched (PEP 562), so importing the package costs
+nothing.
 """
 
 from importlib import import_module
@@ -52,11 +53,16 @@ if TYPE_CHECKING:
 quiet.install()
 
 
-if not TYPE_CHECKING:  # type checkers know the names, and with this would take any other for one, too
+if (
+    not TYPE_CHECKING
+):  # type checkers know the names, and with this would take any other for one, too
 
     def __getattr__(name: str) -> object:
         if name not in _HOME_OF:
-            raise AttributeError(f"module 'tf_groupvit' has no attribute {name!r}; public names: {', '.join(__all__)}")
+            raise AttributeError(
+                f"module 'tf_groupvit' has no attribute {name!r}; public names:"
+                f" {', '.join(__all__)}"
+            )
         value = getattr(import_module(f"tf_groupvit.{_HOME_OF[name]}"), name)
         globals()[name] = value
         return value

@@ -1,7 +1,9 @@
-"""An address and images in, ``Segmentation``s out: for TensorFlow Serving and for the embedded server alike.
+"""An address and images in, ``Segmentation``s out: for TensorFlow Serving and for the embedded
+server alike.
 
-No TensorFlow. What is asked and how an answer is read is written once, as generators that yield what to send and how
-long to pause; ``Client`` and ``AsyncClient`` drive them over one of two wires, REST (httpx) or gRPC (grpcio).
+No TensorFlow. What is asked and how an answer is read is written once, as generators that yield
+what to send and how long to pause; ``Client`` and ``AsyncClient`` drive them over one of two wires,
+REST (httpx) or gRPC (grpcio).
 """
 
 import asyncio
@@ -28,12 +30,21 @@ RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 FIRST_PAUSE, LONGEST_PAUSE, READY_PAUSE = 0.1, 5.0, 0.25  # seconds
 LONGEST_WAIT = 1.0  # seconds between two looks whether the server is there
 MAX_ANSWER_BYTES = 64 * 2**20
-NOT_SENT = "A server's answer holds a mask, not pixel scores or groups: use a Segmenter where the model is."
+NOT_SENT = (
+    "A server's answer holds a mask, not pixel scores or groups: use a Segmenter where the"
+    " model is."
+)
 
-# What is read of each answer. Exports of version 0.1 have no "error", which says why an image could not be read.
+# What is read of each answer. Exports of version 0.1 have no "error", which says why an image could
+# not be read.
 ERROR = {"error": "DT_STRING"}
 OUTPUTS = {
-    "segment": {"mask_bytes": "DT_STRING", "class_scores": "DT_FLOAT", "class_names": "DT_STRING", **ERROR},
+    "segment": {
+        "mask_bytes": "DT_STRING",
+        "class_scores": "DT_FLOAT",
+        "class_names": "DT_STRING",
+        **ERROR,
+    },
     "classify": {"class_names": "DT_STRING", "probabilities": "DT_FLOAT", **ERROR},
     "encode_image": {"image_embeds": "DT_FLOAT", **ERROR},
     "encode_text": {"text_embeds": "DT_FLOAT"},
@@ -48,31 +59,37 @@ Flow = Generator[Step, Any, Any]
 
 
 class _Questions:
-    """All that can be asked. In ``Client`` every method returns its result, in ``AsyncClient`` an awaitable of it.
+    """All that can be asked. In ``Client`` every method returns its result, in ``AsyncClient`` an
+    awaitable of it.
 
     Args:
-        address: ``http://host:port``, ``https://host:port``, ``grpc://host:port``; ``host:port`` is http.
+        address: ``http://host:port``, ``https://host:port``, ``grpc://host:port``; ``host:port`` is
+            http.
         model_name: the name under which the server knows the model.
         version: a version number, or a label; None is the newest.
-        timeout: seconds for one request with everything that belongs to it: connecting, waiting, retries, a slow
-            answer.
-        retries: how often a request is sent again when the server is UNAVAILABLE (503) or its resources are EXHAUSTED
-            (429), after pauses that double from 0.1 s, with jitter. Nothing else is retried; 0 asks once.
+        timeout: seconds for one request with everything that belongs to it: connecting, waiting,
+            retries, a slow answer.
+        retries: how often a request is sent again when the server is UNAVAILABLE (503) or its
+            resources are EXHAUSTED (429), after pauses that double from 0.1 s, with jitter. Nothing
+            else is retried; 0 asks once.
         batch_size: images in one request.
-        wait: whether a connection that is refused is tried again until ``timeout``, as the server may be starting;
-            the logger ``tf_groupvit.client`` says so.
+        wait: whether a connection that is refused is tried again until ``timeout``, as the server
+            may be starting; the logger ``tf_groupvit.client`` says so.
         max_answer_bytes: an answer with more, compressed or not, is an error.
-        transport: an httpx transport (for ``AsyncClient`` an asynchronous one) or a grpc channel, in place of our own.
+        transport: an httpx transport (for ``AsyncClient`` an asynchronous one) or a grpc channel,
+            in place of our own.
 
     Raises:
-        InputError: an address, a class name or an input is not usable, or httpx or grpcio is not installed.
-        ImageError: an image cannot be read, here or by the server: the first of them, with its ``index``, and as
-            ``results`` what the others gave. All others are asked about before it is raised.
-        RequestError: the server refuses, cannot be reached, or is no server of this model; ``code`` says which, and
-            ``results`` holds what requests before it gave.
+        InputError: an address, a class name or an input is not usable, or httpx or grpcio is not
+            installed.
+        ImageError: an image cannot be read, here or by the server: the first of them, with its
+            ``index``, and as ``results`` what the others gave. All others are asked about before it
+            is raised.
+        RequestError: the server refuses, cannot be reached, or is no server of this model; ``code``
+            says which, and ``results`` holds what requests before it gave.
 
-    With ``errors="return"`` an image that cannot be read raises nothing: its ImageError is at its place in the
-    result.
+    With ``errors="return"`` an image that cannot be read raises nothing: its ImageError is at its
+    place in the result.
     """
 
     def __init__(
@@ -91,7 +108,9 @@ class _Questions:
         if not timeout > 0:  # not a number is refused, too
             raise InputError(f"timeout is {timeout}: expected a number of seconds above 0.")
         if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: expected the images of one request, 1 or more.")
+            raise InputError(
+                f"batch_size is {batch_size}: expected the images of one request, 1 or more."
+            )
         scheme, host, address = _parsed(address)
         local = host in ("localhost", "::1") or host.startswith("127.")  # no proxy leads there
         wire = GrpcWire if scheme == "grpc" else RestWire
@@ -106,12 +125,19 @@ class _Questions:
         raise NotImplementedError
 
     def segment(
-        self, images: Any, class_names: Any = None, signature_name: str | None = None, *, errors: Errors = "raise"
+        self,
+        images: Any,
+        class_names: Any = None,
+        signature_name: str | None = None,
+        *,
+        errors: Errors = "raise",
     ) -> Any:
-        """One ``Segmentation`` for an image, a list for several; images are paths, bytes, PIL or uint8 (H, W, 3).
+        """One ``Segmentation`` for an image, a list for several; images are paths, bytes, PIL or
+        uint8 (H, W, 3).
 
-        ``class_names`` take the place of the classes that the model was exported with: a list, one text with commas
-        between them, or a dict of names and their synonyms, as a ``Segmenter`` takes them.
+        ``class_names`` take the place of the classes that the model was exported with: a list, one
+        text with commas between them, or a dict of names and their synonyms, as a ``Segmenter``
+        takes them.
         """
         return self._run(self._segment(images, class_names, signature_name, errors))
 
@@ -124,23 +150,33 @@ class _Questions:
         return self._run(self._encode_image(images, errors))
 
     def encode_text(self, texts: str | Sequence[str]) -> Any:
-        """Normalised embedding (D) of a text, taken as it is (in composed form, NFC), or (N, D) for a list."""
+        """Normalised embedding (D) of a text, taken as it is (in composed form, NFC), or (N, D) for
+        a list.
+        """
         return self._run(self._encode_text(texts))
 
     def predict(self, inputs: Mapping[str, Any], signature_name: str = "serving_default") -> Any:
-        """{output: array} of any signature, in its dtypes; strings are str, or bytes where a name ends in _bytes."""
+        """{output: array} of any signature, in its dtypes; strings are str, or bytes where a name
+        ends in _bytes.
+        """
         return self._run(self._predict(inputs, signature_name))
 
     def status(self) -> Any:
-        """The versions, newest first: ``[{"version": 1, "state": "AVAILABLE", "error_code", "error_message"}]``."""
+        """The versions, newest first: ``[{"version": 1, "state": "AVAILABLE", "error_code",
+        "error_message"}]``.
+        """
         return self._run(self._ask(Ask("status")))
 
     def metadata(self) -> Any:
-        """``{"name", "version", "signatures": {name: {"inputs", "outputs": {name: {"dtype", "shape"}}}}}``."""
+        """``{"name", "version", "signatures": {name: {"inputs", "outputs": {name: {"dtype",
+        "shape"}}}}}``.
+        """
         return self._run(self._ask(Ask("metadata")))
 
     def wait_until_ready(self, timeout: float = 60.0) -> Any:
-        """Return None once a version is AVAILABLE; DEADLINE_EXCEEDED when that takes longer than ``timeout`` s."""
+        """Return None once a version is AVAILABLE; DEADLINE_EXCEEDED when that takes longer than
+        ``timeout`` s.
+        """
         return self._run(self._wait(time.monotonic() + timeout, timeout))
 
     # The same as flows
@@ -158,10 +194,15 @@ class _Questions:
                 return answer
             waiting = waits and isinstance(answer, NotReachedError)
             wait = pause * random.uniform(0.5, 1.0)
-            if not (waiting or (answer.code in RETRIED and left > 0)) or time.monotonic() + wait > end:
+            if (
+                not (waiting or (answer.code in RETRIED and left > 0))
+                or time.monotonic() + wait > end
+            ):
                 raise answer
             if waiting and not told:
-                _log.warning("Nothing answers yet for %s: waiting up to %g s.", self._model, self._timeout)
+                _log.warning(
+                    "Nothing answers yet for %s: waiting up to %g s.", self._model, self._timeout
+                )
                 told = True
             yield None, wait
             left -= not waiting
@@ -171,7 +212,9 @@ class _Questions:
         """The outputs of ``kind`` for every row of the inputs: a list of Row."""
         names: Mapping[str, str] = OUTPUTS[kind]
         count = len(next(iter(inputs.values())))
-        answer = yield from self._ask(Ask("predict", inputs, signature, names, rows=True, optional=tuple(ERROR)), end)
+        answer = yield from self._ask(
+            Ask("predict", inputs, signature, names, rows=True, optional=tuple(ERROR)), end
+        )
         answer = {"error": np.full(count, "", object)} | answer
         lost = [name for name in names if not _is_right(answer.get(name), name, count)]
         if lost:
@@ -181,9 +224,17 @@ class _Questions:
         return [{name: values[row] for name, values in answer.items()} for row in range(count)]
 
     def _images(
-        self, kind: str, images: Any, inputs: Mapping[str, Any], signature: str, errors: str, read: Callable[..., Any]
+        self,
+        kind: str,
+        images: Any,
+        inputs: Mapping[str, Any],
+        signature: str,
+        errors: str,
+        read: Callable[..., Any],
     ) -> Flow:
-        """``read(content, row)`` of an image's answer, or a list for several; ``inputs`` are one value for all."""
+        """``read(content, row)`` of an image's answer, or a list for several; ``inputs`` are one
+        value for all.
+        """
         if errors not in ("raise", "return"):
             raise InputError(f"errors is expected as 'raise' or 'return', {errors!r} came.")
         listed = several(images)
@@ -217,11 +268,14 @@ class _Questions:
             raise results[bad[0]]
         return results[0] if listed is None else results
 
-    def _batch(self, kind: str, contents: list[bytes], inputs: Mapping[str, Any], signature: str) -> Flow:
+    def _batch(
+        self, kind: str, contents: list[bytes], inputs: Mapping[str, Any], signature: str
+    ) -> Flow:
         """A Row for each image. Where the server refuses all of them, each is asked about alone.
 
-        That is the answer where every image is bad, and of exports of version 0.1 where one is; but also where
-        something else is wrong with the request, which an image that is surely good tells apart.
+        That is the answer where every image is bad, and of exports of version 0.1 where one is; but
+        also where something else is wrong with the request, which an image that is surely good
+        tells apart.
         """
         end = self._end()
 
@@ -242,7 +296,11 @@ class _Questions:
         rows: list[Row] = []
         for content in contents:
             try:
-                rows += (yield from ask([content])) if len(contents) > 1 else [{"error": refusal.message}]
+                rows += (
+                    (yield from ask([content]))
+                    if len(contents) > 1
+                    else [{"error": refusal.message}]
+                )
             except RequestError as error:
                 if error.code != "INVALID_ARGUMENT":
                     raise
@@ -254,14 +312,22 @@ class _Questions:
             return read(content, row)
         except InputError as error:
             words = one_line(str(error))
-            raise RequestError("UNKNOWN", f"The answer of {self._model} cannot be used: {words}") from error
+            raise RequestError(
+                "UNKNOWN", f"The answer of {self._model} cannot be used: {words}"
+            ) from error
 
-    def _segment(self, images: Any, class_names: Any, signature: str | None, errors: Errors) -> Flow:
+    def _segment(
+        self, images: Any, class_names: Any, signature: str | None, errors: Errors
+    ) -> Flow:
         if class_names is None:
-            return self._images("segment", images, {}, signature or "serving_default", errors, _segmentation)
+            return self._images(
+                "segment", images, {}, signature or "serving_default", errors, _segmentation
+            )
         given = parse_classes(class_names)
         inputs = {"class_names": _joined(["|".join(names) for names in given])}
-        called = {normalize("NFC", first): first for first, *_ in given}  # a result has the names as they were given
+        called = {
+            normalize("NFC", first): first for first, *_ in given
+        }  # a result has the names as they were given
         read = lambda content, row: _segmentation(content, row, called)  # noqa: E731
         return self._images("segment", images, inputs, signature or "segment_open", errors, read)
 
@@ -269,7 +335,9 @@ class _Questions:
         return self._images("classify", images, {}, "classify", errors, _probabilities)
 
     def _encode_image(self, images: Any, errors: Errors) -> Flow:
-        found = yield from self._images("encode_image", images, {}, "encode_image", errors, _embedding)
+        found = yield from self._images(
+            "encode_image", images, {}, "encode_image", errors, _embedding
+        )
         return _stacked(found) if isinstance(found, list) and errors == "raise" else found
 
     def _encode_text(self, texts: str | Sequence[str]) -> Flow:
@@ -284,14 +352,22 @@ class _Questions:
 
     def _predict(self, inputs: Mapping[str, Any], signature: str) -> Flow:
         end = self._end()
-        if signature not in self._signatures:  # asked for again when a new version may have brought it
+        if (
+            signature not in self._signatures
+        ):  # asked for again when a new version may have brought it
             self._signatures = (yield from self._ask(Ask("metadata"), end))["signatures"]
         if signature not in self._signatures:
             known = one_line(", ".join(sorted(self._signatures)))
-            raise InputError(f"There is no signature '{signature}' in {self._model}: choose from {known}.")
-        wanted, given = ({n: t["dtype"] for n, t in self._signatures[signature][side].items()} for side in SIDES)
+            raise InputError(
+                f"There is no signature '{signature}' in {self._model}: choose from {known}."
+            )
+        wanted, given = (
+            {n: t["dtype"] for n, t in self._signatures[signature][side].items()} for side in SIDES
+        )
         if inputs.keys() != wanted.keys():
-            raise InputError(f"'{signature}' takes {one_line(str(sorted(wanted)))}, {sorted(inputs)} came.")
+            raise InputError(
+                f"'{signature}' takes {one_line(str(sorted(wanted)))}, {sorted(inputs)} came."
+            )
         arrays = {name: _cast(name, value, wanted[name]) for name, value in inputs.items()}
         # Columns: the only form in REST that suits inputs and outputs of different lengths.
         answer = yield from self._ask(Ask("predict", arrays, signature, given), end)
@@ -304,15 +380,21 @@ class _Questions:
                 versions = yield from self._ask(Ask("status"), end, retries=0)
                 if any(version["state"] == "AVAILABLE" for version in versions):
                     return
-                told = [f"version {v['version']} is {v['state']} {v['error_message']}" for v in versions[:9]]
+                told = [
+                    f"version {v['version']} is {v['state']} {v['error_message']}"
+                    for v in versions[:9]
+                ]
                 seen = one_line(", ".join(told))
             except RequestError as error:
                 if error.code not in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
                     raise
-                # The last look has little time: that it was too little says less than the one before.
+                # The last look has little time: that it was too little says less than the one
+                # before.
                 seen = (error.code == "DEADLINE_EXCEEDED" and seen) or error.message
             if time.monotonic() + READY_PAUSE >= end:
-                raise RequestError("DEADLINE_EXCEEDED", f"{self._model} was not ready in {timeout:g} s: {seen}")
+                raise RequestError(
+                    "DEADLINE_EXCEEDED", f"{self._model} was not ready in {timeout:g} s: {seen}"
+                )
             yield None, READY_PAUSE
 
 
@@ -323,11 +405,17 @@ class Client(_Questions):
 
         @overload  # type: ignore[override]
         def segment(  # type: ignore[overload-overlap]  # a path and a file can be gone through, but are one image
-            self, images: ImageLike, class_names: ClassNames | None = ..., signature_name: str | None = ...
+            self,
+            images: ImageLike,
+            class_names: ClassNames | None = ...,
+            signature_name: str | None = ...,
         ) -> Segmentation: ...
         @overload
         def segment(
-            self, images: Iterable[ImageLike], class_names: ClassNames | None = ..., signature_name: str | None = ...
+            self,
+            images: Iterable[ImageLike],
+            class_names: ClassNames | None = ...,
+            signature_name: str | None = ...,
         ) -> list[Segmentation]: ...
         @overload
         def segment(  # type: ignore[overload-overlap]
@@ -358,7 +446,9 @@ class Client(_Questions):
             self, images: ImageLike, *, errors: Errors
         ) -> dict[str, float] | ImageError: ...
         @overload
-        def classify(self, images: Iterable[ImageLike], *, errors: Errors) -> list[dict[str, float] | ImageError]: ...
+        def classify(
+            self, images: Iterable[ImageLike], *, errors: Errors
+        ) -> list[dict[str, float] | ImageError]: ...
         def classify(self, *arguments: Any, **keywords: Any) -> Any: ...
 
         @overload  # type: ignore[override]
@@ -401,18 +491,25 @@ class Client(_Questions):
 
 class AsyncClient(_Questions):
     __doc__ = (
-        f"The same for asyncio: ``await`` every method; an asynchronous context manager.\n\n    {_Questions.__doc__}"
+        "The same for asyncio: ``await`` every method; an asynchronous context manager.\n\n   "
+        f" {_Questions.__doc__}"
     )
 
     if TYPE_CHECKING:
 
         @overload  # type: ignore[override]
         def segment(  # type: ignore[overload-overlap]  # a path and a file can be gone through, but are one image
-            self, images: ImageLike, class_names: ClassNames | None = ..., signature_name: str | None = ...
+            self,
+            images: ImageLike,
+            class_names: ClassNames | None = ...,
+            signature_name: str | None = ...,
         ) -> Awaitable[Segmentation]: ...
         @overload
         def segment(
-            self, images: Iterable[ImageLike], class_names: ClassNames | None = ..., signature_name: str | None = ...
+            self,
+            images: Iterable[ImageLike],
+            class_names: ClassNames | None = ...,
+            signature_name: str | None = ...,
         ) -> Awaitable[list[Segmentation]]: ...
         @overload
         def segment(  # type: ignore[overload-overlap]
@@ -449,7 +546,9 @@ class AsyncClient(_Questions):
         def classify(self, *arguments: Any, **keywords: Any) -> Any: ...
 
         @overload  # type: ignore[override]
-        def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> Awaitable[np.ndarray]: ...
+        def encode_image(
+            self, images: ImageLike | Iterable[ImageLike]
+        ) -> Awaitable[np.ndarray]: ...
         @overload
         def encode_image(
             self, images: ImageLike | Iterable[ImageLike], *, errors: Errors
@@ -494,10 +593,19 @@ def _parsed(address: str) -> tuple[str, str, str]:
         parts = urlsplit(full)
         port = parts.port
     except ValueError as error:
-        raise InputError(f"'{address}' is no address: {error}: write http://host:port or grpc://host:port.") from error
+        raise InputError(
+            f"'{address}' is no address: {error}: write http://host:port or grpc://host:port."
+        ) from error
     needs_port = parts.scheme == "grpc" or full != address
-    if parts.scheme not in ("http", "https", "grpc") or not parts.hostname or (needs_port and port is None):
-        raise InputError(f"'{address}' is no address: write http://host:port, https://host:port or grpc://host:port.")
+    if (
+        parts.scheme not in ("http", "https", "grpc")
+        or not parts.hostname
+        or (needs_port and port is None)
+    ):
+        raise InputError(
+            f"'{address}' is no address: write http://host:port, https://host:port or"
+            " grpc://host:port."
+        )
     return parts.scheme, parts.hostname, full.rstrip("/")
 
 
@@ -507,16 +615,23 @@ def _joined(class_names: Any) -> str:
     refuse_twice([entry.split("|")[0] for entry in entries])
     for entry in entries:
         if "," in entry:
-            raise InputError(f"The class '{entry}' has a comma in it, which parts classes in a request: leave it out.")
+            raise InputError(
+                f"The class '{entry}' has a comma in it, which parts classes in a request: leave it"
+                " out."
+            )
     return ",".join(entries)
 
 
 def _composed(text: Any) -> str:
     """A text in composed form (NFC): exports of version 0.1 know no other."""
     if not isinstance(text, str):
-        raise InputError(f"Texts are expected as strings, {type(text).__name__} came: {str(text)[:40]!r}.")
+        raise InputError(
+            f"Texts are expected as strings, {type(text).__name__} came: {str(text)[:40]!r}."
+        )
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError(f"A text has half of a surrogate pair, which UTF-8 has not: clean it ({text[:40]!a}).")
+        raise InputError(
+            f"A text has half of a surrogate pair, which UTF-8 has not: clean it ({text[:40]!a})."
+        )
     return normalize("NFC", text)
 
 
@@ -532,11 +647,14 @@ def _cast(name: str, value: Any, dtype: str) -> np.ndarray:
     else:
         fits = dtype in NUMPY_OF and np.can_cast(array.dtype, NUMPY_OF[dtype], "same_kind")
     if not fits:
-        raise InputError(f"Input '{name}' is expected as {dtype}, {array.dtype} {array.shape} came.")
+        raise InputError(
+            f"Input '{name}' is expected as {dtype}, {array.dtype} {array.shape} came."
+        )
     return array.astype(NUMPY_OF[dtype])
 
 
-# What the server answered: a row (of the image's bytes) in, a result out; InputError where they do not go together
+# What the server answered: a row (of the image's bytes) in, a result out; InputError where they do
+# not go together
 
 
 def _is_right(values: Any, name: str, count: int) -> bool:
@@ -550,20 +668,26 @@ def _names(row: Row) -> list[str]:
     return names
 
 
-def _segmentation(content: bytes, row: Row, called: Mapping[str, str] | None = None) -> Segmentation:
+def _segmentation(
+    content: bytes, row: Row, called: Mapping[str, str] | None = None
+) -> Segmentation:
     names, scores = _names(row), row["class_scores"]
     if len(scores) != len(names):
         raise InputError(f"{len(names)} class names and {len(scores)} class scores came.")
     while names and not names[-1]:  # padding: another image of the batch has more classes
         names.pop()
     names = [(called or {}).get(name, name) for name in names]
-    return Segmentation.from_png(row["mask_bytes"], names, content, class_scores=scores[: len(names)], absence=NOT_SENT)
+    return Segmentation.from_png(
+        row["mask_bytes"], names, content, class_scores=scores[: len(names)], absence=NOT_SENT
+    )
 
 
 def _probabilities(_: bytes, row: Row) -> dict[str, float]:
     names, numbers = _names(row), row["probabilities"].tolist()
     if not len(set(names)) == len(names) == len(numbers):
-        raise InputError(f"{len(set(names))} different class names and {len(numbers)} probabilities came.")
+        raise InputError(
+            f"{len(set(names))} different class names and {len(numbers)} probabilities came."
+        )
     return dict(sorted(zip(names, numbers, strict=True), key=lambda pair: -pair[1]))
 
 
@@ -574,5 +698,7 @@ def _embedding(_: bytes, row: Row) -> np.ndarray:
 
 def _stacked(embeds: list[np.ndarray]) -> np.ndarray:
     if len({len(embed) for embed in embeds}) > 1:
-        raise RequestError("UNKNOWN", "Embeddings of different lengths came: has the model changed meanwhile?")
+        raise RequestError(
+            "UNKNOWN", "Embeddings of different lengths came: has the model changed meanwhile?"
+        )
     return np.stack(embeds) if embeds else np.zeros((0, 0), np.float32)

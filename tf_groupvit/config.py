@@ -1,7 +1,8 @@
 """config.json in, frozen dataclasses out, and back without losing a key.
 
-Defaults are those of ``nvidia/groupvit-gcc-yfcc``. A key of a file that no field stands for is kept in ``extra``,
-written back, and warned about unless it is one that transformers writes into every config.
+Defaults are those of ``nvidia/groupvit-gcc-yfcc``. A key of a file that no field stands for is kept
+in ``extra``, written back, and warned about unless it is one that transformers writes into every
+config.
 """
 
 import json
@@ -38,7 +39,9 @@ class _Config(Checked):
     """Reading, writing and checking that the three configs share."""
 
     model_type: ClassVar[str]
-    section: ClassVar[str | None] = None  # the key under which a joint config.json holds this config
+    section: ClassVar[str | None] = (
+        None  # the key under which a joint config.json holds this config
+    )
 
     initializer_range: float = 0.02
     initializer_factor: float = 1.0
@@ -54,16 +57,22 @@ class _Config(Checked):
             ConfigError: not a mapping, another model's ``model_type``, or an impossible value.
         """
         if not isinstance(values, Mapping):
-            raise ConfigError(f"A config must be a JSON object, but came as {type(values).__name__}.")
+            raise ConfigError(
+                f"A config must be a JSON object, but came as {type(values).__name__}."
+            )
         if not all(isinstance(key, str) for key in values):
-            raise ConfigError(f"A config's keys must be text, as in JSON, but came as {list(values)[:10]}.")
+            raise ConfigError(
+                f"A config's keys must be text, as in JSON, but came as {list(values)[:10]}."
+            )
         values = deepcopy(cls._own_section(values))
         known = {f.name for f in fields(cls)} - {"extra"}
         extra = {k: v for k, v in values.items() if k not in known and k != "model_type"}
         strangers = sorted(set(extra) - TRANSFORMERS_KEYS)
         if strangers:
             warnings.warn(
-                f"{cls.__name__} does not know {strangers}: kept and written back, but without effect.", stacklevel=2
+                f"{cls.__name__} does not know {strangers}: kept and written back, but without"
+                " effect.",
+                stacklevel=2,
             )
         return cls(**{k: v for k, v in values.items() if k in known}, extra=extra)
 
@@ -74,7 +83,9 @@ class _Config(Checked):
             values = joint_section(values, cls.section)
             found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
-            raise ConfigError(f"model_type is {found!r:.80}: expected {cls.model_type!r}, a GroupViT checkpoint.")
+            raise ConfigError(
+                f"model_type is {found!r:.80}: expected {cls.model_type!r}, a GroupViT checkpoint."
+            )
         return values
 
     @classmethod
@@ -82,8 +93,10 @@ class _Config(Checked):
         """Read ``config.json`` from a folder, or from a hub id by way of the local cache.
 
         Args:
-            folder_or_hub_id: a folder that holds config.json, the file itself, or ``"organisation/name"``.
-            hub_options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as for a model.
+            folder_or_hub_id: a folder that holds config.json, the file itself, or
+                ``"organisation/name"``.
+            hub_options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as for a
+                model.
         """
         path = resolve(folder_or_hub_id, weights=False, **hub_options)
         return cls.from_dict(read_json(path / "config.json" if path.is_dir() else path))
@@ -94,7 +107,8 @@ class _Config(Checked):
         return {**deepcopy(dict(self.extra)), **own, "model_type": self.model_type}
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` into a folder, which is made if need be; an older file is replaced whole.
+        """Write ``config.json`` into a folder, which is made if need be; an older file is replaced
+        whole.
 
         Raises:
             ConfigError: the folder cannot be written, or a kept key holds what JSON cannot.
@@ -108,9 +122,13 @@ class _Config(Checked):
             beside.replace(target / "config.json")
         except OSError as error:
             beside.unlink(missing_ok=True) if target.is_dir() else None
-            raise ConfigError(f"{target / 'config.json'} cannot be written: {error.strerror or error}.") from error
+            raise ConfigError(
+                f"{target / 'config.json'} cannot be written: {error.strerror or error}."
+            ) from error
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"The config cannot be written as JSON ({error}): check the keys in extra.") from error
+            raise ConfigError(
+                f"The config cannot be written as JSON ({error}): check the keys in extra."
+            ) from error
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -137,7 +155,8 @@ class GroupViTTextConfig(_Config):
     attention_dropout: float = 0.0
     pad_token_id: int | None = 1
     bos_token_id: int | None = 49406
-    # 2 marks a config from before the end-of-text token was named: the highest id of a row is then its end.
+    # 2 marks a config from before the end-of-text token was named: the highest id of a row is then
+    # its end.
     eos_token_id: int | tuple[int, ...] | None = 49407
 
     def __post_init__(self) -> None:
@@ -149,13 +168,19 @@ class GroupViTTextConfig(_Config):
         for name in ("pad_token_id", "bos_token_id"):
             self._check(is_token(getattr(self, name)), name, "a token id or null")
         ends = self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
-        self._check(len(ends) > 0 and all(map(is_token, ends)), "eos_token_id", "a token id, a list of them, or null")
+        self._check(
+            len(ends) > 0 and all(map(is_token, ends)),
+            "eos_token_id",
+            "a token id, a list of them, or null",
+        )
 
 
 @strict_keywords
 @dataclass(frozen=True, kw_only=True)
 class GroupViTVisionConfig(_Config):
-    """The vision tower: stages of transformer blocks, each but the last ending in a grouping of its tokens."""
+    """The vision tower: stages of transformer blocks, each but the last ending in a grouping of its
+    tokens.
+    """
 
     model_type: ClassVar[str] = "groupvit_vision_model"
     section: ClassVar[str | None] = "vision_config"
@@ -175,15 +200,22 @@ class GroupViTVisionConfig(_Config):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     assign_eps: float = 1.0  # keeps the mean over an empty group finite
-    assign_mlp_ratio: tuple[float, float] = (0.5, 4)  # widths of the mixing over tokens and over channels
+    assign_mlp_ratio: tuple[float, float] = (
+        0.5,
+        4,
+    )  # widths of the mixing over tokens and over channels
 
     def __post_init__(self) -> None:
         for name in ("depths", "num_group_tokens", "num_output_groups", "image_size", "patch_size"):
             self._freeze(name)
         if is_number(self.assign_mlp_ratio):
-            object.__setattr__(self, "assign_mlp_ratio", (self.assign_mlp_ratio, self.assign_mlp_ratio))
+            object.__setattr__(
+                self, "assign_mlp_ratio", (self.assign_mlp_ratio, self.assign_mlp_ratio)
+            )
         self._freeze("assign_mlp_ratio")
-        self._check_counts("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        self._check_counts(
+            "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"
+        )
         self._check_counts("num_channels")
         self._check_block()
         self._check_numbers("assign_eps", at_least=0.0)
@@ -222,7 +254,11 @@ class GroupViTVisionConfig(_Config):
         lists = ("depths", "num_group_tokens", "num_output_groups")
         for name in lists:
             value = getattr(self, name)
-            rule = isinstance(value, tuple) and len(value) > 0 and all(is_count(v, at_least=0) for v in value)
+            rule = (
+                isinstance(value, tuple)
+                and len(value) > 0
+                and all(is_count(v, at_least=0) for v in value)
+            )
             self._check(rule, name, "a list of whole numbers, one for each stage")
         for name in lists[1:]:
             wanted = f"a list as long as depths, {len(self.depths)}"
@@ -234,10 +270,13 @@ class GroupViTVisionConfig(_Config):
     def _check_sizes(self) -> None:
         for name in ("image_size", "patch_size"):
             value = getattr(self, name)
-            rule = is_count(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(is_count, value)))
+            rule = is_count(value) or (
+                isinstance(value, tuple) and len(value) == 2 and all(map(is_count, value))
+            )
             self._check(rule, name, "a whole number of pixels, or a pair of height and width")
         divides = all(
-            size % patch == 0 for size, patch in zip(*map(_pair, (self.image_size, self.patch_size)), strict=True)
+            size % patch == 0
+            for size, patch in zip(*map(_pair, (self.image_size, self.patch_size)), strict=True)
         )
         self._check(divides, "image_size", f"a multiple of patch_size {self.patch_size!r}")
 
@@ -276,15 +315,22 @@ class GroupViTConfig(_Config):
     @classmethod
     def _own_section(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         values = super()._own_section(values)
-        return {**values, **{name: joint_section(values, name) for name in ("text_config", "vision_config")}}
+        return {
+            **values,
+            **{name: joint_section(values, name) for name in ("text_config", "vision_config")},
+        }
 
     def to_dict(self) -> dict[str, Any]:
-        """As for a tower. Where a 2022 file had ``*_config_dict`` and a section has changed since, they follow it."""
+        """As for a tower. Where a 2022 file had ``*_config_dict`` and a section has changed since,
+        they follow it.
+        """
         values = super().to_dict()
         for section in ("text_config", "vision_config"):
             older = f"{section}_dict"
             if values.get(older) is not None and joint_section(values, section) != values[section]:
-                values[older] = values[section]  # it would count more than the section when read again
+                values[older] = values[
+                    section
+                ]  # it would count more than the section when read again
         return values
 
     @classmethod
@@ -298,8 +344,9 @@ class GroupViTConfig(_Config):
 def joint_section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     """The tower ``section`` of a joint config.json, old form or new.
 
-    Configs of 2022 may hold ``text_config_dict`` and ``vision_config_dict`` beside the sections. Where they do, they
-    are the ones that count, defaults included, which is what transformers makes of them.
+    Configs of 2022 may hold ``text_config_dict`` and ``vision_config_dict`` beside the sections.
+    Where they do, they are the ones that count, defaults included, which is what transformers makes
+    of them.
     """
     tower: type[_Config] = GroupViTTextConfig if section == "text_config" else GroupViTVisionConfig
     plain, older = values.get(section), values.get(f"{section}_dict")
@@ -314,7 +361,9 @@ def config_beside(weights: Path) -> Path:
     """The config.json beside a file of weights. Raises ``ConfigError`` where there is none."""
     file = weights.with_name("config.json")
     if not file.is_file():
-        raise ConfigError(f"{file} is not there: put the config.json of the model beside {weights.name}.")
+        raise ConfigError(
+            f"{file} is not there: put the config.json of the model beside {weights.name}."
+        )
     return file
 
 
@@ -328,7 +377,9 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror}): expected a checkpoint's config.json.") from error
+        raise ConfigError(
+            f"{file} cannot be read ({error.strerror}): expected a checkpoint's config.json."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{file} is not valid JSON ({error}): restore the file that came with the weights."

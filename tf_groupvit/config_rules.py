@@ -1,4 +1,6 @@
-"""A field's value in, nothing or a ConfigError that names the field out; what the config classes are checked with."""
+"""A field's value in, nothing or a ConfigError that names the field out; what the config classes
+are checked with.
+"""
 
 import difflib
 import functools
@@ -19,7 +21,9 @@ class Checked:
 
     def _check(self, rule: bool, name: str, expected: str) -> None:
         if not rule:
-            raise ConfigError(f"{type(self).__name__}.{name} is {getattr(self, name)!r:.80}: expected {expected}.")
+            raise ConfigError(
+                f"{type(self).__name__}.{name} is {getattr(self, name)!r:.80}: expected {expected}."
+            )
 
     def _check_counts(self, *names: str) -> None:
         for name in names:
@@ -28,7 +32,9 @@ class Checked:
     def _check_numbers(self, *names: str, at_least: float, below: float = float("inf")) -> None:
         for name in names:
             value = getattr(self, name)
-            wanted = f"a number of at least {at_least}" + (f" and below {below}" if below < float("inf") else "")
+            wanted = f"a number of at least {at_least}" + (
+                f" and below {below}" if below < float("inf") else ""
+            )
             self._check(is_number(value) and at_least <= value < below, name, wanted)
 
     def _check_flags(self, *names: str) -> None:
@@ -39,8 +45,12 @@ class Checked:
         """The fields that the transformer blocks of both towers share."""
         divides = self.hidden_size % self.num_attention_heads == 0
         self._check(divides, "num_attention_heads", f"a divisor of hidden_size {self.hidden_size}")
-        self._check(self.hidden_act in ACTIVATIONS, "hidden_act", f"one of {', '.join(ACTIVATIONS)}")
-        self._check_numbers("layer_norm_eps", "initializer_range", "initializer_factor", at_least=0.0)
+        self._check(
+            self.hidden_act in ACTIVATIONS, "hidden_act", f"one of {', '.join(ACTIVATIONS)}"
+        )
+        self._check_numbers(
+            "layer_norm_eps", "initializer_range", "initializer_factor", at_least=0.0
+        )
         self._check_numbers("dropout", "attention_dropout", at_least=0.0, below=1.0)
         self._check_flags("output_attentions", "output_hidden_states")
 

@@ -22,8 +22,8 @@ from typing import Any
 class GroupViTError(Exception):
     """Base of every error that this package raises on purpose."""
 
-    # Keras appends the arguments of a call to whatever is raised in it, unless it finds this mark: our messages say
-    # what came, and stay one line.
+    # Keras appends the arguments of a call to whatever is raised in it, unless it finds this mark:
+    # our messages say what came, and stay one line.
     _keras_call_info_injected = True
 
 
@@ -34,8 +34,9 @@ class InputError(GroupViTError, ValueError):
 class ImageError(InputError):
     """An image cannot be read, decoded or used.
 
-    The client sets ``index``, the image's place in the list that it was given, and, on the error that
-    it raises, ``results``: what ``errors="return"`` would have given, a result or an error for each.
+    The client sets ``index``, the image's place in the list that it was given, and, on the error
+    that it raises, ``results``: what ``errors="return"`` would have given, a result or an error for
+    each.
     """
 
     index: int | None = None
@@ -73,8 +74,8 @@ class ServerError(GroupViTError):
 class RequestError(GroupViTError):
     """A server refused a request. ``code`` is the canonical status name, e.g. ``"NOT_FOUND"``.
 
-    Where several images were asked about, ``results`` holds what earlier requests gave: a result or an
-    ``ImageError`` for each image, None where there was no answer yet.
+    Where several images were asked about, ``results`` holds what earlier requests gave: a result or
+    an ``ImageError`` for each image, None where there was no answer yet.
     """
 
     results: list[Any] | None = None
@@ -92,6 +93,10 @@ _ASSERTED = re.compile(r"(?s).*?assertion failed: \[((?:(?!\] \[).)*?)\]\s*(?:\[
 
 
 def asserted(words: str) -> str:
-    """What a graph says of a failed check, without what TensorFlow puts around it; other texts as they are."""
-    found = _ASSERTED.fullmatch(words) if len(words) < 10_000 else None  # no words of ours are as long
+    """What a graph says of a failed check, without what TensorFlow puts around it; other texts as
+    they are.
+    """
+    found = (
+        _ASSERTED.fullmatch(words) if len(words) < 10_000 else None
+    )  # no words of ours are as long
     return re.sub(r"\\(.)", r"\1", found[1]) if found else words

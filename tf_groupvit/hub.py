@@ -1,4 +1,6 @@
-"""A folder, a file or a hub id in, a path on this disk out; what is on the hub is fetched through huggingface_hub."""
+"""A folder, a file or a hub id in, a path on this disk out; what is on the hub is fetched through
+huggingface_hub.
+"""
 
 import errno
 import logging
@@ -11,7 +13,8 @@ from typing import Any
 
 from tf_groupvit.errors import GroupViTError, HubError
 
-# Weights in the order in which they are wanted; of the first kind that the repository has, all files are fetched.
+# Weights in the order in which they are wanted; of the first kind that the repository has, all
+# files are fetched.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -38,9 +41,12 @@ BESIDE = (
 )
 
 DEMO_NAME = "demo"
-DEMO = Path(__file__).parent / "assets" / DEMO_NAME  # a small checkpoint that comes with the package
+DEMO = (
+    Path(__file__).parent / "assets" / DEMO_NAME
+)  # a small checkpoint that comes with the package
 DEMO_WORDS = (
-    "The demo checkpoint knows drawn scenes only: for photos, give another, e.g. --model nvidia/groupvit-gcc-yfcc."
+    "The demo checkpoint knows drawn scenes only: for photos, give another, e.g. --model"
+    " nvidia/groupvit-gcc-yfcc."
 )
 _told: set[str] = set()  # what was said in this process, and is not logged again
 
@@ -56,17 +62,25 @@ def demo_checkpoint() -> Path:
     Raises HubError where this installation has none.
     """
     if not (DEMO / "config.json").exists():
-        raise HubError("This installation holds no demo checkpoint: name another, a folder or a hub id.")
+        raise HubError(
+            "This installation holds no demo checkpoint: name another, a folder or a hub id."
+        )
     return DEMO
 
 
 def is_demo(path: str | os.PathLike[str] | None) -> bool:
-    """Whether this is the demo checkpoint's folder; it is none of a segmenter that came from no folder (None)."""
+    """Whether this is the demo checkpoint's folder; it is none of a segmenter that came from no
+    folder (None).
+    """
     return path is not None and Path(path).expanduser().resolve() == DEMO.resolve()
 
 
-def warn_of_demo(path: str | os.PathLike[str] | None, say: Callable[[str], object] | None = None) -> None:
-    """Where ``path`` is the demo checkpoint, say what it cannot do: to ``say``, else to the log, once a process."""
+def warn_of_demo(
+    path: str | os.PathLike[str] | None, say: Callable[[str], object] | None = None
+) -> None:
+    """Where ``path`` is the demo checkpoint, say what it cannot do: to ``say``, else to the log,
+    once a process.
+    """
     if not is_demo(path):
         return
     if say is not None:
@@ -84,20 +98,23 @@ def resolve(
     local_files_only: bool = False,
     weights: bool = True,
 ) -> Path:
-    """The folder or file of that name, or the folder in the cache that a hub id ``organisation/name`` was fetched to.
+    """The folder or file of that name, or the folder in the cache that a hub id
+    ``organisation/name`` was fetched to.
 
-    A path that exists always wins; else "demo" is the demo checkpoint. From the hub come config, tokenizer and
-    preprocessor files and, unless ``weights`` is False, one kind of weights: safetensors, else TensorFlow's h5, else
-    PyTorch's bin. With ``local_files_only``, or where the environment sets HF_HUB_OFFLINE, only the cache is asked;
-    where the hub cannot be reached, the cache too, with a UserWarning.
+    A path that exists always wins; else "demo" is the demo checkpoint. From the hub come config,
+    tokenizer and preprocessor files and, unless ``weights`` is False, one kind of weights:
+    safetensors, else TensorFlow's h5, else PyTorch's bin. With ``local_files_only``, or where the
+    environment sets HF_HUB_OFFLINE, only the cache is asked; where the hub cannot be reached, the
+    cache too, with a UserWarning.
 
-    Errors: HubError for a path that is not there, and for a hub id that is unknown, forbidden, without weights, or
-    neither reachable nor in the cache.
+    Errors: HubError for a path that is not there, and for a hub id that is unknown, forbidden,
+        without weights, or neither reachable nor in the cache.
     """
     if not isinstance(folder_or_hub_id, str | os.PathLike):
         came = type(folder_or_hub_id).__name__
         raise HubError(
-            f"The name of the checkpoint came as {came}: give a folder, or a hub id like 'organisation/name'."
+            f"The name of the checkpoint came as {came}: give a folder, or a hub id like"
+            " 'organisation/name'."
         )
     name = os.fspath(folder_or_hub_id)
     path = Path(name).expanduser()
@@ -110,39 +127,58 @@ def resolve(
 
 
 def is_pointer(start: bytes) -> bool:
-    """Whether a file with this start is the text that a clone without git-lfs leaves in a large file's place."""
+    """Whether a file with this start is the text that a clone without git-lfs leaves in a large
+    file's place.
+    """
     return start.startswith(b"version ") and b"git-lfs" in start[:64]
 
 
 def refuse_pointer(path: Path, error: type[GroupViTError]) -> None:
-    """Raise ``error`` where ``path`` is a pointer of git-lfs; a file that cannot be read is left to who reads it."""
+    """Raise ``error`` where ``path`` is a pointer of git-lfs; a file that cannot be read is left to
+    who reads it.
+    """
     try:
         with open(path, "rb") as file:
             start = file.read(64)
     except OSError:
         return
     if is_pointer(start):
-        raise error(f"{path} is a pointer of git-lfs, not the file itself: run 'git lfs pull' in its folder.")
+        raise error(
+            f"{path} is a pointer of git-lfs, not the file itself: run 'git lfs pull' in its"
+            " folder."
+        )
 
 
 def _refuse_path(name: str) -> None:
     if not name:
-        raise HubError("The name of the checkpoint is empty: give a folder, or a hub id like 'organisation/name'.")
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or FILE.fullmatch(name)
+        raise HubError(
+            "The name of the checkpoint is empty: give a folder, or a hub id like"
+            " 'organisation/name'."
+        )
+    looks_like_path = (
+        name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+        or "\\" in name
+        or FILE.fullmatch(name)
+    )
     if looks_like_path:
         raise HubError(
-            f"'{name}' is not there: expected a folder with a checkpoint, or a hub id like 'organisation/name'."
+            f"'{name}' is not there: expected a folder with a checkpoint, or a hub id like"
+            " 'organisation/name'."
         )
     if not HUB_ID.fullmatch(name):
         raise HubError(
-            f"'{name}' is neither a folder on this disk nor a hub id: expected a path, or 'organisation/name'."
+            f"'{name}' is neither a folder on this disk nor a hub id: expected a path, or"
+            " 'organisation/name'."
         )
 
 
 class _Repository:
     """One repository on the hub at one revision, and what of it is wanted."""
 
-    def __init__(self, name: str, revision: str | None, token: Any, cache_dir: Any, weights: bool) -> None:
+    def __init__(
+        self, name: str, revision: str | None, token: Any, cache_dir: Any, weights: bool
+    ) -> None:
         self.name, self.revision, self.token, self.weights = name, revision, token, weights
         self.cache_dir = os.fspath(cache_dir) if cache_dir is not None else None
 
@@ -159,7 +195,10 @@ class _Repository:
             refusal = _refusal(error)
             if refusal is None:
                 folder = self._cached(f"the hub cannot be reached ({_first_line(error)})", error)
-                warnings.warn(f"The hub cannot be reached: '{self._title()}' is taken from the cache.", stacklevel=4)
+                warnings.warn(
+                    f"The hub cannot be reached: '{self._title()}' is taken from the cache.",
+                    stacklevel=4,
+                )
                 return folder
             raise HubError(f"'{self._title()}' cannot be fetched: {refusal}.") from error
 
@@ -167,20 +206,30 @@ class _Repository:
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
 
     def _fetched(self) -> Path:
-        """Ask the hub what there is, and fetch what of it is wanted; what is in the cache already is not sent again."""
+        """Ask the hub what there is, and fetch what of it is wanted; what is in the cache already
+        is not sent again.
+        """
         from huggingface_hub import HfApi, hf_hub_download
 
-        # model_info asks once; list_repo_files tries for 24 s before it says that there is no network.
+        # model_info asks once; list_repo_files tries for 24 s before it says that there is no
+        # network.
         about = HfApi().model_info(self.name, revision=self.revision, token=self.token)
         wanted = self._wanted([file.rfilename for file in about.siblings or []])
         if wanted is None:
-            raise HubError(f"'{self._title()}' holds no weights that we read: expected {', '.join(WEIGHTS)}.")
+            raise HubError(
+                f"'{self._title()}' holds no weights that we read: expected {', '.join(WEIGHTS)}."
+            )
         paths = [
-            hf_hub_download(self.name, file, revision=self.revision, token=self.token, cache_dir=self.cache_dir)
+            hf_hub_download(
+                self.name, file, revision=self.revision, token=self.token, cache_dir=self.cache_dir
+            )
             for file in wanted
         ]
         if not paths:
-            raise HubError(f"'{self._title()}' holds none of the files of a checkpoint: expected at least config.json.")
+            raise HubError(
+                f"'{self._title()}' holds none of the files of a checkpoint: expected at least"
+                " config.json."
+            )
         return Path(paths[-1]).parent
 
     def _cached(self, reason: str, cause: Exception | None = None) -> Path:
@@ -188,8 +237,8 @@ class _Repository:
         folder = self._snapshot()
         if folder is None or self._wanted([file.name for file in folder.iterdir()]) is None:
             raise HubError(
-                f"'{self._title()}' is not in the cache and {reason}: fetch it once with the hub at hand, or "
-                "give a folder."
+                f"'{self._title()}' is not in the cache and {reason}: fetch it once with the hub at"
+                " hand, or give a folder."
             ) from cause
         return folder
 
@@ -197,7 +246,9 @@ class _Repository:
         from huggingface_hub import try_to_load_from_cache
 
         for file in (*BESIDE, *WEIGHTS):
-            found = try_to_load_from_cache(self.name, file, cache_dir=self.cache_dir, revision=self.revision)
+            found = try_to_load_from_cache(
+                self.name, file, cache_dir=self.cache_dir, revision=self.revision
+            )
             if isinstance(found, str):
                 return Path(found).parent
         return None
@@ -209,7 +260,9 @@ class _Repository:
             return beside
         for file in WEIGHTS:
             if file in there:
-                shards = sorted(name for name in there if file in SHARDS and re.fullmatch(SHARDS[file], name))
+                shards = sorted(
+                    name for name in there if file in SHARDS and re.fullmatch(SHARDS[file], name)
+                )
                 return [*beside, *shards, file]
         return None
 
@@ -222,7 +275,10 @@ def _first_line(error: BaseException) -> str:
 REFUSALS = (
     (
         "GatedRepoError",
-        "access to it is gated; ask for it on its page, then log in with 'hf auth login' or pass token=",
+        (
+            "access to it is gated; ask for it on its page, then log in with 'hf auth login' or"
+            " pass token="
+        ),
     ),
     (
         "RepositoryNotFoundError",
@@ -237,7 +293,9 @@ DISK = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
 
 
 def _refusal(error: Exception) -> str | None:
-    """Why the hub, or the disk, says no; None where the hub did not answer. What is neither is a bug and raised."""
+    """Why the hub, or the disk, says no; None where the hub did not answer. What is neither is a
+    bug and raised.
+    """
     from huggingface_hub import errors
 
     for name, told in REFUSALS:

@@ -1,8 +1,10 @@
-"""TensorFlow, not imported yet, in; imported, whoever does it, without its C++ libraries' remarks on standard error.
+"""TensorFlow, not imported yet, in; imported, whoever does it, without its C++ libraries' remarks
+on standard error.
 
-They say for every process which instructions they were built for and that there is no GPU, before they read the level
-that TF_CPP_MIN_LOG_LEVEL sets. The level is 3 here unless it is set, and remarks below it are left out of what appears
-while TensorFlow is imported. All else that is written meanwhile is shown when the import is over or has failed.
+They say for every process which instructions they were built for and that there is no GPU, before
+they read the level that TF_CPP_MIN_LOG_LEVEL sets. The level is 3 here unless it is set, and
+remarks below it are left out of what appears while TensorFlow is imported. All else that is written
+meanwhile is shown when the import is over or has failed.
 """
 
 import os
@@ -17,11 +19,16 @@ from typing import Any
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 NOISY = ("tensorflow", "keras")
-# "I0000 00:00:1700000000.000000 1 port.cc:1] ...", or as TensorFlow wrote it before: "2026-01-01 00:00:00.0: I ..."
+# "I0000 00:00:1700000000.000000 1 port.cc:1] ...", or as TensorFlow wrote it before: "2026-01-01
+# 00:00:00.0: I ..."
 REMARK = re.compile(
-    rb"(\d{4}-\d\d-\d\d [\d:.]+: )?(?P<severity>[IWE])(\d{4} [\d:.]+ +\d+ \S+:\d+\]| tensorflow/| external/)"
+    rb"(\d{4}-\d\d-\d\d [\d:.]+: )?(?P<severity>[IWE])(\d{4} [\d:.]+ +\d+ \S+:\d+\]| tensorflow/|"
+    rb" external/)"
 )
-BELONGING = (b"WARNING: All log messages before absl::InitializeLog()", b"To enable the following instructions:")
+BELONGING = (
+    b"WARNING: All log messages before absl::InitializeLog()",
+    b"To enable the following instructions:",
+)
 SEVERITIES = b"IWE"
 
 
@@ -56,8 +63,12 @@ class _Loader:
     def exec_module(self, module: Any) -> None:
         module.__spec__.loader = module.__loader__ = self.own
         os.environ.setdefault(LEVEL, "3")
-        warnings.filterwarnings("ignore", "Protobuf gencode version", UserWarning)  # of TensorFlow's own messages
-        if not _left_out() or sys.stderr is None:  # all of it is wanted, at once, or descriptor 2 is something else
+        warnings.filterwarnings(
+            "ignore", "Protobuf gencode version", UserWarning
+        )  # of TensorFlow's own messages
+        if (
+            not _left_out() or sys.stderr is None
+        ):  # all of it is wanted, at once, or descriptor 2 is something else
             self.own.exec_module(module)
             return
         with held_back(only_remarks=True):
@@ -71,7 +82,9 @@ def install() -> None:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow for a command, and have it look for devices, when the command says what it is waiting for."""
+    """Import TensorFlow for a command, and have it look for devices, when the command says what it
+    is waiting for.
+    """
     import keras
 
     keras.ops.zeros(1)

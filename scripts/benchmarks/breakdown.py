@@ -1,8 +1,9 @@
-"""Where the time of one image goes in the folded image tower, kind by kind of operation, against the floor.
+"""Where the time of one image goes in the folded image tower, kind by kind of operation, against
+the floor.
 
-One thread, as a server's session runs it after TensorFlow's optimizer; each operation's time is its least over the
-rounds, so that other work on the machine counts little. The floor is what the tower's sums would take at the rate of a
-2048-cubed matrix product, measured in the same process.
+One thread, as a server's session runs it after TensorFlow's optimizer; each operation's time is its
+least over the rounds, so that other work on the machine counts little. The floor is what the
+tower's sums would take at the rate of a 2048-cubed matrix product, measured in the same process.
 """
 
 import argparse
@@ -16,7 +17,9 @@ from checkpoint import checkpoint_at
 
 from tf_groupvit.cli.kernels import prefer_onednn
 
-GFLOP = 7.94  # of an image of 224 x 224, as the published model computes it; at larger sides without attention's square
+# of an image of 224 x 224, as the published model computes it; at larger sides without attention's
+# square
+GFLOP = 7.94
 
 
 def frozen(folder: Path) -> Any:
@@ -28,7 +31,9 @@ def frozen(folder: Path) -> Any:
 
     model = TFGroupViTModel.from_pretrained(folder).optimized()
     spec = [tf.TensorSpec([None, 3, None, None])]
-    look = tf.function(lambda pixels: model.vision_model(pixels).last_hidden_state, input_signature=spec)
+    look = tf.function(
+        lambda pixels: model.vision_model(pixels).last_hidden_state, input_signature=spec
+    )
     return convert_variables_to_constants_v2(look.get_concrete_function())
 
 
@@ -47,8 +52,12 @@ def gemm_rate(session: Any, rounds: int) -> float:
     return 2 * 2048**3 / 1e9 / best
 
 
-def least_times(session: Any, output: str, feeds: dict[str, np.ndarray], rounds: int) -> tuple[dict, float]:
-    """Operation -> (kind, least milliseconds); and the least processor time of a run, in milliseconds."""
+def least_times(
+    session: Any, output: str, feeds: dict[str, np.ndarray], rounds: int
+) -> tuple[dict, float]:
+    """Operation -> (kind, least milliseconds); and the least processor time of a run, in
+    milliseconds.
+    """
     import tensorflow as tf
 
     v1, whole = tf.compat.v1, float("inf")
@@ -79,7 +88,10 @@ def show(least: dict[str, tuple[str, float]], whole: float, floor: float) -> Non
     for kind, times in rows[:16]:
         print(f"{kind:28s} {len(times):6d} {sum(times):8.2f} {sum(times) / everything:6.1%}")
     products = sum(sum(times) for kind, times in rows if "MatMul" in kind)
-    print(f"matrix products {products:.1f} ms, all else {everything - products:.1f} ms, together {everything:.1f} ms")
+    print(
+        f"matrix products {products:.1f} ms, all else {everything - products:.1f} ms, together"
+        f" {everything:.1f} ms"
+    )
     print(f"processor time of a run {whole:.1f} ms")
     print(f"floor at the matrix product's rate {floor:.1f} ms, {floor / whole:.0%} of it")
 
@@ -89,23 +101,34 @@ def main() -> None:
     import tensorflow as tf
 
     parser = argparse.ArgumentParser(prog="scripts/bench breakdown", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, help="a folder instead of the seeded full-size one")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a folder instead of the seeded full-size one"
+    )
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=7)
     chosen = parser.parse_args()
     folder, v1 = checkpoint_at(chosen.checkpoint), tf.compat.v1
-    tf.config.threading.set_intra_op_parallelism_threads(1)  # sessions share the threads of whoever asked first
+    tf.config.threading.set_intra_op_parallelism_threads(
+        1
+    )  # sessions share the threads of whoever asked first
     look = frozen(folder)
     config = v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
-    pixels = np.random.default_rng(0).normal(size=(chosen.batch, 3, chosen.side, chosen.side)).astype("float32")
+    pixels = (
+        np.random.default_rng(0)
+        .normal(size=(chosen.batch, 3, chosen.side, chosen.side))
+        .astype("float32")
+    )
     with tf.Graph().as_default() as graph, v1.Session(graph=graph, config=config) as session:
         tf.import_graph_def(look.graph.as_graph_def(), name="")
         feeds = {look.inputs[0].name: pixels}
         least, whole = least_times(session, look.outputs[0].name, feeds, chosen.rounds)
         rate = gemm_rate(session, chosen.rounds)
     floor = 1000 * GFLOP * chosen.batch * (chosen.side / 224) ** 2 / rate
-    print(f"one thread, batch {chosen.batch}, {chosen.side} x {chosen.side}; matrix product {rate:.0f} GFLOP/s")
+    print(
+        f"one thread, batch {chosen.batch}, {chosen.side} x {chosen.side}; matrix product"
+        f" {rate:.0f} GFLOP/s"
+    )
     show(least, whole, floor)
 
 

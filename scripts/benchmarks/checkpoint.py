@@ -1,7 +1,8 @@
-"""A seed in, a checkpoint folder of the published size out, tokenizer included: what measurements run on, made once.
+"""A seed in, a checkpoint folder of the published size out, tokenizer included: what measurements
+run on, made once.
 
-Weights are random, so its masks mean nothing; they are drawn so that groups are used and classes win in turn, since a
-collapsed model would hide differences between engines.
+Weights are random, so its masks mean nothing; they are drawn so that groups are used and classes
+win in turn, since a collapsed model would hide differences between engines.
 """
 
 import json
@@ -18,7 +19,9 @@ DEMO = ROOT / "tf_groupvit" / "assets" / "demo"
 
 
 def checkpoint_at(given: Path | None = None) -> Path:
-    """The folder that was given, or the one of the published size, which is made if it is not there."""
+    """The folder that was given, or the one of the published size, which is made if it is not
+    there.
+    """
     if given is None and not CACHE.exists():
         print("Making the full-size checkpoint, once ...", file=sys.stderr)
         make_checkpoint(CACHE)
@@ -59,8 +62,9 @@ def draw_weights(model: Any, random: np.random.Generator) -> None:
 
 
 def centre_embeddings(model: Any, random: np.random.Generator) -> None:
-    """Fit the projections' batch norms and last biases to features, as training would: embeddings of different inputs
-    then point in different directions."""
+    """Fit the projections' batch norms and last biases to features, as training would: embeddings
+    of different inputs then point in different directions.
+    """
     text, vision = model.config.text_config, model.config.vision_config
     ids = random.integers(1000, text.vocab_size - 10, (64, 8))
     ids[:, -1] = text.eos_token_id
@@ -75,23 +79,35 @@ def centre(projection: Any, features: np.ndarray) -> None:
     projection.norm.moving_mean.assign(hidden.mean(0))
     projection.norm.moving_variance.assign(hidden.var(0))
     outer = projection.outer
-    outer.bias.assign(np.asarray(outer.bias) - np.asarray(projection(features, training=False)).mean(0))
+    outer.bias.assign(
+        np.asarray(outer.bias) - np.asarray(projection(features, training=False)).mean(0)
+    )
 
 
 def write_tokenizer(folder: Path, size: int) -> None:
     """The demo's vocabulary and merges, filled up to CLIP's size, the special tokens at its end."""
     special = ["<|startoftext|>", "<|endoftext|>"]
-    known = [word for word in json.loads((DEMO / "vocab.json").read_text(encoding="utf-8")) if word not in special]
+    known = [
+        word
+        for word in json.loads((DEMO / "vocab.json").read_text(encoding="utf-8"))
+        if word not in special
+    ]
     filling = [f"<unused {i}>" for i in range(size - len(known) - len(special))]
     vocabulary = {word: number for number, word in enumerate([*known, *filling, *special])}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (folder / "merges.txt").write_bytes((DEMO / "merges.txt").read_bytes())
     start, end = special
-    settings = dict(bos_token=start, eos_token=end, unk_token=end, pad_token=end, model_max_length=77)
-    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "CLIPTokenizer"}))
+    settings = dict(
+        bos_token=start, eos_token=end, unk_token=end, pad_token=end, model_max_length=77
+    )
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**settings, "tokenizer_class": "CLIPTokenizer"})
+    )
 
 
 def write_processor(folder: Path, side: int) -> None:
     settings = json.loads((DEMO / "preprocessor_config.json").read_text())
     square = {"height": side, "width": side}
-    (folder / "preprocessor_config.json").write_text(json.dumps({**settings, "size": square, "crop_size": square}))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({**settings, "size": square, "crop_size": square})
+    )

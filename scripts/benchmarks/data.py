@@ -1,7 +1,9 @@
-"""Images per second of the input pipeline: decoding, augmentation and words of pictures in a WebDataset shard.
+"""Images per second of the input pipeline: decoding, augmentation and words of pictures in a
+WebDataset shard.
 
-Pictures are JPEG of random scenes, so that no data set is needed; --path takes shards of one's own. A training step
-never waits for its input where it takes fewer images per second than this: compare with scripts/bench train.
+Pictures are JPEG of random scenes, so that no data set is needed; --path takes shards of one's own.
+A training step never waits for its input where it takes fewer images per second than this: compare
+with scripts/bench train.
 """
 
 import argparse
@@ -26,7 +28,10 @@ def write_shard(path: Path, count: int, size: int) -> None:
         for index, scene in enumerate(scenes(0, count)):
             file = io.BytesIO()
             Image.fromarray(scene.image).resize((size, size)).save(file, "JPEG", quality=90)
-            for name, data in ((f"{index:06d}.jpg", file.getvalue()), (f"{index:06d}.txt", scene.caption.encode())):
+            for name, data in (
+                (f"{index:06d}.jpg", file.getvalue()),
+                (f"{index:06d}.txt", scene.caption.encode()),
+            ):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
@@ -61,10 +66,18 @@ def measure(chosen: argparse.Namespace, path: str, published: bool) -> float:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench data", description=__doc__)
     tokenizer = Path(__file__).resolve().parents[2] / "tests/golden/tokenizer/vocabularies/trained"
-    parser.add_argument("--path", help="shards, or a folder with a captions file, instead of drawn pictures")
-    parser.add_argument("--tokenizer", type=Path, default=tokenizer, help="a folder with a tokenizer")
-    parser.add_argument("--size", type=int, default=224, help="side of the images in the batch (default 224)")
-    parser.add_argument("--photo", type=int, default=400, help="side of the drawn pictures (default 400)")
+    parser.add_argument(
+        "--path", help="shards, or a folder with a captions file, instead of drawn pictures"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, default=tokenizer, help="a folder with a tokenizer"
+    )
+    parser.add_argument(
+        "--size", type=int, default=224, help="side of the images in the batch (default 224)"
+    )
+    parser.add_argument(
+        "--photo", type=int, default=400, help="side of the drawn pictures (default 400)"
+    )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=10, help="timed ones (default 10)")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
@@ -82,7 +95,10 @@ def main() -> None:
         for name, published in AUGMENTED.items():
             found[name] = measure(chosen, path, published)
             if not chosen.json:
-                print(f"{name:10s} {found[name]:8.1f} images/s at {chosen.size}x{chosen.size}", flush=True)
+                print(
+                    f"{name:10s} {found[name]:8.1f} images/s at {chosen.size}x{chosen.size}",
+                    flush=True,
+                )
     if chosen.json:
         print(json.dumps(found, indent=2))
 

@@ -1,9 +1,11 @@
-"""A checkpoint folder and a photo in; what an export of it costs, on disk, in time, in memory and on the wire, out.
+"""A checkpoint folder and a photo in; what an export of it costs, on disk, in time, in memory and
+on the wire, out.
 
     scripts/bench export FOLDER [PHOTO] [--mode whole|window] [--rounds 10]
 
-Session and Python side take turns in the same run, on the same images; latencies are medians. The session's process is
-the one of tests and of ``--check``, which holds TensorFlow and the model and nothing else.
+Session and Python side take turns in the same run, on the same images; latencies are medians. The
+session's process is the one of tests and of ``--check``, which holds TensorFlow and the model and
+nothing else.
 """
 
 import argparse
@@ -48,7 +50,9 @@ while True:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="scripts/bench export", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench export", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("folder", help="a checkpoint with its tokenizer")
     parser.add_argument("photo", nargs="?", help="an image; a drawn one unless given")
     parser.add_argument("--mode", default="whole")
@@ -57,7 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     from tf_groupvit.export import export_saved_model
     from tf_groupvit.segmentation.segmenter import Segmenter
 
-    segmenter = Segmenter.from_pretrained(options.folder, classes=CLASSES, background=0.9, mode=options.mode)
+    segmenter = Segmenter.from_pretrained(
+        options.folder, classes=CLASSES, background=0.9, mode=options.mode
+    )
     photo = as_jpeg(options.photo)
     with tempfile.TemporaryDirectory(prefix="bench_export_") as base:
         started = time.perf_counter()
@@ -73,7 +79,9 @@ def as_jpeg(photo: str | None) -> bytes:
     """The photo, or a drawn picture, at 640x480."""
     blocks = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8))
     content, picture = io.BytesIO(), Image.open(photo) if photo else blocks
-    picture.convert("RGB").resize((640, 480), Image.Resampling.BICUBIC).save(content, "JPEG", quality=90)
+    picture.convert("RGB").resize((640, 480), Image.Resampling.BICUBIC).save(
+        content, "JPEG", quality=90
+    )
     return content.getvalue()
 
 
@@ -81,7 +89,10 @@ def print_sizes(path: Path, segmenter: Any) -> None:
     weights = sum(v.numpy().nbytes for v in segmenter.model.weights)
     total = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     graph = (path / "saved_model.pb").stat().st_size
-    print(f"on disk: {total:,} bytes, {total / weights:.3f} times the weights; the graph alone {graph:,}")
+    print(
+        f"on disk: {total:,} bytes, {total / weights:.3f} times the weights; the graph alone"
+        f" {graph:,}"
+    )
 
 
 class Session:
@@ -99,7 +110,9 @@ class Session:
         seconds, held = self.hear()
         print(f"load: {seconds:.1f} s, {held / 2**20:.0f} MiB more than TensorFlow alone")
         answers, held = self.hear()
-        first = {one["signature"]: one for one in reversed(answers)}  # a graph is optimised when it is first run
+        first = {
+            one["signature"]: one for one in reversed(answers)
+        }  # a graph is optimised when it is first run
         for name, one in reversed(first.items()):
             print(f"first run of {name}: {one['seconds']:.1f} s, {one['cpu']:.1f} s of a core")
         seconds = sum(one["seconds"] for one in answers)
@@ -134,8 +147,8 @@ def print_latencies(session: Session, segmenter: Any, photo: bytes, rounds: int)
         there, here = (1000 * statistics.median(seconds[1:]) for seconds in (theirs, ours))
         each = 1000 * statistics.median(cores[1:]) / count
         print(
-            f"batch {count}: session {there:.0f} ms, Python side {here:.0f} ms, {there / here:.2f} times; "
-            f"{each:.0f} ms of a core for each image in the session"
+            f"batch {count}: session {there:.0f} ms, Python side {here:.0f} ms, {there / here:.2f}"
+            f" times; {each:.0f} ms of a core for each image in the session"
         )
 
 

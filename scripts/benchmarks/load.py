@@ -1,8 +1,9 @@
 """Seconds and peak memory to load the full-size checkpoint, beside transformers' PyTorch class.
 
-Each load runs in a process of its own, ours and the peer's in turn, after one of each that is not counted. Memory is
-the highest resident set during the load, less what the process held after its imports. transformers maps the file and
-reads a weight when it is first used, so both are measured a second time when every weight has been read once ("read").
+Each load runs in a process of its own, ours and the peer's in turn, after one of each that is not
+counted. Memory is the highest resident set during the load, less what the process held after its
+imports. transformers maps the file and reads a weight when it is first used, so both are measured a
+second time when every weight has been read once ("read").
 """
 
 import argparse
@@ -70,13 +71,18 @@ def medians(runs: list[dict[str, float]]) -> dict[str, float]:
 def report(size: int, found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     rows: dict[str, Any] = {name: medians(runs) for name, runs in found.items()}
     if len(rows) == 2:
-        rows["ratio"] = {key: value / rows["transformers"][key] for key, value in rows["ours"].items()}
+        rows["ratio"] = {
+            key: value / rows["transformers"][key] for key, value in rows["ours"].items()
+        }
     return {"file_bytes": size, "runs": len(found["ours"]), **rows}
 
 
 def show(result: dict[str, Any]) -> None:
     size = result["file_bytes"]
-    print(f"model.safetensors {size / 1e6:.1f} MB, medians of {result['runs']} fresh processes; cpu: of all threads")
+    print(
+        f"model.safetensors {size / 1e6:.1f} MB, medians of {result['runs']} fresh processes; cpu:"
+        " of all threads"
+    )
     for name in ("ours", "transformers"):
         for part in ("load", "read") if name in result else ():
             row = {key: result[name][f"{part}_{key}"] for key in ("s", "cpu_s", "peak")}
@@ -86,15 +92,21 @@ def show(result: dict[str, Any]) -> None:
             )
     if ratio := result.get("ratio"):
         for part in ("load", "read"):
-            words = "  ".join(f"{key} {ratio[f'{part}_{key}']:.2f}" for key in ("s", "cpu_s", "peak"))
+            words = "  ".join(
+                f"{key} {ratio[f'{part}_{key}']:.2f}" for key in ("s", "cpu_s", "peak")
+            )
             print(f"{'ratio':13s} {part}  {words}   (below 1: ours is less)")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench load", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="of each (default 5)")
-    parser.add_argument("--checkpoint", type=Path, help="a folder instead of the seeded full-size one")
-    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter with torch and transformers")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a folder instead of the seeded full-size one"
+    )
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="an interpreter with torch and transformers"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     return parser.parse_args()
 
@@ -108,7 +120,10 @@ def main() -> None:
     if has_peer(chosen.peer_python):
         pythons["transformers"] = (chosen.peer_python, PEER)
     else:
-        print(f"{chosen.peer_python} has no torch and transformers: see --peer-python.", file=sys.stderr)
+        print(
+            f"{chosen.peer_python} has no torch and transformers: see --peer-python.",
+            file=sys.stderr,
+        )
     found: dict[str, list[dict[str, float]]] = {name: [] for name in pythons}
     for run in range(chosen.runs + 1):
         for name, (python, code) in pythons.items():

@@ -1,9 +1,12 @@
-"""A checkpoint in; the memory that an exported model takes at most for one picture, by the picture's size, out.
+"""A checkpoint in; the memory that an exported model takes at most for one picture, by the
+picture's size, out.
 
-    scripts/bench memory [FOLDER] [--export VERSION_FOLDER] [--mode whole|window] [--megapixels 1 12 50 81]
+    scripts/bench memory [FOLDER] [--export VERSION_FOLDER] [--mode whole|window] [--megapixels 1 12
+    50 81]
 
-Each picture is asked for in a process of its own, a session that holds TensorFlow and the model and nothing else (that
-of tests and of ``export --check``), after a small picture has warmed it up. Linux alone tells a process' peak.
+Each picture is asked for in a process of its own, a session that holds TensorFlow and the model and
+nothing else (that of tests and of ``export --check``), after a small picture has warmed it up.
+Linux alone tells a process' peak.
 """
 
 import argparse
@@ -19,7 +22,8 @@ from PIL import Image
 
 CLASSES = "person, dog, cat, car, tree, grass, sky, water, road, building"
 SIZES = {1: (1200, 800), 12: (4000, 3000), 50: (8660, 5773), 81: (9000, 9000)}  # by megapixels
-# In the session's process: load, ask for the small picture, then for the large one, and say what that took.
+# In the session's process: load, ask for the small picture, then for the large one, and say what
+# that took.
 ASK = """
 import importlib.util, os, sys, time
 spec = importlib.util.spec_from_file_location("replay", sys.argv[1])
@@ -41,8 +45,12 @@ print(f"{before:.0f} {status('VmHWM') - before:.0f} {status('VmRSS') - before:.0
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="scripts/bench memory", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", nargs="?", help="a checkpoint with its tokenizer; the demo unless given")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench memory", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "folder", nargs="?", help="a checkpoint with its tokenizer; the demo unless given"
+    )
     parser.add_argument("--export", type=Path, help="a version that is exported already")
     parser.add_argument("--mode", default="whole")
     parser.add_argument("--megapixels", type=int, nargs="+", choices=SIZES, default=list(SIZES))
@@ -96,7 +104,16 @@ def written(image: Image.Image, path: Path) -> Path:
 def asked(version: Path, small: Path, large: Path) -> str:
     from tf_groupvit.export import replay
 
-    command = [sys.executable, "-I", "-c", ASK, str(replay.__file__), str(version), str(small), str(large)]
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        ASK,
+        str(replay.__file__),
+        str(version),
+        str(small),
+        str(large),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return f"failed: {done.stderr.strip().splitlines()[-1]}"

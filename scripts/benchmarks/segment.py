@@ -1,8 +1,9 @@
-"""Images per second and peak memory of segmentation: windows at three image sizes, and the whole image.
+"""Images per second and peak memory of segmentation: windows at three image sizes, and the whole
+image.
 
-Each line runs in a process of its own: the first image as it is (what a command over one image waits for), the second,
-for which the model is traced, then images one by one. Memory is the highest resident set over those, less what the
-process held after loading.
+Each line runs in a process of its own: the first image as it is (what a command over one image
+waits for), the second, for which the model is traced, then images one by one. Memory is the highest
+resident set over those, less what the process held after loading.
 """
 
 import argparse
@@ -44,9 +45,18 @@ print(json.dumps(dict(first_s=first, untraced_s=untraced_, tracing_s=tracing,
 """
 
 
-def measure(folder: Path, mode: str, height: int, width: int, images: int, classes: int) -> dict[str, float]:
+def measure(
+    folder: Path, mode: str, height: int, width: int, images: int, classes: int
+) -> dict[str, float]:
     """One case in a fresh process: seconds, images per second, and peak memory in bytes."""
-    command = [sys.executable, "-c", MEASURED, str(folder), mode, *map(str, (height, width, images, classes))]
+    command = [
+        sys.executable,
+        "-c",
+        MEASURED,
+        str(folder),
+        mode,
+        *map(str, (height, width, images, classes)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"Mode {mode} at {width}x{height} failed:\n{done.stderr[-2000:]}")
@@ -65,7 +75,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench segment", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a checkpoint folder with tokenizer")
     parser.add_argument("--images", type=int, default=5, help="timed in each case (default 5)")
-    parser.add_argument("--classes", type=int, default=20, help="beside the background (default 20)")
+    parser.add_argument(
+        "--classes", type=int, default=20, help="beside the background (default 20)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     return parser.parse_args()
 

@@ -1,6 +1,8 @@
-"""Requests a second and latency of the embedded server, REST and gRPC, beside in-process calls in the same run.
+"""Requests a second and latency of the embedded server, REST and gRPC, beside in-process calls in
+the same run.
 
-A checkpoint is exported and served, and asked to segment one JPEG by 1, 8 and 32 clients in a process of their own.
+A checkpoint is exported and served, and asked to segment one JPEG by 1, 8 and 32 clients in a
+process of their own.
 """
 
 import argparse
@@ -17,12 +19,16 @@ from engines.server_fronts import measure
 
 
 def jpeg(megabytes: float = 0.1, side: int = 448) -> bytes:
-    """A JPEG of about that many bytes: noise over a gradient, so that its size can be chosen by its quality."""
+    """A JPEG of about that many bytes: noise over a gradient, so that its size can be chosen by its
+    quality.
+    """
     from PIL import Image
 
     random = np.random.default_rng(0)
     ramp = np.linspace(0, 180, side, dtype="float32")
-    pixels = np.stack([ramp[None] + ramp[:, None] / 2] * 3, axis=-1) / 1.5 + random.normal(0, 25, (side, side, 3))
+    pixels = np.stack([ramp[None] + ramp[:, None] / 2] * 3, axis=-1) / 1.5 + random.normal(
+        0, 25, (side, side, 3)
+    )
     image = Image.fromarray(np.clip(pixels, 0, 255).astype("uint8"))
     content = b""
     for quality in range(20, 100, 5):
@@ -54,14 +60,19 @@ def run(model: str, classes: str, seconds: float) -> list[Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         print("Exporting ...", file=sys.stderr)
-        export_saved_model(Segmenter.from_pretrained(model, classes=classes), Path(folder, "groupvit"))
+        export_saved_model(
+            Segmenter.from_pretrained(model, classes=classes), Path(folder, "groupvit")
+        )
         print("Serving ...", file=sys.stderr)
         with Server({"groupvit": str(Path(folder, "groupvit"))}, port=0, rest_api_port=0) as server:
             return measure(server, ask(jpeg()), seconds=seconds)
 
 
 def show(rows: list[Any]) -> None:
-    print(f"{'front':12s} {'clients':>7s} {'requests/s':>11s} {'p50 ms':>9s} {'p99 ms':>9s} {'of in-process':>14s}")
+    print(
+        f"{'front':12s} {'clients':>7s} {'requests/s':>11s} {'p50 ms':>9s} {'p99 ms':>9s}"
+        f" {'of in-process':>14s}"
+    )
     inside = {row.clients: row.per_second for row in rows if row.front == "in-process"}
     for row in rows:
         share = f"{row.per_second / inside[row.clients]:.0%}"

@@ -1,9 +1,11 @@
-"""This package beside PyTorch, ONNX Runtime, OpenVINO and transformers' TensorFlow class on the CPU, in one run.
+"""This package beside PyTorch, ONNX Runtime, OpenVINO and transformers' TensorFlow class on the
+CPU, in one run.
 
-Image and text towers, photos to label maps, windows, and how cost grows. Each engine has a process of its own, with
-the same weights, inputs and threads. Outputs are compared before anything is timed; rounds are interleaved; ratios are
-taken round by round, and so is the share of the rate of a 2048-cubed matrix product, which runs in the same rounds.
-Processor time counts what an engine's threads burn while they wait, too.
+Image and text towers, photos to label maps, windows, and how cost grows. Each engine has a process
+of its own, with the same weights, inputs and threads. Outputs are compared before anything is
+timed; rounds are interleaved; ratios are taken round by round, and so is the share of the rate of a
+2048-cubed matrix product, which runs in the same rounds. Processor time counts what an engine's
+threads burn while they wait, too.
 """
 
 import argparse
@@ -17,7 +19,19 @@ from typing import Any
 import numpy as np
 from checkpoint import ROOT, checkpoint_at
 from engines.process import Engine, MissingError
-from engines.report import INT8, LITE, OPENVINO, OURS, aims, exponent, facts, machine, medians, table, write
+from engines.report import (
+    INT8,
+    LITE,
+    OPENVINO,
+    OURS,
+    aims,
+    exponent,
+    facts,
+    machine,
+    medians,
+    table,
+    write,
+)
 from engines.rounds import Bench, Job, pixels_of
 from engines.starting import chosen_of, start
 from PIL import Image
@@ -47,7 +61,12 @@ ENGINES: dict[str, dict[str, str]] = {
 WORKS = ("tower", "text", "photo", "window", "scaling")
 SLOW_TO_START = ("compile", "XLA")
 WARM = 2  # calls after which a segmenter has traced what it runs
-BATCHES, SIDES, CLASSES, IMAGES = (1, 8, 32), (224, 320, 448, 496, 896), (1, 10, 100, 1000), (1, 2, 4, 8, 16, 32)
+BATCHES, SIDES, CLASSES, IMAGES = (
+    (1, 8, 32),
+    (224, 320, 448, 496, 896),
+    (1, 10, 100, 1000),
+    (1, 2, 4, 8, 16, 32),
+)
 MOST_TOKENS = 1024  # up to there cost is to be linear; beyond, attention's square shows
 
 
@@ -55,12 +74,18 @@ def made(name: str, folder: Path, threads: int, spin: bool) -> Engine:
     """The engine of that name, in the environment that has what it needs. Raises MissingError."""
     python = str(TF4 / "bin" / "python") if name.startswith("transformers TF") else ""
     if python and not (TF4 / "groupvit-stamp").exists():
-        raise MissingError("transformers 4.57 for TensorFlow is not installed: scripts/bench tower tries to")
+        raise MissingError(
+            "transformers 4.57 for TensorFlow is not installed: scripts/bench tower tries to"
+        )
     return Engine(name, folder, threads, ENGINES[name], python, spin)
 
 
 def towers(bench: Bench, batches: list[int]) -> dict[str, Any]:
-    products = {f"matrix product, {name}": Job(name, "gemm", False) for name in (OURS, EAGER) if name in bench.engines}
+    products = {
+        f"matrix product, {name}": Job(name, "gemm", False)
+        for name in (OURS, EAGER)
+        if name in bench.engines
+    }
     result = {}
     for batch in batches:
         found = bench.run({**bench.same("tower"), **products}, pixels=pixels_of(batch))
@@ -72,25 +97,42 @@ def towers(bench: Bench, batches: list[int]) -> dict[str, Any]:
 
 def texts(bench: Bench, counts: list[int]) -> dict[str, Any]:
     result = {}
-    names = [name for name in bench.engines if name not in (SESSION, LITE, OPENVINO, INT8)]  # which run no texts
+    names = [
+        name for name in bench.engines if name not in (SESSION, LITE, OPENVINO, INT8)
+    ]  # which run no texts
     for count in counts:
         ids = np.random.default_rng(0).integers(1000, 40000, (count, 9))
         ids[:, 0], ids[:, -1] = 49406, 49407
         result[str(count)] = table(
-            f"Text tower, {count} prompts", bench.run(bench.same("text", names), ids=ids), count, "texts"
+            f"Text tower, {count} prompts",
+            bench.run(bench.same("text", names), ids=ids),
+            count,
+            "texts",
         )
     return result
 
 
 def photos(bench: Bench, jpeg: np.ndarray, count: int) -> dict[str, Any]:
     """JPEG bytes to label map, against the documented call and its best rewrite."""
-    jobs = {name: Job(name, "photo") for name in bench.engines if name.startswith("ours") and name != PLAIN}
+    jobs = {
+        name: Job(name, "photo")
+        for name in bench.engines
+        if name.startswith("ours") and name != PLAIN
+    }
     documented = (EAGER, "transformers TF, graph")
-    jobs |= {f"{name}, documented": Job(name, "photo") for name in documented if name in bench.engines}
+    jobs |= {
+        f"{name}, documented": Job(name, "photo") for name in documented if name in bench.engines
+    }
     rewritten = (EAGER, COMPILED)
-    jobs |= {f"{name}, rewritten": Job(name, "photo_cached") for name in rewritten if name in bench.engines}
+    jobs |= {
+        f"{name}, rewritten": Job(name, "photo_cached")
+        for name in rewritten
+        if name in bench.engines
+    }
     found = bench.run(jobs, warm=WARM, jpeg=jpeg, classes=things(count))
-    return {str(count): table(f"JPEG to label map, {count} classes, mode whole", found, 1, "photos")}
+    return {
+        str(count): table(f"JPEG to label map, {count} classes, mode whole", found, 1, "photos")
+    }
 
 
 def windows(bench: Bench, jpeg: np.ndarray) -> dict[str, Any]:
@@ -129,10 +171,17 @@ def scaling(bench: Bench, jpeg: np.ndarray, quick: bool) -> dict[str, Any]:
         fitted = {size: row for size, row in cost.items() if name != "tokens" or size < MOST_TOKENS}
         result[name] = {
             "cost": cost,
-            **{key: exponent({n: row[key] for n, row in fitted.items()}) for key in ("seconds", "cpu")},
+            **{
+                key: exponent({n: row[key] for n, row in fitted.items()})
+                for key in ("seconds", "cpu")
+            },
         }
-        said = ", ".join(f"{size}: {row['seconds']:.3f} ({row['cpu']:.3f})" for size, row in cost.items())
-        print(f"  {name} {said}; exponent {result[name]['seconds']:.2f} ({result[name]['cpu']:.2f})")
+        said = ", ".join(
+            f"{size}: {row['seconds']:.3f} ({row['cpu']:.3f})" for size, row in cost.items()
+        )
+        print(
+            f"  {name} {said}; exponent {result[name]['seconds']:.2f} ({result[name]['cpu']:.2f})"
+        )
     return result
 
 
@@ -140,21 +189,43 @@ def drawn_photo() -> bytes:
     """A JPEG of 640 x 480, for those who have no photo at hand."""
     blocks = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     file = io.BytesIO()
-    Image.fromarray(blocks).resize((640, 480), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    Image.fromarray(blocks).resize((640, 480), Image.Resampling.BICUBIC).save(
+        file, "JPEG", quality=90
+    )
     return file.getvalue()
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench tower", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of everything, no engine that compiles for minutes")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="less of everything, no engine that compiles for minutes",
+    )
     parser.add_argument("--rounds", type=int, help="of each work (default 5, quick 3)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each engine (default: all cores)")
-    parser.add_argument("--spin", action="store_true", help="let waiting threads spin: for a machine that is idle")
-    parser.add_argument("--engines", default="|".join(ENGINES), help="names between bars (default: all)")
-    parser.add_argument("--works", default=",".join(WORKS), help="names between commas (default: all)")
-    parser.add_argument("--checkpoint", type=Path, help="a folder with tokenizer instead of the seeded full-size one")
-    parser.add_argument("--photo", type=Path, help="a JPEG to segment (default: a drawn one, 640 x 480)")
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the JSON and the picture")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="of each engine (default: all cores)"
+    )
+    parser.add_argument(
+        "--spin", action="store_true", help="let waiting threads spin: for a machine that is idle"
+    )
+    parser.add_argument(
+        "--engines", default="|".join(ENGINES), help="names between bars (default: all)"
+    )
+    parser.add_argument(
+        "--works", default=",".join(WORKS), help="names between commas (default: all)"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="a folder with tokenizer instead of the seeded full-size one",
+    )
+    parser.add_argument(
+        "--photo", type=Path, help="a JPEG to segment (default: a drawn one, 640 x 480)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("out/bench"), help="folder for the JSON and the picture"
+    )
     chosen = parser.parse_args()
     if chosen.photo and not chosen.photo.is_file():
         parser.error(f"--photo takes a JPEG file, but {chosen.photo} is none")
@@ -166,11 +237,17 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     chosen = arguments()
     folder = checkpoint_at(chosen.checkpoint)
-    names = [name for name in chosen.engines if not (chosen.quick and any(w in name for w in SLOW_TO_START))]
+    names = [
+        name
+        for name in chosen.engines
+        if not (chosen.quick and any(w in name for w in SLOW_TO_START))
+    ]
     works, rounds = chosen.works, chosen.rounds or (3 if chosen.quick else 5)
     jpeg = np.frombuffer(chosen.photo.read_bytes() if chosen.photo else drawn_photo(), np.uint8)
     result = machine(chosen.threads, rounds)
-    engines, skipped = start({name: partial(made, name, folder, chosen.threads, chosen.spin) for name in names})
+    engines, skipped = start(
+        {name: partial(made, name, folder, chosen.threads, chosen.spin) for name in names}
+    )
     with tempfile.TemporaryDirectory(prefix="bench_tower_") as place:
         bench = Bench(engines, skipped, Path(place), rounds)
         if "tower" in works:

@@ -1,7 +1,9 @@
-"""Images per second of a training step, beside transformers' PyTorch class: same sizes, same loss, same run.
+"""Images per second of a training step, beside transformers' PyTorch class: same sizes, same loss,
+same run.
 
-A step is forward, the contrastive loss, backward, clipping and AdamW. Each side runs in a process of its own with as
-many threads; they take turns, so that a busy machine is busy for both, and the median of the turns counts.
+A step is forward, the contrastive loss, backward, clipping and AdamW. Each side runs in a process
+of its own with as many threads; they take turns, so that a busy machine is busy for both, and the
+median of the turns counts.
 """
 
 import argparse
@@ -18,7 +20,8 @@ SIZES: dict[str, dict[str, Any]] = {
                       patch=16, text=256, layers=12, vocabulary=49408, length=77, projection=256, hidden=4096),
 }  # fmt: skip
 
-# Runs in the measured process, once for each side: sizes as JSON, steps, threads. Prints seconds of each step.
+# Runs in the measured process, once for each side: sizes as JSON, steps, threads. Prints seconds of
+# each step.
 SHARED = """
 import json, sys, time
 import numpy as np
@@ -95,11 +98,17 @@ def measure(python: str, side: str, size: dict, steps: int, threads: int) -> lis
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench train", description=__doc__)
-    parser.add_argument("--size", choices=SIZES, default="demo", help="of the model and batch (default demo)")
+    parser.add_argument(
+        "--size", choices=SIZES, default="demo", help="of the model and batch (default demo)"
+    )
     parser.add_argument("--steps", type=int, default=10, help="timed in each turn (default 10)")
     parser.add_argument("--turns", type=int, default=2, help="of each side (default 2)")
     parser.add_argument("--threads", type=int, default=2, help="of each side (default 2)")
-    parser.add_argument("--peer", default=sys.executable, help="a Python with the extra [bench]: torch, transformers")
+    parser.add_argument(
+        "--peer",
+        default=sys.executable,
+        help="a Python with the extra [bench]: torch, transformers",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     return parser.parse_args()
 
@@ -115,11 +124,16 @@ def main() -> None:
     rates = {name: size["batch"] / statistics.median(found) for name, found in seconds.items()}
     ratio = rates["tf_groupvit"] / rates["transformers"]
     if chosen.json:
-        print(json.dumps({"size": chosen.size, "images_per_second": rates, "ratio": ratio}, indent=2))
+        print(
+            json.dumps({"size": chosen.size, "images_per_second": rates, "ratio": ratio}, indent=2)
+        )
         return
     for name, rate in rates.items():
         print(f"{name:14s} {rate:8.1f} images/s")
-    print(f"ratio {ratio:.2f} (the median of {chosen.turns * chosen.steps} steps, {chosen.threads} threads)")
+    print(
+        f"ratio {ratio:.2f} (the median of {chosen.turns * chosen.steps} steps, {chosen.threads}"
+        " threads)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The share of a training's time in which a step waits for its batch: 0 where the input keeps ahead of it.
+"""The share of a training's time in which a step waits for its batch: 0 where the input keeps ahead
+of it.
 
-Takes a recipe and data as tf-groupvit train does, and trains for some steps. Input is made on the same cores as the
-step runs on: what it takes there shows in the time of a step, which is also measured on one batch, again and again.
+Takes a recipe and data as tf-groupvit train does, and trains for some steps. Input is made on the
+same cores as the step runs on: what it takes there shows in the time of a step, which is also
+measured on one batch, again and again.
 """
 
 import argparse
@@ -16,7 +18,9 @@ from typing import Any
 WARM_UP = 3  # steps that trace, and that find the buffers full
 
 
-def measure(step: Callable[[Any], None], batches: Iterator[Any], steps: int) -> tuple[list[float], list[float]]:
+def measure(
+    step: Callable[[Any], None], batches: Iterator[Any], steps: int
+) -> tuple[list[float], list[float]]:
     """Seconds that each step waited for its batch, and that it then took."""
     for _ in range(WARM_UP):
         step(next(batches))
@@ -33,8 +37,12 @@ def measure(step: Callable[[Any], None], batches: Iterator[Any], steps: int) -> 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench waiting", description=__doc__)
-    parser.add_argument("--recipe", default="demo", help="demo, finetune, or a TOML file (default demo)")
-    parser.add_argument("--data", help="a folder with captions, shards or TFRecord files, instead of the recipe's")
+    parser.add_argument(
+        "--recipe", default="demo", help="demo, finetune, or a TOML file (default demo)"
+    )
+    parser.add_argument(
+        "--data", help="a folder with captions, shards or TFRecord files, instead of the recipe's"
+    )
     parser.add_argument("--model", help="the checkpoint to begin at, instead of the recipe's")
     parser.add_argument("--steps", type=int, default=30, help="timed ones (default 30)")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
@@ -78,9 +86,13 @@ def main() -> None:
     if chosen.json:
         print(json.dumps(found, indent=2))
         return
-    print(f"waiting for a batch  {100 * found['share_waited']:5.1f} % of the time, {found['wait']:.4f} s in the median")
     print(
-        f"a step               {found['step']:7.3f} s; {found['step_on_one_batch']:.3f} s on one batch, again and again"
+        f"waiting for a batch  {100 * found['share_waited']:5.1f} % of the time,"
+        f" {found['wait']:.4f} s in the median"
+    )
+    print(
+        f"a step               {found['step']:7.3f} s; {found['step_on_one_batch']:.3f} s on one"
+        " batch, again and again"
     )
     print(f"together             {found['images_per_second']:7.1f} images/s")
 

@@ -1,4 +1,6 @@
-"""The demo checkpoint in; the README's picture out: drawn scenes, their regions with names, their groups."""
+"""The demo checkpoint in; the README's picture out: drawn scenes, their regions with names, their
+groups.
+"""
 
 import argparse
 from pathlib import Path
@@ -36,7 +38,10 @@ def main() -> None:
     sheet = draw(given.model or demo_checkpoint())
     # 128 colours: a third of the bytes, and no eye sees it.
     sheet.quantize(128, dither=Image.Dither.NONE).save(given.output, optimize=True)
-    print(f"Wrote {given.output}: {given.output.stat().st_size:,} bytes, {np.prod(sheet.size):,} pixels")
+    print(
+        f"Wrote {given.output}: {given.output.stat().st_size:,} bytes, {np.prod(sheet.size):,}"
+        " pixels"
+    )
 
 
 if __name__ == "__main__":

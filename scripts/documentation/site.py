@@ -1,7 +1,8 @@
-"""The repository's pages and the package's docstrings in; a site of static files out. A warning is an error.
+"""The repository's pages and the package's docstrings in; a site of static files out. A warning is
+an error.
 
-Each page lies in the room that it is about; here they are put together, and links to files that are no pages become
-plain text.
+Each page lies in the room that it is about; here they are put together, and links to files that are
+no pages become plain text.
 """
 
 import logging
@@ -32,25 +33,51 @@ PAGES = {
 }
 # Name on the site -> title, and what of the package is described, in this order.
 API = {
-    "models.md": ("Models", ["models.groupvit", "models.text", "models.vision", "models.outputs", "config"]),
+    "models.md": (
+        "Models",
+        ["models.groupvit", "models.text", "models.vision", "models.outputs", "config"],
+    ),
     "preprocessing.md": ("Preprocessing", ["preprocessing.tokenizer", "preprocessing.image"]),
     "segmentation.md": (
         "Segmentation",
-        ["segmentation.segmenter", "segmentation.result", "segmentation.prompts", "segmentation.protocol"],
+        [
+            "segmentation.segmenter",
+            "segmentation.result",
+            "segmentation.prompts",
+            "segmentation.protocol",
+        ],
     ),
-    "checkpoints.md": ("Checkpoints", ["hub", "checkpoints.reading", "checkpoints.writing", "models.conversion"]),
-    "serving.md": ("Export, server, client", ["export.saving", "export.check", "server.running", "client"]),
-    "evaluation.md": ("Evaluation", ["evaluation.datasets", "evaluation.evaluator", "evaluation.scenes"]),
+    "checkpoints.md": (
+        "Checkpoints",
+        ["hub", "checkpoints.reading", "checkpoints.writing", "models.conversion"],
+    ),
+    "serving.md": (
+        "Export, server, client",
+        ["export.saving", "export.check", "server.running", "client"],
+    ),
+    "evaluation.md": (
+        "Evaluation",
+        ["evaluation.datasets", "evaluation.evaluator", "evaluation.scenes"],
+    ),
     "errors.md": ("Errors", ["errors"]),
 }
 
 SETTINGS = {
     "site_name": "tf-groupvit",
-    "theme": {"name": "material", "font": False, "features": ["navigation.sections", "content.code.copy"]},
+    "theme": {
+        "name": "material",
+        "font": False,
+        "features": ["navigation.sections", "content.code.copy"],
+    },
     "use_directory_urls": False,  # the files can be opened without a server
     "strict": True,
     "validation": {"links": {"anchors": "warn", "not_found": "warn", "unrecognized_links": "warn"}},
-    "markdown_extensions": ["tables", "admonition", "pymdownx.superfences", {"toc": {"permalink": True}}],
+    "markdown_extensions": [
+        "tables",
+        "admonition",
+        "pymdownx.superfences",
+        {"toc": {"permalink": True}},
+    ],
     "plugins": [
         {"search": {}},
         {
@@ -60,8 +87,12 @@ SETTINGS = {
                         "paths": [str(ROOT)],
                         "options": {
                             "docstring_style": "google",
-                            # One line may be about several parameters: "from_pt, from_tf: accepted ..."
-                            "docstring_options": {"warn_unknown_params": False, "warn_missing_types": False},
+                            # One line may be about several parameters: "from_pt, from_tf: accepted
+                            # ..."
+                            "docstring_options": {
+                                "warn_unknown_params": False,
+                                "warn_missing_types": False,
+                            },
                             "show_source": True,
                             "show_root_heading": True,
                             "heading_level": 2,
@@ -103,7 +134,9 @@ def build(output: Path) -> None:
 
 
 def linked(page: Path) -> str:
-    """A page's text, its links leading to pages of the site; other files of the repository lose theirs."""
+    """A page's text, its links leading to pages of the site; other files of the repository lose
+    theirs.
+    """
     names = {(ROOT / file).resolve(): name for name, (_, file) in PAGES.items()}
 
     def replaced(match: re.Match[str]) -> str:
@@ -115,7 +148,9 @@ def linked(page: Path) -> str:
             return f"![{text}]({path.name})"
         return text
 
-    return re.sub(r"(!?)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#]+)(#[^)]*)?\)", replaced, page.read_text())
+    return re.sub(
+        r"(!?)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#]+)(#[^)]*)?\)", replaced, page.read_text()
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""One tiny seeded GroupViT -> tests/golden/checkpoints: the same weights in every file format that we read.
+"""One tiny seeded GroupViT -> tests/golden/checkpoints: the same weights in every file format that
+we read.
 
-Run with an interpreter that has torch, transformers 5 and omegaconf; the files of transformers' TensorFlow class are
-written by a second interpreter (``--tensorflow-python``) that has transformers 4.57 with TensorFlow 2.19:
+Run with an interpreter that has torch, transformers 5 and omegaconf; the files of transformers'
+TensorFlow class are written by a second interpreter (``--tensorflow-python``) that has transformers
+4.57 with TensorFlow 2.19:
 
     python scripts/make_golden/checkpoints.py --tensorflow-python /path/to/other/python
 """
@@ -84,7 +86,9 @@ def write_transformers_files(model) -> None:
 
 
 def write_odd_tensors() -> None:
-    """Every dtype, shared storages, strides, offsets, parameters: in both of torch's formats, with the answer."""
+    """Every dtype, shared storages, strides, offsets, parameters: in both of torch's formats, with
+    the answer.
+    """
     import numpy as np
     import torch
 
@@ -110,22 +114,38 @@ def write_odd_tensors() -> None:
     tagged = torch.nn.Parameter(torch.tensor([3.0]))
     tagged.remark = "an attribute of its own"
     np.savez(
-        FOLDER / "odd.npz", **{name: tensor.detach().numpy() for name, tensor in {**tensors, "tagged": tagged}.items()}
+        FOLDER / "odd.npz",
+        **{name: tensor.detach().numpy() for name, tensor in {**tensors, "tagged": tagged}.items()},
     )
     tensors |= {"tagged": tagged, "brain": torch.tensor([1.5, -2.0], dtype=torch.bfloat16)}
     torch.save(tensors, FOLDER / "odd_zip.bin")
     torch.save(tensors, FOLDER / "odd_legacy.bin", _use_new_zipfile_serialization=False)
 
 
-BLOCK = (("layer_norm1", "norm1"), ("layer_norm2", "norm2"), ("mlp.fc1", "mlp.fc1"), ("mlp.fc2", "mlp.fc2"))
-TEXT_BLOCK = (("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"), ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj"))
+BLOCK = (
+    ("layer_norm1", "norm1"),
+    ("layer_norm2", "norm2"),
+    ("mlp.fc1", "mlp.fc1"),
+    ("mlp.fc2", "mlp.fc2"),
+)
+TEXT_BLOCK = (
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+)
 
 
 def original_weights(state: dict) -> dict:
-    """The names of the original repository, built up module by module from the layers that its code declares."""
+    """The names of the original repository, built up module by module from the layers that its code
+    declares.
+    """
     import torch
 
-    weights: dict = {"logit_scale": state["logit_scale"], "multi_label_logit_scale": torch.tensor(2.0)}
+    weights: dict = {
+        "logit_scale": state["logit_scale"],
+        "multi_label_logit_scale": torch.tensor(2.0),
+    }
 
     def copy(ours: str, theirs: str, leaves=("weight", "bias")) -> None:
         for leaf in leaves:
@@ -156,7 +176,11 @@ def original_weights(state: dict) -> dict:
                 for mlp in ("mlp_inter", "mlp_channels", "pre_assign_attn.mlp")
                 for layer in ("fc1", "fc2")
             ]
-            same += [f"{where}.{letter}_proj" for where in ("assign", "pre_assign_attn.attn") for letter in "qkv"]
+            same += [
+                f"{where}.{letter}_proj"
+                for where in ("assign", "pre_assign_attn.attn")
+                for letter in "qkv"
+            ]
             same += ["pre_assign_attn.norm2", "pre_assign_attn.norm_post"]
             for name in same:
                 copy(f"{mine}.{name}", f"{other}.{name}")
@@ -165,32 +189,48 @@ def original_weights(state: dict) -> dict:
             for name in ("0", "1.fc1", "1.fc2"):
                 copy(f"{ours}.group_projector.{name}", f"{theirs}.group_projector.{name}")
     copy("text_model.embeddings.token_embedding", "text_encoder.token_embedding", ("weight",))
-    weights["text_encoder.positional_embedding"] = state["text_model.embeddings.position_embedding.weight"]
+    weights["text_encoder.positional_embedding"] = state[
+        "text_model.embeddings.position_embedding.weight"
+    ]
     copy("text_model.final_layer_norm", "text_encoder.ln_final")
     for layer in range(TEXT["num_hidden_layers"]):
-        mine, other = f"text_model.encoder.layers.{layer}", f"text_encoder.transformer.resblocks.{layer}"
+        mine, other = (
+            f"text_model.encoder.layers.{layer}",
+            f"text_encoder.transformer.resblocks.{layer}",
+        )
         for name, old in TEXT_BLOCK:
             copy(f"{mine}.{name}", f"{other}.{old}")
         for leaf in ("weight", "bias"):
             weights[f"{other}.attn.in_proj_{leaf}"] = fuse(f"{mine}.self_attn", leaf)
         copy(f"{mine}.self_attn.out_proj", f"{other}.attn.out_proj")
     statistics = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    for mine, other in (("visual_projection", "img_projector"), ("text_projection", "text_projector")):
+    for mine, other in (
+        ("visual_projection", "img_projector"),
+        ("text_projection", "text_projector"),
+    ):
         for ours, theirs in (("0", "linear_hidden.0"), ("3", "linear_out")):
-            weights[f"{other}.{theirs}.weight"] = state[f"{mine}.{ours}.weight"][:, :, None]  # Conv1d, kernel of one
+            weights[f"{other}.{theirs}.weight"] = state[f"{mine}.{ours}.weight"][
+                :, :, None
+            ]  # Conv1d, kernel of one
             weights[f"{other}.{theirs}.bias"] = state[f"{mine}.{ours}.bias"]
         copy(f"{mine}.1", f"{other}.linear_hidden.1", statistics)
     return weights
 
 
 def write_original_file(state: dict) -> None:
-    """What the original's training loop saves: weights, optimiser, schedule, numpy metrics, an OmegaConf object."""
+    """What the original's training loop saves: weights, optimiser, schedule, numpy metrics, an
+    OmegaConf object.
+    """
     import numpy as np
     import torch
     from omegaconf import OmegaConf
 
     config = OmegaConf.create(
-        {"model": {"type": "MultiLabelContrastive", "depths": [1, 2, 1]}, "lr": 1.6e-3, "seed": None}
+        {
+            "model": {"type": "MultiLabelContrastive", "depths": [1, 2, 1]},
+            "lr": 1.6e-3,
+            "seed": None,
+        }
     )
     torch.save(
         {
@@ -200,7 +240,11 @@ def write_original_file(state: dict) -> None:
                 "param_groups": [{"lr": 0.1, "params": [0]}],
             },
             "lr_scheduler": {"base_values": [0.1], "t_in_epochs": False},
-            "metrics": {"max_accuracy": np.float64(43.7), "max_miou": np.float32(52.3), "count": np.int64(3)},
+            "metrics": {
+                "max_accuracy": np.float64(43.7),
+                "max_miou": np.float32(52.3),
+                "count": np.int64(3),
+            },
             "epoch": 29,
             "config": config,
             "amp": {"loss_scaler0": {"loss_scale": 65536.0, "unskipped": 10}},
@@ -210,8 +254,12 @@ def write_original_file(state: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tensorflow-python", help="interpreter with transformers 4.57 and TensorFlow 2.19")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tensorflow-python", help="interpreter with transformers 4.57 and TensorFlow 2.19"
+    )
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     model = seeded_model()
@@ -219,7 +267,9 @@ def main() -> None:
     write_odd_tensors()
     write_original_file(model.state_dict())
     if arguments.tensorflow_python:
-        subprocess.run([arguments.tensorflow_python, "-c", TENSORFLOW_PART, str(FOLDER)], check=True)
+        subprocess.run(
+            [arguments.tensorflow_python, "-c", TENSORFLOW_PART, str(FOLDER)], check=True
+        )
         for config in FOLDER.glob("tensorflow/*/config.json"):
             config.unlink()
 

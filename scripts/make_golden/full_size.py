@@ -1,9 +1,11 @@
-"""A seed in, a checkpoint folder of the published size out: 55,726,609 parameters, 223 MB, made by transformers.
+"""A seed in, a checkpoint folder of the published size out: 55,726,609 parameters, 223 MB, made by
+transformers.
 
     python scripts/make_golden/full_size.py FOLDER [VOCABULARY_FOLDER]
 
-Needs torch and transformers. The weights are random, so its masks mean nothing; what is proved with it is that a real
-photo goes all the way through at full size, and how fast. VOCABULARY_FOLDER holds CLIP's vocab.json and merges.txt.
+Needs torch and transformers. The weights are random, so its masks mean nothing; what is proved with
+it is that a real photo goes all the way through at full size, and how fast. VOCABULARY_FOLDER holds
+CLIP's vocab.json and merges.txt.
 """
 
 import sys
@@ -16,8 +18,10 @@ from transformers import CLIPImageProcessor, CLIPTokenizer, GroupViTConfig, Grou
 
 @torch.no_grad()
 def centre(projection: torch.nn.Sequential, features: torch.Tensor) -> None:
-    """Fit the batch norm's statistics and the last bias to features (N, C), as training would: so that embeddings of
-    different inputs point in different directions, and the masks of random weights show more than one class."""
+    """Fit the batch norm's statistics and the last bias to features (N, C), as training would: so
+    that embeddings of different inputs point in different directions, and the masks of random
+    weights show more than one class.
+    """
     hidden = projection[0](features)
     projection[1].running_mean.copy_(hidden.mean(0))
     projection[1].running_var.copy_(hidden.var(0))
@@ -39,4 +43,7 @@ if __name__ == "__main__":
     CLIPImageProcessor().save_pretrained(folder)
     if len(sys.argv) > 2:
         CLIPTokenizer.from_pretrained(sys.argv[2]).save_pretrained(folder)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(model.state_dict())} tensors in {folder}")
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(model.state_dict())}"
+        f" tensors in {folder}"
+    )

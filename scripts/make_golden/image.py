@@ -1,7 +1,9 @@
-"""Small images and processor files in; what transformers' CLIPImageProcessor on Pillow makes of them out.
+"""Small images and processor files in; what transformers' CLIPImageProcessor on Pillow makes of
+them out.
 
-Run with a Python that has transformers: python scripts/make_golden/image.py. It writes tests/golden/image/:
-cases.json (a processor file and an image name per case), images.npz (uint8 (H, W, 3)) and pixel_values.npz.
+Run with a Python that has transformers: python scripts/make_golden/image.py. It writes
+tests/golden/image/: cases.json (a processor file and an image name per case), images.npz (uint8 (H,
+W, 3)) and pixel_values.npz.
 """
 
 import json
@@ -23,11 +25,21 @@ SIZES = {  # name -> (H, W)
     "tall": (80, 4),
     "small": (9, 14),
 }
-OLD = {"feature_extractor_type": "CLIPFeatureExtractor", "do_resize": True, "do_center_crop": True, "resample": 3}
+OLD = {
+    "feature_extractor_type": "CLIPFeatureExtractor",
+    "do_resize": True,
+    "do_center_crop": True,
+    "resample": 3,
+}
 NEW = {"image_processor_type": "CLIPImageProcessor"}
 FILES: dict[str, dict[str, Any]] = {
     "2022": {**OLD, "size": 24, "crop_size": 24, "do_normalize": True},
-    "2023": {**NEW, "size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}, "rescale_factor": 1 / 255},
+    "2023": {
+        **NEW,
+        "size": {"shortest_edge": 24},
+        "crop_size": {"height": 24, "width": 24},
+        "rescale_factor": 1 / 255,
+    },
     "odd_crop": {**NEW, "size": {"shortest_edge": 23}, "crop_size": {"height": 20, "width": 26}},
     "padded_crop": {**NEW, "size": {"shortest_edge": 15}, "crop_size": 24},
     "stretched": {**NEW, "size": {"height": 20, "width": 31}, "do_center_crop": False},
@@ -55,20 +67,28 @@ FILES: dict[str, dict[str, Any]] = {
 def draw(H: int, W: int, seed: int) -> np.ndarray:
     """Slopes, a hard edge and some noise: uint8 (H, W, 3)."""
     rows, columns = np.mgrid[0:H, 0:W]
-    slopes = np.stack([columns * 255 / W, rows * 255 / H, (rows + columns) * 255 / (H + W)], axis=-1)
+    slopes = np.stack(
+        [columns * 255 / W, rows * 255 / H, (rows + columns) * 255 / (H + W)], axis=-1
+    )
     slopes[:, W // 2 :, 1] = 255 - slopes[:, W // 2 :, 1]
     noise = np.random.default_rng(seed).integers(-30, 30, slopes.shape)
     return np.clip(slopes + noise, 0, 255).astype(np.uint8)
 
 
 def main() -> None:
-    images: dict[str, Any] = {name: draw(H, W, seed) for seed, (name, (H, W)) in enumerate(SIZES.items())}
+    images: dict[str, Any] = {
+        name: draw(H, W, seed) for seed, (name, (H, W)) in enumerate(SIZES.items())
+    }
     cases = []
     values: dict[str, Any] = {}
     for label, content in FILES.items():
-        for name in SIZES if label in ("2022", "padded_crop", "longest") else ("landscape", "portrait"):
+        for name in (
+            SIZES if label in ("2022", "padded_crop", "longest") else ("landscape", "portrait")
+        ):
             key = f"{label}-{name}"
-            result = CLIPImageProcessorPil(**content)(images[name], input_data_format="channels_last")
+            result = CLIPImageProcessorPil(**content)(
+                images[name], input_data_format="channels_last"
+            )
             values[key] = np.asarray(result["pixel_values"][0], np.float32)
             cases.append({"key": key, "image": name, "file": content})
     OUTPUT.mkdir(parents=True, exist_ok=True)

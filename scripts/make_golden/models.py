@@ -3,8 +3,8 @@
     python scripts/make_golden/models.py tests/golden/models
     python scripts/make_golden/models.py --state-dict > tests/golden/models_state_dict.txt
 
-Needs torch and transformers, which nothing else here does (but the benchmark). Weights are drawn so that assignments
-are sharp and use several groups; a collapsed random model would hide mistakes.
+Needs torch and transformers, which nothing else here does (but the benchmark). Weights are drawn so
+that assignments are sharp and use several groups; a collapsed random model would hide mistakes.
 """
 
 import sys
@@ -19,7 +19,13 @@ from transformers.models.groupvit.modeling_groupvit import GroupViTMixerMLP
 
 ACT2FN.setdefault("selu", torch.nn.SELU)  # its documentation names selu, its table does not
 
-TEXT = dict(vocab_size=40, hidden_size=16, intermediate_size=24, num_attention_heads=2, max_position_embeddings=10)
+TEXT = dict(
+    vocab_size=40,
+    hidden_size=16,
+    intermediate_size=24,
+    num_attention_heads=2,
+    max_position_embeddings=10,
+)
 
 # Unlike each other and unlike the default: stages, groups, activations, epsilons, end-of-text rule.
 CONFIGS = {
@@ -41,7 +47,12 @@ CONFIGS = {
     ),
     "legacy_end": dict(
         text_config=dict(
-            TEXT, num_hidden_layers=1, hidden_act="relu", layer_norm_eps=1e-3, bos_token_id=0, eos_token_id=2
+            TEXT,
+            num_hidden_layers=1,
+            hidden_act="relu",
+            layer_norm_eps=1e-3,
+            bos_token_id=0,
+            eos_token_id=2,
         ),
         vision_config=dict(
             hidden_size=16,
@@ -63,9 +74,12 @@ CONFIGS = {
         logit_scale_init_value=1.5,
         output_segmentation=True,
     ),
-    # More group tokens than output groups, which transformers builds a projector of the wrong size for.
+    # More group tokens than output groups, which transformers builds a projector of the wrong size
+    # for.
     "fewer_outputs": dict(
-        text_config=dict(TEXT, num_hidden_layers=1, hidden_act="selu", bos_token_id=1, eos_token_id=5),
+        text_config=dict(
+            TEXT, num_hidden_layers=1, hidden_act="selu", bos_token_id=1, eos_token_id=5
+        ),
         vision_config=dict(
             hidden_size=20,
             intermediate_size=24,
@@ -93,7 +107,9 @@ def build(values: dict) -> GroupViTModel:
     for i, stage in enumerate(model.vision_model.encoder.stages):
         if stage.group_projector is not None:
             before, tokens = vision.num_group_tokens[i - 1], vision.num_group_tokens[i]
-            stage.group_projector[1] = GroupViTMixerMLP(vision, before, vision.hidden_size // 2, tokens)
+            stage.group_projector[1] = GroupViTMixerMLP(
+                vision, before, vision.hidden_size // 2, tokens
+            )
     return model
 
 
@@ -129,7 +145,11 @@ def draw_inputs(model: GroupViTModel, seed: int) -> dict[str, torch.Tensor]:
     for row, length in enumerate((6, 9, 4)):
         ids[row, length - 1 :] = end
         mask[row, length:] = 0
-    size = vision.image_size if isinstance(vision.image_size, list | tuple) else [vision.image_size] * 2
+    size = (
+        vision.image_size
+        if isinstance(vision.image_size, list | tuple)
+        else [vision.image_size] * 2
+    )
     pixels = torch.randn((2, 3, *size), generator=generator)
     return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
 
@@ -150,7 +170,10 @@ def outputs_of(model: GroupViTModel, inputs: dict[str, torch.Tensor]) -> dict[st
     masked = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     text = model.text_model(**masked, output_hidden_states=True, output_attentions=True)
     vision = joint.vision_model_output
-    named = {name: joint[name] for name in ("logits_per_image", "segmentation_logits", "text_embeds", "image_embeds")}
+    named = {
+        name: joint[name]
+        for name in ("logits_per_image", "segmentation_logits", "text_embeds", "image_embeds")
+    }
     for tower, output in (("text", text), ("vision", vision)):
         named[f"{tower}.last_hidden_state"] = output.last_hidden_state
         named[f"{tower}.pooler_output"] = output.pooler_output
@@ -158,7 +181,9 @@ def outputs_of(model: GroupViTModel, inputs: dict[str, torch.Tensor]) -> dict[st
             named |= {f"{tower}.{kind}.{i}": value for i, value in enumerate(getattr(output, kind))}
     named["text_features"] = model.get_text_features(**masked).pooler_output
     named["image_features"] = model.get_image_features(inputs["pixel_values"]).pooler_output
-    named["unmasked.logits_per_image"] = model(inputs["input_ids"], inputs["pixel_values"]).logits_per_image
+    named["unmasked.logits_per_image"] = model(
+        inputs["input_ids"], inputs["pixel_values"]
+    ).logits_per_image
     positions = torch.arange(9).flip(0)[None]
     named["flipped_positions.text_embeds"] = model(**inputs, position_ids=positions).text_embeds
     return named
@@ -174,17 +199,23 @@ def resized(model: GroupViTModel, seed: int) -> dict[str, torch.Tensor]:
         x = vision.embeddings(pixels, interpolate_pos_encoding=True)
         found[f"{name}.pixel_values"] = pixels
         found[f"{name}.embeddings"] = x
-        found[f"{name}.last_hidden_state"] = vision.layernorm(vision.encoder(x, return_dict=True)[0])
+        found[f"{name}.last_hidden_state"] = vision.layernorm(
+            vision.encoder(x, return_dict=True)[0]
+        )
     return found
 
 
 def gradients(model: GroupViTModel, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of the contrastive loss of the first two pairs, in inference mode: no noise, fixed statistics."""
+    """Of the contrastive loss of the first two pairs, in inference mode: no noise, fixed
+    statistics.
+    """
     model.zero_grad()
     pairs = {name: value[:2] for name, value in inputs.items()}
     loss = model(**pairs, return_loss=True).loss
     loss.backward()
-    named = {f"gradient.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    named = {
+        f"gradient.{name}": p.grad for name, p in model.named_parameters() if p.grad is not None
+    }
     return {"loss": loss, **named}
 
 
@@ -204,7 +235,10 @@ def make(name: str, folder: Path) -> None:
     model.config.save_pretrained(folder)
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     np.savez_compressed(folder / "outputs.npz", **{k: v.detach().numpy() for k, v in found.items()})
-    print(f"{name}: seed {seed}, {sum(p.numel() for p in model.parameters()):,} parameters, {len(found)} arrays")
+    print(
+        f"{name}: seed {seed}, {sum(p.numel() for p in model.parameters()):,} parameters,"
+        f" {len(found)} arrays"
+    )
 
 
 def print_state_dict() -> None:

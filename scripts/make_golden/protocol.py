@@ -1,10 +1,12 @@
-"""Small transformers checkpoints in, what the published inference makes of them out, rendered anew in PyTorch.
+"""Small transformers checkpoints in, what the published inference makes of them out, rendered anew
+in PyTorch.
 
     python scripts/make_golden/protocol.py tests/golden
 
-Writes ``protocol/NAME.npz`` for each checkpoint of ``models/``, and ``segmenter/``, a complete small checkpoint folder,
-with ``protocol/segmenter.npz``: class embeddings, and labels of a drawn picture in both modes. Needs torch and
-transformers. Nothing of tf_groupvit is used: the rules stand in ``published.py`` and ``windows.py`` a second time.
+Writes ``protocol/NAME.npz`` for each checkpoint of ``models/``, and ``segmenter/``, a complete
+small checkpoint folder, with ``protocol/segmenter.npz``: class embeddings, and labels of a drawn
+picture in both modes. Needs torch and transformers. Nothing of tf_groupvit is used: the rules stand
+in ``published.py`` and ``windows.py`` a second time.
 """
 
 import json
@@ -37,7 +39,9 @@ SUBSET = (
 
 
 def texts_near(groups: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Texts (N, D) of length one that lean towards some group, so that groups differ in what they fit."""
+    """Texts (N, D) of length one that lean towards some group, so that groups differ in what they
+    fit.
+    """
     flat = groups.flatten(0, 1)
     chosen = flat[torch.randint(len(flat), (TEXTS,), generator=generator)]
     return F.normalize(chosen + 0.15 * torch.randn(chosen.shape, generator=generator), dim=-1)
@@ -56,7 +60,10 @@ def of_checkpoint(folder: Path) -> dict[str, np.ndarray]:
     if folder.name == "three_stages":  # sizes that the patch size does not divide
         pixels["odd"] = torch.randn((2, 3, 43, 61), generator=generator)
     texts = texts_near(look(model, pixels["own"])[1], generator)
-    found = {"texts": texts.numpy(), **{f"{name}.pixel_values": each.numpy() for name, each in pixels.items()}}
+    found = {
+        "texts": texts.numpy(),
+        **{f"{name}.pixel_values": each.numpy() for name, each in pixels.items()},
+    }
     for name, each in pixels.items():
         for background in (None, *BACKGROUNDS):
             rows = [published(model, image[None], texts, background) for image in each]
@@ -65,27 +72,51 @@ def of_checkpoint(folder: Path) -> dict[str, np.ndarray]:
 
 
 def make_segmenter(folder: Path, vocabulary: Path) -> GroupViTModel:
-    """A complete checkpoint: three stages, 8 and 4 groups, images of 32, 24 positions for a tokenizer of 77."""
+    """A complete checkpoint: three stages, 8 and 4 groups, images of 32, 24 positions for a
+    tokenizer of 77.
+    """
     CLIPTokenizer.from_pretrained(vocabulary, model_max_length=77).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
-    text = dict(vocab_size=607, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_hidden_layers=2)
+    text = dict(
+        vocab_size=607,
+        hidden_size=16,
+        intermediate_size=24,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+    )
     text |= dict(max_position_embeddings=24, bos_token_id=0, eos_token_id=1, pad_token_id=1)
-    vision = dict(hidden_size=24, intermediate_size=40, num_attention_heads=3, depths=[1, 1, 1], num_hidden_layers=3)
-    vision |= dict(num_group_tokens=[8, 4, 0], num_output_groups=[8, 4, 4], image_size=32, patch_size=8)
-    model = build(dict(text_config=text, vision_config=vision, projection_dim=8, projection_intermediate_dim=20))
+    vision = dict(
+        hidden_size=24,
+        intermediate_size=40,
+        num_attention_heads=3,
+        depths=[1, 1, 1],
+        num_hidden_layers=3,
+    )
+    vision |= dict(
+        num_group_tokens=[8, 4, 0], num_output_groups=[8, 4, 4], image_size=32, patch_size=8
+    )
+    model = build(
+        dict(
+            text_config=text, vision_config=vision, projection_dim=8, projection_intermediate_dim=20
+        )
+    )
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(2, 600, (64, 8), generator=generator)
     ids[:, -1] = 1
     draw_weights(model, seed=3)
     centre(model.text_projection, model.text_model(ids).pooler_output)
     pixels = torch.randn((16, 3, 4, 4), generator=generator)
-    groups = model.vision_model(F.interpolate(pixels, (32, 32), mode="bilinear"), return_dict=True).last_hidden_state
+    groups = model.vision_model(
+        F.interpolate(pixels, (32, 32), mode="bilinear"), return_dict=True
+    ).last_hidden_state
     centre(model.visual_projection, groups.flatten(0, 1))
     model.save_pretrained(folder)
     return model
 
 
-def class_embeddings(model: GroupViTModel, tokenizer: CLIPTokenizer, templates: tuple[str, ...]) -> torch.Tensor:
+def class_embeddings(
+    model: GroupViTModel, tokenizer: CLIPTokenizer, templates: tuple[str, ...]
+) -> torch.Tensor:
     """Mean over templates of the projections as they are, then of length one: (K, D)."""
     rows = []
     for name in CLASSES:
@@ -107,23 +138,32 @@ def picture(seed: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((150, 64), Image.Resampling.BICUBIC))
 
 
-def windows(model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, background: float | None) -> torch.Tensor:
+def windows(
+    model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, background: float | None
+) -> torch.Tensor:
     """Scores (K, h, w) of a picture that window mode does not resize."""
     return averaged(model, pixels, texts, background)[2]
 
 
-def whole(model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, background: float | None) -> torch.Tensor:
+def whole(
+    model: GroupViTModel, pixels: np.ndarray, texts: torch.Tensor, background: float | None
+) -> torch.Tensor:
     small = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC))
     return published(model, normalised(small), texts, background)
 
 
 def of_segmenter(folder: Path, model: GroupViTModel) -> dict[str, np.ndarray]:
-    """Labels of the picture in both modes, without background and with a threshold that parts the groups."""
+    """Labels of the picture in both modes, without background and with a threshold that parts the
+    groups.
+    """
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     texts = class_embeddings(model, tokenizer, SUBSET)
     for seed in range(100):
         pixels = picture(seed)
-        if all(len(mode(model, pixels, texts, None).argmax(0).unique()) > 1 for mode in (windows, whole)):
+        if all(
+            len(mode(model, pixels, texts, None).argmax(0).unique()) > 1
+            for mode in (windows, whole)
+        ):
             break
     else:
         raise SystemExit("No picture shows more than one class in both modes.")
@@ -158,7 +198,8 @@ def main(golden: Path) -> None:
     for folder in sorted((golden / "models").iterdir()):
         np.savez_compressed(golden / "protocol" / f"{folder.name}.npz", **of_checkpoint(folder))  # type: ignore[arg-type]
     model = make_segmenter(golden / "segmenter", golden / "tokenizer" / "vocabularies" / "listed")
-    np.savez_compressed(golden / "protocol" / "segmenter.npz", **of_segmenter(golden / "segmenter", model))  # type: ignore[arg-type]
+    answers = of_segmenter(golden / "segmenter", model)
+    np.savez_compressed(golden / "protocol" / "segmenter.npz", **answers)  # type: ignore[arg-type]
     np.savez_compressed(golden / "protocol" / "labelling.npz", **labelling(seed=0))  # type: ignore[arg-type]
 
 

@@ -1,6 +1,8 @@
-"""A transformers checkpoint, pixels and texts in, the published inference of one window out, rendered in PyTorch.
+"""A transformers checkpoint, pixels and texts in, the published inference of one window out,
+rendered in PyTorch.
 
-Nothing of tf_groupvit is used: the rules are written out a second time, from the paper's evaluation.
+Nothing of tf_groupvit is used: the rules are written out a second time, from the paper's
+evaluation.
 """
 
 from typing import Any
@@ -18,12 +20,18 @@ def normalised(pixels: np.ndarray) -> torch.Tensor:
     return ((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std)[None]
 
 
-def look(model: GroupViTModel, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Group maps (B, G, h, w) as soft products, group embeddings (B, G, D), image embeddings (B, D)."""
+def look(
+    model: GroupViTModel, pixels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Group maps (B, G, h, w) as soft products, group embeddings (B, G, D), image embeddings (B,
+    D).
+    """
     vision = model.vision_model
     patch = vision.config.patch_size
     rows, columns = pixels.shape[2] // patch, pixels.shape[3] // patch
-    pixels = pixels[:, :, : rows * patch, : columns * patch]  # what a convolution without padding sees
+    pixels = pixels[
+        :, :, : rows * patch, : columns * patch
+    ]  # what a convolution without padding sees
     size = vision.config.image_size
     trained = (size, size) if isinstance(size, int) else tuple(size)
     x = vision.embeddings(pixels, interpolate_pos_encoding=tuple(pixels.shape[2:]) != trained)
@@ -32,16 +40,26 @@ def look(model: GroupViTModel, pixels: torch.Tensor) -> tuple[torch.Tensor, torc
     maps: Any = None
     for soft in out.attentions:  # (B, G, P)
         maps = soft if maps is None else soft @ maps
-    groups = F.normalize(model.visual_projection(last.flatten(0, 1)).unflatten(0, last.shape[:2]), dim=-1)
-    return maps.unflatten(2, (rows, columns)), groups, F.normalize(model.visual_projection(last.mean(1)), dim=-1)
+    groups = F.normalize(
+        model.visual_projection(last.flatten(0, 1)).unflatten(0, last.shape[:2]), dim=-1
+    )
+    return (
+        maps.unflatten(2, (rows, columns)),
+        groups,
+        F.normalize(model.visual_projection(last.mean(1)), dim=-1),
+    )
 
 
 def published(
     model: GroupViTModel, pixels: torch.Tensor, texts: torch.Tensor, background: float | None
 ) -> torch.Tensor:
-    """One window (1, 3, H, W), as the original asserts, and texts (N, D) -> scores (N or N + 1, H, W)."""
+    """One window (1, 3, H, W), as the original asserts, and texts (N, D) -> scores (N or N + 1, H,
+    W).
+    """
     maps, groups, image = look(model, pixels)
-    owner = F.interpolate(maps, pixels.shape[2:], mode="bilinear", align_corners=False).argmax(1)[0]  # (H, W)
+    owner = F.interpolate(maps, pixels.shape[2:], mode="bilinear", align_corners=False).argmax(1)[
+        0
+    ]  # (H, W)
     belongs = F.one_hot(owner, maps.shape[1]).float()  # (H, W, G)
     logits = groups[0] @ texts.T * model.logit_scale.exp().clamp(max=100)  # (G, N)
     kept = torch.full_like(logits, -torch.inf)

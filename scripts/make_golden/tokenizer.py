@@ -1,7 +1,8 @@
-"""Vocabularies of three shapes, and the full one -> the ids of transformers' CLIPTokenizer, tests/golden/tokenizer/.
+"""Vocabularies of three shapes, and the full one -> the ids of transformers' CLIPTokenizer,
+tests/golden/tokenizer/.
 
-Run with a Python that has transformers: ``python scripts/make_golden/tokenizer.py``. Without the shared folder
-``clip_bpe`` the cases of the full vocabulary are left as they are.
+Run with a Python that has transformers: ``python scripts/make_golden/tokenizer.py``. Without the
+shared folder ``clip_bpe`` the cases of the full vocabulary are left as they are.
 """
 
 import json
@@ -80,7 +81,9 @@ def main(out: Path) -> None:
 
 
 def write_toy(folder: Path) -> None:
-    """Two files and the older special_tokens_map.json; hardly a byte is known; an unknown token of its own."""
+    """Two files and the older special_tokens_map.json; hardly a byte is known; an unknown token of
+    its own.
+    """
     write_json(folder / "vocab.json", {token: number for number, token in enumerate(TOY)})
     lines = ["#version: 0.2", *(" ".join(pair) for pair in TOY_MERGES)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -88,7 +91,9 @@ def write_toy(folder: Path) -> None:
 
 
 def write_trained(folder: Path) -> None:
-    """One tokenizer.json of a few hundred tokens, special tokens first, padding of its own, 16 positions."""
+    """One tokenizer.json of a few hundred tokens, special tokens first, padding of its own, 16
+    positions.
+    """
     vocabulary, merges = trained_merges(["<pad>", "<s>", "</s>", "<unk>"])
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     tokenizer = CLIPTokenizerFast(vocab=vocabulary, merges=merges, **special, model_max_length=16)
@@ -100,36 +105,76 @@ def write_trained(folder: Path) -> None:
 
 
 def write_listed(folder: Path) -> None:
-    """Added tokens beyond the vocabulary, with their flags, in tokenizer_config.json, as transformers 4 wrote them."""
+    """Added tokens beyond the vocabulary, with their flags, in tokenizer_config.json, as
+    transformers 4 wrote them.
+    """
     vocabulary, merges = trained_merges(["<|startoftext|>", "<|endoftext|>"])
     size = len(vocabulary)
     write_json(folder / "vocab.json", vocabulary)
-    (folder / "merges.txt").write_text("".join(f"{left} {right}\n" for left, right in merges), encoding="utf-8")
+    (folder / "merges.txt").write_text(
+        "".join(f"{left} {right}\n" for left, right in merges), encoding="utf-8"
+    )
     fields = {"lstrip": False, "rstrip": False, "single_word": False}
     added = {
-        vocabulary["<|startoftext|>"]: {"content": "<|startoftext|>", "normalized": True, "special": True} | fields,
-        vocabulary["<|endoftext|>"]: {"content": "<|endoftext|>", "normalized": False, "special": True} | fields,
+        vocabulary["<|startoftext|>"]: (
+            {
+                "content": "<|startoftext|>",
+                "normalized": True,
+                "special": True,
+            }
+            | fields
+        ),
+        vocabulary["<|endoftext|>"]: (
+            {
+                "content": "<|endoftext|>",
+                "normalized": False,
+                "special": True,
+            }
+            | fields
+        ),
         size: {"content": "[PAD]", "normalized": False, "special": True} | fields,
         size + 1: {"content": "Grass", "normalized": True, "special": False} | fields,
-        size + 2: {"content": "[PAD]!", "normalized": False, "special": False} | fields | {"lstrip": True},
+        size + 2: (
+            {"content": "[PAD]!", "normalized": False, "special": False} | fields | {"lstrip": True}
+        ),
     }
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    settings = special | {"pad_token": "[PAD]", "added_tokens_decoder": added, "model_max_length": 1e30}
+    special = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    }
+    settings = special | {
+        "pad_token": "[PAD]",
+        "added_tokens_decoder": added,
+        "model_max_length": 1e30,
+    }
     write_json(folder / "tokenizer_config.json", settings, indent=2)
-    write_json(folder / "config.json", {"model_type": "groupvit", "text_config": {"max_position_embeddings": 24}})
+    write_json(
+        folder / "config.json",
+        {"model_type": "groupvit", "text_config": {"max_position_embeddings": 24}},
+    )
 
 
 def trained_merges(special: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges learned from CORPUS: all bytes, inside a word and at its end, and 90 merges."""
+    """Vocabulary and merges learned from CORPUS: all bytes, inside a word and at its end, and 90
+    merges.
+    """
     model = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    model.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)])
+    model.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)]
+    )
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=900, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
     )
     model.train_from_iterator([text.lower() for text in CORPUS for _ in range(3)], trainer)
     pairs = [tuple(merge) for merge in json.loads(model.to_str())["model"]["merges"]][:90]
-    tokens = [*special, *letters, *(letter + "</w>" for letter in letters), *(left + right for left, right in pairs)]
+    tokens = [
+        *special,
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *(left + right for left, right in pairs),
+    ]
     return {token: number for number, token in enumerate(dict.fromkeys(tokens))}, pairs
 
 

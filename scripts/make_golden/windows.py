@@ -1,11 +1,13 @@
-"""Pictures of other sizes than a window in, every stage of the published window mode out, rendered in PyTorch.
+"""Pictures of other sizes than a window in, every stage of the published window mode out, rendered
+in PyTorch.
 
     python scripts/make_golden/windows.py tests/golden
 
-Reads the small checkpoint ``segmenter/`` and its class embeddings, and writes ``protocol/windows.npz``: for each
-picture the resized pixels (and OpenCV's, which the published evaluation used), the corners of the windows, the scores
-of each window, their average and the labels at the picture's own size. Needs torch, transformers and
-opencv-python-headless. Nothing of tf_groupvit is used.
+Reads the small checkpoint ``segmenter/`` and its class embeddings, and writes
+``protocol/windows.npz``: for each picture the resized pixels (and OpenCV's, which the published
+evaluation used), the corners of the windows, the scores of each window, their average and the
+labels at the picture's own size. Needs torch, transformers and opencv-python-headless. Nothing of
+tf_groupvit is used.
 """
 
 import sys
@@ -26,20 +28,28 @@ SIZES = {"shrunk": (90, 140), "enlarged": (31, 57), "upright": (160, 70), "long"
 
 
 def resized_size(height: int, width: int) -> tuple[int, int]:
-    """Ratio kept: the short side to a window or the long side to its limit, whichever is smaller; halves go up."""
+    """Ratio kept: the short side to a window or the long side to its limit, whichever is smaller;
+    halves go up.
+    """
     scale = min(LONGEST / max(height, width), WINDOW / min(height, width))
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def resized(pixels: np.ndarray) -> np.ndarray:
-    """Bilinear, half-pixel centres, no antialiasing, in float64, then rounded to bytes: uint8 (h, w, 3)."""
+    """Bilinear, half-pixel centres, no antialiasing, in float64, then rounded to bytes: uint8 (h,
+    w, 3).
+    """
     planes = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].double()
-    small = F.interpolate(planes, resized_size(*pixels.shape[:2]), mode="bilinear", align_corners=False)
+    small = F.interpolate(
+        planes, resized_size(*pixels.shape[:2]), mode="bilinear", align_corners=False
+    )
     return small.add(0.5).floor().byte()[0].permute(1, 2, 0).numpy()
 
 
 def corners(height: int, width: int) -> list[tuple[int, int]]:
-    """(top, left) of the windows, row by row: a grid of strides, of which the last ones are moved in."""
+    """(top, left) of the windows, row by row: a grid of strides, of which the last ones are moved
+    in.
+    """
     rows, columns = (max(side - WINDOW + STRIDE - 1, 0) // STRIDE + 1 for side in (height, width))
     grid = [(row * STRIDE, column * STRIDE) for row in range(rows) for column in range(columns)]
     return [(max(min(top + WINDOW, height) - WINDOW, 0), max(min(left + WINDOW, width) - WINDOW, 0))
@@ -76,18 +86,24 @@ def drawn(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def opencv(pixels: np.ndarray) -> np.ndarray:
-    """What the published evaluation resized with; its weights have 11 bits, so it is up to one level off."""
+    """What the published evaluation resized with; its weights have 11 bits, so it is up to one
+    level off.
+    """
     import cv2  # for this alone
 
     height, width = resized_size(*pixels.shape[:2])
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def of_picture(model: GroupViTModel, texts: torch.Tensor, height: int, width: int) -> dict[str, np.ndarray]:
-    """Every stage for the first picture on which one grey level does not decide what the model sees.
+def of_picture(
+    model: GroupViTModel, texts: torch.Tensor, height: int, width: int
+) -> dict[str, np.ndarray]:
+    """Every stage for the first picture on which one grey level does not decide what the model
+    sees.
 
-    A random model may give half a picture to another group for the sake of one level. With OpenCV's pixels and with
-    exactly rounded ones the labels of this picture agree on 99.9%, and there is more than one class.
+    A random model may give half a picture to another group for the sake of one level. With OpenCV's
+    pixels and with exactly rounded ones the labels of this picture agree on 99.9%, and there is
+    more than one class.
     """
     for seed in range(300):
         pixels = drawn(height, width, seed)

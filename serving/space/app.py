@@ -1,4 +1,6 @@
-"""The page of `tf-groupvit app` as a Hugging Face Space. MODEL, CLASSES and NORMALIZE are settings of the Space."""
+"""The page of `tf-groupvit app` as a Hugging Face Space. MODEL, CLASSES and NORMALIZE are settings
+of the Space.
+"""
 
 import os
 
@@ -8,11 +10,15 @@ from tf_groupvit.errors import HubError
 from tf_groupvit.hub import demo_checkpoint
 
 PUBLISHED = "nvidia/groupvit-gcc-yfcc"
-CLASSES = os.environ.get("CLASSES", "person, dog, cat, horse, sheep, grass, tree, sky, water, road, car")
+CLASSES = os.environ.get(
+    "CLASSES", "person, dog, cat, horse, sheep, grass, tree, sky, water, road, car"
+)
 
 
 def load() -> tuple[Segmenter, str | None]:
-    """The checkpoint that is named, else the published one, else, without the hub, the demo's; and its statistics."""
+    """The checkpoint that is named, else the published one, else, without the hub, the demo's; and
+    its statistics.
+    """
     named, normalize = os.environ.get("MODEL"), os.environ.get("NORMALIZE") or None
     if named:
         return Segmenter.from_pretrained(named, CLASSES, normalize=normalize), normalize
@@ -25,7 +31,10 @@ def load() -> tuple[Segmenter, str | None]:
 
 
 segmenter, normalize = load()
-host, port = os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"), int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+host, port = (
+    os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"),
+    int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+)
 with running_page(segmenter, host, port, normalize) as address:
     print(f"The page is at {address}", flush=True)
     wait_until_stopped()

@@ -37,8 +37,13 @@ def find_browser() -> tuple[str, str]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     driver = shutil.which("chromedriver")
     if not (program and driver):
-        pytest.skip("there is no Chromium with its driver here (Debian: apt-get install chromium chromium-driver)")
-    pytest.importorskip("selenium", reason="Selenium is not installed: pip install 'tf-groupvit[test]'")
+        pytest.skip(
+            "there is no Chromium with its driver here (Debian: apt-get install chromium"
+            " chromium-driver)"
+        )
+    pytest.importorskip(
+        "selenium", reason="Selenium is not installed: pip install 'tf-groupvit[test]'"
+    )
     pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'tf-groupvit[demo]'")
     return program, driver
 
@@ -69,8 +74,12 @@ def resize(driver: Any, width: int, height: int = 1500) -> None:
 
 @contextmanager
 def page_process(command: list[str]) -> Iterator[str]:
-    """Run a command that prints where its page is: the address. Ctrl-C ends it, and it must end well."""
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """Run a command that prints where its page is: the address. Ctrl-C ends it, and it must end
+    well.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert process.stdout is not None
     said = []
     watchdog = threading.Timer(START, process.kill)

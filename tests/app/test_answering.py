@@ -25,7 +25,12 @@ def answering(base):
 
 @pytest.mark.parametrize(
     "choices",
-    [Choices(), Choices("art of the {}.", "hf"), Choices("subset", background=0.4), Choices(mode="window")],
+    [
+        Choices(),
+        Choices("art of the {}.", "hf"),
+        Choices("subset", background=0.4),
+        Choices(mode="window"),
+    ],
     ids=str,
 )
 def test_a_photo_is_segmented_as_a_segmenter_with_these_choices_would(answering, base, choices):

@@ -1,4 +1,6 @@
-"""The page in a real browser: upload, type, segment, look, hover, download; errors in words; phone, keyboard, names."""
+"""The page in a real browser: upload, type, segment, look, hover, download; errors in words; phone,
+keyboard, names.
+"""
 
 import json
 from pathlib import Path
@@ -55,7 +57,9 @@ class Visitor:
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        patient = WebDriverWait(self.driver, PATIENCE, 0.1, ignored_exceptions=[StaleElementReferenceException])
+        patient = WebDriverWait(
+            self.driver, PATIENCE, 0.1, ignored_exceptions=[StaleElementReferenceException]
+        )
         return patient.until(lambda _: condition(), f"{what}; the page says: {self.status()}")
 
     def find(self, selector):
@@ -66,7 +70,10 @@ class Visitor:
 
     def upload(self, path):
         self.wait_for("#photo input[type=file]").send_keys(str(path))
-        self.wait_for("#photo button[aria-label='Clear'], #photo button[aria-label='Remove Image'], #photo img")
+        self.wait_for(
+            "#photo button[aria-label='Clear'], #photo button[aria-label='Remove Image'],"
+            " #photo img"
+        )
 
     def type(self, words):
         box = self.wait_for("#classes textarea")
@@ -75,7 +82,9 @@ class Visitor:
         return box
 
     def segment(self):
-        self.driver.execute_script("document.getElementById('status').dataset.old = arguments[0]", self.status())
+        self.driver.execute_script(
+            "document.getElementById('status').dataset.old = arguments[0]", self.status()
+        )
         self.wait_for("#segment").click()
 
     def status(self):
@@ -158,7 +167,10 @@ def test_the_groups_of_each_stage_are_views(visitor, photo):
     for stage, pattern in ((1, "group "), (2, ": ")):
         visitor.wait_for(f"#view input[value='Groups of stage {stage}']").click()
         visitor.wait(
-            lambda pattern=pattern: visitor.legend() and all(pattern in name for name in visitor.legend()), "no groups"
+            lambda pattern=pattern: (
+                visitor.legend() and all(pattern in name for name in visitor.legend())
+            ),
+            "no groups",
         )
 
 
@@ -201,7 +213,9 @@ def test_another_photo_clears_the_result(visitor, photo, change):
     if change == "an example":
         visitor.wait_for("#examples button").click()
     else:
-        visitor.find("#photo button[aria-label='Clear'], #photo button[aria-label='Remove Image']")[0].click()
+        visitor.find("#photo button[aria-label='Clear'], #photo button[aria-label='Remove Image']")[
+            0
+        ].click()
     visitor.wait(lambda: not visitor.legend() and not visitor.status(), "the result stayed")
     assert not visitor.find("#areas table")
 
@@ -224,7 +238,10 @@ def test_on_a_phone_the_result_comes_into_view(visitor, photo):
 def test_an_example_fills_in_the_photo_and_its_words(visitor):
     visitor.wait_for("#examples button").click()
     visitor.wait_for("#photo img")
-    visitor.wait(lambda: "moon" in visitor.find("#classes textarea")[0].get_property("value"), "no words came")
+    visitor.wait(
+        lambda: "moon" in visitor.find("#classes textarea")[0].get_property("value"),
+        "no words came",
+    )
     visitor.segment()
     visitor.told("Segmented 256x256 pixels")
 
@@ -234,7 +251,10 @@ def test_the_camera_takes_a_photo(visitor):
     visitor.wait_for("#photo [title='grant webcam access'] button").click()
     capture = visitor.wait_for("#photo button[aria-label='capture photo']")
     # Before the first frame the button takes no photo.
-    shows = "const video = document.querySelector('#photo video'); return video && video.readyState >= 2"
+    shows = (
+        "const video = document.querySelector('#photo video'); return video && video.readyState"
+        " >= 2"
+    )
     visitor.wait(lambda: visitor.driver.execute_script(shows), "the camera shows nothing")
     capture.click()
     visitor.wait(lambda: not visitor.find("#photo video"), "no photo was taken")
@@ -261,7 +281,9 @@ def test_nothing_sticks_out_sideways(visitor, photo, width):
     visitor.type("a rather long name of a class, sky, grass, " + "x" * 60)
     visitor.segment()
     visitor.told("Segmented")
-    inner, scrolled = visitor.driver.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+    inner, scrolled = visitor.driver.execute_script(
+        "return [innerWidth, document.documentElement.scrollWidth]"
+    )
     assert inner == width
     assert scrolled <= width
 
@@ -275,7 +297,11 @@ def test_everything_that_can_be_focused_has_a_name(visitor, photo):
     visitor.wait_for("#protocol input")
     nodes = visitor.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     controls = [node for node in nodes if not node["ignored"] and _is_focusable(node)]
-    nameless = [node["role"]["value"] for node in controls if not node.get("name", {}).get("value", "").strip()]
+    nameless = [
+        node["role"]["value"]
+        for node in controls
+        if not node.get("name", {}).get("value", "").strip()
+    ]
     assert len(controls) > 10
     assert not nameless
 
@@ -299,16 +325,19 @@ def test_the_page_asks_no_other_machine_for_anything(visitor, photo):
     visitor.upload(photo)
     visitor.segment()
     visitor.told("Segmented")
-    names = visitor.driver.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    names = visitor.driver.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
     here = urlsplit(visitor.address).netloc
     assert len(names) > 5
     assert {urlsplit(name).netloc for name in names if name.startswith("http")} == {here}
 
 
 def _is_focusable(node):
-    return any(one["name"] == "focusable" and one["value"].get("value") for one in node.get("properties", [])) and (
-        node["role"]["value"] not in ("RootWebArea", "generic")
-    )
+    return any(
+        one["name"] == "focusable" and one["value"].get("value")
+        for one in node.get("properties", [])
+    ) and (node["role"]["value"] not in ("RootWebArea", "generic"))
 
 
 def test_the_space_opens_the_same_page(driver, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""What runs before a commit and on a push is what runs here: scripts/check and scripts/test, for every Python."""
+"""What runs before a commit and on a push is what runs here: scripts/check and scripts/test, for
+every Python.
+"""
 
 import re
 import tomllib
@@ -13,7 +15,10 @@ WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
 
 
 def test_the_workflow_calls_the_scripts_and_no_test_of_its_own():
-    assert [step["run"] for step in JOB["steps"] if "run" in step] == ["scripts/check", "scripts/test --all"]
+    assert [step["run"] for step in JOB["steps"] if "run" in step] == [
+        "scripts/check",
+        "scripts/test --all",
+    ]
 
 
 def test_the_workflow_runs_on_both_systems_under_every_python_that_is_allowed():
@@ -37,7 +42,9 @@ def test_what_runs_before_a_commit_is_the_check():
     assert (ROOT / hook["entry"]).exists()
 
 
-@pytest.mark.parametrize("form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem
+)
 def test_forms_for_issues_can_be_read(form):
     content = yaml.safe_load(form.read_text())
     if form.stem != "config":

@@ -20,27 +20,40 @@ def drawn_floors() -> list[set[str]]:
 FLOORS = drawn_floors()
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # and tf_groupvit.wires
-CLIENT_MAY = {"tf_groupvit.errors", "tf_groupvit.segmentation.class_names", "tf_groupvit.segmentation.result"}
+CLIENT_MAY = {
+    "tf_groupvit.errors",
+    "tf_groupvit.segmentation.class_names",
+    "tf_groupvit.segmentation.result",
+}
 
 
 def test_the_drawing_shows_every_room_once():
-    rooms = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    rooms = {
+        path.name.removesuffix(".py")
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or path.is_dir()
+    }
     rooms -= {"__init__", "__pycache__", "assets", "client"}
     assert set(FLOOR_OF) == rooms
     assert sum(map(len, FLOORS)) == len(rooms)
 
 
 def imported_modules(file: Path, for_types: bool = True) -> set[str]:
-    """Every tf_groupvit module that a file imports, at the top or inside a function; for type checkers, or not."""
+    """Every tf_groupvit module that a file imports, at the top or inside a function; for type
+    checkers, or not.
+    """
     found, tree = set(), ast.parse(file.read_text())
     if not for_types:
-        tree.body = [node for node in tree.body if not ast.unparse(node).startswith("if TYPE_CHECKING:")]
+        tree.body = [
+            node for node in tree.body if not ast.unparse(node).startswith("if TYPE_CHECKING:")
+        ]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found |= {
-                f"{node.module}.{alias.name}" if node.module == "tf_groupvit" else node.module for alias in node.names
+                f"{node.module}.{alias.name}" if node.module == "tf_groupvit" else node.module
+                for alias in node.names
             }
     return {name for name in found if name.startswith("tf_groupvit.")}
 
@@ -49,7 +62,9 @@ def room_of(module: str) -> str:
     return module.split(".")[1]
 
 
-FILES = sorted(file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE or file.name != "__init__.py")
+FILES = sorted(
+    file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE or file.name != "__init__.py"
+)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -80,7 +95,9 @@ def test_package_init_files_load_nothing_unasked(file):
 
 def loaded_by(code: str) -> set[str]:
     report = "import sys; print(' '.join(name for name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
+    )
     return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
@@ -95,7 +112,7 @@ def test_import_of_the_package_is_instant():
 def test_help_loads_no_tensorflow(command):
     arguments = [*command.split(), "--help"]
     code = (
-        "from click.testing import CliRunner; from tf_groupvit.cli import main\n"
-        f"result = CliRunner().invoke(main, {arguments}); assert result.exit_code == 0, result.output"
+        "from click.testing import CliRunner; from tf_groupvit.cli import main\nresult ="
+        f" CliRunner().invoke(main, {arguments}); assert result.exit_code == 0, result.output"
     )
     assert not loaded_by(code) & {"tensorflow", "keras", "jax", "torch"}

@@ -1,4 +1,6 @@
-"""What pyproject.toml promises is what is tested: the lowest TensorFlow, and what the extras bring together."""
+"""What pyproject.toml promises is what is tested: the lowest TensorFlow, and what the extras bring
+together.
+"""
 
 import ast
 import sys
@@ -10,7 +12,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-# Module of a distribution, where it has another name; the extras that are tools of the house bring no module in.
+# Module of a distribution, where it has another name; the extras that are tools of the house bring
+# no module in.
 MODULES = {
     "pillow": "PIL",
     "grpcio": "grpc",
@@ -28,18 +31,26 @@ NOT_DECLARED = {
     "optree": "comes with Keras, which keeps its registry there",
     "torch": "only where Keras runs on it, which nothing here installs",
 }
-LOWEST = [line for line in (ROOT / "tests/constraints/lowest.txt").read_text().splitlines() if line[0] != "#"]
+LOWEST = [
+    line
+    for line in (ROOT / "tests/constraints/lowest.txt").read_text().splitlines()
+    if line[0] != "#"
+]
 
 
 def floors(requirements: list[str]) -> dict[str, str]:
     """Name -> the version after >=."""
     parsed = [Requirement(text) for text in requirements]
-    return {one.name: spec.version for one in parsed for spec in one.specifier if spec.operator == ">="}
+    return {
+        one.name: spec.version for one in parsed for spec in one.specifier if spec.operator == ">="
+    }
 
 
 def test_the_lowest_versions_that_are_tested_are_the_lowest_that_are_allowed():
     allowed = floors(PROJECT["dependencies"]) | floors(EXTRAS["serve"])
-    tested = {Requirement(line).name: next(iter(Requirement(line).specifier)).version for line in LOWEST}
+    tested = {
+        Requirement(line).name: next(iter(Requirement(line).specifier)).version for line in LOWEST
+    }
     assert {"tensorflow", "keras", "tensorflow-serving-api"} <= tested.keys()
     assert {name: version.removesuffix(".*") for name, version in tested.items()} == {
         name: allowed[name] for name in tested
@@ -52,7 +63,9 @@ def declared(requirements: list[str]) -> set[str]:
 
 
 def imported() -> set[str]:
-    """Every module from elsewhere that the package imports, at the top of a file or inside a function."""
+    """Every module from elsewhere that the package imports, at the top of a file or inside a
+    function.
+    """
     found = set()
     for file in (ROOT / "tf_groupvit").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -86,5 +99,7 @@ def test_every_program_of_the_house_says_how_it_is_used():
     import subprocess
 
     for name in ("bench", "build", "check", "demo", "docs", "gpu", "measure", "test"):
-        done = subprocess.run([ROOT / "scripts" / name, "--help"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [ROOT / "scripts" / name, "--help"], capture_output=True, text=True, check=True
+        )
         assert done.stdout.startswith(f"Usage: scripts/{name} ")

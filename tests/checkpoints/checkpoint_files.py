@@ -1,4 +1,6 @@
-"""Small files for the tests of this folder: safetensors written by hand, torch files written byte by byte."""
+"""Small files for the tests of this folder: safetensors written by hand, torch files written byte
+by byte.
+"""
 
 import io
 import json
@@ -93,7 +95,9 @@ def pickled(value, protocol=2) -> bytes:
     return held.getvalue()
 
 
-def tensor(kind="FloatStorage", key="0", count=4, offset=0, shape=(4,), strides=(1,), view=()) -> Call:
+def tensor(
+    kind="FloatStorage", key="0", count=4, offset=0, shape=(4,), strides=(1,), view=()
+) -> Call:
     """A tensor as torch pickles it."""
     hooks = Call(Global("collections", "OrderedDict"))
     rebuild = Global("torch._utils", "_rebuild_tensor_v2")
@@ -103,7 +107,17 @@ def tensor(kind="FloatStorage", key="0", count=4, offset=0, shape=(4,), strides=
 FACTS = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
 
 
-def torch_legacy(value, storages: dict[str, tuple[int, bytes]], facts: bytes = pickled(FACTS)) -> bytes:
-    """A file of torch.save before 1.6: five pickles, then each storage behind its number of elements."""
-    head = [pickled(0x1950A86A20F9469CFC6C), pickled(1001), facts, pickled(value), pickled(list(storages))]
+def torch_legacy(
+    value, storages: dict[str, tuple[int, bytes]], facts: bytes = pickled(FACTS)
+) -> bytes:
+    """A file of torch.save before 1.6: five pickles, then each storage behind its number of
+    elements.
+    """
+    head = [
+        pickled(0x1950A86A20F9469CFC6C),
+        pickled(1001),
+        facts,
+        pickled(value),
+        pickled(list(storages)),
+    ]
     return b"".join(head + [struct.pack("<q", count) + data for count, data in storages.values()])

@@ -1,4 +1,6 @@
-"""The report of what does not fit a model is strict, sorted and one message; NaN is refused by name."""
+"""The report of what does not fit a model is strict, sorted and one message; NaN is refused by
+name.
+"""
 
 import ml_dtypes
 import numpy as np
@@ -22,10 +24,14 @@ def report(tensors, expected, **options):
 
 def test_everything_that_does_not_fit_stands_sorted_in_one_message():
     told = report(
-        zeros(b=(2,), z=(1,), y=(1,), w=(3, 4)), {"b": (2,), "d": (1,), "c": (5,), "w": (4, 3)}, source="here"
+        zeros(b=(2,), z=(1,), y=(1,), w=(3, 4)),
+        {"b": (2,), "d": (1,), "c": (5,), "w": (4, 3)},
+        source="here",
     )
     assert told.startswith("here does not fit the model: ")
-    assert "2 missing: c, d; 2 unexpected: y, z; 1 misshapen: w (expected (4, 3), got (3, 4))" in told
+    assert (
+        "2 missing: c, d; 2 unexpected: y, z; 1 misshapen: w (expected (4, 3), got (3, 4))" in told
+    )
 
 
 def test_a_long_report_is_cut_and_counted():
@@ -48,13 +54,18 @@ def test_one_number_fits_whatever_its_shape(found, wanted):
     assert match(zeros(s=found), {"s": wanted}).sound()["s"].shape == wanted
 
 
-@pytest.mark.parametrize(("found", "wanted"), [((2, 3), (3, 2)), ((6,), (2, 3)), ((0,), ()), ((1, 6), (6,))])
+@pytest.mark.parametrize(
+    ("found", "wanted"), [((2, 3), (3, 2)), ((6,), (2, 3)), ((0,), ()), ((1, 6), (6,))]
+)
 def test_other_shapes_of_the_same_size_do_not_fit(found, wanted):
     assert "misshapen" in report(zeros(s=found), {"s": wanted})
 
 
 def test_position_ids_and_counts_of_batches_may_be_there_or_not():
-    optional = {"text_model.embeddings.position_ids": (1, 7), "visual_projection.1.num_batches_tracked": ()}
+    optional = {
+        "text_model.embeddings.position_ids": (1, 7),
+        "visual_projection.1.num_batches_tracked": (),
+    }
     present = {name: np.zeros(shape, np.int64) for name, shape in optional.items()} | zeros(a=(1,))
     assert match(present, {"a": (1,)}).names == ("a",)
     assert match(zeros(a=(1,)), {"a": (1,), **optional}).names == ("a",)
@@ -62,7 +73,9 @@ def test_position_ids_and_counts_of_batches_may_be_there_or_not():
     assert "unexpected" in report(zeros(my_position_ids_extra=(1,)), {})
 
 
-@pytest.mark.parametrize(("tower", "beside"), [("text_model.", BESIDE_TEXT), ("vision_model.", BESIDE_VISION)])
+@pytest.mark.parametrize(
+    ("tower", "beside"), [("text_model.", BESIDE_TEXT), ("vision_model.", BESIDE_VISION)]
+)
 def test_a_joint_checkpoint_serves_each_tower(tower, beside):
     tensors = reference()
     expected = {name: array.shape for name, array in tensors.items() if name.startswith(tower)}
@@ -70,7 +83,9 @@ def test_a_joint_checkpoint_serves_each_tower(tower, beside):
     assert set(found.names) == set(expected)
     assert len(found.ignored) == len(tensors) - len(expected)
     assert "unexpected" in report(tensors, expected)
-    assert "unexpected: strange" in report({**tensors, "strange": np.ones(1)}, expected, allow=beside)
+    assert "unexpected: strange" in report(
+        {**tensors, "strange": np.ones(1)}, expected, allow=beside
+    )
 
 
 DTYPES = [np.float16, np.float32, np.float64, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2]

@@ -22,13 +22,22 @@ STAGE = "vision_model.encoder.stages.0"
     [
         ("model/text_model.final_layer_norm/gamma", "text_model.final_layer_norm.weight"),
         ("model/text_model.final_layer_norm/beta", "text_model.final_layer_norm.bias"),
-        (f"a/b/{STAGE}/{STAGE}.downsample.assign.proj/kernel", f"{STAGE}.downsample.assign.proj.weight"),
+        (
+            f"a/b/{STAGE}/{STAGE}.downsample.assign.proj/kernel",
+            f"{STAGE}.downsample.assign.proj.weight",
+        ),
         (f"a/{STAGE}.layers.2.mlp.fc1/bias", f"{STAGE}.layers.2.mlp.fc1.bias"),
-        ("m/text_model.embeddings.token_embedding/embeddings", "text_model.embeddings.token_embedding.weight"),
+        (
+            "m/text_model.embeddings.token_embedding/embeddings",
+            "text_model.embeddings.token_embedding.weight",
+        ),
         ("visual_projection.1/moving_mean", "visual_projection.1.running_mean"),
         ("m/text_projection.1/moving_variance", "text_projection.1.running_var"),
         (f"m/{STAGE}/group_token", f"{STAGE}.group_token"),
-        ("m/vision_model.embeddings/position_embeddings", "vision_model.embeddings.position_embeddings"),
+        (
+            "m/vision_model.embeddings/position_embeddings",
+            "vision_model.embeddings.position_embeddings",
+        ),
         ("my_model/logit_scale", "logit_scale"),
         ("vision_model/logit_scale", "logit_scale"),
         ("logit_scale", "logit_scale"),
@@ -56,7 +65,9 @@ def test_a_tensorflow_name_gives_its_checkpoint_name(path, name):
 
 
 def test_a_dense_kernel_is_transposed():
-    np.testing.assert_array_equal(to_checkpoint_layout(np.array([[1, 2, 3]]), "m/text_model.x/kernel"), [[1], [2], [3]])
+    np.testing.assert_array_equal(
+        to_checkpoint_layout(np.array([[1, 2, 3]]), "m/text_model.x/kernel"), [[1], [2], [3]]
+    )
 
 
 def test_a_convolution_goes_from_hwio_to_oihw():
@@ -68,7 +79,8 @@ def test_a_convolution_goes_from_hwio_to_oihw():
 
 
 @given(
-    shape=st.lists(st.integers(1, 4), max_size=5), leaf=st.sampled_from(["kernel", "a/b/kernel", "gamma", "embeddings"])
+    shape=st.lists(st.integers(1, 4), max_size=5),
+    leaf=st.sampled_from(["kernel", "a/b/kernel", "gamma", "embeddings"]),
 )
 def test_a_layout_there_and_back_is_the_same(shape, leaf):
     array = np.arange(np.prod(shape, dtype=int)).reshape(shape)

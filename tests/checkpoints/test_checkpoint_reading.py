@@ -37,7 +37,9 @@ def test_a_folder_with_several_formats_gives_the_first_of_the_order(tmp_path):
     refused(tmp_path, "no weights")
 
 
-@pytest.mark.parametrize("name", ["zip.bin", "legacy.bin", "original.pth", "transformers/model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["zip.bin", "legacy.bin", "original.pth", "transformers/model.safetensors"]
+)
 def test_a_single_file_is_read_and_text_paths_too(name):
     assert len(read_checkpoint(str(GOLDEN / name)).tensors) == 214
 
@@ -59,7 +61,9 @@ def test_a_folder_whose_weights_have_another_name_says_which_file_to_name(tmp_pa
 
 
 def test_a_pointer_of_git_lfs_is_told_apart(tmp_path):
-    (tmp_path / "pytorch_model.bin").write_text("version https://git-lfs.example/spec/v1\noid sha256:00\nsize 3\n")
+    (tmp_path / "pytorch_model.bin").write_text(
+        "version https://git-lfs.example/spec/v1\noid sha256:00\nsize 3\n"
+    )
     refused(tmp_path, "git lfs pull")
 
 
@@ -89,7 +93,12 @@ def test_tensors_are_read_only_when_asked_for():
         return np.ones((2, 3))
 
     tensors = Tensors({"a": Entry((2, 3), np.dtype("f8"), read)})
-    assert (list(tensors), len(tensors), tensors.shapes(), "a" in tensors) == (["a"], 1, {"a": (2, 3)}, True)
+    assert (list(tensors), len(tensors), tensors.shapes(), "a" in tensors) == (
+        ["a"],
+        1,
+        {"a": (2, 3)},
+        True,
+    )
     assert Tensors.of(tensors) is tensors
     assert not asked
     assert tensors["a"].sum() == 6

@@ -1,4 +1,6 @@
-"""What is written is what is read, by this package and by the safetensors library; a failure leaves nothing behind."""
+"""What is written is what is read, by this package and by the safetensors library; a failure leaves
+nothing behind.
+"""
 
 import os
 import stat
@@ -35,7 +37,9 @@ DTYPES = [
 
 def test_a_checkpoint_comes_back_from_both_readers(tmp_path):
     expected = reference()
-    without = {name: array for name, array in expected.items() if not name.endswith("num_batches_tracked")}
+    without = {
+        name: array for name, array in expected.items() if not name.endswith("num_batches_tracked")
+    }
     path = write_checkpoint(tmp_path, without)
     assert path == tmp_path / "model.safetensors"
     for found in (load_file(path), read_checkpoint(tmp_path).tensors):
@@ -56,18 +60,25 @@ def test_the_file_is_the_one_that_transformers_writes(tmp_path):
 
 def test_counters_that_are_there_are_kept(tmp_path):
     write_checkpoint(tmp_path, reference())
-    assert int(load_file(tmp_path / "model.safetensors")["text_projection.1.num_batches_tracked"]) == 4
+    assert (
+        int(load_file(tmp_path / "model.safetensors")["text_projection.1.num_batches_tracked"]) == 4
+    )
 
 
 def test_every_dtype_shape_and_stride_is_written(tmp_path):
-    arrays = {f"d{n}": np.array([[0, 1, 2], [3, 4, 5]]).astype(dtype) for n, dtype in enumerate(DTYPES)}
+    arrays = {
+        f"d{n}": np.array([[0, 1, 2], [3, 4, 5]]).astype(dtype) for n, dtype in enumerate(DTYPES)
+    }
     arrays |= {
         "t": arrays["d3"].T,
         "steps": arrays["d2"][:, ::2],
         "scalar": np.array(2.5),
         "empty": np.zeros((0, 2), "f4"),
     }
-    arrays |= {"swapped": np.arange(3, dtype=">f4"), "repeated": np.broadcast_to(np.float32(7), (2, 2))}
+    arrays |= {
+        "swapped": np.arange(3, dtype=">f4"),
+        "repeated": np.broadcast_to(np.float32(7), (2, 2)),
+    }
     write_safetensors(tmp_path / "x.safetensors", arrays)
     with safe_open(tmp_path / "x.safetensors", "numpy") as file:
         assert set(file.keys()) == set(arrays)
@@ -79,7 +90,12 @@ def test_every_dtype_shape_and_stride_is_written(tmp_path):
 
 def test_every_tensor_is_aligned_to_its_items(tmp_path):
     """Readers that map the file into memory need it."""
-    arrays = {"a": np.ones(3, "u1"), "b": np.ones(1, "f2"), "c": np.ones(1, "f8"), "d": np.ones(1, "f4")}
+    arrays = {
+        "a": np.ones(3, "u1"),
+        "b": np.ones(1, "f2"),
+        "c": np.ones(1, "f8"),
+        "d": np.ones(1, "f4"),
+    }
     path = tmp_path / "x.safetensors"
     write_safetensors(path, arrays, {"format": "pt"})
     data = path.read_bytes()
@@ -103,7 +119,9 @@ def test_a_checkpoint_is_written_over_the_file_that_it_is_read_from(tmp_path):
 
 
 def test_a_checkpoint_is_readable_for_whom_the_umask_lets(tmp_path):
-    """A server often runs as another user; the library alone would keep its file to the one who wrote it."""
+    """A server often runs as another user; the library alone would keep its file to the one who
+    wrote it.
+    """
     before = os.umask(0o022)
     try:
         write_safetensors(tmp_path / "x", {"a": np.ones(2)})
@@ -117,7 +135,9 @@ def test_a_full_disk_is_told_and_leaves_the_older_file(tmp_path, monkeypatch):
     write_safetensors(path, {"old": np.ones(2)})
 
     def full(*_):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
     monkeypatch.setattr("tf_groupvit.checkpoints.writing.save_file", full)
     with pytest.raises(CheckpointError, match=r"Cannot write .*No space left"):

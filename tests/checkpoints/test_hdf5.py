@@ -34,7 +34,9 @@ def test_the_weights_of_the_tensorflow_class_are_those_of_the_pytorch_class(part
     found = read_checkpoint(GOLDEN / "tensorflow" / part)
     expected = {name: array for name, array in reference().items() if name.startswith(TOWERS[part])}
     assert found.format == "h5"
-    assert set(found.tensors) == {name for name in expected if not name.endswith("num_batches_tracked")}
+    assert set(found.tensors) == {
+        name for name in expected if not name.endswith("num_batches_tracked")
+    }
     for name, array in found.tensors.items():
         assert array.dtype == np.float32
         assert array.shape == found.tensors.shapes()[name]
@@ -51,11 +53,15 @@ def test_tensorflow_names_in_a_safetensors_file_are_known_too():
 
 def test_names_are_found_without_the_attributes(write):
     def fill(file):
-        file["any/wrapper/text_model/encoder/layers_._3/mlp/fc1/kernel:0"] = np.arange(6, dtype="f4").reshape(2, 3)
+        file["any/wrapper/text_model/encoder/layers_._3/mlp/fc1/kernel:0"] = np.arange(
+            6, dtype="f4"
+        ).reshape(2, 3)
 
     tensors = read_checkpoint(write(fill)).tensors
     assert list(tensors) == ["text_model.encoder.layers.3.mlp.fc1.weight"]
-    np.testing.assert_array_equal(tensors["text_model.encoder.layers.3.mlp.fc1.weight"], [[0, 3], [1, 4], [2, 5]])
+    np.testing.assert_array_equal(
+        tensors["text_model.encoder.layers.3.mlp.fc1.weight"], [[0, 3], [1, 4], [2, 5]]
+    )
 
 
 def test_half_precision_and_tiny_datasets_are_read(write):
@@ -87,14 +93,22 @@ def refusals():
         "words": lambda file: file.create_dataset("text_model/kernel:0", data="words"),
         "nothing at all": lambda file: None,
         "groups alone": lambda file: file.create_group("text_model"),
-        "an empty space": lambda file: file.create_dataset("text_model/kernel:0", data=h5py.Empty("f4")),
-        "complex numbers": lambda file: file.create_dataset("text_model/kernel:0", data=np.zeros(2, "c8")),
-        "compressed zeros": lambda file: file.create_dataset("x", (2**20,), "f4", compression="gzip", fillvalue=1),
+        "an empty space": lambda file: file.create_dataset(
+            "text_model/kernel:0", data=h5py.Empty("f4")
+        ),
+        "complex numbers": lambda file: file.create_dataset(
+            "text_model/kernel:0", data=np.zeros(2, "c8")
+        ),
+        "compressed zeros": lambda file: file.create_dataset(
+            "x", (2**20,), "f4", compression="gzip", fillvalue=1
+        ),
         "a bomb": lambda file: file.create_dataset("x", (2**40,), "f4", chunks=(2**20,)),
         "space without bytes": lambda file: file.create_dataset("x", (2**30,), "f4"),
         "another file": external,
         "a dataset made of others": virtual,
-        "a link to another file": lambda file: file.__setitem__("x", h5py.ExternalLink("/etc/passwd", "/")),
+        "a link to another file": lambda file: file.__setitem__(
+            "x", h5py.ExternalLink("/etc/passwd", "/")
+        ),
     }
 
 
@@ -114,7 +128,9 @@ def test_two_names_for_one_weight_are_refused(write):
         read_checkpoint(write(fill))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x89HDF", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n" + bytes(100)])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x89HDF", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n" + bytes(100)]
+)
 def test_a_file_that_is_no_hdf5_is_refused(tmp_path, data):
     path = tmp_path / "tf_model.h5"
     path.write_bytes(data)
@@ -143,6 +159,8 @@ def test_a_damaged_file_gives_arrays_or_a_checkpoint_error(tmp_path_factory, cha
     path = tmp_path_factory.getbasetemp() / "tf_model.h5"
     path.write_bytes(data)
     try:
-        assert sum(array.nbytes for array in read_checkpoint(path).tensors.values()) <= 100 * len(data)
+        assert sum(array.nbytes for array in read_checkpoint(path).tensors.values()) <= 100 * len(
+            data
+        )
     except CheckpointError as error:
         assert "\n" not in str(error)

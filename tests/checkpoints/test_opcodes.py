@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 from tf_groupvit.checkpoints import opcodes
 from tf_groupvit.checkpoints.torch_names import TorchAnswers
 
-SIMPLE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+SIMPLE = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+)
 WHOLE = st.integers(-(2**63), 2**63)
 KEYS = st.text() | WHOLE | st.tuples(st.text(), WHOLE)
 PLAIN = st.recursive(
     SIMPLE | st.frozensets(KEYS) | st.sets(KEYS),
     lambda inner: (
-        st.lists(inner) | st.dictionaries(KEYS, inner) | st.tuples(inner, inner) | st.tuples(inner) | st.just(())
+        st.lists(inner)
+        | st.dictionaries(KEYS, inner)
+        | st.tuples(inner, inner)
+        | st.tuples(inner)
+        | st.just(())
     ),
 )
 
@@ -103,19 +109,38 @@ def short(text):
 
 
 BOMBS = {
-    "a list copied": b"](" + b"N" * 100_000 + b"eq\x00" + b"cbuiltins\nlist\nq\x01" + b"h\x01h\x00\x85R" * 100_000,
-    "text encoded": short(b"a" * 100_000) + b"q\x00c_codecs\nencode\nq\x01" + b"h\x01h\x00\x85R" * 100_000,
-    "arguments spread": b"(" + b"N" * 100_000 + b"tq\x00cnumpy\ndtype\nq\x01" + b"h\x01h\x00R0" * 100_000,
-    "long names": short(b"omegaconf") + b"q\x00" + short(b"a" * 100_000) + b"q\x01" + b"h\x00h\x01\x93" * 100_000,
+    "a list copied": b"]("
+    + b"N" * 100_000
+    + b"eq\x00"
+    + b"cbuiltins\nlist\nq\x01"
+    + b"h\x01h\x00\x85R" * 100_000,
+    "text encoded": short(b"a" * 100_000)
+    + b"q\x00c_codecs\nencode\nq\x01"
+    + b"h\x01h\x00\x85R" * 100_000,
+    "arguments spread": b"("
+    + b"N" * 100_000
+    + b"tq\x00cnumpy\ndtype\nq\x01"
+    + b"h\x01h\x00R0" * 100_000,
+    "long names": short(b"omegaconf")
+    + b"q\x00"
+    + short(b"a" * 100_000)
+    + b"q\x01"
+    + b"h\x00h\x01\x93" * 100_000,
     "long keys": b"(" + b"N" * 100_000 + b"tq\x00}" + b"h\x00Ns" * 100_000,
-    "large keys": b"\x8b" + (400_000).to_bytes(4, "little") + b"\x7f" * 400_000 + b"q\x00}" + b"h\x00Ns" * 100_000,
+    "large keys": b"\x8b"
+    + (400_000).to_bytes(4, "little")
+    + b"\x7f" * 400_000
+    + b"q\x00}"
+    + b"h\x00Ns" * 100_000,
     "opcodes without end": b"N0" * 1_500_000,
 }
 
 
 @pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
 def test_what_is_remembered_cannot_be_made_to_cost_time_or_memory(data):
-    """A value of 100,000 parts used 100,000 times: a stream of half a megabyte would take ten billion steps."""
+    """A value of 100,000 parts used 100,000 times: a stream of half a megabyte would take ten
+    billion steps.
+    """
     started = time.process_time()
     with pytest.raises((ValueError, TypeError)):
         read(b"\x80\x02" + data + b".")
@@ -123,7 +148,9 @@ def test_what_is_remembered_cannot_be_made_to_cost_time_or_memory(data):
 
 
 def test_states_and_items_of_stand_ins_are_let_go():
-    node = Call(Global("omegaconf.dictconfig", "DictConfig"), {"a": 1}, state={"_content": {}, "append": 3})
+    node = Call(
+        Global("omegaconf.dictconfig", "DictConfig"), {"a": 1}, state={"_content": {}, "append": 3}
+    )
     found = read(pickled([node, node.called]))
     assert [type(value) for value in found] == [opcodes.Inert, opcodes.Inert]
     assert "not loaded" in repr(found[0])

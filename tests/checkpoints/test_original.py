@@ -1,4 +1,6 @@
-"""The original repository's .pth: every weight arrives under transformers' name with transformers' numbers."""
+"""The original repository's .pth: every weight arrives under transformers' name with transformers'
+numbers.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from tf_groupvit.errors import CheckpointError
 
 
 def renamed(**arrays):
-    return from_original(Tensors.of({name.replace("__", "."): array for name, array in arrays.items()}))[0]
+    return from_original(
+        Tensors.of({name.replace("__", "."): array for name, array in arrays.items()})
+    )[0]
 
 
 def test_the_training_file_gives_the_weights_of_the_transformers_file():
@@ -36,7 +40,9 @@ def test_fused_projections_are_split_in_the_order_q_k_v():
 
 
 def test_the_wrapper_of_several_gpus_is_taken_off():
-    tensors = Tensors.of({"module.img_encoder.norm.weight": np.ones(2), "module.logit_scale": np.ones(())})
+    tensors = Tensors.of(
+        {"module.img_encoder.norm.weight": np.ones(2), "module.logit_scale": np.ones(())}
+    )
     assert is_original(tensors)
     assert set(from_original(tensors)[0]) == {"vision_model.layernorm.weight", "logit_scale"}
 

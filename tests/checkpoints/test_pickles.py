@@ -5,7 +5,16 @@ import zipfile
 
 import numpy as np
 import pytest
-from checkpoint_files import GOLDEN, Call, Global, pickled, reference, tensor, torch_legacy, torch_zip
+from checkpoint_files import (
+    GOLDEN,
+    Call,
+    Global,
+    pickled,
+    reference,
+    tensor,
+    torch_legacy,
+    torch_zip,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,7 +61,9 @@ def test_every_dtype_stride_and_offset_of_torch_is_read_exactly(name):
 
 
 def test_a_hand_made_zip_is_read(write):
-    tensors = read_pickle(write(zipped({"a": tensor(), "b": tensor(offset=1, shape=(2,), strides=(2,))})))
+    tensors = read_pickle(
+        write(zipped({"a": tensor(), "b": tensor(offset=1, shape=(2,), strides=(2,))}))
+    )
     np.testing.assert_array_equal(tensors["a"], FOUR)
     np.testing.assert_array_equal(tensors["b"], FOUR[1::2])
 
@@ -64,16 +75,23 @@ def test_a_view_of_the_legacy_format_is_read(write):
 
 @pytest.mark.parametrize("inner", ["model", "state_dict"])
 def test_the_weights_of_a_training_file_are_found(write, inner):
-    tensors = read_pickle(write(zipped({inner: {"a": tensor()}, "epoch": 3, "best": Call(Global("typing", "Any"))})))
+    tensors = read_pickle(
+        write(zipped({inner: {"a": tensor()}, "epoch": 3, "best": Call(Global("typing", "Any"))}))
+    )
     assert list(tensors) == ["a"]
 
 
 def test_a_state_dict_may_bring_its_metadata(write):
-    state = Call(Global("collections", "OrderedDict"), [["a", tensor()]], state={"_metadata": {"": {"version": 1}}})
+    state = Call(
+        Global("collections", "OrderedDict"),
+        [["a", tensor()]],
+        state={"_metadata": {"": {"version": 1}}},
+    )
     assert list(read_pickle(write(zipped(state)))) == ["a"]
 
 
-# --- What must never happen ----------------------------------------------------------------------------------------
+# --- What must never happen
+# ----------------------------------------------------------------------------------------
 
 
 class Evil:
@@ -123,7 +141,9 @@ def test_a_name_outside_the_table_is_refused_however_it_is_written(write, name):
     ]
     first, _, rest = name.partition(".")
     streams.append(
-        b"\x80\x04" + b"".join(b"\x8c%c%b" % (len(p), p) for p in (first.encode(), rest.encode())) + b"\x93."
+        b"\x80\x04"
+        + b"".join(b"\x8c%c%b" % (len(p), p) for p in (first.encode(), rest.encode()))
+        + b"\x93."
     )
     for stream in streams:
         with pytest.raises(CheckpointError, match="asks for"):
@@ -137,20 +157,32 @@ def test_any_name_of_omegaconf_is_a_stand_in_and_never_the_thing(write, tmp_path
     path = write(zipped({"model": {"a": tensor()}, "config": call}))
     assert list(read_pickle(path)) == ["a"]
     assert not trace.exists()
-    with pytest.raises(CheckpointError, match="not a sound"):  # a stand-in of a stand-in cannot be called
-        read_pickle(write(zipped({"model": {"a": tensor()}, "config": Call(Global("torch", "FloatStorage"), 3)})))
+    with pytest.raises(
+        CheckpointError, match="not a sound"
+    ):  # a stand-in of a stand-in cannot be called
+        read_pickle(
+            write(
+                zipped(
+                    {"model": {"a": tensor()}, "config": Call(Global("torch", "FloatStorage"), 3)}
+                )
+            )
+        )
 
 
 def test_what_a_file_does_to_a_name_is_gone_with_the_file(write):
     """BUILD on a name would set attributes of whatever stands behind it."""
-    for name in (Global("collections", "OrderedDict"), Global("torch._utils", "_rebuild_tensor_v2")):
+    for name in (
+        Global("collections", "OrderedDict"),
+        Global("torch._utils", "_rebuild_tensor_v2"),
+    ):
         stream = b"\x80\x02" + pickled(name)[2:-1] + pickled({"__call__": 1, "x": 2})[2:-1] + b"b."
         with pytest.raises(CheckpointError, match="not a sound"):
             read_pickle(write(torch_zip(stream)))
     assert list(read_pickle(write(zipped({"a": tensor()})))) == ["a"]
 
 
-# --- Files that do not fit themselves --------------------------------------------------------------------------------
+# --- Files that do not fit themselves
+# --------------------------------------------------------------------------------
 
 BAD_TENSORS = {
     "past its storage": tensor(offset=1),
@@ -181,7 +213,9 @@ def test_a_tensor_that_does_not_fit_its_storage_is_refused(write, value):
     assert "\n" not in str(caught.value)
 
 
-NUMPY = Call(Global("numpy", "dtype"), "f8", False, True, state=(3, "<", None, None, None, -1, -1, 0))
+NUMPY = Call(
+    Global("numpy", "dtype"), "f8", False, True, state=(3, "<", None, None, None, -1, -1, 0)
+)
 BAD_OBJECTS = {
     "a list": [tensor()],
     "a tensor alone": tensor(),
@@ -207,7 +241,9 @@ BAD_FILES = {
     "text": b"hello",
     "a plain pickle": pickle.dumps({"a": 1}),
     "a zip without pickle": torch_zip(b"")[:4] + b"junk",
-    "a compressed zip": torch_zip(pickled({"a": tensor()}), {"0": FOUR.tobytes()}, compression=zipfile.ZIP_DEFLATED),
+    "a compressed zip": torch_zip(
+        pickled({"a": tensor()}), {"0": FOUR.tobytes()}, compression=zipfile.ZIP_DEFLATED
+    ),
     "a storage too short": torch_zip(pickled({"a": tensor()}), {"0": FOUR.tobytes()[:-1]}),
     "a legacy storage too short": torch_legacy({"a": tensor()}, {"0": (4, FOUR.tobytes()[:-1])}),
     "a legacy storage of another count": torch_legacy({"a": tensor()}, {"0": (3, FOUR.tobytes())}),
@@ -237,14 +273,23 @@ def test_a_big_endian_file_is_refused(write):
 
 def test_a_bomb_costs_no_memory(write):
     """A gigabyte of zeros in a megabyte: refused from the directory, before anything is unpacked."""
-    bomb = torch_zip(pickled({"a": tensor(count=2**28)}), {"0": bytes(2**30 // 16)}, compression=zipfile.ZIP_DEFLATED)
+    bomb = torch_zip(
+        pickled({"a": tensor(count=2**28)}),
+        {"0": bytes(2**30 // 16)},
+        compression=zipfile.ZIP_DEFLATED,
+    )
     with pytest.raises(CheckpointError, match="compressed"):
         read_pickle(write(bomb))
 
 
 SMALL = {
-    "zip": zipped({"a": tensor(), "b": {1: 2}} | {"model": {"x": tensor(), "y": tensor(shape=(2, 2), strides=(2, 1))}}),
-    "legacy": torch_legacy({"x": tensor(), "y": tensor(shape=(2, 2), strides=(2, 1))}, {"0": (4, FOUR.tobytes())}),
+    "zip": zipped(
+        {"a": tensor(), "b": {1: 2}}
+        | {"model": {"x": tensor(), "y": tensor(shape=(2, 2), strides=(2, 1))}}
+    ),
+    "legacy": torch_legacy(
+        {"x": tensor(), "y": tensor(shape=(2, 2), strides=(2, 1))}, {"0": (4, FOUR.tobytes())}
+    ),
 }
 
 
@@ -258,7 +303,9 @@ def test_no_truncated_file_is_read(tmp_path_factory, form, data):
 
 
 @pytest.mark.parametrize("form", SMALL)
-@given(changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=5))
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=5)
+)
 def test_a_damaged_file_gives_arrays_or_a_checkpoint_error(tmp_path_factory, form, changes):
     damaged = bytearray(SMALL[form])
     for place, value in changes:

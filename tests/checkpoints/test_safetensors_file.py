@@ -46,7 +46,9 @@ def test_every_dtype_is_read_as_the_library_wrote_it(tmp_path):
 
 
 def test_a_hand_made_file_is_read(write):
-    tensors = read_safetensors(write(safetensors({"two": row()}, np.array([1.5, -2.0], "<f4").tobytes())))
+    tensors = read_safetensors(
+        write(safetensors({"two": row()}, np.array([1.5, -2.0], "<f4").tobytes()))
+    )
     np.testing.assert_array_equal(tensors["two"], np.array([1.5, -2.0], np.float32))
 
 
@@ -60,7 +62,9 @@ BAD = {
     "JSON cut off": safetensors({}, header=b'{"a": {"dtype"'),
     "JSON without end": safetensors({}, header=b"[" * 100_000),
     "a list": safetensors([]),
-    "a name twice": safetensors({}, b"x" * 8, header=b'{"a":%b,"a":%b}' % (2 * (json.dumps(row()).encode(),))),
+    "a name twice": safetensors(
+        {}, b"x" * 8, header=b'{"a":%b,"a":%b}' % (2 * (json.dumps(row()).encode(),))
+    ),
     "metadata that is text": safetensors({"__metadata__": "pt"}),
     "a row that is text": safetensors({"a": "F32"}),
     "no dtype": safetensors({"a": {"shape": [2], "data_offsets": [0, 8]}}, b"x" * 8),
@@ -73,7 +77,9 @@ BAD = {
     "a dtype that is an object": safetensors({"a": row({"F32": None})}, b"x" * 8),
     "complex numbers": safetensors({"a": row("C64", (1,))}, b"x" * 8),
     "half bytes": safetensors({"a": row("F4", (16,))}, b"x" * 8),
-    "a size of 1e300": safetensors({}, b"", header=b'{"a":{"dtype":"F32","shape":[1e300],"data_offsets":[0,8]}}'),
+    "a size of 1e300": safetensors(
+        {}, b"", header=b'{"a":{"dtype":"F32","shape":[1e300],"data_offsets":[0,8]}}'
+    ),
     "sizes that overflow": safetensors({"a": row(shape=(2**40, 2**40, 2**40), span=(0, 0))}),
     "nothing times too much": safetensors({"a": row(shape=(0, 2**59, 2**59), span=(0, 0))}),
     "100 dimensions": safetensors({"a": row(shape=(1,) * 100, span=(0, 4))}, b"x" * 4),

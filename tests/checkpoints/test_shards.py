@@ -18,17 +18,27 @@ TWO = "model-00002-of-00002.safetensors"
 
 @pytest.fixture
 def folder(tmp_path):
-    """``tmp_path/model`` with tensor a in shard one, b in shard two; ``tmp_path`` holds a good shard as well."""
+    """``tmp_path/model`` with tensor a in shard one, b in shard two; ``tmp_path`` holds a good
+    shard as well.
+    """
     inside = tmp_path / "model"
     inside.mkdir()
-    for name, place in {"a": inside / ONE, "b": inside / TWO, "c": tmp_path / "outside.safetensors"}.items():
+    for name, place in {
+        "a": inside / ONE,
+        "b": inside / TWO,
+        "c": tmp_path / "outside.safetensors",
+    }.items():
         save_file({name: np.ones(2, np.float32)}, place)
     index(inside, {"a": ONE, "b": TWO})
     return inside
 
 
 def index(folder, weight_map):
-    text = weight_map if isinstance(weight_map, str) else json.dumps({"metadata": {}, "weight_map": weight_map})
+    text = (
+        weight_map
+        if isinstance(weight_map, str)
+        else json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
     (folder / "model.safetensors.index.json").write_text(text)
 
 
@@ -47,7 +57,9 @@ def test_the_shards_of_transformers_are_one_checkpoint():
 
 
 def test_the_index_itself_can_be_named():
-    assert len(read_checkpoint(GOLDEN / "shards" / "model.safetensors.index.json").tensors) == len(reference())
+    assert len(read_checkpoint(GOLDEN / "shards" / "model.safetensors.index.json").tensors) == len(
+        reference()
+    )
 
 
 def test_shards_of_pickles_are_read(tmp_path):
@@ -67,10 +79,18 @@ NOT_BARE = [
 
 
 @pytest.mark.parametrize("shard", NOT_BARE)
-def test_a_shard_that_is_no_bare_file_name_is_refused_even_where_it_leads_to_a_real_file(folder, shard):
+def test_a_shard_that_is_no_bare_file_name_is_refused_even_where_it_leads_to_a_real_file(
+    folder, shard
+):
     (folder / "sub").mkdir()
     shutil.copy(folder / TWO, folder / "sub" / "x.safetensors")
-    index(folder, {"a": ONE, "c": shard.replace("{parent}", str(folder.parent)).replace("{inside}", str(folder))})
+    index(
+        folder,
+        {
+            "a": ONE,
+            "c": shard.replace("{parent}", str(folder.parent)).replace("{inside}", str(folder)),
+        },
+    )
     refused(folder, "bare file name")
 
 

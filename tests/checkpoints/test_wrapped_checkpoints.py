@@ -1,4 +1,6 @@
-"""Checkpoints as training tools leave them: the model's own names come out, and what was removed is said."""
+"""Checkpoints as training tools leave them: the model's own names come out, and what was removed is
+said.
+"""
 
 import numpy as np
 import pytest
@@ -59,7 +61,10 @@ def test_wrappers_inside_names_are_removed_and_said(read):
     found = read(wrapped)
     assert set(found.tensors) == set(reference())
     inside = sum(".layers.0." in name for name in reference())
-    assert f"'_checkpoint_wrapped_module.' was removed inside the names of {inside} tensors." in found.notes
+    assert (
+        f"'_checkpoint_wrapped_module.' was removed inside the names of {inside} tensors."
+        in found.notes
+    )
 
 
 def test_names_without_a_wrapper_stay_as_they_are(read):
@@ -69,14 +74,26 @@ def test_names_without_a_wrapper_stay_as_they_are(read):
 
 
 def test_what_is_outside_the_models_prefix_is_left_out_and_said(read):
-    others = {"n_averaged": np.array(3), "loss.queue": np.zeros(2), "val_iou.confusion": np.zeros((2, 2))}
+    others = {
+        "n_averaged": np.array(3),
+        "loss.queue": np.zeros(2),
+        "val_iou.confusion": np.zeros((2, 2)),
+    }
     found = read({**{f"module.{name}": array for name, array in reference().items()}, **others})
     assert set(found.tensors) == set(reference())
-    assert "Left out, since they are no part of the model: loss.queue, n_averaged, val_iou.confusion." in found.notes
+    assert (
+        "Left out, since they are no part of the model: loss.queue, n_averaged, val_iou.confusion."
+        in found.notes
+    )
 
 
 def test_a_strange_tensor_inside_the_model_is_kept_for_the_report(read):
-    found = read({**{f"model.{name}": array for name, array in reference().items()}, "model.extra": np.zeros(1)})
+    found = read(
+        {
+            **{f"model.{name}": array for name, array in reference().items()},
+            "model.extra": np.zeros(1),
+        }
+    )
     assert set(found.tensors) == {*reference(), "extra"}
 
 
@@ -87,7 +104,12 @@ def test_two_models_in_one_file_are_refused_by_name(read):
 
 
 def test_the_originals_names_are_known_behind_a_prefix(read):
-    found = read({"model.module.img_encoder.norm.weight": np.ones(2), "model.module.logit_scale": np.ones(())})
+    found = read(
+        {
+            "model.module.img_encoder.norm.weight": np.ones(2),
+            "model.module.logit_scale": np.ones(()),
+        }
+    )
     assert set(found.tensors) == {"vision_model.layernorm.weight", "logit_scale"}
     assert found.format == "safetensors, original"
 
@@ -110,14 +132,22 @@ def test_a_folder_with_an_adapter_alone_is_told(tmp_path):
         read_checkpoint(tmp_path)
 
 
-# --- Containers ------------------------------------------------------------------------------------------------------
+# --- Containers
+# ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["best.pth", "last.ckpt", "pytorch_model.bin", "a.pt", "checkpoint.pth.tar"])
+@pytest.mark.parametrize(
+    "name", ["best.pth", "last.ckpt", "pytorch_model.bin", "a.pt", "checkpoint.pth.tar"]
+)
 @pytest.mark.parametrize("place", ["model_state_dict", "state_dict", "model", "net", "weights"])
 def test_a_container_of_one_state_dict_is_opened(read, name, place):
     optimizer = {"state": {0: {"step": 3, "exp_avg": tensor()}}, "param_groups": [{"lr": 0.1}]}
-    content = {"epoch": 3, place: WEIGHTS, "optimizer_state_dict": optimizer, "scaler": {"scale": tensor()}}
+    content = {
+        "epoch": 3,
+        place: WEIGHTS,
+        "optimizer_state_dict": optimizer,
+        "scaler": {"scale": tensor()},
+    }
     found = read(content, name)
     assert set(found.tensors) == set(WEIGHTS)
     np.testing.assert_array_equal(found.tensors["text_model.a"], FOUR)
@@ -133,10 +163,16 @@ def test_a_lightning_checkpoint_is_read(read):
         "pytorch-lightning_version": "2.4.0",
         "state_dict": {f"model.{name}": value for name, value in WEIGHTS.items()},
         "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 1}}}},
-        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": tensor(), "dirpath": "x"}},
+        "callbacks": {
+            "ModelCheckpoint{'monitor': None}": {"best_model_score": tensor(), "dirpath": "x"}
+        },
         "optimizer_states": [{"state": {0: {"exp_avg": tensor()}}}],
         "hparams_name": "kwargs",
-        "hyper_parameters": {"all": settings, "options": options, "at": Call(Global("pathlib", "PosixPath"), "a", "b")},
+        "hyper_parameters": {
+            "all": settings,
+            "options": options,
+            "at": Call(Global("pathlib", "PosixPath"), "a", "b"),
+        },
     }
     found = read(content, "last.ckpt")
     assert set(found.tensors) == set(WEIGHTS)
@@ -145,7 +181,12 @@ def test_a_lightning_checkpoint_is_read(read):
 
 def test_several_state_dicts_are_refused_by_name(read):
     content = {"model": WEIGHTS, "model_ema": dict(WEIGHTS), "epoch": 3}
-    refused(read, content, r"2 state dicts, 'model' \(3 tensors\), 'model_ema' \(3 tensors\)", "best.pth")
+    refused(
+        read,
+        content,
+        r"2 state dicts, 'model' \(3 tensors\), 'model_ema' \(3 tensors\)",
+        "best.pth",
+    )
 
 
 def test_what_to_save_alone_is_written_out_for_containers_in_containers(read):
@@ -159,7 +200,11 @@ def test_averaged_weights_that_are_alone_are_taken_and_named(read):
 
 
 def test_dicts_of_other_tensors_do_not_stand_in_the_way(read):
-    content = {"state_dict": WEIGHTS, "random": {"cpu": tensor(), "gpu": tensor()}, "buffers": {"mean": tensor()}}
+    content = {
+        "state_dict": WEIGHTS,
+        "random": {"cpu": tensor(), "gpu": tensor()},
+        "buffers": {"mean": tensor()},
+    }
     assert set(read(content, "best.pth").tensors) == set(WEIGHTS)
 
 

@@ -18,7 +18,10 @@ def test_without_gradio_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = CliRunner().invoke(main, ["app"])
     assert result.exit_code == 2
-    assert result.output == "Error: The page needs Gradio, which is not installed: pip install 'tf-groupvit[demo]'.\n"
+    assert (
+        result.output == "Error: The page needs Gradio, which is not installed: pip install"
+        " 'tf-groupvit[demo]'.\n"
+    )
 
 
 def test_a_port_that_is_taken_is_refused_before_the_model_loads(run):

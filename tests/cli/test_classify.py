@@ -22,7 +22,9 @@ def image(tmp_path):
 
 
 def classify(*arguments, **keywords):
-    return CliRunner().invoke(main, ["classify", *map(str, arguments), "--model", str(MODEL)], **keywords)
+    return CliRunner().invoke(
+        main, ["classify", *map(str, arguments), "--model", str(MODEL)], **keywords
+    )
 
 
 def test_the_five_best_classes_are_named_best_first(image):
@@ -46,9 +48,22 @@ def test_json_has_all_probabilities_and_stands_alone(image):
 def test_it_is_what_the_segmenter_says(image):
     from tf_groupvit.segmentation.segmenter import Segmenter
 
-    options = ("--classes", SEVEN, "--templates", "{}", "--templates", "my {}", "--size", 64, "--normalize", "imagenet")
+    options = (
+        "--classes",
+        SEVEN,
+        "--templates",
+        "{}",
+        "--templates",
+        "my {}",
+        "--size",
+        64,
+        "--normalize",
+        "imagenet",
+    )
     found = json.loads(classify(image, *options, "--json").stdout)[0]["probabilities"]
-    segmenter = Segmenter.from_pretrained(MODEL, SEVEN, templates=["{}", "my {}"], size=64, normalize="imagenet")
+    segmenter = Segmenter.from_pretrained(
+        MODEL, SEVEN, templates=["{}", "my {}"], size=64, normalize="imagenet"
+    )
     expected = dict(zip(SEVEN.split(","), segmenter.classify(image).tolist(), strict=True))
     assert found == pytest.approx(expected, abs=1e-5)
 

@@ -30,7 +30,10 @@ def reference() -> dict[str, np.ndarray]:
 def test_every_format_gives_the_file_that_transformers_writes(kind, tmp_path):
     done = convert(checkpoint(tmp_path / "source", kind), tmp_path / "new" / "folder")
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     found, expected = load_file(tmp_path / "new" / "folder" / "model.safetensors"), reference()
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -46,10 +49,16 @@ def test_every_format_gives_the_file_that_transformers_writes(kind, tmp_path):
 
 def test_a_checkpoint_of_a_training_tool_is_converted_and_what_was_removed_is_said(tmp_path):
     source = checkpoint(tmp_path / "source")
-    save_file({f"module._orig_mod.{name}": array for name, array in reference().items()}, source / "model.safetensors")
+    save_file(
+        {f"module._orig_mod.{name}": array for name, array in reference().items()},
+        source / "model.safetensors",
+    )
     done = convert(source, tmp_path / "out")
     assert done.exit_code == 0, done.output
-    assert "Note: The prefix 'module._orig_mod.' was removed from the names of 214 tensors." in done.stdout
+    assert (
+        "Note: The prefix 'module._orig_mod.' was removed from the names of 214 tensors."
+        in done.stdout
+    )
     assert load_file(tmp_path / "out" / "model.safetensors").keys() == reference().keys()
 
 
@@ -63,7 +72,10 @@ def test_a_file_of_weights_without_its_config_says_where_it_belongs(tmp_path):
 def test_what_was_read_is_said(tmp_path):
     done = convert(checkpoint(tmp_path / "source", "original"), tmp_path / "out")
     read, note, wrote = done.stdout.splitlines()
-    assert read == f"Read {tmp_path}/source/groupvit.pth (pickle, original): 214 tensors, 7,910 parameters"
+    assert (
+        read
+        == f"Read {tmp_path}/source/groupvit.pth (pickle, original): 214 tensors, 7,910 parameters"
+    )
     assert note.startswith("Note: multi_label_logit_scale was dropped")
     assert wrote == f"Wrote {tmp_path}/out: model.safetensors, config.json"
     assert "Reading" in done.stderr and "give --tokenizer" in done.stderr
@@ -80,13 +92,21 @@ def test_the_tokenizer_may_come_from_elsewhere(tmp_path):
     source = checkpoint(tmp_path / "source", beside=("preprocessor_config.json",))
     other = checkpoint(tmp_path / "other", beside=TOKENIZER)
     assert convert(source, tmp_path / "out", "--tokenizer", other).exit_code == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*EVERYTHING, "config.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *EVERYTHING,
+        "config.json",
+        "model.safetensors",
+    }
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_weights_keep_their_precision(dtype, tmp_path):
     source = checkpoint(tmp_path / "source")
-    arrays = {name: array.astype(dtype) for name, array in reference().items() if array.dtype == np.float32}
+    arrays = {
+        name: array.astype(dtype)
+        for name, array in reference().items()
+        if array.dtype == np.float32
+    }
     save_file(arrays, source / "model.safetensors")
     assert convert(source, tmp_path / "out").exit_code == 0
     found = load_file(tmp_path / "out" / "model.safetensors")
@@ -99,15 +119,21 @@ def test_a_tower_is_converted_as_what_it_is(tmp_path):
     source = checkpoint(tmp_path / "source")
     (source / "config.json").write_text(json.dumps(joint["text_config"]))
     assert convert(source, tmp_path / "out").exit_code == 0
-    assert {name.split(".")[0] for name in load_file(tmp_path / "out" / "model.safetensors")} == {"text_model"}
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "groupvit_text_model"
+    assert {name.split(".")[0] for name in load_file(tmp_path / "out" / "model.safetensors")} == {
+        "text_model"
+    }
+    assert (
+        json.loads((tmp_path / "out" / "config.json").read_text())["model_type"]
+        == "groupvit_text_model"
+    )
 
 
 def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path):
     target = checkpoint(tmp_path / "out")
     before = {path.name: path.read_bytes() for path in target.iterdir()}
     refused(
-        convert(checkpoint(tmp_path / "source", "pickle"), target), "not empty: name another folder, or give --over"
+        convert(checkpoint(tmp_path / "source", "pickle"), target),
+        "not empty: name another folder, or give --over",
     )
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
     (tmp_path / "empty").mkdir()
@@ -115,7 +141,9 @@ def test_a_folder_that_holds_something_is_refused_and_left_as_it_is(tmp_path):
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_fetched(tmp_path, monkeypatch):
-    monkeypatch.setattr("tf_groupvit.models.conversion.resolve", lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.setattr(
+        "tf_groupvit.models.conversion.resolve", lambda *_, **__: pytest.fail("fetched")
+    )
     refused(convert("nvidia/groupvit-gcc-yfcc", checkpoint(tmp_path / "out")), "not empty")
 
 
@@ -125,7 +153,11 @@ def test_on_request_an_older_checkpoint_in_the_folder_is_replaced_and_the_rest_s
     (target / "notes.txt").write_text("mine")
     assert convert(checkpoint(tmp_path / "source", "pickle"), target, "--overwrite").exit_code == 0
     assert load_file(target / "model.safetensors").keys() == reference().keys()
-    assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
+    assert sorted(path.name for path in target.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "notes.txt",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
 
@@ -155,12 +187,24 @@ def lose(folder):
 
 SPOILS = {
     "NaN": (nan_weights, "Weight 'vision_model.layernorm.weight' holds 1 NaN"),
-    "missing, unexpected and misshapen": (lose, "2 missing: logit_scale, text_projection.0.bias; 1 unexpected: extra;"),
+    "missing, unexpected and misshapen": (
+        lose,
+        "2 missing: logit_scale, text_projection.0.bias; 1 unexpected: extra;",
+    ),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json cannot be read"),
-    "another model": (lambda folder: (folder / "config.json").write_text('{"model_type": "clip"}'), "'groupvit'"),
-    "an impossible config": (lambda f: (f / "config.json").write_text('{"projection_dim": 0}'), "projection_dim is 0"),
+    "another model": (
+        lambda folder: (folder / "config.json").write_text('{"model_type": "clip"}'),
+        "'groupvit'",
+    ),
+    "an impossible config": (
+        lambda f: (f / "config.json").write_text('{"projection_dim": 0}'),
+        "projection_dim is 0",
+    ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
-    "cut weights": (lambda f: (f / "model.safetensors").write_bytes(b"\x08" + bytes(9)), "not a sound safetensors"),
+    "cut weights": (
+        lambda f: (f / "model.safetensors").write_bytes(b"\x08" + bytes(9)),
+        "not a sound safetensors",
+    ),
     "a broken tokenizer": (lambda folder: (folder / "vocab.json").write_text("{"), "vocab.json"),
 }
 
@@ -185,7 +229,9 @@ def test_a_target_that_is_no_folder_is_refused(tmp_path):
 def test_a_folder_without_a_tokenizer_is_refused_as_one(tmp_path):
     source = checkpoint(tmp_path / "source")
     (tmp_path / "empty").mkdir()
-    refused(convert(source, tmp_path / "out", "--tokenizer", tmp_path / "empty"), "holds no tokenizer")
+    refused(
+        convert(source, tmp_path / "out", "--tokenizer", tmp_path / "empty"), "holds no tokenizer"
+    )
     refused(convert(source, tmp_path / "out", "--tokenizer", tmp_path / "gone"), "gone")
     assert not (tmp_path / "out").exists()
 

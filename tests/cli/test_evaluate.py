@@ -1,4 +1,6 @@
-"""tf-groupvit evaluate on small trees, with a small random model: what it prints is what its segmenter labels."""
+"""tf-groupvit evaluate on small trees, with a small random model: what it prints is what its
+segmenter labels.
+"""
 
 import json
 import sys
@@ -22,10 +24,17 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.segmentation.segmenter import Segmenter
 
-TEXT = dict(vocab_size=514, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+TEXT = dict(
+    vocab_size=514, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
+)
 TEXT |= dict(bos_token_id=512, eos_token_id=513, max_position_embeddings=77)
 VISION = dict(
-    hidden_size=24, intermediate_size=40, depths=[1, 1, 1], num_attention_heads=3, image_size=32, patch_size=8
+    hidden_size=24,
+    intermediate_size=40,
+    depths=[1, 1, 1],
+    num_attention_heads=3,
+    image_size=32,
+    patch_size=8,
 )
 VISION |= dict(num_group_tokens=[8, 4, 0], num_output_groups=[8, 4, 4], num_hidden_layers=3)
 
@@ -38,17 +47,26 @@ def letters() -> list[str]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A folder with a random model whose tokens are single letters; the processor names CLIP's statistics."""
+    """A folder with a random model whose tokens are single letters; the processor names CLIP's
+    statistics.
+    """
     folder = tmp_path_factory.mktemp("model")
     keras.utils.set_random_seed(3)
-    made = TFGroupViTModel(GroupViTConfig(TEXT, VISION, projection_dim=8, projection_intermediate_dim=20))
+    made = TFGroupViTModel(
+        GroupViTConfig(TEXT, VISION, projection_dim=8, projection_intermediate_dim=20)
+    )
     rng = np.random.default_rng(0)
     for weight in made.weights:  # larger than at the start of training: groups and classes differ
         if weight.dtype.startswith("float") and "norm" not in weight.path and len(weight.shape) > 1:
             weight.assign(rng.normal(0, 0.4, weight.shape))
     made.save_pretrained(folder)
     ImageProcessor().save_pretrained(folder)
-    tokens = [*letters(), *(f"{letter}</w>" for letter in letters()), "<|startoftext|>", "<|endoftext|>"]
+    tokens = [
+        *letters(),
+        *(f"{letter}</w>" for letter in letters()),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     (folder / "vocab.json").write_text(json.dumps({token: k for k, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     return folder
@@ -70,7 +88,9 @@ def root(tmp_path_factory):
     from PIL import Image
 
     root, rng = tmp_path_factory.mktemp("voc"), np.random.default_rng(1)
-    home = voc_tree(root, {name: rng.choice([0, 1, 15, 255], (70, 90)).tolist() for name in ("a", "b")})
+    home = voc_tree(
+        root, {name: rng.choice([0, 1, 15, 255], (70, 90)).tolist() for name in ("a", "b")}
+    )
     for name in ("a", "b"):
         noise = Image.fromarray(rng.integers(0, 256, (7, 9, 3), np.uint8)).resize((90, 70))
         noise.save(home / "JPEGImages" / f"{name}.jpg")
@@ -88,13 +108,21 @@ def test_voc_is_segmented_as_published_unless_said_otherwise(model, root):
     content = answer("voc", "--root", root, "--model", model)
     dataset = MaskDataset("voc", root)
     names = BENCHMARKS["voc"].prompts
-    segmenter = Segmenter.from_pretrained(model, names, mode="window", background=0.95, normalize="imagenet")
-    expected = by_hand(segmenter, [(dataset.image(k), dataset.labels(k)) for k in range(2)], dataset.class_names)
+    segmenter = Segmenter.from_pretrained(
+        model, names, mode="window", background=0.95, normalize="imagenet"
+    )
+    expected = by_hand(
+        segmenter, [(dataset.image(k), dataset.labels(k)) for k in range(2)], dataset.class_names
+    )
     assert {key: content[key] for key in expected} == expected
     assert 0 <= content["miou"] <= 1
     assert (content["dataset"], content["images"], content["failures"]) == ("voc", 2, [])
     settings = content["settings"]
-    assert (settings["mode"], settings["protocol"], settings["background"]) == ("window", "paper", 0.95)
+    assert (settings["mode"], settings["protocol"], settings["background"]) == (
+        "window",
+        "paper",
+        0.95,
+    )
     assert (settings["normalize"], settings["templates"]) == ("imagenet", ["a photo of a {}."])
 
 
@@ -114,14 +142,18 @@ def test_every_choice_reaches_the_segmenter(model, root):
 
 @pytest.mark.slow
 def test_a_background_can_be_given(model, root):
-    content = answer("voc", "--root", root, "--model", model, "--background", "0.0", "--mode", "whole")
+    content = answer(
+        "voc", "--root", root, "--model", model, "--background", "0.0", "--mode", "whole"
+    )
     assert content["settings"]["background"] == 0.0
     assert content["iou"]["background"] == 0.0
 
 
 @pytest.mark.slow
 def test_a_background_can_be_calibrated(model, root, monkeypatch):
-    monkeypatch.setattr(calibrate, "__kwdefaults__", {**calibrate.__kwdefaults__, "grid": (0.3, 0.9)})
+    monkeypatch.setattr(
+        calibrate, "__kwdefaults__", {**calibrate.__kwdefaults__, "grid": (0.3, 0.9)}
+    )
     content = answer("voc", "--root", root, "--model", model, "--calibrate", "1", "--mode", "whole")
     tried = content["calibration"]["miou"]
     assert list(tried) == ["0.3", "0.9"]
@@ -188,7 +220,10 @@ def test_a_tree_with_a_folder_for_each_class_gives_top1_and_top5(model, tmp_path
         write_image(tmp_path / name, 40, 40)
     content = answer("folder", "--root", tmp_path, "--model", model)
     segmenter = Segmenter.from_pretrained(model, ["cat", "hot dog"], normalize="imagenet")
-    right = [segmenter.classify(tmp_path / name).argmax() == k for name, k in (("cat/1.jpg", 0), ("hot_dog/1.jpg", 1))]
+    right = [
+        segmenter.classify(tmp_path / name).argmax() == k
+        for name, k in (("cat/1.jpg", 0), ("hot_dog/1.jpg", 1))
+    ]
     assert content["accuracy"] == {"cat": float(right[0]), "hot dog": float(right[1])}
     assert (content["top5"], content["images"]) == (1.0, 3)
     assert "top-5" in run("folder", "--root", tmp_path, "--model", model).stdout
@@ -231,7 +266,10 @@ def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch):
     result = run("scenes", "--resume", state)
     assert result.exit_code == 1
     first, *_, last = result.stderr.splitlines()
-    assert first == f"Stopped. What was counted is kept in {state}: the same command goes on from there."
+    assert (
+        first
+        == f"Stopped. What was counted is kept in {state}: the same command goes on from there."
+    )
     assert last == "Aborted!"
     assert run("scenes").stderr.startswith("Stopped. Nothing is kept: with --resume FILE, ")
 
@@ -270,7 +308,10 @@ def test_masks_that_may_lie_in_two_ways_are_refused_in_one_line_unless_it_is_sai
     assert (result.exit_code, result.stdout) == (2, "")
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error")]
     assert "a.jpg" in line and "EXIF" in line and "--mask-orientation" in line
-    assert answer(*options, "--mask-orientation", "as-stored")["settings"]["mask_orientation"] == "as-stored"
+    assert (
+        answer(*options, "--mask-orientation", "as-stored")["settings"]["mask_orientation"]
+        == "as-stored"
+    )
 
 
 def test_the_protocol_without_background_is_refused_for_a_dataset_with_one(model, root):

@@ -62,7 +62,10 @@ def test_a_checkpoint_becomes_a_checked_version(tmp_path):
         f"Wrote {base / '1'}: ",
     ):
         assert words in done.stderr
-    assert "MatMul" not in done.stderr and "Signatures: serving_default, segment, segment_open" in done.stderr
+    assert (
+        "MatMul" not in done.stderr
+        and "Signatures: serving_default, segment, segment_open" in done.stderr
+    )
     assert [path.name for path in Path(base).iterdir()] == ["1"]
     done = export(base, *options, "--no-check")
     assert done.stdout == f"{base / '2'}\n" and "Checking" not in done.stderr

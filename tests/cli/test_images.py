@@ -27,14 +27,19 @@ def tree(tmp_path, monkeypatch):
     return make
 
 
-KINDS = [f"a.{kind}" for kind in ("overlay.png", "labels.png", "colors.png", "input_pred_label.png", "json")]
+KINDS = [
+    f"a.{kind}"
+    for kind in ("overlay.png", "labels.png", "colors.png", "input_pred_label.png", "json")
+]
 
 
 @pytest.mark.parametrize(("argument", "count"), [("d", 4), ("d/*", 5)])
 def test_what_an_earlier_run_has_written_is_left_out_with_a_word(tree, capsys, argument, count):
     tree("d/a.jpg", "d/b.png", *(f"d/{kind}" for kind in KINDS))
     assert find_images([argument]) == ["d/a.jpg", "d/b.png"]
-    assert capsys.readouterr().err.startswith(f"Left out of '{argument}': {count} files of an earlier run (a.colors.")
+    assert capsys.readouterr().err.startswith(
+        f"Left out of '{argument}': {count} files of an earlier run (a.colors."
+    )
 
 
 def test_a_run_that_was_interrupted_is_known_too(tree):
@@ -50,7 +55,10 @@ def test_pictures_that_are_only_called_so_are_taken(tree, capsys):
 
 def test_outputs_that_are_named_are_taken(tree):
     tree("d/a.jpg", *(f"d/{kind}" for kind in KINDS))
-    assert find_images(["d/*.overlay.png", "d/a.labels.png"]) == ["d/a.overlay.png", "d/a.labels.png"]
+    assert find_images(["d/*.overlay.png", "d/a.labels.png"]) == [
+        "d/a.overlay.png",
+        "d/a.labels.png",
+    ]
 
 
 def test_a_folder_of_outputs_alone_is_refused_as_one(tree):
@@ -60,9 +68,19 @@ def test_a_folder_of_outputs_alone_is_refused_as_one(tree):
 
 
 def test_folders_below_are_left_out_with_a_word_or_taken(tree, capsys):
-    tree("d/a.jpg", "d/deep/er/b.jpg", "d/.hidden/c.jpg", "d/texts/notes.txt", "d/out/a.overlay.png", "d/out/a.json")
+    tree(
+        "d/a.jpg",
+        "d/deep/er/b.jpg",
+        "d/.hidden/c.jpg",
+        "d/texts/notes.txt",
+        "d/out/a.overlay.png",
+        "d/out/a.json",
+    )
     assert find_images(["d"]) == ["d/a.jpg"]
-    assert capsys.readouterr().err == "Left out of 'd': images in folders below it (deep); --recursive takes them\n"
+    assert (
+        capsys.readouterr().err
+        == "Left out of 'd': images in folders below it (deep); --recursive takes them\n"
+    )
     assert find_images(["d"], recursive=True) == ["d/a.jpg", "d/deep/er/b.jpg"]
 
 
@@ -86,14 +104,23 @@ BRACKETS = {
 
 @pytest.mark.parametrize("pattern", BRACKETS)
 def test_a_folder_with_brackets_in_its_name_is_taken_as_it_is_written(tree, pattern):
-    tree("data [1]/a.jpg", "data [1]/b.jpg", "data 1/c.jpg", "data [1]/x [1]/d.jpg", "data [1]/.e.jpg")
+    tree(
+        "data [1]/a.jpg",
+        "data [1]/b.jpg",
+        "data 1/c.jpg",
+        "data [1]/x [1]/d.jpg",
+        "data [1]/.e.jpg",
+    )
     assert find_images([pattern]) == BRACKETS[pattern]
 
 
 def test_folders_that_a_pattern_matches_are_told_or_taken(tree, capsys):
     tree("d/a.jpg", "d/deep/b.jpg", "d/texts/notes.txt", "e/c.jpg")
     assert find_images(["d/*"]) == ["d/a.jpg"]
-    assert capsys.readouterr().err == "Left out of 'd/*': images in folders below it (deep); --recursive takes them\n"
+    assert (
+        capsys.readouterr().err
+        == "Left out of 'd/*': images in folders below it (deep); --recursive takes them\n"
+    )
     assert find_images(["d/*"], recursive=True) == ["d/a.jpg", "d/deep/b.jpg"]
     assert find_images(["[de]"]) == ["d/a.jpg", "e/c.jpg"]
     capsys.readouterr()
@@ -195,9 +222,17 @@ def test_a_file_of_classes_that_cannot_be_used_is_refused(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(
     ("model", "photos", "told"),
-    [(None, True, 1), ("demo", True, 1), (str(hub.DEMO), True, 1), (None, False, 0), ("golden", True, 0)],
+    [
+        (None, True, 1),
+        ("demo", True, 1),
+        (str(hub.DEMO), True, 1),
+        (None, False, 0),
+        ("golden", True, 0),
+    ],
 )
-def test_the_demo_checkpoint_says_what_it_does_not_know(monkeypatch, golden, tmp_path, model, photos, told):
+def test_the_demo_checkpoint_says_what_it_does_not_know(
+    monkeypatch, golden, tmp_path, model, photos, told
+):
     seen = []
 
     def from_pretrained(folder, *_, **__):
@@ -205,11 +240,15 @@ def test_the_demo_checkpoint_says_what_it_does_not_know(monkeypatch, golden, tmp
         hub.warn_of_demo(folder)  # as the real one does: not said twice
         return type("Made", (), {"runtime": "graph"})
 
-    monkeypatch.setattr("tf_groupvit.segmentation.segmenter.Segmenter.from_pretrained", from_pretrained)
+    monkeypatch.setattr(
+        "tf_groupvit.segmentation.segmenter.Segmenter.from_pretrained", from_pretrained
+    )
     monkeypatch.setattr(hub, "_told", set())
     monkeypatch.chdir(tmp_path)  # where no folder is called demo
     given = str(golden / "segmenter") if model == "golden" else model
-    load = click.Command("x", callback=lambda: choices.load_segmenter(given, photos=photos, classes="dog"))
+    load = click.Command(
+        "x", callback=lambda: choices.load_segmenter(given, photos=photos, classes="dog")
+    )
     done = CliRunner().invoke(load)
     assert (done.exit_code, done.stdout) == (0, ""), done.output
     assert done.stderr.count("knows drawn scenes only: for photos") == told

@@ -37,9 +37,16 @@ def test_a_person_reads_a_table(tmp_path):
     rows = dict(line.strip().split("  ", 1) for line in done.stdout.splitlines())
     rows = {name: value.strip() for name, value in rows.items()}
     assert rows["parameters"] == "7,910" and rows["vision tower"] == "6,511"
-    assert rows["tokenizer"] == "vocab.json + merges.txt" and rows["preprocessor"] == "preprocessor_config.json"
-    assert rows["vision"].startswith("1 + 2 + 1 layers, width 8, 4 heads, groups 5 -> 3, images of 12 x 12")
-    assert rows["text"].startswith("2 layers, width 6, 2 heads, 23 tokens, texts of up to 7, end token 22")
+    assert (
+        rows["tokenizer"] == "vocab.json + merges.txt"
+        and rows["preprocessor"] == "preprocessor_config.json"
+    )
+    assert rows["vision"].startswith(
+        "1 + 2 + 1 layers, width 8, 4 heads, groups 5 -> 3, images of 12 x 12"
+    )
+    assert rows["text"].startswith(
+        "2 layers, width 6, 2 heads, 23 tokens, texts of up to 7, end token 22"
+    )
 
 
 def test_what_is_not_there_is_said(tmp_path):
@@ -50,16 +57,25 @@ def test_what_is_not_there_is_said(tmp_path):
     ]
     alone = info(CHECKPOINTS / "original.pth")
     assert alone.exit_code == 0
-    assert "published sizes are assumed" in alone.stdout and "Note: multi_label_logit_scale was dropped" in alone.stdout
+    assert (
+        "published sizes are assumed" in alone.stdout
+        and "Note: multi_label_logit_scale was dropped" in alone.stdout
+    )
 
 
 def test_a_tower_is_described_too(tmp_path):
     folder = tmp_path / "tower"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "groupvit_vision_model"}')
-    (folder / "tf_model.h5").write_bytes((CHECKPOINTS / "tensorflow" / "vision" / "tf_model.h5").read_bytes())
+    (folder / "tf_model.h5").write_bytes(
+        (CHECKPOINTS / "tensorflow" / "vision" / "tf_model.h5").read_bytes()
+    )
     done = info(folder)
-    assert done.exit_code == 0 and "6 + 3 + 3 layers" in done.stdout and "text tower" not in done.stdout
+    assert (
+        done.exit_code == 0
+        and "6 + 3 + 3 layers" in done.stdout
+        and "text tower" not in done.stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,9 +83,15 @@ def test_a_tower_is_described_too(tmp_path):
     [
         (lambda folder: (folder / "config.json").unlink(), "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "clip"}'), "expected 'groupvit'"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "clip"}'),
+            "expected 'groupvit'",
+        ),
         (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "not a sound safetensors file"),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b""),
+            "not a sound safetensors file",
+        ),
     ],
 )
 def test_a_broken_checkpoint_is_one_line_and_exit_code_2(spoil, told, tmp_path):

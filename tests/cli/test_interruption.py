@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from tf_groupvit.cli import main
 
-# A shell has what it runs in the background ignore Ctrl-C, and programs inherit that: tests may run there, too.
+# A shell has what it runs in the background ignore Ctrl-C, and programs inherit that: tests may run
+# there, too.
 PROGRAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,7 +23,9 @@ PATIENCE = 300  # seconds: machines that test are busy
 def interrupted(arguments, begun):
     """Interrupt a command once ``begun()``: its exit code, standard output and standard error."""
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         end = time.monotonic() + PATIENCE
         while not begun() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
@@ -34,7 +37,9 @@ def interrupted(arguments, begun):
 def test_scenes_that_are_interrupted_leave_whole_pictures_alone(tmp_path):
     from PIL import Image
 
-    code, _, said = interrupted(["scenes", "--output", tmp_path, "--count", 200_000], lambda: _some(tmp_path / "masks"))
+    code, _, said = interrupted(
+        ["scenes", "--output", tmp_path, "--count", 200_000], lambda: _some(tmp_path / "masks")
+    )
     assert code == 1
     assert said.strip() == "Aborted!"
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -45,7 +50,8 @@ def test_scenes_that_are_interrupted_leave_whole_pictures_alone(tmp_path):
 
 
 def test_an_export_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
-    # Raised where the writing is under way: when a signal arrives is chance, what is left behind must not be.
+    # Raised where the writing is under way: when a signal arrives is chance, what is left behind
+    # must not be.
     def half_written(segmenter, folder, *_):
         folder.mkdir()
         (folder / "saved_model.pb").write_bytes(b"half")

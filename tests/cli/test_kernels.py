@@ -1,4 +1,6 @@
-"""Commands ask TensorFlow for oneDNN's kernels, where it is not too late and nobody has decided otherwise."""
+"""Commands ask TensorFlow for oneDNN's kernels, where it is not too late and nobody has decided
+otherwise.
+"""
 
 import os
 import platform

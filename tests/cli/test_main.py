@@ -47,13 +47,17 @@ def test_the_version_is_that_of_the_package():
     assert done.exit_code == 0 and tf_groupvit.__version__ in done.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if find_spec(f"tf_groupvit.cli.{name}")])
+@pytest.mark.parametrize(
+    "name", [name for name in cli.COMMANDS if find_spec(f"tf_groupvit.cli.{name}")]
+)
 def test_every_command_helps(name):
     done = run(name, "--help")
     assert done.exit_code == 0 and done.stdout.startswith(f"Usage: main {name}")
 
 
-@pytest.mark.parametrize("arguments", [["no-such-command"], ["info"], ["info", "a", "b"], ["convert", "a"], ["--nope"]])
+@pytest.mark.parametrize(
+    "arguments", [["no-such-command"], ["info"], ["info", "a", "b"], ["convert", "a"], ["--nope"]]
+)
 def test_wrong_usage_is_exit_code_2(arguments):
     done = run(*arguments)
     assert done.exit_code == 2 and "Traceback" not in done.output and done.stdout == ""
@@ -94,7 +98,9 @@ PROGRAM = [sys.executable, "-c", "from tf_groupvit.cli import main; main()"]
 @pytest.mark.parametrize("arguments", [["--help"], ["info", str(DEMO), "--json"]])
 def test_a_full_disk_behind_standard_output_is_one_line(arguments):
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == 2
     assert done.stderr == "Error: No space left on device: the output cannot be written.\n"
 

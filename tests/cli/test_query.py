@@ -45,7 +45,9 @@ def test_outputs_are_an_overlay_a_label_image_and_json(address, photo, tmp_path)
     done = query(photo, "--server", address, "--output", folder)
     assert done.exit_code == 0
     endings = ["colors.png", "json", "labels.png", "overlay.png"]
-    assert sorted(path.name for path in folder.iterdir()) == [f"photo.{ending}" for ending in endings]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"photo.{ending}" for ending in endings
+    ]
     with Image.open(folder / "photo.labels.png") as labels:
         assert labels.mode == "L" and np.asarray(labels).tolist() == [[0, 0, 0, 1, 1, 1]] * 4
     assert json.loads((folder / "photo.json").read_text())["areas"]["dog"] == 0.5
@@ -55,7 +57,9 @@ def test_outputs_are_an_overlay_a_label_image_and_json(address, photo, tmp_path)
 
 def test_json_stands_alone_on_standard_output(address, photo, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
-    done = query(photo, tmp_path / "bad.png", "--server", address, "--json", "--classes", "wolf,hay")
+    done = query(
+        photo, tmp_path / "bad.png", "--server", address, "--json", "--classes", "wolf,hay"
+    )
     good, bad = json.loads(done.stdout)
     assert done.exit_code == 2
     assert (good["image"], good["width"], good["height"]) == (str(photo), 6, 4)
@@ -86,9 +90,15 @@ def test_a_server_that_is_loading_is_waited_for(photo, monkeypatch):
     server, address = grpc_server(serving)
     serving.state = 20
     waited = []
-    monkeypatch.setattr("tf_groupvit.client.Client.wait_until_ready", lambda client, timeout: waited.append(timeout))
+    monkeypatch.setattr(
+        "tf_groupvit.client.Client.wait_until_ready", lambda client, timeout: waited.append(timeout)
+    )
     done = query(photo, "--server", address, "--timeout", "7", "--json")
-    assert done.exit_code == 0 and waited == [7.0] and json.loads(done.stdout)[0]["areas"]["dog"] == 0.5
+    assert (
+        done.exit_code == 0
+        and waited == [7.0]
+        and json.loads(done.stdout)[0]["areas"]["dog"] == 0.5
+    )
     assert done.stderr == "The server is loading the model: waiting up to 7 s for it\n"
     assert query(photo, "--server", address, "--no-wait").stderr == ""
     server.stop(None).wait()
@@ -170,9 +180,11 @@ def test_the_progress_bar_runs_over_several_images_on_a_terminal(monkeypatch, st
 
 def test_errors_of_images_are_collected_and_others_raised(capsys):
     def work(index, source):
-        raise {"a": ImageError("a: expected an image"), "b": RequestError("INTERNAL", "odd"), "c": InputError("no")}[
-            source
-        ]
+        raise {
+            "a": ImageError("a: expected an image"),
+            "b": RequestError("INTERNAL", "odd"),
+            "c": InputError("no"),
+        }[source]
 
     assert work_through(["a", "b"], work) == {"a": "expected an image", "b": "INTERNAL: odd"}
     assert capsys.readouterr().err == "a: expected an image\nb: INTERNAL: odd\n"

@@ -46,7 +46,12 @@ def test_the_files_hold_the_scenes_of_the_seed(tmp_path):
     result = run("--output", tmp_path / "deep" / "out", "--seed", 5, "--count", 3)
     assert result.exit_code == 0, result.output
     out = tmp_path / "deep" / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["captions.txt", "classes.txt", "images", "masks"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "captions.txt",
+        "classes.txt",
+        "images",
+        "masks",
+    ]
     assert (out / "classes.txt").read_text().splitlines() == list(CLASSES)
     captions = (out / "captions.txt").read_text().splitlines()
     for index, drawn in enumerate(scenes(5, 3)):
@@ -55,7 +60,12 @@ def test_the_files_hold_the_scenes_of_the_seed(tmp_path):
         assert (np.asarray(image) == drawn.image).all()
         assert (np.asarray(mask) == drawn.mask).all()
         assert captions[index] == drawn.caption
-    assert len(captions) == len(list((out / "images").iterdir())) == len(list((out / "masks").iterdir())) == 3
+    assert (
+        len(captions)
+        == len(list((out / "images").iterdir()))
+        == len(list((out / "masks").iterdir()))
+        == 3
+    )
 
 
 def test_a_size_can_be_chosen(tmp_path):
@@ -66,7 +76,11 @@ def test_a_size_can_be_chosen(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("--seed", -1), "Seeds are expected"), (("--count", 0), "1 or more, 0 came"), (("--size", 3), "16..2048")],
+    [
+        (("--seed", -1), "Seeds are expected"),
+        (("--count", 0), "1 or more, 0 came"),
+        (("--size", 3), "16..2048"),
+    ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_line(tmp_path, arguments, words):
     result = run("--output", tmp_path / "out", *arguments)
@@ -90,7 +104,9 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, output):
     assert result.exit_code == 2
     assert "cannot be made" in result.stderr
     assert len(result.stderr.splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (
+        tmp_path / "file"
+    ).read_text() == "kept"
 
 
 def test_a_full_disk_ends_in_one_line_and_leaves_whole_pictures_alone(tmp_path, full_disk):
@@ -105,7 +121,8 @@ def test_a_full_disk_ends_in_one_line_and_leaves_whole_pictures_alone(tmp_path, 
 
 def test_drawing_needs_no_tensorflow():
     code = (
-        "import sys, tf_groupvit.evaluation.scene_dataset, tf_groupvit.cli.scenes; print('tensorflow' in sys.modules)"
+        "import sys, tf_groupvit.evaluation.scene_dataset, tf_groupvit.cli.scenes;"
+        " print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,4 +1,6 @@
-"""tf-groupvit segment: folders, patterns, standard input, bad images; what it writes, prints and refuses."""
+"""tf-groupvit segment: folders, patterns, standard input, bad images; what it writes, prints and
+refuses.
+"""
 
 import io
 import json
@@ -51,7 +53,9 @@ def test_a_folder_gives_four_files_for_each_image(images, tmp_path):
     (images / "album.png").mkdir()
     result = segment(images, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert names_in(tmp_path / "out") == sorted(file.format(name) for name in "ab" for file in FILES)
+    assert names_in(tmp_path / "out") == sorted(
+        file.format(name) for name in "ab" for file in FILES
+    )
     lines = result.stdout.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith(f"{images / 'a.png'}: ")
@@ -62,7 +66,9 @@ def test_a_folder_gives_four_files_for_each_image(images, tmp_path):
     assert areas["grass"] == pytest.approx((labels == 1).mean())
 
 
-def test_a_second_run_into_the_folder_of_images_gives_the_same_and_each_json_names_its_image(images):
+def test_a_second_run_into_the_folder_of_images_gives_the_same_and_each_json_names_its_image(
+    images,
+):
     (images / "deep").mkdir()
     for ending in ("bmp", "gif"):
         Image.open(images / "a.png").save(images / "deep" / f"x.{ending}")
@@ -70,15 +76,27 @@ def test_a_second_run_into_the_folder_of_images_gives_the_same_and_each_json_nam
     assert first.exit_code == second.exit_code == 0, second.output
     assert first.stdout == second.stdout and len(first.stdout.splitlines()) == 4
     assert "Left out" in second.stderr and "Left out" not in first.stderr
-    told = {str(file.relative_to(images)): json.loads(file.read_text())["image"] for file in images.rglob("*.json")}
-    expected = {"a.json": "a.png", "b.json": "b.png", "deep/x.bmp.json": "deep/x.bmp", "deep/x.gif.json": "deep/x.gif"}
+    told = {
+        str(file.relative_to(images)): json.loads(file.read_text())["image"]
+        for file in images.rglob("*.json")
+    }
+    expected = {
+        "a.json": "a.png",
+        "b.json": "b.png",
+        "deep/x.bmp.json": "deep/x.bmp",
+        "deep/x.gif.json": "deep/x.gif",
+    }
     assert told == {name: str(images / image) for name, image in expected.items()}
 
 
 def test_a_pattern_and_a_file_and_standard_input(images, tmp_path):
-    result = segment(f"{images}/[b]*.png", images / "a.png", "-", "--output", tmp_path / "out", input=png(2))
+    result = segment(
+        f"{images}/[b]*.png", images / "a.png", "-", "--output", tmp_path / "out", input=png(2)
+    )
     assert result.exit_code == 0, result.output
-    assert names_in(tmp_path / "out") == sorted(file.format(name) for name in ("a", "b", "stdin") for file in FILES)
+    assert names_in(tmp_path / "out") == sorted(
+        file.format(name) for name in ("a", "b", "stdin") for file in FILES
+    )
 
 
 def test_json_is_alone_on_standard_output(images, tmp_path):
@@ -92,13 +110,24 @@ def test_json_is_alone_on_standard_output(images, tmp_path):
 
 
 def test_an_image_that_is_named_twice_is_told_twice(images, tmp_path):
-    found = json.loads(segment(*[images / "a.png"] * 2, "--output", tmp_path / "out", "--json").stdout)
+    found = json.loads(
+        segment(*[images / "a.png"] * 2, "--output", tmp_path / "out", "--json").stdout
+    )
     stems = [[Path(file).name.split(".")[0] for file in record["files"]] for record in found]
     assert stems == [["a"] * 4, ["a-2"] * 4]
 
 
 def test_views_are_written_beside(images, tmp_path):
-    options = ("--view", "all_groups", "--view", "input_pred_label", "--mode", "window", "--protocol", "hf")
+    options = (
+        "--view",
+        "all_groups",
+        "--view",
+        "input_pred_label",
+        "--mode",
+        "window",
+        "--protocol",
+        "hf",
+    )
     result = segment(images / "a.png", *options, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert {"a.all_groups.png", "a.input_pred_label.png"} <= set(names_in(tmp_path / "out"))
@@ -112,9 +141,13 @@ def test_the_same_name_in_two_folders_is_not_overwritten(images, tmp_path):
     assert {"a.labels.png", "a-2.labels.png"} <= set(names_in(tmp_path / "out"))
 
 
-def test_another_runtime_writes_the_same_and_says_what_is_waited_for(images, tmp_path, other_runtime):
+def test_another_runtime_writes_the_same_and_says_what_is_waited_for(
+    images, tmp_path, other_runtime
+):
     both = ("graph", other_runtime)
-    plain, other = (segment(images, "--runtime", name, "--output", tmp_path / name) for name in both)
+    plain, other = (
+        segment(images, "--runtime", name, "--output", tmp_path / name) for name in both
+    )
     assert plain.exit_code == other.exit_code == 0, other.output
     title = {"lite": "LiteRT", "openvino": "OpenVINO"}[other_runtime]
     assert f"Preparing {title}: some seconds" in other.stderr and "Preparing" not in plain.stderr
@@ -125,21 +158,34 @@ def test_another_runtime_writes_the_same_and_says_what_is_waited_for(images, tmp
 def test_bad_images_are_reported_and_the_rest_are_done(images, tmp_path):
     (images / "c.png").write_text("a text")
     jpeg = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)).save(jpeg, "jpeg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)).save(
+        jpeg, "jpeg"
+    )
     (images / "d.jpg").write_bytes(jpeg.getvalue()[:1500])
     (images / "e.png").write_bytes(b"")
     result = segment(images, images / "no.png", "--output", tmp_path / "out", "--json")
     assert result.exit_code == 2
-    found = {Path(record["image"]).name: record.get("error") for record in json.loads(result.stdout)}
+    found = {
+        Path(record["image"]).name: record.get("error") for record in json.loads(result.stdout)
+    }
     assert list(found) == ["a.png", "b.png", "c.png", "d.jpg", "e.png", "no.png"]
     assert [name for name, error in found.items() if error] == ["c.png", "d.jpg", "e.png", "no.png"]
     complaints = [line for line in result.stderr.splitlines() if not line.startswith("Loading")]
-    assert [line.split(":")[0].rsplit("/")[-1] for line in complaints] == ["c.png", "d.jpg", "e.png", "no.png"]
-    assert names_in(tmp_path / "out") == sorted(file.format(name) for name in "ab" for file in FILES)
+    assert [line.split(":")[0].rsplit("/")[-1] for line in complaints] == [
+        "c.png",
+        "d.jpg",
+        "e.png",
+        "no.png",
+    ]
+    assert names_in(tmp_path / "out") == sorted(
+        file.format(name) for name in "ab" for file in FILES
+    )
 
 
 def refused(result, *words):
-    """One line on standard error (but for what is being loaded), exit code 2, no traceback, nothing else."""
+    """One line on standard error (but for what is being loaded), exit code 2, no traceback, nothing
+    else.
+    """
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     lines = [line for line in result.stderr.splitlines() if not line.startswith("Loading")]
@@ -187,7 +233,9 @@ def test_choices_that_there_are_not_are_refused(images, tmp_path, options, words
 @pytest.mark.parametrize(
     "options", [["--mode", "x"], ["--background", "1.5"], ["--templates", "x"], ["--runtime", "x"]]
 )
-def test_wrong_choices_are_refused_before_tensorflow_is_loaded(images, tmp_path, monkeypatch, options):
+def test_wrong_choices_are_refused_before_tensorflow_is_loaded(
+    images, tmp_path, monkeypatch, options
+):
     monkeypatch.setattr(choices, "import_tensorflow", lambda: pytest.fail("loaded"))
     refused(segment(images, *options, "--output", tmp_path / "out"))
 
@@ -229,21 +277,40 @@ def test_a_folder_that_holds_its_classes_needs_none_and_keeps_its_settings(image
 
     saved = Segmenter.from_pretrained(MODEL, "sky,boat", background=0.1, mode="window")
     saved.save_pretrained(tmp_path / "saved")
-    result = segment(images / "a.png", "--json", "--output", tmp_path / "out", classes=None, model=tmp_path / "saved")
+    result = segment(
+        images / "a.png",
+        "--json",
+        "--output",
+        tmp_path / "out",
+        classes=None,
+        model=tmp_path / "saved",
+    )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)[0]["class_names"] == ["background", "sky", "boat"]
 
 
 @pytest.mark.slow
 def test_a_real_process_says_nothing_but_its_own_words(images, tmp_path, runtime):
-    """TensorFlow's C++ libraries talk to standard error while they are imported, and when they look for a device; and
-    LiteRT when it makes a program."""
+    """TensorFlow's C++ libraries talk to standard error while they are imported, and when they look
+    for a device; and LiteRT when it makes a program.
+    """
     title = {"lite": "LiteRT", "openvino": "OpenVINO"}.get(runtime)
     more = [f"Preparing {title}: some seconds ..."] if title else []
     options = ["--runtime", runtime] if title else []
     command = "from tf_groupvit.cli import main; main()"
-    arguments = ["segment", str(images / "a.png"), "--classes", "dog,grass", "--model", str(MODEL), "--json", *options]
-    environment = {key: value for key, value in os.environ.items() if key not in ("TF_CPP_MIN_LOG_LEVEL",)}
+    arguments = [
+        "segment",
+        str(images / "a.png"),
+        "--classes",
+        "dog,grass",
+        "--model",
+        str(MODEL),
+        "--json",
+        *options,
+    ]
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("TF_CPP_MIN_LOG_LEVEL",)
+    }
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     done = subprocess.run(
         [sys.executable, "-c", command, *arguments, "--output", str(tmp_path / "out")],

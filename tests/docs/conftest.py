@@ -39,7 +39,9 @@ def make_checkpoint(folder: Path) -> None:
     stages = {"depths": (1, 1, 1), "num_group_tokens": (6, 4, 0), "num_output_groups": (6, 4, 4)}
     vision = GroupViTVisionConfig(image_size=64, **stages, **sizes)
     keras.utils.set_random_seed(7)
-    config = GroupViTConfig.from_text_vision_configs(text, vision, projection_dim=8, projection_intermediate_dim=16)
+    config = GroupViTConfig.from_text_vision_configs(
+        text, vision, projection_dim=8, projection_intermediate_dim=16
+    )
     TFGroupViTModel(config).save_pretrained(folder)
     ImageProcessor().save_pretrained(folder)
 

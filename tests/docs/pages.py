@@ -5,7 +5,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("tf_groupvit", "serving", "notebooks", ".github")
-PAGES = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in ROOT.glob(f"{room}/**/*.md"))])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(page for room in ROOMS for page in ROOT.glob(f"{room}/**/*.md"))]
+)
 
 
 def all_blocks(page: Path) -> list[tuple[str, str, str]]:

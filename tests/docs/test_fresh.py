@@ -1,4 +1,5 @@
-"""What the pages name is there: files, scripts and their options, commands; the command reference is fresh.
+"""What the pages name is there: files, scripts and their options, commands; the command reference
+is fresh.
 
 Loads no TensorFlow.
 """
@@ -23,7 +24,9 @@ def test_linked_files_that_a_page_names_are_there(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_paths_of_the_repository_that_a_page_names_are_there(page):
-    paths = re.findall(r"`((?:scripts|tests|tf_groupvit|serving|notebooks)/[\w./-]*)", page.read_text())
+    paths = re.findall(
+        r"`((?:scripts|tests|tf_groupvit|serving|notebooks)/[\w./-]*)", page.read_text()
+    )
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
@@ -36,14 +39,17 @@ def test_commands_that_a_page_names_exist(page):
 
 @pytest.mark.parametrize("script", ["build", "check", "demo", "docs", "test"])
 def test_options_of_scripts_that_pages_name_exist(script):
-    done = subprocess.run([ROOT / "scripts" / script, "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [ROOT / "scripts" / script, "--help"], capture_output=True, text=True, check=True
+    )
     for page in PAGES:
         for options in re.findall(rf"scripts/{script}((?: --[a-z]+)+)", page.read_text()):
             assert set(options.split()) <= set(re.findall(r"--[a-z]+", done.stdout))
 
 
 def test_the_command_reference_is_what_help_prints():
-    # In a process of its own: click keeps what a command's help looked like when it was first called.
+    # In a process of its own: click keeps what a command's help looked like when it was first
+    # called.
     command = [sys.executable, "-m", "documentation.commands", "--print"]
     done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, check=True)
     page = ROOT / "tf_groupvit" / "cli" / "README.md"

@@ -1,7 +1,9 @@
-"""What transformers 4.57 showed of its TensorFlow classes, written anew: only the imports and the processor change.
+"""What transformers 4.57 showed of its TensorFlow classes, written anew: only the imports and the
+processor change.
 
-Its pages show an example for each of the three classes, for the features and for a configuration. What a user of these
-would have typed is here, with ``return_tensors`` gone and the paths of this test's folder.
+Its pages show an example for each of the three classes, for the features and for a configuration.
+What a user of these would have typed is here, with ``return_tensors`` gone and the paths of this
+test's folder.
 """
 
 import numpy as np
@@ -28,7 +30,10 @@ def test_the_joint_model_scores_an_image_against_texts(place):
     from tf_groupvit import ImageProcessor, TFGroupViTModel, Tokenizer
 
     model = TFGroupViTModel.from_pretrained("checkpoint")
-    tokenizer, processor = Tokenizer.from_pretrained("checkpoint"), ImageProcessor.from_pretrained("checkpoint")
+    tokenizer, processor = (
+        Tokenizer.from_pretrained("checkpoint"),
+        ImageProcessor.from_pretrained("checkpoint"),
+    )
     image = Image.open("photo.jpg")
 
     inputs = {**tokenizer(TEXTS, padding="longest"), **processor([image])}
@@ -115,7 +120,11 @@ def test_loss_attentions_hidden_states_and_segmentation_are_asked_for_by_the_sam
         **ImageProcessor.from_pretrained("checkpoint")(["photo.jpg", "photo.jpg"]),
     }
     outputs = model(
-        **inputs, return_loss=True, output_attentions=True, output_hidden_states=True, output_segmentation=True
+        **inputs,
+        return_loss=True,
+        output_attentions=True,
+        output_hidden_states=True,
+        output_segmentation=True,
     )
     height, width = inputs["pixel_values"].shape[2:]
     assert outputs.loss.shape == ()

@@ -1,4 +1,6 @@
-"""Every notebook runs from top to bottom on the demo checkpoint, with pictures in it; in git it holds no outputs."""
+"""Every notebook runs from top to bottom on the demo checkpoint, with pictures in it; in git it
+holds no outputs.
+"""
 
 import json
 import re
@@ -10,7 +12,9 @@ from pages import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
 PICTURES = {"1_segmentation": 10, "2_serving": 1, "3_training": 3}  # at least so many
-SHORTER = {"3_training": ("STEPS_A_ROUND = 100", "STEPS_A_ROUND = 2")}  # whether it learns, tests of training say
+SHORTER = {
+    "3_training": ("STEPS_A_ROUND = 100", "STEPS_A_ROUND = 2")
+}  # whether it learns, tests of training say
 PATIENCE = 300  # seconds for one cell, on machines that are busy
 
 
@@ -32,7 +36,10 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
         (cell,) = [cell for cell in notebook.cells if before in cell.source]
         cell.source = cell.source.replace(before, after)
     client = nbclient.NotebookClient(
-        notebook, timeout=PATIENCE, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook,
+        timeout=PATIENCE,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
     )
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -48,7 +55,9 @@ def test_a_notebook_in_git_holds_no_outputs(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
 def test_a_notebook_installs_from_a_wheel_beside_it_or_from_the_clone(path, tmp_path, monkeypatch):
-    (cell,) = [cell for cell in map("".join, (cell["source"] for cell in cells(path))) if "%pip" in cell]
+    (cell,) = [
+        cell for cell in map("".join, (cell["source"] for cell in cells(path))) if "%pip" in cell
+    ]
     code, magic = re.subn(r'%pip install -q ("[^"]+")$', r"installed.append(f\1)", cell)
     assert magic == 1
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -57,8 +66,13 @@ def test_a_notebook_installs_from_a_wheel_beside_it_or_from_the_clone(path, tmp_
     (tmp_path / "alone" / "folder").mkdir(parents=True)
     (tmp_path / "wheel").mkdir()
     (tmp_path / "wheel" / "tf_groupvit-0.2.0-py3-none-any.whl").touch()
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for place, source in (("clone/notebooks", "/clone["), ("wheel", "tf_groupvit-0.2.0-py3-none-any.whl[")):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for place, source in (
+        ("clone/notebooks", "/clone["),
+        ("wheel", "tf_groupvit-0.2.0-py3-none-any.whl["),
+    ):
         monkeypatch.chdir(tmp_path / place)
         installed = []
         exec(code, {"installed": installed})

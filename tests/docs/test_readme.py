@@ -1,4 +1,6 @@
-"""Every block of code in the pages runs: the README's in one empty shell, others where a checkpoint and a photo are."""
+"""Every block of code in the pages runs: the README's in one empty shell, others where a checkpoint
+and a photo are.
+"""
 
 import os
 import socket
@@ -16,7 +18,9 @@ PYTHON = blocks("python", OTHERS)
 
 @pytest.fixture(scope="module")
 def pasted(tmp_path_factory):
-    """A folder that was empty before the README's blocks were pasted into a shell there, one after the other."""
+    """A folder that was empty before the README's blocks were pasted into a shell there, one after
+    the other.
+    """
     folder = tmp_path_factory.mktemp("newcomer")
     grpc, rest = _free_ports(2)
     serve = f"tf-groupvit serve models/groupvit --port {grpc} --rest-api-port {rest} &"
@@ -63,7 +67,9 @@ def test_the_readme_runs_pasted_into_an_empty_shell(pasted):
     assert (pasted / "overlay.png").exists()
     assert (pasted / "copy" / "model.safetensors").exists()
     assert "| 20 |" in (pasted / "tuned" / "README.md").read_text()  # trained on ten pictures
-    here, served = (np.array(Image.open(pasted / folder / "00000.labels.png")) for folder in ("out", "served"))
+    here, served = (
+        np.array(Image.open(pasted / folder / "00000.labels.png")) for folder in ("out", "served")
+    )
     assert np.mean(here == served) > 0.99  # the graph resizes in float32
 
 
@@ -76,10 +82,13 @@ def test_a_block_of_python_runs(code, workplace, monkeypatch):
 # Lines that need a machine of their own or a network, and the test that runs them there.
 ELSEWHERE = {
     'pip install ".[serve]"': "tests/scripts/test_build.py",
-    "tf-groupvit segment photo.jpg --model nvidia/groupvit-gcc-yfcc"
-    ' --classes "sheep,grass,dog,sky" --output out': "tests/models/test_published.py",
+    'tf-groupvit segment photo.jpg --model nvidia/groupvit-gcc-yfcc --classes "sheep,grass,dog,sky" --output out': (
+        "tests/models/test_published.py"
+    ),
     "tf-groupvit train --recipe demo --output my-demo": "tests/training/test_training_runs.py",
-    "tf-groupvit train --data my-captions --output mine": "tests/training/test_training_own_captions.py",
+    "tf-groupvit train --data my-captions --output mine": (
+        "tests/training/test_training_own_captions.py"
+    ),
 }
 
 

@@ -30,7 +30,9 @@ def test_classes_are_the_folders_in_order_with_blanks_for_underscores(tree):
 
 
 def test_top1_and_top5_by_hand(tree):
-    scores = evaluate_classes(lambda image: [0.6, 0.4] if image[0, 0, 0] > 15 else [0.1, 0.9], FolderDataset(tree))
+    scores = evaluate_classes(
+        lambda image: [0.6, 0.4] if image[0, 0, 0] > 15 else [0.1, 0.9], FolderDataset(tree)
+    )
     assert (scores.top1, scores.top5, scores.images) == (2 / 3, 1.0, 3)
     assert scores.to_dict()["accuracy"] == {"cat": 1.0, "hot dog": 0.5}
     assert scores.table().splitlines()[-2].split() == ["top-1", "66.67"]
@@ -62,7 +64,9 @@ def test_probabilities_that_do_not_fit_are_refused(wrong):
         TopK(SIX).update(0, wrong)
 
 
-@pytest.mark.parametrize("content", ["n02\tfrankfurter|hot dog\nn01\ttabby\n", "tabby\nfrankfurter|hot dog\n"])
+@pytest.mark.parametrize(
+    "content", ["n02\tfrankfurter|hot dog\nn01\ttabby\n", "tabby\nfrankfurter|hot dog\n"]
+)
 def test_a_file_can_name_the_classes(tmp_path, content):
     for folder in ("n01", "n02"):
         write_image(tmp_path / folder / "1.jpg")
@@ -93,14 +97,21 @@ def test_names_alone_are_refused_where_the_order_of_the_folders_is_in_doubt(tmp_
     for folder in ("class 2", "class 10"):
         write_image(tmp_path / folder / "1.jpg")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    with pytest.raises(DatasetError, match=r"'cat' may be .* 'class 10' .* 'class 2' .*folder<TAB>name"):
+    with pytest.raises(
+        DatasetError, match=r"'cat' may be .* 'class 10' .* 'class 2' .*folder<TAB>name"
+    ):
         FolderDataset(tmp_path)
     (tmp_path / "classes.txt").write_text("class 2\tcat\nclass 10\tdog\n")
     assert FolderDataset(tmp_path).prompts == ["dog", "cat"]
 
 
 def test_what_systems_leave_is_neither_a_class_nor_an_image(tree):
-    for name in ("__MACOSX/1.png", ".git/1.png", "cat/._1.png", "cat/.ipynb_checkpoints/1-checkpoint.png"):
+    for name in (
+        "__MACOSX/1.png",
+        ".git/1.png",
+        "cat/._1.png",
+        "cat/.ipynb_checkpoints/1-checkpoint.png",
+    ):
         write_image(tree / name)
     assert FolderDataset(tree).names == ["cat/1.png", "hot_dog/1.png", "hot_dog/2.png"]
 

@@ -19,7 +19,8 @@ def counted(labels, predicted, names=THREE):
 
 
 def test_a_case_by_hand():
-    # sky: 2 right of 3 labelled, 2 predicted -> 2/3; grass: 1 right, 1 labelled, 2 predicted -> 1/2; dog: 1/1.
+    # sky: 2 right of 3 labelled, 2 predicted -> 2/3; grass: 1 right, 1 labelled, 2 predicted ->
+    # 1/2; dog: 1/1.
     matrix = counted([[0, 0, 0], [1, 2, 255]], [[0, 0, 1], [1, 2, 2]])
     assert matrix.iou == {"sky": pytest.approx(2 / 3), "grass": 0.5, "dog": 1.0}
     assert matrix.miou == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
@@ -44,7 +45,11 @@ def test_what_is_predicted_on_ignored_pixels_does_not_count():
 
 def test_nothing_counted_gives_no_score():
     for matrix in (ConfusionMatrix(THREE), counted([[255]], [[0]])):
-        assert matrix.results() == {"miou": None, "pixel_accuracy": None, "iou": dict.fromkeys(THREE)}
+        assert matrix.results() == {
+            "miou": None,
+            "pixel_accuracy": None,
+            "iou": dict.fromkeys(THREE),
+        }
 
 
 def test_counts_are_exact_beyond_the_integers_of_32_bits_and_of_floats():
@@ -77,7 +82,9 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(labels, predicted, wor
     assert matrix.miou is None
 
 
-PIXELS = st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 255]), st.integers(0, 3)), min_size=1, max_size=30)
+PIXELS = st.lists(
+    st.tuples(st.sampled_from([0, 1, 2, 3, 255]), st.integers(0, 3)), min_size=1, max_size=30
+)
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,7 +12,8 @@ from tf_groupvit.evaluation.evaluator import evaluate
 
 CITY = "munster/munster_000000_000019"
 
-# dataset -> (make the tree, numbers in the mask, answer, mIoU by hand, pixel accuracy by hand, IoU of some classes)
+# dataset -> (make the tree, numbers in the mask, answer, mIoU by hand, pixel accuracy by hand, IoU
+# of some classes)
 CASES = {
     # background 2 of 3, aeroplane 1 of 2; the last pixel is ignored
     "voc": (
@@ -151,7 +152,11 @@ def test_whatever_goes_wrong_with_a_picture_is_named_by_its_kind(voc):
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [([[0, 1]], "expected as"), ([[0, 21], [0, 0]], "0..20, 21"), ([[0.0, 1.0], [1.0, 0.0]], "integers")],
+    [
+        ([[0, 1]], "expected as"),
+        ([[0, 21], [0, 0]], "0..20, 21"),
+        ([[0.0, 1.0], [1.0, 0.0]], "integers"),
+    ],
 )
 def test_an_answer_that_does_not_fit_is_a_failure_of_that_picture(voc, answer, words):
     scores = evaluate(Answers(RIGHT, answer, RIGHT), voc)
@@ -191,7 +196,9 @@ def test_masks_are_checked_before_the_first_picture_is_segmented(voc, tmp_path):
 def test_a_segmenter_with_other_classes_is_refused(voc):
     answers = Answers(RIGHT)
     answers.class_names = ["background", "airplane", *voc.class_names[2:]]
-    with pytest.raises(InputError, match="expected 'aeroplane' as class 1, the segmenter has 'airplane'"):
+    with pytest.raises(
+        InputError, match="expected 'aeroplane' as class 1, the segmenter has 'airplane'"
+    ):
         evaluate(answers, voc)
     answers.class_names = voc.class_names[:-1]
     with pytest.raises(InputError, match="expected 21 classes, the segmenter has 20"):
@@ -249,7 +256,12 @@ def test_a_state_that_could_not_be_written_is_refused_before_work_starts(voc, tm
 
 def test_the_state_of_another_evaluation_is_refused(voc, tmp_path):
     state = tmp_path / "state.json"
-    evaluate(Answers(RIGHT, RIGHT, RIGHT), voc, state=state, settings={"weights": "ab", "background": 0.9})
+    evaluate(
+        Answers(RIGHT, RIGHT, RIGHT),
+        voc,
+        state=state,
+        settings={"weights": "ab", "background": 0.9},
+    )
     with pytest.raises(InputError, match='weights was "ab" and is "cd" now'):
         evaluate(Answers(), voc, state=state, settings={"weights": "cd", "background": 0.9})
     with pytest.raises(InputError, match=r"background was 0\.9 and is null now"):
@@ -258,7 +270,14 @@ def test_the_state_of_another_evaluation_is_refused(voc, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", '{"version": 1}', '{"version": 9, "settings": {}, "done": [], "counts": []}', "null"],
+    [
+        "",
+        "[]",
+        "{",
+        '{"version": 1}',
+        '{"version": 9, "settings": {}, "done": [], "counts": []}',
+        "null",
+    ],
 )
 def test_a_file_that_is_no_state_is_refused_and_kept(voc, tmp_path, content):
     state = tmp_path / "state.json"
@@ -268,7 +287,9 @@ def test_a_file_that_is_no_state_is_refused_and_kept(voc, tmp_path, content):
     assert state.read_text() == content
 
 
-@pytest.mark.parametrize("counts", [[[1]], [[-1] * 21] * 21, [[0.5] * 21] * 21, "many", [[1], [2, 3]]])
+@pytest.mark.parametrize(
+    "counts", [[[1]], [[-1] * 21] * 21, [[0.5] * 21] * 21, "many", [[1], [2, 3]]]
+)
 def test_damaged_counts_are_refused(voc, tmp_path, counts):
     state = tmp_path / "state.json"
     evaluate(Answers(RIGHT, RIGHT, RIGHT), voc, state=state)
@@ -291,5 +312,8 @@ def test_the_progress_bar_carries_the_running_miou(voc, capsys):
 def test_the_table_names_every_class_and_the_sums(voc):
     lines = evaluate(Answers(RIGHT, RIGHT, RIGHT), voc).table().splitlines()
     assert lines[0] == "voc: 3 images"
-    assert [line.split()[-1] for line in lines if line.startswith(("aeroplane", "bicycle"))] == ["100.00", "-"]
+    assert [line.split()[-1] for line in lines if line.startswith(("aeroplane", "bicycle"))] == [
+        "100.00",
+        "-",
+    ]
     assert [line.split()[-1] for line in lines[-2:]] == ["100.00", "100.00"]

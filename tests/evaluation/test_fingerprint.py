@@ -7,7 +7,9 @@ from tf_groupvit.evaluation.rounds import fingerprint
 
 
 def made(first=1.0, width=2):
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(width), keras.layers.Dropout(0.5, seed=None)])
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(width), keras.layers.Dropout(0.5, seed=None)]
+    )
     model.set_weights([np.full((3, width), first), np.zeros(width)])
     return model
 

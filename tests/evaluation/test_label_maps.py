@@ -38,8 +38,20 @@ def test_every_map_of_a_benchmark_reaches_every_class_and_no_other_label(name):
 
 def test_voc_and_context_carry_the_renamings_of_the_published_evaluation():
     voc, context = benchmarks.VOC, benchmarks.CONTEXT
-    assert [voc[k] for k in (0, 10, 13, 15, 19)] == ["aeroplane", "table", "motorbike", "plant", "monitor"]
-    assert [context[k] for k in (0, 33, 39, 54, 58)] == ["airplane", "motorbike", "plant", "monitor", "wood"]
+    assert [voc[k] for k in (0, 10, 13, 15, 19)] == [
+        "aeroplane",
+        "table",
+        "motorbike",
+        "plant",
+        "monitor",
+    ]
+    assert [context[k] for k in (0, 33, 39, 54, 58)] == [
+        "airplane",
+        "motorbike",
+        "plant",
+        "monitor",
+        "wood",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +78,9 @@ def test_unlabelled_pixels_of_coco_are_left_out_of_stuff_and_background_of_objec
 def test_objects_come_out_the_same_from_raw_numbers_and_from_train_ids():
     raw = benchmarks.COCO_STUFF_RAW
     known = np.flatnonzero(raw != UNKNOWN)
-    assert (benchmarks.COCO_OBJECT_RAW[known] == benchmarks.COCO_OBJECT_FROM_TRAIN_IDS[raw[known]]).all()
+    assert (
+        benchmarks.COCO_OBJECT_RAW[known] == benchmarks.COCO_OBJECT_FROM_TRAIN_IDS[raw[known]]
+    ).all()
 
 
 @pytest.mark.parametrize(("number", "name"), [(7, "road"), (24, "person"), (33, "bicycle")])

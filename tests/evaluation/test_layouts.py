@@ -1,7 +1,15 @@
 """Every benchmark is found in its layout, under every root that holds it; what is missing is named."""
 
 import pytest
-from trees import ade_tree, cityscapes_tree, coco_tree, plain_tree, voc_tree, write_image, write_mask
+from trees import (
+    ade_tree,
+    cityscapes_tree,
+    coco_tree,
+    plain_tree,
+    voc_tree,
+    write_image,
+    write_mask,
+)
 
 from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.evaluation.datasets import MaskDataset
@@ -10,13 +18,41 @@ CITY = "frankfurt/frankfurt_000000_000294"
 
 # dataset -> (make the tree and return its home, the numbers in the mask, the labels that they mean)
 TREES = {
-    "voc": (lambda root, m: voc_tree(root, {"2007_000033": m}), [[0, 20], [255, 1]], [[0, 20], [255, 1]]),
-    "voc20": (lambda root, m: voc_tree(root, {"2007_000033": m}), [[0, 20], [255, 1]], [[255, 19], [255, 0]]),
-    "context": (lambda root, m: voc_tree(root, {"2008_000002": m}, "grey", "VOC2010"), [[0, 59]], [[0, 59]]),
-    "context59": (lambda root, m: voc_tree(root, {"2008_000002": m}, "grey", "VOC2010"), [[0, 59]], [[255, 58]]),
-    "coco-object": (lambda root, m: coco_tree(root, {"000000000139": m}), [[0, 89, 91, 255]], [[1, 80, 0, 0]]),
-    "coco-stuff": (lambda root, m: coco_tree(root, {"000000000139": m}), [[0, 89, 91, 255]], [[0, 79, 80, 255]]),
-    "ade20k": (lambda root, m: ade_tree(root, {"ADE_val_00000001": m}), [[0, 1, 150]], [[255, 0, 149]]),
+    "voc": (
+        lambda root, m: voc_tree(root, {"2007_000033": m}),
+        [[0, 20], [255, 1]],
+        [[0, 20], [255, 1]],
+    ),
+    "voc20": (
+        lambda root, m: voc_tree(root, {"2007_000033": m}),
+        [[0, 20], [255, 1]],
+        [[255, 19], [255, 0]],
+    ),
+    "context": (
+        lambda root, m: voc_tree(root, {"2008_000002": m}, "grey", "VOC2010"),
+        [[0, 59]],
+        [[0, 59]],
+    ),
+    "context59": (
+        lambda root, m: voc_tree(root, {"2008_000002": m}, "grey", "VOC2010"),
+        [[0, 59]],
+        [[255, 58]],
+    ),
+    "coco-object": (
+        lambda root, m: coco_tree(root, {"000000000139": m}),
+        [[0, 89, 91, 255]],
+        [[1, 80, 0, 0]],
+    ),
+    "coco-stuff": (
+        lambda root, m: coco_tree(root, {"000000000139": m}),
+        [[0, 89, 91, 255]],
+        [[0, 79, 80, 255]],
+    ),
+    "ade20k": (
+        lambda root, m: ade_tree(root, {"ADE_val_00000001": m}),
+        [[0, 1, 150]],
+        [[255, 0, 149]],
+    ),
     "cityscapes": (lambda root, m: cityscapes_tree(root, {CITY: m}), [[0, 7, 33]], [[255, 0, 18]]),
 }
 
@@ -42,7 +78,9 @@ def test_the_root_may_be_the_home_itself_or_above(tmp_path, name):
 
 @pytest.mark.parametrize("name", TREES)
 def test_an_empty_root_is_refused_with_what_was_looked_for(tmp_path, name):
-    with pytest.raises(DatasetError, match=r"expected the images of .* in one of .*(JPEGImages|images|leftImg8bit)"):
+    with pytest.raises(
+        DatasetError, match=r"expected the images of .* in one of .*(JPEGImages|images|leftImg8bit)"
+    ):
         MaskDataset(name, tmp_path)
     with pytest.raises(DatasetError, match="there is no such folder"):
         MaskDataset(name, tmp_path / "nowhere")
@@ -53,7 +91,11 @@ def test_a_missing_mask_is_named(tmp_path, name):
     make, numbers, _ = TREES[name]
     home = make(tmp_path, numbers)
     kept = "instanceIds" if name == "cityscapes" else "nothing"
-    for mask in [path for path in home.rglob("*.png") if "leftImg8bit" not in path.name and kept not in path.name]:
+    for mask in [
+        path
+        for path in home.rglob("*.png")
+        if "leftImg8bit" not in path.name and kept not in path.name
+    ]:
         mask.unlink()
     with pytest.raises(DatasetError, match=r"expected the mask .*\.png .* is not there"):
         MaskDataset(name, tmp_path)
@@ -63,7 +105,9 @@ def test_a_missing_mask_is_named(tmp_path, name):
 def test_a_missing_image_is_named(tmp_path, name):
     make, numbers, _ = TREES[name]
     home = make(tmp_path, numbers)
-    for image in [path for path in home.rglob("*") if path.suffix == ".jpg" or "leftImg8bit." in path.name]:
+    for image in [
+        path for path in home.rglob("*") if path.suffix == ".jpg" or "leftImg8bit." in path.name
+    ]:
         image.unlink()
     with pytest.raises(DatasetError, match="there is no such image"):
         MaskDataset(name, tmp_path)
@@ -144,7 +188,9 @@ def test_a_mask_of_another_size_is_named_with_both_sizes_before_work_starts(tmp_
     write_mask(home / "SegmentationClass/b.png", [[0], [0]])
     dataset = MaskDataset("voc", tmp_path)
     dataset.check([0])
-    with pytest.raises(DatasetError, match=r"b\.png: expected the 2x1 pixels of its image b\.jpg, came 1x2"):
+    with pytest.raises(
+        DatasetError, match=r"b\.png: expected the 2x1 pixels of its image b\.jpg, came 1x2"
+    ):
         dataset.check([0, 1])
 
 

@@ -1,4 +1,6 @@
-"""Masks beside photos that EXIF turns: scores are the same whether they lie as the photo is seen or as it is stored."""
+"""Masks beside photos that EXIF turns: scores are the same whether they lie as the photo is seen or
+as it is stored.
+"""
 
 import io
 
@@ -15,7 +17,8 @@ from tf_groupvit.evaluation.masks import size_and_orientation
 from tf_groupvit.evaluation.scene_dataset import SceneDataset
 
 ORIENTATION = 0x0112
-# EXIF orientation -> from what a person sees to what the file holds, by Pillow's own names: not our code.
+# EXIF orientation -> from what a person sees to what the file holds, by Pillow's own names: not our
+# code.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,7 +34,9 @@ BLOCK = 16  # pixels that JPEG codes at once
 
 def seen(square):
     """Labels of VOC (H, W) that no turn leaves alone, in blocks; their picture is ``50 * label``."""
-    labels = np.array([[0, 1, 2], [3, 4, 1], [2, 0, 4]] if square else [[0, 1, 2], [3, 4, 1]], np.uint8)
+    labels = np.array(
+        [[0, 1, 2], [3, 4, 1], [2, 0, 4]] if square else [[0, 1, 2], [3, 4, 1]], np.uint8
+    )
     return labels.repeat(BLOCK, 0).repeat(BLOCK, 1)
 
 
@@ -79,7 +84,9 @@ def test_a_mask_scores_1_however_it_lies(tmp_path, orientation, square, lies):
     if orientation == 1 or told(orientation, square):
         assert evaluate(perfect, dataset).miou == 1.0
     else:
-        with pytest.raises(DatasetError, match=rf"a\.png.* a\.jpg .*EXIF.*{orientation}.*--mask-orientation") as caught:
+        with pytest.raises(
+            DatasetError, match=rf"a\.png.* a\.jpg .*EXIF.*{orientation}.*--mask-orientation"
+        ) as caught:
             evaluate(shown.append, dataset)
         assert not shown and "\n" not in str(caught.value)
 
@@ -145,7 +152,9 @@ def test_size_and_orientation_are_told_by_headers_alone(tmp_path, name, monkeypa
         content = (tmp_path / name).read_bytes()
         start = content.index(b"eXIf") - 4
         end = start + 12 + int.from_bytes(content[start : start + 4], "big")
-        (tmp_path / name).write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+        (tmp_path / name).write_bytes(
+            content[:start] + content[end:-12] + content[start:end] + content[-12:]
+        )
     else:
         monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)  # no pixel is decoded
     assert size_and_orientation(tmp_path / name) == ((3, 2), 6)

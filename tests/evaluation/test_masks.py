@@ -23,7 +23,10 @@ def test_a_mask_is_read_as_numbers_whatever_its_kind(tmp_path, kind):
 
 def test_zero_can_be_no_class(tmp_path):
     write_mask(tmp_path / "mask.png", NUMBERS)
-    assert read_labels(tmp_path / "mask.png", zero_ignored(20)).tolist() == [[255, 0, 1], [2, 255, 19]]
+    assert read_labels(tmp_path / "mask.png", zero_ignored(20)).tolist() == [
+        [255, 0, 1],
+        [2, 255, 19],
+    ]
 
 
 def test_a_mask_of_one_bit_holds_zero_and_one(tmp_path):
@@ -31,7 +34,9 @@ def test_a_mask_of_one_bit_holds_zero_and_one(tmp_path):
     assert read_numbers(tmp_path / "mask.png").tolist() == [[1, 0]]
 
 
-@pytest.mark.parametrize(("kind", "number"), [("grey", 21), ("palette", 254), ("sixteen", 21), ("sixteen", 65535)])
+@pytest.mark.parametrize(
+    ("kind", "number"), [("grey", 21), ("palette", 254), ("sixteen", 21), ("sixteen", 65535)]
+)
 def test_a_label_beyond_the_class_list_is_named_with_file_and_expectation(tmp_path, kind, number):
     write_mask(tmp_path / "mask.png", [[0, number]], kind)
     with pytest.raises(DatasetError, match=rf"mask\.png: label {number} .*expected 0\.\.20"):

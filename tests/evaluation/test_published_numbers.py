@@ -1,4 +1,6 @@
-"""The published mIoU, measured again: runs where the data and the weights are, and says what is missing elsewhere."""
+"""The published mIoU, measured again: runs where the data and the weights are, and says what is
+missing elsewhere.
+"""
 
 import os
 
@@ -7,8 +9,12 @@ import pytest
 from tf_groupvit.evaluation.evaluator import evaluate
 from tf_groupvit.evaluation.opening import open_dataset
 
-PUBLISHED = {"voc": 52.3}  # nvidia/groupvit-gcc-yfcc, mIoU in percent; the original repository's README
-TOLERANCE = 0.3  # resizing and the order of sums differ between frameworks; a wrong protocol costs points
+PUBLISHED = {
+    "voc": 52.3
+}  # nvidia/groupvit-gcc-yfcc, mIoU in percent; the original repository's README
+TOLERANCE = (
+    0.3  # resizing and the order of sums differ between frameworks; a wrong protocol costs points
+)
 
 
 @pytest.mark.data

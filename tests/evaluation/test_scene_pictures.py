@@ -40,7 +40,10 @@ def test_a_caption_names_exactly_what_is_in_the_mask():
 
 def test_captions_have_articles_and_lists():
     rng = np.random.default_rng(0)
-    texts = {caption("things on one ground", ["apple", "box", "star"], ["sky"], True, rng) for _ in range(100)}
+    texts = {
+        caption("things on one ground", ["apple", "box", "star"], ["sky"], True, rng)
+        for _ in range(100)
+    }
     assert "a photo of an apple, a box and a star in the sky." in texts
     assert len(texts) == len(FORMS["things on one ground"])
 
@@ -55,7 +58,13 @@ def test_scenes_depend_on_seed_and_index_alone():
 
 
 def test_other_seeds_indices_and_streams_give_other_scenes():
-    pictures = [scene(0, 0), scene(0, 1), scene(1, 0), scene(0, 0, stream="training"), scene(1, 0, stream="training")]
+    pictures = [
+        scene(0, 0),
+        scene(0, 1),
+        scene(1, 0),
+        scene(0, 0, stream="training"),
+        scene(1, 0, stream="training"),
+    ]
     assert len({picture.image.tobytes() for picture in pictures}) == 5
 
 
@@ -86,7 +95,9 @@ def test_things_are_large_enough_to_be_found():
 
 
 def test_colours_alone_tell_most_pixels_apart():
-    """The nearest mean colour gives the class of most pixels: things and grounds differ in more than outline."""
+    """The nearest mean colour gives the class of most pixels: things and grounds differ in more
+    than outline.
+    """
     pixels = np.concatenate([drawn.image.reshape(-1, 3) for drawn in SAMPLE]).astype(float)
     labels = np.concatenate([drawn.mask.ravel() for drawn in SAMPLE])
     means = np.array([pixels[labels == k].mean(0) for k in range(13)])

@@ -1,4 +1,6 @@
-"""Small datasets on disk, in the layouts that users have: written by hand, so that answers can be worked out."""
+"""Small datasets on disk, in the layouts that users have: written by hand, so that answers can be
+worked out.
+"""
 
 from pathlib import Path
 
@@ -21,7 +23,9 @@ def write_mask(path: Path, numbers: list[list[int]], kind: str = "grey") -> None
         return
     picture = Image.fromarray(array.astype(np.uint8))
     if kind == "palette":
-        picture.putpalette([channel for k in range(256) for channel in (255 - k, k, 7)])  # no colour is its number
+        picture.putpalette(
+            [channel for k in range(256) for channel in (255 - k, k, 7)]
+        )  # no colour is its number
         assert picture.mode == "P"
     picture.save(path)
 
@@ -33,7 +37,9 @@ def write_split(path: Path, names: list[str]) -> None:
 
 
 # For each layout: the home below the root, then how images, masks and the split are called in it.
-def voc_tree(root: Path, masks: dict[str, list[list[int]]], kind: str = "palette", year: str = "VOC2012") -> Path:
+def voc_tree(
+    root: Path, masks: dict[str, list[list[int]]], kind: str = "palette", year: str = "VOC2012"
+) -> Path:
     """VOCdevkit; ``masks`` are {name: numbers}; returns the home."""
     home = root / "VOCdevkit" / year
     suffix = "" if year == "VOC2012" else "Context"
@@ -44,8 +50,12 @@ def voc_tree(root: Path, masks: dict[str, list[list[int]]], kind: str = "palette
     return home
 
 
-def plain_tree(home: Path, images: str, masks: str, numbers: dict[str, list[list[int]]], suffixes=("", ".png")) -> Path:
-    """Images and masks in two folders; ``suffixes`` follow a name in the image (before .jpg) and the mask."""
+def plain_tree(
+    home: Path, images: str, masks: str, numbers: dict[str, list[list[int]]], suffixes=("", ".png")
+) -> Path:
+    """Images and masks in two folders; ``suffixes`` follow a name in the image (before .jpg) and
+    the mask.
+    """
     for name, rows in numbers.items():
         write_image(home / images / f"{name}{suffixes[0]}.jpg", len(rows), len(rows[0]))
         write_mask(home / masks / f"{name}{suffixes[1]}", rows)
@@ -55,16 +65,24 @@ def plain_tree(home: Path, images: str, masks: str, numbers: dict[str, list[list
 def coco_tree(root: Path, numbers: dict[str, list[list[int]]], mask_suffix: str = ".png") -> Path:
     """coco_stuff164k."""
     return plain_tree(
-        root / "coco_stuff164k", "images/val2017", "annotations/val2017", numbers, suffixes=("", mask_suffix)
+        root / "coco_stuff164k",
+        "images/val2017",
+        "annotations/val2017",
+        numbers,
+        suffixes=("", mask_suffix),
     )
 
 
 def ade_tree(root: Path, numbers: dict[str, list[list[int]]]) -> Path:
     """ADEChallengeData2016."""
-    return plain_tree(root / "ADEChallengeData2016", "images/validation", "annotations/validation", numbers)
+    return plain_tree(
+        root / "ADEChallengeData2016", "images/validation", "annotations/validation", numbers
+    )
 
 
-def cityscapes_tree(root: Path, numbers: dict[str, list[list[int]]], kind: str = "labelIds") -> Path:
+def cityscapes_tree(
+    root: Path, numbers: dict[str, list[list[int]]], kind: str = "labelIds"
+) -> Path:
     """cityscapes; names are like frankfurt/frankfurt_000000_000294."""
     home = root / "cityscapes"
     for name, rows in numbers.items():
@@ -75,7 +93,9 @@ def cityscapes_tree(root: Path, numbers: dict[str, list[list[int]]], kind: str =
 
 
 class Answers:
-    """A segmenter that gives prepared labels, one picture after the other, and remembers what it was shown."""
+    """A segmenter that gives prepared labels, one picture after the other, and remembers what it
+    was shown.
+    """
 
     def __init__(self, *labels: list[list[int]]) -> None:
         self.labels = list(labels)

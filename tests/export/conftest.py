@@ -1,4 +1,6 @@
-"""The export that most tests ask, and whoever answers for it: sessions here and in an older TensorFlow, servers."""
+"""The export that most tests ask, and whoever answers for it: sessions here and in an older
+TensorFlow, servers.
+"""
 
 import os
 import shutil
@@ -22,7 +24,8 @@ def export() -> Export:
 def _in_lowest(path: Path) -> SessionProcess:
     if not Path(LOWEST).is_file():
         pytest.skip(
-            "TF_GROUPVIT_LOWEST_PYTHON names no interpreter with the oldest TensorFlow: scripts/test --all does"
+            "TF_GROUPVIT_LOWEST_PYTHON names no interpreter with the oldest TensorFlow:"
+            " scripts/test --all does"
         )
     return SessionProcess(path, LOWEST)
 
@@ -37,7 +40,10 @@ def _in_model_server(path: Path) -> Any:
 def _at_address(path: Path) -> Any:
     address = os.environ.get("TF_SERVING_ADDRESS")
     if address is None:
-        pytest.skip("TF_SERVING_ADDRESS is not set: host:port of a server's gRPC, that watches TF_SERVING_BASE_PATH")
+        pytest.skip(
+            "TF_SERVING_ADDRESS is not set: host:port of a server's gRPC, that watches"
+            " TF_SERVING_BASE_PATH"
+        )
     return AddressedServer(address, path)
 
 
@@ -51,10 +57,15 @@ RUNNERS = {
 
 @pytest.fixture(
     scope="session",
-    params=["session", *(pytest.param(name, marks=pytest.mark.slow) for name in RUNNERS if name != "session")],
+    params=[
+        "session",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in RUNNERS if name != "session"),
+    ],
 )
 def runner(request: Any, export: Export) -> Iterator[Any]:
-    """``runner.answer(signature, inputs)`` -> {"outputs", "error"}: one export, run in different places."""
+    """``runner.answer(signature, inputs)`` -> {"outputs", "error"}: one export, run in different
+    places.
+    """
     running = RUNNERS[request.param](export.path)
     yield running
     running.close()

@@ -1,4 +1,6 @@
-"""An export, in a session that cannot import this package, in; answers that equal the Python side's out."""
+"""An export, in a session that cannot import this package, in; answers that equal the Python side's
+out.
+"""
 
 import unicodedata
 
@@ -16,7 +18,8 @@ FILES = strings(
     as_file(drawn(9, 50), "BMP"),
 )
 TEXTS = strings("a photo of a dog.", "", "Größe, naïve — 北京")
-# Unlike each other: of classes that are all but the same, the five best of an image turn on the last bit.
+# Unlike each other: of classes that are all but the same, the five best of an image turn on the
+# last bit.
 MANY = ",".join(f"{'abcdefghij'[i % 10] * (i % 7 + 1)} {i * i}" for i in range(200))
 LISTS = strings("cat, dog|hound,  grass ", "dog", MANY, "dog,cat,a  big   tree")
 
@@ -28,7 +31,8 @@ def inputs_of(signature: str, count: int) -> dict[str, np.ndarray]:
     return {
         "segment_open": images | {"class_names": LISTS[:count]},
         "segment_pixels": {"pixels": np.stack([drawn(40, 56, i) for i in range(4)])[:count]},
-        "segment_embeds": images | {"text_embeds": embeds / np.linalg.norm(embeds, axis=-1, keepdims=True)},
+        "segment_embeds": images
+        | {"text_embeds": embeds / np.linalg.norm(embeds, axis=-1, keepdims=True)},
         "encode_text": {"text": TEXTS[:count]},
     }.get(signature, images)
 
@@ -54,7 +58,11 @@ def test_composed_and_decomposed_texts_get_one_answer(runner):
         answers = []
         for form in ("NFC", "NFD"):
             given = strings(unicodedata.normalize(form, value))
-            inputs = {"text": given} if signature == "encode_text" else {"image_bytes": FILES[:1], "class_names": given}
+            inputs = (
+                {"text": given}
+                if signature == "encode_text"
+                else {"image_bytes": FILES[:1], "class_names": given}
+            )
             answers.append(runner.answer(signature, inputs)["outputs"])
         for name in answers[0].keys() - {"class_names"}:  # which come back as they were given
             np.testing.assert_array_equal(answers[0][name], answers[1][name], err_msg=name)
@@ -83,7 +91,12 @@ EMPTY_SHAPES = {
     "segment_open": {name: shape[:1] + (1,) * len(shape[1:]) for name, shape in SEGMENTED.items()},
     "encode_text": {"text_embeds": (0, 8)},
     "segment_pixels": {"labels": (0, 40, 56)},
-    "segment_embeds": {"mask_bytes": (0,), "class_scores": (0, 7), "class_areas": (0, 7), "error": (0,)},
+    "segment_embeds": {
+        "mask_bytes": (0,),
+        "class_scores": (0, 7),
+        "class_areas": (0, 7),
+        "error": (0,),
+    },
     "classify": {"probabilities": (0, 3), "class_names": (0, 3), "error": (0,)},
     "encode_image": {"image_embeds": (0, 8), "error": (0,)},
 }
@@ -93,7 +106,9 @@ EMPTY_SHAPES = {
 def test_an_empty_batch_gives_empty_answers(runner, signature):
     answer = runner.answer(signature, inputs_of(signature, 0))
     assert answer["error"] is None
-    assert {name: value.shape for name, value in answer["outputs"].items()} == EMPTY_SHAPES[signature]
+    assert {name: value.shape for name, value in answer["outputs"].items()} == EMPTY_SHAPES[
+        signature
+    ]
 
 
 @pytest.mark.parametrize("signature", BATCHABLE)
@@ -104,8 +119,9 @@ def test_every_output_has_a_row_for_each_image_as_batching_demands(runner, signa
     assert outputs and all(value.ndim >= 1 and len(value) == 3 for value in outputs.values())
 
 
-# A matrix product of other size may sum in another order, and its last bits differ: where the scores of two classes tie
-# within 1e-4, either may be the label. Of the smallest image here, 450 pixels, that is at most four.
+# A matrix product of other size may sum in another order, and its last bits differ: where the
+# scores of two classes tie within 1e-4, either may be the label. Of the smallest image here, 450
+# pixels, that is at most four.
 EQUAL_BUT_FOR_TIES = 0.99
 
 
@@ -114,7 +130,9 @@ def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(runner, signatur
     inputs = inputs_of(signature, 3)
     together = runner.answer(signature, inputs)["outputs"]
     for i in range(3):
-        alone = runner.answer(signature, {name: value[i : i + 1] for name, value in inputs.items()})["outputs"]
+        alone = runner.answer(
+            signature, {name: value[i : i + 1] for name, value in inputs.items()}
+        )["outputs"]
         for name, value in alone.items():
             row = together[name][i]
             if name == "mask_bytes":
@@ -124,7 +142,9 @@ def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(runner, signatur
             elif name == "error":
                 assert value[0] == row == b""
             elif value.dtype == object:
-                assert row[: value.shape[1]].tolist() == value[0].tolist() and not any(row[value.shape[1] :])
+                assert row[: value.shape[1]].tolist() == value[0].tolist() and not any(
+                    row[value.shape[1] :]
+                )
             else:
                 count = value.shape[-1]
                 # An area is a share of labels: ties move it as far as they move those.
@@ -150,7 +170,9 @@ def test_the_answer_names_the_classes_background_first_and_its_areas_add_up(runn
     np.testing.assert_allclose(outputs["class_areas"].sum(axis=1), 1, atol=1e-6)
     for mask, areas in zip(outputs["mask_bytes"], outputs["class_areas"], strict=True):
         np.testing.assert_allclose(
-            np.bincount(labels_of(mask).ravel(), minlength=4) / labels_of(mask).size, areas, atol=1e-6
+            np.bincount(labels_of(mask).ravel(), minlength=4) / labels_of(mask).size,
+            areas,
+            atol=1e-6,
         )
 
 
@@ -161,14 +183,17 @@ def test_a_photo_turned_by_exif_gives_the_mask_a_person_expects(runner, tmp_path
     exif = picture.getexif()
     exif[0x0112] = 6
     picture.save(tmp_path / "turned.jpg", exif=exif)
-    outputs = runner.answer("serving_default", {"image_bytes": strings((tmp_path / "turned.jpg").read_bytes())})[
-        "outputs"
-    ]
+    outputs = runner.answer(
+        "serving_default", {"image_bytes": strings((tmp_path / "turned.jpg").read_bytes())}
+    )["outputs"]
     assert labels_of(outputs["mask_bytes"][0]).shape == (60, 40)
 
 
 def test_lists_of_one_and_of_200_classes_share_a_batch_padded(runner):
-    inputs = {"image_bytes": FILES[:2], "class_names": strings(" dog ", ",".join(f"thing {i}" for i in range(200)))}
+    inputs = {
+        "image_bytes": FILES[:2],
+        "class_names": strings(" dog ", ",".join(f"thing {i}" for i in range(200))),
+    }
     outputs = runner.answer("segment_open", inputs)["outputs"]
     assert outputs["class_names"].shape == outputs["class_scores"].shape == (2, 201)
     assert outputs["class_names"][0].tolist() == [b"background", b"dog", *[b""] * 199]

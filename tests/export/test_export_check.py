@@ -1,4 +1,6 @@
-"""Exports that a server could not run, or that answer otherwise, in; an ExportError that says so out."""
+"""Exports that a server could not run, or that answer otherwise, in; an ExportError that says so
+out.
+"""
 
 import shutil
 import subprocess
@@ -21,7 +23,10 @@ FLOATS = [tf.TensorSpec([None], tf.float32, name="x")]
 # Exported without complaint; no stock server can run the first two.
 ODD = {
     "python": (lambda x: tf.py_function(lambda x: x, [x], tf.float32), "EagerPyFunc needs Python"),
-    "compiled": (lambda x: tf.function(lambda x: x + 1, jit_compile=True)(x), "must be compiled by XLA"),
+    "compiled": (
+        lambda x: tf.function(lambda x: x + 1, jit_compile=True)(x),
+        "must be compiled by XLA",
+    ),
     "plain": (lambda x: x + 1, ""),
 }
 
@@ -36,15 +41,25 @@ def test_what_a_stock_server_does_not_have_is_found(tmp_path, kind):
 
 
 def test_the_replaying_process_cannot_import_the_package(tmp_path):
-    code = Path(replay_file).read_text().replace("    main(*sys.argv[1:])", "    import tf_groupvit")
+    code = (
+        Path(replay_file).read_text().replace("    main(*sys.argv[1:])", "    import tf_groupvit")
+    )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
     assert done.returncode and "import of tf_groupvit halted" in done.stderr
 
 
 def test_a_row_with_an_error_is_a_refusal(monkeypatch, tmp_path):
-    answer = {"signature": "segment", "error": None, "outputs": {"error": strings("", "Expected a whole PNG.")}}
-    monkeypatch.setattr("tf_groupvit.export.check.replay", lambda folder: {"faults": [], "answers": [answer]})
-    with pytest.raises(ExportError, match=r"refuses its own warm-up request of segment: Expected a whole PNG\."):
+    answer = {
+        "signature": "segment",
+        "error": None,
+        "outputs": {"error": strings("", "Expected a whole PNG.")},
+    }
+    monkeypatch.setattr(
+        "tf_groupvit.export.check.replay", lambda folder: {"faults": [], "answers": [answer]}
+    )
+    with pytest.raises(
+        ExportError, match=r"refuses its own warm-up request of segment: Expected a whole PNG\."
+    ):
         check_export(tmp_path, None)
 
 
@@ -102,12 +117,18 @@ def test_every_mode_and_protocol_answers_as_in_python(choices):
 
 @pytest.mark.slow
 def test_in_mode_window_too_a_bad_image_is_a_row_with_an_error():
-    inputs = {"image_bytes": strings(b"no picture", as_file(drawn(40, 56)), as_file(drawn(40, 56))[:90])}
+    inputs = {
+        "image_bytes": strings(b"no picture", as_file(drawn(40, 56)), as_file(drawn(40, 56))[:90])
+    }
     one = {"image_bytes": strings(b"no picture")}
-    mixed, bad = replay(export_of(mode="window").path, [("segment", inputs), ("segment", one)])["answers"]
+    mixed, bad = replay(export_of(mode="window").path, [("segment", inputs), ("segment", one)])[
+        "answers"
+    ]
     assert [bool(words) for words in mixed["outputs"]["error"]] == [True, False, True]
     assert labels_of(mixed["outputs"]["mask_bytes"][1]).shape == (40, 56)
-    assert mixed["outputs"]["mask_bytes"][0] == b"" and not mixed["outputs"]["class_scores"][2].any()
+    assert (
+        mixed["outputs"]["mask_bytes"][0] == b"" and not mixed["outputs"]["class_scores"][2].any()
+    )
     assert bad["error"][0] == 3 and "came 10 bytes of another kind" in bad["error"][1]
 
 
@@ -119,7 +140,11 @@ def test_a_segmenter_without_tokenizer_leaves_out_what_reads_text(tmp_path):
         path = export_saved_model(segmenter, tmp_path)
     found = replay(path)
     names = [answer["signature"] for answer in found["answers"]]
-    assert "segment_open" not in names and "logits" in names and all(a["error"] is None for a in found["answers"])
+    assert (
+        "segment_open" not in names
+        and "logits" in names
+        and all(a["error"] is None for a in found["answers"])
+    )
 
 
 @pytest.mark.slow

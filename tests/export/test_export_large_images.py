@@ -21,12 +21,16 @@ SQUARE = tf.TensorSpec((12, 16, 3), tf.uint8)
 def jpeg(pixels: np.ndarray, orientation: int = 1, **options) -> bytes:
     content, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(pixels).save(content, "JPEG", exif=exif, **{"quality": 95, "subsampling": 0, **options})
+    Image.fromarray(pixels).save(
+        content, "JPEG", exif=exif, **{"quality": 95, "subsampling": 0, **options}
+    )
     return content.getvalue()
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(drawn(5, 4)).resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(drawn(5, 4)).resize((width, height), Image.Resampling.BICUBIC)
+    )
 
 
 @pytest.mark.parametrize("band", [1, 100, 37 * 7, 10**6])
@@ -35,11 +39,15 @@ def test_labels_and_areas_found_by_bands_are_those_of_the_whole(monkeypatch, ban
     scores, height, width = np.random.default_rng(0).normal(size=(5, 6, 4)), 41, 37
     scores = tf.constant(scores, tf.float32)
     whole = label_map(scores, height, width).numpy()
-    labels = segment_graph._by_bands(lambda rows: label_map(scores, height, width, wanted=rows), height, width).numpy()
+    labels = segment_graph._by_bands(
+        lambda rows: label_map(scores, height, width, wanted=rows), height, width
+    ).numpy()
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, whole)
     areas = segment_graph._areas(tf.constant(labels[:6]), tf.constant(4)).numpy()
-    np.testing.assert_allclose(areas, np.bincount(whole[:6].ravel(), minlength=4) / (6 * 37), rtol=1e-6)
+    np.testing.assert_allclose(
+        areas, np.bincount(whole[:6].ravel(), minlength=4) / (6 * 37), rtol=1e-6
+    )
 
 
 def test_an_image_resized_by_bands_is_that_of_the_whole(monkeypatch):
@@ -48,7 +56,9 @@ def test_an_image_resized_by_bands_is_that_of_the_whole(monkeypatch):
     whole = [image_graph.resize_bicubic(tf.constant(pixels), *size).numpy() for size in sizes]
     monkeypatch.setattr(image_graph, "_BAND", 500)
     for size, wanted in zip(sizes, whole, strict=True):
-        np.testing.assert_array_equal(image_graph.resize_bicubic(tf.constant(pixels), *size).numpy(), wanted)
+        np.testing.assert_array_equal(
+            image_graph.resize_bicubic(tf.constant(pixels), *size).numpy(), wanted
+        )
 
 
 @pytest.mark.parametrize("halvings", range(4))
@@ -56,19 +66,27 @@ def test_a_jpeg_is_decoded_at_a_fraction_of_its_size(halvings):
     """Of a picture of one color, each fraction has the same color, and its sides are rounded up."""
     head = image_graph.read_header(tf.constant(jpeg(np.full((33, 50, 3), (200, 90, 40), np.uint8))))
     words, pixels = image_graph.read_pixels(head, halvings)
-    assert words.numpy() == b"" and pixels.shape == (-(-33 // 2**halvings), -(-50 // 2**halvings), 3)
+    assert words.numpy() == b"" and pixels.shape == (
+        -(-33 // 2**halvings),
+        -(-50 // 2**halvings),
+        3,
+    )
     assert np.abs(pixels.numpy().astype(int) - (200, 90, 40)).max() <= 2
 
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_what_the_model_sees_is_turned_after_it_was_resized(monkeypatch, orientation, large):
-    """Within 2 grey levels of Python's, which decodes in full, turns and then resizes; so are JPEGs of a fraction."""
+    """Within 2 grey levels of Python's, which decodes in full, turns and then resizes; so are JPEGs
+    of a fraction.
+    """
     monkeypatch.setattr(segment_graph, "LARGE", 1000 if large else 10**6)
     file = jpeg(smooth(403, 517), orientation)
     head = image_graph.read_header(tf.constant(file))
     halvings = segment_graph._halvings(head, (12, 16))
-    assert halvings == (2 if large else 0)  # 403 is over 6 times 64: a quarter of it is over 4 times 16, an eighth not
+    assert halvings == (
+        2 if large else 0
+    )  # 403 is over 6 times 64: a quarter of it is over 4 times 16, an eighth not
     _, pixels = image_graph.read_pixels(head, halvings)
     found, size = segment_graph._turned_square(head, pixels, halvings, SQUARE)
     image = read_image(file)
@@ -81,8 +99,16 @@ def test_only_large_jpegs_are_halved(monkeypatch):
     monkeypatch.setattr(segment_graph, "LARGE", 1000)
     content = io.BytesIO()
     Image.fromarray(smooth(403, 517)).save(content, "PNG")
-    assert segment_graph._halvings(image_graph.read_header(tf.constant(content.getvalue())), (12, 16)) == 0
-    assert segment_graph._halvings(image_graph.read_header(tf.constant(jpeg(smooth(20, 517)))), (12, 16)) == 0
+    assert (
+        segment_graph._halvings(image_graph.read_header(tf.constant(content.getvalue())), (12, 16))
+        == 0
+    )
+    assert (
+        segment_graph._halvings(
+            image_graph.read_header(tf.constant(jpeg(smooth(20, 517)))), (12, 16)
+        )
+        == 0
+    )
 
 
 def test_large_images_are_worked_on_one_at_a_time():

@@ -22,12 +22,21 @@ def refusal(runner, signature, **inputs):
 JPEG = as_file(drawn(50, 50), "JPEG")
 BAD = {
     "empty": (b"", "came 0 bytes of another kind"),
-    "nonsense": (b"no picture", "Expected an image of kind JPEG, PNG, GIF, BMP, WebP, came 10 bytes of another kind."),
+    "nonsense": (
+        b"no picture",
+        "Expected an image of kind JPEG, PNG, GIF, BMP, WebP, came 10 bytes of another kind.",
+    ),
     "tiff": (as_file(drawn(8, 8), "TIFF"), "bytes of another kind"),
     "huge": (HUGE, "An image of 30000 x 30000 is over the limit of 89478485 pixels: shrink it."),
     "cut jpeg": (JPEG[:-200], "Expected a whole JPEG, came a damaged or truncated one."),
-    "jpeg of a few bytes": (JPEG[:9], "Expected a JPEG with a whole header, came a damaged or truncated one."),
-    "cut png": (as_file(drawn(50, 50))[:90], "Expected a whole PNG, came a damaged or truncated one."),
+    "jpeg of a few bytes": (
+        JPEG[:9],
+        "Expected a JPEG with a whole header, came a damaged or truncated one.",
+    ),
+    "cut png": (
+        as_file(drawn(50, 50))[:90],
+        "Expected a whole PNG, came a damaged or truncated one.",
+    ),
     "cut gif": (as_file(drawn(50, 50), "GIF")[:-60], "Expected a GIF with a whole first frame"),
     "cut bmp": (as_file(drawn(50, 50), "BMP")[:-60], "Expected a whole BMP of 50 x 50"),
     "cut webp": (as_file(drawn(50, 50), "WEBP")[:-60], "Expected a whole WebP"),
@@ -61,7 +70,9 @@ def test_bad_images_are_rows_with_an_error_among_good_ones(runner):
         assert not outputs["class_scores"][row].any() and not outputs["class_areas"][row].any()
 
 
-@pytest.mark.parametrize(("signature", "numbers"), [("classify", "probabilities"), ("encode_image", "image_embeds")])
+@pytest.mark.parametrize(
+    ("signature", "numbers"), [("classify", "probabilities"), ("encode_image", "image_embeds")]
+)
 def test_signatures_without_masks_have_rows_with_an_error_too(runner, signature, numbers):
     outputs = runner.answer(signature, {"image_bytes": strings(b"no picture", IMAGE[0])})["outputs"]
     assert BAD["nonsense"][1].encode() == outputs["error"][0] and outputs["error"][1] == b""
@@ -74,7 +85,9 @@ def test_signatures_without_masks_have_rows_with_an_error_too(runner, signature,
 def test_images_that_are_no_list_are_refused_by_name_and_shape(runner, shape):
     came = "(1, 1)" if shape else "()"
     image = np.reshape(IMAGE, shape) if shape else np.array(IMAGE[0], object)
-    assert f"image_bytes: expected shape (B), came {came}." in refusal(runner, "serving_default", image_bytes=image)
+    assert f"image_bytes: expected shape (B), came {came}." in refusal(
+        runner, "serving_default", image_bytes=image
+    )
 
 
 LISTS = {
@@ -86,41 +99,69 @@ LISTS = {
     "dog,cat, dog ": "has a class twice",
     "big dog,big   dog": "has a class twice",
     "cat,background": "which this model adds by itself",
-    ",".join(f"c{i}" for i in range(256)): "at most 256 labels an image, background included, came 257",
+    ",".join(
+        f"c{i}" for i in range(256)
+    ): "at most 256 labels an image, background included, came 257",
 }
 
 
 @pytest.mark.parametrize("names", LISTS, ids=lambda names: names[:12])
 def test_a_list_of_classes_that_cannot_be_used_is_refused(runner, names):
-    assert LISTS[names] in refusal(runner, "segment_open", image_bytes=IMAGE, class_names=strings(names))
+    assert LISTS[names] in refusal(
+        runner, "segment_open", image_bytes=IMAGE, class_names=strings(names)
+    )
 
 
 def test_bad_lists_are_rows_with_an_error_among_good_ones(runner):
     many = "a|" * 5000 + "a"  # one class, of more names than a request may hold
     lists = ["cat, dog", *LISTS, "cat", many]
     files = strings(*[IMAGE[0]] * (len(lists) - 2), b"no picture", IMAGE[0])
-    outputs = runner.answer("segment_open", {"image_bytes": files, "class_names": strings(*lists)})["outputs"]
-    alone = runner.answer("segment_open", {"image_bytes": IMAGE, "class_names": strings("cat, dog")})["outputs"]
-    assert labels_of(outputs["mask_bytes"][0]).tolist() == labels_of(alone["mask_bytes"][0]).tolist()
+    outputs = runner.answer("segment_open", {"image_bytes": files, "class_names": strings(*lists)})[
+        "outputs"
+    ]
+    alone = runner.answer(
+        "segment_open", {"image_bytes": IMAGE, "class_names": strings("cat, dog")}
+    )["outputs"]
+    assert (
+        labels_of(outputs["mask_bytes"][0]).tolist() == labels_of(alone["mask_bytes"][0]).tolist()
+    )
     np.testing.assert_allclose(outputs["class_scores"][:1], alone["class_scores"], atol=1e-3)
-    assert outputs["class_names"].tolist()[0] == [b"background", b"cat", b"dog"] and outputs["error"][0] == b""
-    wanted = [*LISTS.values(), BAD["nonsense"][1], "at most 4096 names of classes, synonyms included, came 5001"]
+    assert (
+        outputs["class_names"].tolist()[0] == [b"background", b"cat", b"dog"]
+        and outputs["error"][0] == b""
+    )
+    wanted = [
+        *LISTS.values(),
+        BAD["nonsense"][1],
+        "at most 4096 names of classes, synonyms included, came 5001",
+    ]
     for row, words in enumerate(wanted, start=1):
         assert words in outputs["error"][row].decode()
         assert outputs["mask_bytes"][row] == b"" and not outputs["class_scores"][row].any()
     assert outputs["class_names"].tolist()[1] == [b"", b"", b""]
-    assert outputs["class_names"].tolist()[-2] == [b"background", b"cat", b""]  # of an image that cannot be read
+    assert outputs["class_names"].tolist()[-2] == [
+        b"background",
+        b"cat",
+        b"",
+    ]  # of an image that cannot be read
 
 
 def test_when_all_lists_together_are_too_long_the_longest_are_refused(runner):
     """4096 names are the limit: of 4 images, each has a share of 1024."""
     lists = strings("cat|dog", "a|" * 1500 + "a", "a|" * 3000 + "a", "a|" * 600 + "a")
     files = {"image_bytes": strings(*[IMAGE[0]] * 4), "class_names": lists}
-    assert [bool(error) for error in runner.answer("segment_open", files)["outputs"]["error"]] == [0, 1, 1, 0]
+    assert [bool(error) for error in runner.answer("segment_open", files)["outputs"]["error"]] == [
+        0,
+        1,
+        1,
+        0,
+    ]
 
 
 def test_a_list_of_a_megabyte_is_not_read_and_of_a_text_only_the_beginning(runner):
-    words = refusal(runner, "segment_open", image_bytes=IMAGE, class_names=strings("a" * (2**20 + 1)))
+    words = refusal(
+        runner, "segment_open", image_bytes=IMAGE, class_names=strings("a" * (2**20 + 1))
+    )
     assert "Expected a list of classes of at most 1048576 bytes, came 1048577." in words
     texts = strings("a dog and a cat on the grass " * 40, "a dog and a cat on the grass " * 300_000)
     embeds = runner.answer("encode_text", {"text": texts})["outputs"]["text_embeds"]
@@ -130,23 +171,39 @@ def test_a_list_of_a_megabyte_is_not_read_and_of_a_text_only_the_beginning(runne
 def test_embeddings_that_are_no_numbers_are_a_row_with_an_error(runner):
     embeds = np.tile(np.eye(2, 8, dtype="float32"), (3, 1, 1))
     embeds[1, 1, 3] = np.nan
-    outputs = runner.answer("segment_embeds", {"image_bytes": strings(*[IMAGE[0]] * 3), "text_embeds": embeds})[
-        "outputs"
-    ]
+    outputs = runner.answer(
+        "segment_embeds", {"image_bytes": strings(*[IMAGE[0]] * 3), "text_embeds": embeds}
+    )["outputs"]
     words = b"text_embeds: expected finite numbers, came NaN or infinity."
     assert outputs["error"].tolist() == [b"", words, b""]
     assert outputs["mask_bytes"][0] == outputs["mask_bytes"][2] and outputs["mask_bytes"][1] == b""
 
 
-# More than a request may hold, by the limits of exports that name none. What claims to be large takes no memory here.
+# More than a request may hold, by the limits of exports that name none. What claims to be large
+# takes no memory here.
 MANY = {
-    "rows of images": ("serving_default", {"image_bytes": np.full(257, b"", object)}, "at most 256 rows, came 257"),
-    "rows of texts": ("encode_text", {"text": np.full(4097, b"a", object)}, "text: expected at most 4096 rows"),
-    "rows of pixels": ("segment_pixels", {"pixels": np.zeros((257, 1, 1, 3), "uint8")}, "at most 256 rows, came 257"),
+    "rows of images": (
+        "serving_default",
+        {"image_bytes": np.full(257, b"", object)},
+        "at most 256 rows, came 257",
+    ),
+    "rows of texts": (
+        "encode_text",
+        {"text": np.full(4097, b"a", object)},
+        "text: expected at most 4096 rows",
+    ),
+    "rows of pixels": (
+        "segment_pixels",
+        {"pixels": np.zeros((257, 1, 1, 3), "uint8")},
+        "at most 256 rows, came 257",
+    ),
     "pixels": (
         "segment_pixels",
         {"pixels": np.zeros((256, 1024, 513, 3), "uint8")},
-        "pixels: expected at most 134217728 pixels in all, came 134479872: send fewer or smaller images.",
+        (
+            "pixels: expected at most 134217728 pixels in all, came 134479872: send fewer or"
+            " smaller images."
+        ),
     ),
 }
 
@@ -167,7 +224,10 @@ def test_more_rows_or_pixels_than_a_request_may_hold_are_refused(runner, name):
 
 def test_a_list_for_every_image_is_wanted(runner):
     words = refusal(runner, "segment_open", image_bytes=IMAGE, class_names=strings("cat", "dog"))
-    assert "class_names and image_bytes: expected one row for each image in both, came 2 and 1." in words
+    assert (
+        "class_names and image_bytes: expected one row for each image in both, came 2 and 1."
+        in words
+    )
 
 
 PIXELS = {
@@ -192,7 +252,8 @@ PIXELS = {
         ({"pixel_values": np.zeros((1, 3, 30, 32), "float32")}, "multiples of the patch size (8, 8), came 30 and 32."),
         ({"pixel_values": np.zeros((1, 1, 32, 32), "float32")}, "pixel_values: expected shape (B, 3, H, W)"),
         ({"input_ids": np.zeros((4097, 1), "int32")}, "input_ids: expected at most 4096 rows, came 4097"),
-        # Of 32 x 32 the model takes 256 at once, so of 512 x 512, with 65,536 times the pairs of patches, none.
+        # Of 32 x 32 the model takes 256 at once, so of 512 x 512, with 65,536 times the pairs of
+        # patches, none.
         ({"pixel_values": np.zeros((1, 3, 512, 512), "float32")}, "fewer or smaller images, came 1 x 512 x 512"),
         ({"input_ids": np.zeros((4096, 2), "int32"), "pixel_values": np.zeros((33, 3, 32, 32), "float32")},
          "segmentation_logits: expected at most 134217728 numbers, came 4096 texts for 33 x 32 x 32."),
@@ -201,10 +262,16 @@ PIXELS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("signature", "given", "words"), [(name, *case) for name in PIXELS for case in PIXELS[name]])
+@pytest.mark.parametrize(
+    ("signature", "given", "words"), [(name, *case) for name in PIXELS for case in PIXELS[name]]
+)
 def test_arrays_of_other_shapes_are_refused(runner, signature, given, words):
     ids = np.zeros((1, 2), "int32")
-    sound = {"input_ids": ids, "attention_mask": ids + 1, "pixel_values": np.zeros((1, 3, 32, 32), "float32")}
+    sound = {
+        "input_ids": ids,
+        "attention_mask": ids + 1,
+        "pixel_values": np.zeros((1, 3, 32, 32), "float32"),
+    }
     if signature == "logits":
         shape = given.get("input_ids", ids).shape
         given = {**sound, "attention_mask": np.ones(shape, "int32"), **given}

@@ -27,7 +27,9 @@ def meta_of(path):
 
 
 def test_all_signatures_are_there_named_and_with_an_open_leading_dimension(export):
-    signatures = {k: v for k, v in meta_of(export.path).signature_def.items() if not k.startswith("__")}
+    signatures = {
+        k: v for k, v in meta_of(export.path).signature_def.items() if not k.startswith("__")
+    }
     assert set(signatures) == set(SIGNATURES)
     for signature in signatures.values():
         assert signature.method_name == "tensorflow/serving/predict"
@@ -35,9 +37,17 @@ def test_all_signatures_are_there_named_and_with_an_open_leading_dimension(expor
             assert re.fullmatch("[a-z][a-z0-9_]*", name) and info.tensor_shape.dim[0].size == -1
     default = signatures["serving_default"]
     assert set(default.inputs) == {"image_bytes"}
-    assert set(default.outputs) == {"mask_bytes", "class_scores", "class_areas", "class_names", "error"}
+    assert set(default.outputs) == {
+        "mask_bytes",
+        "class_scores",
+        "class_areas",
+        "class_names",
+        "error",
+    }
     with_error = {name for name, signature in signatures.items() if "error" in signature.outputs}
-    assert with_error == {name for name, signature in signatures.items() if "image_bytes" in signature.inputs}
+    assert with_error == {
+        name for name, signature in signatures.items() if "image_bytes" in signature.inputs
+    }
 
 
 def test_only_outputs_that_hold_bytes_are_called_so(export):
@@ -83,22 +93,30 @@ def test_the_replay_reads_records_as_the_protos_do(export):
 
 def test_extra_assets_say_what_was_exported_from_what(export):
     extra = export.path / "assets.extra"
-    card, classes, palette = (json.loads((extra / f"{n}.json").read_text()) for n in ("card", "classes", "palette"))
+    card, classes, palette = (
+        json.loads((extra / f"{n}.json").read_text()) for n in ("card", "classes", "palette")
+    )
     assert classes == {"class_names": ["background", "cat", "dog", "grass"], "background": 0.4}
-    assert [entry["class"] for entry in palette] == classes["class_names"] and palette[0]["rgb"] == [0, 0, 0]
+    assert [entry["class"] for entry in palette] == classes["class_names"] and palette[0][
+        "rgb"
+    ] == [0, 0, 0]
     assert card["versions"]["tensorflow"] == tf.__version__ and len(card["weights_sha256"]) == 64
     assert (card["settings"]["protocol"], card["settings"]["mode"]) == ("paper", "whole")
     assert card["templates"] == ["a photo of a {}."]
     assert card["limits"] == {"max_images": 256, "max_texts": 4096, "max_pixels": 2**27}
     batchable = {name for name, entry in card["signatures"].items() if entry["batchable"]}
     assert batchable == set(SIGNATURES) - {"logits"}
-    assert card["signatures"]["segment_pixels"]["outputs"] == {"labels": {"dtype": "uint8", "shape": [-1, -1, -1]}}
+    assert card["signatures"]["segment_pixels"]["outputs"] == {
+        "labels": {"dtype": "uint8", "shape": [-1, -1, -1]}
+    }
 
 
 def test_the_batching_parameters_are_a_text_proto(export):
     from batching_proto import BatchingParameters
 
-    found = text_format.Parse((export.path / "batching_params.pbtxt").read_text(), BatchingParameters())
+    found = text_format.Parse(
+        (export.path / "batching_params.pbtxt").read_text(), BatchingParameters()
+    )
     assert found.max_batch_size.value == 32 and not found.allowed_batch_sizes
 
 
@@ -125,7 +143,8 @@ def test_versions_are_counted_from_what_is_there(fast, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("version", "words"), [(7, "is at .* already"), (-1, "whole number"), (True, "whole number"), ("3", "whole number")]
+    ("version", "words"),
+    [(7, "is at .* already"), (-1, "whole number"), (True, "whole number"), ("3", "whole number")],
 )
 def test_a_version_that_cannot_be_is_refused_before_anything_is_done(tmp_path, version, words):
     (tmp_path / "0007").mkdir()
@@ -135,8 +154,12 @@ def test_a_version_that_cannot_be_is_refused_before_anything_is_done(tmp_path, v
 
 def test_a_model_that_another_runtime_runs_is_refused_before_anything_is_done(tmp_path):
     parts = tiny_segmenter()
-    compiled = Segmenter(parts.model.optimized("lite"), parts.tokenizer, parts.processor, parts.classes)
-    with pytest.raises(ExportError, match=r"No server runs .*: export a segmenter of the plain model"):
+    compiled = Segmenter(
+        parts.model.optimized("lite"), parts.tokenizer, parts.processor, parts.classes
+    )
+    with pytest.raises(
+        ExportError, match=r"No server runs .*: export a segmenter of the plain model"
+    ):
         export_saved_model(compiled, tmp_path / "base")
     assert not (tmp_path / "base").exists()
 
@@ -146,7 +169,9 @@ def test_the_graph_is_exported_whatever_runs_the_segmenter_here(tmp_path):
     parts = tiny_segmenter()
     lite = Segmenter(parts.model, parts.tokenizer, parts.processor, parts.classes, runtime="lite")
     version = export_saved_model(lite, tmp_path)
-    assert (version / "saved_model.pb").exists() and b"PyFunc" not in (version / "saved_model.pb").read_bytes()
+    assert (version / "saved_model.pb").exists() and b"PyFunc" not in (
+        version / "saved_model.pb"
+    ).read_bytes()
 
 
 def test_each_export_folds_the_weights_as_they_are_then():
@@ -155,12 +180,20 @@ def test_each_export_folds_the_weights_as_they_are_then():
 
     parts = tiny_segmenter()
     segmenter = Segmenter(parts.model, None, parts.processor, parts.classes)
-    pixels, weight = np.random.default_rng(0).normal(size=(1, 3, 32, 32)), parts.model.visual_projection.outer.kernel
+    pixels, weight = (
+        np.random.default_rng(0).normal(size=(1, 3, 32, 32)),
+        parts.model.visual_projection.outer.kernel,
+    )
     first, kept = Signatures(segmenter, Limits()), np.array(weight)
     try:
         weight.assign(np.concatenate([kept[:1], 2 * kept[1:]]))
-        found = [each._model.it.get_image_features(pixels).numpy() for each in (first, Signatures(segmenter, Limits()))]
-        np.testing.assert_allclose(found[1], segmenter.model.get_image_features(pixels), rtol=1e-4, atol=1e-4)
+        found = [
+            each._model.it.get_image_features(pixels).numpy()
+            for each in (first, Signatures(segmenter, Limits()))
+        ]
+        np.testing.assert_allclose(
+            found[1], segmenter.model.get_image_features(pixels), rtol=1e-4, atol=1e-4
+        )
         assert np.abs(found[1] - found[0]).max() > 0.01
     finally:
         weight.assign(kept)
@@ -180,7 +213,9 @@ def test_a_version_appears_whole_or_not_at_all(fast, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_number_that_another_export_took_meanwhile_is_not_overwritten(fast, tmp_path, monkeypatch):
+def test_a_number_that_another_export_took_meanwhile_is_not_overwritten(
+    fast, tmp_path, monkeypatch
+):
     whole = saving._write
 
     def overtaken(segmenter, folder, *others):
@@ -196,7 +231,9 @@ def test_a_number_that_another_export_took_meanwhile_is_not_overwritten(fast, tm
 @pytest.mark.parametrize("limit", ["max_images", "max_texts", "max_pixels"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "9"])
 def test_a_limit_that_is_no_number_from_1_is_refused(fast, tmp_path, limit, value):
-    with pytest.raises(ExportError, match=rf"^{limit} is {value!r}: expected a whole number from 1\.$"):
+    with pytest.raises(
+        ExportError, match=rf"^{limit} is {value!r}: expected a whole number from 1\.$"
+    ):
         export_saved_model(fast, tmp_path / "base", **{limit: value})
     assert not (tmp_path / "base").exists()
 
@@ -218,26 +255,45 @@ def many(count):
 def test_more_labels_than_a_byte_holds_are_refused(fast, tmp_path):
     with pytest.raises(ExportError, match="There are 257 labels, background included"):
         export_saved_model(tiny_segmenter(classes=many(256)), tmp_path)
-    assert export_saved_model(tiny_segmenter(classes=many(256), background=None), tmp_path).name == "1"
+    assert (
+        export_saved_model(tiny_segmenter(classes=many(256), background=None), tmp_path).name == "1"
+    )
 
 
 def test_the_graph_holds_what_signatures_run_under_short_names(export):
     meta = meta_of(export.path)
-    called = {name for function in meta.graph_def.library.function for name in names_in(function.node_def)}
+    called = {
+        name for function in meta.graph_def.library.function for name in names_in(function.node_def)
+    }
     called |= names_in(meta.graph_def.node) | set(meta.object_graph_def.concrete_functions)
     for function in meta.graph_def.library.function:
         assert function.signature.name in called
-        assert all(len(node.name) < 50 and "_output_shapes" not in node.attr for node in function.node_def)
-    assert sum(node.op == "SaveV2" for function in meta.graph_def.library.function for node in function.node_def) == 0
+        assert all(
+            len(node.name) < 50 and "_output_shapes" not in node.attr for node in function.node_def
+        )
+    assert (
+        sum(
+            node.op == "SaveV2"
+            for function in meta.graph_def.library.function
+            for node in function.node_def
+        )
+        == 0
+    )
 
 
 def names_in(nodes):
     values = [value for node in nodes for value in node.attr.values()]
-    return {value.func.name for value in values} | {one.name for value in values for one in value.list.func}
+    return {value.func.name for value in values} | {
+        one.name for value in values for one in value.list.func
+    }
 
 
 @pytest.mark.slow
 def test_an_export_is_read_by_tensorflow_too(export):
     loaded = tf.saved_model.load(str(export.path))
     pixels = np.zeros((1, 40, 24, 3), np.uint8)
-    assert loaded.signatures["segment_pixels"](pixels=tf.constant(pixels))["labels"].shape == (1, 40, 24)
+    assert loaded.signatures["segment_pixels"](pixels=tf.constant(pixels))["labels"].shape == (
+        1,
+        40,
+        24,
+    )

@@ -1,4 +1,6 @@
-"""Every way of folding weights, by itself: the folded product gives what the operations that it stands for give."""
+"""Every way of folding weights, by itself: the folded product gives what the operations that it
+stands for give.
+"""
 
 from types import SimpleNamespace
 
@@ -17,7 +19,9 @@ from tf_groupvit.models.optimized_layers import (
     side_by_side,
 )
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="folding is TensorFlow's")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="folding is TensorFlow's"
+)
 
 RANDOM = np.random.default_rng(0)
 WIDTH = 6
@@ -49,7 +53,9 @@ def test_a_batch_norm_after_a_product_is_in_its_weights():
 def test_a_factor_after_a_product_is_in_its_weights():
     product = dense()
     np.testing.assert_allclose(scaled(product, 0.125)(X), product(X) * 0.125)
-    np.testing.assert_allclose(scaled(product, np.arange(4.0), 2.0)(X), product(X) * np.arange(4.0) + 2.0)
+    np.testing.assert_allclose(
+        scaled(product, np.arange(4.0), 2.0)(X), product(X) * np.arange(4.0) + 2.0
+    )
 
 
 def test_centred_weights_give_outputs_without_their_mean():
@@ -60,7 +66,9 @@ def test_centred_weights_give_outputs_without_their_mean():
 
 def test_products_of_one_input_side_by_side_are_one_product():
     parts = [dense(), dense(outputs=2)]
-    np.testing.assert_allclose(side_by_side(*parts)(X), np.concatenate([part(X) for part in parts], axis=1))
+    np.testing.assert_allclose(
+        side_by_side(*parts)(X), np.concatenate([part(X) for part in parts], axis=1)
+    )
 
 
 def test_two_products_in_a_row_are_one_product():
@@ -82,7 +90,9 @@ def test_the_scales_of_an_activation_may_stand_outside_of_it(activation):
     function, before, after = FOLDED[activation]
     x = np.linspace(-6, 6, 49, dtype="float32")
     np.testing.assert_allclose(
-        function(keras.ops.convert_to_tensor(x * before)) * after, ACTIVATION[activation](x), atol=1e-6
+        function(keras.ops.convert_to_tensor(x * before)) * after,
+        ACTIVATION[activation](x),
+        atol=1e-6,
     )
 
 
@@ -91,4 +101,6 @@ def test_centred_rows_are_normalised_by_their_length_alone():
 
     norm = keras.layers.LayerNormalization(epsilon=1e-5)
     rows = ((RANDOM.normal(size=(4, 32)) + 3) * 10.0 ** np.arange(-2, 2)[:, None]).astype("float32")
-    np.testing.assert_allclose(unit(centre(keras.ops.convert_to_tensor(rows)), 1e-5), norm(rows), atol=1e-5)
+    np.testing.assert_allclose(
+        unit(centre(keras.ops.convert_to_tensor(rows)), 1e-5), norm(rows), atol=1e-5
+    )

@@ -1,4 +1,6 @@
-"""The published size: parameters and names of the default config, as transformers' PyTorch class has them."""
+"""The published size: parameters and names of the default config, as transformers' PyTorch class
+has them.
+"""
 
 import re
 

@@ -1,11 +1,15 @@
-"""TensorFlow's own: graphs with every size unknown, XLA, one trace for one shape, SavedModels of the bare call."""
+"""TensorFlow's own: graphs with every size unknown, XLA, one trace for one shape, SavedModels of
+the bare call.
+"""
 
 import keras
 import numpy as np
 import pytest
 from tiny_models import EVERYTHING, equal, inputs_of, make, some_ids, some_pixels, tiny
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs"
+)
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -19,12 +23,20 @@ def test_a_graph_with_every_size_unknown_gives_what_eager_gives(case):
     """One trace for all sizes: other batches, numbers of texts, lengths, heights and widths."""
     flags = {"output_segmentation": True, **EVERYTHING}
     traced = tf.function(
-        lambda ids, mask, pixels: case.model(ids, pixels, mask, **flags), input_signature=[IDS, MASK, PIXELS]
+        lambda ids, mask, pixels: case.model(ids, pixels, mask, **flags),
+        input_signature=[IDS, MASK, PIXELS],
     )
     patch = case.config.vision_config.patch_height_width
-    sizes = [(ids, mask, case.pixels) for ids, mask in ((case.ids, case.mask), (case.ids[:1], case.mask[:1]))]
-    other = np.random.default_rng(0).normal(size=(1, 3, 3 * patch[0], 5 * patch[1])).astype("float32")
-    sizes.append((np.concatenate([case.ids] * 2)[:, :-1], np.concatenate([case.mask] * 2)[:, :-1], other))
+    sizes = [
+        (ids, mask, case.pixels)
+        for ids, mask in ((case.ids, case.mask), (case.ids[:1], case.mask[:1]))
+    ]
+    other = (
+        np.random.default_rng(0).normal(size=(1, 3, 3 * patch[0], 5 * patch[1])).astype("float32")
+    )
+    sizes.append(
+        (np.concatenate([case.ids] * 2)[:, :-1], np.concatenate([case.mask] * 2)[:, :-1], other)
+    )
     for ids, mask, pixels in sizes:
         ids = np.concatenate([ids[:, :-1], case.ids[0, -1:].repeat(len(ids))[:, None]], axis=1)
         found = traced(ids.astype("int64"), mask, pixels)
@@ -42,7 +54,11 @@ def test_the_loss_and_its_gradients_are_the_same_in_a_graph(case):
         return loss, tape.gradient(loss, [variable.value for variable in variables])
 
     traced = tf.function(gradients, input_signature=[IDS, MASK, PIXELS])
-    pairs = case.pairs["input_ids"].astype("int64"), case.pairs["attention_mask"], case.pairs["pixel_values"]
+    pairs = (
+        case.pairs["input_ids"].astype("int64"),
+        case.pairs["attention_mask"],
+        case.pairs["pixel_values"],
+    )
     equal(traced(*pairs), gradients(*pairs), 1e-4)
 
 
@@ -56,10 +72,14 @@ def test_xla_gives_what_eager_gives(kind):
 def test_sizes_that_cannot_be_right_are_refused_while_tracing():
     from tf_groupvit.errors import InputError
 
-    traced = tf.function(tiny("vision"), input_signature=[tf.TensorSpec((None, 3, 7, None))], autograph=False)
+    traced = tf.function(
+        tiny("vision"), input_signature=[tf.TensorSpec((None, 3, 7, None))], autograph=False
+    )
     with pytest.raises(InputError, match="height 7"):
         traced.get_concrete_function()
-    traced = tf.function(tiny("text"), input_signature=[tf.TensorSpec((None, 8), tf.int32)], autograph=False)
+    traced = tf.function(
+        tiny("text"), input_signature=[tf.TensorSpec((None, 8), tf.int32)], autograph=False
+    )
     with pytest.raises(InputError, match="8 tokens long"):
         traced.get_concrete_function()
 
@@ -95,7 +115,9 @@ def test_an_exported_model_answers_as_the_model_at_other_sizes_too(kind, tmp_pat
         if "pixel_values" in inputs:
             inputs["pixel_values"] = np.tile(inputs["pixel_values"], (1, 1, 2, 3))
         found = served(**{name: tf.constant(value) for name, value in inputs.items()})
-        expected = {name: value for name, value in model(inputs).items() if not isinstance(value, dict)}
+        expected = {
+            name: value for name, value in model(inputs).items() if not isinstance(value, dict)
+        }
         assert found.keys() == expected.keys()
         equal(found, expected)
 
@@ -109,7 +131,13 @@ def test_images_against_texts_are_exported_too(tmp_path):
 
 
 def test_a_signature_of_ones_own_is_exported(tmp_path):
-    signature = [{"pixel_values": keras.InputSpec(shape=(None, 3, 8, 8), dtype="float32", name="pixel_values")}]
+    signature = [
+        {
+            "pixel_values": keras.InputSpec(
+                shape=(None, 3, 8, 8), dtype="float32", name="pixel_values"
+            )
+        }
+    ]
     tiny("vision").export(tmp_path / "saved", input_signature=signature, verbose=False)
     served = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
     assert served.structured_input_signature[1]["pixel_values"].shape.as_list() == [None, 3, 8, 8]
@@ -129,7 +157,9 @@ def test_a_model_of_ones_own_is_built_around_ours():
     scores = keras.layers.Dense(10)(make("vision")(pixels)["pooler_output"])
     around = keras.Model(pixels, scores)
     around.compile(
-        optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+        optimizer="adam",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
     )
     history = around.fit(some_pixels(4), np.arange(4), verbose=0).history
     assert np.isfinite(history["loss"]).all() and some_ids().size

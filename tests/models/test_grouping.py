@@ -1,4 +1,6 @@
-"""Grouping: hard in inference, to the first best group, with gradients straight through; noisy in training."""
+"""Grouping: hard in inference, to the first best group, with gradients straight through; noisy in
+training.
+"""
 
 from typing import Any
 
@@ -6,7 +8,16 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from tiny_models import equal, inputs_of, joint_config, make, numbers, some_pixels, tiny, vision_config
+from tiny_models import (
+    equal,
+    inputs_of,
+    joint_config,
+    make,
+    numbers,
+    some_pixels,
+    tiny,
+    vision_config,
+)
 
 from tf_groupvit.models.grouping import AssignAttention
 from tf_groupvit.models.operations import first_argmax, group_maps, one_hot_max
@@ -38,7 +49,10 @@ def assign(layer, groups, tokens, **arguments):
 def test_the_first_of_several_best_wins():
     scores = np.array([[1.0, 3.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
     assert numbers(first_argmax(ops.convert_to_tensor(scores), 1)).tolist() == [[1], [0]]
-    assert numbers(one_hot_max(ops.convert_to_tensor(scores), 1)).tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
+    assert numbers(one_hot_max(ops.convert_to_tensor(scores), 1)).tolist() == [
+        [0, 1, 0, 0],
+        [1, 0, 0, 0],
+    ]
     assert numbers(first_argmax(ops.convert_to_tensor(scores), 0)).tolist() == [[0, 0, 0, 0]]
 
 
@@ -52,7 +66,9 @@ def test_integers_and_empty_batches_have_a_first_best_too():
 
 
 def test_each_group_gets_the_mean_of_its_tokens_over_their_number_and_eps():
-    """Two groups along the axes; three tokens belong to the first, one to the second: sums over 3 + 1 and 1 + 1."""
+    """Two groups along the axes; three tokens belong to the first, one to the second: sums over 3 +
+    1 and 1 + 1.
+    """
     tokens = [[[1, 0], [3, 1], [4, 2], [0, 6]]]
     means, soft = assign(assigner(), [[[1, 0], [0, 1]]], tokens)
     np.testing.assert_allclose(numbers(means), [[[8 / 4, 3 / 4], [0.0, 6 / 2]]], rtol=1e-6)
@@ -73,19 +89,25 @@ def test_an_empty_group_stays_finite_and_zero():
 def test_identical_group_tokens_send_every_token_to_the_lowest_group():
     means, soft = assign(assigner(), [[[1, 2]] * 4], [[[1, 0], [3, 1], [0, 6]]])
     np.testing.assert_allclose(numbers(soft), np.full((1, 4, 3), 0.25), rtol=1e-6)
-    np.testing.assert_allclose(numbers(means)[0], [[1.0, 7 / 4], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(
+        numbers(means)[0], [[1.0, 7 / 4], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_token_belongs_to_exactly_one_group(seed):
-    """With v = 1 and eps 0, each group's mean times its share is how many tokens it has: they sum up to all."""
+    """With v = 1 and eps 0, each group's mean times its share is how many tokens it has: they sum
+    up to all.
+    """
     draw = np.random.default_rng(seed)
     groups, tokens = draw.normal(size=(2, 5, 4)), draw.normal(size=(2, 11, 4))
     layer = assigner(4)
     layer.v_proj.kernel.assign(np.zeros((4, 4)))
     layer.v_proj.bias.assign(np.ones(4))
     means, soft = assign(layer, groups, tokens)
-    counts = np.stack([np.bincount(image.argmax(0), minlength=5) for image in numbers(soft)])  # (B, G)
+    counts = np.stack(
+        [np.bincount(image.argmax(0), minlength=5) for image in numbers(soft)]
+    )  # (B, G)
     np.testing.assert_allclose(numbers(means)[..., 0], counts / (counts + 1), rtol=1e-6)
     assert (counts.sum(axis=1) == 11).all()
 
@@ -96,7 +118,9 @@ def test_soft_assignments_of_a_token_sum_to_one(case):
 
 
 def slope(layer, groups, tokens, pick, step=1e-3):
-    """Central difference of ``pick`` of the *soft* means: where the choice passes gradients as if it were soft."""
+    """Central difference of ``pick`` of the *soft* means: where the choice passes gradients as if
+    it were soft.
+    """
 
     def soft_means(x):
         logits = np.einsum("gc,pc->gp", x, tokens) * layer.scale
@@ -137,13 +161,21 @@ def gradient(function, x):
 
 
 def test_gradients_pass_straight_through_the_choice():
-    """They equal finite differences of hard + (soft - soft at this point), which is what straight-through means."""
+    """They equal finite differences of hard + (soft - soft at this point), which is what
+    straight-through means.
+    """
     draw = np.random.default_rng(3)
-    groups, tokens, weights = draw.normal(size=(3, 4)), draw.normal(size=(6, 4)), draw.normal(size=(3, 4))
+    groups, tokens, weights = (
+        draw.normal(size=(3, 4)),
+        draw.normal(size=(6, 4)),
+        draw.normal(size=(3, 4)),
+    )
     layer = assigner(4)
 
     def weighed(x):
-        seen, shares = (ops.convert_to_tensor(array.astype("float32")) for array in (tokens, weights))
+        seen, shares = (
+            ops.convert_to_tensor(array.astype("float32")) for array in (tokens, weights)
+        )
         return ops.sum(layer(x, seen, count=3, length=6)[0] * shares)
 
     expected = slope(layer, groups, tokens, lambda means: (means * weights).sum())
@@ -155,21 +187,29 @@ def test_gradients_pass_straight_through_the_choice():
 
 
 def training_choices(rows: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many of ``repeats`` equal tokens go to each of three groups (rows, 3), and their probabilities (3,)."""
+    """How many of ``repeats`` equal tokens go to each of three groups (rows, 3), and their
+    probabilities (3,).
+    """
     tokens = np.tile([[[1.0, 0.0]]], (rows, repeats, 1))
     layer = assigner(2)
     layer.v_proj.kernel.assign(np.zeros((2, 2)))
     layer.v_proj.bias.assign(np.ones(2))
-    means, soft = assign(layer, np.tile([[[0, 0], [1, 0], [2, 0]]], (rows, 1, 1)), tokens, training=True)
+    means, soft = assign(
+        layer, np.tile([[[0, 0], [1, 0], [2, 0]]], (rows, 1, 1)), tokens, training=True
+    )
     share = numbers(means)[:, :, 0].astype("float64")  # n / (n + 1)
     return share / (1 - share), numbers(soft)[0, :, 0]
 
 
 def test_choices_in_training_follow_the_softmax():
-    """Gumbel-max: the share of each group over 4,000 draws is its probability, within four standard deviations."""
+    """Gumbel-max: the share of each group over 4,000 draws is its probability, within four standard
+    deviations.
+    """
     keras.utils.set_random_seed(1)
     counts, soft = training_choices(80, 50)
-    np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)  # whole tokens: the choice is hard
+    np.testing.assert_allclose(
+        counts, np.round(counts), atol=1e-3
+    )  # whole tokens: the choice is hard
     np.testing.assert_allclose(counts.sum(1), 50, atol=1e-3)  # and each goes to one group
     shares = counts.sum(0) / 4000
     assert (np.abs(shares - soft) < 4 * np.sqrt(soft * (1 - soft) / 4000)).all()
@@ -202,13 +242,21 @@ def test_inference_knows_no_noise():
 STAGES: dict[str, Any] = {
     "no grouping": dict(depths=(2,), num_group_tokens=(0,), num_output_groups=(0,)),
     "one grouping at the end": dict(depths=(1,), num_group_tokens=(3,), num_output_groups=(2,)),
-    "more groups out than tokens in": dict(depths=(1, 1), num_group_tokens=(2, 3), num_output_groups=(5, 4)),
-    "fewer groups out than tokens in": dict(depths=(1, 1), num_group_tokens=(5, 4), num_output_groups=(3, 1)),
+    "more groups out than tokens in": dict(
+        depths=(1, 1), num_group_tokens=(2, 3), num_output_groups=(5, 4)
+    ),
+    "fewer groups out than tokens in": dict(
+        depths=(1, 1), num_group_tokens=(5, 4), num_output_groups=(3, 1)
+    ),
     "a stage between that groups nothing": dict(
         depths=(1, 1, 1), num_group_tokens=(3, 0, 2), num_output_groups=(3, 3, 2)
     ),
-    "stages without layers": dict(depths=(0, 0, 0), num_group_tokens=(3, 2, 0), num_output_groups=(3, 2, 2)),
-    "the first stage groups nothing": dict(depths=(1, 1), num_group_tokens=(0, 3), num_output_groups=(0, 2)),
+    "stages without layers": dict(
+        depths=(0, 0, 0), num_group_tokens=(3, 2, 0), num_output_groups=(3, 2, 2)
+    ),
+    "the first stage groups nothing": dict(
+        depths=(1, 1), num_group_tokens=(0, 3), num_output_groups=(0, 2)
+    ),
 }
 
 
@@ -218,7 +266,11 @@ def test_lists_of_stages_of_every_kind_work(stages):
     model = make("vision", vision_config(**lists))
     result = model(some_pixels(), output_attentions=True, output_hidden_states=True)
     groupings = [
-        groups for tokens, groups in zip(lists["num_group_tokens"], lists["num_output_groups"], strict=True) if tokens
+        groups
+        for tokens, groups in zip(
+            lists["num_group_tokens"], lists["num_output_groups"], strict=True
+        )
+        if tokens
     ]
     left = groupings[-1] if groupings else 4
     assert tuple(result.last_hidden_state.shape) == (2, left, 8)
@@ -241,5 +293,7 @@ def test_maps_are_the_product_of_the_assignments():
     first = np.array([[[1.0, 0.5, 0.0, 0.0], [0.0, 0.5, 1.0, 1.0]]], "float32")  # (B, 2, P = 4)
     second = np.array([[[0.9, 0.2], [0.1, 0.8]]], "float32")  # (B, 2, 2)
     maps = numbers(group_maps((first, second), 2, 2))
-    np.testing.assert_allclose(maps.reshape(2, 4), [[0.9, 0.55, 0.2, 0.2], [0.1, 0.45, 0.8, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(
+        maps.reshape(2, 4), [[0.9, 0.55, 0.2, 0.2], [0.1, 0.45, 0.8, 0.8]], rtol=1e-6
+    )
     equal(group_maps((first,), 1, 4), first.reshape(1, 2, 1, 4))

@@ -1,9 +1,20 @@
-"""Laws of the joint model: what one image or text gets does not depend on the others, and segmentation adds up."""
+"""Laws of the joint model: what one image or text gets does not depend on the others, and
+segmentation adds up.
+"""
 
 import numpy as np
 import pytest
 from keras import ops
-from tiny_models import equal, joint_config, make, numbers, some_ids, some_pixels, tiny, vision_config
+from tiny_models import (
+    equal,
+    joint_config,
+    make,
+    numbers,
+    some_ids,
+    some_pixels,
+    tiny,
+    vision_config,
+)
 
 from tf_groupvit.models.operations import contrastive_loss, normalise, resize_maps
 
@@ -12,11 +23,13 @@ pytestmark = pytest.mark.models
 
 def test_one_image_gets_what_it_gets_among_others(case):
     together = case.model(case.inputs, output_segmentation=True)
-    # Segmentation logits are cosines times the square of the scale: what the last bits of a product of another shape
-    # change in a cosine, they show several hundred times as large.
+    # Segmentation logits are cosines times the square of the scale: what the last bits of a product
+    # of another shape change in a cosine, they show several hundred times as large.
     tolerances = {"logits_per_image": 1e-5, "image_embeds": 1e-5, "segmentation_logits": 1e-4}
     for i in range(len(case.pixels)):
-        alone = case.model({**case.inputs, "pixel_values": case.pixels[i : i + 1]}, output_segmentation=True)
+        alone = case.model(
+            {**case.inputs, "pixel_values": case.pixels[i : i + 1]}, output_segmentation=True
+        )
         for name, relative in tolerances.items():
             equal(alone[name], together[name][i : i + 1], relative, where=name)
 
@@ -24,7 +37,10 @@ def test_one_image_gets_what_it_gets_among_others(case):
 def test_texts_in_another_order_give_logits_in_that_order(case):
     order = [2, 0, 1]
     plain = case.model(case.inputs, output_segmentation=True)
-    turned = {**case.inputs, **{name: case.inputs[name][order] for name in ("input_ids", "attention_mask")}}
+    turned = {
+        **case.inputs,
+        **{name: case.inputs[name][order] for name in ("input_ids", "attention_mask")},
+    }
     turned = case.model(turned, output_segmentation=True)
     equal(turned.logits_per_image, numbers(plain.logits_per_image)[:, order])
     equal(turned.segmentation_logits, numbers(plain.segmentation_logits)[:, order])
@@ -33,7 +49,9 @@ def test_texts_in_another_order_give_logits_in_that_order(case):
 
 def test_text_embeds_take_the_place_of_texts(case):
     plain = case.model(case.inputs, output_segmentation=True)
-    again = case.model(pixel_values=case.pixels, text_embeds=plain.text_embeds, output_segmentation=True)
+    again = case.model(
+        pixel_values=case.pixels, text_embeds=plain.text_embeds, output_segmentation=True
+    )
     assert again.text_model_output is None
     for name in again.keys() - {"vision_model_output"}:
         equal(again[name], plain[name], where=name)
@@ -53,7 +71,8 @@ def naive_segmentation_logits(model, pixels, text_embeds):
     vision = model.vision_model(pixels, output_attentions=True)
     B, _, H, W = pixels.shape
     rows, columns = (
-        size // patch for size, patch in zip((H, W), model.config.vision_config.patch_height_width, strict=True)
+        size // patch
+        for size, patch in zip((H, W), model.config.vision_config.patch_height_width, strict=True)
     )
     maps = numbers(vision.attentions[0])
     for assignment in vision.attentions[1:]:
@@ -70,20 +89,29 @@ def naive_segmentation_logits(model, pixels, text_embeds):
 
 def test_segmentation_logits_are_what_their_definition_says(case):
     result = case.model(case.inputs, output_segmentation=True)
-    equal(result.segmentation_logits, naive_segmentation_logits(case.model, case.pixels, numbers(result.text_embeds)))
+    equal(
+        result.segmentation_logits,
+        naive_segmentation_logits(case.model, case.pixels, numbers(result.text_embeds)),
+    )
 
 
 def test_segmentation_has_the_size_of_the_pixels_square_or_not():
     pixels = some_pixels(2, 12, 28)
     result = tiny()(some_ids(), pixels, output_segmentation=True)
-    equal(result.segmentation_logits, naive_segmentation_logits(tiny(), pixels, numbers(result.text_embeds)))
+    equal(
+        result.segmentation_logits,
+        naive_segmentation_logits(tiny(), pixels, numbers(result.text_embeds)),
+    )
 
 
 def test_a_model_with_one_stage_segments_too():
     vision = vision_config(depths=(1,), num_group_tokens=(3,), num_output_groups=(3,))
     model = make(config=joint_config(vision=vision))
     result = model(some_ids(), some_pixels(), output_segmentation=True)
-    equal(result.segmentation_logits, naive_segmentation_logits(model, some_pixels(), numbers(result.text_embeds)))
+    equal(
+        result.segmentation_logits,
+        naive_segmentation_logits(model, some_pixels(), numbers(result.text_embeds)),
+    )
 
 
 def test_the_loss_of_two_pairs_by_hand():
@@ -91,7 +119,9 @@ def test_the_loss_of_two_pairs_by_hand():
     logits = np.array([[2.0, 1.0], [0.0, 3.0]], "float32")
     choices = [(2, 1), (3, 0), (2, 0), (3, 1)]  # right and wrong, texts first
     expected = np.mean([np.log(1 + np.exp(wrong - right)) for right, wrong in choices])
-    np.testing.assert_allclose(numbers(contrastive_loss(ops.convert_to_tensor(logits))), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        numbers(contrastive_loss(ops.convert_to_tensor(logits))), expected, rtol=1e-6
+    )
 
 
 def test_the_loss_of_one_pair_is_zero_and_of_equal_logits_the_logarithm_of_their_number():
@@ -106,7 +136,9 @@ def test_images_against_texts_is_the_joint_model_with_the_texts_fixed(case):
     assert set(result) == {"logits_per_image", "segmentation_logits", "image_embeds"}
     for name, value in result.items():
         equal(value, plain[name], where=name)
-    assert set(case.model.with_text_embeds(plain.text_embeds, output_segmentation=False)(case.pixels)) == {
+    assert set(
+        case.model.with_text_embeds(plain.text_embeds, output_segmentation=False)(case.pixels)
+    ) == {
         "logits_per_image",
         "image_embeds",
     }

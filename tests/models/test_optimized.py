@@ -18,7 +18,9 @@ from tiny_models import (
 
 from tf_groupvit.errors import InputError
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="folding is TensorFlow's")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="folding is TensorFlow's"
+)
 
 
 @pytest.fixture(params=[False, True], ids=["passes", "one_fused_operation"])
@@ -41,20 +43,29 @@ def same(one, other) -> None:
                 np.testing.assert_array_equal(numbers(mine).argmax(1), numbers(theirs).argmax(1))
         else:
             mine, theirs = numbers(one[name]), numbers(expected)
-            np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(), err_msg=name)
+            np.testing.assert_allclose(
+                mine, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(), err_msg=name
+            )
 
 
 def test_the_joint_model_answers_as_the_plain_one(case, fused, runtime):
     plain, folded = case.model, case.model.optimized(runtime)
-    same(folded(case.inputs, output_segmentation=True), plain(case.inputs, output_segmentation=True))
+    same(
+        folded(case.inputs, output_segmentation=True), plain(case.inputs, output_segmentation=True)
+    )
 
 
 def test_the_vision_tower_gives_the_same_assignments_at_other_sizes_too(case, runtime):
     folded, patch = case.model.optimized(runtime), case.config.vision_config.patch_height_width
     for rows, columns in ((3, 5), (7, 2)):
-        pixels = np.random.default_rng(0).normal(size=(2, 3, rows * patch[0], columns * patch[1])).astype("float32")
+        pixels = (
+            np.random.default_rng(0)
+            .normal(size=(2, 3, rows * patch[0], columns * patch[1]))
+            .astype("float32")
+        )
         same(
-            folded.vision_model(pixels, output_attentions=True), case.model.vision_model(pixels, output_attentions=True)
+            folded.vision_model(pixels, output_attentions=True),
+            case.model.vision_model(pixels, output_attentions=True),
         )
 
 
@@ -70,7 +81,9 @@ def test_positions_of_ones_own_are_used():
     positions = np.array([[2, 0, 1, 4, 3]], "int32")
     expected = tiny().get_text_features(some_ids(), position_ids=positions)
     np.testing.assert_allclose(
-        tiny().optimized().get_text_features(some_ids(), position_ids=positions), expected, atol=1e-4
+        tiny().optimized().get_text_features(some_ids(), position_ids=positions),
+        expected,
+        atol=1e-4,
     )
 
 
@@ -88,7 +101,9 @@ def test_a_graph_of_every_size_gives_what_eager_gives(runtime):
     import tensorflow as tf
 
     folded = tiny().optimized(runtime)
-    traced = tf.function(folded.vision_model, input_signature=[tf.TensorSpec((None, 3, None, None))], autograph=False)
+    traced = tf.function(
+        folded.vision_model, input_signature=[tf.TensorSpec((None, 3, None, None))], autograph=False
+    )
     for pixels in (some_pixels(), some_pixels(3, 12, 8)):
         same(traced(pixels), tiny().vision_model(pixels))
     assert traced.experimental_get_tracing_count() == 1
@@ -99,7 +114,9 @@ def test_predict_and_fixed_texts_work_as_with_the_plain_model(runtime):
     plain, folded = (model.with_text_embeds(texts) for model in (tiny(), tiny().optimized(runtime)))
     expected = plain.predict(some_pixels(3), verbose=0)
     found = folded.predict(some_pixels(3), verbose=0)
-    np.testing.assert_allclose(found["logits_per_image"], expected["logits_per_image"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        found["logits_per_image"], expected["logits_per_image"], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_it_holds_its_weights_once_and_fewer_than_the_plain_model(case):

@@ -1,4 +1,6 @@
-"""Results are dicts that are also read by attribute, by position and by slice; only what was asked for is there."""
+"""Results are dicts that are also read by attribute, by position and by slice; only what was asked
+for is there.
+"""
 
 import copy
 import pickle
@@ -51,7 +53,9 @@ def test_only_what_was_asked_for_comes():
     assert (*result,) == (*plain, "text_model_output", "vision_model_output")
     assert (*result.text_model_output,) == (*result.vision_model_output,) == TOWER[:2]
     everything = tiny()(ids, pixels, return_loss=True, output_segmentation=True, **EVERYTHING)
-    assert (*everything,) == JOINT and (*everything.text_model_output,) == (*everything.vision_model_output,) == TOWER
+    assert (*everything,) == JOINT and (*everything.text_model_output,) == (
+        *everything.vision_model_output,
+    ) == TOWER
     segmented = tiny()(ids, pixels, output_segmentation=True)
     assert segmented.vision_model_output.attentions is None, "used inside, but not asked for"
     assert "text_model_output" not in tiny()(pixel_values=pixels, text_embeds=np.eye(6))
@@ -70,22 +74,33 @@ def test_shapes_are_those_that_the_docstrings_promise():
     for name, shape in expected.items():
         assert tuple(result[name].shape) == shape
     text, vision = result.text_model_output, result.vision_model_output
-    assert tuple(text.last_hidden_state.shape) == (N, T, C) and tuple(text.pooler_output.shape) == (N, C)
+    assert tuple(text.last_hidden_state.shape) == (N, T, C) and tuple(text.pooler_output.shape) == (
+        N,
+        C,
+    )
     assert [tuple(x.shape) for x in text.hidden_states] == [(N, T, C)] * 2
     assert [tuple(x.shape) for x in text.attentions] == [(N, 2, T, T)]
     assert [tuple(x.shape) for x in vision.hidden_states] == [(B, 4, C), (B, 3, C), (B, 2, C)]
     assert [tuple(x.shape) for x in vision.attentions] == [(B, 3, 4), (B, 2, 3)]
-    assert tuple(vision.last_hidden_state.shape) == (B, 2, C) and tuple(vision.pooler_output.shape) == (B, C)
+    assert tuple(vision.last_hidden_state.shape) == (B, 2, C) and tuple(
+        vision.pooler_output.shape
+    ) == (B, C)
 
 
 def test_results_are_float32():
     result = tiny()(some_ids(2), some_pixels(2), output_segmentation=True, return_loss=True)
-    assert {str(keras.backend.standardize_dtype(value.dtype)) for value in result.to_tuple()[:6]} == {"float32"}
+    assert {
+        str(keras.backend.standardize_dtype(value.dtype)) for value in result.to_tuple()[:6]
+    } == {"float32"}
 
 
-@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda output: pickle.loads(pickle.dumps(output))])
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda output: pickle.loads(pickle.dumps(output))]
+)
 def test_results_survive_copying_and_pickling(again):
-    output = GroupViTOutput.of(logits_per_image=np.eye(2), text_model_output=TowerOutput.of(pooler_output=np.ones(3)))
+    output = GroupViTOutput.of(
+        logits_per_image=np.eye(2), text_model_output=TowerOutput.of(pooler_output=np.ones(3))
+    )
     copied = again(output)
     assert type(copied) is GroupViTOutput and type(copied.text_model_output) is TowerOutput
     equal(copied, output)
@@ -93,7 +108,9 @@ def test_results_survive_copying_and_pickling(again):
 
 
 def test_results_are_trees_to_keras():
-    output = GroupViTOutput.of(logits_per_image=2, vision_model_output=TowerOutput.of(attentions=(3, 4)))
+    output = GroupViTOutput.of(
+        logits_per_image=2, vision_model_output=TowerOutput.of(attentions=(3, 4))
+    )
     doubled = keras.tree.map_structure(lambda x: 2 * x, output)
     assert type(doubled) is GroupViTOutput and doubled.vision_model_output.attentions == (6, 8)
     assert keras.tree.flatten(output) == [2, 3, 4]

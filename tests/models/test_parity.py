@@ -1,4 +1,6 @@
-"""Outputs, hidden states, attentions, features and gradients equal those of transformers' PyTorch class."""
+"""Outputs, hidden states, attentions, features and gradients equal those of transformers' PyTorch
+class.
+"""
 
 import keras
 import numpy as np
@@ -100,7 +102,10 @@ def gradients_of(case):
         case.model.zero_grad()
         loss().backward()
         found = [variable.value.grad for variable in trainable.values()]
-    return {name: (variable, gradient) for (name, variable), gradient in zip(trainable.items(), found, strict=True)}
+    return {
+        name: (variable, gradient)
+        for (name, variable), gradient in zip(trainable.items(), found, strict=True)
+    }
 
 
 def jax_gradients(case, variables):
@@ -115,10 +120,14 @@ def jax_gradients(case, variables):
 
 
 def test_gradients_of_the_loss_equal_those_of_pytorch(case):
-    """Within 1e-3 of the largest gradient; those through the assignment pass straight through the choice."""
+    """Within 1e-3 of the largest gradient; those through the assignment pass straight through the
+    choice.
+    """
     from tf_groupvit.checkpoints.names import to_checkpoint_layout
 
-    largest = max(np.abs(value).max() for name, value in case.expected.items() if name.startswith("gradient."))
+    largest = max(
+        np.abs(value).max() for name, value in case.expected.items() if name.startswith("gradient.")
+    )
     compared = 0
     for name, (variable, gradient) in gradients_of(case).items():
         expected = case.expected.get(f"gradient.{name}")

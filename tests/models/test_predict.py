@@ -1,4 +1,6 @@
-"""Keras' predict: every row as in one call, and never a pairing that its batches would make wrong in silence."""
+"""Keras' predict: every row as in one call, and never a pairing that its batches would make wrong
+in silence.
+"""
 
 import keras
 import numpy as np
@@ -33,7 +35,9 @@ def test_pairs_give_embeddings_for_every_row_and_no_pairwise_logits():
     assert not predicted.keys() & set(PAIRWISE)
     for name in predicted:
         equal(predicted[name], computed[name], where=name)
-    logits = predicted["image_embeds"] @ predicted["text_embeds"].T * np.exp(numbers(tiny().logit_scale))
+    logits = (
+        predicted["image_embeds"] @ predicted["text_embeds"].T * np.exp(numbers(tiny().logit_scale))
+    )
     equal(logits, computed.logits_per_image)
 
 

@@ -1,4 +1,6 @@
-"""Any checkpoint in, the right model out, and back to what transformers loads; what does not fit is refused whole."""
+"""Any checkpoint in, the right model out, and back to what transformers loads; what does not fit is
+refused whole.
+"""
 
 import json
 import logging
@@ -72,7 +74,11 @@ def test_every_format_loads_into_every_class(kind, tmp_path):
 
 def test_flags_of_transformers_change_nothing(tmp_path):
     folder = folder_of(tmp_path / "a", "h5")
-    choices: list[dict[str, Any]] = [{"from_pt": True}, {"from_tf": True}, {"from_pt": False, "from_tf": False}]
+    choices: list[dict[str, Any]] = [
+        {"from_pt": True},
+        {"from_tf": True},
+        {"from_pt": False, "from_tf": False},
+    ]
     for flags in choices:
         assert TFGroupViTTextModel.from_pretrained(str(folder), **flags).config.vocab_size == 23
 
@@ -114,7 +120,9 @@ def test_models_of_every_policy_are_saved_and_come_back(kind, dtype, tmp_path):
     assert again.dtype_policy.name == dtype
     for one, other in zip(again.weights, model.weights, strict=True):
         assert one.dtype == other.dtype
-        np.testing.assert_array_equal(numbers(one).astype("float32"), numbers(other).astype("float32"), one.path)
+        np.testing.assert_array_equal(
+            numbers(one).astype("float32"), numbers(other).astype("float32"), one.path
+        )
 
 
 @pytest.mark.models
@@ -122,7 +130,10 @@ def test_models_of_every_policy_are_saved_and_come_back(kind, dtype, tmp_path):
 def test_what_is_saved_comes_back(kind, tmp_path):
     model = make(kind)
     model.save_pretrained(tmp_path / "new" / "folder")
-    assert sorted(file.name for file in (tmp_path / "new" / "folder").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "new" / "folder").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     again = CLASSES_BY_NAME[kind].from_pretrained(tmp_path / "new" / "folder")
     assert again.config == model.config
     equal(again(inputs_of(kind)), model(inputs_of(kind)), 1e-6)
@@ -131,7 +142,10 @@ def test_what_is_saved_comes_back(kind, tmp_path):
 def test_a_golden_checkpoint_is_saved_as_it_was(case, tmp_path):
     """Names, shapes, types and every bit, counters of batches included."""
     case.model.save_pretrained(tmp_path)
-    found, expected = load_file(tmp_path / "model.safetensors"), load_file(case.folder / "model.safetensors")
+    found, expected = (
+        load_file(tmp_path / "model.safetensors"),
+        load_file(case.folder / "model.safetensors"),
+    )
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         assert found[name].dtype == array.dtype
@@ -147,7 +161,10 @@ def test_weights_that_do_not_fit_are_told_all_at_once(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         TFGroupViTModel.from_pretrained(spoiled(tmp_path / "a", change))
     told = str(caught.value)
-    assert "2 missing: logit_scale, text_model.final_layer_norm.bias; 1 unexpected: stranger; 1 misshapen:" in told
+    assert (
+        "2 missing: logit_scale, text_model.final_layer_norm.bias; 1 unexpected: stranger; 1"
+        " misshapen:" in told
+    )
     assert "vision_model.layernorm.bias (expected (8,), got (3,))" in told and "\n" not in told
 
 
@@ -241,7 +258,9 @@ def test_lora_is_merged_into_what_is_saved(tmp_path):
 
 def test_a_quantized_model_is_refused_before_anything_is_written(tmp_path):
     model = make("text")
-    with warnings.catch_warnings(action="ignore"):  # Keras warns about every layer that it cannot quantize
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # Keras warns about every layer that it cannot quantize
         model.quantize("int8")
     with pytest.raises(CheckpointError, match=r"is quantized \(int8\)"):
         model.save_pretrained(tmp_path / "out")
@@ -261,7 +280,9 @@ def test_a_new_model_starts_from_random_weights():
     assert all(np.abs(numbers(kernel)).max() > 0 for kernel in kernels)
 
 
-def test_loading_draws_no_numbers_and_fills_no_memory_before_the_weights_come(tmp_path, monkeypatch):
+def test_loading_draws_no_numbers_and_fills_no_memory_before_the_weights_come(
+    tmp_path, monkeypatch
+):
     def refuse(*arguments, **keywords):
         raise AssertionError("an initializer ran")
 
@@ -275,7 +296,10 @@ def test_loading_draws_no_numbers_and_fills_no_memory_before_the_weights_come(tm
 def test_weights_of_a_model_are_its_own(tmp_path):
     """What is trained in one model stays out of another from the same file."""
     make().save_pretrained(tmp_path)
-    one, other = TFGroupViTModel.from_pretrained(tmp_path), TFGroupViTModel.from_pretrained(tmp_path)
+    one, other = (
+        TFGroupViTModel.from_pretrained(tmp_path),
+        TFGroupViTModel.from_pretrained(tmp_path),
+    )
     before = [numbers(variable).copy() for variable in other.weights]
     for variable in one.weights:
         variable.assign(variable * 0 + 7)

@@ -1,4 +1,6 @@
-"""What runs the folded vision tower in TensorFlow's place: a program for each size of images, made when it comes."""
+"""What runs the folded vision tower in TensorFlow's place: a program for each size of images, made
+when it comes.
+"""
 
 import gc
 import subprocess
@@ -13,7 +15,9 @@ from tiny_models import numbers, some_pixels, tiny
 from tf_groupvit.errors import InputError
 from tf_groupvit.models import programs, runtimes
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="folding is TensorFlow's")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="folding is TensorFlow's"
+)
 
 
 def test_programs_are_kept_for_the_last_sizes_and_take_no_image_too(other_runtime):
@@ -22,17 +26,24 @@ def test_programs_are_kept_for_the_last_sizes_and_take_no_image_too(other_runtim
         assert tower(np.zeros((1, 3, side, side), "float32"))[0].shape[0] == 1
     assert [shape[1] for shape in tower.look._sizes] == [12, 16, 8]
     assert len(tower.look._sizes) == programs.SIZES
-    assert tower(np.zeros((0, 3, 8, 8), "float32"))[0].shape == tower(np.zeros((1, 3, 8, 8), "float32"))[0][:0].shape
+    assert (
+        tower(np.zeros((0, 3, 8, 8), "float32"))[0].shape
+        == tower(np.zeros((1, 3, 8, 8), "float32"))[0][:0].shape
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_a_batch_is_answered_as_each_image_is(monkeypatch, threads, other_runtime):
-    monkeypatch.setattr(programs.tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads)
+    monkeypatch.setattr(
+        programs.tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads
+    )
     look = tiny().optimized(other_runtime).vision_model.look
     images = some_pixels(5, 8, 8)
     alone = [look.run(image[None]) for image in images]
     for count in (2, 3, 5):
-        for found, expected in zip(look.run(images[:count]), zip(*alone[:count], strict=True), strict=True):
+        for found, expected in zip(
+            look.run(images[:count]), zip(*alone[:count], strict=True), strict=True
+        ):
             np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-6)
     (program,) = look._sizes.values()
     assert ("_beside" in vars(program)) == (threads > 1)
@@ -41,16 +52,27 @@ def test_a_batch_is_answered_as_each_image_is(monkeypatch, threads, other_runtim
 @pytest.mark.parametrize("shape", [(2, 5), (3,), (0, 5), (0,)])
 def test_every_runtime_projects_groups_and_images(runtime, shape):
     model = tiny()
-    features = np.random.default_rng(0).normal(size=(*shape, model.config.vision_config.hidden_size)).astype("float32")
+    features = (
+        np.random.default_rng(0)
+        .normal(size=(*shape, model.config.vision_config.hidden_size))
+        .astype("float32")
+    )
     found = numbers(model.optimized(runtime).visual_projection(features))
-    np.testing.assert_allclose(found, numbers(model.visual_projection(features, training=False)), atol=1e-5)
+    np.testing.assert_allclose(
+        found, numbers(model.visual_projection(features, training=False)), atol=1e-5
+    )
 
 
 def test_threads_are_answered_as_one_is(other_runtime):
-    tower, images = tiny().optimized(other_runtime).vision_model, [some_pixels(1, 8, 8) * k for k in range(8)]
+    tower, images = (
+        tiny().optimized(other_runtime).vision_model,
+        [some_pixels(1, 8, 8) * k for k in range(8)],
+    )
     expected = [numbers(tower(image)[0]) for image in images]
     with ThreadPoolExecutor(4) as threads:
-        for found, wanted in zip(threads.map(lambda image: numbers(tower(image)[0]), images), expected, strict=True):
+        for found, wanted in zip(
+            threads.map(lambda image: numbers(tower(image)[0]), images), expected, strict=True
+        ):
             np.testing.assert_array_equal(found, wanted)
 
 
@@ -70,7 +92,9 @@ def test_programs_hold_their_weights_themselves(other_runtime):
 
 def test_a_runtime_that_is_not_installed_is_refused_and_told_how_to_get(monkeypatch):
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs OpenVINO, .*: pip install 'tf-groupvit\[openvino\]'"):
+    with pytest.raises(
+        InputError, match=r"needs OpenVINO, .*: pip install 'tf-groupvit\[openvino\]'"
+    ):
         tiny().optimized("openvino")
     tiny().optimized("lite")
 
@@ -79,10 +103,9 @@ def test_openvino_is_loaded_when_it_is_asked_for_and_tells_nobody():
     if runtimes.find_spec("openvino") is None:
         pytest.skip("OpenVINO is not installed: the extra openvino brings it")
     code = (
-        "import sys, tf_groupvit.models.openvino as ours\n"
-        "assert 'openvino' not in sys.modules\n"
-        "assert ours._openvino() is sys.modules['openvino']\n"
-        "assert 'openvino_telemetry' not in sys.modules\n"
-        "assert sys.modules['openvino.tools.ovc.telemetry_utils'].tm.__name__.endswith('telemetry_stub')"
+        "import sys, tf_groupvit.models.openvino as ours\nassert 'openvino' not in"
+        " sys.modules\nassert ours._openvino() is sys.modules['openvino']\nassert"
+        " 'openvino_telemetry' not in sys.modules\nassert"
+        " sys.modules['openvino.tools.ovc.telemetry_utils'].tm.__name__.endswith('telemetry_stub')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -1,4 +1,6 @@
-"""The published checkpoints give the published numbers; needs the network, and skips where there is none."""
+"""The published checkpoints give the published numbers; needs the network, and skips where there is
+none.
+"""
 
 import os
 import urllib.request
@@ -28,7 +30,9 @@ def cats() -> bytes:
         with urllib.request.urlopen(COCO_IMAGE, timeout=10) as answer:
             return answer.read()
     except OSError as error:
-        pytest.skip(f"no network: {COCO_IMAGE} cannot be fetched ({error}); name a copy in COCO_CATS")
+        pytest.skip(
+            f"no network: {COCO_IMAGE} cannot be fetched ({error}); name a copy in COCO_CATS"
+        )
 
 
 @pytest.mark.parametrize("hub_id", LOGITS)
@@ -42,6 +46,9 @@ def test_published_logits_are_reproduced(hub_id, cats):
         folder = resolve(hub_id)
     except HubError as error:
         pytest.skip(f"no network: {error}")
-    inputs = {**Tokenizer.from_pretrained(folder)(PROMPTS), **ImageProcessor.from_pretrained(folder)(cats)}
+    inputs = {
+        **Tokenizer.from_pretrained(folder)(PROMPTS),
+        **ImageProcessor.from_pretrained(folder)(cats),
+    }
     result = TFGroupViTModel.from_pretrained(folder)(inputs)
     np.testing.assert_allclose(np.asarray(result.logits_per_image), [LOGITS[hub_id]], atol=1e-2)

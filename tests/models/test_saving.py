@@ -28,7 +28,9 @@ def answers(model, kind):
 
 def same(again, model, kind):
     assert type(again) is type(model)
-    assert [checkpoint_name(v.path) for v in again.weights] == [checkpoint_name(v.path) for v in model.weights]
+    assert [checkpoint_name(v.path) for v in again.weights] == [
+        checkpoint_name(v.path) for v in model.weights
+    ]
     for one, other in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(numbers(one), numbers(other), err_msg=one.path)
     equal(answers(again, kind), answers(model, kind))
@@ -65,10 +67,17 @@ def test_a_model_is_copied_with_its_weights(again):
     same(again(model), model, "text")
 
 
-@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method", "ignore:Invalid quantization mode")
+@pytest.mark.filterwarnings(
+    "ignore:Layer .* does not have a `quantize` method", "ignore:Invalid quantization mode"
+)
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [pytest.param("int8", "joint", marks=pytest.mark.slow), ("int8", "text"), ("int4", "text"), ("float8", "text")],
+    [
+        pytest.param("int8", "joint", marks=pytest.mark.slow),
+        ("int8", "text"),
+        ("int4", "text"),
+        ("float8", "text"),
+    ],
 )
 def test_a_quantized_model_is_saved_and_loaded(mode, kind, tmp_path):
     model = make(kind)
@@ -94,7 +103,10 @@ def test_layers_quantized_one_by_one_and_lora_are_saved_too(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     other = again.vision_model.stages[0].blocks[0]
-    assert other.mlp.fc1.quantization_mode == "int8" and other.self_attn.q_proj.quantization_mode is None
+    assert (
+        other.mlp.fc1.quantization_mode == "int8"
+        and other.self_attn.q_proj.quantization_mode is None
+    )
     equal(answers(again, "vision"), answers(model, "vision"))
 
 
@@ -132,7 +144,9 @@ def test_images_against_texts_keep_the_texts(tmp_path):
     assert type(again) is ImagesAgainstTexts and not again.output_segmentation
 
 
-@pytest.mark.parametrize("texts", [np.ones(6), np.ones((2, 5)), "cat", [["cat"]], np.ones((1, 2, 6))])
+@pytest.mark.parametrize(
+    "texts", [np.ones(6), np.ones((2, 5)), "cat", [["cat"]], np.ones((1, 2, 6))]
+)
 def test_texts_of_another_shape_are_refused(texts):
     with pytest.raises(InputError, match="text_embeds"):
         tiny().with_text_embeds(texts)

@@ -12,7 +12,10 @@ def pooled_at(model, ids) -> list[int]:
     """Which position each row was pooled at."""
     result = model(np.asarray(ids, "int32"))
     states, pooled = numbers(result.last_hidden_state), numbers(result.pooler_output)
-    return [int(np.abs(rows - row).sum(axis=1).argmin()) for rows, row in zip(states, pooled, strict=True)]
+    return [
+        int(np.abs(rows - row).sum(axis=1).argmin())
+        for rows, row in zip(states, pooled, strict=True)
+    ]
 
 
 def test_a_text_ends_at_its_first_end_token():
@@ -21,7 +24,12 @@ def test_a_text_ends_at_its_first_end_token():
 
 def test_under_the_legacy_rule_a_text_ends_at_its_first_highest_id():
     model = make("text", text_config(eos_token_id=2))
-    assert pooled_at(model, [[1, 5, 3, 5], [7, 2, 3, 4], [0, 0, 0, 0], [2, 2, 3, 11]]) == [1, 0, 0, 3]
+    assert pooled_at(model, [[1, 5, 3, 5], [7, 2, 3, 4], [0, 0, 0, 0], [2, 2, 3, 11]]) == [
+        1,
+        0,
+        0,
+        3,
+    ]
 
 
 def test_any_of_several_end_tokens_ends_a_text():
@@ -70,7 +78,10 @@ def test_padding_on_the_left_changes_nothing_where_positions_are_given():
 
 def test_the_full_length_comes_back():
     result = tiny("text")(some_ids(2, 7), np.zeros((2, 7)))
-    assert tuple(result.last_hidden_state.shape) == (2, 7, 8) and np.isfinite(numbers(result.pooler_output)).all()
+    assert (
+        tuple(result.last_hidden_state.shape) == (2, 7, 8)
+        and np.isfinite(numbers(result.pooler_output)).all()
+    )
 
 
 def test_a_text_does_not_depend_on_its_neighbours(case):
@@ -85,11 +96,21 @@ def test_a_text_does_not_depend_on_its_neighbours(case):
 
 @pytest.mark.parametrize(
     ("activation", "at_one"),
-    [("gelu", 0.841345), ("gelu_new", 0.841192), ("quick_gelu", 0.845795), ("relu", 1.0), ("selu", 1.050701)],
+    [
+        ("gelu", 0.841345),
+        ("gelu_new", 0.841192),
+        ("quick_gelu", 0.845795),
+        ("relu", 1.0),
+        ("selu", 1.050701),
+    ],
 )
 def test_activations_are_those_that_their_names_say(activation, at_one):
     from tf_groupvit.models.layers import ACTIVATION
 
     x = np.array([1.0, 0.0], "float32")
-    np.testing.assert_allclose(numbers(ACTIVATION[activation](ops.convert_to_tensor(x))), [at_one, 0], atol=1e-6)
-    assert np.isfinite(numbers(make("text", text_config(hidden_act=activation))(some_ids()).pooler_output)).all()
+    np.testing.assert_allclose(
+        numbers(ACTIVATION[activation](ops.convert_to_tensor(x))), [at_one, 0], atol=1e-6
+    )
+    assert np.isfinite(
+        numbers(make("text", text_config(hidden_act=activation))(some_ids()).pooler_output)
+    ).all()

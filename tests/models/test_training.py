@@ -4,7 +4,17 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from tiny_models import equal, inputs_of, joint_config, make, numbers, some_ids, some_pixels, text_config, vision_config
+from tiny_models import (
+    equal,
+    inputs_of,
+    joint_config,
+    make,
+    numbers,
+    some_ids,
+    some_pixels,
+    text_config,
+    vision_config,
+)
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
@@ -23,14 +33,18 @@ def weights_of(model) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 def test_fit_moves_every_weight_and_lowers_the_loss():
-    """All but the key biases, which a softmax over keys cannot see, and what only one of the two towers reads."""
+    """All but the key biases, which a softmax over keys cannot see, and what only one of the two
+    towers reads.
+    """
     model, inputs = fresh(), inputs_of("joint", 6)
     before = weights_of(model)
     model.compile(optimizer=keras.optimizers.Adam(3e-3), jit_compile=False)
     history = model.fit(inputs, batch_size=6, epochs=12, verbose=0).history["loss"]
     assert np.isfinite(history).all() and min(history[-3:]) < history[0]
     unused = ("k_proj/bias",)
-    still = [path for path, value in weights_of(model).items() if np.array_equal(value, before[path])]
+    still = [
+        path for path, value in weights_of(model).items() if np.array_equal(value, before[path])
+    ]
     assert [path for path in still if not path.endswith(unused)] == []
 
 
@@ -43,10 +57,16 @@ def test_evaluate_gives_the_contrastive_loss():
 
 def test_a_loss_of_ones_own_takes_the_place_of_the_contrastive_one():
     model, pixels = make("vision"), some_pixels(4)
-    model.compile("sgd", loss={"pooler_output": lambda y, found: ops.mean(ops.square(y - found))}, jit_compile=False)
+    model.compile(
+        "sgd",
+        loss={"pooler_output": lambda y, found: ops.mean(ops.square(y - found))},
+        jit_compile=False,
+    )
     target = {"pooler_output": np.zeros((4, 8), "float32")}
     found = model.evaluate(pixels, target, batch_size=4, verbose=0, return_dict=True)
-    np.testing.assert_allclose(found["loss"], np.square(numbers(model(pixels).pooler_output)).mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        found["loss"], np.square(numbers(model(pixels).pooler_output)).mean(), rtol=1e-5
+    )
 
 
 def test_pairs_that_are_none_are_refused_in_fit_too():
@@ -63,10 +83,14 @@ def test_statistics_move_in_training_only():
     before = numbers(norm.moving_mean).copy()
     model(inputs)
     np.testing.assert_array_equal(numbers(norm.moving_mean), before)
-    pooled = model.text_model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).pooler_output
+    pooled = model.text_model(
+        inputs["input_ids"], attention_mask=inputs["attention_mask"]
+    ).pooler_output
     mean = numbers(model.text_projection.inner(pooled)).mean(axis=0)
     model(inputs, training=True)
-    np.testing.assert_allclose(numbers(norm.moving_mean), 0.9 * before + 0.1 * mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        numbers(norm.moving_mean), 0.9 * before + 0.1 * mean, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_features_in_training_use_the_statistics_of_the_batch():
@@ -78,7 +102,9 @@ def test_features_in_training_use_the_statistics_of_the_batch():
 @pytest.mark.parametrize("field", ["dropout", "attention_dropout"])
 def test_dropout_changes_training_only(field):
     keras.utils.set_random_seed(0)
-    config = vision_config(num_group_tokens=(0, 0), num_output_groups=(0, 0), depths=(2, 1), **{field: 0.5})
+    config = vision_config(
+        num_group_tokens=(0, 0), num_output_groups=(0, 0), depths=(2, 1), **{field: 0.5}
+    )
     model, without = make("vision", config), make("vision", config.replace(**{field: 0.0}))
     pixels = some_pixels()
     equal(model(pixels), without(pixels))
@@ -99,7 +125,9 @@ def test_new_weights_are_drawn_as_the_config_says():
     keras.utils.set_random_seed(0)
     text = text_config(vocab_size=400, hidden_size=32, intermediate_size=64, initializer_factor=2.0)
     model = TFGroupViTModel(joint_config(text=text))
-    weights = {path.replace("-", "."): value for path, value in weights_of(model).items()}  # PyTorch's have no dots
+    weights = {
+        path.replace("-", "."): value for path, value in weights_of(model).items()
+    }  # PyTorch's have no dots
     assert abs(weights["text_model.embeddings.token_embedding/embeddings"].std() - 0.04) < 0.002
     layer = "text_model.encoder.layers.0"
     assert abs(weights[f"{layer}.self_attn.out_proj/kernel"].std() - 2 * 32**-0.5) < 0.04

@@ -1,4 +1,6 @@
-"""Models of a few hundred weights, seeded, and what the tests of models do with numbers on whichever backend."""
+"""Models of a few hundred weights, seeded, and what the tests of models do with numbers on
+whichever backend.
+"""
 
 from functools import cache
 from typing import Any
@@ -16,13 +18,17 @@ END = 9
 
 
 def text_config(**changes: Any) -> GroupViTTextConfig:
-    fields: dict[str, Any] = dict(vocab_size=12, hidden_size=8, intermediate_size=12, num_hidden_layers=1)
+    fields: dict[str, Any] = dict(
+        vocab_size=12, hidden_size=8, intermediate_size=12, num_hidden_layers=1
+    )
     fields |= dict(num_attention_heads=2, max_position_embeddings=7, eos_token_id=END)
     return GroupViTTextConfig(**fields | changes)
 
 
 def vision_config(**changes: Any) -> GroupViTVisionConfig:
-    fields: dict[str, Any] = dict(hidden_size=8, intermediate_size=12, depths=(1, 1), num_hidden_layers=2)
+    fields: dict[str, Any] = dict(
+        hidden_size=8, intermediate_size=12, depths=(1, 1), num_hidden_layers=2
+    )
     fields |= dict(num_group_tokens=(3, 2), num_output_groups=(3, 2), num_attention_heads=2)
     return GroupViTVisionConfig(**fields | dict(image_size=8, patch_size=4) | changes)
 
@@ -40,7 +46,9 @@ CLASSES: dict[str, Any] = {
 
 
 def make(kind: str = "joint", config: Any = None, dtype: Any = None) -> Any:
-    """A model whose weights are all random, biases and statistics too, so that none can be lost unnoticed."""
+    """A model whose weights are all random, biases and statistics too, so that none can be lost
+    unnoticed.
+    """
     model_class, default = CLASSES[kind]
     with weights_will_be_loaded():
         model = model_class(config or default(), dtype=dtype)
@@ -51,7 +59,9 @@ def make(kind: str = "joint", config: Any = None, dtype: Any = None) -> Any:
 def randomise(model: Any, seed: int = 0) -> None:
     draw = np.random.default_rng(seed)
     for variable in model.weights:
-        variable.assign(draw.uniform(0.2, 1.0, variable.shape) * draw.choice([-1, 1], variable.shape))
+        variable.assign(
+            draw.uniform(0.2, 1.0, variable.shape) * draw.choice([-1, 1], variable.shape)
+        )
         if "moving_variance" in variable.path or variable.path.endswith("logit_scale"):
             variable.assign(draw.uniform(0.5, 1.0, variable.shape))
 

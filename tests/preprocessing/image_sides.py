@@ -1,4 +1,6 @@
-"""The two sides of image preprocessing behind one set of names, and drawn images: what the image tests share."""
+"""The two sides of image preprocessing behind one set of names, and drawn images: what the image
+tests share.
+"""
 
 import functools
 import io
@@ -16,7 +18,9 @@ from tf_groupvit.preprocessing import image_arrays, image_graph, image_reading
 
 @dataclass(frozen=True)
 class Side:
-    """Python or graph: the same five steps, numpy in and numpy out, and the error that bad input gets."""
+    """Python or graph: the same five steps, numpy in and numpy out, and the error that bad input
+    gets.
+    """
 
     name: str
     read: Any
@@ -31,17 +35,25 @@ def _decode(contents):
     return image_graph.decode(contents)
 
 
-_SIZES = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)]
+_SIZES = [
+    tf.TensorSpec([None, None, 3], tf.uint8),
+    tf.TensorSpec([], tf.int32),
+    tf.TensorSpec([], tf.int32),
+]
 _bicubic = tf.function(image_graph.resize_bicubic, input_signature=_SIZES)
 _bilinear = tf.function(image_graph.resize_bilinear, input_signature=_SIZES)
 
 
 def _read_in_graph(data: bytes, max_pixels: int | None = None) -> np.ndarray:
     try:
-        return (_decode(data) if max_pixels is None else image_graph.decode(data, max_pixels)).numpy()
+        return (
+            _decode(data) if max_pixels is None else image_graph.decode(data, max_pixels)
+        ).numpy()
     except tf.errors.InvalidArgumentError:
         if data[8:12] == b"WEBP" and not _reads_webp():
-            pytest.skip(f"TensorFlow {tf.__version__} has no WebP, and refuses it as an invalid argument")
+            pytest.skip(
+                f"TensorFlow {tf.__version__} has no WebP, and refuses it as an invalid argument"
+            )
         raise
 
 
@@ -79,9 +91,13 @@ SIDES = {
 def draw(H: int = 13, W: int = 22, C: int = 3, seed: int = 0) -> np.ndarray:
     """Slopes with a hard edge and noise: uint8 (H, W, C)."""
     rows, columns = np.mgrid[0:H, 0:W]
-    slopes = np.stack([columns * 200 / W, rows * 200 / H, (rows + columns) * 100 / (H + W), columns * 9], -1)[..., :C]
+    slopes = np.stack(
+        [columns * 200 / W, rows * 200 / H, (rows + columns) * 100 / (H + W), columns * 9], -1
+    )[..., :C]
     slopes[:, W // 2 :, 0] = 255 - slopes[:, W // 2 :, 0]
-    return np.clip(slopes + np.random.default_rng(seed).integers(0, 30, slopes.shape), 0, 255).astype(np.uint8)
+    return np.clip(
+        slopes + np.random.default_rng(seed).integers(0, 30, slopes.shape), 0, 255
+    ).astype(np.uint8)
 
 
 def write(image: Image.Image, kind: str, **options: Any) -> bytes:

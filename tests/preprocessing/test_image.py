@@ -1,4 +1,6 @@
-"""ImageProcessor: pixel values equal to transformers', every spelling of its file, and nonsense refused by name."""
+"""ImageProcessor: pixel values equal to transformers', every spelling of its file, and nonsense
+refused by name.
+"""
 
 import json
 import logging
@@ -41,8 +43,9 @@ def test_pixel_values_are_those_of_transformers(case, images, pixel_values, tmp_
     if PILLOW >= 13:
         np.testing.assert_array_equal(values[0], pixel_values[case["key"]])
     else:
-        # The golden values are Pillow 13's. Before it columns always came first, in transformers as here: where rows
-        # are shrunk the more, that shows by some grey levels. Six of 255, over the least deviation that the cases have.
+        # The golden values are Pillow 13's. Before it columns always came first, in transformers as
+        # here: where rows are shrunk the more, that shows by some grey levels. Six of 255, over the
+        # least deviation that the cases have.
         np.testing.assert_allclose(values[0], pixel_values[case["key"]], atol=6 / 255 / 0.22)
 
 
@@ -61,7 +64,12 @@ def draw(H: int, W: int) -> np.ndarray:
 def test_one_image_and_a_list_give_a_batch():
     processor = ImageProcessor(size=8, crop_size=8)
     assert processor(draw(9, 20))["pixel_values"].shape == (1, 3, 8, 8)
-    assert processor([draw(9, 20), Image.fromarray(draw(30, 10))])["pixel_values"].shape == (2, 3, 8, 8)
+    assert processor([draw(9, 20), Image.fromarray(draw(30, 10))])["pixel_values"].shape == (
+        2,
+        3,
+        8,
+        8,
+    )
 
 
 def test_an_image_is_the_same_alone_and_in_a_list():
@@ -174,7 +182,10 @@ def test_a_nonsense_value_is_refused_with_the_field_named(field, value, tmp_path
 
 
 def test_an_unknown_keyword_names_the_nearest_setting():
-    with pytest.raises(ConfigError, match="do_centre_crop: there is no such setting; the nearest is 'do_center_crop'"):
+    with pytest.raises(
+        ConfigError,
+        match="do_centre_crop: there is no such setting; the nearest is 'do_center_crop'",
+    ):
         ImageProcessor(do_centre_crop=True)
 
 
@@ -184,8 +195,14 @@ def test_an_unknown_keyword_names_the_nearest_setting():
         ("{", "expected a JSON file"),
         ("", "expected a JSON file"),
         ("[1]", "expected a JSON object, came list"),
-        ({"image_processor_type": "SamImageProcessor"}, "image_processor_type: expected a CLIPImageProcessor"),
-        ({"feature_extractor_type": "ViTFeatureExtractor"}, "expected a CLIPImageProcessor, came 'ViTFeature"),
+        (
+            {"image_processor_type": "SamImageProcessor"},
+            "image_processor_type: expected a CLIPImageProcessor",
+        ),
+        (
+            {"feature_extractor_type": "ViTFeatureExtractor"},
+            "expected a CLIPImageProcessor, came 'ViTFeature",
+        ),
         ({"do_pad": True}, "do_pad: expected false"),
         ({"data_format": "channels_last"}, "data_format: expected 'channels_first'"),
     ],
@@ -236,12 +253,19 @@ def test_save_then_load_gives_the_same_pixels(tmp_path):
     processor.save_pretrained(tmp_path / "new" / "folder")
     again = ImageProcessor.from_pretrained(tmp_path / "new" / "folder")
     assert again.to_dict() == processor.to_dict()
-    np.testing.assert_array_equal(again(draw(7, 8))["pixel_values"], processor(draw(7, 8))["pixel_values"])
-    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["preprocessor_config.json"]
+    np.testing.assert_array_equal(
+        again(draw(7, 8))["pixel_values"], processor(draw(7, 8))["pixel_values"]
+    )
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == [
+        "preprocessor_config.json"
+    ]
 
 
 def test_unknown_keys_are_kept_logged_and_written_back(tmp_path, caplog):
-    save(tmp_path, {"size": 8, "crop_size": 8, "my_note": [1, {"a": 2}], "processor_class": "CLIPProcessor"})
+    save(
+        tmp_path,
+        {"size": 8, "crop_size": 8, "my_note": [1, {"a": 2}], "processor_class": "CLIPProcessor"},
+    )
     with caplog.at_level(logging.WARNING):
         processor = ImageProcessor.from_pretrained(tmp_path)
     assert "my_note" in caplog.text
@@ -257,12 +281,21 @@ def test_settings_nested_as_transformers_5_writes_them_come_first(tmp_path):
     save(tmp_path, {"size": 100})
     save(tmp_path, {"processor_class": "CLIPProcessor"}, "processor_config.json")
     assert ImageProcessor.from_pretrained(tmp_path).size == {"shortest_edge": 100}
-    save(tmp_path, {"image_processor": {"size": 50}, "processor_class": "CLIPProcessor"}, "processor_config.json")
+    save(
+        tmp_path,
+        {"image_processor": {"size": 50}, "processor_class": "CLIPProcessor"},
+        "processor_config.json",
+    )
     assert ImageProcessor.from_pretrained(tmp_path).size == {"shortest_edge": 50}
-    assert ImageProcessor.from_pretrained(tmp_path / "preprocessor_config.json").size == {"shortest_edge": 100}
+    assert ImageProcessor.from_pretrained(tmp_path / "preprocessor_config.json").size == {
+        "shortest_edge": 100
+    }
     ImageProcessor(size=30).save_pretrained(tmp_path)
     assert ImageProcessor.from_pretrained(tmp_path).size == {"shortest_edge": 30}
-    assert json.loads((tmp_path / "processor_config.json").read_text())["processor_class"] == "CLIPProcessor"
+    assert (
+        json.loads((tmp_path / "processor_config.json").read_text())["processor_class"]
+        == "CLIPProcessor"
+    )
 
 
 def test_statistics_are_found_by_name():
@@ -273,6 +306,8 @@ def test_statistics_are_found_by_name():
 
 def test_settings_that_cannot_be_written_are_told_in_one_line(tmp_path):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(ConfigError, match=r"preprocessor_config\.json cannot be written: ") as caught:
+    with pytest.raises(
+        ConfigError, match=r"preprocessor_config\.json cannot be written: "
+    ) as caught:
         ImageProcessor().save_pretrained(tmp_path / "file")
     assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "kept"

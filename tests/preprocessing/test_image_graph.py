@@ -32,7 +32,9 @@ class Module(tf.Module):
             image_bytes,
             fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8),
         )
-        return image_graph.to_pixel_values(tf.ensure_shape(pixels, [None, SIDE, SIDE, 3]), *STATISTICS["clip"])
+        return image_graph.to_pixel_values(
+            tf.ensure_shape(pixels, [None, SIDE, SIDE, 3]), *STATISTICS["clip"]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,9 @@ def test_a_batch_of_four_kinds_and_sizes_is_as_python_makes_it(prepare):
     for file, value in zip(FILES, values, strict=True):
         pixels = python.resize_bicubic(python.read(file), SIDE, SIDE)
         two_levels = 2 / 255 / min(STATISTICS["clip"][1]) + 1e-6
-        np.testing.assert_allclose(value, python.normalise(pixels[None], *STATISTICS["clip"])[0], atol=two_levels)
+        np.testing.assert_allclose(
+            value, python.normalise(pixels[None], *STATISTICS["clip"])[0], atol=two_levels
+        )
 
 
 def test_an_image_is_the_same_alone_and_in_a_batch(prepare):
@@ -69,7 +73,9 @@ def test_an_empty_batch_gives_an_empty_result(prepare):
     assert prepare([]).shape == (0, 3, SIDE, SIDE)
 
 
-@pytest.mark.parametrize("bad", [b"", b"no image", FILES[0][:40], FILES[1][:-9]], ids=["empty", "text", "png", "jpeg"])
+@pytest.mark.parametrize(
+    "bad", [b"", b"no image", FILES[0][:40], FILES[1][:-9]], ids=["empty", "text", "png", "jpeg"]
+)
 def test_one_bad_image_in_a_saved_batch_is_an_invalid_argument(prepare, bad):
     with pytest.raises(tf.errors.InvalidArgumentError):
         prepare([FILES[0], bad])
@@ -97,7 +103,9 @@ def test_the_decoder_is_in_the_saved_graph_once_and_only_of_core_operations(save
     assert not {"PyFunc", "EagerPyFunc", "XlaCallModule"} & set(operations)
 
 
-AS_TEXT = [write(Image.fromarray(draw(40, 40)), kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")]
+AS_TEXT = [
+    write(Image.fromarray(draw(40, 40)), kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+]
 
 
 @pytest.mark.parametrize("file", AS_TEXT, ids=lambda file: repr(file[:3]))
@@ -105,7 +113,11 @@ def test_base64_that_came_as_plain_text_is_told_how_to_come(file):
     text = base64.b64encode(file)
     for given in (text, b"data:image/png;base64," + text, b"\n " + text):
         words, pixels = image_graph.read_pixels(image_graph.read_header(tf.constant(given)))
-        assert 'send {"b64": "..."} over REST' in words.numpy().decode() and pixels.shape == (0, 0, 3)
+        assert 'send {"b64": "..."} over REST' in words.numpy().decode() and pixels.shape == (
+            0,
+            0,
+            3,
+        )
 
 
 def test_what_cannot_be_read_says_so_as_data_and_gives_no_pixels():

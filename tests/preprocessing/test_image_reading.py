@@ -1,4 +1,6 @@
-"""Every kind of file gives the same pixels in Python and in the graph; what cannot be read is refused by both."""
+"""Every kind of file gives the same pixels in Python and in the graph; what cannot be read is
+refused by both.
+"""
 
 import io
 import struct
@@ -36,17 +38,33 @@ def png(samples: np.ndarray, colour: int, depth: int = 8, between: bytes = b"") 
     H, W = samples.shape[:2]
     lines = b"".join(b"\0" + row.tobytes() for row in samples)
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + between + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + between
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
 
 
 def interlaced_png(pixels: np.ndarray) -> bytes:
     """The same in the seven passes of Adam7, which Pillow does not write."""
     H, W = pixels.shape[:2]
-    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    passes = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
     parts = [pixels[y::dy, x::dx] for y, x, dy, dx in passes]
     lines = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, 8, 2, 0, 0, 1))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    )
 
 
 def deep(C: int) -> np.ndarray:
@@ -74,11 +92,17 @@ LOSSLESS = {
     "png grey with alpha": (write(Image.merge("LA", (GREY, ALPHA)), "PNG"), rgb(GREY)),
     "png one bit": (write(COLOUR.convert("1"), "PNG"), rgb(COLOUR.convert("1"))),
     "png palette": (write(PALETTE, "PNG"), rgb(PALETTE)),
-    "png palette, transparent": (write(PALETTE, "PNG", transparency=bytes(range(0, 160, 10))), rgb(PALETTE)),
+    "png palette, transparent": (
+        write(PALETTE, "PNG", transparency=bytes(range(0, 160, 10))),
+        rgb(PALETTE),
+    ),
     "png palette, one transparent": (write(PALETTE, "PNG", transparency=3), rgb(PALETTE)),
     "png colour key": (write(COLOUR, "PNG", transparency=tuple(map(int, RGB[0, 0]))), RGB),
     "png interlaced": (interlaced_png(RGB), RGB),
-    "png animated": (write(COLOUR, "PNG", save_all=True, append_images=[ImageOps.mirror(COLOUR)]), RGB),
+    "png animated": (
+        write(COLOUR, "PNG", save_all=True, append_images=[ImageOps.mirror(COLOUR)]),
+        RGB,
+    ),
     "png 16-bit grey": (png(deep(1), 0, 16), np.repeat(deep(1) >> 8, 3, -1)),
     "png 16-bit grey with alpha": (png(deep(2), 4, 16), np.repeat(deep(2)[..., :1] >> 8, 3, -1)),
     "png 16-bit colour": (png(deep(3), 2, 16), deep(3) >> 8),
@@ -86,7 +110,10 @@ LOSSLESS = {
     "gif": (write(PALETTE, "GIF"), rgb(PALETTE)),
     "gif, not interlaced": (write(PALETTE, "GIF", interlace=0), rgb(PALETTE)),
     "gif transparent": (write(PALETTE, "GIF", transparency=2, optimize=False), rgb(PALETTE)),
-    "gif animated": (write(PALETTE, "GIF", save_all=True, append_images=[TURNED] * 3, loop=0), rgb(PALETTE)),
+    "gif animated": (
+        write(PALETTE, "GIF", save_all=True, append_images=[TURNED] * 3, loop=0),
+        rgb(PALETTE),
+    ),
     "gif with a comment": (write(PALETTE, "GIF", comment=b"words" * 200), rgb(PALETTE)),
     "bmp": (write(COLOUR, "BMP"), RGB),
     "bmp with alpha": (write(RGBA, "BMP"), RGB),
@@ -96,7 +123,9 @@ LOSSLESS = {
     "webp": (write(COLOUR, "WEBP", lossless=True), RGB),
     "webp with alpha": (write(RGBA, "WEBP", lossless=True, exact=True), RGB),
     "webp animated": (
-        write(COLOUR, "WEBP", lossless=True, save_all=True, append_images=[ImageOps.mirror(COLOUR)]),
+        write(
+            COLOUR, "WEBP", lossless=True, save_all=True, append_images=[ImageOps.mirror(COLOUR)]
+        ),
         RGB,
     ),
     "one pixel": (write(COLOUR.crop((0, 0, 1, 1)), "PNG"), RGB[:1, :1]),
@@ -137,10 +166,14 @@ def test_lossy_files_are_decoded_alike_to_the_bit(name):
 
 
 def test_a_jpeg_with_bytes_between_its_segments_is_read_as_without(side):
-    """Readers skip them; its size is then the decoder's, since it cannot be found by walking from part to part."""
+    """Readers skip them; its size is then the decoder's, since it cannot be found by walking from
+    part to part.
+    """
     plain = LOSSY["jpeg"]
     after_first = 4 + int.from_bytes(plain[4:6], "big")
-    np.testing.assert_array_equal(side.read(plain[:after_first] + b"\0\0" + plain[after_first:]), side.read(plain))
+    np.testing.assert_array_equal(
+        side.read(plain[:after_first] + b"\0\0" + plain[after_first:]), side.read(plain)
+    )
 
 
 def test_photos_are_decoded_alike_to_the_bit(photos):
@@ -152,10 +185,20 @@ def test_photos_are_decoded_alike_to_the_bit(photos):
 
 
 def exif_block(orientation: int, order: str = ">", form: int = 3) -> bytes:
-    """An EXIF block of two entries, the orientation second, in one byte order, as SHORT (3) or LONG (4)."""
+    """An EXIF block of two entries, the orientation second, in one byte order, as SHORT (3) or LONG
+    (4).
+    """
     mark = b"MM\0*" if order == ">" else b"II*\0"
-    value = struct.pack(f"{order}HH", orientation, 0) if form == 3 else struct.pack(f"{order}I", orientation)
-    entries = struct.pack(f"{order}HHII", 0x010F, 2, 4, 0) + struct.pack(f"{order}HHI", 0x0112, form, 1) + value
+    value = (
+        struct.pack(f"{order}HH", orientation, 0)
+        if form == 3
+        else struct.pack(f"{order}I", orientation)
+    )
+    entries = (
+        struct.pack(f"{order}HHII", 0x010F, 2, 4, 0)
+        + struct.pack(f"{order}HHI", 0x0112, form, 1)
+        + value
+    )
     return mark + struct.pack(f"{order}IH", 8, 2) + entries + struct.pack(f"{order}I", 0)
 
 
@@ -180,12 +223,18 @@ def test_a_file_with_an_orientation_is_turned_as_pillow_turns_it(side, kind, ori
 
 def test_every_orientation_is_undone_by_pillows_inverse():
     upright = read_image(COLOUR)
-    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270, 3: Image.Transpose.ROTATE_180}
+    undo = {
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+        3: Image.Transpose.ROTATE_180,
+    }
     for orientation in ORIENTATIONS:
         turned = Image.fromarray(turn(upright, orientation))
         method = undo.get(orientation)
         back = (
-            turned.transpose(method) if method is not None else Image.fromarray(turn(np.asarray(turned), orientation))
+            turned.transpose(method)
+            if method is not None
+            else Image.fromarray(turn(np.asarray(turned), orientation))
         )
         np.testing.assert_array_equal(np.asarray(back), upright)
 
@@ -193,7 +242,9 @@ def test_every_orientation_is_undone_by_pillows_inverse():
 def test_exif_behind_the_picture_and_behind_other_parts_is_found(side):
     block = chunk(b"eXIf", exif_block(3))
     late = write(COLOUR, "PNG")[:-12] + block + chunk(b"IEND", b"")
-    jpeg = write(COLOUR, "JPEG", icc_profile=bytes(70000), comment=b"words", exif=b"Exif\0\0" + exif_block(3))
+    jpeg = write(
+        COLOUR, "JPEG", icc_profile=bytes(70000), comment=b"words", exif=b"Exif\0\0" + exif_block(3)
+    )
     with Image.open(io.BytesIO(jpeg)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     np.testing.assert_array_equal(side.read(late), RGB[::-1, ::-1])
@@ -202,8 +253,22 @@ def test_exif_behind_the_picture_and_behind_other_parts_is_found(side):
 
 @pytest.mark.parametrize(
     "block",
-    [b"", b"MM", b"XX*\0" + bytes(20), exif_block(6)[:14], b"MM\0*\xff\xff\xff\xff", exif_block(6)[:8] + b"\xff\xff"],
-    ids=["empty", "cut at the order", "no order", "cut in an entry", "directory far away", "65535 entries"],
+    [
+        b"",
+        b"MM",
+        b"XX*\0" + bytes(20),
+        exif_block(6)[:14],
+        b"MM\0*\xff\xff\xff\xff",
+        exif_block(6)[:8] + b"\xff\xff",
+    ],
+    ids=[
+        "empty",
+        "cut at the order",
+        "no order",
+        "cut in an entry",
+        "directory far away",
+        "65535 entries",
+    ],
 )
 def test_a_broken_exif_block_leaves_the_picture_as_it_lies(side, block):
     np.testing.assert_array_equal(side.read(png(RGB, 2, between=chunk(b"eXIf", block))), RGB)
@@ -225,11 +290,15 @@ def jpeg_of(height: int, width: int) -> bytes:
 
 def gif_frame(data: bytes, left: int, top: int, width: int, height: int) -> bytes:
     """Give the first frame of a GIF another place."""
-    return patched(data, data.index(b"\x2c\0\0\0\0") + 1, struct.pack("<HHHH", left, top, width, height))
+    return patched(
+        data, data.index(b"\x2c\0\0\0\0") + 1, struct.pack("<HHHH", left, top, width, height)
+    )
 
 
 BOMBS = {
-    "png": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", HUGE + b"\x08\x02\0\0\0") + chunk(b"IDAT", zlib.compress(bytes(99))),
+    "png": b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", HUGE + b"\x08\x02\0\0\0")
+    + chunk(b"IDAT", zlib.compress(bytes(99))),
     "jpeg": jpeg_of(20000, 20000),
     "gif": patched(GIF, 6, struct.pack("<HH", 60000, 60000)),
     "gif frame": gif_frame(GIF, 0, 0, 60000, 60000),
@@ -244,7 +313,9 @@ BOMBS = {
 def test_a_bomb_is_refused_from_its_header(side, name):
     refusals = [f"over the limit of {MAX_PIXELS}", f"over the limit of {MAX_PIXELS:,}"]
     if name == "webp with alpha" and PIL.__version__ < "13":
-        refusals.append("the image's header is broken")  # older decoders look at it before they tell the size
+        refusals.append(
+            "the image's header is broken"
+        )  # older decoders look at it before they tell the size
     with pytest.raises(side.error, match="|".join(refusals)):
         side.read(BOMBS[name])
 
@@ -252,8 +323,12 @@ def test_a_bomb_is_refused_from_its_header(side, name):
 @pytest.mark.parametrize(("width", "height"), [(1_000_001, 1), (1, 1_000_001)])
 def test_a_side_of_over_a_million_pixels_is_refused(side, width, height):
     """Resizing such a row takes some 250 bytes a pixel: of a file of 50 MB, 4 GB."""
-    bmp = b"BM" + struct.pack("<IIIIiiHHIIIIII", 58, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
-    with pytest.raises(side.error, match=rf"{width} x {height} is over the limit of 1,?000,?000 pixels a side"):
+    bmp = b"BM" + struct.pack(
+        "<IIIIiiHHIIIIII", 58, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0
+    )
+    with pytest.raises(
+        side.error, match=rf"{width} x {height} is over the limit of 1,?000,?000 pixels a side"
+    ):
         side.read(bmp + bytes(4 * width * height))
 
 
@@ -262,7 +337,8 @@ def test_the_limit_is_the_last_size_that_passes(side):
     pixels = expected.shape[0] * expected.shape[1]
     np.testing.assert_array_equal(side.read(data, max_pixels=pixels), expected)
     with pytest.raises(
-        side.error, match=r"22 x 13 is 286 pixels, over the limit of 285|22 x 13 is over the limit of 285"
+        side.error,
+        match=r"22 x 13 is 286 pixels, over the limit of 285|22 x 13 is over the limit of 285",
     ):
         side.read(data, max_pixels=pixels - 1)
 
@@ -294,7 +370,8 @@ BROKEN = {
 }
 
 
-# What libpng can do without, and Pillow, too: the end mark, and checksums of parts that are no part of the picture.
+# What libpng can do without, and Pillow, too: the end mark, and checksums of parts that are no part
+# of the picture.
 SPOILED_TEXT = chunk(b"tEXt", b"a\0words")[:-1] + b"\0"
 WITHOUT = {
     "no end": PNG[:-12],
@@ -331,7 +408,9 @@ def test_broken_bytes_are_refused(side, name):
 
 
 def test_frames_behind_the_first_are_never_unpacked():
-    second = b"\x2c" + struct.pack("<HHHH", 0, 0, 65535, 65535) + b"\0\x02\x02\x4c\x01\0"  # 4 GB when unpacked
+    second = (
+        b"\x2c" + struct.pack("<HHHH", 0, 0, 65535, 65535) + b"\0\x02\x02\x4c\x01\0"
+    )  # 4 GB when unpacked
     bomb = GIF[:-1] + second * 50 + b";"
     np.testing.assert_array_equal(SIDES["graph"].read(bomb), rgb(PALETTE))
 
@@ -433,12 +512,19 @@ def test_arrays_that_are_no_image_or_could_be_two_are_refused(array, message):
 
 def test_arrays_of_other_types_and_channels_are_the_same_image():
     pixels = draw()
-    for same in (pixels.astype(np.int64), pixels.astype("float32"), pixels + 0.4, np.dstack([pixels, pixels[..., :1]])):
+    for same in (
+        pixels.astype(np.int64),
+        pixels.astype("float32"),
+        pixels + 0.4,
+        np.dstack([pixels, pixels[..., :1]]),
+    ):
         found = read_image(same)
         assert found.dtype == np.uint8 and (found == pixels).all()
     grey = pixels[..., 0]
     for same in (grey, grey[..., None], grey.astype("float16")):
-        assert (read_image(same) == grey[..., None]).all() and read_image(same).shape == pixels.shape
+        assert (read_image(same) == grey[..., None]).all() and read_image(
+            same
+        ).shape == pixels.shape
     black = np.zeros((2, 2, 3), "float32")
     assert (read_image(black) == 0).all(), "black is 0 on every scale"
 
@@ -447,7 +533,10 @@ def test_open_files_are_read_from_their_start(tmp_path):
     (tmp_path / "a.png").write_bytes(PNG)
     written = io.BytesIO()
     COLOUR.save(written, "PNG")  # leaves the position at the end
-    with open(tmp_path / "a.png", "rb") as file, open(tmp_path / "a.png", encoding="latin-1") as text:
+    with (
+        open(tmp_path / "a.png", "rb") as file,
+        open(tmp_path / "a.png", encoding="latin-1") as text,
+    ):
         assert (read_image(file) == RGB).all() and (read_image(written) == RGB).all()
         with pytest.raises(ImageError, match=r"a\.png: .*mode 'rb'"):
             read_image(text)
@@ -458,7 +547,9 @@ def test_open_files_are_read_from_their_start(tmp_path):
 def test_tensors_are_arrays_and_encoded_bytes():
     import tensorflow as tf
 
-    assert (read_image(tf.constant(RGB)) == RGB).all() and (read_image(tf.constant(PNG)) == RGB).all()
+    assert (read_image(tf.constant(RGB)) == RGB).all() and (
+        read_image(tf.constant(PNG)) == RGB
+    ).all()
 
 
 @pytest.mark.parametrize("images", [[PNG], (PNG,), (each for each in [PNG]), {"a": PNG}.values()])
@@ -466,12 +557,16 @@ def test_several_images_are_told_from_one(images):
     assert list(several(images)) == [PNG]
 
 
-@pytest.mark.parametrize("image", ["a.png", PNG, COLOUR, RGB, io.BytesIO(PNG), {"a.png"}, {}, None], ids=type)
+@pytest.mark.parametrize(
+    "image", ["a.png", PNG, COLOUR, RGB, io.BytesIO(PNG), {"a.png"}, {}, None], ids=type
+)
 def test_one_image_is_told_from_several(image):
     assert several(image) is None
 
 
-@pytest.mark.parametrize("source", [None, 7, object(), [PNG]], ids=["None", "number", "object", "list"])
+@pytest.mark.parametrize(
+    "source", [None, 7, object(), [PNG]], ids=["None", "number", "object", "list"]
+)
 def test_other_things_are_refused(source):
     with pytest.raises(ImageError, match="expected a path, an open file, bytes"):
         read_image(source)
@@ -491,10 +586,17 @@ def test_pil_images_without_a_range_or_a_pixel_are_refused():
 
 def grey_png(numbers, bits):
     """A PNG (sections 7.2 and 11.2) of grey at a depth that Pillow may not write."""
-    rows = [[number >> shift & 1 for number in row for shift in reversed(range(bits))] for row in numbers]
+    rows = [
+        [number >> shift & 1 for number in row for shift in reversed(range(bits))]
+        for row in numbers
+    ]
     lines = b"".join(b"\0" + np.packbits(row).tobytes() for row in rows)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", len(numbers[0]), len(numbers), bits, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    header = chunk(
+        b"IHDR", struct.pack(">IIBBBBB", len(numbers[0]), len(numbers), bits, 0, 0, 0, 0)
+    )
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    )
 
 
 def saved(mask, kind):
@@ -526,11 +628,15 @@ def test_class_numbers_do_not_ask_for_opacity(kind):
     assert numbers_of(saved(mask, kind)) == [[3, 7]]
 
 
-@pytest.mark.parametrize(("highest", "plain"), [(20, True), (20, False), (300, True), (300, False), (255, False)])
+@pytest.mark.parametrize(
+    ("highest", "plain"), [(20, True), (20, False), (300, True), (300, False), (255, False)]
+)
 def test_class_numbers_of_a_pgm_are_not_stretched_to_its_highest(highest, plain):
     head = f"P{2 if plain else 5} 3 1 {highest}\n".encode()
     numbers = np.array([0, 7, highest], ">u2" if highest > 255 else "u1")
-    assert numbers_of(head + (b"0 7 %d\n" % highest if plain else numbers.tobytes())) == [[0, 7, highest]]
+    assert numbers_of(head + (b"0 7 %d\n" % highest if plain else numbers.tobytes())) == [
+        [0, 7, highest]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -549,7 +655,9 @@ def test_what_holds_no_class_numbers_is_refused(mask, kind, message):
 @pytest.mark.parametrize("mode", ["I", "I;16"])
 def test_a_gray_picture_of_8_bits_in_a_mode_of_16_is_not_read_as_black(mode):
     eight = Image.fromarray(np.array([[0, 100], [200, 255]], np.uint8))
-    with pytest.raises(ImageError, match=rf"mode {mode} is read as 16 bits, .* end at 255: .*convert\('L'\)"):
+    with pytest.raises(
+        ImageError, match=rf"mode {mode} is read as 16 bits, .* end at 255: .*convert\('L'\)"
+    ):
         read_image(eight.convert(mode))
     sixteen = Image.fromarray(np.array([[0, 256], [512, 65535]], np.uint16)).convert(mode)
     assert read_image(sixteen)[..., 0].tolist() == [[0, 1], [2, 255]]

@@ -1,4 +1,6 @@
-"""Resizing and normalising: Pillow's bicubic, OpenCV's bilinear, the same in Python and in the graph."""
+"""Resizing and normalising: Pillow's bicubic, OpenCV's bilinear, the same in Python and in the
+graph.
+"""
 
 import numpy as np
 import PIL
@@ -51,17 +53,24 @@ def test_bicubic_on_photos_is_within_two_levels_and_almost_always_equal(photos):
     for photo in photos:
         pixels = read_image(photo)[:, :300]
         for target in TARGETS:
-            one, other = GRAPH.resize_bicubic(pixels, *target), PYTHON.resize_bicubic(pixels, *target)
+            one, other = (
+                GRAPH.resize_bicubic(pixels, *target),
+                PYTHON.resize_bicubic(pixels, *target),
+            )
             assert levels_apart(one, other) <= 2
             assert np.mean(one != other) < 0.01
 
 
-@pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="Pillow ordered its passes otherwise before 13")
+@pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13, reason="Pillow ordered its passes otherwise before 13"
+)
 @settings(deadline=None, max_examples=60)
 @given(*[st.integers(1, 90)] * 4)
 def test_bicubic_in_python_is_pillows(H, W, height, width):
     noise = np.random.default_rng(H).integers(0, 2, (H, W, 3)).astype(np.uint8) * 255
-    np.testing.assert_array_equal(PYTHON.resize_bicubic(noise, height, width), pillow(noise, height, width))
+    np.testing.assert_array_equal(
+        PYTHON.resize_bicubic(noise, height, width), pillow(noise, height, width)
+    )
 
 
 def test_bicubic_is_pillows_in_any_version_where_columns_come_first():
@@ -77,7 +86,9 @@ def test_bilinear_by_hand(side):
 
 
 def test_bilinear_does_not_smooth_when_it_shrinks(side):
-    row = np.repeat(np.array([[[0], [0], [200], [0], [0], [0]]], np.uint8), 3, -1)  # the middle of three is place 0.5
+    row = np.repeat(
+        np.array([[[0], [0], [200], [0], [0], [0]]], np.uint8), 3, -1
+    )  # the middle of three is place 0.5
     assert side.resize_bilinear(row, 1, 3)[0, :, 0].tolist() == [0, 100, 0]
     assert side.resize_bilinear(row, 1, 2)[0, :, 0].tolist() == [0, 0]
 
@@ -85,7 +96,10 @@ def test_bilinear_does_not_smooth_when_it_shrinks(side):
 @pytest.mark.parametrize("target", [*TARGETS, (91, 131), (45, 65)], ids=str)
 def test_bilinear_is_the_same_on_both_sides(target):
     for picture in (edges(), draw(41, 67), draw(1, 1), draw(2, 200)):
-        one, other = PYTHON.resize_bilinear(picture, *target), GRAPH.resize_bilinear(picture, *target)
+        one, other = (
+            PYTHON.resize_bilinear(picture, *target),
+            GRAPH.resize_bilinear(picture, *target),
+        )
         assert levels_apart(one, other) <= 1
         assert np.mean(one != other) < 1e-3
 
@@ -116,4 +130,9 @@ def test_normalising_is_the_formula(side, name):
 
 
 def test_normalising_no_image_gives_none(side):
-    assert side.normalise(np.zeros((0, 4, 5, 3), np.uint8), *STATISTICS["clip"]).shape == (0, 3, 4, 5)
+    assert side.normalise(np.zeros((0, 4, 5, 3), np.uint8), *STATISTICS["clip"]).shape == (
+        0,
+        3,
+        4,
+        5,
+    )

@@ -1,4 +1,6 @@
-"""The Python tokenizer: ids of transformers' CLIPTokenizer, folders of every kind, and what bad input gets."""
+"""The Python tokenizer: ids of transformers' CLIPTokenizer, folders of every kind, and what bad
+input gets.
+"""
 
 import json
 import shutil
@@ -42,7 +44,10 @@ def write(folder: Path, name: str, value: object) -> None:
 
 
 def rows_of(encoded: dict) -> list[list[int]]:
-    return [row[mask > 0].tolist() for row, mask in zip(encoded["input_ids"], encoded["attention_mask"], strict=True)]
+    return [
+        row[mask > 0].tolist()
+        for row, mask in zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
+    ]
 
 
 # ---- parity with transformers 5.23 (scripts/make_golden/tokenizer.py) ----
@@ -53,9 +58,16 @@ def rows_of(encoded: dict) -> list[list[int]]:
 def test_ids_equal_those_of_transformers(name, cases, folder_of):
     golden, tokenizer = cases(name), Tokenizer.from_pretrained(folder_of(name))
     assert tokenizer.max_length == golden["length"]
-    special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id]
+    special = [
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.unk_token_id,
+        tokenizer.pad_token_id,
+    ]
     assert special == golden["special"]
-    for text, ids, row in zip(golden["texts"], golden["ids"], rows_of(tokenizer(golden["texts"])), strict=True):
+    for text, ids, row in zip(
+        golden["texts"], golden["ids"], rows_of(tokenizer(golden["texts"])), strict=True
+    ):
         assert row == ids, text
 
 
@@ -63,7 +75,9 @@ def test_ids_equal_those_of_transformers(name, cases, folder_of):
 @pytest.mark.filterwarnings("ignore:.*longer than")
 def test_padding_equals_that_of_transformers(name, cases, folder_of):
     golden = cases(name)
-    encoded = Tokenizer.from_pretrained(folder_of(name))(golden["texts"][:8], max_length=12, padding="max_length")
+    encoded = Tokenizer.from_pretrained(folder_of(name))(
+        golden["texts"][:8], max_length=12, padding="max_length"
+    )
     for part, expected in golden["padded_to_12"].items():
         assert encoded[part].dtype == np.int32
         assert encoded[part].tolist() == expected
@@ -89,7 +103,11 @@ def test_the_toy_vocabulary_merges_what_it_lists(folder_of):
 
 def test_one_string_is_a_list_of_one(folder_of):
     tokenizer = Tokenizer.from_pretrained(folder_of("toy"))
-    assert tokenizer("low")["input_ids"].tolist() == tokenizer(["low"])["input_ids"].tolist() == [[21, 15, 22]]
+    assert (
+        tokenizer("low")["input_ids"].tolist()
+        == tokenizer(["low"])["input_ids"].tolist()
+        == [[21, 15, 22]]
+    )
 
 
 def test_tuples_arrays_and_generators_of_strings_are_lists(folder_of):
@@ -108,7 +126,8 @@ def test_no_texts_give_no_rows(folder_of):
 def test_a_long_text_is_cut_with_its_end_token_and_a_warning(folder_of):
     tokenizer = Tokenizer.from_pretrained(folder_of("toy"))
     with pytest.warns(
-        UserWarning, match="1 of 2 texts are longer than 4 tokens and were cut, the first is text 1 with 5"
+        UserWarning,
+        match="1 of 2 texts are longer than 4 tokens and were cut, the first is text 1 with 5",
     ):
         encoded = tokenizer(["low", "low low low"], max_length=4)
     assert encoded["input_ids"].tolist() == [[21, 15, 22, 22], [21, 15, 15, 22]]
@@ -125,7 +144,9 @@ def test_the_maximum_length_can_be_lowered_but_not_raised(folder_of):
     assert tokenizer.limited_to(10).max_length == 10
     assert tokenizer.limited_to(1000).max_length == 77
     assert tokenizer.max_length == 77
-    assert Tokenizer.from_pretrained(folder_of("toy"), max_length=9)([], padding="max_length")["input_ids"].shape == (
+    assert Tokenizer.from_pretrained(folder_of("toy"), max_length=9)([], padding="max_length")[
+        "input_ids"
+    ].shape == (
         0,
         9,
     )
@@ -200,14 +221,21 @@ def test_saving_over_a_file_is_refused_in_one_line(toy, tmp_path):
     [
         ({}, None, 77),
         ({"model_max_length": 32}, {"max_position_embeddings": 16}, 32),
-        ({"model_max_length": 1000000000000000019884624838656}, {"max_position_embeddings": 16}, 16),
+        (
+            {"model_max_length": 1000000000000000019884624838656},
+            {"max_position_embeddings": 16},
+            16,
+        ),
         ({"model_max_length": 1e30}, None, 77),
         ({"model_max_length": 40.0}, None, 40),
         ({}, {"text_config": {"max_position_embeddings": 24}}, 24),
         ({}, {"text_config": None, "text_config_dict": {"max_position_embeddings": 20}}, 20),
         (
             {},
-            {"text_config": {"max_position_embeddings": 24}, "text_config_dict": {"max_position_embeddings": 20}},
+            {
+                "text_config": {"max_position_embeddings": 24},
+                "text_config_dict": {"max_position_embeddings": 20},
+            },
             20,
         ),
         ({}, {"text_config": {}, "text_config_dict": None}, 77),
@@ -238,9 +266,15 @@ def test_a_broken_config_is_a_config_error(toy):
 
 
 def test_the_older_file_of_special_tokens_counts_where_no_list_of_added_tokens_is(toy):
-    write(toy, "special_tokens_map.json", {"pad_token": {"content": "!", "lstrip": False}, "unk_token": "<unk>"})
+    write(
+        toy,
+        "special_tokens_map.json",
+        {"pad_token": {"content": "!", "lstrip": False}, "unk_token": "<unk>"},
+    )
     tokenizer = Tokenizer.from_pretrained(toy)
-    assert tokenizer.pad_token_id == tokenizer.vocab_size - 1 == 23  # not in vocab.json, so it comes after it
+    assert (
+        tokenizer.pad_token_id == tokenizer.vocab_size - 1 == 23
+    )  # not in vocab.json, so it comes after it
     write(toy, "tokenizer_config.json", {"added_tokens_decoder": {}, "unk_token": "<unk>"})
     assert Tokenizer.from_pretrained(toy).pad_token_id == 22
 
@@ -256,7 +290,9 @@ def test_a_start_token_that_no_file_has_is_refused(toy):
 # ---- bad input ----
 
 
-@pytest.mark.parametrize("texts", [None, 3, b"low", {"a": 1}, ["low", b"low"], ["low", None], ["low", 3], [["low"]]])
+@pytest.mark.parametrize(
+    "texts", [None, 3, b"low", {"a": 1}, ["low", b"low"], ["low", None], ["low", 3], [["low"]]]
+)
 def test_what_is_no_string_is_refused(folder_of, texts):
     with pytest.raises(InputError, match="should be a"):
         Tokenizer.from_pretrained(folder_of("toy"))(texts)
@@ -297,9 +333,17 @@ DAMAGE = [
     ("tokenizer.json", "{}", "byte-pair model"),
     ("tokenizer.json", {"model": {"type": "WordPiece", "vocab": {}}}, "got 'WordPiece'"),
     ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"a</w>": 0}}}, "no list 'merges'"),
-    ("tokenizer.json", {"model": {"vocab": {"a</w>": 0}, "merges": [["a"]]}}, "merge 1 should be two tokens"),
+    (
+        "tokenizer.json",
+        {"model": {"vocab": {"a</w>": 0}, "merges": [["a"]]}},
+        "merge 1 should be two tokens",
+    ),
     ("tokenizer_config.json", "[]", "should hold a JSON object"),
-    ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "y"}}}, "list of added tokens is damaged"),
+    (
+        "tokenizer_config.json",
+        {"added_tokens_decoder": {"x": {"content": "y"}}},
+        "list of added tokens is damaged",
+    ),
     ("special_tokens_map.json", {"pad_token": 3}, "should be a token"),
 ]
 
@@ -314,7 +358,9 @@ def test_a_damaged_file_is_refused_in_one_line(toy, name, content, message):
 
 def test_a_missing_file_is_named(toy):
     (toy / "merges.txt").unlink()
-    with pytest.raises(CheckpointError, match=r"needs tokenizer.json, or vocab.json and merges.txt; it holds"):
+    with pytest.raises(
+        CheckpointError, match=r"needs tokenizer.json, or vocab.json and merges.txt; it holds"
+    ):
         Tokenizer.from_pretrained(toy)
     with pytest.raises(CheckpointError, match="is not a directory"):
         Tokenizer.from_pretrained(toy / "vocab.json")
@@ -324,6 +370,11 @@ def test_the_python_tokenizer_needs_no_tensorflow(folder_of):
     import subprocess
     import sys
 
-    code = f"import sys; from tf_groupvit import Tokenizer; Tokenizer.from_pretrained({str(folder_of('toy'))!r})('low')"
-    done = subprocess.run([sys.executable, "-c", f"{code}; sys.exit('tensorflow' in sys.modules)"], check=False)
+    code = (
+        "import sys; from tf_groupvit import Tokenizer;"
+        f" Tokenizer.from_pretrained({str(folder_of('toy'))!r})('low')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; sys.exit('tensorflow' in sys.modules)"], check=False
+    )
     assert done.returncode == 0

@@ -1,4 +1,6 @@
-"""Wheel, sdist and Space as `scripts/build` writes them: installed into an empty environment, and run there."""
+"""Wheel, sdist and Space as `scripts/build` writes them: installed into an empty environment, and
+run there.
+"""
 
 import json
 import subprocess
@@ -39,25 +41,48 @@ def wheel(built):
 
 @pytest.fixture(scope="module")
 def elsewhere(wheel, tmp_path_factory):
-    """A new environment with the wheel alone in it; what it depends on is borrowed from the one that runs the tests."""
+    """A new environment with the wheel alone in it; what it depends on is borrowed from the one
+    that runs the tests.
+    """
     folder = tmp_path_factory.mktemp("elsewhere")
     run(sys.executable, "-m", "venv", "--without-pip", folder / "env")
     python = folder / "env" / "bin" / "python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel)
-    packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    # The folder's own .pth files, the one of the editable installation among them, do not count there.
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        wheel,
+    )
+    packages = Path(
+        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    )
+    # The folder's own .pth files, the one of the editable installation among them, do not count
+    # there.
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder
 
 
 @pytest.mark.slow
 def test_the_wheel_segments_in_an_empty_environment(elsewhere):
-    where = run(elsewhere / "env/bin/python", "-c", "import tf_groupvit; print(tf_groupvit.__file__)", cwd=elsewhere)
+    where = run(
+        elsewhere / "env/bin/python",
+        "-c",
+        "import tf_groupvit; print(tf_groupvit.__file__)",
+        cwd=elsewhere,
+    )
     assert Path(where.strip()).is_relative_to(elsewhere)
     program = elsewhere / "env" / "bin" / "tf-groupvit"
     run(program, "scenes", "--output", "scenes", "--count", "1", cwd=elsewhere)
     image = "scenes/images/00000.png"
-    told = run(program, "segment", image, "--classes", "star,box,moon,brick", "--json", cwd=elsewhere)
+    told = run(
+        program, "segment", image, "--classes", "star,box,moon,brick", "--json", cwd=elsewhere
+    )
     (record,) = json.loads(told)
     assert sum(record["areas"].values()) == pytest.approx(1)
     assert (elsewhere / "out" / "00000.overlay.png").exists()

@@ -11,11 +11,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_without_a_gpu_it_says_so_and_makes_no_environment(tmp_path):
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")  # as where the driver does not answer
+    (tmp_path / "nvidia-smi").write_text(
+        "#!/bin/sh\nexit 9\n"
+    )  # as where the driver does not answer
     (tmp_path / "nvidia-smi").chmod(0o755)
     search = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [ROOT / "scripts" / "gpu"], env={**os.environ, "PATH": search}, capture_output=True, text=True
+        [ROOT / "scripts" / "gpu"],
+        env={**os.environ, "PATH": search},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0
     assert done.stdout.startswith("There is no GPU on this machine")

@@ -1,4 +1,6 @@
-"""The small complete checkpoint, loaded once, and what the published rules, rendered in PyTorch, make of it."""
+"""The small complete checkpoint, loaded once, and what the published rules, rendered in PyTorch,
+make of it.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -31,7 +33,9 @@ def segmenter():
 
 @pytest.fixture
 def make():
-    """make(**choices): a segmenter of the same model, with the same classes unless others are given."""
+    """make(**choices): a segmenter of the same model, with the same classes unless others are
+    given.
+    """
     from tf_groupvit.segmentation.segmenter import Segmenter
 
     base = loaded()

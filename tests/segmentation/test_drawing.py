@@ -5,7 +5,14 @@ import pytest
 from PIL import Image, ImageFont
 
 from tf_groupvit.segmentation import label_placement
-from tf_groupvit.segmentation.drawing import Entry, Tag, blend, draw_contours, draw_names, with_legend
+from tf_groupvit.segmentation.drawing import (
+    Entry,
+    Tag,
+    blend,
+    draw_contours,
+    draw_names,
+    with_legend,
+)
 from tf_groupvit.segmentation.label_placement import depth, legible, place
 from tf_groupvit.segmentation.palette import (
     class_colors,
@@ -69,7 +76,9 @@ def test_grass_that_would_be_green_on_green_grass_has_another_hue_in_all_picture
     for grass in [(60, 140, 60), (90, 170, 70), (70, 110, 40), (120, 190, 90)]:
         color = picture_colors(names, labels, halves(grass, (200, 200, 200)))[4]
         one, other = (oklab(each)[1:] for each in (color, np.array(grass)))
-        assert one @ other < 0.82 * np.linalg.norm(one) * np.linalg.norm(other), "35 degrees and more apart"
+        assert one @ other < 0.82 * np.linalg.norm(one) * np.linalg.norm(other), (
+            "35 degrees and more apart"
+        )
         found.add(tuple(color.tolist()))
     assert len(found) == 1
 
@@ -100,7 +109,9 @@ def test_colors_come_round_after_256():
 
 def test_contrast_is_that_of_wcag():
     assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
-    assert contrast((119, 119, 119), (255, 255, 255)) == pytest.approx(4.48, abs=0.005)  # the known near miss #777
+    assert contrast((119, 119, 119), (255, 255, 255)) == pytest.approx(
+        4.48, abs=0.005
+    )  # the known near miss #777
     assert luminance((255, 0, 0)) == pytest.approx(0.2126)
 
 
@@ -190,7 +201,11 @@ def test_a_drawn_name_is_readable_and_inside():
 
 def test_ascii_is_set_in_pillows_own_font():
     text, font = legible("dining table", 3, 14)
-    assert text == "dining table" and isinstance(font, ImageFont.FreeTypeFont) and font.getname()[0] == "Aileron"
+    assert (
+        text == "dining table"
+        and isinstance(font, ImageFont.FreeTypeFont)
+        and font.getname()[0] == "Aileron"
+    )
 
 
 def test_a_name_that_no_font_can_write_is_given_by_its_number(monkeypatch):
@@ -203,11 +218,16 @@ def test_a_system_font_is_taken_where_it_has_the_letters():
     if label_placement._system_font("DejaVuSans.ttf", 14) is None:
         pytest.skip("DejaVuSans.ttf is not installed here")
     text, font = legible("трава", 3, 14)
-    assert text == "трава" and isinstance(font, ImageFont.FreeTypeFont) and font.getname()[0] == "DejaVu Sans"
+    assert (
+        text == "трава"
+        and isinstance(font, ImageFont.FreeTypeFont)
+        and font.getname()[0] == "DejaVu Sans"
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "drawn"), [("a\nb\tc\x1b[0m", "a b c [0m"), ("x" * 99, "x" * 29 + "..."), ("   ", "#7"), ("", "#7")]
+    ("name", "drawn"),
+    [("a\nb\tc\x1b[0m", "a b c [0m"), ("x" * 99, "x" * 29 + "..."), ("   ", "#7"), ("", "#7")],
 )
 def test_names_are_drawn_on_one_short_line(name, drawn):
     assert legible(name, 7, 14)[0] == drawn
@@ -226,7 +246,8 @@ def test_a_tag_holds_its_whole_text():
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0, "0.0%"), (1e-5, "<0.1%"), (0.0005, "0.1%"), (0.456, "45.6%"), (1, "100.0%")]
+    ("share", "text"),
+    [(0, "0.0%"), (1e-5, "<0.1%"), (0.0005, "0.1%"), (0.456, "45.6%"), (1, "100.0%")],
 )
 def test_shares_are_percents(share, text):
     assert Entry("a", 0, (0, 0, 0), share).percent == text

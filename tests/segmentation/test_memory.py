@@ -31,7 +31,10 @@ print(status("VmHWM:") - held)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc: it needs Linux")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(),
+    reason="peak memory is read from /proc: it needs Linux",
+)
 @pytest.mark.parametrize("mode", ["whole", "window"])
 def test_a_photo_of_12_megapixels_takes_no_more_than_some_copies_of_it(mode):
     command = [sys.executable, "-c", MEASURED, str(FOLDER), mode]
@@ -39,4 +42,6 @@ def test_a_photo_of_12_megapixels_takes_no_more_than_some_copies_of_it(mode):
     assert done.returncode == 0, done.stderr[-2000:]
     peak = float(done.stdout)
     print(f"mode {mode}: {peak:.0f} MB above a small picture")
-    assert peak < 450  # its labels are 12 MB, and 48 as int32; its scores for all 61 classes would be 2,900
+    assert (
+        peak < 450
+    )  # its labels are 12 MB, and 48 as int32; its scores for all 61 classes would be 2,900

@@ -58,7 +58,10 @@ def test_predict_takes_another_size_after_the_first(make):
         ([], "at least one image"),
         (np.zeros((0, 8, 8, 3), "uint8"), "at least one image"),
         (np.zeros((2, 0, 8, 3), "uint8"), "at least one pixel"),
-        (tf.data.Dataset.from_tensors(np.zeros((2, 8, 8, 3), "uint8")).take(0), "at least one image"),
+        (
+            tf.data.Dataset.from_tensors(np.zeros((2, 8, 8, 3), "uint8")).take(0),
+            "at least one image",
+        ),
         ("photo.jpg", "for one image call the segmenter"),
         (tf.data.Dataset.from_tensors(np.full((2, 8, 8, 3), 0.5, "float32")), r"give np\.rint"),
         (tf.data.Dataset.from_tensors(np.zeros(8, "uint8")), "map it to images"),
@@ -86,7 +89,9 @@ def of_two_sizes():
 def test_predict_refuses_a_dataset_of_several_sizes(segmenter):
     spec = tf.TensorSpec((None, None, 3), tf.uint8)
     with pytest.raises(InputError, match="several sizes"):
-        segmenter.predict(tf.data.Dataset.from_generator(of_two_sizes, output_signature=spec), verbose=0)
+        segmenter.predict(
+            tf.data.Dataset.from_generator(of_two_sizes, output_signature=spec), verbose=0
+        )
 
 
 def test_predict_takes_pixels_of_every_plain_kind(segmenter):
@@ -122,24 +127,41 @@ def test_predict_takes_images_of_a_folder_as_keras_reads_them(segmenter, tmp_pat
         Image.fromarray(image).save(tmp_path / "some" / f"{number}.png")
     for labels in ("inferred", None):
         read = keras.utils.image_dataset_from_directory(
-            str(tmp_path), labels=labels, image_size=(20, 30), batch_size=2, shuffle=False, verbose=False
+            str(tmp_path),
+            labels=labels,
+            image_size=(20, 30),
+            batch_size=2,
+            shuffle=False,
+            verbose=False,
         )
-        assert np.array_equal(segmenter.predict(read, verbose=0), segmenter.predict(images, verbose=0))
+        assert np.array_equal(
+            segmenter.predict(read, verbose=0), segmenter.predict(images, verbose=0)
+        )
 
 
 @pytest.mark.parametrize(("background", "dtype"), [(None, "uint8"), (0.5, "int32")])
 def test_more_labels_than_a_byte_holds_are_wider(make, monkeypatch, background, dtype):
     names = tuple(f"c{k}" for k in range(256))
-    embeds = np.random.default_rng(0).normal(size=(256, make().text_embeds.shape[1])).astype("float32")
+    embeds = (
+        np.random.default_rng(0).normal(size=(256, make().text_embeds.shape[1])).astype("float32")
+    )
     classes = ClassEmbeddings(names, embeds / np.linalg.norm(embeds, axis=1, keepdims=True))
     other = make(classes, background=background)
-    monkeypatch.setattr(keras.Model, "predict", lambda _, pixels: np.zeros(pixels.shape[:3], "int32"))
-    assert other.predict(pictures(1, 20, 30)).dtype == other(pictures(1, 20, 30)[0]).labels.dtype == dtype
+    monkeypatch.setattr(
+        keras.Model, "predict", lambda _, pixels: np.zeros(pixels.shape[:3], "int32")
+    )
+    assert (
+        other.predict(pictures(1, 20, 30)).dtype
+        == other(pictures(1, 20, 30)[0]).labels.dtype
+        == dtype
+    )
 
 
 def test_a_window_that_no_patch_divides_is_labelled(make):
     segmenter = make(mode="window")
     images = pictures(1, 11, 150)  # 21 x 293 after resizing: 2 rows of patches, and 5 pixels
-    found = pixel_labels(segmenter.model, tf.constant(images), tf.constant(segmenter.text_embeds), segmenter.settings)
+    found = pixel_labels(
+        segmenter.model, tf.constant(images), tf.constant(segmenter.text_embeds), segmenter.settings
+    )
     assert found.shape == (1, 11, 150)
     assert (found.numpy()[0] == segmenter(images[0]).labels).mean() >= 0.98

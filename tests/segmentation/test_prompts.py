@@ -1,4 +1,6 @@
-"""Class names to embeddings: names by hand, embeddings by the rule, files that are and are not ours."""
+"""Class names to embeddings: names by hand, embeddings by the rule, files that are and are not
+ours.
+"""
 
 import io
 import zipfile
@@ -66,7 +68,9 @@ def test_an_empty_name_is_refused_with_its_place(given):
         parse_classes(given)
 
 
-@pytest.mark.parametrize("given", ["dog,cat,dog", ["dog", " dog "], "hot dog,hot  dog", "sofa|couch,sofa|settee"])
+@pytest.mark.parametrize(
+    "given", ["dog,cat,dog", ["dog", " dog "], "hot dog,hot  dog", "sofa|couch,sofa|settee"]
+)
 def test_a_class_that_is_there_twice_is_refused_by_name(given):
     with pytest.raises(InputError, match=r"twice: '(dog|hot dog|sofa)'"):
         parse_classes(given)
@@ -114,7 +118,9 @@ def embed(segmenter):
 def projections(segmenter, prompts):
     """One prompt at a time through the tower: (N, D), not normalised."""
     ids = [segmenter.tokenizer([prompt])["input_ids"] for prompt in prompts]
-    return np.concatenate([ops.convert_to_numpy(segmenter.model.get_text_features(row)) for row in ids])
+    return np.concatenate(
+        [ops.convert_to_numpy(segmenter.model.get_text_features(row)) for row in ids]
+    )
 
 
 def test_an_embedding_is_the_mean_of_raw_projections_made_one_long(segmenter, embed):
@@ -145,7 +151,9 @@ def test_the_order_of_the_classes_does_not_matter(embed):
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_how_many_prompts_go_through_at_once_does_not_matter(segmenter, embed, monkeypatch, at_once):
+def test_how_many_prompts_go_through_at_once_does_not_matter(
+    segmenter, embed, monkeypatch, at_once
+):
     names = ["dog", "a very large boat", "sky", "sheep"]
     expected = embed(names).embeds
     monkeypatch.setattr("tf_groupvit.segmentation.prompts.PROMPTS_AT_ONCE", at_once)
@@ -187,7 +195,9 @@ def npz(**arrays):
 def huge_header():
     """An array whose header promises 8 PB."""
     array = io.BytesIO()
-    np.lib.format.write_array_header_1_0(array, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)})
+    np.lib.format.write_array_header_1_0(
+        array, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}
+    )
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
         for name in ("names", "embeds", "templates"):

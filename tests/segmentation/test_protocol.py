@@ -83,7 +83,9 @@ LOGITS = np.array([[1, 0, 0.6], [0, 1, 0.8]])  # of groups 0 and 1 with THREE
 
 
 def test_with_up_to_five_classes_the_affinity_is_the_softmax_squared():
-    assert array(class_affinity(two_groups(), THREE))[0] == pytest.approx(softmax(LOGITS) ** 2, abs=1e-6)
+    assert array(class_affinity(two_groups(), THREE))[0] == pytest.approx(
+        softmax(LOGITS) ** 2, abs=1e-6
+    )
 
 
 def test_each_pixel_takes_the_row_of_its_group():
@@ -91,15 +93,17 @@ def test_each_pixel_takes_the_row_of_its_group():
     B, H, W, K = scores.shape
     assert (B, H, W, K) == (1, 4, 4, 3)
     rows = softmax(LOGITS) ** 2
-    # Between the centres of the patches, group 0 falls from 0.9 to 0.2 and group 1 rises from 0.1 to 0.8: at a quarter
-    # of the way 0.725 against 0.275, at three quarters 0.375 against 0.625.
+    # Between the centres of the patches, group 0 falls from 0.9 to 0.2 and group 1 rises from 0.1
+    # to 0.8: at a quarter of the way 0.725 against 0.275, at three quarters 0.375 against 0.625.
     for x, group in enumerate((0, 0, 1, 1)):
         assert scores[0, :, x] == pytest.approx(np.tile(rows[group], (4, 1)), abs=1e-6)
 
 
 def test_the_background_is_where_no_class_reaches_the_threshold():
     affinity = ops.convert_to_tensor([[[0.5, 0.1], [0.2, 0.3]]], "float32")
-    assert array(with_background(affinity, 0.4))[0] == pytest.approx(np.array([[0, 0.5, 0.1], [1, 0.2, 0.3]]))
+    assert array(with_background(affinity, 0.4))[0] == pytest.approx(
+        np.array([[0, 0.5, 0.1], [1, 0.2, 0.3]])
+    )
     assert array(with_background(affinity, 0.3))[0, :, 0].tolist() == [0, 0]  # reached by equality
 
 
@@ -115,7 +119,9 @@ def test_without_a_threshold_there_is_no_background():
 
 
 def test_a_threshold_that_nothing_reaches_is_lowered_to_the_highest_affinity_of_its_image():
-    affinity = ops.convert_to_tensor([[[0.5, 0.1], [0.2, 0.3]], [[0.05, 0.1], [0.2, 0.15]]], "float32")
+    affinity = ops.convert_to_tensor(
+        [[[0.5, 0.1], [0.2, 0.3]], [[0.05, 0.1], [0.2, 0.15]]], "float32"
+    )
     assert array(with_background(affinity, 0.95))[:, :, 0].tolist() == [[0, 1], [1, 0]]
 
 
@@ -148,7 +154,9 @@ def test_of_classes_that_fit_the_image_alike_the_first_five_stay():
 
 
 def test_one_class_scores_one_everywhere():
-    assert array(group_scores(two_groups(), THREE[:1], 4, 4, "paper")) == pytest.approx(np.ones((1, 4, 4, 1)))
+    assert array(group_scores(two_groups(), THREE[:1], 4, 4, "paper")) == pytest.approx(
+        np.ones((1, 4, 4, 1))
+    )
 
 
 def test_of_equal_groups_the_first_owns_the_pixel():
@@ -161,10 +169,16 @@ def test_of_equal_groups_the_first_owns_the_pixel():
 
 
 @pytest.mark.parametrize("background", [None, 0.3, 0.95])
-@pytest.mark.parametrize(("name", "size"), [*((name, "own") for name in NAMES), ("three_stages", "odd")])
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, "own") for name in NAMES), ("three_stages", "odd")]
+)
 def test_scores_and_labels_are_those_of_the_published_rules(name, size, background):
     expected = rendering_of(name)
-    actual = array(paper_scores(model_of(name), expected[f"{size}.pixel_values"], expected["texts"], background))
+    actual = array(
+        paper_scores(
+            model_of(name), expected[f"{size}.pixel_values"], expected["texts"], background
+        )
+    )
     wanted = expected[f"{size}.{background}"]
     assert actual.shape == wanted.shape
     same = actual.argmax(1) == wanted.argmax(1)
@@ -179,7 +193,11 @@ def test_the_rendering_tells_classes_groups_and_backgrounds_apart():
         plain = rendering_of(name)["own.None"]
         assert len(np.unique(plain.argmax(1))) >= 2
         assert (plain == 0).all(axis=(2, 3)).any()  # the filter has struck
-    behind = [(rendering_of(name)[f"own.{t}"].argmax(1) == 0).mean() for name in NAMES for t in (0.3, 0.95)]
+    behind = [
+        (rendering_of(name)[f"own.{t}"].argmax(1) == 0).mean()
+        for name in NAMES
+        for t in (0.3, 0.95)
+    ]
     assert sum(0 < share < 1 for share in behind) >= 3
 
 
@@ -189,7 +207,9 @@ def test_the_rendering_tells_classes_groups_and_backgrounds_apart():
 def test_a_batch_is_its_images_one_by_one(model, pixels, texts):
     together = array(paper_scores(model, pixels, texts, 0.3))
     for image, scores in zip(pixels, together, strict=True):
-        assert array(paper_scores(model, image[None], texts, 0.3))[0] == pytest.approx(scores, abs=1e-5)
+        assert array(paper_scores(model, image[None], texts, 0.3))[0] == pytest.approx(
+            scores, abs=1e-5
+        )
 
 
 def test_permuting_the_classes_permutes_the_scores(model, pixels, texts):
@@ -200,20 +220,30 @@ def test_permuting_the_classes_permutes_the_scores(model, pixels, texts):
 
 
 def test_the_hf_protocol_is_the_models_segmentation_logits(model, pixels, texts):
-    logits = model(pixel_values=pixels, text_embeds=texts, output_segmentation=True)["segmentation_logits"]
-    scores = array(image_scores(model, pixels, ops.convert_to_tensor(texts), "hf")).transpose(0, 3, 1, 2)
+    logits = model(pixel_values=pixels, text_embeds=texts, output_segmentation=True)[
+        "segmentation_logits"
+    ]
+    scores = array(image_scores(model, pixels, ops.convert_to_tensor(texts), "hf")).transpose(
+        0, 3, 1, 2
+    )
     assert scores == pytest.approx(array(logits), rel=1e-5, abs=1e-4)
     assert (scores.argmax(1) == array(logits).argmax(1)).all()
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.function is TensorFlow's")
-@pytest.mark.parametrize(("protocol", "background"), [("paper", None), ("paper", 0.3), ("hf", None)])
+@pytest.mark.parametrize(
+    ("protocol", "background"), [("paper", None), ("paper", 0.3), ("hf", None)]
+)
 def test_a_graph_of_unknown_sizes_gives_what_eager_gives(model, texts, protocol, background):
     import tensorflow as tf
 
-    unknown = [tf.TensorSpec([None, 3, None, None], tf.float32), tf.TensorSpec([None, None], tf.float32)]
+    unknown = [
+        tf.TensorSpec([None, 3, None, None], tf.float32),
+        tf.TensorSpec([None, None], tf.float32),
+    ]
     graph = tf.function(
-        lambda pixels, texts: image_scores(model, pixels, texts, protocol, background), input_signature=unknown
+        lambda pixels, texts: image_scores(model, pixels, texts, protocol, background),
+        input_signature=unknown,
     )
     rng = np.random.default_rng(3)
     for B, H, W, N in ((1, 32, 32, 8), (2, 43, 61, 3), (3, 8, 80, 1)):
@@ -230,14 +260,20 @@ def test_pixels_beyond_the_last_whole_patch_are_not_looked_at(model, texts):
     other = pixels.copy()
     other[:, :, 40:] = 7
     other[:, :, :, 56:] = -7
-    assert (array(paper_scores(model, pixels, texts)) == array(paper_scores(model, other, texts))).all()
+    assert (
+        array(paper_scores(model, pixels, texts)) == array(paper_scores(model, other, texts))
+    ).all()
 
 
 def test_groups_are_named_by_stage_and_of_length_one(model, pixels):
     groups = read_groups(model, pixels)
     assert [maps.shape for maps in groups["maps"]] == [(2, 8, 4, 4), (2, 4, 4, 4)]
-    assert np.linalg.norm(array(groups["group_embeds"]), axis=-1) == pytest.approx(np.ones((2, 4)), rel=1e-5)
-    assert np.linalg.norm(array(groups["image_embeds"]), axis=-1) == pytest.approx(np.ones(2), rel=1e-5)
+    assert np.linalg.norm(array(groups["group_embeds"]), axis=-1) == pytest.approx(
+        np.ones((2, 4)), rel=1e-5
+    )
+    assert np.linalg.norm(array(groups["image_embeds"]), axis=-1) == pytest.approx(
+        np.ones(2), rel=1e-5
+    )
     for maps in groups["maps"]:  # each patch is shared out among the groups
         assert array(maps).sum(1) == pytest.approx(np.ones((2, 4, 4)), rel=1e-4)
 

@@ -35,13 +35,23 @@ def encoded(pixels, kind="PNG", **options):
 
 
 def test_areas_are_fractions_of_the_pixels_in_class_order():
-    assert list(small().areas.items()) == [("background", 0.625), ("cat", 0.25), ("dog", 0.125), ("bird", 0.0)]
+    assert list(small().areas.items()) == [
+        ("background", 0.625),
+        ("cat", 0.25),
+        ("dog", 0.125),
+        ("bird", 0.0),
+    ]
 
 
 def test_class_scores_come_by_name_in_class_order():
     by_name = {"bird": 4, "dog": 3, "cat": 2, "background": 1}
     result = Segmentation(LABELS, NAMES, GREY, class_scores=by_name)
-    assert list(result.class_scores.items()) == [("background", 1.0), ("cat", 2.0), ("dog", 3.0), ("bird", 4.0)]
+    assert list(result.class_scores.items()) == [
+        ("background", 1.0),
+        ("cat", 2.0),
+        ("dog", 3.0),
+        ("bird", 4.0),
+    ]
 
 
 def test_class_scores_left_out_are_the_highest_of_the_scores():
@@ -68,7 +78,9 @@ def test_what_is_deferred_is_worked_out_once_and_only_when_asked_for():
     assert result.scores is result.scores and asked == ["scores"]
 
 
-@pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda result: pickle.loads(pickle.dumps(result))])
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, copy.copy, lambda result: pickle.loads(pickle.dumps(result))]
+)
 @pytest.mark.parametrize("used", [False, True])
 def test_copies_hold_what_was_deferred_as_data(again, used):
     asked = []
@@ -78,14 +90,27 @@ def test_copies_hold_what_was_deferred_as_data(again, used):
 
     scores, groups = np.arange(32.0).reshape(4, 2, 4), [LABELS, LABELS % 2]
     parts = dict(groups=later("groups", groups), group_embeds=later("embeds", np.ones((2, 3))))
-    whole = dict(class_scores=later("highest", [1, 2, 3, 4]), group_scores=later("affinity", np.ones((2, 4))))
-    result = Segmentation(LABELS, NAMES, later("image", GREY), scores=partial(np.copy, scores), **parts, **whole)
+    whole = dict(
+        class_scores=later("highest", [1, 2, 3, 4]), group_scores=later("affinity", np.ones((2, 4)))
+    )
+    result = Segmentation(
+        LABELS, NAMES, later("image", GREY), scores=partial(np.copy, scores), **parts, **whole
+    )
     if used:
         assert result.scores[3, 1, 3] == 31 and result.areas and result.image[0, 0, 0] == 100
     other = again(result)
     asked.clear()
-    assert (other.labels == LABELS).all() and other.class_names == NAMES and (other.image == GREY).all()
-    assert (other.scores == scores).all() and other.class_scores == {"background": 1, "cat": 2, "dog": 3, "bird": 4}
+    assert (
+        (other.labels == LABELS).all()
+        and other.class_names == NAMES
+        and (other.image == GREY).all()
+    )
+    assert (other.scores == scores).all() and other.class_scores == {
+        "background": 1,
+        "cat": 2,
+        "dog": 3,
+        "bird": 4,
+    }
     assert (other.final_group == LABELS % 2).all() and other.group_scores.shape == (2, 4)
     assert np.asarray(other.view("all_groups")).shape == np.asarray(result.view("all_groups")).shape
     assert asked == [], "nothing is worked out anew"
@@ -96,9 +121,13 @@ def test_a_copy_says_as_well_why_a_part_is_not_there():
         _ = copy.deepcopy(small(absence="Because.")).groups
 
 
-@pytest.mark.parametrize("part", ["scores", "groups", "first_group", "final_group", "group_embeds", "group_scores"])
+@pytest.mark.parametrize(
+    "part", ["scores", "groups", "first_group", "final_group", "group_embeds", "group_scores"]
+)
 def test_what_is_not_there_says_why(part):
-    with pytest.raises(InputError, match=r"This segmentation has no .*The server does not send them\."):
+    with pytest.raises(
+        InputError, match=r"This segmentation has no .*The server does not send them\."
+    ):
         getattr(small(absence="The server does not send them."), part)
 
 
@@ -116,7 +145,10 @@ def test_the_ends_of_the_group_maps_have_names():
 
 def test_each_group_names_its_best_classes():
     result = small(group_scores=[[0.1, 0.7, 0.2, 0.0], [0.4, 0.1, 0.1, 0.4]])
-    assert result.group_classes(2) == [[("cat", 0.7), ("dog", 0.2)], [("background", 0.4), ("bird", 0.4)]]
+    assert result.group_classes(2) == [
+        [("cat", 0.7), ("dog", 0.2)],
+        [("background", 0.4), ("bird", 0.4)],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +189,10 @@ def test_views_have_the_size_of_the_image(view):
 
 
 def test_an_unknown_view_is_refused_with_the_names_of_the_seven():
-    with pytest.raises(InputError, match="input, pred, input_pred, input_pred_label, first_group, final_group, all_gr"):
+    with pytest.raises(
+        InputError,
+        match="input, pred, input_pred, input_pred_label, first_group, final_group, all_gr",
+    ):
         small().view("prediction")
 
 
@@ -176,7 +211,9 @@ def test_the_background_has_no_name_in_the_picture():
     labels = np.zeros((100, 200), int)
     image = np.full((100, 200, 3), 90, np.uint8)
     assert (np.asarray(Segmentation(labels, NAMES, image).view("input_pred_label")) == image).all()
-    assert (np.asarray(Segmentation(labels + 1, NAMES, image).view("input_pred_label")) != image).any()
+    assert (
+        np.asarray(Segmentation(labels + 1, NAMES, image).view("input_pred_label")) != image
+    ).any()
 
 
 def test_a_class_has_the_same_color_with_and_without_background():
@@ -195,9 +232,14 @@ def test_the_overlay_holds_the_blend_with_contours_and_a_legend_beside_it():
     overlay = result.overlay()
     picture, blended = np.asarray(overlay)[:80, :160], np.asarray(result.view("input_pred"))
     line = (picture == 255).all(-1)
-    sides = [line[:39, 79:82], line[41:, 119:121]]  # where background meets cat, and background meets bird
+    sides = [
+        line[:39, 79:82],
+        line[41:, 119:121],
+    ]  # where background meets cat, and background meets bird
     assert all(side.any(axis=1).all() for side in sides), "a white line along the borders"
-    assert (picture[10, 78:83] == [blended[10, 78], [0] * 3, [255] * 3, [0] * 3, blended[10, 82]]).all(), "black beside"
+    assert (
+        picture[10, 78:83] == [blended[10, 78], [0] * 3, [255] * 3, [0] * 3, blended[10, 82]]
+    ).all(), "black beside"
     y, x = np.mgrid[:80, :160]
     inside = (abs(x - 79.5) > 3) & (abs(x - 119.5) > 3) & (abs(y - 39.5) > 3)
     assert (picture == blended)[inside].all()
@@ -210,7 +252,9 @@ def test_the_overlay_holds_the_blend_with_contours_and_a_legend_beside_it():
     assert not {colors[0], colors[3]} & seen, "an empty one for the background, and none for others"
 
 
-@pytest.mark.parametrize(("alpha", "share"), [(0, 0), (0.25, 0.25), (np.float32(0.75), 0.75), (1, 1)])
+@pytest.mark.parametrize(
+    ("alpha", "share"), [(0, 0), (0.25, 0.25), (np.float32(0.75), 0.75), (1, 1)]
+)
 def test_alpha_is_how_much_of_the_colors_covers_the_image(alpha, share):
     result = small()
     bare = np.asarray(result.overlay(alpha, legend=False, contours=False)).astype(float)
@@ -230,7 +274,9 @@ def test_a_notebook_shows_the_overlay():
     result = small()
     shown = Image.open(io.BytesIO(result._repr_png_()))
     assert (np.asarray(shown) == np.asarray(result.overlay())).all()
-    large = Segmentation(np.zeros((2000, 3000), np.uint8), ["a"], np.zeros((2000, 3000, 3), np.uint8))
+    large = Segmentation(
+        np.zeros((2000, 3000), np.uint8), ["a"], np.zeros((2000, 3000, 3), np.uint8)
+    )
     assert max(Image.open(io.BytesIO(large._repr_png_())).size) <= 1600
 
 
@@ -240,7 +286,9 @@ def test_every_picture_can_be_drawn_at_any_size(size, count):
     width, height = size
     labels = np.arange(width * height).reshape(height, width) * 7 // 1000 % count
     image = np.zeros((height, width, 3), np.uint8)
-    result = Segmentation(labels, [f"class {k}" for k in range(count)], image, groups=[labels % 64, labels % 8])
+    result = Segmentation(
+        labels, [f"class {k}" for k in range(count)], image, groups=[labels % 64, labels % 8]
+    )
     overlay = result.overlay()
     assert overlay.width >= width and overlay.height >= height and overlay.size != size
     for view in VIEWS:
@@ -255,7 +303,11 @@ def test_all_groups_shows_a_panel_for_every_stage():
 
 def test_captions_of_panels_are_whole_over_a_tiny_picture():
     labels = np.zeros((4, 6), int)
-    sheet = np.asarray(Segmentation(labels, ["a"], np.zeros((4, 6, 3), np.uint8), groups=[labels]).view("all_groups"))
+    sheet = np.asarray(
+        Segmentation(labels, ["a"], np.zeros((4, 6, 3), np.uint8), groups=[labels]).view(
+            "all_groups"
+        )
+    )
     assert sheet.shape[1] > 60  # "stage 1: 1 group" takes more than the six pixels of the picture
     assert (sheet[:, -2:] == 255).all() and (sheet[:, :-2] < 255).any()
 
@@ -267,7 +319,9 @@ def test_captions_of_panels_are_whole_over_a_tiny_picture():
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_label_images_keep_every_number_through_png(count, height, width, seed):
     labels = np.random.default_rng(seed).integers(0, count, (height, width))
-    result = Segmentation(labels, [f"c{k}" for k in range(count)], np.zeros((height, width, 3), np.uint8))
+    result = Segmentation(
+        labels, [f"c{k}" for k in range(count)], np.zeros((height, width, 3), np.uint8)
+    )
     image = Image.open(io.BytesIO(png(result.label_image())))
     assert image.mode == ("L" if count <= 256 else "I;16") and (np.asarray(image) == labels).all()
     again = Segmentation.from_png(png(image), result.class_names, encoded(result.image))
@@ -299,16 +353,30 @@ def test_the_color_image_is_the_view_pred_with_numbers_behind_its_colors():
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_labels_come_back_from_json_as_documented(height, width, count, seed):
     labels = np.random.default_rng(seed).integers(0, count, (height, width))
-    result = Segmentation(labels, NAMES[:count], np.zeros((height, width, 3), np.uint8), class_scores=[0.5] * count)
+    result = Segmentation(
+        labels, NAMES[:count], np.zeros((height, width, 3), np.uint8), class_scores=[0.5] * count
+    )
     d = json.loads(result.to_json())
-    assert (np.repeat(d["labels"]["values"], d["labels"]["counts"]).reshape(d["height"], d["width"]) == labels).all()
-    assert d["areas"] == result.areas and d["class_names"] == NAMES[:count] and d["class_scores"] == result.class_scores
+    assert (
+        np.repeat(d["labels"]["values"], d["labels"]["counts"]).reshape(d["height"], d["width"])
+        == labels
+    ).all()
+    assert (
+        d["areas"] == result.areas
+        and d["class_names"] == NAMES[:count]
+        and d["class_scores"] == result.class_scores
+    )
 
 
 def test_json_has_no_scores_where_there_are_none_and_no_nan():
     assert Segmentation(LABELS, NAMES, GREY).to_dict()["class_scores"] is None
     odd = Segmentation(LABELS, NAMES, GREY, class_scores=[float("nan"), float("-inf"), 1, 2])
-    assert json.loads(odd.to_json())["class_scores"] == {"background": None, "cat": None, "dog": 1.0, "bird": 2.0}
+    assert json.loads(odd.to_json())["class_scores"] == {
+        "background": None,
+        "cat": None,
+        "dog": 1.0,
+        "bird": 2.0,
+    }
 
 
 def test_save_writes_by_extension(tmp_path):
@@ -316,12 +384,20 @@ def test_save_writes_by_extension(tmp_path):
     small().save(str(tmp_path / "a.json"))
     assert (np.asarray(Image.open(tmp_path / "a.PNG")) == LABELS).all()
     assert json.loads((tmp_path / "a.json").read_text())["width"] == 4
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.PNG", "a.json"], "nothing is left beside"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.PNG",
+        "a.json",
+    ], "nothing is left beside"
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("a.jpg", r"\.png or \.json"), ("a", r"\.png or \.json"), ("gone/a.png", "no folder"), ("dir.png", "is a folder")],
+    [
+        ("a.jpg", r"\.png or \.json"),
+        ("a", r"\.png or \.json"),
+        ("gone/a.png", "no folder"),
+        ("dir.png", "is a folder"),
+    ],
 )
 def test_save_says_what_is_wrong_with_a_path(tmp_path, name, message):
     (tmp_path / "dir.png").mkdir()
@@ -345,7 +421,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_segmentation_loads_no_tensorflow():
     code = (
-        "import sys, tf_groupvit.segmentation.result; sys.exit(bool({'tensorflow','keras','httpx'} & set(sys.modules)))"
+        "import sys, tf_groupvit.segmentation.result; sys.exit(bool({'tensorflow','keras','httpx'}"
+        " & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -357,7 +434,9 @@ def test_every_view_of_the_photos_shows_the_photo_and_its_regions(photos):
         content = photo.read_bytes()
         mask = encoded(labels.astype(np.uint8))
         result = Segmentation.from_png(mask, ["background", "sheep", "grass", "sky"], content)
-        with_groups = Segmentation(labels, result.class_names, result.image, groups=[x // 56 + 8 * (y // 56), x // 56])
+        with_groups = Segmentation(
+            labels, result.class_names, result.image, groups=[x // 56 + 8 * (y // 56), x // 56]
+        )
         pictures = {view: np.asarray(with_groups.view(view)) for view in VIEWS}
         assert (pictures["input"] == result.image).all()
         assert pictures["all_groups"].shape[1] > 2 * 448

@@ -1,4 +1,6 @@
-"""A segmentation from a PNG of class numbers and the bytes of an image, as a server answers and is asked."""
+"""A segmentation from a PNG of class numbers and the bytes of an image, as a server answers and is
+asked.
+"""
 
 import io
 import pickle
@@ -23,12 +25,20 @@ def encoded(pixels, kind="PNG", **options):
 
 
 def test_a_mask_png_and_its_image_make_a_segmentation():
-    result = Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY), class_scores=[1, 2, 3, 4])
-    assert (result.labels == LABELS).all() and (result.image == GREY).all() and result.areas["cat"] == 0.25
+    result = Segmentation.from_png(
+        encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY), class_scores=[1, 2, 3, 4]
+    )
+    assert (
+        (result.labels == LABELS).all()
+        and (result.image == GREY).all()
+        and result.areas["cat"] == 0.25
+    )
 
 
 def test_a_result_of_the_client_is_pickled_with_the_bytes_of_its_image():
-    result = Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY), class_scores=np.arange(4.0))
+    result = Segmentation.from_png(
+        encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY), class_scores=np.arange(4.0)
+    )
     for _ in range(2):  # not used, and used
         other = pickle.loads(pickle.dumps(result))
         assert (other.image == GREY).all() and (other.labels == LABELS).all()
@@ -40,7 +50,11 @@ def test_the_mask_has_the_size_of_the_image_as_a_person_sees_it():
     exif[0x0112] = 6  # turned by a quarter
     tall = np.zeros((4, 2, 3), np.uint8)
     photo = encoded(tall, "JPEG", exif=exif.tobytes())
-    assert Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, photo).image.shape == (2, 4, 3)
+    assert Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, photo).image.shape == (
+        2,
+        4,
+        3,
+    )
     with pytest.raises(InputError, match="2x4 and the image 4x2"):
         Segmentation.from_png(encoded(LABELS.T.astype(np.uint8)), NAMES, photo)
 
@@ -52,7 +66,10 @@ def test_the_mask_has_the_size_of_the_image_as_a_person_sees_it():
         (encoded(GREY), "mode 'RGB'"),
         (encoded(LABELS.astype(np.uint8), "JPEG"), "JPEG does not keep class numbers"),
         (encoded(np.full((2, 4), 9, np.uint8)), "9 is among them"),
-        (encoded(np.random.default_rng(0).integers(0, 3, (2, 4)).astype(np.uint8))[:45], "damaged|no image"),
+        (
+            encoded(np.random.default_rng(0).integers(0, 3, (2, 4)).astype(np.uint8))[:45],
+            "damaged|no image",
+        ),
     ],
 )
 def test_a_mask_that_cannot_be_one_is_refused(mask, message):
@@ -63,7 +80,11 @@ def test_a_mask_that_cannot_be_one_is_refused(mask, message):
 def test_sixteen_bit_grey_is_scaled_and_alpha_dropped():
     grey = np.array([[0, 65535, 32768]], np.uint16)
     mask = encoded(np.zeros((1, 3), np.uint8))
-    assert Segmentation.from_png(mask, ["a"], encoded(grey)).image[0, :, 0].tolist() == [0, 255, 128]
+    assert Segmentation.from_png(mask, ["a"], encoded(grey)).image[0, :, 0].tolist() == [
+        0,
+        255,
+        128,
+    ]
     clear = np.array([[[10, 20, 30, 0]] * 3], np.uint8)
     assert Segmentation.from_png(mask, ["a"], encoded(clear)).image[0, 0].tolist() == [10, 20, 30]
 
@@ -88,7 +109,12 @@ def test_a_damaged_image_is_an_error_when_it_is_looked_at():
 def test_formats_that_tensorflow_reads_are_sent_as_they_are(tmp_path, kind):
     content = encoded(GREY, kind)
     (tmp_path / "a").write_bytes(content)
-    assert encode_image(content) == encode_image(tmp_path / "a") == encode_image(str(tmp_path / "a")) == content
+    assert (
+        encode_image(content)
+        == encode_image(tmp_path / "a")
+        == encode_image(str(tmp_path / "a"))
+        == content
+    )
 
 
 def test_an_open_file_is_sent_as_it_is():
@@ -97,7 +123,8 @@ def test_an_open_file_is_sent_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "source", [GREY, Image.fromarray(GREY), encoded(GREY, "TIFF"), encoded(GREY, "WEBP", lossless=True)]
+    "source",
+    [GREY, Image.fromarray(GREY), encoded(GREY, "TIFF"), encoded(GREY, "WEBP", lossless=True)],
 )
 def test_everything_else_is_sent_as_png_without_loss(source):
     sent = Image.open(io.BytesIO(encode_image(source)))

@@ -27,7 +27,9 @@ from tf_groupvit.segmentation.views import VIEWS
 
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize(("mode", "rendering"), [("whole", "whole"), ("window", "windows")])
-def test_labels_are_those_of_the_published_rules(make, rendered, picture, mode, rendering, background):
+def test_labels_are_those_of_the_published_rules(
+    make, rendered, picture, mode, rendering, background
+):
     classes = ClassEmbeddings(tuple(map(str, rendered["classes"])), rendered["subset"])
     threshold = float(rendered[f"{rendering}.threshold"]) if background else None
     result = make(classes, mode=mode, background=threshold)(picture)
@@ -41,16 +43,18 @@ def test_window_mode_on_an_image_that_is_one_window_is_paper_scores_on_it(make):
     one = make(mode="window")
     pixel_values = normalise(pixels[None], *STATISTICS["imagenet"])
     expected = np.asarray(paper_scores(one.model, pixel_values, one.text_embeds))[0]
-    assert one.inference.scores([pixels], one.text_embeds)[0].of_pixels().transpose(2, 0, 1) == pytest.approx(
-        expected, abs=1e-5
-    )
+    assert one.inference.scores([pixels], one.text_embeds)[0].of_pixels().transpose(
+        2, 0, 1
+    ) == pytest.approx(expected, abs=1e-5)
     assert (one(pixels).labels == expected.argmax(0)).mean() > 0.999
 
 
 def test_mode_whole_on_an_image_of_the_models_size_is_paper_scores_on_it(segmenter):
     pixels = noise(32, 32)
     expected = np.asarray(
-        paper_scores(segmenter.model, normalise(pixels[None], *STATISTICS["imagenet"]), segmenter.text_embeds)
+        paper_scores(
+            segmenter.model, normalise(pixels[None], *STATISTICS["imagenet"]), segmenter.text_embeds
+        )
     )[0]
     assert (segmenter(pixels).labels == expected.argmax(0)).mean() > 0.999
 
@@ -67,7 +71,9 @@ def test_a_terminal_shows_how_many_of_many_images_are_done(monkeypatch, count, s
     monkeypatch.setattr(Segmenter, "_segment", lambda self, batch: list(batch))
     monkeypatch.setattr("tf_groupvit.segmentation.segmenter.tqdm", partial(tqdm, mininterval=0))
     assert Segmenter.__call__(object.__new__(Segmenter), list(range(count))) == list(range(count))
-    assert [words for words in ("0 of 20", "8 of 20", "16 of 20") if words in stderr.getvalue()] == shown
+    assert [
+        words for words in ("0 of 20", "8 of 20", "16 of 20") if words in stderr.getvalue()
+    ] == shown
     assert bool(stderr.getvalue()) == bool(shown)
 
 
@@ -92,7 +98,13 @@ def test_paths_bytes_pictures_and_arrays_give_the_same(segmenter, tmp_path):
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "png")
     (tmp_path / "a.png").write_bytes(content.getvalue())
-    sources = [tmp_path / "a.png", str(tmp_path / "a.png"), content.getvalue(), Image.fromarray(pixels), pixels]
+    sources = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        content.getvalue(),
+        Image.fromarray(pixels),
+        pixels,
+    ]
     labels = [segmenter(source).labels for source in sources]
     assert all((each == labels[0]).all() for each in labels)
 
@@ -116,7 +128,9 @@ def test_every_pixel_of_an_image_of_any_shape_gets_a_label(make, mode, size):
     assert result.labels.max() < 7
 
 
-@pytest.mark.parametrize("source", [b"", b"no image", 3, np.full((4, 4, 3), 0.5), np.zeros(4, np.uint8), "no.jpg"])
+@pytest.mark.parametrize(
+    "source", [b"", b"no image", 3, np.full((4, 4, 3), 0.5), np.zeros(4, np.uint8), "no.jpg"]
+)
 def test_what_is_no_image_is_refused(segmenter, source):
     with pytest.raises(ImageError):
         segmenter(source)
@@ -130,7 +144,9 @@ def test_scores_have_a_plane_for_each_class_and_their_arg_max_is_the_labels(make
     K, H, W = result.scores.shape
     assert (K, H, W) == (8, 41, 53)
     assert (result.scores.argmax(0) == result.labels).all()
-    assert list(result.class_scores.values()) == pytest.approx(result.scores.max((1, 2)).tolist(), abs=1e-6)
+    assert list(result.class_scores.values()) == pytest.approx(
+        result.scores.max((1, 2)).tolist(), abs=1e-6
+    )
 
 
 def test_areas_are_fractions_of_all_pixels(make):
@@ -145,13 +161,17 @@ def test_the_background_comes_first_and_is_no_prompt(make, segmenter):
     assert behind.class_names == ["background", *segmenter.class_names]
     assert behind.text_embeds.shape == (7, 8)
     assert make(background=0.0)(noise(30, 30)).areas["background"] == 0
-    # Whatever the threshold, some pixel is of a class, unless no pixel is of the group that fits best.
+    # Whatever the threshold, some pixel is of a class, unless no pixel is of the group that fits
+    # best.
     high = make(background=1.0)(noise(30, 30))
     assert high.areas["background"] > 0
 
 
 def test_a_higher_threshold_never_makes_less_background(make):
-    areas = [make(background=t)(noise(30, 30)).areas["background"] for t in (0, 0.1, 0.2, 0.3, 0.5, 0.9, 1)]
+    areas = [
+        make(background=t)(noise(30, 30)).areas["background"]
+        for t in (0, 0.1, 0.2, 0.3, 0.5, 0.9, 1)
+    ]
     assert areas == sorted(areas)
 
 
@@ -192,7 +212,9 @@ def test_the_hf_protocol_labels_by_the_models_logits(make):
     pixels = noise(32, 32)
     values = normalise(pixels[None], *STATISTICS["imagenet"])
     found = hf.model(pixel_values=values, text_embeds=hf.text_embeds, output_segmentation=True)
-    assert (hf(pixels).labels == np.asarray(found["segmentation_logits"])[0].argmax(0)).mean() > 0.999
+    assert (
+        hf(pixels).labels == np.asarray(found["segmentation_logits"])[0].argmax(0)
+    ).mean() > 0.999
 
 
 def test_permuting_the_classes_permutes_the_labels(make, segmenter):
@@ -223,7 +245,12 @@ def test_images_of_every_kind_are_the_same_picture(segmenter, tmp_path):
     pixels, content = noise(30, 40), io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     expected = segmenter(pixels).labels
-    kinds = [content, tf.constant(pixels), pixels.astype("float32"), np.dstack([pixels, pixels[..., 0]])]
+    kinds = [
+        content,
+        tf.constant(pixels),
+        pixels.astype("float32"),
+        np.dstack([pixels, pixels[..., 0]]),
+    ]
     found = segmenter(kind for kind in kinds)
     assert isinstance(found, list) and all((result.labels == expected).all() for result in found)
     grey = np.repeat(pixels[..., :1], 3, axis=-1)
@@ -251,7 +278,9 @@ def test_statistics_are_the_processors_unless_named(make):
 
 
 def test_class_embeddings_need_no_tokenizer(segmenter):
-    bare = Segmenter(segmenter.model, None, segmenter.processor, segmenter.classes, normalize="imagenet")
+    bare = Segmenter(
+        segmenter.model, None, segmenter.processor, segmenter.classes, normalize="imagenet"
+    )
     assert (bare(noise(30, 30)).labels == segmenter(noise(30, 30)).labels).all()
     with pytest.raises(InputError, match="need a tokenizer"):
         bare.with_classes(["cat"])
@@ -274,7 +303,11 @@ def test_assigned_classes_are_encoded_anew(make):
     assert segmenter.class_names == fresh.class_names == ["background", "cat", "bus"]
     pixels = noise(20, 30)
     assert (segmenter(pixels).scores == fresh(pixels).scores).all()
-    for wrong, message in (([], "empty"), (["background"], "adds one of that name"), (7, "expected a list")):
+    for wrong, message in (
+        ([], "empty"),
+        (["background"], "adds one of that name"),
+        (7, "expected a list"),
+    ):
         with pytest.raises(InputError, match=message):
             segmenter.classes = wrong
         assert segmenter.class_names == fresh.class_names
@@ -288,15 +321,21 @@ def test_other_classes_keep_the_templates_unless_others_are_named(make):
 
 
 @pytest.mark.parametrize("mode", ["whole", "window"])
-@pytest.mark.parametrize("again", [copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))])
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))]
+)
 def test_a_result_is_copied_with_all_of_its_parts(make, mode, again):
     result = make(background=0.3, mode=mode)(noise(30, 40))
     for _ in range(2):  # as it came, and used
         other = again(result)
         assert (other.labels == result.labels).all() and (other.scores == result.scores).all()
         assert all((one == two).all() for one, two in zip(other.groups, result.groups, strict=True))
-        assert (other.group_scores == result.group_scores).all() and other.class_scores == result.class_scores
-        assert (other.image == result.image).all() and (other.group_embeds == result.group_embeds).all()
+        assert (
+            other.group_scores == result.group_scores
+        ).all() and other.class_scores == result.class_scores
+        assert (other.image == result.image).all() and (
+            other.group_embeds == result.group_embeds
+        ).all()
 
 
 @pytest.mark.slow
@@ -313,24 +352,32 @@ def test_assigned_classes_are_those_of_predict_and_keep_their_templates(make):
     [
         ("background", "with_background"),
         ("templates", "with_classes"),
-        *[(name, "Segmenter") for name in ("mode", "protocol", "size", "normalize", "runtime", "model", "settings")],
+        *[
+            (name, "Segmenter")
+            for name in ("mode", "protocol", "size", "normalize", "runtime", "model", "settings")
+        ],
         *[(name, "Segmenter") for name in ("processor", "class_names", "text_embeds")],
     ],
 )
 def test_what_would_have_no_effect_cannot_be_assigned(segmenter, name, how):
     before = repr(segmenter)
-    with pytest.raises(InputError, match=rf"^{name} of a segmenter cannot be assigned: make another with {how}\("):
+    with pytest.raises(
+        InputError, match=rf"^{name} of a segmenter cannot be assigned: make another with {how}\("
+    ):
         setattr(segmenter, name, None)
     assert repr(segmenter) == before
 
 
 def test_a_segmenter_says_its_classes_and_settings(make):
     said = repr(make(["dog", "sky"], background=0.3))
-    assert said == (
-        "Segmenter(3 classes: 'background', 'dog', 'sky', templates='a photo of a {}.', protocol=paper, "
-        "mode=whole (32 x 32), background=0.3, normalize=imagenet, runtime=graph)"
+    assert (
+        said == "Segmenter(3 classes: 'background', 'dog', 'sky', templates='a photo of a {}.',"
+        " protocol=paper, mode=whole (32 x 32), background=0.3, normalize=imagenet,"
+        " runtime=graph)"
     )
-    many = repr(make([f"c{k}" for k in range(171)], mode="window", normalize=None, templates=["{}", "a {}"]))
+    many = repr(
+        make([f"c{k}" for k in range(171)], mode="window", normalize=None, templates=["{}", "a {}"])
+    )
     assert "171 classes" in many and "161 more" in many and "mode=window (windows of 64)" in many
     assert "templates=2" in many and "normalize=as the processor" in many and "\n" not in many
 
@@ -352,7 +399,10 @@ def test_a_segmenter_says_its_classes_and_settings(make):
         (dict(classes="dog", size=32, mode="window"), "whole"),
         (dict(classes="dog", normalize="x"), "normalize"),
         (dict(classes="dog", runtime="x"), "'graph', 'lite', 'lite_int8'"),
-        (dict(classes=ClassEmbeddings(("dog",), np.eye(1, 9, dtype="float32"))), "9 wide, the model's are 8"),
+        (
+            dict(classes=ClassEmbeddings(("dog",), np.eye(1, 9, dtype="float32"))),
+            "9 wide, the model's are 8",
+        ),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused_in_one_line(make, arguments, words):
@@ -369,7 +419,9 @@ def test_a_class_of_200_words_is_cut_with_a_warning(make, segmenter):
 
 def test_a_model_without_grouping_is_refused(segmenter):
     config = segmenter.model.config.to_dict()
-    config["vision_config"] |= dict(depths=[1], num_group_tokens=[0], num_output_groups=[0], num_hidden_layers=1)
+    config["vision_config"] |= dict(
+        depths=[1], num_group_tokens=[0], num_output_groups=[0], num_hidden_layers=1
+    )
     flat = TFGroupViTModel(GroupViTConfig.from_dict(config))
     with pytest.raises(InputError, match="no grouping stage"):
         Segmenter(flat, segmenter.tokenizer, segmenter.processor, ["dog"])
@@ -383,7 +435,9 @@ def test_a_model_without_grouping_is_refused(segmenter):
 def test_probabilities_are_the_softmax_of_the_models_logits(make, segmenter):
     pixels = noise(40, 50)
     values = normalise(resize_bicubic(pixels, 32, 32)[None], *STATISTICS["imagenet"])
-    logits = np.asarray(segmenter.model(pixel_values=values, text_embeds=segmenter.text_embeds)["logits_per_image"])[0]
+    logits = np.asarray(
+        segmenter.model(pixel_values=values, text_embeds=segmenter.text_embeds)["logits_per_image"]
+    )[0]
     expected = np.exp(logits - logits.max())
     found = make(background=0.5, mode="window").classify(pixels)
     assert found.shape == (7,)
@@ -402,7 +456,9 @@ def test_a_list_is_classified_row_by_row(segmenter):
 
 @pytest.mark.slow
 def test_half_precision_labels_almost_alike(folder, segmenter):
-    half = Segmenter.from_pretrained(folder, segmenter.classes, normalize="imagenet", dtype="bfloat16")
+    half = Segmenter.from_pretrained(
+        folder, segmenter.classes, normalize="imagenet", dtype="bfloat16"
+    )
     pixels = noise(60, 60)
     assert (half(pixels).labels == segmenter(pixels).labels).mean() > 0.8
 

@@ -1,5 +1,5 @@
-"""What runs a segmenter's model: live, by default, so that answers are those of the weights as they are; or another
-runtime, if it is asked for, with the weights as they were.
+"""What runs a segmenter's model: live, by default, so that answers are those of the weights as they
+are; or another runtime, if it is asked for, with the weights as they were.
 """
 
 import re
@@ -24,9 +24,15 @@ def fresh(folder, make):
 
 
 def scores_now(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
-    """Scores (h, w, K) of the small picture, worked out without a graph: from the weights as they are."""
-    pixels = normalise(segmenter.inference.square(image)[None], segmenter.settings.mean, segmenter.settings.std)
-    return np.asarray(paper_scores(segmenter.model, pixels, segmenter.text_embeds))[0].transpose(1, 2, 0)
+    """Scores (h, w, K) of the small picture, worked out without a graph: from the weights as they
+    are.
+    """
+    pixels = normalise(
+        segmenter.inference.square(image)[None], segmenter.settings.mean, segmenter.settings.std
+    )
+    return np.asarray(paper_scores(segmenter.model, pixels, segmenter.text_embeds))[0].transpose(
+        1, 2, 0
+    )
 
 
 def held_scores(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
@@ -51,7 +57,9 @@ def rows_zeroed(values: np.ndarray) -> np.ndarray:
 CHANGES = [one_element, columns_swapped, rows_zeroed]
 
 
-@pytest.mark.parametrize("turn", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "turn", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_a_change_of_any_weight_is_in_the_next_answer(fresh, turn):
     """Of each variable in turn another part is changed, long after the segmenter was first asked."""
     image = noise(50, 60)
@@ -63,7 +71,9 @@ def test_a_change_of_any_weight_is_in_the_next_answer(fresh, turn):
         kept = np.asarray(variable)
         variable.assign(CHANGES[(number + turn) % 3](kept))
         found = held_scores(fresh, image)
-        np.testing.assert_allclose(found, scores_now(fresh, image), rtol=1e-4, atol=2e-5, err_msg=variable.path)
+        np.testing.assert_allclose(
+            found, scores_now(fresh, image), rtol=1e-4, atol=2e-5, err_msg=variable.path
+        )
         unmoved += [variable.path] if np.abs(found - before).max() < 1e-6 else []
         variable.assign(kept)
     assert len(variables) > 100 and len(unmoved) < len(variables) / 2, unmoved
@@ -76,15 +86,28 @@ def test_whatever_is_asked_however_often_the_answer_is_that_of_the_weights(fresh
     def everything(segmenter):
         result = segmenter(image)
         trials = list(segmenter.labels_by_threshold(image, (0.2, 0.4)))
-        parts = [result.labels, result.scores, result.final_group, result.group_embeds, result.group_scores, trials]
-        return [*map(np.array, parts), segmenter.classify(image), segmenter.predict(image[None], verbose=0)]
+        parts = [
+            result.labels,
+            result.scores,
+            result.final_group,
+            result.group_embeds,
+            result.group_scores,
+            trials,
+        ]
+        return [
+            *map(np.array, parts),
+            segmenter.classify(image),
+            segmenter.predict(image[None], verbose=0),
+        ]
 
     with_background = fresh.with_background(0.3)
     before = everything(fresh)
     for variable in fresh.model.vision_model.weights:
         kept = np.asarray(variable)
         if kept.ndim > 1:
-            variable.assign(np.concatenate([kept[:1], kept[:0:-1]]))  # all rows but the first turned round
+            variable.assign(
+                np.concatenate([kept[:1], kept[:0:-1]])
+            )  # all rows but the first turned round
     calls = [fresh(image) for _ in range(5)]
     found = everything(fresh)
     other = Segmenter(fresh.model, None, fresh.processor, fresh.classes, normalize="imagenet")
@@ -112,8 +135,12 @@ def test_while_a_model_is_trained_a_held_segmenter_answers_as_it_is_then(fresh):
     pixels = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype("float32")
     model.compile(optimizer=keras.optimizers.SGD(0.1))
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=look)
-    model.fit({**tokens, "pixel_values": pixels}, batch_size=2, epochs=3, verbose=0, callbacks=[watch])
-    assert len(seen) == 3 and min(np.abs(seen[0] - seen[1]).max(), np.abs(seen[1] - seen[2]).max()) > 0
+    model.fit(
+        {**tokens, "pixel_values": pixels}, batch_size=2, epochs=3, verbose=0, callbacks=[watch]
+    )
+    assert (
+        len(seen) == 3 and min(np.abs(seen[0] - seen[1]).max(), np.abs(seen[1] - seen[2]).max()) > 0
+    )
 
 
 @pytest.mark.parametrize("kind", ["lora", pytest.param("int8", marks=pytest.mark.slow)])
@@ -125,10 +152,14 @@ def test_weights_of_another_kind_are_seen_too(fresh, kind):
     if kind == "lora":
         layer.enable_lora(2)
         layer.lora_kernel_a.assign(np.ones(layer.lora_kernel_a.shape))
-        layer.lora_kernel_b.assign(np.arange(np.prod(layer.lora_kernel_b.shape)).reshape(layer.lora_kernel_b.shape))
+        layer.lora_kernel_b.assign(
+            np.arange(np.prod(layer.lora_kernel_b.shape)).reshape(layer.lora_kernel_b.shape)
+        )
     else:
         for part in fresh.model.vision_model._flatten_layers():
-            if re.search(r"(fc1|fc2|[qkv]_proj)$", part.name) and isinstance(part, keras.layers.Dense):
+            if re.search(r"(fc1|fc2|[qkv]_proj)$", part.name) and isinstance(
+                part, keras.layers.Dense
+            ):
                 part.quantize("int8")
     found = held_scores(fresh, image)
     np.testing.assert_allclose(found, scores_now(fresh, image), atol=1e-5)
@@ -142,7 +173,9 @@ def test_weights_of_another_kind_are_seen_too(fresh, kind):
 def test_a_model_is_traced_once_for_every_size_and_for_all_who_use_it(fresh, monkeypatch):
     traced = []
     read = inference.read_groups
-    monkeypatch.setattr(inference, "read_groups", lambda *given: traced.append(given) or read(*given))
+    monkeypatch.setattr(
+        inference, "read_groups", lambda *given: traced.append(given) or read(*given)
+    )
     for size in ((50, 60), (90, 40), (33, 200), (32, 32)):
         fresh(noise(*size))
         assert len(traced) == 1  # at the first photo, and not again
@@ -156,7 +189,9 @@ def test_a_model_is_traced_once_for_every_size_and_for_all_who_use_it(fresh, mon
 def test_an_image_that_is_alone_is_answered_without_a_graph(fresh, monkeypatch):
     eager = []
     read = inference.read_groups
-    monkeypatch.setattr(inference, "read_groups", lambda *given: eager.append(given) or read(*given))
+    monkeypatch.setattr(
+        inference, "read_groups", lambda *given: eager.append(given) or read(*given)
+    )
     image = noise(50, 60)
     with inference.untraced():
         one, two = fresh(image), fresh(image)
@@ -182,7 +217,11 @@ def test_refresh_encodes_the_classes_with_the_weights_as_they_are(folder):
     np.testing.assert_array_equal(segmenter.text_embeds, expected)
     np.testing.assert_array_equal(derived.text_embeds, expected)
     np.testing.assert_array_equal(given.text_embeds, before)
-    assert np.abs(expected - before).max() > 1e-3 and derived.class_names == ["background", "dog", "grass"]
+    assert np.abs(expected - before).max() > 1e-3 and derived.class_names == [
+        "background",
+        "dog",
+        "grass",
+    ]
 
 
 def segmenter_with(runtime: str, make, how: str, **choices) -> Segmenter:
@@ -241,19 +280,32 @@ def test_in_8_bits_weights_are_rounded_and_the_program_is_small(demo):
     assert small < 0.4 * whole  # all of it but the weights stays as large
 
 
-def test_another_runtime_is_a_snapshot_from_the_first_image_on_until_it_is_renewed(fresh, monkeypatch):
+def test_another_runtime_is_a_snapshot_from_the_first_image_on_until_it_is_renewed(
+    fresh, monkeypatch
+):
     from tf_groupvit.models.programs import ProgramFunction
 
     ran, image = [], noise(50, 60)
     run = ProgramFunction.run
-    monkeypatch.setattr(ProgramFunction, "run", lambda self, pixels: ran.append(self) or run(self, pixels))
-    lite = Segmenter(fresh.model, fresh.tokenizer, fresh.processor, fresh.classes, runtime="lite", normalize="imagenet")
+    monkeypatch.setattr(
+        ProgramFunction, "run", lambda self, pixels: ran.append(self) or run(self, pixels)
+    )
+    lite = Segmenter(
+        fresh.model,
+        fresh.tokenizer,
+        fresh.processor,
+        fresh.classes,
+        runtime="lite",
+        normalize="imagenet",
+    )
     before = lite.classify(image)
     assert len(ran) == 1
     weight = fresh.model.visual_projection.outer.kernel
     weight.assign(rows_zeroed(np.asarray(weight)))
     np.testing.assert_array_equal(lite.classify(image), before)
-    np.testing.assert_array_equal(lite.with_background(0.3).classify(image), before)  # the same snapshot
+    np.testing.assert_array_equal(
+        lite.with_background(0.3).classify(image), before
+    )  # the same snapshot
     lite.refresh()
     np.testing.assert_allclose(lite.classify(image), fresh.classify(image), atol=1e-5)
     assert np.abs(lite.classify(image) - before).max() > 0.01

@@ -1,4 +1,6 @@
-"""A segmenter saved with its classes and settings, and loaded: what comes back, and what is refused."""
+"""A segmenter saved with its classes and settings, and loaded: what comes back, and what is
+refused.
+"""
 
 import copy
 import json
@@ -34,7 +36,9 @@ def test_a_saved_segmenter_comes_back_with_its_classes_and_settings(make, tmp_pa
 
 
 def test_a_saved_segmenter_without_tokenizer_comes_back(segmenter, tmp_path):
-    Segmenter(segmenter.model, None, segmenter.processor, segmenter.classes).save_pretrained(tmp_path / "saved")
+    Segmenter(segmenter.model, None, segmenter.processor, segmenter.classes).save_pretrained(
+        tmp_path / "saved"
+    )
     found = Segmenter.from_pretrained(tmp_path / "saved")
     assert found.tokenizer is None
     assert found.class_names == segmenter.class_names
@@ -66,11 +70,18 @@ def saved(folder, segmenter, tmp_path):
         b"null",
         b'{"classes": 3}',
         b'{"classes": "classes.npz"}',
-        b'{"classes": "../../other.npz", "protocol": "paper", "mode": "whole", "background": null, "size": null, '
-        b'"normalize": null}',
-        b'{"classes": "classes.npz", "protocol": "paper", "mode": "whole", "background": null, "size": null, '
-        b'"normalize": null, "crop": 3}',
-        b'{"classes": "classes.npz", "protocol": 3, "mode": [], "background": null, "size": null, "normalize": null}',
+        (
+            b'{"classes": "../../other.npz", "protocol": "paper", "mode": "whole", "background":'
+            b' null, "size": null, "normalize": null}'
+        ),
+        (
+            b'{"classes": "classes.npz", "protocol": "paper", "mode": "whole", "background": null,'
+            b' "size": null, "normalize": null, "crop": 3}'
+        ),
+        (
+            b'{"classes": "classes.npz", "protocol": 3, "mode": [], "background": null, "size":'
+            b' null, "normalize": null}'
+        ),
     ],
 )
 def test_damaged_settings_are_refused_in_one_line(saved, content):
@@ -109,7 +120,11 @@ def test_a_used_segmenter_is_pickled_and_copied_and_answers_alike(make, again):
     result = used(image)
     other = again(used)
     assert other.model is not used.model and other.settings == used.settings
-    assert (other.class_names, other.runtime, other._words) == (used.class_names, used.runtime, used._words)
+    assert (other.class_names, other.runtime, other._words) == (
+        used.class_names,
+        used.runtime,
+        used._words,
+    )
     with untraced():
         answer = other(image)
     for mine, theirs in ((answer, result), (again(result), result)):
@@ -151,14 +166,23 @@ def test_a_process_that_is_spawned_answers_alike(segmenter):
 def test_a_forked_process_is_told_to_spawn_and_does_not_hang(segmenter):
     """Whether the segmenter was there before, or is sent to it."""
     image = noise(40, 70)
-    held = [lambda: segmenter(image), lambda: segmenter.classify(image), lambda: segmenter.predict(image[None])]
+    held = [
+        lambda: segmenter(image),
+        lambda: segmenter.classify(image),
+        lambda: segmenter.predict(image[None]),
+    ]
     sent = pickle.dumps(segmenter)
     model, ids = segmenter.model, np.full((1, 4), 1, "int32")
-    held += [lambda: model.get_text_features(ids), lambda: model.get_image_features(np.zeros((1, 3, 8, 8), "float32"))]
+    held += [
+        lambda: model.get_text_features(ids),
+        lambda: model.get_image_features(np.zeros((1, 3, 8, 8), "float32")),
+    ]
     asks = [*held, lambda: pickle.loads(sent)(image), lambda: segmenter.with_classes(["dog"])]
     receiver, sender = multiprocessing.Pipe(duplex=False)
     context = multiprocessing.get_context("fork")
-    child = context.Process(target=lambda: sender.send([_failure(ask) for ask in asks]), daemon=True)
+    child = context.Process(
+        target=lambda: sender.send([_failure(ask) for ask in asks]), daemon=True
+    )
     child.start()
     try:
         assert receiver.poll(60), "it hangs"

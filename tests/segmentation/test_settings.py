@@ -13,7 +13,12 @@ VISION = GroupViTVisionConfig()
 def test_defaults_are_the_paper_on_the_whole_image():
     found = make_settings(VISION, ImageProcessor())
     assert (found.protocol, found.mode, found.background) == ("paper", "whole", None)
-    assert (found.size, found.image_size, found.window, found.patch) == ((224, 224), 224, 448, (16, 16))
+    assert (found.size, found.image_size, found.window, found.patch) == (
+        (224, 224),
+        224,
+        448,
+        (16, 16),
+    )
 
 
 def test_statistics_are_the_processors_or_those_that_are_named():
@@ -43,7 +48,9 @@ def test_a_choice_that_there_is_not_is_refused_naming_those_there_are(choices, w
 
 
 def test_a_model_without_grouping_cannot_segment():
-    flat = GroupViTVisionConfig(depths=[2], num_group_tokens=[0], num_output_groups=[0], num_hidden_layers=2)
+    flat = GroupViTVisionConfig(
+        depths=[2], num_group_tokens=[0], num_output_groups=[0], num_hidden_layers=2
+    )
     with pytest.raises(InputError, match="no grouping stage"):
         make_settings(flat, ImageProcessor())
 

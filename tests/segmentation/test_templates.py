@@ -7,7 +7,12 @@ from tf_groupvit.segmentation.templates import FULL, SETS, SUBSET, templates_of
 
 
 def test_the_sets_have_their_published_sizes():
-    assert {name: len(found) for name, found in SETS.items()} == {"identity": 1, "simple": 1, "subset": 7, "full": 80}
+    assert {name: len(found) for name, found in SETS.items()} == {
+        "identity": 1,
+        "simple": 1,
+        "subset": 7,
+        "full": 80,
+    }
 
 
 def test_no_template_is_there_twice_and_each_has_one_place():

@@ -23,9 +23,13 @@ RNG = np.random.default_rng(0)
 
 def test_two_by_two_becomes_four_by_four():
     scores = np.array([[0, 4], [8, 12]], "float32")[..., None]
-    # New pixel i looks at (i + 0.5) / 2 - 0.5: before the first, a quarter, three quarters, behind the last.
+    # New pixel i looks at (i + 0.5) / 2 - 0.5: before the first, a quarter, three quarters, behind
+    # the last.
     rows = np.array([0, 1, 3, 4])
-    assert SmallScores(scores).enlarged(4, 4)[0].tolist() == (rows[None, :] + 2 * rows[:, None]).tolist()
+    assert (
+        SmallScores(scores).enlarged(4, 4)[0].tolist()
+        == (rows[None, :] + 2 * rows[:, None]).tolist()
+    )
 
 
 def test_the_best_class_wins_and_the_first_on_ties():
@@ -37,7 +41,8 @@ def test_the_best_class_wins_and_the_first_on_ties():
 @pytest.mark.parametrize("classes", [*range(1, 40), 64, 171, 300])
 @pytest.mark.parametrize("side", [1, 3, 90])
 def test_the_first_of_many_equals_wins_whatever_their_number(classes, side):
-    # TensorFlow does not promise it of argmax, and its kernel works on several classes and pixels at a time.
+    # TensorFlow does not promise it of argmax, and its kernel works on several classes and pixels
+    # at a time.
     scores = RNG.integers(0, 3, (side, side, classes)).astype("float32")
     assert (SmallScores(scores).labels(side, side) == scores.argmax(-1)).all()
 
@@ -52,7 +57,10 @@ def test_equal_classes_stay_equal_at_every_size():
 def test_labels_are_those_of_interpolate_and_argmax_in_pytorch(number):
     case = np.load(GOLDEN)
     scores, (height, width) = case[f"{number}.scores"], case[f"{number}.labels"].shape
-    labels, best = SmallScores(scores).labels(height, width), SmallScores(scores).highest(height, width)
+    labels, best = (
+        SmallScores(scores).labels(height, width),
+        SmallScores(scores).highest(height, width),
+    )
     assert (labels == case[f"{number}.labels"]).mean() >= 0.999
     assert best == pytest.approx(case[f"{number}.highest"], abs=1e-5)
 
@@ -88,13 +96,17 @@ def test_what_is_left_out_changes_nothing(monkeypatch, strip, scores, size):
 @pytest.mark.parametrize("strip", [1, 200, 1 << 30])
 @pytest.mark.parametrize("owners", [smooth, noise])
 @pytest.mark.parametrize("size", [(37, 50), (200, 90), (21, 31), (5, 90), (1, 1)])
-def test_pixels_that_share_rows_get_the_labels_of_those_that_have_their_own(monkeypatch, strip, owners, size):
+def test_pixels_that_share_rows_get_the_labels_of_those_that_have_their_own(
+    monkeypatch, strip, owners, size
+):
     monkeypatch.setattr(upsampling, "STRIP", strip)
     rows = RNG.normal(size=(5, 4)).astype("float32")
     rows[3] = rows[1]  # two groups of one class
     owner = tf.argmax(owners(21, 31, 5), axis=2, output_type=tf.int32)
     shared = label_map(tf.constant(rows), *map(tf.constant, size), owner)
-    np.testing.assert_array_equal(shared, label_map(tf.gather(rows, owner), *map(tf.constant, size)))
+    np.testing.assert_array_equal(
+        shared, label_map(tf.gather(rows, owner), *map(tf.constant, size))
+    )
 
 
 def test_shared_rows_are_the_same_scores():
@@ -113,7 +125,9 @@ def test_shared_rows_are_the_same_scores():
 @pytest.mark.parametrize("size", [(37, 50), (300, 190), (5, 90), (1, 1)])
 def test_classes_that_cannot_be_the_best_are_left_out_and_change_nothing(patches, grid, size):
     scores = tf.concat([patches(*grid, 9), patches(*grid, 9) - 2.0], axis=2)
-    scores = tf.gather(scores, [0, 1, 2, 3, 1, 4, 5, 6, 7, 8, *range(9, 18)], axis=2)  # one of them twice
+    scores = tf.gather(
+        scores, [0, 1, 2, 3, 1, 4, 5, 6, 7, 8, *range(9, 18)], axis=2
+    )  # one of them twice
     small, (height, width) = (8 * grid[0], 8 * grid[1]), map(tf.constant, size)
     whole = label_map(scores_between_patches(scores, *map(tf.constant, small)), height, width)
     np.testing.assert_array_equal(label_map_of_patches(scores, small, height, width), whole)
@@ -122,8 +136,11 @@ def test_classes_that_cannot_be_the_best_are_left_out_and_change_nothing(patches
 def test_a_class_that_is_nowhere_first_among_patches_can_be_first_between_them():
     scores = np.array([[[1, 0, 0.6, 0.1], [0, 1, 0.6, 0.1]]], "float32")
     assert contenders(tf.constant(scores)).numpy().tolist() == [0, 1, 2]
-    # Of 16 columns the eighth lies at 7.5 / 8 - 0.5, 0.4375 of the way, where the first class has 0.5625.
-    assert SmallScores(scores, size=(8, 16)).labels(8, 16)[0].tolist() == [0] * 7 + [2] * 2 + [1] * 7
+    # Of 16 columns the eighth lies at 7.5 / 8 - 0.5, 0.4375 of the way, where the first class has
+    # 0.5625.
+    assert (
+        SmallScores(scores, size=(8, 16)).labels(8, 16)[0].tolist() == [0] * 7 + [2] * 2 + [1] * 7
+    )
 
 
 def test_scores_between_patches_are_those_of_pixels():
@@ -138,7 +155,11 @@ def test_scores_between_patches_are_those_of_pixels():
 
 def test_along_borders_alone_pixels_are_interpolated(monkeypatch):
     looked_at = []
-    monkeypatch.setattr(upsampling, "_labels_of", lambda pixels, *_: looked_at.append(pixels) or tf.zeros_like(pixels))
+    monkeypatch.setattr(
+        upsampling,
+        "_labels_of",
+        lambda pixels, *_: looked_at.append(pixels) or tf.zeros_like(pixels),
+    )
     scores = np.zeros((8, 8, 2), "float32")
     scores[:4, :, 0] = scores[4:, :, 1] = 1.0
     labels = label_map(tf.constant(scores), tf.constant(16), tf.constant(16)).numpy()

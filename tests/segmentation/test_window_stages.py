@@ -1,4 +1,6 @@
-"""Window mode of pictures that are resized, each stage apart, against PyTorch: scripts/make_golden/windows.py."""
+"""Window mode of pictures that are resized, each stage apart, against PyTorch:
+scripts/make_golden/windows.py.
+"""
 
 from pathlib import Path
 
@@ -58,9 +60,12 @@ def test_each_window_is_scored_by_paper_scores(stage, segmenter, rendered):
 
 def test_scores_of_overlapping_windows_are_averaged(stage, windows):
     one = windows()
-    average = one.inference.scores([stage("picture")], one.text_embeds)[0].of_pixels().transpose(2, 0, 1)
+    average = (
+        one.inference.scores([stage("picture")], one.text_embeds)[0].of_pixels().transpose(2, 0, 1)
+    )
     assert average.shape == stage("average").shape
-    # Some pixels are a grey level off here (see above), which these scores feel in the fourth digit.
+    # Some pixels are a grey level off here (see above), which these scores feel in the fourth
+    # digit.
     assert (np.abs(average - stage("average")).max(axis=0) < 1e-3).mean() >= 0.999
 
 

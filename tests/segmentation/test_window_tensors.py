@@ -10,7 +10,9 @@ RNG = np.random.default_rng(0)
 
 
 def test_windows_are_averaged_where_they_overlap():
-    scores = tf.constant([[[[2.0], [2.0]]], [[[6.0], [6.0]]]])  # two windows of one row and two columns
+    scores = tf.constant(
+        [[[[2.0], [2.0]]], [[[6.0], [6.0]]]]
+    )  # two windows of one row and two columns
     merged = merge_windows(scores, tf.constant([[0, 0], [0, 1]]), tf.constant(1), tf.constant(3))
     assert merged.numpy()[0, :, 0].tolist() == [2, 4, 6]
 

@@ -13,7 +13,9 @@ SIDE = st.integers(1, 30000)
 
 
 def published_size(height, width):
-    """Ratio kept, (2048, 448): the factor that brings the long side to 2048 or the short one to 448, the smaller."""
+    """Ratio kept, (2048, 448): the factor that brings the long side to 2048 or the short one to
+    448, the smaller.
+    """
     scale = min(2048 / max(height, width), 448 / min(height, width))
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
@@ -95,7 +97,9 @@ def test_the_graph_resizes_and_cuts_as_python_does(height, width, image_size):
     from tf_groupvit.segmentation import pixels
     from tf_groupvit.segmentation.settings import Settings
 
-    chosen = Settings("paper", "window", None, (image_size,) * 2, image_size, PATCH, (0.5,) * 3, (0.5,) * 3)
+    chosen = Settings(
+        "paper", "window", None, (image_size,) * 2, image_size, PATCH, (0.5,) * 3, (0.5,) * 3
+    )
     found = pixels.window_size(tf.constant(height), tf.constant(width), chosen)
     expected = resized(height, width, image_size, PATCH)
     assert tuple(map(int, found)) == expected

@@ -1,4 +1,6 @@
-"""The conformance cases: a line of a case file in; what the server must be asked and what it must answer out."""
+"""The conformance cases: a line of a case file in; what the server must be asked and what it must
+answer out.
+"""
 
 import base64
 import http.client
@@ -23,7 +25,9 @@ def type_name(name: str) -> str:
 
 
 def body_of(case: dict[str, Any]) -> bytes:
-    return base64.b64decode(case["body_b64"]) if "body_b64" in case else case.get("body", "").encode()
+    return (
+        base64.b64decode(case["body_b64"]) if "body_b64" in case else case.get("body", "").encode()
+    )
 
 
 def plain(value: Any) -> Any:
@@ -87,7 +91,9 @@ def ask(port: int, case: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
     """Send a route case as it is written, over a socket."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.putrequest(case["method"], case["path"], skip_host=False, skip_accept_encoding=True)
+        connection.putrequest(
+            case["method"], case["path"], skip_host=False, skip_accept_encoding=True
+        )
         body = body_of(case)
         headers = dict(case.get("headers", {}))
         if body or case["method"] in ("POST", "PUT", "PATCH"):
@@ -96,7 +102,11 @@ def ask(port: int, case: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
             connection.putheader(name, value)
         connection.endheaders(body or None)
         response = connection.getresponse()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+        return (
+            response.status,
+            {name.lower(): value for name, value in response.getheaders()},
+            response.read(),
+        )
     finally:
         connection.close()
 

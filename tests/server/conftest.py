@@ -5,7 +5,9 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_ends():
-    """Servers of these tests do not wait for callers who come when they end; there are some fifty of them."""
+    """Servers of these tests do not wait for callers who come when they end; there are some fifty
+    of them.
+    """
     from tf_groupvit.server import running
 
     patch = pytest.MonkeyPatch()

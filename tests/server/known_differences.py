@@ -1,12 +1,14 @@
-"""Quirk cases of the conformance files that this server does not copy, by name, each with its reason.
+"""Quirk cases of the conformance files that this server does not copy, by name, each with its
+reason.
 
-Every quirk that is not named here is copied, and a test holds it to that. `tf_groupvit/server/DIFFERENCES.md` tells
-users the same, clause by clause.
+Every quirk that is not named here is copied, and a test holds it to that.
+`tf_groupvit/server/DIFFERENCES.md` tells users the same, clause by clause.
 """
 
 NOT_COPIED: dict[str, str] = {}
 
-# Flags of the real server that a case may name and this one has not, each with its reason; the case is then skipped.
+# Flags of the real server that a case may name and this one has not, each with its reason; the case
+# is then skipped.
 MISSING_FLAGS = {
     "enable_signature_method_name_check": "off by default in the real server too",
     "enable_serialization_as_tensor_content": "answers are in the typed fields, as by default",

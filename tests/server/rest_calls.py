@@ -1,4 +1,6 @@
-"""REST over a socket: a server, a method, a path and a body in; status, body and headers as they came out."""
+"""REST over a socket: a server, a method, a path and a body in; status, body and headers as they
+came out.
+"""
 
 import http.client
 import json
@@ -7,7 +9,9 @@ from typing import Any
 PREDICT = "/v1/models/half_plus_two:predict"
 
 
-def call(server: Any, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str, dict[str, str]]:
+def call(
+    server: Any, method: str, path: str, body: bytes = b"", **headers: str
+) -> tuple[int, str, dict[str, str]]:
     """``headers`` may write "_" for "-". Bytes that are not UTF-8 come back as surrogate escapes."""
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_api_port, timeout=30)
     try:

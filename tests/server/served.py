@@ -1,4 +1,6 @@
-"""`tf-groupvit serve` in a process of its own: arguments in; a running process, its ports and its output out."""
+"""`tf-groupvit serve` in a process of its own: arguments in; a running process, its ports and its
+output out.
+"""
 
 import json
 import os
@@ -47,7 +49,10 @@ class Served:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()

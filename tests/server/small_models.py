@@ -1,4 +1,6 @@
-"""Small SavedModels for the server's tests: a base path and a version in; a folder that any server loads out."""
+"""Small SavedModels for the server's tests: a base path and a version in; a folder that any server
+loads out.
+"""
 
 from pathlib import Path
 
@@ -34,7 +36,10 @@ class HalfPlusTwo(tf.Module):
         ]
     )
     def segment(self, image_bytes, class_names):
-        return {"length": tf.cast(tf.strings.length(image_bytes), tf.int64), "class_names": tf.identity(class_names)}
+        return {
+            "length": tf.cast(tf.strings.length(image_bytes), tf.int64),
+            "class_names": tf.identity(class_names),
+        }
 
 
 def half_plus_two(base_path: Path, version: int = 123, plus: float = 2.0) -> Path:
@@ -71,7 +76,9 @@ class Slow(tf.Module):
     @tf.function(input_signature=[FLOATS, tf.TensorSpec([], tf.int32, name="work")])
     def slow(self, x, work):
         start = tf.eye(200)
-        done = tf.while_loop(lambda i, m: i < work, lambda i, m: (i + 1, tf.linalg.matmul(m, start)), [0, start])
+        done = tf.while_loop(
+            lambda i, m: i < work, lambda i, m: (i + 1, tf.linalg.matmul(m, start)), [0, start]
+        )
         return {"y": x + done[1][0, 0]}
 
 
@@ -80,7 +87,8 @@ def slow(base_path: Path, version: int = 1) -> Path:
     return publish(model, base_path, version, {"serving_default": model.slow})
 
 
-# Every element type a signature may have, as TensorFlow names it; `every_type` has a signature of each name.
+# Every element type a signature may have, as TensorFlow names it; `every_type` has a signature of
+# each name.
 TYPES = (
     "float", "double", "int32", "int16", "int8", "uint8", "int64", "uint32", "uint64", "bool", "string",
     "half", "bfloat16", "uint16", "complex64", "complex128",
@@ -88,14 +96,19 @@ TYPES = (
 
 
 class EveryType(tf.Module):
-    """A signature per element type that gives x back as y, and others whose inputs or outputs are odd."""
+    """A signature per element type that gives x back as y, and others whose inputs or outputs are
+    odd.
+    """
 
     @tf.function(input_signature=[])
     def constant(self):
         return {"y": tf.constant([1.0])}
 
     @tf.function(
-        input_signature=[tf.TensorSpec([None, None], tf.float32, name="a"), tf.TensorSpec([None], tf.string, name="b")]
+        input_signature=[
+            tf.TensorSpec([None, None], tf.float32, name="a"),
+            tf.TensorSpec([None], tf.string, name="b"),
+        ]
     )
     def pair(self, a, b):
         return {"a": tf.identity(a), "b": tf.identity(b), "b_bytes": tf.strings.join([b])}
@@ -113,13 +126,18 @@ class EveryType(tf.Module):
 def every_type(base_path: Path, version: int = 1) -> Path:
     model = EveryType()
     signatures = {name: getattr(model, name) for name in ("pair", "uneven", "fails")}
-    echoes = [Echo(tf.as_dtype({"float": "float32", "double": "float64"}.get(name, name))) for name in TYPES]
+    echoes = [
+        Echo(tf.as_dtype({"float": "float32", "double": "float64"}.get(name, name)))
+        for name in TYPES
+    ]
     signatures |= {name: one.echo for name, one in zip(TYPES, echoes, strict=True)}
     return publish(model, base_path, version, {"serving_default": model.constant, **signatures})
 
 
 class Rows(tf.Module):
-    """Says how many rows ran at once: a number for each row, beside the sum of the row's own values."""
+    """Says how many rows ran at once: a number for each row, beside the sum of the row's own
+    values.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
     def rows(self, x):

@@ -1,4 +1,6 @@
-"""The scheduler of batches, with runs that can be held still: full queues, deadlines, bugs, whose rows are whose."""
+"""The scheduler of batches, with runs that can be held still: full queues, deadlines, bugs, whose
+rows are whose.
+"""
 
 import threading
 import time
@@ -30,7 +32,9 @@ def held():
     """Submits rows to a scheduler of one thread, which is held at the first batch."""
     run, scheduler, pool = Held(), Scheduler(threads=1), ThreadPoolExecutor(8)
 
-    def submit(count: int, parameters: Parameters, timeout: float | None = None, value: float = 0.0):
+    def submit(
+        count: int, parameters: Parameters, timeout: float | None = None, value: float = 0.0
+    ):
         arrays = {"x": np.full(count, value, np.float32)}
         return pool.submit(scheduler.submit, ("key",), run, parameters, arrays, ["y"], timeout)
 
@@ -59,9 +63,10 @@ def test_a_full_queue_is_unavailable(held):
     with pytest.raises(Refusal) as refused:
         submit(1, parameters).result(10)
     assert (refused.value.code, refused.value.http_status) == ("UNAVAILABLE", 503)
-    assert refused.value.text == (
-        "The batch scheduling queue to which this task was submitted is full; currently 2 batches enqueued and "
-        "max_enqueued_batches is 2"
+    assert (
+        refused.value.text
+        == "The batch scheduling queue to which this task was submitted is full; currently 2"
+        " batches enqueued and max_enqueued_batches is 2"
     )
     run.go.set()
     assert [len(future.result(10)[0]) for future in (running, *queued)] == [2, 2, 2]
@@ -77,7 +82,11 @@ def test_a_request_that_waited_past_its_deadline_is_resource_exhausted(held):
     run.go.set()
     with pytest.raises(Refusal) as refused:
         late.result(10)
-    assert (refused.value.code, refused.value.http_status, refused.value.text) == ("RESOURCE_EXHAUSTED", 429, LATE)
+    assert (refused.value.code, refused.value.http_status, refused.value.text) == (
+        "RESOURCE_EXHAUSTED",
+        429,
+        LATE,
+    )
     assert LATE == "Run() timeout exceeded while waiting in batching queue"
     assert first.result(10)[0].tolist() == [1.0]
 
@@ -111,7 +120,10 @@ def test_a_request_whose_batch_runs_too_long_is_answered_on_time_and_the_others_
 def test_a_late_part_of_a_split_request_takes_the_others_out(held):
     run, submit = held
     parameters = Parameters(
-        max_batch_size=4, enable_large_batch_splitting=True, max_execution_batch_size=2, max_enqueued_batches=3
+        max_batch_size=4,
+        enable_large_batch_splitting=True,
+        max_execution_batch_size=2,
+        max_enqueued_batches=3,
     )
     running = submit(2, parameters)
     assert run.begun.acquire(timeout=10)
@@ -130,7 +142,10 @@ def test_a_bug_reaches_every_request_of_the_batch():
     parameters = Parameters(max_batch_size=2, batch_timeout_micros=20_000_000)
     with ThreadPoolExecutor(2) as pool:
         arrays = {"x": np.zeros(1, np.float32)}
-        both = [pool.submit(scheduler.submit, ("key",), broken, parameters, arrays, ["y"], None) for _ in range(2)]
+        both = [
+            pool.submit(scheduler.submit, ("key",), broken, parameters, arrays, ["y"], None)
+            for _ in range(2)
+        ]
         for future in both:
             with pytest.raises(ValueError, match="a bug"):
                 future.result(10)
@@ -158,7 +173,9 @@ def test_closing_runs_what_waits_and_refuses_what_comes_later():
     arrays = {"x": np.zeros(1, np.float32)}
 
     def ask():
-        return scheduler.submit(("key",), lambda arrays, names, timeout: [arrays["x"]], parameters, arrays, ["y"], None)
+        return scheduler.submit(
+            ("key",), lambda arrays, names, timeout: [arrays["x"]], parameters, arrays, ["y"], None
+        )
 
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(ask)
@@ -172,8 +189,12 @@ def test_closing_runs_what_waits_and_refuses_what_comes_later():
 
 def test_padding_may_not_make_a_batch_much_larger_than_it_came():
     tall, wide = np.zeros((1, 1, 5000), np.uint8), np.zeros((1, 5000, 1), np.uint8)
-    with pytest.raises(Refusal, match=r"Padding would add 49,990,000 elements to the batch; at most 16,777,216"):
+    with pytest.raises(
+        Refusal, match=r"Padding would add 49,990,000 elements to the batch; at most 16,777,216"
+    ):
         merged([{"x": tall}, {"x": wide}], 0, True)
     long = np.full((1, 2), b"x" * 2**20, object)
-    with pytest.raises(Refusal, match="Padding would add"):  # each copy of that string is one of 1 MiB
+    with pytest.raises(
+        Refusal, match="Padding would add"
+    ):  # each copy of that string is one of 1 MiB
         merged([{"x": long}, {"x": np.full((1, 20), b"", object)}], 0, True)

@@ -1,4 +1,6 @@
-"""Batching, the contract's section 10: what is merged, who gets what back, and what is refused, in whose words."""
+"""Batching, the contract's section 10: what is merged, who gets what back, and what is refused, in
+whose words.
+"""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,8 @@ from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.running import Options, Server
 
 ROWS, EVERY = "/v1/models/rows:predict", "/v1/models/every:predict"
-LONG = "batch_timeout_micros { value: 20000000 } num_batch_threads { value: 2 }"  # only a full batch runs
+# only a full batch runs
+LONG = "batch_timeout_micros { value: 20000000 } num_batch_threads { value: 2 }"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,9 @@ def batching(models, folder, text: str, **options) -> Server:
     """A server whose parameters file has this text."""
     file = folder / "batching.config"
     file.write_text(text)
-    flags = Options(enable_batching=True, batching_parameters_file=str(file), max_in_flight=16, **options)
+    flags = Options(
+        enable_batching=True, batching_parameters_file=str(file), max_in_flight=16, **options
+    )
     return Server(models, port=None, options=flags)
 
 
@@ -69,8 +74,13 @@ def test_a_request_alone_is_answered_as_without_batching(server):
     assert json.loads(predict(server, '{"instances": [1, 2]}')[1]) == {"predictions": [2.5, 3.0]}
     assert asked(server, [[1, 2], [3, 4]]) == [[{"rows": 2, "sum": 3.0}, {"rows": 2, "sum": 7.0}]]
     response = call(server, "", ["sum"], "rows", x=np.ones([3, 2], np.float32))
-    assert response.outputs.keys() == {"sum"} and list(response.outputs["sum"].float_val) == [2.0] * 3
-    assert len(call(server, "", (), "rows", x=np.ones([0, 2], np.float32)).outputs["sum"].float_val) == 0
+    assert (
+        response.outputs.keys() == {"sum"} and list(response.outputs["sum"].float_val) == [2.0] * 3
+    )
+    assert (
+        len(call(server, "", (), "rows", x=np.ones([0, 2], np.float32)).outputs["sum"].float_val)
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,14 +129,21 @@ def test_requests_at_once_run_together_and_each_gets_its_own_rows(models, tmp_pa
 def test_other_lengths_fail_the_whole_batch_unless_they_are_padded(models, tmp_path):
     parameters = f"max_batch_size {{ value: 2 }} {LONG}"
     text = (
-        "from different tasks have different shapes and padding is turned off. Set pad_variable_length_inputs to true, "
-        "or ensure that all tensors with the same name have equal dimensions starting with the first dim."
+        "from different tasks have different shapes and padding is turned off. Set"
+        " pad_variable_length_inputs to true, or ensure that all tensors with the same name have"
+        " equal dimensions starting with the first dim."
     )
     with batching(models, tmp_path, parameters) as running:
         for status, error in asked(running, [[1, 0]], [[2, 0, 0]]):
-            assert status == 400 and error.startswith("Tensors with name 'serving_default_x:0' ") and text in error
+            assert (
+                status == 400
+                and error.startswith("Tensors with name 'serving_default_x:0' ")
+                and text in error
+            )
     with batching(models, tmp_path, f"{parameters} pad_variable_length_inputs: true") as running:
-        answers = asked(running, [[1, 0]], [[2, 0, 0]])  # filled up with the array's own first value
+        answers = asked(
+            running, [[1, 0]], [[2, 0, 0]]
+        )  # filled up with the array's own first value
         assert answers == [[{"rows": 2, "sum": 2.0}], [{"rows": 2, "sum": 2.0}]]
 
 
@@ -144,7 +161,9 @@ def test_large_requests_may_be_split_over_batches(models, tmp_path):
         (answers,) = asked(running, [[n, 0] for n in range(10)])
         assert [row["sum"] for row in answers] == list(range(10))
         assert [row["rows"] for row in answers] == [4] * 8 + [2] * 2
-        assert asked(running, [[1, 0]] * 11) == [(400, "Task size 11 is larger than maximum input batch size 10")]
+        assert asked(running, [[1, 0]] * 11) == [
+            (400, "Task size 11 is larger than maximum input batch size 10")
+        ]
 
 
 @pytest.mark.parametrize(
@@ -171,13 +190,19 @@ def test_parameters_that_cannot_be_fail_the_load(models, tmp_path, text, refused
 def test_the_defaults_are_the_real_servers(tmp_path):
     assert read_parameters(None) == Parameters()
     parameters = Parameters()
-    assert (parameters.max_batch_size, parameters.batch_timeout_micros, parameters.max_enqueued_batches) == (
+    assert (
+        parameters.max_batch_size,
+        parameters.batch_timeout_micros,
+        parameters.max_enqueued_batches,
+    ) == (
         1000,
         0,
         10,
     )
     file = tmp_path / "b"
-    file.write_text("thread_pool_name { value: 'mine' } allowed_batch_sizes: 1 allowed_batch_sizes: 1000")
+    file.write_text(
+        "thread_pool_name { value: 'mine' } allowed_batch_sizes: 1 allowed_batch_sizes: 1000"
+    )
     assert read_parameters(file) == Parameters(allowed_batch_sizes=(1, 1000))
     file.write_text("max_batch_size: 3")
     with pytest.raises(ConfigError, match="is no BatchingParameters text proto"):
@@ -194,7 +219,10 @@ def test_requests_of_other_types_do_not_share_a_batch_in_silence(models, tmp_pat
         batching(models, tmp_path, f"max_batch_size {{ value: 2 }} {LONG}") as running,
         ThreadPoolExecutor(2) as pool,
     ):
-        both = [pool.submit(call, running, "float", x=np.ones(1, type_)) for type_ in (np.float32, np.int32)]
+        both = [
+            pool.submit(call, running, "float", x=np.ones(1, type_))
+            for type_ in (np.float32, np.int32)
+        ]
         for future in both:
             with pytest.raises(Refusal, match="Tensor concat operation failed") as refused:
                 future.result(20)
@@ -210,8 +238,13 @@ def test_with_parameters_of_each_model_one_without_is_not_batched(tmp_path):
     both = {"with": tmp_path / "with", "without": tmp_path / "without"}
     with Server(both, port=None, options=options) as running:
         total = '{"signature_name": "total", "inputs": [1, 2]}'
-        assert refusal(running, total, "/v1/models/with:predict")[1] == "Batched output tensor has 0 dimensions"
-        assert json.loads(predict(running, total, "/v1/models/without:predict")[1]) == {"outputs": 3.0}
+        assert (
+            refusal(running, total, "/v1/models/with:predict")[1]
+            == "Batched output tensor has 0 dimensions"
+        )
+        assert json.loads(predict(running, total, "/v1/models/without:predict")[1]) == {
+            "outputs": 3.0
+        }
         three = '{"instances": [1, 2, 3]}'
         text = "Task size 3 is larger than maximum input batch size 2"
         assert refusal(running, three, "/v1/models/with:predict")[1] == text
@@ -227,7 +260,9 @@ def test_warm_up_goes_through_batching_and_so_may_fail_the_load(tmp_path):
     with tf.io.TFRecordWriter(str(path / "assets.extra" / "tf_serving_warmup_requests")) as writer:
         writer.write(log.SerializeToString())
     options = Options(enable_batching=True, max_num_load_retries=0)
-    with pytest.raises(ServerError, match="FAILED_PRECONDITION: Batched output tensor has 0 dimensions"):
+    with pytest.raises(
+        ServerError, match="FAILED_PRECONDITION: Batched output tensor has 0 dimensions"
+    ):
         Server({"m": tmp_path}, options=options).start()
     with Server({"m": tmp_path}, port=None, rest_api_port=None) as running:
         assert running.rest("GET", "/v1/models/m").status == 200

@@ -28,13 +28,20 @@ def request(model: str = "half_plus_two") -> PredictRequest:
 
 def test_a_request_becomes_a_rest_body(fronts):
     value = {"b64": "YWJj"}
-    wanted = {"signature_name": "segment", "instances": [{"image_bytes": value, "class_names": value}]}
+    wanted = {
+        "signature_name": "segment",
+        "instances": [{"image_bytes": value, "class_names": value}],
+    }
     assert json.loads(fronts.as_json(request())) == wanted
 
 
 def test_every_front_is_measured(server, fronts):
     rows = fronts.measure(server, request(), clients=(2,), seconds=0.5)
-    assert [(row.front, row.clients) for row in rows] == [("in-process", 2), ("gRPC", 2), ("REST", 2)]
+    assert [(row.front, row.clients) for row in rows] == [
+        ("in-process", 2),
+        ("gRPC", 2),
+        ("REST", 2),
+    ]
     assert all(row.per_second > 10 and 0 < row.p50_ms <= row.p99_ms for row in rows)
 
 

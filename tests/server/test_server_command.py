@@ -24,10 +24,22 @@ from tf_groupvit.server.running import Server
     [
         (lambda path: None, ["{path}/none"], "No such folder"),
         (lambda path: None, ["{path}"], "No versions found under base path"),
-        (lambda path: (path / "saved_model.pb").touch(), ["{path}"], "is a version itself: serve its parent"),
+        (
+            lambda path: (path / "saved_model.pb").touch(),
+            ["{path}"],
+            "is a version itself: serve its parent",
+        ),
         (lambda path: None, [], "Give either a BASE_PATH or a --model-config-file"),
-        (lambda path: (path / "m").touch(), ["{path}", "--model-config-file", "{path}/m"], "Give either a BASE_PATH"),
-        (lambda path: (path / "m").write_text("x: 1"), ["--model-config-file", "{path}/m"], "is no ModelServerConfig"),
+        (
+            lambda path: (path / "m").touch(),
+            ["{path}", "--model-config-file", "{path}/m"],
+            "Give either a BASE_PATH",
+        ),
+        (
+            lambda path: (path / "m").write_text("x: 1"),
+            ["--model-config-file", "{path}/m"],
+            "is no ModelServerConfig",
+        ),
     ],
 )
 def test_a_wrong_start_is_one_line(tmp_path, make, arguments, text):
@@ -39,10 +51,13 @@ def test_a_wrong_start_is_one_line(tmp_path, make, arguments, text):
 
 def test_help_loads_no_tensorflow():
     code = (
-        "import sys; from click.testing import CliRunner; from tf_groupvit.cli.serve import command; "
-        "assert CliRunner().invoke(command, ['--help']).exit_code == 0; print('tensorflow' in sys.modules)"
+        "import sys; from click.testing import CliRunner; from tf_groupvit.cli.serve import"
+        " command; assert CliRunner().invoke(command, ['--help']).exit_code == 0;"
+        " print('tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.strip() == "False"
 
 
@@ -69,7 +84,9 @@ def test_a_second_signal_ends_the_process_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("logs", [[], ["--json-logs"]])
-def test_the_start_says_what_it_does_in_seconds_and_as_json_only_the_ports(tmp_path, monkeypatch, logs):
+def test_the_start_says_what_it_does_in_seconds_and_as_json_only_the_ports(
+    tmp_path, monkeypatch, logs
+):
     def serve_until_stopped(models, ports, announce, **flags):
         assert flags["background_warmup"] and models == {"a b": str(tmp_path)}
         announce("127.0.0.1", ports.grpc.number, ports.rest.number, list(models))
@@ -112,10 +129,25 @@ def test_a_server_says_what_it_serves_logs_each_request_and_ends_with_0(fixture_
 @pytest.mark.slow
 def test_a_broken_model_ends_the_start_with_the_servers_words(tmp_path):
     (tmp_path / "1").mkdir()
-    arguments = [str(tmp_path), "--max-num-load-retries", "0", "--port", "0", "--rest-api-port", "0"]
+    arguments = [
+        str(tmp_path),
+        "--max-num-load-retries",
+        "0",
+        "--port",
+        "0",
+        "--rest-api-port",
+        "0",
+    ]
     code = "from tf_groupvit.cli.serve import command; command()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=90
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=90,
     )
     assert done.returncode != 0
-    assert "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available" in done.stderr
+    assert (
+        "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available"
+        in done.stderr
+    )

@@ -13,7 +13,16 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conformance_cases import array, ask, assert_same, body_of, check_route, plain, read_cases, type_name
+from conformance_cases import (
+    array,
+    ask,
+    assert_same,
+    body_of,
+    check_route,
+    plain,
+    read_cases,
+    type_name,
+)
 from google.protobuf import json_format
 from known_differences import MISSING_FLAGS, NOT_COPIED, flag_of
 from small_models import half_plus_two
@@ -32,7 +41,11 @@ from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.tensor_protos import FIELDS, read_tensor, write_tensor
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "conformance"
-CASES = [case for name in ("rest_json_cases", "grpc_cases") for case in read_cases(FOLDER / f"{name}.jsonl")]
+CASES = [
+    case
+    for name in ("rest_json_cases", "grpc_cases")
+    for case in read_cases(FOLDER / f"{name}.jsonl")
+]
 
 
 def cases(kind: str) -> pytest.MarkDecorator:
@@ -98,7 +111,9 @@ def target(request, server, fixture_base_path, tmp_path_factory):
     if request.param == "tensorflow_model_server" and not shutil.which(request.param):
         pytest.skip("there is no tensorflow_model_server on the PATH")
     folder = tmp_path_factory.mktemp("flags")
-    running: dict[tuple[str, str] | None, Any] = {None: server} if request.param == "embedded" else {}
+    running: dict[tuple[str, str] | None, Any] = (
+        {None: server} if request.param == "embedded" else {}
+    )
 
     def started(case: dict) -> Any:
         flag = flag_of(case)
@@ -140,14 +155,20 @@ class RealServer:
             'model_platform: "tensorflow" version_labels { key: "stable" value: 123 } } }'
         )
         self.port, self.rest_api_port = free_port(), free_port()
-        arguments = [f"--port={self.port}", f"--rest_api_port={self.rest_api_port}", f"--model_config_file={models}"]
+        arguments = [
+            f"--port={self.port}",
+            f"--rest_api_port={self.rest_api_port}",
+            f"--model_config_file={models}",
+        ]
         arguments.append("--allow_version_labels_for_unavailable_models=true")
         if flag is not None:
             value = monitoring_file(folder) if flag[0] == "monitoring_config_file" else flag[1]
             arguments.append(f"--{flag[0]}={value}")
         self._process = subprocess.Popen(["tensorflow_model_server", *arguments])
         end = time.monotonic() + 60
-        while not reachable(self.port) and time.monotonic() < end:  # its ports open when the models are there
+        while (
+            not reachable(self.port) and time.monotonic() < end
+        ):  # its ports open when the models are there
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -245,7 +266,9 @@ MESSAGES = {
     "Predict": predict_message,
     "GetModelMetadata": metadata_message,
     "GetModelStatus": status_message,
-    "HandleReloadConfigRequest": lambda request: json_format.ParseDict(request, ReloadConfigRequest()),
+    "HandleReloadConfigRequest": lambda request: json_format.ParseDict(
+        request, ReloadConfigRequest()
+    ),
 }
 
 
@@ -263,10 +286,15 @@ def check_response(response, wanted):
     if "outputs" in wanted:
         assert response.outputs.keys() == wanted["outputs"].keys()
     for name, field in wanted.get("outputs_field", {}).items():
-        assert len(getattr(response.outputs[name], field)) and not response.outputs[name].tensor_content
+        assert (
+            len(getattr(response.outputs[name], field))
+            and not response.outputs[name].tensor_content
+        )
     if "model_version_status" in wanted:
         got = json_format.MessageToDict(response, always_print_fields_with_no_presence=True)
-        states = [entry | {"version": int(entry["version"])} for entry in got["model_version_status"]]
+        states = [
+            entry | {"version": int(entry["version"])} for entry in got["model_version_status"]
+        ]
         assert states == wanted["model_version_status"]
     if "signature_names" in wanted:
         signatures = SignatureDefMap()

@@ -1,4 +1,6 @@
-"""What goes wrong beside requests: odd names below a base path, threads that fail, names that forge log lines."""
+"""What goes wrong beside requests: odd names below a base path, threads that fail, names that forge
+log lines.
+"""
 
 import json
 import logging
@@ -48,17 +50,27 @@ def test_a_folder_whose_name_is_not_utf8_is_named_once_and_ignored(base_path, po
     polled.start([Model("m", str(base_path))])
     (base_path / "2").mkdir()
     until(lambda: states(polled.versions) == {2: "AVAILABLE", 1: "END"})  # polling goes on
-    warnings = [record.getMessage() for record in caplog.records if "Ignored" in record.getMessage()]
-    assert warnings == [rf"Ignored caf\xe9\n\x1b[31m below {base_path}: its name is neither a number nor UTF-8."]
+    warnings = [
+        record.getMessage() for record in caplog.records if "Ignored" in record.getMessage()
+    ]
+    assert warnings == [
+        rf"Ignored caf\xe9\n\x1b[31m below {base_path}: its name is neither a number nor UTF-8."
+    ]
 
 
 @pytest.mark.parametrize("name", [ODD, "\udcff"])
 def test_a_base_path_or_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path, name):
     (tmp_path / name / "1").mkdir(parents=True)
-    for arguments in ([str(tmp_path / name)], [str(tmp_path / name), "--wait-for-versions"], [str(tmp_path)]):
+    for arguments in (
+        [str(tmp_path / name)],
+        [str(tmp_path / name), "--wait-for-versions"],
+        [str(tmp_path)],
+    ):
         (tmp_path / "1").mkdir(exist_ok=True)
         options = ["--model-name", name] if arguments == [str(tmp_path)] else []
-        result = CliRunner().invoke(main, ["serve", *arguments, *options, "--port", "0", "--rest-api-port", "0"])
+        result = CliRunner().invoke(
+            main, ["serve", *arguments, *options, "--port", "0", "--rest-api-port", "0"]
+        )
         assert result.exit_code == 2 and "is not UTF-8: give it another one." in result.output
         assert result.output.count("\n") == 1 and "\x1b" not in result.output
     with pytest.raises(InputError, match="is not UTF-8"):
@@ -70,17 +82,25 @@ def test_what_cannot_be_listed_is_refused_in_one_line(tmp_path):
         if path.name == "link":
             path.symlink_to(path)
         result = CliRunner().invoke(main, ["serve", str(path)])
-        assert result.exit_code == 2 and result.output.startswith("Error: ") and result.output.count("\n") == 1
+        assert (
+            result.exit_code == 2
+            and result.output.startswith("Error: ")
+            and result.output.count("\n") == 1
+        )
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "saved_model.pbtxt"])
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_what_should_be_a_graph_and_is_no_file_is_refused_in_the_servers_words(tmp_path, name, make):
+def test_what_should_be_a_graph_and_is_no_file_is_refused_in_the_servers_words(
+    tmp_path, name, make
+):
     make(tmp_path / name)
     with pytest.raises(Refusal) as refused:
         load(str(tmp_path))
     assert refused.value.code == "NOT_FOUND" and str(tmp_path) in refused.value.text
-    assert refused.value.text.startswith("Specified file path does not appear to contain a SavedModel bundle")
+    assert refused.value.text.startswith(
+        "Specified file path does not appear to contain a SavedModel bundle"
+    )
 
 
 def test_a_graph_in_text_that_cannot_be_read_is_refused_without_a_traceback(tmp_path):
@@ -89,10 +109,16 @@ def test_a_graph_in_text_that_cannot_be_read_is_refused_without_a_traceback(tmp_
         load(str(tmp_path))
 
 
-def test_a_fault_in_looking_at_one_model_is_said_once_and_stops_no_other(base_path, polled, monkeypatch, caplog):
+def test_a_fault_in_looking_at_one_model_is_said_once_and_stops_no_other(
+    base_path, polled, monkeypatch, caplog
+):
     looked = models.aspired
-    monkeypatch.setattr(models, "aspired", lambda model, warn: looked(model, warn) if model.name == "m" else 1 // 0)
-    with pytest.raises(ServerError, match="Looking for versions of servable a failed: ZeroDivisionError: integer"):
+    monkeypatch.setattr(
+        models, "aspired", lambda model, warn: looked(model, warn) if model.name == "m" else 1 // 0
+    )
+    with pytest.raises(
+        ServerError, match="Looking for versions of servable a failed: ZeroDivisionError: integer"
+    ):
         polled.start([Model("a", "/nowhere"), Model("m", str(base_path))])
     polled._poll()
     assert 1 in states(polled.versions)
@@ -100,7 +126,9 @@ def test_a_fault_in_looking_at_one_model_is_said_once_and_stops_no_other(base_pa
     assert "Traceback" in caplog.text
 
 
-def test_polling_that_ends_by_an_exception_starts_again_loudly(base_path, polled, monkeypatch, caplog):
+def test_polling_that_ends_by_an_exception_starts_again_loudly(
+    base_path, polled, monkeypatch, caplog
+):
     polled.start([Model("m", str(base_path))])
     poll, failed = polled._poll, threading.Event()
 
@@ -162,7 +190,10 @@ def test_a_batch_thread_that_ends_by_an_exception_starts_again_loudly(monkeypatc
     run = lambda arrays, names, timeout: [arrays["x"]]  # noqa: E731
     assert scheduler.submit(("key",), run, Parameters(), arrays, ["y"], 10.0)[0].tolist() == [0.0]
     scheduler.close()
-    assert "The thread batch-0 ended by an exception" in caplog.text and "RuntimeError: injected" in caplog.text
+    assert (
+        "The thread batch-0 ended by an exception" in caplog.text
+        and "RuntimeError: injected" in caplog.text
+    )
 
 
 def test_a_front_that_ends_by_an_exception_ends_the_server_loudly(base_path, monkeypatch, caplog):
@@ -182,9 +213,16 @@ def test_a_front_that_ends_by_an_exception_ends_the_server_loudly(base_path, mon
         monkeypatch.setattr(lifecycle, name, lambda *_: None)
     monkeypatch.setattr(rest_front.RestFront, "stop", lambda *_: None)
     monkeypatch.setattr("tf_groupvit.server.running.load", lambda path, *_: Loader()(path))
-    with Ports("127.0.0.1", None, 0) as ports, pytest.raises(ServerError, match="A front ended by an exception"):
-        lifecycle.serve_until_stopped({"m": str(base_path)}, ports, 0.0, lambda *_: None, enable_model_warmup=False)
-    assert "The REST front ended by an exception" in caplog.text and "OSError: injected" in caplog.text
+    with (
+        Ports("127.0.0.1", None, 0) as ports,
+        pytest.raises(ServerError, match="A front ended by an exception"),
+    ):
+        lifecycle.serve_until_stopped(
+            {"m": str(base_path)}, ports, 0.0, lambda *_: None, enable_model_warmup=False
+        )
+    assert (
+        "The REST front ended by an exception" in caplog.text and "OSError: injected" in caplog.text
+    )
 
 
 def test_a_name_is_shown_on_one_line_without_escape_codes_and_cut():
@@ -218,11 +256,15 @@ def fail(name: str, error: Exception) -> None:
         raise error
 
 
-@pytest.mark.parametrize("error", [Refusal("NOT_FOUND", FORGED), ValueError(FORGED)], ids=["refusal", "bug"])
+@pytest.mark.parametrize(
+    "error", [Refusal("NOT_FOUND", FORGED), ValueError(FORGED)], ids=["refusal", "bug"]
+)
 def test_a_name_forges_no_line_of_the_log(error):
     for line in lines_of(TextFormatter("%(levelname)s %(message)s"), lambda: fail(FORGED, error)):
         first, *rest = line.split("\n")
-        assert first.startswith(("INFO ", "ERROR ")) and all(more.startswith("    ") for more in rest)
+        assert first.startswith(("INFO ", "ERROR ")) and all(
+            more.startswith("    ") for more in rest
+        )
         assert "\x1b" not in line
     for line in lines_of(JsonFormatter(), lambda: fail(FORGED, error)):
         entry = json.loads(line)

@@ -27,7 +27,11 @@ from tf_groupvit.server.running import Options, Server
 
 
 def default(flag: str):
-    return next(option.get_default(click.Context(command)) for option in command.params if option.name == flag)
+    return next(
+        option.get_default(click.Context(command))
+        for option in command.params
+        if option.name == flag
+    )
 
 
 def test_flags_that_both_servers_have_have_the_same_defaults():
@@ -91,24 +95,35 @@ def test_ports_open_only_when_every_model_is_available(fixture_base_path, monkey
 def test_the_readiness_probe_of_the_real_servers_own_tests_works(server):
     request = PredictRequest()
     request.model_spec.name = "this_model_does_not_exist"
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as raised:
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        pytest.raises(grpc.RpcError) as raised,
+    ):
         PredictionServiceStub(channel).Predict(request, timeout=10)
     assert "Servable" in raised.value.details()
 
 
 def test_services_that_are_not_there_are_unimplemented(server):
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as raised:
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        pytest.raises(grpc.RpcError) as raised,
+    ):
         channel.unary_unary("/tensorflow.ProfilerService/Profile")(b"", timeout=10)
     assert raised.value.code().name == "UNIMPLEMENTED"
 
 
 def test_a_rest_request_over_its_time_is_504(tmp_path):
     slow(tmp_path)
-    with Server({"slow": tmp_path}, port=None, options=Options(rest_api_timeout_in_ms=500)) as running:
+    with Server(
+        {"slow": tmp_path}, port=None, options=Options(rest_api_timeout_in_ms=500)
+    ) as running:
         body = '{"inputs": {"x": [1.0], "work": 1000000}}'
         late = (504, "Timed out waiting for notification")
         assert refusal(running, body, "/v1/models/slow:predict") == late
-        assert predict(running, '{"inputs": {"x": [1.0], "work": 1}}', "/v1/models/slow:predict")[0] == 200
+        assert (
+            predict(running, '{"inputs": {"x": [1.0], "work": 1}}', "/v1/models/slow:predict")[0]
+            == 200
+        )
 
 
 # Warm-up.
@@ -157,12 +172,17 @@ def test_a_record_that_fails_keeps_the_model_from_loading(version, log, text):
     warm_up_file(version, predict_log("", [1.0]), log)
     with pytest.raises(ServerError) as raised:
         started(version.parent)
-    assert "1 servable(s) did not become available: {{{name: m version: 123} due to error: " + text in str(raised.value)
+    assert (
+        "1 servable(s) did not become available: {{{name: m version: 123} due to error: " + text
+        in str(raised.value)
+    )
 
 
 def test_a_file_that_is_no_tfrecord_keeps_the_model_from_loading(version):
     warm_up_file(version)
-    (version / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"this is no record file at all")
+    (version / "assets.extra" / "tf_serving_warmup_requests").write_bytes(
+        b"this is no record file at all"
+    )
     with pytest.raises(ServerError) as raised:
         started(version.parent)
     text = "DATA_LOSS: corrupted record at 0. Please verify your warmup data is in TFRecord format."
@@ -175,7 +195,9 @@ def test_without_warm_up_the_file_is_not_looked_at(version):
 
 
 @pytest.mark.parametrize(("iterations", "times"), [(0, 1), (1, 1), (3, 3)])
-def test_records_run_as_often_as_the_flag_says_before_the_version_is_available(version, monkeypatch, iterations, times):
+def test_records_run_as_often_as_the_flag_says_before_the_version_is_available(
+    version, monkeypatch, iterations, times
+):
     from tf_groupvit.server import warmup
 
     states, run = [], warmup.predict_request

@@ -16,8 +16,14 @@ PREDICT = "/v1/models/half_plus_two:predict"
 PATHS = [PREDICT, PREDICT.replace("predict", "classify"), "/v1/models/%ff:predict"]
 GOOD = [
     b'{"instances": [1.0, 2.0, 5.0]}',
-    b'{"signature_name": "segment", "inputs": {"image_bytes": [{"b64": "AAEC/w=="}], "class_names": ["cat", "dog"]}}',
-    b'{"signature_name": "segment", "instances": [{"image_bytes": {"b64": "AA=="}, "class_names": "a"}]}',
+    (
+        b'{"signature_name": "segment", "inputs": {"image_bytes": [{"b64": "AAEC/w=="}],'
+        b' "class_names": ["cat", "dog"]}}'
+    ),
+    (
+        b'{"signature_name": "segment", "instances": [{"image_bytes": {"b64": "AA=="},'
+        b' "class_names": "a"}]}'
+    ),
     b'{"inputs": {"x": [[1, 2], [3, 4]]}}',
 ]
 SPLINTERS = [
@@ -134,7 +140,9 @@ def grpc_channel(server):
 @pytest.mark.slow
 def test_memory_is_flat_over_twenty_thousand_bad_requests(fixture_base_path):
     chance = random.Random(0)
-    with Served(str(fixture_base_path), "--model-name", "half_plus_two", "--log-level", "error") as served:
+    with Served(
+        str(fixture_base_path), "--model-name", "half_plus_two", "--log-level", "error"
+    ) as served:
         connection = http.client.HTTPConnection("127.0.0.1", served.rest_api_port, timeout=30)
         with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
             early = 0

@@ -1,4 +1,6 @@
-"""gRPC over sockets: health, reflection, deadlines, sizes, TLS, and texts that fit a status message."""
+"""gRPC over sockets: health, reflection, deadlines, sizes, TLS, and texts that fit a status
+message.
+"""
 
 import subprocess
 import threading
@@ -64,7 +66,9 @@ def test_health_answers_under_the_servers_short_names(server):
         for name in ("", "ModelService", "PredictionService"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        code, _ = refused(lambda: health.Check(health_pb2.HealthCheckRequest(service="other"), timeout=5))
+        code, _ = refused(
+            lambda: health.Check(health_pb2.HealthCheckRequest(service="other"), timeout=5)
+        )
         assert code == "NOT_FOUND"
 
 
@@ -74,7 +78,11 @@ def test_reflection_lists_the_services(server):
         asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
         answer = next(stub.ServerReflectionInfo(asked, timeout=5))
         names = {service.name for service in answer.list_services_response.service}
-    assert {"tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", "grpc.health.v1.Health"} <= names
+    assert {
+        "tensorflow.serving.PredictionService",
+        "tensorflow.serving.ModelService",
+        "grpc.health.v1.Health",
+    } <= names
 
 
 def test_messages_of_any_size_pass(busy):
@@ -89,27 +97,37 @@ def test_a_request_over_the_limit_is_resource_exhausted_packed_or_not(fixture_ba
     options = Options(max_request_bytes=2000)
     large = request(x=np.zeros(1000, np.float32))
     with (
-        Server({"half_plus_two": fixture_base_path}, rest_api_port=None, options=options) as running,
+        Server(
+            {"half_plus_two": fixture_base_path}, rest_api_port=None, options=options
+        ) as running,
         grpc.insecure_channel(f"{HOME}:{running.port}") as channel,
     ):
         stub = PredictionServiceStub(channel)
         assert refused(lambda: stub.Predict(large, timeout=10))[0] == "RESOURCE_EXHAUSTED"
         packed = refused(lambda: stub.Predict(large, timeout=10, compression=grpc.Compression.Gzip))
-        assert packed[0] == "RESOURCE_EXHAUSTED" and "ecompressed message larger than max" in packed[1]
+        assert (
+            packed[0] == "RESOURCE_EXHAUSTED" and "ecompressed message larger than max" in packed[1]
+        )
 
 
 def test_a_deadline_stops_the_graph(busy):
     with grpc.insecure_channel(f"{HOME}:{busy.port}") as channel:
         stub = PredictionServiceStub(channel)
         started = time.monotonic()
-        code, _ = refused(lambda: stub.Predict(request("slow", x=[1.0], work=np.int32(10**6)), timeout=0.3))
+        code, _ = refused(
+            lambda: stub.Predict(request("slow", x=[1.0], work=np.int32(10**6)), timeout=0.3)
+        )
         assert code == "DEADLINE_EXCEEDED" and time.monotonic() - started < 3
-        assert stub.Predict(request("slow", x=[1.0], work=np.int32(1)), timeout=10).outputs["y"].float_val == [2.0]
+        assert stub.Predict(request("slow", x=[1.0], work=np.int32(1)), timeout=10).outputs[
+            "y"
+        ].float_val == [2.0]
 
 
 def test_an_in_process_deadline_has_the_servers_text(busy):
     stub = PredictionServiceStub(Channel(busy))
-    timed_out = refused(lambda: stub.Predict(request("slow", x=[1.0], work=np.int32(10**6)), timeout=0.2))
+    timed_out = refused(
+        lambda: stub.Predict(request("slow", x=[1.0], work=np.int32(10**6)), timeout=0.2)
+    )
     assert timed_out == ("DEADLINE_EXCEEDED", "Timed out waiting for notification")
 
 
@@ -138,7 +156,10 @@ def test_only_the_outputs_of_the_filter_come_back(stub):
     message.output_filter.append("y")
     assert stub.Predict(message).outputs.keys() == {"y"}
     message.output_filter.append("y")
-    assert refused(lambda: stub.Predict(message)) == ("INVALID_ARGUMENT", "duplicate output tensor alias: y")
+    assert refused(lambda: stub.Predict(message)) == (
+        "INVALID_ARGUMENT",
+        "duplicate output tensor alias: y",
+    )
     del message.output_filter[:]
     message.output_filter.append("q")
     wanted = "output tensor alias not found in signature: q Outputs expected to be in the set {y}."
@@ -162,7 +183,9 @@ def test_classify_and_multi_inference_are_refused_on_a_predict_model(stub):
     assert refused(lambda: stub.Classify(message)) == ("INVALID_ARGUMENT", "Missing ModelSpec")
     message.model_spec.name = "half_plus_two"
     code, text = refused(lambda: stub.Classify(message))
-    assert code == "FAILED_PRECONDITION" and text.startswith("No classification inputs found in SignatureDef: ")
+    assert code == "FAILED_PRECONDITION" and text.startswith(
+        "No classification inputs found in SignatureDef: "
+    )
     several = MultiInferenceRequest()
     task = several.tasks.add(method_name="tensorflow/serving/regress")
     task.model_spec.name = "half_plus_two"
@@ -184,7 +207,10 @@ def test_a_wrong_signature_with_a_very_long_name_is_cut(stub):
 
 
 def test_a_port_in_use_is_one_line(server, fixture_base_path):
-    for ports in ({"port": server.port, "rest_api_port": None}, {"port": None, "rest_api_port": server.rest_api_port}):
+    for ports in (
+        {"port": server.port, "rest_api_port": None},
+        {"port": None, "rest_api_port": server.rest_api_port},
+    ):
         with pytest.raises(ServerError, match="Cannot listen for"):
             Server({"m": fixture_base_path}, **ports).start()
 
@@ -198,18 +224,28 @@ def keys(tmp_path_factory):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
     new = ["-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority")
+    openssl(
+        "req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority"
+    )
     (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
     for name in ("server", "client"):
-        openssl("req", *new[:3], "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        openssl(
+            "req", *new[:3], "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
+        )
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
                 "-out", f"{name}.crt", "-days", "2", "-extfile", "names")  # fmt: skip
-    return {file.name: file.read_text() for file in folder.iterdir() if file.suffix in (".key", ".crt")}
+    return {
+        file.name: file.read_text() for file in folder.iterdir() if file.suffix in (".key", ".crt")
+    }
 
 
 def ssl_config(folder, keys, verify: bool):
     file = folder / f"ssl-{verify}.config"
-    texts = {"server_key": keys["server.key"], "server_cert": keys["server.crt"], "custom_ca": keys["ca.crt"]}
+    texts = {
+        "server_key": keys["server.key"],
+        "server_cert": keys["server.crt"],
+        "custom_ca": keys["ca.crt"],
+    }
     quoted = "\n".join(f"{name}: {text!r}" for name, text in texts.items())
     file.write_text(f"{quoted}\nclient_verify: {str(verify).lower()}\n")
     return str(file)
@@ -219,23 +255,39 @@ def ssl_config(folder, keys, verify: bool):
 def test_tls_and_mutual_tls(tmp_path, keys, fixture_base_path, verify):
     options = Options(ssl_config_file=ssl_config(tmp_path, keys, verify))
     root = keys["ca.crt"].encode()
-    with Server({"half_plus_two": fixture_base_path}, rest_api_port=None, options=options) as running:
-        mutual = grpc.ssl_channel_credentials(root, keys["client.key"].encode(), keys["client.crt"].encode())
-        for credentials, passes in ((mutual, True), (grpc.ssl_channel_credentials(root), not verify)):
+    with Server(
+        {"half_plus_two": fixture_base_path}, rest_api_port=None, options=options
+    ) as running:
+        mutual = grpc.ssl_channel_credentials(
+            root, keys["client.key"].encode(), keys["client.crt"].encode()
+        )
+        for credentials, passes in (
+            (mutual, True),
+            (grpc.ssl_channel_credentials(root), not verify),
+        ):
             with grpc.secure_channel(f"localhost:{running.port}", credentials) as channel:
                 stub = PredictionServiceStub(channel)
                 if passes:
-                    assert stub.Predict(request(x=[1.0]), timeout=10).outputs["y"].float_val == [2.5]
+                    assert stub.Predict(request(x=[1.0]), timeout=10).outputs["y"].float_val == [
+                        2.5
+                    ]
                 else:
-                    assert refused(lambda stub=stub: stub.Predict(request(x=[1.0]), timeout=10))[0] == "UNAVAILABLE"
+                    assert (
+                        refused(lambda stub=stub: stub.Predict(request(x=[1.0]), timeout=10))[0]
+                        == "UNAVAILABLE"
+                    )
         with grpc.insecure_channel(f"localhost:{running.port}") as channel:
             assert (
-                refused(lambda: PredictionServiceStub(channel).Predict(request(x=[1.0]), timeout=10))[0]
+                refused(
+                    lambda: PredictionServiceStub(channel).Predict(request(x=[1.0]), timeout=10)
+                )[0]
                 == "UNAVAILABLE"
             )
 
 
-@pytest.mark.parametrize("text", ['server_key: "k"', 'server_key: "k" server_cert: "c" client_verify: true', "x: 1"])
+@pytest.mark.parametrize(
+    "text", ['server_key: "k"', 'server_key: "k" server_cert: "c" client_verify: true', "x: 1"]
+)
 def test_an_ssl_config_that_lacks_something_says_what(tmp_path, fixture_base_path, text):
     file = tmp_path / "ssl.config"
     file.write_text(text)
@@ -243,7 +295,9 @@ def test_an_ssl_config_that_lacks_something_says_what(tmp_path, fixture_base_pat
         Server({"m": fixture_base_path}, options=Options(ssl_config_file=str(file)))
 
 
-def test_while_it_stops_health_says_so_new_calls_are_refused_and_the_one_under_way_is_answered(tmp_path):
+def test_while_it_stops_health_says_so_new_calls_are_refused_and_the_one_under_way_is_answered(
+    tmp_path,
+):
     slow(tmp_path)
     running = Server({"slow": tmp_path}).start()
     with grpc.insecure_channel(f"{HOME}:{running.port}") as channel:
@@ -253,7 +307,11 @@ def test_while_it_stops_health_says_so_new_calls_are_refused_and_the_one_under_w
         stopping = threading.Thread(target=running.stop)
         stopping.start()
         asked = health_pb2.HealthCheckRequest()
-        until(lambda: health.Check(asked, timeout=5).status == health_pb2.HealthCheckResponse.NOT_SERVING)
+        until(
+            lambda: (
+                health.Check(asked, timeout=5).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            )
+        )
         late = refused(lambda: stub.Predict(request("slow", x=[1.0], work=np.int32(1)), timeout=10))
         assert late == ("UNAVAILABLE", "The server is shutting down")
         assert under_way.result().outputs["y"].float_val == [2.0]

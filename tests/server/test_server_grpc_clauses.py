@@ -1,4 +1,6 @@
-"""Clauses of the contract, section 7, that the conformance sample leaves out: a call as text in, code and text out."""
+"""Clauses of the contract, section 7, that the conformance sample leaves out: a call as text in,
+code and text out.
+"""
 
 import grpc
 import numpy as np
@@ -21,7 +23,12 @@ STATUS, CONFIG = f"/{MODEL}/GetModelStatus", f"/{MODEL}/HandleReloadConfigReques
 
 REFUSED = [
     (PREDICT, "model_spec {}", "INVALID_ARGUMENT", "ModelSpec has no name specified."),
-    (PREDICT, 'model_spec { name: "foo" } ' + X, "NOT_FOUND", "Servable not found for request: Latest(foo)"),
+    (
+        PREDICT,
+        'model_spec { name: "foo" } ' + X,
+        "NOT_FOUND",
+        "Servable not found for request: Latest(foo)",
+    ),
     (PREDICT, FOO, "NOT_FOUND", "Servable not found for request: Specific(foo, 7)"),
     (
         PREDICT,
@@ -39,7 +46,10 @@ REFUSED = [
         PREDICT,
         f'{HALF} {X} inputs {{ key: "z" value {{}} }}',
         "INVALID_ARGUMENT",
-        "input size does not match signature: 2!=1 len({x,z}) != len({x}). Sent extra: {z}. Missing but required: {}.",
+        (
+            "input size does not match signature: 2!=1 len({x,z}) != len({x}). Sent extra: {z}."
+            " Missing but required: {}."
+        ),
     ),
     (
         PREDICT,
@@ -47,21 +57,36 @@ REFUSED = [
         "INVALID_ARGUMENT",
         "output tensor alias not found in signature: q Outputs expected to be in the set {y}.",
     ),
-    (PREDICT, f'{HALF} {X} output_filter: ["y", "y"]', "INVALID_ARGUMENT", "duplicate output tensor alias: y"),
+    (
+        PREDICT,
+        f'{HALF} {X} output_filter: ["y", "y"]',
+        "INVALID_ARGUMENT",
+        "duplicate output tensor alias: y",
+    ),
     (
         PREDICT,
         HALF + ' inputs { key: "x" value { dtype: DT_FLOAT tensor_shape { dim { size: -1 } } } }',
         "INVALID_ARGUMENT",
         "tensor parsing error: x",
     ),
-    (METADATA, f'{FOO} metadata_field: "f"', "INVALID_ARGUMENT", "Metadata field f is not supported"),
+    (
+        METADATA,
+        f'{FOO} metadata_field: "f"',
+        "INVALID_ARGUMENT",
+        "Metadata field f is not supported",
+    ),
     (
         METADATA,
         f'{FOO} metadata_field: "signature_def"',
         "NOT_FOUND",
         "Servable not found for request: Specific(foo, 7)",
     ),
-    (METADATA, 'model_spec {} metadata_field: "signature_def"', "INVALID_ARGUMENT", "ModelSpec has no name specified."),
+    (
+        METADATA,
+        'model_spec {} metadata_field: "signature_def"',
+        "INVALID_ARGUMENT",
+        "ModelSpec has no name specified.",
+    ),
     (STATUS, "", "INVALID_ARGUMENT", "Missing ModelSpec"),
     (STATUS, "model_spec {}", "NOT_FOUND", "Could not find any versions of model "),
     (
@@ -74,8 +99,10 @@ REFUSED = [
         CONFIG,
         "config {}",
         "INVALID_ARGUMENT",
-        "ServerModelConfig type not supported by HandleReloadConfigRequest. "
-        "Only ModelConfigList is currently supported",
+        (
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+            "Only ModelConfigList is currently supported"
+        ),
     ),
     (
         CONFIG,
@@ -87,8 +114,10 @@ REFUSED = [
         CONFIG,
         RELOAD % ("/models/m", ""),
         "INVALID_ARGUMENT",
-        "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, "
-        "model name is m",
+        (
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor"
+            " ModelServerConfig::model_platform, model name is m"
+        ),
     ),
     (
         CONFIG,
@@ -107,15 +136,23 @@ def asked(server, path: str, text: str):
 
 
 @pytest.mark.parametrize(("path", "text", "code", "words"), REFUSED)
-def test_a_call_is_refused_with_the_code_and_the_words_of_the_contract(server, path, text, code, words):
+def test_a_call_is_refused_with_the_code_and_the_words_of_the_contract(
+    server, path, text, code, words
+):
     with pytest.raises(grpc.RpcError) as refused:
         asked(server, path, text)
     assert (refused.value.code().name, refused.value.details()) == (code, words)
 
 
 def test_an_answer_names_the_version_that_a_label_stood_for_and_the_default_signature(server):
-    spec = asked(server, PREDICT, f'model_spec {{ name: "half_plus_two" version_label: "stable" }} {X}').model_spec
-    assert (spec.name, spec.version.value, spec.signature_name) == ("half_plus_two", 123, "serving_default")
+    spec = asked(
+        server, PREDICT, f'model_spec {{ name: "half_plus_two" version_label: "stable" }} {X}'
+    ).model_spec
+    assert (spec.name, spec.version.value, spec.signature_name) == (
+        "half_plus_two",
+        123,
+        "serving_default",
+    )
     assert spec.WhichOneof("version_choice") == "version"
 
 
@@ -141,7 +178,9 @@ def sent(server, type_: str, tensor):
     request.model_spec.name, request.model_spec.signature_name = "every", type_
     request.inputs["x"].CopyFrom(tensor)
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        method = channel.unary_unary(PREDICT, call.request.SerializeToString, call.response.FromString)
+        method = channel.unary_unary(
+            PREDICT, call.request.SerializeToString, call.response.FromString
+        )
         return method(request, timeout=30).outputs["y"]
 
 
@@ -161,7 +200,9 @@ def test_an_element_type_comes_back_in_its_typed_field_from_either_form(every, t
     for tensor in (by_content, by_field):
         answer = sent(every, type_, tensor)
         assert answer.dtype == NUMBER_OF[type_] and not answer.tensor_content
-        assert len(getattr(answer, FIELDS[NUMBER_OF[type_]])) == (8 if type_.startswith("complex") else 4)
+        assert len(getattr(answer, FIELDS[NUMBER_OF[type_]])) == (
+            8 if type_.startswith("complex") else 4
+        )
         assert tf.make_ndarray(answer).tolist() == wanted.tolist()
 
 
@@ -179,4 +220,7 @@ def test_a_tensor_of_rank_0_and_one_of_no_values_come_back_as_they_are(every, ty
 
 def test_a_signature_without_inputs_runs_without_any(every):
     answer = asked(every, PREDICT, 'model_spec { name: "every" }')
-    assert list(answer.outputs["y"].float_val) == [1.0] and answer.model_spec.signature_name == "serving_default"
+    assert (
+        list(answer.outputs["y"].float_val) == [1.0]
+        and answer.model_spec.signature_name == "serving_default"
+    )

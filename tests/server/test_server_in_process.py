@@ -24,10 +24,14 @@ def test_httpx_reaches_the_handler_with_and_without_a_loop(server):
     with httpx.Client(base_url="http://in-process", transport=http_transport(server)) as client:
         assert client.post(PREDICT, content=BODY).json() == {"predictions": [2.5, 3.0]}
         assert client.get("/v1/models/half%5Fplus%5Ftwo").status_code == 200
-        assert client.get("/v1/models/none").json() == {"error": "Could not find any versions of model none"}
+        assert client.get("/v1/models/none").json() == {
+            "error": "Could not find any versions of model none"
+        }
 
     async def ask():
-        async with httpx.AsyncClient(base_url="http://in-process", transport=http_transport(server)) as client:
+        async with httpx.AsyncClient(
+            base_url="http://in-process", transport=http_transport(server)
+        ) as client:
             return (await client.post(PREDICT, content=BODY)).json()
 
     assert asyncio.run(ask()) == {"predictions": [2.5, 3.0]}
@@ -40,14 +44,19 @@ def test_the_asgi_application_works_in_httpx_own_transport(server):
             return await client.post(PREDICT, content=BODY)
 
     answer = asyncio.run(ask())
-    assert answer.json() == {"predictions": [2.5, 3.0]} and answer.headers["content-type"] == "application/json"
+    assert (
+        answer.json() == {"predictions": [2.5, 3.0]}
+        and answer.headers["content-type"] == "application/json"
+    )
 
 
 def test_stubs_reach_the_calls_through_a_channel(server):
     request = PredictRequest()
     request.model_spec.name = "half_plus_two"
     request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
-    assert PredictionServiceStub(Channel(server)).Predict(request, timeout=5).outputs["y"].float_val == [2.5]
+    assert PredictionServiceStub(Channel(server)).Predict(request, timeout=5).outputs[
+        "y"
+    ].float_val == [2.5]
     status = GetModelStatusRequest()
     status.model_spec.name = "none"
     with pytest.raises(grpc.RpcError) as raised:
@@ -64,13 +73,19 @@ def test_a_request_of_a_few_bytes_is_refused_before_it_takes_memory(server):
     with pytest.raises(grpc.RpcError) as raised:
         PredictionServiceStub(Channel(server)).Predict(request)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "its shape has 33,000,000 elements and 0 came; at most 262,144 are filled up" in raised.value.details()
+    assert (
+        "its shape has 33,000,000 elements and 0 came; at most 262,144 are filled up"
+        in raised.value.details()
+    )
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        '"instances": [{"image_bytes": "a", "class_names": "b"}, {"image_bytes": "c", "class_names": "d"}]',
+        (
+            '"instances": [{"image_bytes": "a", "class_names": "b"}, {"image_bytes": "c",'
+            ' "class_names": "d"}]'
+        ),
         '"inputs": {"image_bytes": [["a"], ["b"]], "class_names": "c"}',
     ],
 )
@@ -92,5 +107,9 @@ def test_a_bug_is_500_without_a_word_of_it(server, monkeypatch, caplog):
 
     monkeypatch.setattr(rest_answers.Reader, "predict", lambda *_: 1 / 0)
     answer = server.rest("POST", PREDICT, BODY)
-    assert answer.status == 500 and b"ZeroDivision" not in answer.body and b"Traceback" not in answer.body
+    assert (
+        answer.status == 500
+        and b"ZeroDivision" not in answer.body
+        and b"Traceback" not in answer.body
+    )
     assert "ZeroDivisionError" in caplog.text

@@ -1,4 +1,6 @@
-"""Large JSON bodies: a limit on their tokens, a deadline while they are read, and nobody who waits for them."""
+"""Large JSON bodies: a limit on their tokens, a deadline while they are read, and nobody who waits
+for them.
+"""
 
 import io
 import json
@@ -50,7 +52,14 @@ def outcome(predict, body: bytes, types: Signatures = TYPES):
 
 @pytest.mark.parametrize(
     ("body", "count"),
-    [(b"1", 1), (b"[]", 2), (b'{"a": [1, 2]}', 5), (b'"a\\nb"', 2), (b'"a, b"', 2), (b"[" * 100, 101)],
+    [
+        (b"1", 1),
+        (b"[]", 2),
+        (b'{"a": [1, 2]}', 5),
+        (b'"a\\nb"', 2),
+        (b'"a, b"', 2),
+        (b"[" * 100, 101),
+    ],
 )
 def test_tokens_are_counted_from_above(body, count):
     assert count_tokens(body, count) == count
@@ -58,7 +67,8 @@ def test_tokens_are_counted_from_above(body, count):
         count_tokens(body, count - 1)
     assert raised.value.code == "INVALID_ARGUMENT" and raised.value.http_status == 400
     assert (
-        raised.value.text == f"The request body has more than {count - 1} JSON tokens: send fewer values, or use gRPC"
+        raised.value.text
+        == f"The request body has more than {count - 1} JSON tokens: send fewer values, or use gRPC"
     )
 
 
@@ -73,7 +83,9 @@ def test_a_body_of_too_many_tokens_is_refused_whatever_it_is_for(server, monkeyp
     assert server.rest("POST", PREDICT, few).status == 200
     for target in (PREDICT, PREDICT.replace("predict", "classify"), "/v1/models/none:predict"):
         answer = server.rest("POST", target, many)
-        assert answer.status == 400 and "more than 20 JSON tokens" in json.loads(answer.body)["error"]
+        assert (
+            answer.status == 400 and "more than 20 JSON tokens" in json.loads(answer.body)["error"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +97,9 @@ def test_a_body_of_too_many_tokens_is_refused_whatever_it_is_for(server, monkeyp
     ],
 )  # fmt: skip
 def test_a_body_read_apart_gives_the_same(apart, body):
-    assert outcome(apart.predict, body) == outcome(lambda *given: json_reading.read_predict(*given[:2]), body)
+    assert outcome(apart.predict, body) == outcome(
+        lambda *given: json_reading.read_predict(*given[:2]), body
+    )
 
 
 def test_the_faults_of_a_body_come_before_those_of_its_model(apart):
@@ -106,14 +120,18 @@ def test_many_tokens_and_slow_ones_are_not_read_in_the_servers_process(reader, m
 
 def test_a_deadline_is_kept_while_a_body_is_read(reader):
     # Some ten seconds of the scanner.
-    body = b'{"signature_name": "text", "instances": ["\\ud83d\\ude00"' + b', "a"' * 1_000_000 + b"]}"
+    body = (
+        b'{"signature_name": "text", "instances": ["\\ud83d\\ude00"' + b', "a"' * 1_000_000 + b"]}"
+    )
     with pytest.raises(Refusal) as raised:
         reader.predict(body, TYPES, Deadline(0.3))
     assert raised.value.code == "DEADLINE_EXCEEDED"
     assert outcome(reader.predict, b'{"instances": [1]}')[0] == "row"
 
 
-def test_while_another_body_is_read_a_small_one_does_not_wait_and_a_large_one_waits_in_its_time(reader, monkeypatch):
+def test_while_another_body_is_read_a_small_one_does_not_wait_and_a_large_one_waits_in_its_time(
+    reader, monkeypatch
+):
     held = threading.Event()
 
     def slow(process, question):

@@ -1,4 +1,6 @@
-"""Clauses of the contract, sections 3 to 5, over sockets: bodies in, answers and refusals to the letter out."""
+"""Clauses of the contract, sections 3 to 5, over sockets: bodies in, answers and refusals to the
+letter out.
+"""
 
 import json
 
@@ -61,7 +63,8 @@ def refused_float(server, rest: str) -> str:
         ('"inputs": [[1, 2], [1, 2, 3]]', "Encountered list at unexpected size: 3 at level: 1 expected size: 2"),
         ('"inputs": [[1], 2]', "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
         ('"inputs": [[[1, 2]], [[3], [4]]]',
-         "Encountered list at unexpected size: 2 at level: 1 expected size: 1"),  # documented upstream, and refused
+         # documented upstream, and refused
+         "Encountered list at unexpected size: 2 at level: 1 expected size: 1"),
     ],
 )  # fmt: skip
 def test_shapes_keys_and_names_are_refused_to_the_letter(server, rest, text):
@@ -79,7 +82,9 @@ def test_shapes_keys_and_names_are_refused_to_the_letter(server, rest, text):
         ('{"x": [], "z": 1}', []),
     ],
 )
-def test_columns_take_scalars_empty_lists_and_any_rank_and_ignore_other_names(server, inputs, outputs):
+def test_columns_take_scalars_empty_lists_and_any_rank_and_ignore_other_names(
+    server, inputs, outputs
+):
     status, text = predict(server, f'{{"signature_name": "float", "inputs": {inputs}}}', EVERY)
     assert (status, json.loads(text)) == (200, {"outputs": outputs})
 
@@ -91,7 +96,8 @@ def test_rows_take_empty_lists_of_one_shape(server):
 
 def test_unknown_keys_and_an_output_filter_are_ignored_and_the_first_of_two_keys_counts(server):
     body = (
-        '{"output_filter": ["none"], "x": {}, "signature_name": "float", "signature_name": 1, "inputs": 1, "inputs": 2}'
+        '{"output_filter": ["none"], "x": {}, "signature_name": "float", "signature_name": 1,'
+        ' "inputs": 1, "inputs": 2}'
     )
     status, text = predict(server, body, EVERY)
     assert (status, json.loads(text)) == (200, {"outputs": 1.0})
@@ -115,7 +121,11 @@ def test_several_inputs_in_rows_make_objects_of_several_outputs(server):
 
 def test_several_inputs_in_columns_may_differ_in_their_first_dimension(server):
     status, text = pair(server, '"inputs": {"a": [[1, 2]], "b": ["x", "y", "z"]}')
-    answer = {"a": [[1.0, 2.0]], "b": ["x", "y", "z"], "b_bytes": [{"b64": "eA=="}, {"b64": "eQ=="}, {"b64": "eg=="}]}
+    answer = {
+        "a": [[1.0, 2.0]],
+        "b": ["x", "y", "z"],
+        "b_bytes": [{"b64": "eA=="}, {"b64": "eQ=="}, {"b64": "eg=="}],
+    }
     assert (status, json.loads(text)) == (200, {"outputs": answer})
     status, text = pair(server, '"inputs": {"a": [[]], "b": "x"}')
     assert (status, json.loads(text)["outputs"]["a"]) == (200, [[]])
@@ -157,17 +167,24 @@ def test_base64_objects_are_bytes_however_deep_they_stand(server, wrap):
     status, text = predict(server, f'{{"signature_name": "string", "inputs": {given}}}', EVERY)
     wanted = json.loads(wrap.replace("%s", '"\\u0000\\u0001\u00ff"'))
     assert status == 200
-    assert json.loads(text.encode("utf-8", "surrogateescape").decode("latin-1")) == {"outputs": wanted}
+    assert json.loads(text.encode("utf-8", "surrogateescape").decode("latin-1")) == {
+        "outputs": wanted
+    }
 
 
 def test_a_plain_string_is_never_decoded(server):
-    status, text = predict(server, '{"signature_name": "string", "instances": ["aGVsbG8=", ""]}', EVERY)
+    status, text = predict(
+        server, '{"signature_name": "string", "instances": ["aGVsbG8=", ""]}', EVERY
+    )
     assert (status, json.loads(text)) == (200, {"predictions": ["aGVsbG8=", ""]})
 
 
 def test_a_default_signature_without_inputs_is_called_default(server):
     for body in ("{}", '{"signature_name": "", "instances": [1]}'):
-        assert refusal(server, body, EVERY) == (400, "Failed to get input map for signature: DEFAULT")
+        assert refusal(server, body, EVERY) == (
+            400,
+            "Failed to get input map for signature: DEFAULT",
+        )
 
 
 @pytest.mark.parametrize("name", ["1", "null", "[]", '{"a": 1}', "true"])
@@ -177,10 +194,15 @@ def test_a_signature_name_that_is_no_string_is_shown_before_the_model_is_looked_
         f'JSON Value: {{\n    "signature_name": {shown}\n}} not formatted correctly. '
         "'signature_name' key must be a string value."
     )
-    assert refusal(server, f'{{"signature_name": {name}}}', "/v1/models/none:predict") == (400, text)
+    assert refusal(server, f'{{"signature_name": {name}}}', "/v1/models/none:predict") == (
+        400,
+        text,
+    )
 
 
-@pytest.mark.parametrize(("body", "shown"), [("[1, {}]", "[1, {}]"), ('"x"', '"x"'), ("1", "1"), ("null", "null")])
+@pytest.mark.parametrize(
+    ("body", "shown"), [("[1, {}]", "[1, {}]"), ('"x"', '"x"'), ("1", "1"), ("null", "null")]
+)
 def test_a_body_that_is_no_object_is_shown(server, body, shown):
     assert refusal(server, body, EVERY) == (400, f"JSON Value: {shown} Is not object")
 
@@ -210,19 +232,27 @@ def test_what_the_graph_refuses_is_400_in_the_runtimes_words(server):
 def test_a_wrong_value_of_megabytes_is_shown_whole(server):
     value = "A" * 3_000_000
     text = refused_float(server, f'"inputs": {{"x": {{"b64": "{value}"}}}}')
-    # Whole, for the echo ends between tokens: after this one, which is why the closing brace is not there.
-    assert text == f'JSON Value: {{\n    "b64": "{value}" Type: Object is not of expected type: float'
+    # Whole, for the echo ends between tokens: after this one, which is why the closing brace is not
+    # there.
+    assert (
+        text == f'JSON Value: {{\n    "b64": "{value}" Type: Object is not of expected type: float'
+    )
 
 
 def test_an_echo_ends_at_the_first_token_after_256_bytes(server):
     status, text = refusal(server, json.dumps(list(range(1000))), EVERY)
     shown = text.removeprefix("JSON Value: ").removesuffix(" Is not object")
-    assert status == 400 and 256 <= len(shown) < 262 and shown == str(list(range(1000)))[: len(shown)]
+    assert (
+        status == 400 and 256 <= len(shown) < 262 and shown == str(list(range(1000)))[: len(shown)]
+    )
 
 
 def test_an_error_is_pretty_printed_json_of_its_own_type(server):
     status, text, headers = call(server, "POST", "/v1/models/half:predict", b'{"instances": [1]}')
-    assert (status, text) == (404, '{\n    "error": "Servable not found for request: Latest(half)"\n}')
+    assert (status, text) == (
+        404,
+        '{\n    "error": "Servable not found for request: Latest(half)"\n}',
+    )
     assert headers["content-type"] == "application/json"
 
 

@@ -1,4 +1,6 @@
-"""REST bodies into tensors: the scanner against the fast parser, error texts and offsets, each rule of an input."""
+"""REST bodies into tensors: the scanner against the fast parser, error texts and offsets, each rule
+of an input.
+"""
 
 import json
 import math
@@ -21,10 +23,15 @@ JSON = st.recursive(
     | st.floats(allow_nan=False, width=32)
     | st.text(max_size=6)
     | st.just({"b64": "aGVsbG8="}),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["x", "b64", "y"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["x", "b64", "y"]), inner, max_size=3)
+    ),
     max_leaves=12,
 )
-TYPES = st.sampled_from(["float", "double", "int32", "uint8", "int64", "uint64", "bool", "string", "half"])
+TYPES = st.sampled_from(
+    ["float", "double", "int32", "uint8", "int64", "uint64", "bool", "string", "half"]
+)
 
 
 def text_of(refused) -> str:
@@ -43,7 +50,9 @@ def test_the_scanner_reads_what_the_fast_parser_reads(value):
 
 
 def assert_alike(scanned, value):
-    """Equal, but for doubles: RapidJSON's may differ in the last digits, and wide integers become doubles."""
+    """Equal, but for doubles: RapidJSON's may differ in the last digits, and wide integers become
+    doubles.
+    """
     if isinstance(value, dict):
         assert scanned.keys() == value.keys()
         for name in value:
@@ -88,7 +97,9 @@ def _whole(body: bytes, types: dict[str, str]) -> str:
         form, _, arrays = read_predict(body, lambda signature: types)
     except Refusal as refusal:
         return f"{refusal.code} {refusal.text}"
-    return form + str({name: (array.dtype, array.shape, array.tolist()) for name, array in arrays.items()})
+    return form + str(
+        {name: (array.dtype, array.shape, array.tolist()) for name, array in arrays.items()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +144,11 @@ def test_syntax_errors_carry_the_texts_and_offsets_of_rapidjson(body, text):
 
 
 def test_a_number_too_big_is_found_wherever_it_stands():
-    for body in (b'{"instances":[1e400]}', b'{"instances":[' + b"9" * 400 + b"]}", b'{"inputs":{"x":[1,-1e999]}}'):
+    for body in (
+        b'{"instances":[1e400]}',
+        b'{"instances":[' + b"9" * 400 + b"]}",
+        b'{"inputs":{"x":[1,-1e999]}}',
+    ):
         assert "Number too big to be stored in double." in reading(body, {"x": "float"})
 
 
@@ -148,12 +163,17 @@ def test_pairs_of_surrogate_escapes_are_one_character():
 
 def test_brackets_without_end_do_not_crash():
     types = {"x": "float"}
-    assert reading(b'{"instances":' + b"[" * 3000 + b"1" + b"]" * 3000 + b"}", types) == "tensor parsing error: x"
+    assert (
+        reading(b'{"instances":' + b"[" * 3000 + b"1" + b"]" * 3000 + b"}", types)
+        == "tensor parsing error: x"
+    )
     assert "Invalid value. at offset: 3013" in reading(b'{"instances":' + b"[" * 3000, types)
     nested = b'{"instances":[' + b'{"x":' * 3000 + b"1" + b"}" * 3000 + b"]}"
     assert "is not of expected type: float" in reading(nested, types)
     for start in (b"[", b'{"x":'):
-        assert "Nested deeper than 10000 levels. at offset: " in reading(b'{"instances":' + start * 100_000, types)
+        assert "Nested deeper than 10000 levels. at offset: " in reading(
+            b'{"instances":' + start * 100_000, types
+        )
 
 
 @pytest.mark.parametrize(
@@ -181,13 +201,20 @@ def test_numbers_are_those_of_rapidjson(text, wanted):
 
 def test_a_float64_input_takes_the_scanners_arithmetic():
     body = b'{"inputs": [123456789012345678901234567890, 0.1]}'
-    assert read_predict(body, lambda signature: {"x": "double"})[2]["x"].tolist() == [1.2345678901234566e29, 0.1]
+    assert read_predict(body, lambda signature: {"x": "double"})[2]["x"].tolist() == [
+        1.2345678901234566e29,
+        0.1,
+    ]
 
 
 @pytest.mark.parametrize(
     ("type_", "good", "bad"),
     [
-        ("int32", ["2147483647", "-2147483648"], ["2147483648", "1.0", "1e2", "true", '"1"', "null"]),
+        (
+            "int32",
+            ["2147483647", "-2147483648"],
+            ["2147483648", "1.0", "1e2", "true", '"1"', "null"],
+        ),
         ("int64", ["9223372036854775807"], ["9223372036854775808", "1.0"]),
         ("uint32", ["4294967295", "0"], ["-1", "4294967296"]),
         ("uint64", ["18446744073709551615"], ["-1", "18446744073709551616"]),
@@ -215,8 +242,14 @@ def test_numbers_beyond_float32_are_infinite_and_tiny_ones_zero():
 
 
 def test_whole_numbers_become_floats_by_way_of_doubles():
-    number = 2**60 + 2**36 + 1  # a little above the middle of two floats, and in the middle as a double
-    for body in (f'{{"inputs": [{number}]}}', f'{{"inputs": {number}}}', f'{{"instances": [{number}]}}'):
+    number = (
+        2**60 + 2**36 + 1
+    )  # a little above the middle of two floats, and in the middle as a double
+    for body in (
+        f'{{"inputs": [{number}]}}',
+        f'{{"inputs": {number}}}',
+        f'{{"instances": [{number}]}}',
+    ):
         array = read_predict(body.encode(), lambda signature: {"x": "float"})[2]["x"]
         assert array.reshape(-1).tolist() == [float(2**60)]
 
@@ -255,12 +288,21 @@ def test_base64_is_read_as_absl_reads_it(text, wanted):
     ("body", "text"),
     [
         (b'{"inputs": [1, [2]]}', "Encountered list at unexpected level: 1 expected < 1"),
-        (b'{"inputs": [[1], 2]}', "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2"),
-        (b'{"inputs": [[1, 2], [3]]}', "Encountered list at unexpected size: 1 at level: 1 expected size: 2"),
+        (
+            b'{"inputs": [[1], 2]}',
+            "JSON Value: 2 found at incorrect level: 2 in the JSON DOM. Expected at level: 2",
+        ),
+        (
+            b'{"inputs": [[1, 2], [3]]}',
+            "Encountered list at unexpected size: 1 at level: 1 expected size: 2",
+        ),
         (b'{"inputs": {"z": 1}}', "Missing named input: x in 'inputs' object."),
         (b'{"instances": [[1,2],[1,2,3]]}', "Expecting tensor size: 2 but got: 3"),
         (b'{"instances": [[1,2],[[1,2]]]}', "Expecting shape [2] but got: [1,2]"),
-        (b'{"instances": [1, {"x": 1}]}', "Expecting value/list but got object at item 1 of input list"),
+        (
+            b'{"instances": [1, {"x": 1}]}',
+            "Expecting value/list but got object at item 1 of input list",
+        ),
         (b'{"instances": [{"x": 1}, 1]}', "Expecting object but got list at item 1 of input list"),
         (b'{"inputs": 1, "instances": [1]}', "only one of 'inputs' or 'instances' keys to exist "),
         (b"[1, 2]", "JSON Value: [1, 2] Is not object"),
@@ -274,8 +316,10 @@ def test_shapes_and_keys_are_refused_in_the_servers_words(body, text):
 
 def test_a_missing_name_of_an_instance_is_named():
     text = reading(b'{"instances": [{"a": 1}]}', {"a": "float", "b": "float"})
-    assert text == (
-        "Failed to process element: 0 of 'instances' list. JSON object: {\n    \"a\": 1\n} keys must be equal to: a,b"
+    assert (
+        text
+        == "Failed to process element: 0 of 'instances' list. JSON object: {\n    \"a\": 1\n} keys"
+        " must be equal to: a,b"
     )
 
 
@@ -285,8 +329,12 @@ def test_a_malformed_base64_object_is_shown():
 
 
 def test_of_repeated_names_the_first_counts_and_instances_keep_the_first_values():
-    assert read_predict(b'{"inputs": [1], "inputs": [2]}', lambda s: {"x": "float"})[2]["x"].tolist() == [1.0]
-    arrays = read_predict(b'{"instances": [{"x": 1, "x": 2}, {"x": 3}]}', lambda s: {"x": "float"})[2]
+    assert read_predict(b'{"inputs": [1], "inputs": [2]}', lambda s: {"x": "float"})[2][
+        "x"
+    ].tolist() == [1.0]
+    arrays = read_predict(b'{"instances": [{"x": 1, "x": 2}, {"x": 3}]}', lambda s: {"x": "float"})[
+        2
+    ]
     assert arrays["x"].tolist() == [1.0, 2.0]
 
 
@@ -297,7 +345,11 @@ def test_an_echo_stops_at_the_first_token_after_256_bytes():
 
 
 def test_an_echo_of_a_number_alone_is_that_of_a_float_as_far_as_rapidjson_calls_it_one():
-    assert (echo(0.1), echo(3.4028234e38), echo(3.40282345e38)) == ("0.1", "3.40282347e+38", f"{3.40282345e38:.17g}")
+    assert (echo(0.1), echo(3.4028234e38), echo(3.40282345e38)) == (
+        "0.1",
+        "3.40282347e+38",
+        f"{3.40282345e38:.17g}",
+    )
 
 
 def test_an_echo_gives_up_at_a_number_that_is_not_finite():

@@ -1,4 +1,6 @@
-"""Clauses of the contract, sections 4 and 5: every element type both ways, and what tokens it does not take."""
+"""Clauses of the contract, sections 4 and 5: every element type both ways, and what tokens it does
+not take.
+"""
 
 import json
 import math
@@ -28,7 +30,11 @@ OTHERS = {
         "1.0, -2.5, Infinity, 0.0, NaN, Infinity, -Infinity",
         (),
     ),
-    "double": ("1, 0.1, 1e300, NaN, Infinity, -Infinity", "1.0, 0.1, 1e+300, NaN, Infinity, -Infinity", ()),
+    "double": (
+        "1, 0.1, 1e300, NaN, Infinity, -Infinity",
+        "1.0, 0.1, 1e+300, NaN, Infinity, -Infinity",
+        (),
+    ),
     "bool": ("true, false", "true, false", ("0", "1")),
     "string": ('"a\\u00e9", {"b64": "/w=="}', '"aé", "\udcff"', ("0",)),
 }
@@ -51,7 +57,9 @@ def test_the_tables_name_every_type():
 @pytest.mark.parametrize("type_", ACCEPTED)
 def test_an_element_type_goes_in_and_out_in_rows_and_columns(server, type_):
     tokens, answer, _ = ACCEPTED[type_]
-    status, text = predict(server, f'{{"signature_name": "{type_}", "instances": [{tokens}]}}', EVERY)
+    status, text = predict(
+        server, f'{{"signature_name": "{type_}", "instances": [{tokens}]}}', EVERY
+    )
     assert (status, text) == (200, f'{{\n    "predictions": [{answer}\n    ]\n}}')
     status, text = predict(server, f'{{"signature_name": "{type_}", "inputs": [{tokens}]}}', EVERY)
     lines = ",\n        ".join(answer.split(", "))
@@ -64,9 +72,15 @@ KINDS = {
 }  # fmt: skip
 ECHOED = {
     '{"k":1}': '{\n    "k": 1\n}', '{"b64":"YQ=="}': '{\n    "b64": "YQ=="\n}',
-    "18446744073709551616": "1.84467441e+19", "-9223372036854775809": "-9.22337204e+18",  # doubles, beyond 64 bits
+    # doubles, beyond 64 bits
+    "18446744073709551616": "1.84467441e+19", "-9223372036854775809": "-9.22337204e+18",
 }  # fmt: skip
-TAKEN = {"bool": {"true", "false"}, "float": {"1.5"}, "double": {"1.5"}, "string": {'"s"', '{"b64":"YQ=="}', '{"k":1}'}}
+TAKEN = {
+    "bool": {"true", "false"},
+    "float": {"1.5"},
+    "double": {"1.5"},
+    "string": {'"s"', '{"b64":"YQ=="}', '{"k":1}'},
+}
 
 
 @pytest.mark.parametrize("type_", ACCEPTED)
@@ -74,7 +88,9 @@ def test_other_tokens_are_type_errors_bare_in_columns_and_wrapped_in_rows(server
     wrong = {token: kind for token, kind in KINDS.items() if token not in TAKEN.get(type_, ())}
     wrong |= dict.fromkeys(ACCEPTED[type_][2], "Number")
     for token, kind in wrong.items():
-        text = f"JSON Value: {ECHOED.get(token, token)} Type: {kind} is not of expected type: {type_}"
+        text = (
+            f"JSON Value: {ECHOED.get(token, token)} Type: {kind} is not of expected type: {type_}"
+        )
         body = f'{{"signature_name": "{type_}", "inputs": [{token}]}}'
         assert refusal(server, body, EVERY) == (400, text)
         rows = f'{{"signature_name": "{type_}", "instances": [[{token}]]}}'
@@ -88,7 +104,10 @@ def test_a_type_that_json_does_not_carry_is_501_in_columns_and_400_in_rows(serve
     text = f"Conversion of JSON Value: 1 to type: {type_}"
     assert refusal(server, f'{{"signature_name": "{type_}", "inputs": [1]}}', EVERY) == (501, text)
     rows = f"Failed to process element: 0 of 'instances' list. Error: UNIMPLEMENTED: {text}"
-    assert refusal(server, f'{{"signature_name": "{type_}", "instances": [1]}}', EVERY) == (400, rows)
+    assert refusal(server, f'{{"signature_name": "{type_}", "instances": [1]}}', EVERY) == (
+        400,
+        rows,
+    )
 
 
 @pytest.mark.parametrize("type_", UNSUPPORTED)
@@ -107,11 +126,18 @@ def test_an_answer_of_a_type_that_json_does_not_carry_is_400(type_):
 def test_floats_are_written_by_the_six_or_nine_and_seventeen_digit_rules(server):
     tokens = "9e6, 999999, 0.1, 0.333333343, 16777216, 1435774380, -0.0, 1e-5, 123456.789"
     status, text = predict(server, f'{{"signature_name": "float", "instances": [{tokens}]}}', EVERY)
-    floats = "9e+06, 999999.0, 0.1, 0.333333343, 16777216.0, 1.43577434e+09, -0.0, 1e-05, 123456.789"
+    floats = (
+        "9e+06, 999999.0, 0.1, 0.333333343, 16777216.0, 1.43577434e+09, -0.0, 1e-05, 123456.789"
+    )
     assert (status, text) == (200, f'{{\n    "predictions": [{floats}\n    ]\n}}')
     tokens = "0.1, 0.3333333333333333, 5, 1e100, 123456789"
-    status, text = predict(server, f'{{"signature_name": "double", "instances": [{tokens}]}}', EVERY)
-    assert text == '{\n    "predictions": [0.1, 0.33333333333333331, 5.0, 1e+100, 123456789.0\n    ]\n}'
+    status, text = predict(
+        server, f'{{"signature_name": "double", "instances": [{tokens}]}}', EVERY
+    )
+    assert (
+        text
+        == '{\n    "predictions": [0.1, 0.33333333333333331, 5.0, 1e+100, 123456789.0\n    ]\n}'
+    )
 
 
 def test_nan_and_infinity_are_read_in_every_spelling_but_the_documented_one(server):
@@ -120,4 +146,7 @@ def test_nan_and_infinity_are_read_in_every_spelling_but_the_documented_one(serv
     values = json.loads(text)["outputs"]
     assert status == 200 and [math.isnan(value) for value in values[:2]] == [True, True]
     assert values[2:] == [math.inf, -math.inf, math.inf, -math.inf]
-    assert "Invalid value. at offset: " in refusal(server, '{"signature_name": "float", "inputs": [Nan]}', EVERY)[1]
+    assert (
+        "Invalid value. at offset: "
+        in refusal(server, '{"signature_name": "float", "inputs": [Nan]}', EVERY)[1]
+    )

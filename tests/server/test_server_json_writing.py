@@ -30,7 +30,9 @@ def test_a_float64_falls_back_to_seventeen_digits():
 @given(st.lists(st.floats(width=32), min_size=1, max_size=30))
 def test_floats_read_back_as_themselves(values):
     array = np.array(values, np.float32)
-    read = np.array([float(text.replace("Infinity", "inf")) for text in decimals(array)]).astype(np.float32)
+    read = np.array([float(text.replace("Infinity", "inf")) for text in decimals(array)]).astype(
+        np.float32
+    )
     assert np.array_equal(read, array, equal_nan=True)
 
 
@@ -43,13 +45,15 @@ def test_every_shape_reads_back_as_its_nested_lists(shape, row, several):
         wanted = [{"a": value, "b": value} if several else value for value in array.tolist()]
         assert answer == {"predictions": wanted}
     else:
-        assert answer == {"outputs": {"a": array.tolist(), "b": array.tolist()} if several else array.tolist()}
+        assert answer == {
+            "outputs": {"a": array.tolist(), "b": array.tolist()} if several else array.tolist()
+        }
 
 
 def test_instances_with_several_outputs_are_objects_one_after_the_other():
     outputs = {"a": np.array([[1, 2], [3, 4]], np.int32), "m_bytes": np.array([b"hi", b""], object)}
-    assert write_predict(outputs, "row").decode() == (
-        '{\n    "predictions": [\n'
+    assert (
+        write_predict(outputs, "row").decode() == '{\n    "predictions": [\n'
         '        {\n            "a": [1, 2],\n'
         '            "m_bytes": {\n                "b64": "aGk="\n            }\n        },\n'
         '        {\n            "a": [3, 4],\n'
@@ -62,15 +66,23 @@ def test_dense_answers_have_the_measured_sizes_of_the_contract():
     labels = np.full((1, 224, 224), 7, np.uint8)
     row, columnar = (len(write_predict({"labels": labels}, form)) for form in ("row", "columnar"))
     assert row == pytest.approx(224 * 224 * 3, rel=0.02)
-    assert columnar == pytest.approx(986_000 - 224 * 224 * 1.4, rel=0.15)  # the contract's labels have more digits
+    assert columnar == pytest.approx(
+        986_000 - 224 * 224 * 1.4, rel=0.15
+    )  # the contract's labels have more digits
 
 
 @pytest.mark.parametrize(
     ("outputs", "text"),
     [
         ({"t": np.float32(1.0).reshape(())}, "Tensor name: t has no shape information "),
-        ({"a": np.zeros(2), "t": np.zeros(1)}, "Tensor name: t has inconsistent batch size: 1 expecting: 2"),
-        ({"t": np.zeros(1), "a": np.zeros(2)}, "Tensor name: t has inconsistent batch size: 1 expecting: 2"),
+        (
+            {"a": np.zeros(2), "t": np.zeros(1)},
+            "Tensor name: t has inconsistent batch size: 1 expecting: 2",
+        ),
+        (
+            {"t": np.zeros(1), "a": np.zeros(2)},
+            "Tensor name: t has inconsistent batch size: 1 expecting: 2",
+        ),
         ({"t": np.zeros(1, np.float16)}, "Failed to write JSON value for tensor type: half"),
         ({"t": np.zeros(1, np.uint16)}, "Failed to write JSON value for tensor type: uint16"),
         ({}, "Cannot convert empty tensor map to JSON"),

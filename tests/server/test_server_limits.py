@@ -51,7 +51,10 @@ def test_a_deadline_that_passes_in_the_queue_gives_the_place_back():
     gate = Gate(running=1, waiting=1)
     with gate.admit() as holder:
         holder.start(Deadline(None))
-        with pytest.raises(Refusal, match="Timed out waiting for notification"), gate.admit() as ticket:
+        with (
+            pytest.raises(Refusal, match="Timed out waiting for notification"),
+            gate.admit() as ticket,
+        ):
             ticket.start(Deadline(0.02))
     assert gate.admitted == 0
     with gate.admit() as ticket:

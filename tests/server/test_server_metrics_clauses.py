@@ -1,4 +1,6 @@
-"""Clauses of the contract, section 12, over sockets: the Prometheus page, its path, its counters and histograms."""
+"""Clauses of the contract, section 12, over sockets: the Prometheus page, its path, its counters
+and histograms.
+"""
 
 import grpc
 import numpy as np
@@ -18,7 +20,9 @@ METRICS = "/monitoring/prometheus/metrics"
 def measured(fixture_base_path, tmp_path_factory):
     file = tmp_path_factory.mktemp("monitoring") / "monitoring.config"
     file.write_text("prometheus_config { enable: true }")
-    with Server({"half_plus_two": fixture_base_path}, options=Options(monitoring_config_file=str(file))) as running:
+    with Server(
+        {"half_plus_two": fixture_base_path}, options=Options(monitoring_config_file=str(file))
+    ) as running:
         request = PredictRequest()
         request.model_spec.name = "half_plus_two"
         request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones(2, np.float32)))
@@ -71,21 +75,34 @@ def test_latencies_are_histograms_of_the_successes_alone(measured):
     ):
         assert f"# TYPE :tensorflow:serving:{name} histogram\n" in page
         series = f":tensorflow:serving:{name}"
-        buckets = [line for line in page.splitlines() if line.startswith(f"{series}_bucket{{{labels},le=")]
+        buckets = [
+            line for line in page.splitlines() if line.startswith(f"{series}_bucket{{{labels},le=")
+        ]
         limits = [line.partition('le="')[2].partition('"')[0] for line in buckets]
         assert limits == [*(f"{10 * 1.8**index:g}" for index in range(33)), "+Inf"]
         values = [int(line.rpartition(" ")[2]) for line in buckets]
         assert values == sorted(values) and values[-1] == count
-        assert f"{series}_count{{{labels}}} {count}\n" in page and f"{series}_sum{{{labels}}} " in page
+        assert (
+            f"{series}_count{{{labels}}} {count}\n" in page and f"{series}_sum{{{labels}}} " in page
+        )
     assert "unknown" not in page.partition("request_latency histogram")[2].partition("# TYPE")[0]
 
 
 def test_prometheus_own_library_reads_the_page(measured):
-    families = {family.name: family for family in text_string_to_metric_families(get(measured, METRICS)[1])}
+    families = {
+        family.name: family for family in text_string_to_metric_families(get(measured, METRICS)[1])
+    }
     prefix = ":tensorflow:serving:"
     types = {name.removeprefix(prefix): family.type for name, family in families.items()}
-    assert types == {"request_count": "counter", "request_latency": "histogram", "runtime_latency": "histogram"}
-    counts = {(s.labels["model_name"], s.labels["status"]): s.value for s in families[f"{prefix}request_count"].samples}
+    assert types == {
+        "request_count": "counter",
+        "request_latency": "histogram",
+        "runtime_latency": "histogram",
+    }
+    counts = {
+        (s.labels["model_name"], s.labels["status"]): s.value
+        for s in families[f"{prefix}request_count"].samples
+    }
     assert counts[("half_plus_two", "OK")] == 3 and counts[("unknown", "NOT_FOUND")] == 1
     for sample in families[f"{prefix}runtime_latency"].samples:
         if sample.name.endswith("_count") or sample.labels.get("le") == "+Inf":
@@ -93,7 +110,9 @@ def test_prometheus_own_library_reads_the_page(measured):
 
 
 def test_another_path_may_be_configured(fixture_base_path, tmp_path):
-    (tmp_path / "monitoring.config").write_text('prometheus_config { enable: true path: "/metrics" }')
+    (tmp_path / "monitoring.config").write_text(
+        'prometheus_config { enable: true path: "/metrics" }'
+    )
     options = Options(monitoring_config_file=str(tmp_path / "monitoring.config"))
     with Server({"half_plus_two": fixture_base_path}, port=None, options=options) as running:
         assert get(running, "/metrics")[0] == 200 and get(running, METRICS)[0] == 404

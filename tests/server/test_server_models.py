@@ -8,7 +8,14 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from test_server_versions import Loader, states, until
 
 from tf_groupvit.errors import ConfigError, ServerError
-from tf_groupvit.server.config import Model, Policy, message, prometheus_path, read_config, read_models
+from tf_groupvit.server.config import (
+    Model,
+    Policy,
+    message,
+    prometheus_path,
+    read_config,
+    read_models,
+)
 from tf_groupvit.server.models import Models
 from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.versions import Retries, Versions
@@ -27,7 +34,10 @@ def config(text: str) -> ModelServerConfig:
 
 
 def one(name: str, path, extra: str = "", platform: str = 'model_platform: "tensorflow"') -> str:
-    return f'model_config_list {{ config {{ name: "{name}" base_path: "{path}" {platform} {extra} }} }}'
+    return (
+        f'model_config_list {{ config {{ name: "{name}" base_path: "{path}" {platform} {extra}'
+        " } }"
+    )
 
 
 @pytest.fixture
@@ -54,7 +64,9 @@ def test_a_reload_replaces_the_whole_config_and_waits_for_new_models(models, bas
 def test_a_reload_changes_the_policy(models, base_path):
     models.reload(config(one("a", base_path / "a", "model_version_policy { all {} }")))
     until(lambda: states(models.versions, "a") == {2: "AVAILABLE", 1: "AVAILABLE"})
-    models.reload(config(one("a", base_path / "a", "model_version_policy { specific { versions: 1 } }")))
+    models.reload(
+        config(one("a", base_path / "a", "model_version_policy { specific { versions: 1 } }"))
+    )
     until(lambda: states(models.versions, "a") == {2: "END", 1: "AVAILABLE"})
 
 
@@ -62,9 +74,9 @@ def test_a_new_model_that_fails_is_named_with_its_error(models, base_path):
     (base_path / "broken" / "1").mkdir(parents=True)
     code, text = refusal(models, one("b", base_path / "broken"))
     assert code == "UNKNOWN"
-    assert text == (
-        "1 model(s) did not become available: {{{name: b version: 1} due to error: NOT_FOUND: no model in "
-        f"{base_path}/broken/1}}, }}"
+    assert (
+        text == "1 model(s) did not become available: {{{name: b version: 1} due to error:"
+        f" NOT_FOUND: no model in {base_path}/broken/1}}, }}"
     )
 
 
@@ -87,7 +99,10 @@ def test_configs_are_refused_in_the_servers_words_and_change_nothing(models, tex
 
 
 def test_a_label_must_point_at_an_available_version(models, base_path):
-    wanted = "Request to assign label to version 1 of model a, which is not currently available for inference"
+    wanted = (
+        "Request to assign label to version 1 of model a, which is not currently available for"
+        " inference"
+    )
     label = 'version_labels { key: "old" value: 1 }'
     assert refusal(models, one("a", base_path / "a", label)) == ("FAILED_PRECONDITION", wanted)
     models.reload(config(one("a", base_path / "a", 'version_labels { key: "new" value: 2 }')))
@@ -101,7 +116,13 @@ def test_with_the_flag_a_new_label_may_be_early_but_an_old_one_may_not_move(base
     served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0, labels_before_loading=True)
     served.start([Model("a", str(base_path / "a"), labels={"x": 2})])
     served.reload(
-        config(one("a", base_path / "a", 'version_labels { key: "x" value: 2 } version_labels { key: "y" value: 9 }'))
+        config(
+            one(
+                "a",
+                base_path / "a",
+                'version_labels { key: "x" value: 2 } version_labels { key: "y" value: 9 }',
+            )
+        )
     )
     with pytest.raises(Refusal, match="assign label to version 9"):
         served.reload(config(one("a", base_path / "a", 'version_labels { key: "x" value: 9 }')))
@@ -110,11 +131,16 @@ def test_with_the_flag_a_new_label_may_be_early_but_an_old_one_may_not_move(base
 
 def test_a_reload_to_a_missing_base_path_says_so(models):
     code, text = refusal(models, one("n", "/nowhere/n"))
-    assert code == "INVALID_ARGUMENT" and "Could not find base path /nowhere/n for servable n" in text
+    assert (
+        code == "INVALID_ARGUMENT" and "Could not find base path /nowhere/n for servable n" in text
+    )
 
 
 def test_a_start_without_versions_or_with_a_broken_one_is_one_line(tmp_path):
-    for folder, text in ((tmp_path, "No versions of servable m found"), (tmp_path / "no", "Could not find base path")):
+    for folder, text in (
+        (tmp_path, "No versions of servable m found"),
+        (tmp_path / "no", "Could not find base path"),
+    ):
         served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0)
         with pytest.raises(ServerError, match=text):
             served.start([Model("m", str(folder))])
@@ -123,8 +149,8 @@ def test_a_start_without_versions_or_with_a_broken_one_is_one_line(tmp_path):
     with pytest.raises(ServerError) as raised:
         served.start([Model("m", str(tmp_path / "broken"))])
     assert str(raised.value).startswith(
-        "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: {{{name: m version: 3} due to "
-        "error: NOT_FOUND: no model"
+        "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: {{{name: m"
+        " version: 3} due to error: NOT_FOUND: no model"
     )
 
 
@@ -142,13 +168,18 @@ def test_a_model_config_file_is_read(tmp_path):
     file = tmp_path / "models.config"
     file.write_text(
         one(
-            "m", "/models/m", 'model_version_policy { latest { num_versions: 3 } } version_labels { key: "l" value: 7 }'
+            "m",
+            "/models/m",
+            'model_version_policy { latest { num_versions: 3 } } version_labels { key: "l"'
+            " value: 7 }",
         )
     )
     assert read_models(file) == [Model("m", "/models/m", Policy(latest=3), {"l": 7})]
 
 
-@pytest.mark.parametrize("text", ["model_config_list { config { nmae: 'x' } }", "", one("m", "relative")])
+@pytest.mark.parametrize(
+    "text", ["model_config_list { config { nmae: 'x' } }", "", one("m", "relative")]
+)
 def test_a_wrong_model_config_file_is_a_config_error_in_one_line(tmp_path, text):
     file = tmp_path / "models.config"
     file.write_text(text)
@@ -167,4 +198,9 @@ def test_monitoring_and_ssl_configs_are_the_real_servers_text_protos(tmp_path):
     assert prometheus_path(file) is None and prometheus_path(None) is None
     file.write_text('server_key: "k" server_cert: "c" custom_ca: "a" client_verify: true')
     ssl = read_config(file, message("SSLConfig")())
-    assert (ssl.server_key, ssl.server_cert, ssl.custom_ca, ssl.client_verify) == ("k", "c", "a", True)
+    assert (ssl.server_key, ssl.server_cert, ssl.custom_ca, ssl.client_verify) == (
+        "k",
+        "c",
+        "a",
+        True,
+    )

@@ -85,7 +85,9 @@ def test_requests_wait_while_too_many_pixels_are_at_work_first_come_first_served
         until(lambda: order == ["a", "b", "c"])
         go["b"].set()
         go["c"].set()
-        until(lambda: order == ["a", "b", "c", "d"])  # which is larger than all that may be at work, and is alone
+        until(
+            lambda: order == ["a", "b", "c", "d"]
+        )  # which is larger than all that may be at work, and is alone
         go["d"].set()
         for future in futures:
             future.result(10)
@@ -103,7 +105,9 @@ def test_waiting_for_pixels_ends_at_the_deadline_and_holds_up_nobody():
 
 
 def test_a_servers_requests_take_turns_by_pixels(fixture_base_path, monkeypatch):
-    """Two pictures that do not fit at once: never do both run; small ones and other requests run beside them."""
+    """Two pictures that do not fit at once: never do both run; small ones and other requests run
+    beside them.
+    """
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 9000, 9000)
     running, most, run = [0], [0], Servable.run
     lock, first = threading.Lock(), threading.Event()
@@ -116,7 +120,9 @@ def test_a_servers_requests_take_turns_by_pixels(fixture_base_path, monkeypatch)
         if large and not first.is_set():
             first.set()
             until(lambda: len(server._pixels._queue) == 1)
-            assert server.rest("POST", "/v1/models/m:predict", b'{"instances": [1.0]}').status == 200
+            assert (
+                server.rest("POST", "/v1/models/m:predict", b'{"instances": [1.0]}').status == 200
+            )
         try:
             return run(self, feeds, fetches, timeout)
         finally:

@@ -1,4 +1,6 @@
-"""Ports: wrong ones are refused in one line, those in use before anything is loaded; nobody takes them meanwhile."""
+"""Ports: wrong ones are refused in one line, those in use before anything is loaded; nobody takes
+them meanwhile.
+"""
 
 import socket
 import sys
@@ -41,31 +43,42 @@ def serve(base_path, monkeypatch):
 def test_what_is_no_port_is_refused_in_one_line(serve, option, number):
     result = serve(option, number)
     assert result.exit_code == 2
-    assert result.output == f"Error: {option} is {number}: expected 0 to 65535, where 0 is any port that is free.\n"
+    assert (
+        result.output
+        == f"Error: {option} is {number}: expected 0 to 65535, where 0 is any port that is free.\n"
+    )
 
 
-@pytest.mark.parametrize(("option", "other"), [("--port", "--rest-api-port"), ("--rest-api-port", "--port")])
+@pytest.mark.parametrize(
+    ("option", "other"), [("--port", "--rest-api-port"), ("--rest-api-port", "--port")]
+)
 def test_a_port_in_use_is_found_before_anything_is_loaded(serve, taken, option, other):
     result = serve(option, str(taken), other, "0")
     front = {"--port": "gRPC", "--rest-api-port": "REST"}[option]
     assert result.exit_code == 2
-    assert result.output == (
-        f"Error: Cannot listen for {front} on 127.0.0.1:{taken} (Address already in use): {option} 0 takes any free "
-        "port.\n"
+    assert (
+        result.output
+        == f"Error: Cannot listen for {front} on 127.0.0.1:{taken} (Address already in use):"
+        f" {option} 0 takes any free port.\n"
     )
 
 
 def test_one_port_for_both_fronts_is_refused(serve):
     result = serve("--port", "8500", "--rest-api-port", "8500")
     assert result.exit_code == 2
-    assert result.output == "Error: --port and --rest-api-port are both 8500: each front needs a port of its own.\n"
+    assert (
+        result.output
+        == "Error: --port and --rest-api-port are both 8500: each front needs a port of its own.\n"
+    )
 
 
 @pytest.mark.parametrize("host", ["a" * 70, "", "\udc80", "192.0.2.1"])
 def test_a_host_that_cannot_be_bound_is_refused_in_one_line(serve, host):
     result = serve("--host", host, "--port", "0", "--rest-api-port", "0")
     assert result.exit_code == 2 and result.output.startswith("Error: Cannot listen for gRPC on ")
-    assert result.output.count("\n") == 1 and result.output.endswith("--host is an address or name of this machine.\n")
+    assert result.output.count("\n") == 1 and result.output.endswith(
+        "--host is an address or name of this machine.\n"
+    )
 
 
 def test_a_name_without_an_address_is_refused_in_one_line(serve, monkeypatch):
@@ -74,8 +87,10 @@ def test_a_name_without_an_address_is_refused_in_one_line(serve, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     result = serve("--host", "nowhere")
-    assert result.exit_code == 2 and result.output == (
-        "Error: Cannot listen for gRPC on nowhere:8500 (Name or service not known): "
+    assert (
+        result.exit_code == 2
+        and result.output
+        == "Error: Cannot listen for gRPC on nowhere:8500 (Name or service not known): "
         "--host is an address or name of this machine.\n"
     )
 
@@ -112,7 +127,10 @@ def test_a_port_whose_last_connections_are_not_forgotten_is_held_against_everyon
     first = Ports("127.0.0.1", None, 0)
     first.hold()
     number = first.rest.number
-    with first.rest.listening() as listening, socket.create_connection(("127.0.0.1", number)) as caller:
+    with (
+        first.rest.listening() as listening,
+        socket.create_connection(("127.0.0.1", number)) as caller,
+    ):
         listening.accept()[0].close()  # this end closes first, and is remembered for a minute
         assert caller.recv(1) == b""
     second = Ports("127.0.0.1", None, number)

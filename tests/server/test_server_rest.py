@@ -99,7 +99,10 @@ def test_options_and_trace(server):
 
 
 def test_checks_come_in_the_order_of_the_contract(server):
-    assert error(server, b"x", "/v1/models/no:predict") == (400, "JSON Parse error: Invalid value. at offset: 0")
+    assert error(server, b"x", "/v1/models/no:predict") == (
+        400,
+        "JSON Parse error: Invalid value. at offset: 0",
+    )
     assert error(server, b'{"signature_name": 1}', "/v1/models/no:predict")[0] == 400
     assert error(server, b'{"signature_name": "s"}', "/v1/models/no:predict") == (
         404, "Servable not found for request: Latest(no)",
@@ -107,7 +110,10 @@ def test_checks_come_in_the_order_of_the_contract(server):
     assert error(server, b'{"signature_name": "s"}', "/v1/models/no/labels/l:predict") == (
         400, "Unrecognized servable version label: l",
     )  # fmt: skip
-    assert error(server, b'{"signature_name": "s"}')[1] == 'Serving signature name: "s" not found in signature def'
+    assert (
+        error(server, b'{"signature_name": "s"}')[1]
+        == 'Serving signature name: "s" not found in signature def'
+    )
     init = b'{"signature_name": "__saved_model_init_op", "instances": [1]}'
     assert error(server, init)[1] == "Failed to get input map for signature: __saved_model_init_op"
     both = b'{"inputs": ["x"], "instances": ["x"]}'
@@ -118,7 +124,9 @@ def test_checks_come_in_the_order_of_the_contract(server):
 
 def test_one_of_two_inputs_given_as_a_bare_base64_object_is_the_servers_trap(server):
     status, text = error(server, b'{"signature_name": "segment", "instances": [{"b64": "YQ=="}]}')
-    assert status == 400 and text.startswith("input size does not match signature: 1!=2 len({class_names})")
+    assert status == 400 and text.startswith(
+        "input size does not match signature: 1!=2 len({class_names})"
+    )
 
 
 def test_a_gzip_body_is_inflated_and_a_broken_one_is_empty(server):
@@ -126,7 +134,10 @@ def test_a_gzip_body_is_inflated_and_a_broken_one_is_empty(server):
     headers = {"Content-Encoding": "gzip"}
     assert json.loads(post(server, packed, **headers)[1]) == {"predictions": [3.0]}
     for broken in (packed[:-3], b"no gzip", packed[4:]):
-        assert json.loads(post(server, broken, **headers)[1])["error"] == "JSON Parse error: The document is empty"
+        assert (
+            json.loads(post(server, broken, **headers)[1])["error"]
+            == "JSON Parse error: The document is empty"
+        )
 
 
 def test_a_gzip_body_inflates_to_100_mib_at_most(monkeypatch):
@@ -154,7 +165,9 @@ def test_chunked_bodies_and_kept_connections_work(server):
 def test_a_caller_that_leaves_in_the_middle_of_a_body_leaves_its_place(server):
     for _ in range(5):
         leaving = socket.create_connection(("127.0.0.1", server.rest_api_port))
-        leaving.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode())
+        leaving.sendall(
+            f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode()
+        )
         leaving.close()
     assert json.loads(post(server, b'{"instances": [1]}')[1]) == {"predictions": [2.5]}
     from test_server_versions import until
@@ -172,7 +185,13 @@ def test_metadata_lists_every_signature_with_strings_for_int64(server):
     answer = json.loads(post(server, b"", "/v1/models/half_plus_two/metadata", "GET")[1])
     assert answer["model_spec"] == {"name": "half_plus_two", "signature_name": "", "version": "123"}
     signatures = answer["metadata"]["signature_def"]["signature_def"]
-    assert signatures.keys() == {"serving_default", "segment", "total", "mask", "__saved_model_init_op"}
+    assert signatures.keys() == {
+        "serving_default",
+        "segment",
+        "total",
+        "mask",
+        "__saved_model_init_op",
+    }
     x = signatures["serving_default"]["inputs"]["x"]
     assert (x["dtype"], x["tensor_shape"]["dim"]) == ("DT_FLOAT", [{"size": "-1", "name": ""}])
     assert signatures["serving_default"]["defaults"] == {}
@@ -187,15 +206,39 @@ def test_metadata_lists_every_signature_with_strings_for_int64(server):
         (b'{"examples": [1]}', "Example must be JSON object but got JSON Number"),
         (b'{"context": [], "examples": [{}]}', "Example must be JSON object but got JSON Array"),
         (b'{"examples": [{"x": null}]}', "Feature: x has element with unexpected JSON type: Null"),
-        (b'{"examples": [{"x": {"k": 1}}]}', "Feature: x has element with unexpected JSON type: Object"),
-        (b'{"examples": [{"x": [[1]]}]}', "Feature: x has element with unexpected JSON type: Array"),
-        (b'{"examples": [{"x": [1, 2.5]}]}', "Unexpected element type in feature: x expecting type: int64"),
-        (b'{"examples": [{"x": ["a", 1]}]}', "Unexpected element type in feature: x expecting type: bytes"),
-        (b'{"examples": [{"x": [1.5, true]}]}', "Unexpected element type in feature: x expecting type: float"),
+        (
+            b'{"examples": [{"x": {"k": 1}}]}',
+            "Feature: x has element with unexpected JSON type: Object",
+        ),
+        (
+            b'{"examples": [{"x": [[1]]}]}',
+            "Feature: x has element with unexpected JSON type: Array",
+        ),
+        (
+            b'{"examples": [{"x": [1, 2.5]}]}',
+            "Unexpected element type in feature: x expecting type: int64",
+        ),
+        (
+            b'{"examples": [{"x": ["a", 1]}]}',
+            "Unexpected element type in feature: x expecting type: bytes",
+        ),
+        (
+            b'{"examples": [{"x": [1.5, true]}]}',
+            "Unexpected element type in feature: x expecting type: float",
+        ),
         (b'{"examples": [{"x": {"b64": "!"}}]}', "Unable to base64 decode"),
-        (b'{"examples": [{"x": 9223372036854775808}]}', "Feature: x has uint64 element. Only int64 is supported."),
-        (b'{"examples": [{"x": [true, 1], "y": [{"b64": "YQ"}, "b"], "z": []}]}', "No classification inputs found"),
-        (b'{"signature_name": "none", "examples": [{"x": 1}]}', "No signature was found with the name: none"),
+        (
+            b'{"examples": [{"x": 9223372036854775808}]}',
+            "Feature: x has uint64 element. Only int64 is supported.",
+        ),
+        (
+            b'{"examples": [{"x": [true, 1], "y": [{"b64": "YQ"}, "b"], "z": []}]}',
+            "No classification inputs found",
+        ),
+        (
+            b'{"signature_name": "none", "examples": [{"x": 1}]}',
+            "No signature was found with the name: none",
+        ),
         (b'{"examples": [{"x": 1}]}', "No classification inputs found in SignatureDef"),
         (b'{"signature_name": "segment", "examples": [{"x": 1}]}', "Expected one input Tensor."),
     ],
@@ -215,7 +258,9 @@ def small(tmp_path_factory, fixture_base_path):
 
     echo(folder / "doubles", tf.float64)
     options = Options(
-        monitoring_config_file=str(folder / "m.config"), rest_api_enable_cors_support=True, max_request_bytes=2000
+        monitoring_config_file=str(folder / "m.config"),
+        rest_api_enable_cors_support=True,
+        max_request_bytes=2000,
     )
     models = {"half_plus_two": fixture_base_path, "doubles": folder / "doubles"}
     with Server(models, options=options) as running:
@@ -227,7 +272,9 @@ def test_a_body_over_the_limit_is_413_declared_or_not(small):
     status, text, _ = post(small, big)
     assert status == 413 and "larger than the 2000 bytes" in json.loads(text)["error"]
     connection = http.client.HTTPConnection("127.0.0.1", small.rest_api_port, timeout=10)
-    connection.request("POST", PREDICT, iter([big]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    connection.request(
+        "POST", PREDICT, iter([big]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
+    )
     assert connection.getresponse().status == 413
     connection.close()
 
@@ -235,7 +282,9 @@ def test_a_body_over_the_limit_is_413_declared_or_not(small):
 def test_a_gzip_body_is_held_to_the_limit_when_it_is_unpacked(small):
     for size, expected in ((1900, 400), (2001, 413)):
         packed = gzip.compress(b" " * size)
-        assert len(packed) < 100 and post(small, packed, **{"Content-Encoding": "gzip"})[0] == expected
+        assert (
+            len(packed) < 100 and post(small, packed, **{"Content-Encoding": "gzip"})[0] == expected
+        )
 
 
 def test_cors_headers_are_on_every_answer(small):
@@ -261,13 +310,19 @@ def test_the_metrics_page_counts_requests_by_model_and_status(small):
     labels = 'model_name="half_plus_two",API="predict",entrypoint="REST"'
     assert f':tensorflow:serving:request_latency_bucket{{{labels},le="10"}}' in text
     assert f':tensorflow:serving:request_latency_bucket{{{labels},le="+Inf"}}' in text
-    assert ':tensorflow:serving:runtime_latency_count{model_name="half_plus_two",API="Predict",runtime="TF1"}' in text
+    assert (
+        ':tensorflow:serving:runtime_latency_count{model_name="half_plus_two",API="Predict",runtime="TF1"}'
+        in text
+    )
 
 
 def test_the_metrics_path_with_a_query_is_400(small):
     status, text, headers = post(small, b"", "/monitoring/prometheus/metrics?x=1", "GET")
     assert (status, headers["content-type"]) == (400, "text/plain")
-    assert text == "Unexpected path: /monitoring/prometheus/metrics?x=1. Should be /monitoring/prometheus/metrics"
+    assert (
+        text == "Unexpected path: /monitoring/prometheus/metrics?x=1. Should be"
+        " /monitoring/prometheus/metrics"
+    )
 
 
 def test_names_from_outside_cannot_fill_the_memory_of_the_metrics():
@@ -287,6 +342,10 @@ def test_label_values_are_escaped():
 def test_a_graph_error_keeps_the_runtimes_own_words(tmp_path):
     half_plus_two(tmp_path)
     with Server({"m": tmp_path}, port=None, rest_api_port=None) as quiet:
-        answer = quiet.rest("POST", "/v1/models/m:predict", b'{"signature_name": "mask", "inputs": [[1, 2], [3, 4]]}')
+        answer = quiet.rest(
+            "POST",
+            "/v1/models/m:predict",
+            b'{"signature_name": "mask", "inputs": [[1, 2], [3, 4]]}',
+        )
         assert answer.status == 200  # a rank other than the signature's is not checked
         assert quiet.rest("GET", "/v1/models/m").status == 200

@@ -1,4 +1,6 @@
-"""Clauses of the contract, section 2, over sockets: routes, methods, status codes, headers, bodies that are no JSON."""
+"""Clauses of the contract, section 2, over sockets: routes, methods, status codes, headers, bodies
+that are no JSON.
+"""
 
 import gzip
 import json
@@ -14,7 +16,8 @@ from tf_groupvit.server.running import Options, Server
 MODEL = "/v1/models/half_plus_two"
 ONE = b'{"instances": [1]}'
 ANSWER = '{\n    "predictions": [2.5\n    ]\n}'
-PAGE = "<HTML><HEAD>\n<TITLE>{0} {1}</TITLE>\n</HEAD><BODY>\n<H1>{1}</H1>\n</BODY></HTML>\n"  # of libevent
+# of libevent
+PAGE = "<HTML><HEAD>\n<TITLE>{0} {1}</TITLE>\n</HEAD><BODY>\n<H1>{1}</H1>\n</BODY></HTML>\n"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,11 @@ def test_other_methods_are_malformed_requests_and_never_405(server, method, path
 @pytest.mark.parametrize("method", ["TRACE", "PROPFIND"])
 def test_methods_that_the_http_library_does_not_do_are_its_501_page(server, method, path):
     status, text, headers = call(server, method, path)
-    assert (status, text, headers["content-type"]) == (501, PAGE.format(501, "Not Implemented"), "text/html")
+    assert (status, text, headers["content-type"]) == (
+        501,
+        PAGE.format(501, "Not Implemented"),
+        "text/html",
+    )
 
 
 def test_connect_is_the_501_page_too(server):
@@ -98,16 +105,23 @@ def test_a_get_that_is_no_route_is_400(server, path, text):
 @pytest.mark.parametrize("end", ["", "/metadata", ":predict"])
 def test_a_version_beyond_int64_is_an_empty_400_of_json(server, number, end):
     method = "POST" if end == ":predict" else "GET"
-    status, text, headers = call(server, method, f"{MODEL}/versions/{number}{end}", ONE if method == "POST" else b"")
+    status, text, headers = call(
+        server, method, f"{MODEL}/versions/{number}{end}", ONE if method == "POST" else b""
+    )
     assert (status, text, headers["content-type"]) == (400, "", "application/json")
 
 
 def test_the_largest_int64_is_a_version(server):
     text = "Could not find version 9223372036854775807 of model half_plus_two"
-    assert get(server, f"{MODEL}/versions/9223372036854775807") == (404, json.dumps({"error": text}, indent=4))
+    assert get(server, f"{MODEL}/versions/9223372036854775807") == (
+        404,
+        json.dumps({"error": text}, indent=4),
+    )
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1x/models/m", "/models/m", "/v2/models/m:predict", "/favicon.ico"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1x/models/m", "/models/m", "/v2/models/m:predict", "/favicon.ico"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS"])
 def test_outside_the_api_there_is_only_the_404_page(server, method, path):
     status, text, headers = call(server, method, path)
@@ -135,14 +149,19 @@ def test_each_of_the_canonical_codes_has_its_http_status():
     assert {code: refused(Refusal(code, "")).status for code in CODE_NAMES} == CODES
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/png", ""])
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "image/png", ""]
+)
 def test_the_content_type_of_a_request_does_not_matter(server, content_type):
     assert call(server, "POST", PREDICT, ONE, Content_Type=content_type)[:2] == (200, ANSWER)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "gzip, identity", "identity,gzip"])
 def test_an_encoding_that_contains_gzip_inflates_the_body(server, encoding):
-    assert call(server, "POST", PREDICT, gzip.compress(ONE), Content_Encoding=encoding)[:2] == (200, ANSWER)
+    assert call(server, "POST", PREDICT, gzip.compress(ONE), Content_Encoding=encoding)[:2] == (
+        200,
+        ANSWER,
+    )
 
 
 def test_other_encodings_are_not_looked_at(server):
@@ -153,7 +172,10 @@ def test_other_encodings_are_not_looked_at(server):
 def test_a_broken_gzip_body_is_an_empty_one(server):
     for body in (ONE, gzip.compress(ONE)[:-9], b""):
         status, text, _ = call(server, "POST", PREDICT, body, Content_Encoding="gzip")
-        assert (status, json.loads(text)["error"]) == (400, "JSON Parse error: The document is empty")
+        assert (status, json.loads(text)["error"]) == (
+            400,
+            "JSON Parse error: The document is empty",
+        )
 
 
 def test_answers_are_never_compressed(server):
@@ -176,8 +198,15 @@ def test_with_the_flag_every_answer_has_the_three_cors_headers(fixture_base_path
         "access-control-allow-headers": "Content-Type",
     }
     with Server({"half_plus_two": fixture_base_path}, port=None, options=options) as running:
-        asked = [("POST", PREDICT, ONE), ("POST", PREDICT, b""), ("GET", MODEL, b""), ("GET", "/v1/models/no", b""),
-                 ("OPTIONS", PREDICT, b""), ("PUT", PREDICT, b""), ("HEAD", MODEL, b"")]  # fmt: skip
+        asked = [
+            ("POST", PREDICT, ONE),
+            ("POST", PREDICT, b""),
+            ("GET", MODEL, b""),
+            ("GET", "/v1/models/no", b""),
+            ("OPTIONS", PREDICT, b""),
+            ("PUT", PREDICT, b""),
+            ("HEAD", MODEL, b""),
+        ]
         for method, path, body in asked:
             headers = call(running, method, path, body, Origin="https://a.example")[2]
             assert {name: headers.get(name) for name in cors} == cors, (method, path)
@@ -186,7 +215,11 @@ def test_with_the_flag_every_answer_has_the_three_cors_headers(fixture_base_path
 def test_kept_connections_take_one_request_after_another(server):
     with socket.create_connection(("127.0.0.1", server.rest_api_port), timeout=10) as raw:
         raw.settimeout(10)
-        request = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (PREDICT.encode(), len(ONE), ONE)
+        request = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (
+            PREDICT.encode(),
+            len(ONE),
+            ONE,
+        )
         raw.sendall(request + request)  # the second before the first is answered
         answers = b""
         while answers.count(b"predictions") < 2:
@@ -198,7 +231,10 @@ def test_kept_connections_take_one_request_after_another(server):
 def test_expect_100_continue_gets_it(server):
     with socket.create_connection(("127.0.0.1", server.rest_api_port), timeout=10) as raw:
         raw.settimeout(10)
-        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(ONE)}\r\n\r\n"
+        head = (
+            f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length:"
+            f" {len(ONE)}\r\n\r\n"
+        )
         raw.sendall(head.encode())
         assert raw.recv(100).startswith(b"HTTP/1.1 100")
         raw.sendall(ONE)
@@ -218,4 +254,7 @@ def test_a_model_name_that_is_not_utf8_is_not_found_in_each_routes_words(server)
     assert get(server, f"{MODEL}/labels/%FF/metadata") == (400, text)
     assert refusal(server, ONE, "/v1/models/half:predict")[0] == 404
     status, text = predict(server, ONE, "/v1/models/%FF:predict")
-    assert (status, text) == (404, '{\n    "error": "Servable not found for request: Latest(\udcff)"\n}')
+    assert (status, text) == (
+        404,
+        '{\n    "error": "Servable not found for request: Latest(\udcff)"\n}',
+    )

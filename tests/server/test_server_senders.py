@@ -1,4 +1,6 @@
-"""Clients that send slowly, without end, or nothing: each is held to its limit, and nobody else notices."""
+"""Clients that send slowly, without end, or nothing: each is held to its limit, and nobody else
+notices.
+"""
 
 import json
 import socket
@@ -30,7 +32,11 @@ SLOW = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".e
 def strict(fixture_base_path):
     """A server of tiny limits."""
     options = Options(
-        max_receiving=3, max_connections=8, receive_timeout_seconds=0.5, rest_api_timeout_in_ms=800, max_in_flight=1
+        max_receiving=3,
+        max_connections=8,
+        receive_timeout_seconds=0.5,
+        rest_api_timeout_in_ms=800,
+        max_in_flight=1,
     )
     with Server({"half_plus_two": fixture_base_path}, port=None, options=options) as running:
         yield running
@@ -114,7 +120,11 @@ def test_who_sends_steadily_stays_and_who_has_stopped_goes():
 def test_a_body_that_does_not_arrive_in_time_is_504_and_its_connection_closes(strict):
     with closing(connect(strict, SLOW)) as connection:
         answer = received(connection)
-    assert status_of(answer) == 504 and b"Timed out waiting" in answer and b"connection: close" in answer.lower()
+    assert (
+        status_of(answer) == 504
+        and b"Timed out waiting" in answer
+        and b"connection: close" in answer.lower()
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,7 +211,12 @@ def test_a_head_without_an_end_is_refused_beyond_64_kib(server, start, piece, st
 
 def test_a_long_path_and_long_headers_within_64_kib_are_read(server):
     path = b"/v1/models/" + b"m" * (MOST_HEAD_BYTES - 100)
-    head = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: " + b"y" * (MOST_HEAD_BYTES - 100)
+    head = (
+        b"GET "
+        + path
+        + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: "
+        + b"y" * (MOST_HEAD_BYTES - 100)
+    )
     with closing(connect(server, head + b"\r\n\r\n")) as connection:
         assert status_of(received(connection)) == 404  # no such model
 
@@ -233,7 +248,9 @@ def test_the_answer_goes_out_in_time_whatever_runs(strict, monkeypatch):
     monkeypatch.setattr(RestAnswers, "answer_work", stuck)
     late = (504, "Timed out waiting for notification")
     answers = []
-    threads = [threading.Thread(target=lambda: answers.append(refusal(strict, GOOD))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(refusal(strict, GOOD))) for _ in range(2)
+    ]
     started = time.monotonic()
     for thread in threads:
         thread.start()
@@ -278,7 +295,9 @@ def assert_calls_are_answered(server: Server) -> None:
     request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", options) as channel:
-        assert PredictionServiceStub(channel).Predict(request, timeout=10).outputs["y"].float_val == [2.5]
+        assert PredictionServiceStub(channel).Predict(request, timeout=10).outputs[
+            "y"
+        ].float_val == [2.5]
 
 
 @pytest.mark.parametrize(("path", "streams"), PATHS)
@@ -296,7 +315,9 @@ def test_calls_whose_message_does_not_come_keep_nobody_out(server, path, streams
 @pytest.fixture(scope="module")
 def strict_calls(fixture_base_path):
     options = Options(max_receiving=8, receive_timeout_seconds=0.3, max_in_flight=1, max_queued=0)
-    with Server({"half_plus_two": fixture_base_path}, rest_api_port=None, options=options) as running:
+    with Server(
+        {"half_plus_two": fixture_base_path}, rest_api_port=None, options=options
+    ) as running:
         yield running
 
 
@@ -342,8 +363,12 @@ def test_a_call_without_a_message_is_unimplemented_as_by_grpc(server):
     assert raised.value.details() == f'"{path}" requires exactly one request message.'
 
 
-@pytest.mark.parametrize("sent", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])])
+@pytest.mark.parametrize(
+    "sent", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])]
+)
 def test_a_grpc_connection_that_asks_nothing_is_closed(strict_calls, sent):
-    with closing(socket.create_connection(("127.0.0.1", strict_calls.port), timeout=10)) as connection:
+    with closing(
+        socket.create_connection(("127.0.0.1", strict_calls.port), timeout=10)
+    ) as connection:
         connection.sendall(sent)
         received(connection)

@@ -1,4 +1,6 @@
-"""Clauses of the contract, sections 6 and 8, over sockets: states of versions, metadata, what a base path holds."""
+"""Clauses of the contract, sections 6 and 8, over sockets: states of versions, metadata, what a
+base path holds.
+"""
 
 import json
 import shutil
@@ -18,12 +20,16 @@ from tf_groupvit.server.running import Options, Server
 MODEL = "/v1/models/m"
 PREDICT = "/v1/models/m:predict"
 ONE = '{"instances": [1]}'
-QUICK = Options(file_system_poll_wait_seconds=0.02, max_num_load_retries=0, load_retry_interval_micros=0)
+QUICK = Options(
+    file_system_poll_wait_seconds=0.02, max_num_load_retries=0, load_retry_interval_micros=0
+)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Written once: versions of half_plus_two, whose answers to 1 are 1.5, 2.5 and 3.5, and a broken one."""
+    """Written once: versions of half_plus_two, whose answers to 1 are 1.5, 2.5 and 3.5, and a
+    broken one.
+    """
     folder = tmp_path_factory.mktemp("store")
     for number in (1, 2, 3):
         half_plus_two(folder, number, plus=float(number))
@@ -120,7 +126,10 @@ def test_metadata_is_laid_out_as_documented(server, path):
     assert set(signatures) >= {"serving_default", "segment", "__saved_model_init_op"}
     default = signatures["serving_default"]
     assert default["method_name"] == "tensorflow/serving/predict" and default["defaults"] == {}
-    assert default["outputs"]["y"]["tensor_shape"] == {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False}
+    assert default["outputs"]["y"]["tensor_shape"] == {
+        "dim": [{"size": "-1", "name": ""}],
+        "unknown_rank": False,
+    }
 
 
 def test_an_unknown_rank_is_said_in_metadata(tmp_path):
@@ -138,7 +147,11 @@ def test_an_unknown_rank_is_said_in_metadata(tmp_path):
         ("foo/metadata", 404, "Servable not found for request: Latest(foo)"),
         ("foo/labels/l", 404, "Could not find any versions of model foo"),
         ("half_plus_two/versions/9", 404, "Could not find version 9 of model half_plus_two"),
-        ("half_plus_two/versions/9/metadata", 404, "Servable not found for request: Specific(half_plus_two, 9)"),
+        (
+            "half_plus_two/versions/9/metadata",
+            404,
+            "Servable not found for request: Specific(half_plus_two, 9)",
+        ),
         ("half_plus_two/labels/none/metadata", 400, "Unrecognized servable version label: none"),
         ("foo/labels/none/metadata", 400, "Unrecognized servable version label: none"),
         ("foo/versions/1", 404, "Could not find version 1 of model foo"),
@@ -153,7 +166,9 @@ def test_versions_come_newest_first_and_the_highest_answers(store, base_path):
         publish(store, number, base_path)
     (base_path / "note.txt").touch()
     (base_path / "v4").mkdir()
-    with Server([Model("m", str(base_path), Policy(all=True))], port=None, options=QUICK) as running:
+    with Server(
+        [Model("m", str(base_path), Policy(all=True))], port=None, options=QUICK
+    ) as running:
         until(running, [("3", "AVAILABLE"), ("2", "AVAILABLE"), ("1", "AVAILABLE")])
         assert answer(running) == 3.5
         assert predict(running, ONE, f"{MODEL}/versions/1:predict")[0] == 200
@@ -173,7 +188,9 @@ def test_a_new_version_takes_over_its_predecessor_ends_and_stays_listed(store, b
         with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
             request = GetModelStatusRequest()
             request.model_spec.name = "m"
-            listed = ModelServiceStub(channel).GetModelStatus(request, timeout=10).model_version_status
+            listed = (
+                ModelServiceStub(channel).GetModelStatus(request, timeout=10).model_version_status
+            )
             assert [(entry.version, int(entry.state)) for entry in listed] == [(2, 30), (1, 50)]
         shutil.rmtree(base_path / "2")
         until(running, [("2", "END"), ("1", "AVAILABLE")])
@@ -191,8 +208,10 @@ def test_a_version_that_fails_ends_with_its_error_and_the_old_one_stays(store, b
         entry = json.loads(get(running, f"{MODEL}/versions/7")[1])["model_version_status"][0]
         assert entry["status"] == {
             "error_code": "NOT_FOUND",
-            "error_message": "Specified file path does not appear to contain a SavedModel bundle (should have a file "
-            f"called `saved_model.pb`)\nSpecified file path: {base_path}/7",
+            "error_message": (
+                "Specified file path does not appear to contain a SavedModel bundle (should have a"
+                f" file called `saved_model.pb`)\nSpecified file path: {base_path}/7"
+            ),
         }
         assert answer(running) == 1.5
         shutil.rmtree(base_path / "7")
@@ -249,20 +268,26 @@ def test_a_reload_that_fails_leaves_only_its_code_and_text_to_the_caller(store, 
 
         def reload(*configs: str):
             text = f"config {{ model_config_list {{ {' '.join(configs)} }} }}"
-            return stub.HandleReloadConfigRequest(text_format.Parse(text, ReloadConfigRequest()), timeout=30)
+            return stub.HandleReloadConfigRequest(
+                text_format.Parse(text, ReloadConfigRequest()), timeout=30
+            )
 
         mine = one.format("m", base_path, "")
         with pytest.raises(grpc.RpcError) as raised:
             reload(mine, one.format("n", base_path.parent / "n", ""))
         assert raised.value.code().name == "UNKNOWN"
         assert raised.value.details().startswith(
-            "1 model(s) did not become available: {{{name: n version: 5} due to error: NOT_FOUND: Specified file path"
+            "1 model(s) did not become available: {{{name: n version: 5} due to error: NOT_FOUND:"
+            " Specified file path"
         )
         assert answer(running) == 1.5
         label = 'version_labels {{ key: "l" value: {} }}'
         with pytest.raises(grpc.RpcError) as raised:
             reload(one.format("m", base_path, label.format(9)))
-        text = "Request to assign label to version 9 of model m, which is not currently available for inference"
+        text = (
+            "Request to assign label to version 9 of model m, which is not currently available for"
+            " inference"
+        )
         assert (raised.value.code().name, raised.value.details()) == ("FAILED_PRECONDITION", text)
         done = reload(one.format("m", base_path, label.format(1)))
         assert (done.status.error_code, done.status.error_message) == (0, "")
@@ -270,4 +295,7 @@ def test_a_reload_that_fails_leaves_only_its_code_and_text_to_the_caller(store, 
         reload(one.format("other", base_path, ""))
         until(running, [("1", "END")])
         assert predict(running, ONE, "/v1/models/other:predict")[0] == 200
-        assert refusal(running, ONE, f"{MODEL}/labels/l:predict")[1] == "Unrecognized servable version label: l"
+        assert (
+            refusal(running, ONE, f"{MODEL}/labels/l:predict")[1]
+            == "Unrecognized servable version label: l"
+        )

@@ -1,4 +1,6 @@
-"""TensorProtos in and out, against the C++ code: whatever `tf.io.parse_tensor` makes of a message, so do we."""
+"""TensorProtos in and out, against the C++ code: whatever `tf.io.parse_tensor` makes of a message,
+so do we.
+"""
 
 import numpy as np
 import pytest
@@ -21,13 +23,17 @@ VALUES = {
     "int64_val": st.integers(-(2**63), 2**63 - 1),
     "int_val": st.integers(-(2**31), 2**31 - 1),
     "half_val": st.integers(-(2**31), 2**31 - 1),
-    **dict.fromkeys(["float_val", "double_val", "scomplex_val", "dcomplex_val"], st.floats(width=32)),
+    **dict.fromkeys(
+        ["float_val", "double_val", "scomplex_val", "dcomplex_val"], st.floats(width=32)
+    ),
 }
 
 
 @st.composite
 def messages(draw):
-    """TensorProtos of every kind, most of them odd: too few values, too many, in the wrong field, twice."""
+    """TensorProtos of every kind, most of them odd: too few values, too many, in the wrong field,
+    twice.
+    """
     proto = TensorProto(dtype=draw(st.sampled_from(sorted(TYPES))))
     for size in draw(st.lists(st.sampled_from([0, 1, 2, 3, -1]), max_size=3)):
         proto.tensor_shape.dim.add().size = size
@@ -55,7 +61,14 @@ def test_a_message_is_read_as_the_cpp_code_reads_it(proto):
 
 def test_types_are_named_as_tensorflow_names_them():
     names = {number: name for number, (name, _) in TYPES.items()}
-    others = {0: "INVALID", 13: "qint32", 20: "resource", 25: "float8_e4m3fn", 29: "int4", 101: "float_ref"}
+    others = {
+        0: "INVALID",
+        13: "qint32",
+        20: "resource",
+        25: "float8_e4m3fn",
+        29: "int4",
+        101: "float_ref",
+    }
     for number, name in (names | others | {999: "unknown dtype enum (999)"}).items():
         assert type_name(number) == name
 
@@ -64,7 +77,9 @@ def test_types_are_named_as_tensorflow_names_them():
 def test_an_array_survives_the_typed_field(number):
     type_ = numpy_type(number)
     values = (
-        np.array([b"", b"\xff\x00"], object) if number == 7 else np.array([0, 1, 2, 200, 3], np.int64).astype(type_)
+        np.array([b"", b"\xff\x00"], object)
+        if number == 7
+        else np.array([0, 1, 2, 200, 3], np.int64).astype(type_)
     )
     proto = TensorProto()
     write_tensor(values, proto)
@@ -78,7 +93,10 @@ def test_an_array_survives_the_typed_field(number):
 def test_lengths_of_strings_may_have_up_to_five_bytes(most):
     message = claim(7, [2], tensor_content=most + b"\x02abc")
     assert read_tensor(message, "x").tolist() == [b"a", b"bc"]
-    assert tf.io.parse_tensor(message.SerializeToString(), tf.string).numpy().tolist() == [b"a", b"bc"]
+    assert tf.io.parse_tensor(message.SerializeToString(), tf.string).numpy().tolist() == [
+        b"a",
+        b"bc",
+    ]
     with pytest.raises(Refusal, match=r"tensor parsing error: x$"):
         read_tensor(claim(7, [2], tensor_content=b"\x81\x80\x80\x80\x80\x00\x02abc"), "x")
 
@@ -110,7 +128,9 @@ def claim(number: int, shape: list[int], **values) -> TensorProto:
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    """Arrays that are larger than a few pages fail the test, so that a refusal must come before them."""
+    """Arrays that are larger than a few pages fail the test, so that a refusal must come before
+    them.
+    """
 
     def small(make):
         def made(shape, *arguments, **options):
@@ -130,14 +150,26 @@ def test_a_few_bytes_may_not_become_gigabytes(little_memory, number, shape):
     with pytest.raises(Refusal) as refused:
         read_tensor(claim(number, shape), "x")
     most = 2**24 // 64 if number == 7 else 2**24
-    assert refused.value.code == "INVALID_ARGUMENT" and refused.value.text == (
-        f"tensor parsing error: x: its shape has {count} elements and 0 came; at most {most:,} are filled up"
+    assert (
+        refused.value.code == "INVALID_ARGUMENT"
+        and refused.value.text
+        == f"tensor parsing error: x: its shape has {count} elements and 0 came; at most {most:,}"
+        " are filled up"
     )
 
 
 @pytest.mark.parametrize("number", sorted(TYPES))
 @pytest.mark.parametrize(
-    "shape", [[-1], [-1, 0], [0, 2**62, 2**62], [2**62, 0, 4], [2**32, 2**32], [2**63 - 1, 2**63 - 1], [1] * 65]
+    "shape",
+    [
+        [-1],
+        [-1, 0],
+        [0, 2**62, 2**62],
+        [2**62, 0, 4],
+        [2**32, 2**32],
+        [2**63 - 1, 2**63 - 1],
+        [1] * 65,
+    ],
 )
 def test_a_shape_that_is_none_is_refused(little_memory, number, shape):
     for content in (b"", b"\0"):
@@ -146,11 +178,18 @@ def test_a_shape_that_is_none_is_refused(little_memory, number, shape):
 
 
 def test_strings_are_counted_at_what_they_cost(little_memory):
-    with pytest.raises(Refusal, match=r"its shape has 33,000,000 elements and 0 came; at most 262,144 are filled up"):
+    with pytest.raises(
+        Refusal,
+        match=r"its shape has 33,000,000 elements and 0 came; at most 262,144 are filled up",
+    ):
         read_tensor(claim(7, [33_000_000]), "x")
-    with pytest.raises(Refusal, match=r"its shape has 200 elements and 1 came; at most 167 are filled up"):
+    with pytest.raises(
+        Refusal, match=r"its shape has 200 elements and 1 came; at most 167 are filled up"
+    ):
         read_tensor(claim(7, [200], string_val=[bytes(100_000)]), "x")  # each copy is one of 100 kB
-    with pytest.raises(Refusal, match=r"tensor parsing error: x: 1,048,577 strings, at most 1,048,576 are taken"):
+    with pytest.raises(
+        Refusal, match=r"tensor parsing error: x: 1,048,577 strings, at most 1,048,576 are taken"
+    ):
         read_tensor(claim(7, [2**20 + 1], tensor_content=bytes(2**20 + 1)), "x")
     with pytest.raises(Refusal, match=r"tensor parsing error: x$"):
         read_tensor(claim(7, [2**30], tensor_content=b"\0"), "x")

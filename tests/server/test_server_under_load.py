@@ -1,4 +1,5 @@
-"""Under load, in a process of its own: version swaps, SIGTERM in the middle, five times the capacity.
+"""Under load, in a process of its own: version swaps, SIGTERM in the middle, five times the
+capacity.
 
 Loopback only. Each phase lasts until so many answers have come, and every loop is bounded in time.
 """
@@ -33,7 +34,9 @@ class Clients:
         self.stop = threading.Event()
         self.answers: list[tuple] = []
         self.failures: list[tuple[str, float]] = []  # what, and when the request began
-        self._threads = [threading.Thread(target=self._run, args=[ask, index]) for index in range(count)]
+        self._threads = [
+            threading.Thread(target=self._run, args=[ask, index]) for index in range(count)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -59,7 +62,9 @@ class Clients:
 
         def enough() -> bool:
             new = self.answers[begun:]
-            return sum(code is None or answer == code for answer, _, _ in new) >= count or bool(self.failures)
+            return sum(code is None or answer == code for answer, _, _ in new) >= count or bool(
+                self.failures
+            )
 
         until(enough, 60)
 
@@ -133,7 +138,14 @@ def test_swaps_of_versions_under_32_clients_lose_and_mix_up_nothing(tmp_path):
     for version, plus in PLUS.items():
         half_plus_two(store, version, plus)
     shutil.move(store / "1", base_path / "1")
-    flags = ["--model-name", "m", "--file-system-poll-wait-seconds", "0.2", "--max-num-load-retries", "0"]
+    flags = [
+        "--model-name",
+        "m",
+        "--file-system-poll-wait-seconds",
+        "0.2",
+        "--max-num-load-retries",
+        "0",
+    ]
     with Served(str(base_path), *flags, "--log-level", "warning") as served:
         started = time.monotonic()
         rest, call = by_rest(served.rest_api_port), by_grpc(served.port)
@@ -206,9 +218,12 @@ def test_sigterm_in_the_middle_answers_every_accepted_request(slow_base_path):
         clients.join()
     codes = Counter(code for (code, _), _, _ in clients.answers)
     assert codes.keys() <= {200, 503, "UNAVAILABLE"} and codes[200] > 10, codes
-    # A connection that comes when the port is closing may be refused or reset, before or while the request is sent;
-    # no request from before is.
-    allowed = [began > told and ("Connection" in why or "BrokenPipe" in why) for why, began in clients.failures]
+    # A connection that comes when the port is closing may be refused or reset, before or while the
+    # request is sent; no request from before is.
+    allowed = [
+        began > told and ("Connection" in why or "BrokenPipe" in why)
+        for why, began in clients.failures
+    ]
     assert all(allowed), clients.failures
     stopping = [line for line in served.errors if "requests under way" in line]
     assert stopping and not [line for line in served.errors if "Traceback" in line]
@@ -219,7 +234,16 @@ def ask_without_end(port: int, answers: list) -> None:
 
 
 def test_five_times_the_capacity_is_refused_cleanly_and_memory_is_bounded(slow_base_path):
-    flags = ["--model-name", "m", "--max-in-flight", "2", "--max-queued", "4", "--log-level", "error"]
+    flags = [
+        "--model-name",
+        "m",
+        "--max-in-flight",
+        "2",
+        "--max-queued",
+        "4",
+        "--log-level",
+        "error",
+    ]
     flags += ["--shutdown-grace-seconds", "0.5"]
     with Served(str(slow_base_path), *flags) as served:
 
@@ -228,7 +252,10 @@ def test_five_times_the_capacity_is_refused_cleanly_and_memory_is_bounded(slow_b
             try:
                 while True:
                     status, body = post(connection, 30)
-                    assert status == 200 or (status == 429 and "The server is full" in body), (status, body)
+                    assert status == 200 or (status == 429 and "The server is full" in body), (
+                        status,
+                        body,
+                    )
                     if status == 429:
                         time.sleep(0.02)
                     yield status
@@ -248,15 +275,21 @@ def test_five_times_the_capacity_is_refused_cleanly_and_memory_is_bounded(slow_b
         asking = threading.Thread(target=ask_without_end, args=[served.rest_api_port, cut_off])
         asking.start()
         time.sleep(0.2)
-        assert served.terminate(8) == 0  # within the grace period and two seconds, with time for a machine in use
+        assert (
+            served.terminate(8) == 0
+        )  # within the grace period and two seconds, with time for a machine in use
         asking.join()
     assert cut_off[0][0] == 503 and "The server is shutting down" in cut_off[0][1]
     assert not [line for line in served.errors if "Traceback" in line]
     assert not clients.failures, clients.failures[:3]
-    took = {code: [ended - began for got, began, ended in clients.answers if got == code] for code in (200, 429)}
+    took = {
+        code: [ended - began for got, began, ended in clients.answers if got == code]
+        for code in (200, 429)
+    }
     assert len(took[200]) >= 60 and len(took[429]) >= 30
     single = float(np.median([ended - began for _, began, ended in alone.answers]))
-    # Six places, two at work: an accepted request waits for three others at most, on a machine that others use too.
+    # Six places, two at work: an accepted request waits for three others at most, on a machine that
+    # others use too.
     assert np.percentile(took[200], 99) < 20 * single + 1.0
     assert np.median(took[429]) < 0.5
     assert late - early < 100 * 2**20

@@ -1,4 +1,6 @@
-"""The life of versions: with loaders that only pretend, every transition can be held still and looked at."""
+"""The life of versions: with loaders that only pretend, every transition can be held still and
+looked at.
+"""
 
 import threading
 import time
@@ -81,7 +83,10 @@ def test_a_request_keeps_the_version_it_began_on(versions, loader):
         assert version.loaded.path == "one" and not loader.closed
         with versions.use("m") as later:
             assert later.number == 2
-        with pytest.raises(Refusal, match=r"Servable not found for request: Specific\(m, 1\)"), versions.use("m", 1):
+        with (
+            pytest.raises(Refusal, match=r"Servable not found for request: Specific\(m, 1\)"),
+            versions.use("m", 1),
+        ):
             pass
     until(lambda: states(versions)[1] == "END")
     assert loader.closed == ["one"]

@@ -57,9 +57,18 @@ def test_records_of_any_signature_are_run_and_those_without_a_log_skipped(model,
 @pytest.mark.parametrize(
     ("log", "refused"),
     [
-        (predict_log("none", x=[1.0]), ("FAILED_PRECONDITION", 'Serving signature key "none" not found.')),
-        (predict_log(x=[1]), ("INVALID_ARGUMENT", "Expects arg[0] to be float but int32 is provided")),
-        (PredictionLog(session_run_log={}), ("UNIMPLEMENTED", "Unsupported log_type for warmup: 5")),
+        (
+            predict_log("none", x=[1.0]),
+            ("FAILED_PRECONDITION", 'Serving signature key "none" not found.'),
+        ),
+        (
+            predict_log(x=[1]),
+            ("INVALID_ARGUMENT", "Expects arg[0] to be float but int32 is provided"),
+        ),
+        (
+            PredictionLog(session_run_log={}),
+            ("UNIMPLEMENTED", "Unsupported log_type for warmup: 5"),
+        ),
     ],
 )
 def test_a_failing_record_fails_the_load(model, log, refused):
@@ -68,7 +77,9 @@ def test_a_failing_record_fails_the_load(model, log, refused):
 
 def test_at_most_a_thousand_records(model):
     code, text = refusal(model, [PredictionLog().SerializeToString()] * 1001)
-    assert code == "INVALID_ARGUMENT" and text.startswith("Number of warmup records exceeds the maximum (1000) at ")
+    assert code == "INVALID_ARGUMENT" and text.startswith(
+        "Number of warmup records exceeds the maximum (1000) at "
+    )
 
 
 def test_a_file_that_is_no_tfrecord_is_data_loss(model):
@@ -78,7 +89,10 @@ def test_a_file_that_is_no_tfrecord_is_data_loss(model):
     with pytest.raises(Refusal) as raised:
         warm_up(load(str(model)))
     assert raised.value.code == "DATA_LOSS"
-    assert raised.value.text == "corrupted record at 0. Please verify your warmup data is in TFRecord format."
+    assert (
+        raised.value.text
+        == "corrupted record at 0. Please verify your warmup data is in TFRecord format."
+    )
     file.unlink()
 
 
@@ -109,7 +123,9 @@ def test_a_spoiled_folder_is_refused_with_a_code(tmp_path, spoil, refused):
 
 
 def test_other_tags_are_looked_for_and_named(tmp_path):
-    with pytest.raises(Refusal, match=r"Could not find meta graph def matching supplied tags: \{ gpu \}"):
+    with pytest.raises(
+        Refusal, match=r"Could not find meta graph def matching supplied tags: \{ gpu \}"
+    ):
         load(str(half_plus_two(tmp_path)), ("gpu",))
 
 
@@ -153,23 +169,33 @@ def test_the_default_signature_is_run_first_and_the_others_later(model, monkeypa
 def test_a_record_that_fails_later_is_an_error_in_the_log(model, monkeypatch, caplog):
     write(model, predict_log("total", x=[1]), predict_log("mask", x=[1.0]))
     servable, signatures = load(str(model)), ran(monkeypatch)
-    assert warm_up_others(servable, 1, lambda: False).records == 2 and signatures == ["total", "mask"]
+    assert warm_up_others(servable, 1, lambda: False).records == 2 and signatures == [
+        "total",
+        "mask",
+    ]
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert record.getMessage() == (
-        "A warm-up record of total fails, for which tensorflow_model_server would not load this version: "
-        "INVALID_ARGUMENT: Expects arg[0] to be float but int32 is provided"
+    assert (
+        record.getMessage()
+        == "A warm-up record of total fails, for which tensorflow_model_server would not load this"
+        " version: INVALID_ARGUMENT: Expects arg[0] to be float but int32 is provided"
     )
 
 
-@pytest.mark.parametrize("log", [predict_log("none", x=[1.0]), predict_log(x=[1]), PredictionLog(session_run_log={})])
+@pytest.mark.parametrize(
+    "log", [predict_log("none", x=[1.0]), predict_log(x=[1]), PredictionLog(session_run_log={})]
+)
 def test_what_is_seen_at_once_fails_the_load_in_any_case(model, log):
     write(model, predict_log(x=[1.0]), log)
     with pytest.raises(Refusal):
         warm_up(load(str(model)), only_default=True)
 
 
-@pytest.mark.parametrize(("background", "states"), [(True, ["LOADING", "AVAILABLE"]), (False, ["LOADING"] * 2)])
-def test_a_version_serves_when_the_default_signature_is_warm(tmp_path, monkeypatch, background, states):
+@pytest.mark.parametrize(
+    ("background", "states"), [(True, ["LOADING", "AVAILABLE"]), (False, ["LOADING"] * 2)]
+)
+def test_a_version_serves_when_the_default_signature_is_warm(
+    tmp_path, monkeypatch, background, states
+):
     version, seen, run, go = half_plus_two(tmp_path), [], warmup.predict_request, threading.Event()
     write(version, predict_log(x=[1.0]), predict_log("total", x=[1.0]))
     options = Options(background_warmup=background)
@@ -186,7 +212,10 @@ def test_a_version_serves_when_the_default_signature_is_warm(tmp_path, monkeypat
     with server:
         assert server.rest("POST", "/v1/models/m:predict", b'{"instances": [1.0]}').status == 200
         assert seen == states[:1] if background else states
-        assert f"model_warmup_records_read{{{labels}}} {1 if background else 2}" in server.metrics.page()
+        assert (
+            f"model_warmup_records_read{{{labels}}} {1 if background else 2}"
+            in server.metrics.page()
+        )
         go.set()
         until(lambda: seen == states)
         write(half_plus_two(tmp_path, 124), predict_log("total", x=[1.0]))

@@ -1,4 +1,6 @@
-"""An export under batching, with the parameters that ship: requests that share a batch are answered as if alone."""
+"""An export under batching, with the parameters that ship: requests that share a batch are answered
+as if alone.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,10 +50,14 @@ def answers(export, requests, clients: int, **flags) -> list[dict[str, np.ndarra
 
     folder = {"groupvit": str(export.path.parent)}
     with (
-        Server(folder, port=None, rest_api_port=None, options=Options(max_in_flight=64, **flags)) as server,
+        Server(
+            folder, port=None, rest_api_port=None, options=Options(max_in_flight=64, **flags)
+        ) as server,
         ThreadPoolExecutor(clients) as pool,
     ):
-        return list(pool.map(lambda request: ask(server, request), list(requests.values()) * clients))
+        return list(
+            pool.map(lambda request: ask(server, request), list(requests.values()) * clients)
+        )
 
 
 def test_a_stranger_in_a_merged_batch_harms_nobody(export, requests):
@@ -67,29 +73,47 @@ def test_a_stranger_in_a_merged_batch_harms_nobody(export, requests):
     bad = type(good)()
     bad.CopyFrom(one)
     bad.inputs["image_bytes"].string_val[:] = [b"nonsense", b""]
-    options = {"enable_batching": True, "batching_parameters_file": str(SERVING / "batching.config")}
+    options = {
+        "enable_batching": True,
+        "batching_parameters_file": str(SERVING / "batching.config"),
+    }
 
     def ask(request):
         try:
-            return {name: read_tensor(tensor, name) for name, tensor in server.call(PREDICT, request).outputs.items()}
+            return {
+                name: read_tensor(tensor, name)
+                for name, tensor in server.call(PREDICT, request).outputs.items()
+            }
         except Refusal as refusal:
             return refusal
 
     folder = {"groupvit": str(export.path.parent)}
     with (
-        Server(folder, port=None, rest_api_port=None, options=Options(enable_model_warmup=False, **options)) as server,
+        Server(
+            folder,
+            port=None,
+            rest_api_port=None,
+            options=Options(enable_model_warmup=False, **options),
+        ) as server,
         ThreadPoolExecutor(4) as pool,
     ):
         wanted = ask(one)
         for answers in (list(pool.map(ask, [one, bad, one, one])) for _ in range(4)):
             for i in (0, 2, 3):
-                assert not any(answers[i]["error"]) and [len(mask) > 0 for mask in answers[i]["mask_bytes"]] == [1, 1]
-                np.testing.assert_allclose(answers[i]["class_scores"], wanted["class_scores"], rtol=1e-4, atol=1e-5)
+                assert not any(answers[i]["error"]) and [
+                    len(mask) > 0 for mask in answers[i]["mask_bytes"]
+                ] == [1, 1]
+                np.testing.assert_allclose(
+                    answers[i]["class_scores"], wanted["class_scores"], rtol=1e-4, atol=1e-5
+                )
             stranger = answers[1]
             if isinstance(stranger, Refusal):  # of a batch of its own
                 assert "came 8 bytes of another kind" in stranger.text
             else:
-                assert [b"came 8 bytes" in stranger["error"][0], b"came 0 bytes" in stranger["error"][1]] == [
+                assert [
+                    b"came 8 bytes" in stranger["error"][0],
+                    b"came 0 bytes" in stranger["error"][1],
+                ] == [
                     True,
                     True,
                 ]
@@ -104,8 +128,13 @@ def alone(export, requests):
 @pytest.mark.parametrize(
     "flags",
     [
-        {"batching_parameters_file": str(SERVING / "batching.config")},  # and warmed up through batching
-        {"enable_per_model_batching_parameters": True, "enable_model_warmup": False},  # the file beside the graph
+        {
+            "batching_parameters_file": str(SERVING / "batching.config")
+        },  # and warmed up through batching
+        {
+            "enable_per_model_batching_parameters": True,
+            "enable_model_warmup": False,
+        },  # the file beside the graph
     ],
     ids=["one-file", "per-model"],
 )

@@ -36,12 +36,19 @@ def test_the_client_gives_what_the_segmenter_gives(wire, served, photo):
     export, server = served
     port = server.rest_api_port if wire == "http" else server.port
     with Client(f"{wire}://127.0.0.1:{port}") as client:
-        found, (open_found,) = client.segment(photo), client.segment([photo], class_names=["cat", "grass", "moon"])
+        found, (open_found,) = (
+            client.segment(photo),
+            client.segment([photo], class_names=["cat", "grass", "moon"]),
+        )
     expected = export.segmenter(photo)
     assert found.class_names == expected.class_names
-    assert np.mean(found.labels == expected.labels) >= 0.95  # random weights: a level of grey moves borders
+    assert (
+        np.mean(found.labels == expected.labels) >= 0.95
+    )  # random weights: a level of grey moves borders
     np.testing.assert_allclose(list(found.areas.values()), list(expected.areas.values()), atol=0.02)
-    np.testing.assert_allclose(list(found.class_scores.values()), list(expected.class_scores.values()), atol=0.02)
+    np.testing.assert_allclose(
+        list(found.class_scores.values()), list(expected.class_scores.values()), atol=0.02
+    )
     assert open_found.class_names[-3:] == ["cat", "grass", "moon"]
 
 
@@ -56,7 +63,9 @@ def test_bad_images_are_errors_among_the_results_of_the_others(wire, served, pho
     with Client(f"{wire}://127.0.0.1:{port}") as client:
         good, bad = client.segment([photo, cut], errors="return")
         assert good.labels.shape == (48, 80) and "a damaged or truncated one" in str(bad)
-        assert [type(one) for one in client.segment([cut, cut], ["cat"], errors="return")] == [ImageError] * 2
+        assert [type(one) for one in client.segment([cut, cut], ["cat"], errors="return")] == [
+            ImageError
+        ] * 2
         with pytest.raises(ImageError) as caught:
             client.encode_image([photo, cut])
         assert caught.value.index == 1 and caught.value.results[0].shape == (8,)
@@ -71,7 +80,9 @@ def test_query_writes_what_segment_writes(served, photo, tmp_path):
 
     _, server = served
     address = f"127.0.0.1:{server.rest_api_port}"
-    done = CliRunner().invoke(main, ["query", str(photo), "--server", address, "--output", str(tmp_path)])
+    done = CliRunner().invoke(
+        main, ["query", str(photo), "--server", address, "--output", str(tmp_path)]
+    )
     assert done.exit_code == 0, done.output
     names = {"photo.overlay.png", "photo.labels.png", "photo.colors.png", "photo.json"}
     assert {path.name for path in tmp_path.iterdir()} == names

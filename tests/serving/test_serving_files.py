@@ -21,7 +21,11 @@ def test_the_model_config_is_what_the_server_reads():
 
     text = (SERVING / "models.config").read_text()
     (model,) = text_format.Parse(text, ModelServerConfig()).model_config_list.config
-    assert (model.name, model.base_path, model.model_platform) == ("groupvit", "/models/groupvit", "tensorflow")
+    assert (model.name, model.base_path, model.model_platform) == (
+        "groupvit",
+        "/models/groupvit",
+        "tensorflow",
+    )
 
 
 def test_our_server_reads_the_same_model_and_monitoring_configs():
@@ -73,20 +77,29 @@ def test_a_pod_is_ready_when_the_state_says_available(container):
 
 
 def test_service_deployment_and_autoscaler_name_each_other():
-    deployment, service = manifest("kubernetes/deployment.yaml"), manifest("kubernetes/service.yaml")
+    deployment, service = (
+        manifest("kubernetes/deployment.yaml"),
+        manifest("kubernetes/service.yaml"),
+    )
     scaler = manifest("kubernetes/autoscaler.yaml")
     template = deployment["spec"]["template"]
     assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
-    assert deployment["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert (
+        deployment["spec"]["selector"]["matchLabels"].items()
+        <= template["metadata"]["labels"].items()
+    )
     target = scaler["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == (deployment["kind"], deployment["metadata"]["name"])
-    ports = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+    ports = {
+        port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]
+    }
     assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]} == ports
     annotated = template["metadata"]["annotations"]["prometheus.io/path"]
     assert annotated in (SERVING / "monitoring.config").read_text()
 
 
-# The fields of the published schemas that are used, and of which kind; a misspelt one would be ignored by a cluster.
+# The fields of the published schemas that are used, and of which kind; a misspelt one would be
+# ignored by a cluster.
 FIELDS = {
     "deployment.yaml": ("apps/v1", "Deployment", {"selector", "strategy", "template"}),
     "service.yaml": ("v1", "Service", {"selector", "ports"}),
@@ -111,8 +124,13 @@ def test_requests_are_within_limits_and_alike_wherever_they_stand(container):
     assert set(container) == set(CONTAINER)
     resources = container["resources"]
     assert resources == manifest("kserve.yaml")["spec"]["predictor"]["model"]["resources"]
-    number = {key: int(value.removesuffix("Mi")) for key, value in (
-        ("requests", resources["requests"]["memory"]), ("limits", resources["limits"]["memory"]))}  # fmt: skip
+    number = {
+        key: int(value.removesuffix("Mi"))
+        for key, value in (
+            ("requests", resources["requests"]["memory"]),
+            ("limits", resources["limits"]["memory"]),
+        )
+    }
     assert 0 < number["requests"] <= number["limits"]
 
 

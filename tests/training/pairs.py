@@ -1,4 +1,6 @@
-"""Pictures of one colour with captions, and the files that hold such pairs: what the tests of training data share."""
+"""Pictures of one colour with captions, and the files that hold such pairs: what the tests of
+training data share.
+"""
 
 import io
 import json
@@ -42,7 +44,9 @@ def shard(path: Path, count: int, first: int = 0) -> Path:
     members = {}
     for i, (image, caption) in enumerate(pairs(count, first), start=first):
         members |= {f"{i:09d}.png": image, f"{i:09d}.txt": caption.encode()}
-        members[f"{i:09d}.json"] = json.dumps({"caption": caption, "key": f"{i:09d}", "status": "success"}).encode()
+        members[f"{i:09d}.json"] = json.dumps(
+            {"caption": caption, "key": f"{i:09d}", "status": "success"}
+        ).encode()
     return write_tar(path, members)
 
 

@@ -1,4 +1,6 @@
-"""What each process of the tests of replicas runs: the argument is the strategy; each training prints a JSON line."""
+"""What each process of the tests of replicas runs: the argument is the strategy; each training
+prints a JSON line.
+"""
 
 import json
 import sys
@@ -28,7 +30,9 @@ def make() -> keras.Model:
 
 
 def tell(model: keras.Model, losses: list[dict[str, float]]) -> None:
-    weights = {path: float(np.square(value).sum()) for path, value in weights_of(model.model).items()}
+    weights = {
+        path: float(np.square(value).sum()) for path, value in weights_of(model.model).items()
+    }
     print(json.dumps({"losses": losses, "weights": weights}))
 
 
@@ -46,14 +50,18 @@ def part(step: int, rows: slice) -> dict[str, np.ndarray]:
 
 
 def dataset(parts: list[dict[str, np.ndarray]]) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices({name: np.stack([part[name] for part in parts]) for name in parts[0]})
+    return tf.data.Dataset.from_tensor_slices(
+        {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    )
 
 
 HALVES = (slice(ROWS // 2), slice(ROWS // 2, ROWS))
 
 
 def mirrored() -> None:
-    """Two devices of this process, through ``fit``; each epoch is one step, so that its losses are that step's."""
+    """Two devices of this process, through ``fit``; each epoch is one step, so that its losses are
+    that step's.
+    """
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -61,7 +69,9 @@ def mirrored() -> None:
         model = make()
         synchronise(model)
     check_how_batches_are_split(strategy, model)
-    parts = [part(step, half) for step in range(STEPS) for half in HALVES]  # given to the devices in turn
+    parts = [
+        part(step, half) for step in range(STEPS) for half in HALVES
+    ]  # given to the devices in turn
     data = strategy.distribute_datasets_from_function(lambda _: dataset(parts).repeat())
     history = model.fit(data, epochs=STEPS, steps_per_epoch=1, verbose=0).history
     tell(model, [{name: values[i] for name, values in history.items()} for i in range(STEPS)])
@@ -71,10 +81,15 @@ def check_how_batches_are_split(strategy: tf.distribute.Strategy, model: keras.M
     """Of rows alone, ``fit`` makes the same halves by itself; what it cannot share is refused."""
     whole = {name: value for name, value in batch(0).items() if name not in OF_ALL}
     (found,) = strategy.experimental_distribute_dataset(dataset([whole]))
-    for rows, half in zip(strategy.experimental_local_results(found["pixel_values"]), HALVES, strict=True):
+    for rows, half in zip(
+        strategy.experimental_local_results(found["pixel_values"]), HALVES, strict=True
+    ):
         assert np.array_equal(rows, whole["pixel_values"][half])
     single = tf.data.Dataset.from_tensor_slices(whole).batch(1, drop_remainder=True)
-    for data, start in ((single, "A batch of 1 is smaller"), (dataset([batch(0)]), "A batch with parts of 8 and of 5")):
+    for data, start in (
+        (single, "A batch of 1 is smaller"),
+        (dataset([batch(0)]), "A batch with parts of 8 and of 5"),
+    ):
         try:
             model.fit(data)
         except InputError as error:
@@ -89,9 +104,13 @@ def workers() -> None:
 
     def batches(rows: int, share) -> tf.data.Dataset:
         assert rows * share.workers == ROWS
-        return dataset([part(step, slice(share.worker, None, share.workers)) for step in range(STEPS)])
+        return dataset(
+            [part(step, slice(share.worker, None, share.workers)) for step in range(STEPS)]
+        )
 
-    model = train_on_workers(strategy, make, batches, ROWS, STEPS, lambda model, done, means: losses.append(means))
+    model = train_on_workers(
+        strategy, make, batches, ROWS, STEPS, lambda model, done, means: losses.append(means)
+    )
     tell(model, losses)
 
 

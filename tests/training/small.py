@@ -1,4 +1,6 @@
-"""A model of a few thousand weights and batches for it: what the tests of fine-tuning and of replicas share."""
+"""A model of a few thousand weights and batches for it: what the tests of fine-tuning and of
+replicas share.
+"""
 
 from typing import Any
 
@@ -13,10 +15,20 @@ OF_ALL = ("word_ids", "word_mask")  # of a batch, what has no row for each pictu
 
 
 def config() -> GroupViTConfig:
-    text: dict[str, Any] = dict(vocab_size=12, hidden_size=8, intermediate_size=16, num_hidden_layers=1)
+    text: dict[str, Any] = dict(
+        vocab_size=12, hidden_size=8, intermediate_size=16, num_hidden_layers=1
+    )
     text |= dict(num_attention_heads=2, max_position_embeddings=6, eos_token_id=END)
-    vision: dict[str, Any] = dict(hidden_size=8, intermediate_size=16, depths=(1, 1), num_hidden_layers=2)
-    vision |= dict(num_group_tokens=(4, 3), num_output_groups=(4, 3), num_attention_heads=2, image_size=8, patch_size=2)
+    vision: dict[str, Any] = dict(
+        hidden_size=8, intermediate_size=16, depths=(1, 1), num_hidden_layers=2
+    )
+    vision |= dict(
+        num_group_tokens=(4, 3),
+        num_output_groups=(4, 3),
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=2,
+    )
     joint = dict(projection_dim=8, projection_intermediate_dim=16)
     return GroupViTConfig(GroupViTTextConfig(**text), GroupViTVisionConfig(**vision), **joint)
 
@@ -34,7 +46,9 @@ def without_groups() -> GroupViTConfig:
 
 
 def fresh(given: GroupViTConfig | None = None) -> TFGroupViTModel:
-    """A model as training begins with it, its weights spread enough for eight numbers to mean something."""
+    """A model as training begins with it, its weights spread enough for eight numbers to mean
+    something.
+    """
     keras.utils.set_random_seed(0)
     model, draw = TFGroupViTModel(given or config()), np.random.default_rng(0)
     for variable in model.trainable_variables:
@@ -44,7 +58,9 @@ def fresh(given: GroupViTConfig | None = None) -> TFGroupViTModel:
 
 
 def batch(seed: int, rows: int = 8, labels: int = 2) -> dict[str, np.ndarray]:
-    """Pictures whose mean tells the caption's first token, prompts of that token, and a vocabulary of five tokens."""
+    """Pictures whose mean tells the caption's first token, prompts of that token, and a vocabulary
+    of five tokens.
+    """
     draw = np.random.default_rng(seed)
     token = draw.integers(1, END, rows)
     ids = draw.integers(1, END, (rows, 6))
@@ -53,13 +69,26 @@ def batch(seed: int, rows: int = 8, labels: int = 2) -> dict[str, np.ndarray]:
     prompts[..., 0] = token[:, None]
     prompts[:, 1:, 1] = 3
     pixels = draw.normal(size=(rows, 3, 8, 8)) + (token[:, None, None, None] - 5) / 2
-    found = {"pixel_values": pixels.astype("float32"), "input_ids": ids, "attention_mask": np.ones_like(ids)}
+    found = {
+        "pixel_values": pixels.astype("float32"),
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+    }
     found |= {"label_ids": prompts, "label_mask": np.ones_like(prompts)}
     words = np.full((WORDS, 6), END)
     words[:, 0] = np.arange(1, WORDS + 1)
-    found |= {"word_ids": words, "word_mask": np.ones_like(words), "present": token[:, None] == words[:, 0]}
-    return {name: value if name == "pixel_values" else value.astype("int32") for name, value in found.items()}
+    found |= {
+        "word_ids": words,
+        "word_mask": np.ones_like(words),
+        "present": token[:, None] == words[:, 0],
+    }
+    return {
+        name: value if name == "pixel_values" else value.astype("int32")
+        for name, value in found.items()
+    }
 
 
 def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
-    return {variable.path: keras.ops.convert_to_numpy(variable).copy() for variable in model.weights}
+    return {
+        variable.path: keras.ops.convert_to_numpy(variable).copy() for variable in model.weights
+    }

@@ -8,9 +8,13 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.training import augment
 from tf_groupvit.training.augment import OPERATIONS, PLAIN, PUBLISHED, Augmentation
 
-crop = tf.function(lambda pixels, seed: augment.crop(pixels, (0.08, 1.0), seed), reduce_retracing=True)
+crop = tf.function(
+    lambda pixels, seed: augment.crop(pixels, (0.08, 1.0), seed), reduce_retracing=True
+)
 erase = tf.function(lambda values, seed: augment.erase(values, 1.0, seed))
-published = tf.function(lambda pixels, seed: augment.augment(pixels, 8, PUBLISHED, seed), reduce_retracing=True)
+published = tf.function(
+    lambda pixels, seed: augment.augment(pixels, 8, PUBLISHED, seed), reduce_retracing=True
+)
 
 
 def seeds(count):
@@ -29,7 +33,9 @@ def test_crops_are_rectangles_of_the_image_within_the_published_range():
     for seed in seeds(300):
         cut = crop(numbered(40, 60), seed).numpy()
         top, left = cut[0, 0, :2]
-        np.testing.assert_array_equal(cut, numbered(40, 60)[top : top + len(cut), left : left + cut.shape[1]])
+        np.testing.assert_array_equal(
+            cut, numbered(40, 60)[top : top + len(cut), left : left + cut.shape[1]]
+        )
         areas.append(cut.shape[0] * cut.shape[1] / 2400)
         ratios.append(cut.shape[1] / cut.shape[0])
         corners.add((top, left))
@@ -38,13 +44,18 @@ def test_crops_are_rectangles_of_the_image_within_the_published_range():
     assert abs(np.mean(np.log(ratios))) < 0.06 and len(corners) > 100
 
 
-@pytest.mark.parametrize(("sides", "expected"), [((4, 100), (4, 5)), ((100, 4), (5, 4)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize(
+    ("sides", "expected"), [((4, 100), (4, 5)), ((100, 4), (5, 4)), ((1, 1), (1, 1))]
+)
 def test_where_no_crop_fits_the_middle_is_taken(sides, expected):
     """Whole-image areas alone: of 4 x 100, no such rectangle is at most a third wider than high."""
     for seed in seeds(5):
         cut = augment.crop(numbered(*sides), (1.0, 1.0), seed).numpy()
         assert cut.shape[:2] == expected
-        assert cut[0, 0, :2].tolist() == [(sides[0] - expected[0]) // 2, (sides[1] - expected[1]) // 2]
+        assert cut[0, 0, :2].tolist() == [
+            (sides[0] - expected[0]) // 2,
+            (sides[1] - expected[1]) // 2,
+        ]
 
 
 def test_resizing_is_pillows_bilinear_within_a_level():
@@ -52,7 +63,9 @@ def test_resizing_is_pillows_bilinear_within_a_level():
 
     pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3)).astype("uint8")
     for size in (8, 64):
-        expected = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+        expected = np.asarray(
+            Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
+        ).astype(int)
         assert np.abs(augment.resize(tf.constant(pixels), size).numpy() - expected).max() <= 1
 
 
@@ -62,7 +75,9 @@ def test_half_of_the_pictures_are_mirrored_and_nothing_else_happens():
     for seed in seeds(200):
         flipped = flip(seed).numpy()
         mirrored += flipped[0, 0, 1] == 2
-        np.testing.assert_array_equal(flipped if flipped[0, 0, 1] == 0 else flipped[:, ::-1], pixels)
+        np.testing.assert_array_equal(
+            flipped if flipped[0, 0, 1] == 0 else flipped[:, ::-1], pixels
+        )
     assert 70 < mirrored < 130  # four standard deviations
 
 
@@ -83,7 +98,9 @@ def test_a_rectangle_of_noise_is_put_in_and_the_rest_stays():
 
 
 def test_erasing_is_as_rare_as_it_should_be():
-    rarely = tf.function(lambda seed: tf.reduce_any(augment.erase(tf.ones([8, 8, 3]), 0.25, seed) != 1.0))
+    rarely = tf.function(
+        lambda seed: tf.reduce_any(augment.erase(tf.ones([8, 8, 3]), 0.25, seed) != 1.0)
+    )
     erased = sum(bool(rarely(seed)) for seed in seeds(200))
     assert 25 < erased < 75  # four standard deviations
 
@@ -107,10 +124,14 @@ def test_plain_pictures_are_the_segmenters():
 
 def test_every_operation_is_drawn_and_half_of_them_are_applied(monkeypatch):
     """Operations that add 1, 2, 3 ... and the level 9 that they get."""
-    numbers = {name: (lambda x, share, sign, n=n: x + n) for n, name in enumerate(OPERATIONS, start=1)}
+    numbers = {
+        name: (lambda x, share, sign, n=n: x + n) for n, name in enumerate(OPERATIONS, start=1)
+    }
     monkeypatch.setattr(augment, "OPERATIONS", numbers)
     how = Augmentation(operations=1)
-    one = tf.function(lambda seed: augment.randaugment(tf.zeros([1, 1, 3], tf.uint8), how, seed)[0, 0, 0])
+    one = tf.function(
+        lambda seed: augment.randaugment(tf.zeros([1, 1, 3], tf.uint8), how, seed)[0, 0, 0]
+    )
     drawn = np.bincount([one(seed).numpy() for seed in seeds(900)], minlength=16)
     assert len(OPERATIONS) == 15 and abs(drawn[0] - 450) < 60  # four standard deviations
     assert drawn[1:].min() > 8 and drawn[1:].max() < 60  # 30 expected of each
@@ -137,7 +158,9 @@ def test_operations_grow_with_their_level_and_go_to_both_sides():
     assert changed(len(OPERATIONS), 9.0, 1.0) == 0
 
 
-@pytest.mark.parametrize("change", [dict(crop=(0, 1)), dict(flip=1.5), dict(erasing=-0.1), dict(level=11)])
+@pytest.mark.parametrize(
+    "change", [dict(crop=(0, 1)), dict(flip=1.5), dict(erasing=-0.1), dict(level=11)]
+)
 def test_impossible_settings_are_refused(change):
     with pytest.raises(InputError):
         Augmentation(**change)

@@ -16,7 +16,9 @@ UNSEEN = "k_proj/bias"  # a softmax over keys cannot see it: it has no gradient
 
 def fit(training, data, steps=6, rate=0.02):
     """The losses of a few steps on one batch."""
-    training.compile(optimizer=keras.optimizers.Adam(rate), run_eagerly=True)  # tracing takes longer than the steps
+    training.compile(
+        optimizer=keras.optimizers.Adam(rate), run_eagerly=True
+    )  # tracing takes longer than the steps
     return [float(training.train_on_batch(data, return_dict=True)["loss"]) for _ in range(steps)]
 
 
@@ -43,10 +45,16 @@ def test_a_part_alone_learns_and_the_rest_stays_to_the_bit(part):
 def test_the_parts_are_what_they_are_called_and_can_be_chosen_anew():
     model = fresh()
     everything = [variable.path for variable in model.trainable_variables]
-    parts = {part: train_only(model, part) for part in ("group tokens", "projections", "vision", "all")}
+    parts = {
+        part: train_only(model, part) for part in ("group tokens", "projections", "vision", "all")
+    }
     assert [path.rpartition("/")[2] for path in parts["group tokens"]] == ["group_token"] * 2
-    assert len(parts["projections"]) == 12 and all("_projection." in path for path in parts["projections"])
-    assert not [path for path in parts["vision"] if path.startswith("text") or path.endswith("logit_scale")]
+    assert len(parts["projections"]) == 12 and all(
+        "_projection." in path for path in parts["projections"]
+    )
+    assert not [
+        path for path in parts["vision"] if path.startswith("text") or path.endswith("logit_scale")
+    ]
     assert parts["all"] == everything
 
 
@@ -54,7 +62,9 @@ def test_the_parts_are_what_they_are_called_and_can_be_chosen_anew():
 def test_lora_moves_its_factors_alone_and_is_saved_as_one_with_its_layers(tmp_path):
     model = fresh()
     paths = train_lora(model, rank=2)
-    assert len(paths) == 2 * len([p for p in weights_of(model) if p.endswith(("q_proj/kernel", "v_proj/kernel"))])
+    assert len(paths) == 2 * len(
+        [p for p in weights_of(model) if p.endswith(("q_proj/kernel", "v_proj/kernel"))]
+    )
     before = weights_of(model)
     losses = fit(TrainingModel(model), batch(0))
     assert np.mean(losses[-3:]) < losses[0]
@@ -63,7 +73,10 @@ def test_lora_moves_its_factors_alone_and_is_saved_as_one_with_its_layers(tmp_pa
     again = TFGroupViTModel.from_pretrained(tmp_path)
     pixels, ids = batch(1)["pixel_values"], batch(1)["input_ids"]
     np.testing.assert_allclose(
-        again(ids, pixels).logits_per_image, model(ids, pixels).logits_per_image, rtol=1e-4, atol=1e-4
+        again(ids, pixels).logits_per_image,
+        model(ids, pixels).logits_per_image,
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
@@ -84,17 +97,26 @@ def test_impossible_wishes_are_refused():
 
 
 def test_the_loss_of_masks_by_hand():
-    """Two classes with logits 0 and ln 3: shares of 1/4 and 3/4; a pixel that is ignored does not count."""
+    """Two classes with logits 0 and ln 3: shares of 1/4 and 3/4; a pixel that is ignored does not
+    count.
+    """
     logits = np.zeros((1, 2, 1, 3), "float32")
     logits[:, 1] = np.log(3)
     for labels, expected in (([0, 1, 255], (np.log(4) + np.log(4 / 3)) / 2), ([255] * 3, 0.0)):
-        assert np.isclose(float(mask_loss(logits, np.array([[labels]], "uint8"))), expected, atol=1e-6)
+        assert np.isclose(
+            float(mask_loss(logits, np.array([[labels]], "uint8"))), expected, atol=1e-6
+        )
 
 
 def masks(rows=4):
-    """The left half of each picture is dark and of class 0, the right half bright and of class 1; row 0 is ignored."""
+    """The left half of each picture is dark and of class 0, the right half bright and of class 1;
+    row 0 is ignored.
+    """
     labels = np.tile(np.repeat([0, 1], 4), (rows, 8, 1)).astype("int32")
-    pixels = np.random.default_rng(0).normal(0, 0.2, (rows, 3, 8, 8)) + np.where(labels, 1.5, -1.5)[:, None]
+    pixels = (
+        np.random.default_rng(0).normal(0, 0.2, (rows, 3, 8, 8))
+        + np.where(labels, 1.5, -1.5)[:, None]
+    )
     labels[:, 0] = 255
     return {"pixel_values": pixels.astype("float32"), "labels": labels}
 
@@ -121,7 +143,9 @@ def test_masks_teach_what_is_not_frozen():
     before = weights_of(model)
     losses = fit(MaskTrainingModel(model, texts()), masks(), steps=8, rate=0.1)
     assert np.mean(losses[-3:]) < losses[0]
-    assert {path.rpartition("/")[2] for path in moved(model, before) if "seed" not in path} == {"group_token"}
+    assert {path.rpartition("/")[2] for path in moved(model, before) if "seed" not in path} == {
+        "group_token"
+    }
 
 
 def test_without_the_way_through_the_maps_the_logits_are_the_same_and_their_gradients_others():
@@ -143,7 +167,9 @@ def test_without_the_way_through_the_maps_the_logits_are_the_same_and_their_grad
 def test_logits_are_transformers_own_but_for_the_second_scale():
     model = fresh()
     pixels = masks()["pixel_values"]
-    expected = model(pixel_values=pixels, text_embeds=texts(), output_segmentation=True).segmentation_logits
+    expected = model(
+        pixel_values=pixels, text_embeds=texts(), output_segmentation=True
+    ).segmentation_logits
     ours = MaskTrainingModel(model, texts()).logits(pixels) * np.exp(float(model.logit_scale))
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-3)
 

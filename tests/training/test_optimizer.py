@@ -30,7 +30,9 @@ def test_matrices_decay_and_biases_norms_and_scales_do_not():
     before = [np.array(v) for v in model.trainable_variables]
     optimizer.apply([keras.ops.zeros_like(v) for v in model.trainable_variables])
     for variable, start in zip(model.trainable_variables, before, strict=True):
-        assert np.allclose(variable, start * 0.95 if decays(variable) else start, atol=1e-6), variable.path
+        assert np.allclose(variable, start * 0.95 if decays(variable) else start, atol=1e-6), (
+            variable.path
+        )
     kept = {v.path.rpartition("/")[2] for v in model.trainable_variables if not decays(v)}
     assert kept == {"bias", "gamma", "beta", "logit_scale"}
 
@@ -40,7 +42,9 @@ def test_spread_groups_give_assignments_wider_than_the_noise():
     model, pixels = tiny_model(), some_batch(4)["pixel_values"]
 
     def spread():
-        soft = np.asarray(model.vision_model(pixels, output_attentions=True)["attentions"][0])  # (B, G, P)
+        soft = np.asarray(
+            model.vision_model(pixels, output_attentions=True)["attentions"][0]
+        )  # (B, G, P)
         return np.log(soft).std(axis=1).mean()
 
     narrow = spread()

@@ -1,4 +1,6 @@
-"""RandAugment's operations in graph ops: to the level what Pillow gives, or within one where pixels are mixed."""
+"""RandAugment's operations in graph ops: to the level what Pillow gives, or within one where pixels
+are mixed.
+"""
 
 import numpy as np
 import pytest
@@ -34,11 +36,17 @@ EXACT = {
         for bits in (1, 3, 8)
     },
     **{
-        f"solarize from {t}": (lambda x, t=t: ops.solarize(x, whole(t)), lambda x, t=t: ImageOps.solarize(x, t))
+        f"solarize from {t}": (
+            lambda x, t=t: ops.solarize(x, whole(t)),
+            lambda x, t=t: ImageOps.solarize(x, t),
+        )
         for t in (0, 26, 128, 256)
     },
     **{
-        f"{ours.__name__} {f}": (lambda x, o=ours, f=f: o(x, f), lambda x, p=peer, f=f: p(x).enhance(f))
+        f"{ours.__name__} {f}": (
+            lambda x, o=ours, f=f: o(x, f),
+            lambda x, p=peer, f=f: p(x).enhance(f),
+        )
         for ours, peer in (
             (ops.colour, ImageEnhance.Color),
             (ops.contrast, ImageEnhance.Contrast),
@@ -59,7 +67,9 @@ def test_levels_are_pillows_own(name, image):
 
 
 def affine(matrix):
-    return lambda image: image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return lambda image: image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
 
 
 MOVED = {
@@ -67,21 +77,30 @@ MOVED = {
     "shear y": (lambda x: ops.shear_y(x, -0.2), affine((1, 0, 0, -0.2, 1, 0))),
     "translate x": (lambda x: ops.translate_x(x, 0.3), affine((1, 0, 0.3 * 48, 0, 1, 0))),
     "translate y": (lambda x: ops.translate_y(x, -0.3), affine((1, 0, 0, 0, 1, -0.3 * 64))),
-    "rotate": (lambda x: ops.rotate(x, 27.0), lambda image: image.rotate(27, Image.Resampling.BILINEAR)),
+    "rotate": (
+        lambda x: ops.rotate(x, 27.0),
+        lambda image: image.rotate(27, Image.Resampling.BILINEAR),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MOVED)
 def test_moved_pictures_are_pillows_within_a_level(name):
-    """But for the border, where Pillow repeats the last pixel and TensorFlow mixes it with the filling."""
+    """But for the border, where Pillow repeats the last pixel and TensorFlow mixes it with the
+    filling.
+    """
     ours, peer = MOVED[name]
     pixels = IMAGES["large"]
     inside = np.asarray(peer(Image.fromarray(np.full_like(pixels, 255))))[..., 0] == 255
     away = np.pad(inside, 2)
-    core = np.all([away[2 + dy :, 2 + dx :][:64, :48] for dy in (-2, 0, 2) for dx in (-2, 0, 2)], axis=0)
+    core = np.all(
+        [away[2 + dy :, 2 + dx :][:64, :48] for dy in (-2, 0, 2) for dx in (-2, 0, 2)], axis=0
+    )
     core[:2] = core[-2:] = core[:, :2] = core[:, -2:] = False
     assert core.mean() > 0.3
-    difference = ours(tf.constant(pixels)).numpy().astype(int) - np.asarray(peer(Image.fromarray(pixels)))
+    difference = ours(tf.constant(pixels)).numpy().astype(int) - np.asarray(
+        peer(Image.fromarray(pixels))
+    )
     assert np.abs(difference)[core].max() <= 1
 
 
@@ -92,8 +111,12 @@ def test_what_a_move_leaves_empty_gets_the_mean_colour():
 
 def test_solarize_add_by_hand():
     pixels = tf.constant([[[0, 100, 127], [128, 200, 255]]], tf.uint8)
-    assert ops.solarize_add(pixels, whole(99)).numpy().tolist() == [[[99, 199, 226], [128, 200, 255]]]
-    assert ops.solarize_add(pixels, whole(140)).numpy().tolist() == [[[140, 240, 255], [128, 200, 255]]]
+    assert ops.solarize_add(pixels, whole(99)).numpy().tolist() == [
+        [[99, 199, 226], [128, 200, 255]]
+    ]
+    assert ops.solarize_add(pixels, whole(140)).numpy().tolist() == [
+        [[140, 240, 255], [128, 200, 255]]
+    ]
 
 
 def test_a_quarter_turn_moves_each_corner_to_the_next_one():

@@ -29,7 +29,9 @@ def start(kind: str, **environment: str) -> subprocess.Popen:
 
 
 def told(process: subprocess.Popen) -> dict:
-    out, errors = process.communicate(timeout=600)  # busy machines take their time; it ends by itself
+    out, errors = process.communicate(
+        timeout=600
+    )  # busy machines take their time; it ends by itself
     assert process.returncode == 0, errors[-3000:]
     return json.loads(out.splitlines()[-1])
 
@@ -43,7 +45,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def close(one: dict, other: dict) -> None:
-    """Sums in another order differ in the last digits; the weights have been through four steps of them."""
+    """Sums in another order differ in the last digits; the weights have been through four steps of
+    them.
+    """
     for mine, theirs in zip(one["losses"], other["losses"], strict=True):
         assert mine.keys() == theirs.keys() >= {"loss", *(f"{name}_loss" for name in PARTS)}
         np.testing.assert_allclose([mine[k] for k in mine], [theirs[k] for k in mine], rtol=2e-4)
@@ -54,15 +58,21 @@ def close(one: dict, other: dict) -> None:
 
 @pytest.mark.slow
 def test_two_workers_and_two_devices_train_as_one_process_does():
-    """Gathered negatives, gradients through the gather, statistics and noise of the whole batch, its gradient clipped.
+    """Gathered negatives, gradients through the gather, statistics and noise of the whole batch,
+    its gradient clipped.
 
     The four processes run at once: most of their time is the import of TensorFlow.
     """
     addresses = [f"localhost:{port}" for port in free_ports(2)]
     cluster = [
-        json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}) for index in range(2)
+        json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+        for index in range(2)
     ]
-    running = [start("alone"), start("mirrored"), *(start("workers", TF_CONFIG=config) for config in cluster)]
+    running = [
+        start("alone"),
+        start("mirrored"),
+        *(start("workers", TF_CONFIG=config) for config in cluster),
+    ]
     try:
         alone, mirrored, first, second = map(told, running)
     finally:
@@ -81,7 +91,8 @@ def test_one_replica_has_all_rows():
 
 
 @pytest.mark.parametrize(
-    ("batch", "words"), [(1, "batch of 1 is smaller than the 2 replicas"), (5, "shared evenly by 2 replicas: take 4")]
+    ("batch", "words"),
+    [(1, "batch of 1 is smaller than the 2 replicas"), (5, "shared evenly by 2 replicas: take 4")],
 )
 def test_a_batch_that_replicas_cannot_share_is_refused_in_one_line(batch, words):
     with pytest.raises(InputError, match=words) as caught:

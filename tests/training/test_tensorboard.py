@@ -1,4 +1,6 @@
-"""What is shown on the way: the event file holds each round's numbers, and pictures of groups and masks that decode."""
+"""What is shown on the way: the event file holds each round's numbers, and pictures of groups and
+masks that decode.
+"""
 
 from pathlib import Path
 
@@ -28,7 +30,9 @@ def events(folder: Path) -> dict[str, dict[int, list[bytes] | float]]:
             for value in event.summary.value:
                 array = tf.make_ndarray(value.tensor)
                 number = value.metadata.plugin_data.plugin_name == "scalars"
-                found.setdefault(value.tag, {})[event.step] = float(array) if number else array.tolist()
+                found.setdefault(value.tag, {})[event.step] = (
+                    float(array) if number else array.tolist()
+                )
     return found
 
 
@@ -44,8 +48,14 @@ def test_a_run_writes_its_numbers_each_round_and_its_pictures_when_it_measures(t
         width, height, *files = found[name][4]
         assert found[name].keys() == {4} and len(files) == PICTURES
         for file in files:
-            assert tf.io.decode_png(file).shape == (int(height), int(width), 3) == (SHOWN_AT, SHOWN_AT, 3)
-    assert lines == train(tiny_recipe(**RECIPE), tmp_path / "run", seed=3)  # it is no part of the recipe
+            assert (
+                tf.io.decode_png(file).shape
+                == (int(height), int(width), 3)
+                == (SHOWN_AT, SHOWN_AT, 3)
+            )
+    assert lines == train(
+        tiny_recipe(**RECIPE), tmp_path / "run", seed=3
+    )  # it is no part of the recipe
 
 
 def test_pictures_are_held_out_scenes_with_every_patch_in_its_groups_colour(tmp_path):
@@ -62,7 +72,9 @@ def test_pictures_are_held_out_scenes_with_every_patch_in_its_groups_colour(tmp_
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    watcher = TensorBoard(tmp_path / "file" / "shown", History(tmp_path / HISTORY, 1, dict, 1), dict)
+    watcher = TensorBoard(
+        tmp_path / "file" / "shown", History(tmp_path / HISTORY, 1, dict, 1), dict
+    )
     with pytest.raises(TrainingError, match="cannot be written for TensorBoard") as caught:
         watcher.on_train_begin()
     assert "\n" not in str(caught.value)
@@ -74,7 +86,10 @@ def test_images_that_cannot_be_read_are_passed_over(tmp_path):
 
         def read(self, shard):
             file = tf.io.encode_png(np.full((2, 3, 3), 7, np.uint8)).numpy()
-            yield from (Record("a", lambda: (b"no picture", "a caption")), Record("b", lambda: (file, "a caption")))
+            yield from (
+                Record("a", lambda: (b"no picture", "a caption")),
+                Record("b", lambda: (file, "a caption")),
+            )
 
     (image,) = first_images(Source(), 2)
     assert image.shape == (2, 3, 3) and (image == 7).all()

@@ -83,4 +83,6 @@ def test_the_tagger_finds_nouns_and_verbs():
     if not nltk.download("averaged_perceptron_tagger_eng", quiet=True):
         pytest.skip("the tagger's data cannot be fetched")
     found = tagged_words()("A small dog is running on the green grass")
-    assert {"dog", "running", "grass"} <= set(found) and not {"small", "on", "the", "green"} & set(found)
+    assert {"dog", "running", "grass"} <= set(found) and not {"small", "on", "the", "green"} & set(
+        found
+    )

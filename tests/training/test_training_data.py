@@ -1,4 +1,6 @@
-"""Batches of training data: what is in them, what is left out, and that they go on where they stopped."""
+"""Batches of training data: what is in them, what is left out, and that they go on where they
+stopped.
+"""
 
 import json
 from itertools import chain, islice
@@ -20,7 +22,9 @@ UNIT = ((0.0, 0.0, 0.0), (1 / 255,) * 3)  # mean and deviation that give grey le
 
 @pytest.fixture(scope="module")
 def tokenizer(golden):
-    return Tokenizer.from_pretrained(golden / "tokenizer" / "vocabularies" / "trained", max_length=10)
+    return Tokenizer.from_pretrained(
+        golden / "tokenizer" / "vocabularies" / "trained", max_length=10
+    )
 
 
 def data_of(paths, tokenizer, batch_size=3, augmentation=PLAIN, **settings):
@@ -35,11 +39,15 @@ def take(data, count, position=None):
 
 def levels(batches):
     """The number of each picture, batch by batch."""
-    return [[round(float(level)) for level in batch["pixel_values"][:, 0, 0, 0]] for batch in batches]
+    return [
+        [round(float(level)) for level in batch["pixel_values"][:, 0, 0, 0]] for batch in batches
+    ]
 
 
 def same(one, other):
-    return all(np.array_equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
+    return all(
+        np.array_equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a
+    )
 
 
 def test_a_batch_holds_pictures_and_their_captions_in_the_right_shapes(tmp_path, tokenizer):
@@ -65,7 +73,9 @@ def test_pixels_are_normalised_channels_first(tmp_path, tokenizer):
 
 def test_prompts_of_words_come_beside_the_caption(tmp_path, tokenizer):
     prompts = Prompts(listed_words(["picture"]), count=2, templates="identity")
-    (batch,) = take(data_of(shard(tmp_path / "s.tar", 2), tokenizer, 2, prompts=prompts, shuffle=1), 1)
+    (batch,) = take(
+        data_of(shard(tmp_path / "s.tar", 2), tokenizer, 2, prompts=prompts, shuffle=1), 1
+    )
     assert batch["label_ids"].shape == batch["label_mask"].shape == (2, 2, 10)
     word = tokenizer(["picture"], padding="max_length")["input_ids"][0]
     np.testing.assert_array_equal(batch["label_ids"][:, 0], [word, word])
@@ -95,13 +105,19 @@ def test_every_format_gives_every_pair_once_a_round(tmp_path, tokenizer, kind):
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_batches_and_another_seed_others(tmp_path, tokenizer):
     path = shard(tmp_path / "s.tar", 20)
-    one, again, other = (take(data_of(path, tokenizer, augmentation=PUBLISHED, seed=s), 9) for s in (1, 1, 2))
+    one, again, other = (
+        take(data_of(path, tokenizer, augmentation=PUBLISHED, seed=s), 9) for s in (1, 1, 2)
+    )
     assert same(one, again) and levels(one) != levels(other)
 
 
 def test_without_a_buffer_the_order_is_that_of_the_files(tmp_path, tokenizer):
     shard(tmp_path / "0.tar", 3), shard(tmp_path / "1.tar", 3, first=3)
-    assert levels(take(data_of(tmp_path, tokenizer, shuffle=1), 3)) == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
+    assert levels(take(data_of(tmp_path, tokenizer, shuffle=1), 3)) == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [0, 1, 2],
+    ]
 
 
 BROKEN = {
@@ -158,7 +174,14 @@ def test_batches_go_on_exactly_where_they_stopped(tmp_path, tokenizer):
 
     def fresh():
         prompts = Prompts(listed_words(["picture", *map(str, range(20))]))
-        return data_of(f"{tmp_path}/*.tar", tokenizer, augmentation=PUBLISHED, prompts=prompts, shuffle=4, seed=5)
+        return data_of(
+            f"{tmp_path}/*.tar",
+            tokenizer,
+            augmentation=PUBLISHED,
+            prompts=prompts,
+            shuffle=4,
+            seed=5,
+        )
 
     whole = fresh()
     expected = take(whole, 8)
@@ -174,7 +197,10 @@ def test_workers_share_every_global_batch_among_them(tmp_path, tokenizer):
     path = shard(tmp_path / "s.tar", 20)
     flips = Augmentation(operations=0)
     whole = take(data_of(path, tokenizer, 4, augmentation=flips), 8)
-    parts = [take(data_of(path, tokenizer, 2, augmentation=flips, share=Share(w, 2)), 8) for w in range(2)]
+    parts = [
+        take(data_of(path, tokenizer, 2, augmentation=flips, share=Share(w, 2)), 8)
+        for w in range(2)
+    ]
     for all_rows, *own in zip(whole, *parts, strict=True):
         together = np.concatenate([part["pixel_values"] for part in own])
         order = [0, 2, 1, 3]  # worker 0 has the even places, worker 1 the odd ones
@@ -184,13 +210,17 @@ def test_workers_share_every_global_batch_among_them(tmp_path, tokenizer):
 def test_rounds_that_are_still_in_the_graph_are_waited_for(tmp_path, tokenizer):
     data = data_of(shard(tmp_path / "s.tar", 3), tokenizer)
     ahead = islice(data._records(Position()), 12 * 3)  # no batch has come out yet
-    assert [place for place, *_ in ahead] == [(number, place) for number in range(12) for place in range(3)]
+    assert [place for place, *_ in ahead] == [
+        (number, place) for number in range(12) for place in range(3)
+    ]
 
 
 @pytest.mark.parametrize("caption", ["text", " "])
 def test_data_of_which_nothing_can_be_used_end(tmp_path, tokenizer, caption):
     members = {
-        f"{i}.{part}": text for i in range(3) for part, text in (("jpg", b"no image"), ("txt", caption.encode()))
+        f"{i}.{part}": text
+        for i in range(3)
+        for part, text in (("jpg", b"no image"), ("txt", caption.encode()))
     }
     data = data_of(write_tar(tmp_path / "s.tar", members), tokenizer)
     with pytest.raises(DatasetError, match="gave no batch of 3: 3 records were skipped"):
@@ -203,7 +233,9 @@ def test_fewer_records_than_a_batch_are_refused(tmp_path, tokenizer):
 
 
 def test_data_of_nothing_but_broken_records_end_with_their_names(tmp_path, tokenizer):
-    path = write_tar(tmp_path / "s.tar", {f"{i}.{kind}": b"x" for i in range(3) for kind in ("jpg", "txt")})
+    path = write_tar(
+        tmp_path / "s.tar", {f"{i}.{kind}": b"x" for i in range(3) for kind in ("jpg", "txt")}
+    )
     data = data_of(path, tokenizer, 2)
     with pytest.raises(Exception, match="3 records were skipped"):
         take(data, 1)
@@ -229,7 +261,9 @@ def test_impossible_shares_and_sizes_are_refused(tmp_path, tokenizer):
 
 @pytest.mark.parametrize("kind", ["jsonl", "tar"])
 def test_pairs_of_a_list_of_captions_go_on_where_they_stopped(tmp_path, tokenizer, kind):
-    entries = [(picture(10 * i), [f"picture {10 * i + k}" for k in range(i % 3 + 1)]) for i in range(5)]
+    entries = [
+        (picture(10 * i), [f"picture {10 * i + k}" for k in range(i % 3 + 1)]) for i in range(5)
+    ]
     path = tmp_path
     if kind == "tar":
         members = {}
@@ -247,7 +281,8 @@ def test_pairs_of_a_list_of_captions_go_on_where_they_stopped(tmp_path, tokenize
     numbers = [10 * i + k for i in range(5) for k in range(i % 3 + 1)]
     rows = np.concatenate([batch["input_ids"] for batch in whole[:3]])
     decoded = [
-        int(text.replace(" ", "")[len("picture") :]) for text in tokenizer.decode(rows, skip_special_tokens=True)
+        int(text.replace(" ", "")[len("picture") :])
+        for text in tokenizer.decode(rows, skip_special_tokens=True)
     ]
     assert sorted(decoded) == numbers  # each pair once a round
     assert list(chain.from_iterable(levels(whole[:3]))) == [number // 10 * 10 for number in decoded]

@@ -1,4 +1,6 @@
-"""The command on captions of one's own: what it learns, leaves out, goes on from, begins at, and refuses."""
+"""The command on captions of one's own: what it learns, leaves out, goes on from, begins at, and
+refuses.
+"""
 
 import json
 import os
@@ -65,7 +67,9 @@ def command(*words):
 
 
 def table(name, values):
-    return "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""])
+    return "\n".join(
+        [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +87,19 @@ def captions(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory, captions):
     file = tmp_path_factory.mktemp("recipe") / "small.toml"
-    sizes = [table(f"model.{name}", part) for name, part in (("vision", SHALLOW), ("text", TEXT), ("joint", JOINT))]
+    sizes = [
+        table(f"model.{name}", part)
+        for name, part in (("vision", SHALLOW), ("text", TEXT), ("joint", JOINT))
+    ]
     file.write_text(SMALL.format(source=captions) + "".join(sizes))
     return file
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, recipe):
-    """A folder that was trained into, what the command said, and the folder as a kill after 8 steps had left it."""
+    """A folder that was trained into, what the command said, and the folder as a kill after 8 steps
+    had left it.
+    """
     folder, killed = (tmp_path_factory.mktemp("run") / name for name in ("made", "killed"))
     save = runs.SaveState.on_epoch_end
 
@@ -133,36 +142,68 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_pairs(run, recipe):
     place = position_of(killed / STATE)
     assert place.batches == 8 and place.round == 2  # 24 whole pairs a round
     done = command("--recipe", recipe, "--output", killed, "--seed", 3)
-    assert done.exit_code == 0 and f"Resuming at step 8 of 30 from {killed}." in done.stderr.splitlines()
+    assert (
+        done.exit_code == 0
+        and f"Resuming at step 8 of 30 from {killed}." in done.stderr.splitlines()
+    )
     for ours, theirs in zip(history(killed), history(folder), strict=True):
-        # the same sums on the same machine; another number of threads may order some of them otherwise
+        # the same sums on the same machine; another number of threads may order some of them
+        # otherwise
         assert np.isclose(ours["loss"], theirs["loss"], rtol=1e-3), (ours, theirs)
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_tuned_by_epochs_with_lora_words_and_half_precision(run, captions, tmp_path):
+def test_a_checkpoint_is_tuned_by_epochs_with_lora_words_and_half_precision(
+    run, captions, tmp_path
+):
     words = tmp_path / "words.txt"
     words.write_text("apple\nstar\ngrass\nsky\n")
     (tmp_path / "fine.toml").write_text(FINE.format(words=words, validation=captions))
-    given = ("--recipe", tmp_path / "fine.toml", "--data", captions, "--model", run[0], "--output", tmp_path / "tuned")
+    given = (
+        "--recipe",
+        tmp_path / "fine.toml",
+        "--data",
+        captions,
+        "--model",
+        run[0],
+        "--output",
+        tmp_path / "tuned",
+    )
     done = command(*given)
     assert done.exit_code == 0, done.output
     (line,) = history(tmp_path / "tuned")
     parts = ("multi_label_loss", "vocabulary_loss", "group_word_loss", "val_loss")
     assert line["step"] == 26 // 8 and np.isfinite([line[name] for name in parts]).all()
     assert (tmp_path / "tuned" / "classes.txt").read_text().split() == ["apple", "box", "sky"]
-    assert "on held-out captions" in done.stderr and (tmp_path / "tuned" / BEST / "model.safetensors").exists()
-    before, after = (TFGroupViTModel.from_pretrained(folder) for folder in (run[0], tmp_path / "tuned"))
-    moved = [a.path for a, b in zip(after.weights, before.weights, strict=True) if not np.array_equal(a, b)]
+    assert (
+        "on held-out captions" in done.stderr
+        and (tmp_path / "tuned" / BEST / "model.safetensors").exists()
+    )
+    before, after = (
+        TFGroupViTModel.from_pretrained(folder) for folder in (run[0], tmp_path / "tuned")
+    )
+    moved = [
+        a.path
+        for a, b in zip(after.weights, before.weights, strict=True)
+        if not np.array_equal(a, b)
+    ]
     assert moved and all("q_proj" in path or "v_proj" in path or "seed" in path for path in moved)
-    ids = [Tokenizer.from_pretrained(folder)(["an apple"])["input_ids"] for folder in (run[0], tmp_path / "tuned")]
+    ids = [
+        Tokenizer.from_pretrained(folder)(["an apple"])["input_ids"]
+        for folder in (run[0], tmp_path / "tuned")
+    ]
     assert np.array_equal(*ids)
 
 
 @pytest.mark.slow
 def test_a_share_is_held_out_and_a_vocabularys_words_are_looked_for_in_captions(captions, tmp_path):
     recipe = tiny_recipe(
-        data={"source": str(captions), "validation_share": 0.25, "shuffle": 1, "augmentation": "none"},
+        data={
+            "source": str(captions),
+            "validation_share": 0.25,
+            "shuffle": 1,
+            "augmentation": "none",
+        },
         vocabulary={"words": ["apple", "sky"], "captions": 10, "text_length": 40},
     )
     run = build(recipe, tmp_path)
@@ -170,7 +211,9 @@ def test_a_share_is_held_out_and_a_vocabularys_words_are_looked_for_in_captions(
     assert np.isfinite(measure_of(run)()["val_loss"])
     (batch,) = run.data.batches().take(1).as_numpy_iterator()
     texts = run.tokenizer.decode(batch["input_ids"], skip_special_tokens=True)
-    assert batch["present"].tolist() == [["apple" in text.split(), "sky" in text.split()] for text in texts]
+    assert batch["present"].tolist() == [
+        ["apple" in text.split(), "sky" in text.split()] for text in texts
+    ]
     assert batch["word_ids"].shape == (2, 40)
     whole = (captions / "captions.txt").read_text().splitlines()
     held_out = {whole[place] for place in range(3, 26, 4)}
@@ -178,23 +221,41 @@ def test_a_share_is_held_out_and_a_vocabularys_words_are_looked_for_in_captions(
 
 
 def test_a_share_too_small_to_hold_a_pair_out_is_refused(captions, tmp_path):
-    recipe = tiny_recipe(data={"source": str(captions), "validation_share": 0.01}, losses={"caption": 1.0})
+    recipe = tiny_recipe(
+        data={"source": str(captions), "validation_share": 0.01}, losses={"caption": 1.0}
+    )
     with pytest.raises(DatasetError, match=r"raise \[data\] validation_share"):
         measure_of(build(recipe, tmp_path))
 
 
 def test_the_recipe_says_what_of_the_model_learns_and_how(tmp_path):
-    how = {"trains": "group tokens", "drop_path": 0.3, "rematerialise": True, "start": {"checkpoint": "demo"}}
+    how = {
+        "trains": "group tokens",
+        "drop_path": 0.3,
+        "rematerialise": True,
+        "start": {"checkpoint": "demo"},
+    }
     training = build(tiny_recipe(model={}, **how), tmp_path).training
     stages = training.model.vision_model.stages
-    assert [stage.rematerialise for stage in stages] == [True, True] and stages[0].drop_rates == (0.0, 0.3)
-    assert [v.path.rpartition("/")[2] for v in training.model.trainable_variables] == ["group_token"]
+    assert [stage.rematerialise for stage in stages] == [True, True] and stages[0].drop_rates == (
+        0.0,
+        0.3,
+    )
+    assert [v.path.rpartition("/")[2] for v in training.model.trainable_variables] == [
+        "group_token"
+    ]
 
 
 def test_a_tokenizer_that_is_not_the_models_is_refused(golden, tmp_path):
-    start = {"checkpoint": "demo", "tokenizer": str(golden / "tokenizer" / "vocabularies" / "trained")}
+    start = {
+        "checkpoint": "demo",
+        "tokenizer": str(golden / "tokenizer" / "vocabularies" / "trained"),
+    }
     model = TFGroupViTModel.from_pretrained(demo_checkpoint())
-    assert Tokenizer.from_pretrained(start["tokenizer"]).vocab_size > model.config.text_config.vocab_size
+    assert (
+        Tokenizer.from_pretrained(start["tokenizer"]).vocab_size
+        > model.config.text_config.vocab_size
+    )
     with pytest.raises(InputError, match="give the model's own tokenizer"):
         build(tiny_recipe(model={}, start=start), tmp_path)
 
@@ -202,7 +263,11 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(golden, tmp_path):
 def test_a_captions_file_that_names_missing_images_is_refused(tmp_path):
     (tmp_path / "captions.csv").write_text("image,caption\nnowhere.png,a cat\n")
     done = command("--data", tmp_path, "--output", tmp_path / "out")
-    assert done.exit_code == 2 and "names 1 images that are missing" in done.stderr and "nowhere.png" in done.stderr
+    assert (
+        done.exit_code == 2
+        and "names 1 images that are missing" in done.stderr
+        and "nowhere.png" in done.stderr
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -226,9 +291,13 @@ def test_a_single_pair_is_refused(tmp_path):
 def test_a_lowered_batch_is_one_that_replicas_can_share(captions, monkeypatch):
     recipe = tiny_recipe(data={"source": str(captions)}, losses={"caption": 1.0}, batch_size=40)
     source = open_sources(recipe)[0]
-    monkeypatch.setattr("tensorflow.distribute.get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=4))
+    monkeypatch.setattr(
+        "tensorflow.distribute.get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=4)
+    )
     assert building._fitted(recipe, source).batch_size == 24
-    monkeypatch.setattr("tensorflow.distribute.get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=32))
+    monkeypatch.setattr(
+        "tensorflow.distribute.get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=32)
+    )
     with pytest.raises(DatasetError, match="should be 32 or more, 26 came"):
         building._fitted(recipe, source)
 
@@ -254,7 +323,10 @@ def test_a_folder_may_be_named_from_where_one_stands(captions, monkeypatch):
         ({"epochs": 1}, "Scenes have no end"),
         ({"keep": "best", "data": {"source": "x"}}, "need held-out captions"),
         ({"losses": {"multi_label": 1.0}, "data": {"source": "x"}}, "go together"),
-        ({"losses": {"group_word": 1.0}, "data": {"source": "x"}}, r"group_word needs \[vocabulary\] words"),
+        (
+            {"losses": {"group_word": 1.0}, "data": {"source": "x"}},
+            r"group_word needs \[vocabulary\] words",
+        ),
         ({"vocabulary": {"words": ["dog", " "]}}, "none of them empty"),
         ({"data": {"source": "x", "validation_share": 1.0}}, "0 or more, below 1"),
         ({"data": {"source": "x", "validation": "y", "validation_share": 0.1}}, "two ways"),
@@ -270,9 +342,18 @@ def test_a_recipe_that_cannot_be_is_refused(content, words):
 
 def test_options_take_the_place_of_what_the_recipe_says(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(runs, "train", lambda recipe, *rest, **words: asked.append(recipe) or [{"step": 1, "loss": 1}])
+    monkeypatch.setattr(
+        runs,
+        "train",
+        lambda recipe, *rest, **words: asked.append(recipe) or [{"step": 1, "loss": 1}],
+    )
     assert command("--data", "caps", "--output", tmp_path, "--steps", 7).exit_code == 0
-    assert command("--data", "caps", "--output", tmp_path, "--model", "org/name", "--batch-size", 4).exit_code == 0
+    assert (
+        command(
+            "--data", "caps", "--output", tmp_path, "--model", "org/name", "--batch-size", 4
+        ).exit_code
+        == 0
+    )
     first, second = asked
     assert first.name == "finetune" and first.data.source == "caps" and first.steps == 7
     assert first.start.checkpoint == "demo" and first.data.augmentation == "published"
@@ -291,7 +372,9 @@ def test_the_best_is_kept_and_patience_counts_what_was_measured(tmp_path):
         def save_pretrained(self, folder):
             saved.append(folder)
 
-    watcher = KeepBest(tmp_path, Model(), keep=True, patience=2, lines=[{"step": 1, "val_loss": 3.0}])
+    watcher = KeepBest(
+        tmp_path, Model(), keep=True, patience=2, lines=[{"step": 1, "val_loss": 3.0}]
+    )
     watcher.set_model(Model())
     for round_, logs in enumerate([{"val_loss": 2.0}, {"loss": 9.0}, {"val_loss": 2.5}]):
         watcher.on_epoch_end(round_, logs)

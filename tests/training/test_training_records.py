@@ -34,12 +34,22 @@ def test_webdataset_shards_give_their_pairs_in_order(tmp_path):
 
 
 def test_a_caption_may_stand_in_json_alone_and_keys_may_lie_in_folders(tmp_path):
-    members = {"a.b/1.x.json": b"{}", "a.b/1.jpg": b"image", "a.b/1.json": json.dumps({"caption": "é"}).encode()}
+    members = {
+        "a.b/1.x.json": b"{}",
+        "a.b/1.jpg": b"image",
+        "a.b/1.json": json.dumps({"caption": "é"}).encode(),
+    }
     assert loaded(open_pairs(write_tar(tmp_path / "s.tar", members))) == ([(b"image", "é")], {})
 
 
 def test_what_a_webdataset_record_lacks_is_told(tmp_path):
-    members = {"1.jpg": b"image", "2.txt": b"text", "3.jpg": b"i", "3.json": b'{"url": ""}', "4.jpg": b"i"}
+    members = {
+        "1.jpg": b"image",
+        "2.txt": b"text",
+        "3.jpg": b"i",
+        "3.json": b'{"url": ""}',
+        "4.jpg": b"i",
+    }
     good, bad = loaded(open_pairs(write_tar(tmp_path / "s.tar", members | {"4.txt": b"t"})))
     assert good == [(b"i", "t")]
     reasons = {name.rpartition(":")[2]: reason for name, reason in bad.items()}
@@ -52,7 +62,9 @@ def test_what_a_webdataset_record_lacks_is_told(tmp_path):
 
 @pytest.mark.parametrize("left", [0, 100, 511, 512, 700, 1024, 2048, 4096, 5000, 7680])
 def test_a_shard_cut_short_gives_its_whole_records_and_is_named(tmp_path, left):
-    """Of a pair's 3,072 bytes, the picture has the first 1,024, and the caption ends 9 bytes behind its header."""
+    """Of a pair's 3,072 bytes, the picture has the first 1,024, and the caption ends 9 bytes behind
+    its header.
+    """
     whole = shard(tmp_path / "whole.tar", 3).read_bytes()
     cut = tmp_path / "cut.tar"
     cut.write_bytes(whole[:left])
@@ -81,7 +93,10 @@ def test_tfrecord_files_are_what_tensorflow_reads(tmp_path):
 
     write_tfrecord(tmp_path / "a.tfrecord", pairs(2))
     spec = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "caption")}
-    read = [tf.io.parse_single_example(e, spec) for e in tf.data.TFRecordDataset(str(tmp_path / "a.tfrecord"))]
+    read = [
+        tf.io.parse_single_example(e, spec)
+        for e in tf.data.TFRecordDataset(str(tmp_path / "a.tfrecord"))
+    ]
     assert [(r["image"].numpy(), r["caption"].numpy().decode()) for r in read] == pairs(2)
 
 
@@ -89,16 +104,25 @@ def test_tfrecord_files_of_img2dataset_are_read_and_others_refused_by_name(tmp_p
     import tensorflow as tf
 
     def example(**features):
-        bytes_list = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in features.items()}
+        bytes_list = {
+            k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v]))
+            for k, v in features.items()
+        }
         return tf.train.Example(features=tf.train.Features(feature=bytes_list)).SerializeToString()
 
     path = str(tmp_path / "a.tfrecord")
     with tf.io.TFRecordWriter(path) as writer:
-        for data in (example(jpg=b"i", txt=b"t", key=b"1"), example(pixels=b"i", caption=b"t"), b"\xff"):
+        for data in (
+            example(jpg=b"i", txt=b"t", key=b"1"),
+            example(pixels=b"i", caption=b"t"),
+            b"\xff",
+        ):
             writer.write(data)
     good, bad = loaded(open_pairs(path))
     assert good == [(b"i", "t")]
-    assert ["image, jpg" in reason or "no tf.train.Example" in reason for reason in bad.values()] == [True, True]
+    assert [
+        "image, jpg" in reason or "no tf.train.Example" in reason for reason in bad.values()
+    ] == [True, True]
 
 
 @pytest.mark.parametrize("left", [0.3, 0.5, 0.99])
@@ -127,7 +151,10 @@ def test_a_folder_with_a_table_of_captions(tmp_path):
         ("captions.tsv", 'image\ttext\na.png\tone, and "two"\nb.png\tthree\n'),
         (
             "metadata.jsonl",
-            '{"file_name": "a.png", "text": "one, and \\"two\\""}\n{"path": "b.png", "caption": "three"}',
+            (
+                '{"file_name": "a.png", "text": "one, and \\"two\\""}\n{"path": "b.png", "caption":'
+                ' "three"}'
+            ),
         ),
         ("captions.txt", 'one, and "two"\nthree\n'),
         ("captions.txt", '\ufeffone, and "two"\r\nthree'),
@@ -155,9 +182,16 @@ def test_a_caption_may_hold_whatever_is_no_line_end(tmp_path, kind):
     with open(tmp_path / f"captions.{kind}", "w", encoding="utf-8", newline="") as file:
         if kind in ("csv", "tsv"):
             table = csv.writer(file, "excel" if kind == "csv" else "excel-tab")
-            table.writerows([("image", "caption"), *((f"{k}.png", text) for k, (_, text) in enumerate(expected))])
+            table.writerows(
+                [
+                    ("image", "caption"),
+                    *((f"{k}.png", text) for k, (_, text) in enumerate(expected)),
+                ]
+            )
         elif kind == "jsonl":
-            entries = [{"image": f"{k}.png", "caption": text} for k, (_, text) in enumerate(expected)]
+            entries = [
+                {"image": f"{k}.png", "caption": text} for k, (_, text) in enumerate(expected)
+            ]
             file.write("\r\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries))
         else:
             file.write("".join(f"{caption}\r\n" for _, caption in expected))
@@ -165,32 +199,45 @@ def test_a_caption_may_hold_whatever_is_no_line_end(tmp_path, kind):
 
 
 def test_a_list_of_captions_is_a_pair_for_each(tmp_path):
-    entries = [{"image": "a.png", "captions": ["a dog", "", "a pet"]}, {"image": "b.png", "caption": None}]
+    entries = [
+        {"image": "a.png", "captions": ["a dog", "", "a pet"]},
+        {"image": "b.png", "caption": None},
+    ]
     for entry in entries:
         (tmp_path / entry["image"]).write_bytes(b"image")
     (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, entries)))
-    members = {"1.jpg": b"image", "1.json": b"\xef\xbb\xbf" + json.dumps({"caption": ["a dog", "", "a pet"]}).encode()}
+    members = {
+        "1.jpg": b"image",
+        "1.json": b"\xef\xbb\xbf" + json.dumps({"caption": ["a dog", "", "a pet"]}).encode(),
+    }
     members |= {"2.jpg": b"image", "2.json": b'{"caption": null}'}
     for path in (tmp_path, write_tar(tmp_path / "shard" / "s.tar", members)):
         source = open_pairs(path)
         records = list(source.read(source.shards[0]))
         assert [record.load()[1] for record in records] == ["a dog", "", "a pet", ""]
-        assert len({record.name for record in records}) == 4  # one that is left out leaves the others in
+        assert (
+            len({record.name for record in records}) == 4
+        )  # one that is left out leaves the others in
 
 
-@pytest.mark.parametrize(("value", "shown"), [("5", "5"), ('["a", {"b": 1}]', "{'b': 1}"), ("true", "True")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [("5", "5"), ('["a", {"b": 1}]', "{'b': 1}"), ("true", "True")]
+)
 def test_a_caption_that_is_no_text_is_refused_where_it_stands(tmp_path, value, shown):
     (tmp_path / "a.png").write_bytes(b"image")
     (tmp_path / "captions.jsonl").write_text(
         f'{{"image": "a.png", "caption": "x"}}\n{{"image": "a.png", "caption": {value}}}'
     )
     with pytest.raises(
-        DatasetError, match=rf"captions\.jsonl, line 2: its caption is {re.escape(shown)}: expected a text"
+        DatasetError,
+        match=rf"captions\.jsonl, line 2: its caption is {re.escape(shown)}: expected a text",
     ):
         open_pairs(tmp_path)
     members = {"1.jpg": b"i", "1.json": f'{{"caption": {value}}}'.encode()}
     good, bad = loaded(open_pairs(write_tar(tmp_path / "s.tar", members)))
-    assert good == [] and f"its caption is {shown}: expected a text" in bad[f"{tmp_path / 's.tar'}:1"]
+    assert (
+        good == [] and f"its caption is {shown}: expected a text" in bad[f"{tmp_path / 's.tar'}:1"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +255,9 @@ def test_lines_are_not_paired_with_images_whose_order_is_in_doubt(tmp_path):
     for number in range(12):
         (tmp_path / "images" / f"{number}.jpg").write_bytes(picture(number))
     (tmp_path / "captions.txt").write_text("".join(f"picture {number}\n" for number in range(12)))
-    with pytest.raises(DatasetError, match=r"line 3 may be .* '10\.jpg' .* '2\.jpg' .*captions\.csv"):
+    with pytest.raises(
+        DatasetError, match=r"line 3 may be .* '10\.jpg' .* '2\.jpg' .*captions\.csv"
+    ):
         open_pairs(tmp_path)
     for number in (10, 11):
         (tmp_path / "images" / f"{number}.jpg").unlink()
@@ -216,7 +265,16 @@ def test_lines_are_not_paired_with_images_whose_order_is_in_doubt(tmp_path):
     assert loaded(open_pairs(tmp_path)) == (pairs(10), {})
 
 
-JUNK = ("._{}", ".{}", "__MACOSX/._{}", "__MACOSX/{}", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden/{}")
+JUNK = (
+    "._{}",
+    ".{}",
+    "__MACOSX/._{}",
+    "__MACOSX/{}",
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+    ".hidden/{}",
+)
 
 
 def test_what_macos_and_windows_leave_in_a_shard_costs_no_sample(tmp_path):
@@ -261,8 +319,16 @@ def test_the_folder_that_the_command_scenes_writes_is_training_data(tmp_path):
             "image,caption\na.png,a dog, a cat\n",
             "line 2: expected 2 columns, came 3: .*quotation marks",
         ),
-        ("captions.csv", 'image,caption\na.png,x\na.png,"y\na.png,z\n', "line 3: a quotation mark is opened"),
-        ("captions.csv", 'image,caption\na.png,"' + "y" * 200_000, "line 2: cannot be read as a table"),
+        (
+            "captions.csv",
+            'image,caption\na.png,x\na.png,"y\na.png,z\n',
+            "line 3: a quotation mark is opened",
+        ),
+        (
+            "captions.csv",
+            'image,caption\na.png,"' + "y" * 200_000,
+            "line 2: cannot be read as a table",
+        ),
         ("captions.jsonl", '{"image": 5, "caption": "x"}', "line 1: its image is 5"),
         ("captions.jsonl", "[" * 100_000, "line 1: expected JSON"),
         ("captions.jsonl", "{}\n", "line 1: expected JSON"),
@@ -270,7 +336,9 @@ def test_the_folder_that_the_command_scenes_writes_is_training_data(tmp_path):
         ("captions.doc", "x", "kind csv"),
     ],
 )
-def test_a_captions_file_that_does_not_fit_is_refused_before_work_starts(tmp_path, name, text, words):
+def test_a_captions_file_that_does_not_fit_is_refused_before_work_starts(
+    tmp_path, name, text, words
+):
     (tmp_path / "a.png").write_bytes(picture(0))
     (tmp_path / name).write_text(text)
     with pytest.raises(DatasetError, match=words) as caught:

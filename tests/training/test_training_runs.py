@@ -89,7 +89,9 @@ def test_a_full_disk_leaves_the_older_state_whole(run, tmp_path, monkeypatch):
         patch.setattr(os, "fsync", full)
         with pytest.raises(CheckpointError, match=r"No space left.*state of step 20 is kept"):
             save_state(tmp_path / STATE, built.training, 40, built.about)
-    assert (tmp_path / STATE).read_bytes() == whole and os.listdir(tmp_path / "training") == ["state.safetensors"]
+    assert (tmp_path / STATE).read_bytes() == whole and os.listdir(tmp_path / "training") == [
+        "state.safetensors"
+    ]
 
 
 @pytest.mark.slow
@@ -98,8 +100,13 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_state(tm
     save_state(tmp_path / STATE, built.training, 20, built.about)
     built.training.model.logit_scale.assign(np.nan)
     watcher = StopOnNaN(tmp_path / STATE, start=20)
-    with pytest.raises(TrainingError, match=r"nan at step 21; the last good state is of step 20, .*state.safetensors"):
-        built.training.fit(built.data.batches(20), steps_per_epoch=5, shuffle=False, verbose=0, callbacks=[watcher])
+    with pytest.raises(
+        TrainingError,
+        match=r"nan at step 21; the last good state is of step 20, .*state.safetensors",
+    ):
+        built.training.fit(
+            built.data.batches(20), steps_per_epoch=5, shuffle=False, verbose=0, callbacks=[watcher]
+        )
 
 
 def test_a_state_brings_back_weights_optimizer_and_noise(tmp_path):
@@ -112,7 +119,9 @@ def test_a_state_brings_back_weights_optimizer_and_noise(tmp_path):
     other = build(tiny_recipe(), tmp_path, seed=3)
     assert restore_state(tmp_path / STATE, other.training, other.about) == 7
     for variable in [*other.training.variables, *other.training.optimizer.variables]:
-        assert np.array_equal(keras.ops.convert_to_numpy(variable), one(variable.shape, variable.dtype)), variable.path
+        assert np.array_equal(
+            keras.ops.convert_to_numpy(variable), one(variable.shape, variable.dtype)
+        ), variable.path
 
 
 SLOW_RUN = """
@@ -140,17 +149,27 @@ def test_a_killed_run_started_again_gives_the_same_losses(run, tmp_path):
     lines = train(tiny_recipe(), tmp_path, seed=3)
     assert [line["step"] for line in lines] == [20, 40, 60]
     for ours, theirs in zip(lines, run[1], strict=True):
-        # the same sums on the same machine; another number of threads may order some of them otherwise
+        # the same sums on the same machine; another number of threads may order some of them
+        # otherwise
         assert np.isclose(ours["loss"], theirs["loss"], rtol=1e-3), (ours, theirs)
 
 
 def test_batches_are_the_same_wherever_one_begins(tmp_path):
     tokenizer = train_vocabulary(tmp_path, ["an apple on the grass."] * 2, merges=10, max_length=96)
-    data = SceneBatches(tokenizer, ["apple", "grass"], 32, 4, ((0, 0, 0), (1, 1, 1)), seed=5, text_length=96)
+    data = SceneBatches(
+        tokenizer, ["apple", "grass"], 32, 4, ((0, 0, 0), (1, 1, 1)), seed=5, text_length=96
+    )
     third = next(iter(data.batches(2)))
     again = list(data.batches().take(3))[2]
     assert all(np.array_equal(third[name], again[name]) for name in third)
-    assert set(third) == {"pixel_values", "input_ids", "attention_mask", "word_ids", "word_mask", "present"}
+    assert set(third) == {
+        "pixel_values",
+        "input_ids",
+        "attention_mask",
+        "word_ids",
+        "word_mask",
+        "present",
+    }
     assert third["pixel_values"].shape == (4, 3, 32, 32)
 
 
@@ -159,7 +178,9 @@ def test_words_come_from_captions_and_not_from_masks(tmp_path):
     data = SceneBatches(tokenizer, CLASSES, 64, 8, ((0, 0, 0), (1, 1, 1)), seed=5, text_length=96)
     batch = data.batch(1)
     captions = [scene(5, 8 + i, 64, "training").caption for i in range(8)]
-    assert batch["present"].tolist() == [[word in re.findall(r"\w+", text) for word in CLASSES] for text in captions]
+    assert batch["present"].tolist() == [
+        [word in re.findall(r"\w+", text) for word in CLASSES] for text in captions
+    ]
 
 
 def test_a_trained_vocabulary_writes_any_text_in_python_and_in_graphs(tmp_path):
@@ -168,12 +189,17 @@ def test_a_trained_vocabulary_writes_any_text_in_python_and_in_graphs(tmp_path):
     tokens = tokenizer(texts, padding="max_length")
     graph = tokenizer.graph()(texts)
     assert np.array_equal(tokens["input_ids"], graph["input_ids"])
-    assert tokenizer.decode(tokens["input_ids"][0], skip_special_tokens=True) == "a photo of an apple on the grass ."
+    assert (
+        tokenizer.decode(tokens["input_ids"][0], skip_special_tokens=True)
+        == "a photo of an apple on the grass ."
+    )
     assert tokens["attention_mask"][0].sum() < 15  # whole words became tokens
 
 
 def test_the_same_texts_give_the_same_vocabulary_however_often_pairs_are_alike(tmp_path):
-    texts = [f"{a}{b} {b}{a} {a}{a}" for a in "abcdefgh" for b in "abcdefgh"] * 2  # hundreds of pairs as frequent
+    texts = [
+        f"{a}{b} {b}{a} {a}{a}" for a in "abcdefgh" for b in "abcdefgh"
+    ] * 2  # hundreds of pairs as frequent
     for k in range(5):
         train_vocabulary(tmp_path / str(k), texts, merges=40, max_length=48)
     assert len({(tmp_path / str(k) / "merges.txt").read_bytes() for k in range(5)}) == 1
@@ -206,7 +232,9 @@ def test_the_command_trains_and_says_what_came_of_it(tmp_path, monkeypatch):
     assert asked["recipe"].steps == 5 and asked["seed"] == 9 and asked["folder"] == tmp_path
     assert asked["tensorboard"] == Path("shown")
     assert "step 5, loss 1.500, mIoU 25.0" in done.stderr
-    done = CliRunner().invoke(main, ["train", "--output", str(tmp_path), "--recipe", "nowhere.toml"])
+    done = CliRunner().invoke(
+        main, ["train", "--output", str(tmp_path), "--recipe", "nowhere.toml"]
+    )
     assert done.exit_code == 2 and "no recipe" in done.stderr
 
 
@@ -215,10 +243,14 @@ def test_the_command_trains_and_says_what_came_of_it(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, option, output):
     (tmp_path / "file").write_text("kept")
     given = {"--output": tmp_path / "out", option: tmp_path / output}
-    done = CliRunner().invoke(main, ["train", *(str(word) for pair in given.items() for word in pair)])
+    done = CliRunner().invoke(
+        main, ["train", *(str(word) for pair in given.items() for word in pair)]
+    )
     assert done.exit_code == 2 and "cannot be made" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (
+        tmp_path / "file"
+    ).read_text() == "kept"
 
 
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch):
@@ -235,7 +267,10 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch):
     (folder / STATE).parent.mkdir(parents=True)
     write_safetensors(folder / STATE, {}, {"step": "20"})
     done = CliRunner().invoke(main, given)
-    assert f"Stopped. Step 20 is kept in {folder / STATE}. To go on from there: {command}" in done.stderr
+    assert (
+        f"Stopped. Step 20 is kept in {folder / STATE}. To go on from there: {command}"
+        in done.stderr
+    )
 
 
 def test_progress_tells_the_time_that_is_left_without_the_first_step(monkeypatch, capsys):

@@ -1,4 +1,6 @@
-"""A share of the pairs held out: none of them is trained on, whatever the share and the number of shards."""
+"""A share of the pairs held out: none of them is trained on, whatever the share and the number of
+shards.
+"""
 
 import pytest
 from pairs import shard
@@ -10,7 +12,9 @@ def names(source):
     return [record.name for shard in source.shards for record in source.read(shard)]
 
 
-@pytest.mark.parametrize("share, held", [(0.2, 2 * 2), (0.25, 2 * 2), (0.1, 2), (0.5, 2 * 5), (0.05, 0)])
+@pytest.mark.parametrize(
+    "share, held", [(0.2, 2 * 2), (0.25, 2 * 2), (0.1, 2), (0.5, 2 * 5), (0.05, 0)]
+)
 def test_each_shard_gives_its_share_and_no_pair_is_in_both_parts(tmp_path, share, held):
     for k in range(2):
         shard(tmp_path / f"{k}.tar", 10, first=10 * k)
@@ -24,4 +28,7 @@ def test_each_shard_gives_its_share_and_no_pair_is_in_both_parts(tmp_path, share
 
 def test_held_out_pairs_lie_spread(tmp_path):
     source = open_pairs(shard(tmp_path / "s.tar", 10))
-    assert [name.rpartition(":")[2] for name in names(split(source, 0.2)[1])] == ["000000004", "000000009"]
+    assert [name.rpartition(":")[2] for name in names(split(source, 0.2)[1])] == [
+        "000000004",
+        "000000009",
+    ]

@@ -45,8 +45,16 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
 
 def test_without_weights_the_loss_is_that_of_the_model_itself():
     model, batch = tiny_model(), some_batch(4)
-    own = model(batch["input_ids"], batch["pixel_values"], batch["attention_mask"], return_loss=True, training=False)
-    assert np.isclose(TrainingModel(model)(batch, training=False)["caption"], own["loss"], rtol=1e-5)
+    own = model(
+        batch["input_ids"],
+        batch["pixel_values"],
+        batch["attention_mask"],
+        return_loss=True,
+        training=False,
+    )
+    assert np.isclose(
+        TrainingModel(model)(batch, training=False)["caption"], own["loss"], rtol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -64,7 +72,11 @@ def test_accumulated_steps_change_the_weights_once():
 def test_logit_scales_stay_below_100():
     training = TrainingModel(tiny_model(), EVERY_LOSS)
     training.compile(keras.optimizers.SGD(0.0))
-    scales = (training.model.logit_scale, training.multi_label_logit_scale, training.group_logit_scale)
+    scales = (
+        training.model.logit_scale,
+        training.multi_label_logit_scale,
+        training.group_logit_scale,
+    )
     for scale in scales:
         scale.assign(9.0)
     fitted(training, some_batch(3), 1)
@@ -82,7 +94,12 @@ def test_half_precision_trains_float32_weights(policy):
 
 
 @pytest.mark.parametrize(
-    "weights, said", [({"captions": 1}, "no loss 'captions'"), ({"caption": -1}, "-1"), ({"caption": 0}, "weight 0")]
+    "weights, said",
+    [
+        ({"captions": 1}, "no loss 'captions'"),
+        ({"caption": -1}, "-1"),
+        ({"caption": 0}, "weight 0"),
+    ],
 )
 def test_losses_that_cannot_be_are_refused(weights, said):
     with pytest.raises(InputError, match=said):

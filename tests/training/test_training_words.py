@@ -10,7 +10,9 @@ from tf_groupvit.training.texts import TEMPLATES, Words
 
 @pytest.fixture(scope="module")
 def tokenizer(golden):
-    return Tokenizer.from_pretrained(golden / "tokenizer" / "vocabularies" / "trained", max_length=30)
+    return Tokenizer.from_pretrained(
+        golden / "tokenizer" / "vocabularies" / "trained", max_length=30
+    )
 
 
 def test_words_are_found_whole_in_any_case_the_longer_one_where_two_overlap(tokenizer):

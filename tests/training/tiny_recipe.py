@@ -1,4 +1,6 @@
-"""A recipe that trains in seconds, and a model and batch of its kind: what the tests of training share."""
+"""A recipe that trains in seconds, and a model and batch of its kind: what the tests of training
+share.
+"""
 
 import numpy as np
 
@@ -17,7 +19,12 @@ VISION = {
     "image_size": 32,
     "patch_size": 8,
 }
-TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+TEXT = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 JOINT = {"projection_dim": 16, "projection_intermediate_dim": 32}
 EVERY_LOSS = {"caption": 0.5, "multi_label": 1.0, "vocabulary": 1.0, "group_word": 1.0}
 V, L, T = 7, 3, 6
@@ -45,7 +52,8 @@ def tiny_model(dtype: str | None = None) -> TFGroupViTModel:
     """The recipe's model for a vocabulary of 50 tokens whose end token is 49."""
     text = {**TEXT, "vocab_size": 50, "eos_token_id": 49, "max_position_embeddings": 8}
     return TFGroupViTModel(
-        GroupViTConfig.from_dict({"text_config": text, "vision_config": VISION, **JOINT}), dtype=dtype
+        GroupViTConfig.from_dict({"text_config": text, "vision_config": VISION, **JOINT}),
+        dtype=dtype,
     )
 
 

@@ -11,16 +11,24 @@ from tf_groupvit.wires.dtypes import DTYPES, NUMPY_OF
 from tf_groupvit.wires.messages import fill, from_tensor, message_classes
 
 
-@pytest.mark.parametrize(("dtype", "field"), [(name, values) for _, name, _, values in DTYPES if name != "DT_STRING"])
+@pytest.mark.parametrize(
+    ("dtype", "field"), [(name, values) for _, name, _, values in DTYPES if name != "DT_STRING"]
+)
 def test_tensors_are_read_from_typed_fields_and_from_content(dtype, field):
     values = np.array([[0, 1], [1, 0]], NUMPY_OF[dtype])
     tensor = message_classes()["Tensor"]()
     fill(tensor, values)
-    assert (from_tensor("x", tensor) == values).all() and from_tensor("x", tensor).dtype == values.dtype
-    flat = values.ravel().view(np.uint16).tolist() if dtype == "DT_HALF" else values.ravel().tolist()
+    assert (from_tensor("x", tensor) == values).all() and from_tensor(
+        "x", tensor
+    ).dtype == values.dtype
+    flat = (
+        values.ravel().view(np.uint16).tolist() if dtype == "DT_HALF" else values.ravel().tolist()
+    )
     getattr(tensor, field).extend(flat)
     tensor.ClearField("tensor_content")
-    assert (from_tensor("x", tensor) == values).all() and from_tensor("x", tensor).dtype == values.dtype
+    assert (from_tensor("x", tensor) == values).all() and from_tensor(
+        "x", tensor
+    ).dtype == values.dtype
 
 
 def test_a_tensor_that_cannot_be_read_is_an_error():
@@ -84,5 +92,7 @@ print("same")
 
 @pytest.mark.slow
 def test_messages_are_byte_for_byte_those_of_tensorflow_serving():
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", SAME_BYTES], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SAME_BYTES], capture_output=True, text=True
+    )
     assert done.stdout.endswith("same\n"), done.stderr[-2000:]

@@ -1,1 +1,3 @@
-"""The page: a photo and words in, coloured regions out, in a browser. Gradio is loaded here alone, when asked."""
+"""The page: a photo and words in, coloured regions out, in a browser. Gradio is loaded here alone,
+when asked.
+"""

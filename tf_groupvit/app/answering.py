@@ -1,4 +1,6 @@
-"""What a person chose on the page in; a ``Segmentation`` out. One model, its classes encoded once. No Gradio."""
+"""What a person chose on the page in; a ``Segmentation`` out. One model, its classes encoded once.
+No Gradio.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +13,8 @@ from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.segmenter import Segmenter
 from tf_groupvit.segmentation.templates import SIMPLE
 
-KEPT = 32  # choices whose segmenters stay ready: going back and forth on the page encodes nothing again
+# choices whose segmenters stay ready: going back and forth on the page encodes nothing again
+KEPT = 32
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Choices:
 
 
 class Answering:
-    """Segments photos with the model of one segmenter, under whatever classes and choices are asked for.
+    """Segments photos with the model of one segmenter, under whatever classes and choices are asked
+    for.
 
     Args:
         base: whose model, tokenizer and processor are used; its classes are the page's first words.
@@ -34,7 +38,10 @@ class Answering:
 
     def __init__(self, base: Segmenter, normalize: str | None = None) -> None:
         if base.tokenizer is None:
-            raise InputError("The page needs a tokenizer, for words that are typed: name a checkpoint that has one.")
+            raise InputError(
+                "The page needs a tokenizer, for words that are typed: name a checkpoint that has"
+                " one."
+            )
         self.base, self._normalize = base, normalize
         self._embeddings = lru_cache(KEPT)(self._embed)
         self._segmenter = lru_cache(KEPT)(self._build)
@@ -45,13 +52,16 @@ class Answering:
         return sum(tokens > 0 for tokens in self.base.model.config.vision_config.num_group_tokens)
 
     def segment(self, photo: Any, words: str, choices: Choices = Choices()) -> Segmentation:
-        """Segment a photo (a path, bytes, PIL or uint8 (H, W, 3)) by words, separated by commas or lines.
+        """Segment a photo (a path, bytes, PIL or uint8 (H, W, 3)) by words, separated by commas or
+        lines.
 
         Raises:
             InputError: there is no photo, it is no image, or the words or choices cannot be used.
         """
         if photo is None:
-            raise InputError("There is no photo yet: upload one, take one, paste one, or choose an example.")
+            raise InputError(
+                "There is no photo yet: upload one, take one, paste one, or choose an example."
+            )
         return self._segmenter(words_of(words), choices)(photo)
 
     def _embed(self, words: tuple[str, ...], templates: str) -> ClassEmbeddings:

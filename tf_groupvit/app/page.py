@@ -1,4 +1,5 @@
-"""The page as Gradio blocks: its example photos, its controls, and what its buttons do with an ``Answering``.
+"""The page as Gradio blocks: its example photos, its controls, and what its buttons do with an
+``Answering``.
 
 The example photos are scenes drawn from a seed, so that none are shipped.
 """
@@ -46,9 +47,14 @@ Examples = Sequence[tuple[Path, str]]  # photos, and the words to segment each b
 def photo_control() -> Any:
     """A photo by upload, camera or clipboard; the path of its file, as it came."""
     photo = gr.Image(
-        type="filepath", sources=["upload", "webcam", "clipboard"], label="Photo", elem_id="photo", height=320
+        type="filepath",
+        sources=["upload", "webcam", "clipboard"],
+        label="Photo",
+        elem_id="photo",
+        height=320,
     )
-    # Our own reader turns by EXIF, scales 16 bits, and says in words what is wrong with a file: Gradio's does not.
+    # Our own reader turns by EXIF, scales 16 bits, and says in words what is wrong with a file:
+    # Gradio's does not.
     photo.preprocess = lambda payload: None if payload is None else payload.path
     return photo
 
@@ -82,9 +88,13 @@ def choice_controls() -> list[Any]:
             elem_id="templates",
         )
         hint = "A pixel below it is background; 0: no background."
-        background = gr.Slider(0, 1, 0, step=0.01, label="Background threshold", info=hint, elem_id="background")
+        background = gr.Slider(
+            0, 1, 0, step=0.01, label="Background threshold", info=hint, elem_id="background"
+        )
         hint = "paper: the published inference; hf: transformers' logits."
-        protocol = gr.Radio(PROTOCOLS, value=PROTOCOLS[0], label="Protocol", info=hint, elem_id="protocol")
+        protocol = gr.Radio(
+            PROTOCOLS, value=PROTOCOLS[0], label="Protocol", info=hint, elem_id="protocol"
+        )
         hint = "whole: the photo as one square; window: windows over it."
         mode = gr.Radio(MODES, value=MODES[0], label="Mode", info=hint, elem_id="mode")
     return [templates, protocol, mode, background]
@@ -105,7 +115,8 @@ Give a photo, type the words that you look for, and see which pixels show them. 
 alone. Point at a region to read what it is."""
 HOUR = 3600
 RESULTS = 6  # outputs of a result: itself, regions, sentence, chart, two downloads
-# On a phone the result lies below everything that was filled in. Its height is known once its picture is loaded.
+# On a phone the result lies below everything that was filled in. Its height is known once its
+# picture is loaded.
 TO_THE_RESULT = """() => {
   if (document.querySelector("#problem [role=alert]") || window.innerWidth >= 700) return;
   const picture = document.querySelector("#regions img");
@@ -133,7 +144,9 @@ class Page:
         background: float,
         view: str,
     ) -> tuple[Any, ...]:
-        """What every output shows. After an error of ours the last result stays, and the error says so."""
+        """What every output shows. After an error of ours the last result stays, and the error says
+        so.
+        """
         try:
             choices = Choices(templates.strip(), protocol, mode, background)
             result = self.answering.segment(photo, words, choices)
@@ -144,7 +157,9 @@ class Page:
         return result, self.show(result, view), sentence(result), chart(result), *downloads, ""
 
     def photo_changed(self, photo: Any) -> tuple[Any, ...]:
-        """Another photo clears the result of the one before, and a file that cannot be read is refused."""
+        """Another photo clears the result of the one before, and a file that cannot be read is
+        refused.
+        """
         try:
             if photo is not None:
                 read_image(photo)
@@ -187,9 +202,13 @@ def _without_place(error: GroupViTError, photo: Any) -> str:
 
 
 def build_page(answering: Answering, examples: Examples, words: str, folder: Path) -> gr.Blocks:
-    """Lay the page out: what goes in on the left, what comes out on the right, one under the other on a phone."""
+    """Lay the page out: what goes in on the left, what comes out on the right, one under the other
+    on a phone.
+    """
     page = Page(answering, folder)
-    with gr.Blocks(title="GroupViT: words to masks", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as blocks:
+    with gr.Blocks(
+        title="GroupViT: words to masks", analytics_enabled=False, delete_cache=(HOUR, HOUR)
+    ) as blocks:
         gr.Markdown(HEAD)
         if is_demo(answering.base.source):
             gr.Markdown(f"**{DEMO_WORDS}**", elem_id="demo")
@@ -202,11 +221,14 @@ def build_page(answering: Answering, examples: Examples, words: str, folder: Pat
                 row = examples_control(photo, examples)
             with gr.Column(min_width=300):
                 status = gr.HTML(elem_id="status")
-                view = gr.Radio(view_names(answering.stages), value=CLASSES, label="View", elem_id="view")
+                view = gr.Radio(
+                    view_names(answering.stages), value=CLASSES, label="View", elem_id="view"
+                )
                 shown, areas, *downloads = result_controls()
         last = gr.State(time_to_live=HOUR)
         outputs = [last, shown, status, areas, *downloads, problem]
-        # One at a time and in order: a photo is checked, and the old result cleared, before it is segmented.
+        # One at a time and in order: a photo is checked, and the old result cleared, before it is
+        # segmented.
         in_order: dict[str, Any] = dict(concurrency_id="photo", concurrency_limit=1)
         quiet: dict[str, Any] = dict(api_visibility="private", show_progress="hidden")
         photo.change(page.photo_changed, photo, outputs, **quiet, **in_order)

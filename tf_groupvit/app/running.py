@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 MISSING = "The page needs Gradio, which is not installed: pip install 'tf-groupvit[demo]'."
 # Gradio reads these when it is imported.
-QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SSR_MODE": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_SSR_MODE": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
 FONTS = ["system-ui", "sans-serif"]
 # Gradio's own are too pale to be read by everyone: these have a contrast of 4.5 and more.
 INKS = {
@@ -33,7 +37,9 @@ LARGEST_FILE = "64mb"
 
 
 def check_gradio() -> None:
-    """Raise ``InputError`` where the extra is missing; importing Gradio takes seconds, this does not."""
+    """Raise ``InputError`` where the extra is missing; importing Gradio takes seconds, this does
+    not.
+    """
     from importlib.util import find_spec
 
     if find_spec("gradio") is None:
@@ -76,7 +82,9 @@ def running_page(
         examples = write_examples(places["examples"])
         words = ", ".join(segmenter.classes.names)
         blocks = build_page(Answering(segmenter, normalize), examples, words, places["downloads"])
-        theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["ui-monospace", "monospace"]).set(**INKS)
+        theme = gr.themes.Default(
+            primary_hue="blue", font=FONTS, font_mono=["ui-monospace", "monospace"]
+        ).set(**INKS)
         _, address, _ = blocks.launch(
             server_name=host,
             server_port=port,
@@ -99,7 +107,9 @@ def running_page(
 
 
 def _scripts() -> str:
-    return "".join(f"<script>{path.read_text(encoding='utf-8')}</script>" for path in sorted(HERE.glob("*.js")))
+    return "".join(
+        f"<script>{path.read_text(encoding='utf-8')}</script>" for path in sorted(HERE.glob("*.js"))
+    )
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""A ``Segmentation`` in; what the page shows of it out: regions with their names and colours, a chart, a sentence.
+"""A ``Segmentation`` in; what the page shows of it out: regions with their names and colours, a
+chart, a sentence.
 
 No Gradio and no TensorFlow. Words of a person go into HTML only escaped.
 """
@@ -15,7 +16,9 @@ CLASSES = "Classes"
 SAID = 8  # classes that the sentence names; the chart has them all
 STRENGTH = 0.6  # how much of a region's colour lies over the photo
 
-Regions = tuple[np.ndarray, list[tuple[np.ndarray, str]]]  # the photo (H, W, 3), and masks (H, W) with their names
+Regions = tuple[
+    np.ndarray, list[tuple[np.ndarray, str]]
+]  # the photo (H, W, 3), and masks (H, W) with their names
 
 
 def view_names(stages: int) -> list[str]:
@@ -24,7 +27,9 @@ def view_names(stages: int) -> list[str]:
 
 
 def regions(result: Segmentation, view: str) -> tuple[Regions, dict[str, str]]:
-    """The photo with a mask for each region of a view, largest first, and the colour ``#rrggbb`` of each name."""
+    """The photo with a mask for each region of a view, largest first, and the colour ``#rrggbb`` of
+    each name.
+    """
     if view == CLASSES:
         labels, names, colours = result.labels, result.class_names, result.colors
     else:
@@ -54,20 +59,30 @@ def chart(result: Segmentation) -> str:
     ranked = sorted(result.areas.items(), key=lambda item: -item[1])
     rows = "".join(_row(name, area, colours[name]) for name, area in ranked if area)
     table = (
-        '<table class="areas"><caption>Part of the picture that each class covers</caption>'
-        f'<thead><tr><th scope="col">Class</th><th scope="col">Area</th></tr></thead><tbody>{rows}</tbody></table>'
+        '<table class="areas"><caption>Part of the picture that each class'
+        ' covers</caption><thead><tr><th scope="col">Class</th><th'
+        f' scope="col">Area</th></tr></thead><tbody>{rows}</tbody></table>'
     )
     absent = [escape(name) for name, area in ranked if not area]
     if not absent:
         return table
     noun = "class is" if len(absent) == 1 else "classes are"
     summary = f"{len(absent)} {noun} not in the picture"
-    return f'{table}<details class="absent"><summary>{summary}</summary><p>{", ".join(absent)}</p></details>'
+    return (
+        f"{table}<details"
+        f' class="absent"><summary>{summary}</summary><p>{", ".join(absent)}</p></details>'
+    )
 
 
 def _row(name: str, area: float, colour: np.ndarray) -> str:
-    bar = f'<span class="bar" style="width:{100 * area:.2f}%;background:{_hex(colour)}" aria-hidden="true"></span>'
-    return f'<tr><th scope="row">{escape(name)}</th><td>{bar}<span class="share">{area:.1%}</span></td></tr>'
+    bar = (
+        f'<span class="bar" style="width:{100 * area:.2f}%;background:{_hex(colour)}"'
+        ' aria-hidden="true"></span>'
+    )
+    return (
+        f'<tr><th scope="row">{escape(name)}</th><td>{bar}<span'
+        f' class="share">{area:.1%}</span></td></tr>'
+    )
 
 
 def sentence(result: Segmentation) -> str:

@@ -1,4 +1,6 @@
-"""A checkpoint's folder or file in, what it is and how large out: from headers and config.json alone, no TensorFlow."""
+"""A checkpoint's folder or file in, what it is and how large out: from headers and config.json
+alone, no TensorFlow.
+"""
 
 import os
 import re
@@ -10,22 +12,32 @@ from typing import Any
 
 from tf_groupvit.checkpoints.names import OPTIONAL
 from tf_groupvit.checkpoints.reading import Checkpoint, read_checkpoint
-from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig, config_beside, read_json
+from tf_groupvit.config import (
+    GroupViTConfig,
+    GroupViTTextConfig,
+    GroupViTVisionConfig,
+    config_beside,
+    read_json,
+)
 from tf_groupvit.errors import ConfigError
 
 Config = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
 
 CONFIG_CLASSES: dict[str, type[Config]] = {
-    config.model_type: config for config in (GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig)
+    config.model_type: config
+    for config in (GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig)
 }
 PARTS = ("text_model", "vision_model", "text_projection", "visual_projection", "logit_scale")
-STATISTICS = re.compile(r".+\.running_(mean|var)$")  # of batch norms: moved by training, but not trained
+STATISTICS = re.compile(
+    r".+\.running_(mean|var)$"
+)  # of batch norms: moved by training, but not trained
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 PROCESSOR = "preprocessor_config.json"
 
 
 def config_of(path: Path) -> Config | None:
-    """The config beside the weights, joint or of one tower; None for an original ``.pth`` that comes without one.
+    """The config beside the weights, joint or of one tower; None for an original ``.pth`` that
+    comes without one.
 
     Raises:
         ConfigError: no config.json, a broken one, or one of another model.
@@ -36,18 +48,25 @@ def config_of(path: Path) -> Config | None:
     values = read_json(file)
     kind = values.get("model_type", GroupViTConfig.model_type)
     if not isinstance(kind, str) or kind not in CONFIG_CLASSES:
-        raise ConfigError(f"{file}: model_type is {kind!r:.80}: expected 'groupvit', a GroupViT checkpoint.")
+        raise ConfigError(
+            f"{file}: model_type is {kind!r:.80}: expected 'groupvit', a GroupViT checkpoint."
+        )
     return CONFIG_CLASSES[kind].from_dict(values)
 
 
 def parameters_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """How many numbers each part has to train, and all of them as "total"; statistics and counters are not counted."""
+    """How many numbers each part has to train, and all of them as "total"; statistics and counters
+    are not counted.
+    """
     trained = {name: prod(shape) for name, shape in shapes.items() if not _is_state(name)}
     counts = Counter[str]()
     for name, size in trained.items():
         root = name.split(".")[0]
         counts[root if root in PARTS else "other"] += size
-    return {"total": sum(trained.values()), **{part: counts[part] for part in (*PARTS, "other") if part in counts}}
+    return {
+        "total": sum(trained.values()),
+        **{part: counts[part] for part in (*PARTS, "other") if part in counts},
+    }
 
 
 def _is_state(name: str) -> bool:
@@ -56,7 +75,9 @@ def _is_state(name: str) -> bool:
 
 def tokenizer_files(folder: Path) -> tuple[str, ...]:
     """The files of a tokenizer that are in the folder, none where they do not make one."""
-    return next((files for files in TOKENIZERS if all((folder / file).is_file() for file in files)), ())
+    return next(
+        (files for files in TOKENIZERS if all((folder / file).is_file() for file in files)), ()
+    )
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:

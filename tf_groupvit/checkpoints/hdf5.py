@@ -1,7 +1,9 @@
-"""A tf_model.h5 of transformers' TensorFlow classes in, its weights out under the names that the file gives them.
+"""A tf_model.h5 of transformers' TensorFlow classes in, its weights out under the names that the
+file gives them.
 
-The file holds one dataset for each weight, at its Keras 2 name: ``groupvit/tf_group_vi_t_model/.../kernel:0``. Its
-attributes repeat those names; the datasets are taken as they are found, so the attributes may be missing or cut.
+The file holds one dataset for each weight, at its Keras 2 name:
+``groupvit/tf_group_vi_t_model/.../kernel:0``. Its attributes repeat those names; the datasets are
+taken as they are found, so the attributes may be missing or cut.
 """
 
 from pathlib import Path
@@ -18,14 +20,19 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 def read_hdf5(path: Path) -> Tensors:
     """All datasets of numbers in the file, read when asked for.
 
-    Errors: CheckpointError for a file that is truncated or damaged, holds no weights, or points to data that is not
-    in it.
+    Errors: CheckpointError for a file that is truncated or damaged, holds no weights, or points to
+        data that is not in it.
     """
     import h5py  # 0.1 s, and only for this format
 
     file = FileBytes(path)
-    if file.size < len(SIGNATURE) or file.read(0, len(SIGNATURE), np.dtype("u1")).tobytes() != SIGNATURE:
-        raise CheckpointError(f"{path} is not an HDF5 file: expected its signature, fetch the file again.")
+    if (
+        file.size < len(SIGNATURE)
+        or file.read(0, len(SIGNATURE), np.dtype("u1")).tobytes() != SIGNATURE
+    ):
+        raise CheckpointError(
+            f"{path} is not an HDF5 file: expected its signature, fetch the file again."
+        )
     entries: dict[str, Entry] = {}
 
     def visit(name: str | bytes, node: Any) -> None:
@@ -40,25 +47,42 @@ def read_hdf5(path: Path) -> Tensors:
     except CheckpointError:
         raise
     except Exception as error:  # h5py turns every error of the C library into one of six kinds
-        raise CheckpointError(f"{path} is not a sound HDF5 file ({str(error)[:120]}): fetch it again.") from error
+        raise CheckpointError(
+            f"{path} is not a sound HDF5 file ({str(error)[:120]}): fetch it again."
+        ) from error
     if not entries:
-        raise CheckpointError(f"{path} holds no weights: expected a tf_model.h5 of transformers' TensorFlow class.")
+        raise CheckpointError(
+            f"{path} holds no weights: expected a tf_model.h5 of transformers' TensorFlow class."
+        )
     return Tensors(entries)
 
 
 def _entry(file: FileBytes, name: str, dataset: Any) -> Entry:
-    """Where one dataset's numbers lie: Keras writes them in one piece, so that they are read without the C library."""
+    """Where one dataset's numbers lie: Keras writes them in one piece, so that they are read
+    without the C library.
+    """
     shape, dtype = dataset.shape, dataset.dtype
     if shape is None or dtype.kind not in "fiub" or dtype.itemsize > 8:
-        raise CheckpointError(f"{file.path}: '{name[:120]}' holds {dtype} values, expected numbers.")
-    if dataset.external or dataset.is_virtual:
-        raise CheckpointError(f"{file.path}: '{name[:120]}' keeps its data in another file, which is not read.")
-    offset, needed = dataset.id.get_offset(), dataset.size * dtype.itemsize
-    if offset is None and needed and dataset.chunks is None and dataset.id.get_storage_size() == needed:
-        return Entry.of(dataset[()])  # a few bytes, kept in the dataset's header
-    if needed and (offset is None or dataset.id.get_storage_size() != needed or offset + needed > file.size):
         raise CheckpointError(
-            f"{file.path}: '{name[:120]}' is compressed or cut short: expected {needed} bytes in one piece, "
-            "as Keras writes them."
+            f"{file.path}: '{name[:120]}' holds {dtype} values, expected numbers."
+        )
+    if dataset.external or dataset.is_virtual:
+        raise CheckpointError(
+            f"{file.path}: '{name[:120]}' keeps its data in another file, which is not read."
+        )
+    offset, needed = dataset.id.get_offset(), dataset.size * dtype.itemsize
+    if (
+        offset is None
+        and needed
+        and dataset.chunks is None
+        and dataset.id.get_storage_size() == needed
+    ):
+        return Entry.of(dataset[()])  # a few bytes, kept in the dataset's header
+    if needed and (
+        offset is None or dataset.id.get_storage_size() != needed or offset + needed > file.size
+    ):
+        raise CheckpointError(
+            f"{file.path}: '{name[:120]}' is compressed or cut short: expected {needed} bytes in"
+            " one piece, as Keras writes them."
         )
     return file.entry(offset or 0, tuple(shape), dtype)

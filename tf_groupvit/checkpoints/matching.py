@@ -1,4 +1,6 @@
-"""Named arrays and the shapes that a model expects in, the arrays that fit out, or one report of what does not."""
+"""Named arrays and the shapes that a model expects in, the arrays that fit out, or one report of
+what does not.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ BESIDE_VISION = ("text_model.", "visual_projection.", "text_projection.", "logit
 
 @dataclass(frozen=True)
 class Match:
-    """Tensors that fit: ``names`` in the model's order; ``ignored`` are those that the model has no place for."""
+    """Tensors that fit: ``names`` in the model's order; ``ignored`` are those that the model has no
+    place for.
+    """
 
     tensors: Tensors
     shapes: dict[str, tuple[int, ...]]
@@ -33,7 +37,9 @@ class Match:
     def sound(self) -> Tensors:
         """The tensors in the expected shapes, NaN and infinity refused when they are read."""
         entries = self.tensors.entries()
-        return Tensors({name: entries[name].map(s, partial(sound, name, s)) for name, s in self.shapes.items()})
+        return Tensors(
+            {name: entries[name].map(s, partial(sound, name, s)) for name, s in self.shapes.items()}
+        )
 
 
 def match(
@@ -44,9 +50,10 @@ def match(
 ) -> Match:
     """Which tensors go where: each expected name exactly once, in its shape.
 
-    ``allow`` are beginnings of names that may be there without a place (BESIDE_TEXT, BESIDE_VISION). Position ids and
-    counts of batches may be there or not. A single number fits any shape of one element. Errors: CheckpointError with
-    all missing, unexpected and misshapen names, sorted, in one message.
+    ``allow`` are beginnings of names that may be there without a place (BESIDE_TEXT,
+    BESIDE_VISION). Position ids and counts of batches may be there or not. A single number fits any
+    shape of one element. Errors: CheckpointError with all missing, unexpected and misshapen names,
+    sorted, in one message.
     """
     tensors, allow = Tensors.of(tensors), tuple(allow)
     found = tensors.shapes()
@@ -54,7 +61,9 @@ def match(
     extra = sorted(found.keys() - wanted.keys())
     missing = sorted(name for name in wanted.keys() - found.keys() if not OPTIONAL.match(name))
     ignored = [name for name in extra if OPTIONAL.match(name) or name.startswith(allow)]
-    misshapen = sorted(name for name in wanted.keys() & found.keys() if not fits(found[name], wanted[name]))
+    misshapen = sorted(
+        name for name in wanted.keys() & found.keys() if not fits(found[name], wanted[name])
+    )
     problems = {
         "missing": missing,
         "unexpected": [name for name in extra if name not in set(ignored)],
@@ -62,9 +71,12 @@ def match(
     }
     if any(problems.values()):
         raise CheckpointError(
-            f"{source} does not fit the model: {_report(problems)}. {_advice(found.keys() & wanted.keys())}"
+            f"{source} does not fit the model: {_report(problems)}."
+            f" {_advice(found.keys() & wanted.keys())}"
         )
-    return Match(tensors, {name: shape for name, shape in wanted.items() if name in found}, tuple(ignored))
+    return Match(
+        tensors, {name: shape for name, shape in wanted.items() if name in found}, tuple(ignored)
+    )
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -79,7 +91,9 @@ def _advice(common: Iterable[str]) -> str:
 
 
 def _report(problems: dict[str, list[str]]) -> str:
-    return "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names)
+    return "; ".join(
+        f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names
+    )
 
 
 def _listed(names: list[str]) -> str:
@@ -104,6 +118,10 @@ def _refuse_unsound(name: str, array: np.ndarray) -> None:
 
 
 def _sums_up(array: np.ndarray) -> bool:
-    """Whether the sum is a number, which proves the same of every element; a sum can overflow, so no is no proof."""
+    """Whether the sum is a number, which proves the same of every element; a sum can overflow, so
+    no is no proof.
+    """
     with np.errstate(all="ignore"):
-        return bool(np.isfinite(array.sum(dtype=np.float64 if array.dtype.itemsize > 4 else np.float32)))
+        return bool(
+            np.isfinite(array.sum(dtype=np.float64 if array.dtype.itemsize > 4 else np.float32))
+        )

@@ -1,8 +1,10 @@
-"""A pickle stream in, plain values out: the stream is interpreted here, and nothing that it names is ever looked up.
+"""A pickle stream in, plain values out: the stream is interpreted here, and nothing that it names
+is ever looked up.
 
-Python's own unpickler imports and calls what the stream says. This one knows tuples, lists, dicts, sets, strings and
-numbers; every name goes to ``Answers.name``, which knows it or refuses it, and every call of a name to
-``Answers.call``. The reading of opcodes and their arguments is left to the standard library's ``pickletools``.
+Python's own unpickler imports and calls what the stream says. This one knows tuples, lists, dicts,
+sets, strings and numbers; every name goes to ``Answers.name``, which knows it or refuses it, and
+every call of a name to ``Answers.call``. The reading of opcodes and their arguments is left to the
+standard library's ``pickletools``.
 """
 
 import pickletools
@@ -10,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-# A stream can remember a value and use it again in every byte that follows: what takes time by size is bounded.
+# A stream can remember a value and use it again in every byte that follows: what takes time by size
+# is bounded.
 MOST_OPCODES = 2_000_000
 LONGEST_NAME = 500  # letters
-LONGEST_KEY = 8  # parts of a tuple; each of them SIMPLE, since hashing nested tuples can be made to take for ever
+# parts of a tuple; each of them SIMPLE, since hashing nested tuples can be made to take for ever
+LONGEST_KEY = 8
 SIMPLE = (str, bytes, int, float, bool, type(None))
 
 
@@ -44,7 +48,9 @@ class Answers(Protocol):
     """What the stream's names mean."""
 
     def name(self, name: Name) -> Any:
-        """The value that stands for a name, often the name itself. Errors: CheckpointError refuses it."""
+        """The value that stands for a name, often the name itself. Errors: CheckpointError refuses
+        it.
+        """
 
     def call(self, called: Any, arguments: tuple) -> Any:
         """The result of calling such a value."""
@@ -78,8 +84,8 @@ MARK = object()
 def run(stream: BinaryIO, answers: Answers) -> Any:
     """The one value of a pickle stream; the stream is left behind its end.
 
-    Errors: CheckpointError for a name that is refused; ValueError, TypeError, KeyError, IndexError, AttributeError
-    and others for a stream that is broken.
+    Errors: CheckpointError for a name that is refused; ValueError, TypeError, KeyError, IndexError,
+        AttributeError and others for a stream that is broken.
     """
     machine = _Machine(answers)
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):

@@ -1,7 +1,8 @@
-"""Weights under the original repository's names in, transformers' names and layouts out, by one table.
+"""Weights under the original repository's names in, transformers' names and layouts out, by one
+table.
 
-The original fuses q, k and v of its blocks and makes its projections of 1x1 convolutions. Source: the key map of
-transformers' conversion script, as facts.md (2.6) has it.
+The original fuses q, k and v of its blocks and makes its projections of 1x1 convolutions. Source:
+the key map of transformers' conversion script, as facts.md (2.6) has it.
 """
 
 import re
@@ -27,7 +28,9 @@ def _kept(entry: Entry) -> list[Entry]:
 def _squeezed(entry: Entry) -> list[Entry]:
     """(out, in, 1), the kernel of a 1x1 convolution -> (out, in)."""
     if len(entry.shape) != 3 or entry.shape[2] != 1:
-        raise CheckpointError(f"expected a 1x1 convolution's kernel (out, in, 1), got {entry.shape}")
+        raise CheckpointError(
+            f"expected a 1x1 convolution's kernel (out, in, 1), got {entry.shape}"
+        )
     return [entry.map(entry.shape[:2], lambda array: array[:, :, 0])]
 
 
@@ -62,7 +65,10 @@ RULES: tuple[Rule, ...] = (
     Rule(r"logit_scale", ("logit_scale",)),
     Rule(r"multi_label_logit_scale", ()),
     Rule(r"img_encoder\.pos_embed", ("vision_model.embeddings.position_embeddings",)),
-    Rule(r"img_encoder\.patch_embed\.proj\.(.+)", ("vision_model.embeddings.patch_embeddings.projection.{0}",)),
+    Rule(
+        r"img_encoder\.patch_embed\.proj\.(.+)",
+        ("vision_model.embeddings.patch_embeddings.projection.{0}",),
+    ),
     Rule(r"img_encoder\.patch_embed\.norm\.(.+)", ("vision_model.embeddings.layernorm.{0}",)),
     Rule(r"img_encoder\.norm\.(.+)", ("vision_model.layernorm.{0}",)),
     Rule(_STAGE + r"\.blocks\.(\d+)\.norm([12])\.(.+)", (_BLOCK + ".layer_norm{2}.{3}",)),
@@ -74,9 +80,16 @@ RULES: tuple[Rule, ...] = (
         _STAGE + r"\.downsample\.pre_assign_attn\.attn\.proj\.(.+)",
         ("vision_model.encoder.stages.{0}.downsample.pre_assign_attn.attn.out_proj.{1}",),
     ),
-    Rule(_STAGE + r"\.(group_token|(?:downsample|group_projector)\..+)", ("vision_model.encoder.stages.{0}.{1}",)),
-    Rule(r"text_encoder\.token_embedding\.weight", ("text_model.embeddings.token_embedding.weight",)),
-    Rule(r"text_encoder\.positional_embedding", ("text_model.embeddings.position_embedding.weight",)),
+    Rule(
+        _STAGE + r"\.(group_token|(?:downsample|group_projector)\..+)",
+        ("vision_model.encoder.stages.{0}.{1}",),
+    ),
+    Rule(
+        r"text_encoder\.token_embedding\.weight", ("text_model.embeddings.token_embedding.weight",)
+    ),
+    Rule(
+        r"text_encoder\.positional_embedding", ("text_model.embeddings.position_embedding.weight",)
+    ),
     Rule(r"text_encoder\.ln_final\.(.+)", ("text_model.final_layer_norm.{0}",)),
     Rule(_RESBLOCK + r"\.ln_([12])\.(.+)", (_TEXT_BLOCK + ".layer_norm{1}.{2}",)),
     Rule(_RESBLOCK + r"\.mlp\.c_fc\.(.+)", (_TEXT_BLOCK + ".mlp.fc1.{1}",)),
@@ -84,7 +97,10 @@ RULES: tuple[Rule, ...] = (
     Rule(_RESBLOCK + rf"\.attn\.in_proj_{_LEAF}", _qkv(_TEXT_BLOCK + ".self_attn"), _split),
     Rule(_RESBLOCK + r"\.attn\.out_proj\.(.+)", (_TEXT_BLOCK + ".self_attn.out_proj.{1}",)),
 )
-for _theirs, _ours in (("img_projector", "visual_projection"), ("text_projector", "text_projection")):
+for _theirs, _ours in (
+    ("img_projector", "visual_projection"),
+    ("text_projector", "text_projection"),
+):
     RULES += (
         Rule(rf"{_theirs}\.linear_hidden\.0\.weight", (f"{_ours}.0.weight",), _squeezed),
         Rule(rf"{_theirs}\.linear_hidden\.([01])\.(.+)", (_ours + ".{0}.{1}",)),
@@ -101,8 +117,8 @@ def is_original(names) -> bool:
 def from_original(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
     """The tensors under transformers' names, and a remark for each one that was left out.
 
-    A name that no rule knows is kept, to be reported as unexpected by whoever fits the tensors into a model. Errors:
-    CheckpointError for a tensor that cannot be split or squeezed as its rule says.
+    A name that no rule knows is kept, to be reported as unexpected by whoever fits the tensors into
+    a model. Errors: CheckpointError for a tensor that cannot be split or squeezed as its rule says.
     """
     renamed: list[tuple[str, Entry]] = []
     notes: list[str] = []

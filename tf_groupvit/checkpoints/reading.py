@@ -1,8 +1,10 @@
-"""A folder or a file of weights of whatever format to named arrays in transformers' PyTorch layout, shards included.
+"""A folder or a file of weights of whatever format to named arrays in transformers' PyTorch layout,
+shards included.
 
-An index of shards comes with the weights, from somebody else, so what it says is checked: a shard is a bare file name
-beside the index. A shard may be a link only to a file in the same folder, or, as in the cache of huggingface_hub
-(``.../snapshots/<revision>/shard -> ../../blobs/<hash>``), to one in the ``blobs`` beside ``snapshots``.
+An index of shards comes with the weights, from somebody else, so what it says is checked: a shard
+is a bare file name beside the index. A shard may be a link only to a file in the same folder, or,
+as in the cache of huggingface_hub (``.../snapshots/<revision>/shard -> ../../blobs/<hash>``), to
+one in the ``blobs`` beside ``snapshots``.
 """
 
 import json
@@ -24,10 +26,11 @@ LONGEST_INDEX = 2**26  # bytes; the full model's has 40,000
 
 
 def read_shards(index: Path, read: Callable[[Path], Tensors], suffix: str) -> Tensors:
-    """All tensors that ``index`` names, each from the shard that it names; ``read`` reads one shard.
+    """All tensors that ``index`` names, each from the shard that it names; ``read`` reads one
+    shard.
 
-    Errors: CheckpointError for an index that is broken or names a file outside its folder, a shard that is missing or
-    lacks a tensor, and a tensor that stands in two shards.
+    Errors: CheckpointError for an index that is broken or names a file outside its folder, a shard
+        that is missing or lacks a tensor, and a tensor that stands in two shards.
     """
     weight_map = _weight_map(index)
     shards = {name: read(_shard(index, name, suffix)) for name in sorted(set(weight_map.values()))}
@@ -36,12 +39,15 @@ def read_shards(index: Path, read: Callable[[Path], Tensors], suffix: str) -> Te
         twice = sorted(entries.keys() & set(tensors))
         if twice:
             raise CheckpointError(
-                f"{index}: tensor '{twice[0]}' stands in two shards, '{shard}' is the second: fetch them again."
+                f"{index}: tensor '{twice[0]}' stands in two shards, '{shard}' is the second: fetch"
+                " them again."
             )
         entries |= tensors.entries()
     for name, shard in weight_map.items():
         if name not in shards[shard]:
-            raise CheckpointError(f"{index}: tensor '{name}' is not in its shard '{shard}': fetch the shards again.")
+            raise CheckpointError(
+                f"{index}: tensor '{name}' is not in its shard '{shard}': fetch the shards again."
+            )
     return Tensors(entries)
 
 
@@ -58,29 +64,41 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise CheckpointError(
             f"{index} is not an index of shards: expected JSON with a 'weight_map', fetch it again."
         ) from error
-    if not isinstance(found, dict) or not found or not all(isinstance(shard, str) for shard in found.values()):
-        raise CheckpointError(f"{index}: 'weight_map' is not a table of tensor names and file names: fetch it again.")
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(shard, str) for shard in found.values())
+    ):
+        raise CheckpointError(
+            f"{index}: 'weight_map' is not a table of tensor names and file names: fetch it again."
+        )
     return found
 
 
 def _shard(index: Path, name: str, suffix: str) -> Path:
     """The path of one shard, which must lie where the index may point."""
     bare = (
-        name.isprintable() and not set(name) & set("/\\:") and name.endswith(suffix) and name.strip(".") != suffix[1:]
+        name.isprintable()
+        and not set(name) & set("/\\:")
+        and name.endswith(suffix)
+        and name.strip(".") != suffix[1:]
     )
     if not bare:
         raise CheckpointError(
-            f"{index} names the shard {name[:120]!r}: expected a bare file name ending in {suffix}; "
-            "nothing outside the folder is read."
+            f"{index} names the shard {name[:120]!r}: expected a bare file name ending in {suffix};"
+            " nothing outside the folder is read."
         )
     path = index.parent / name
     if not path.is_file():
         raise CheckpointError(f"{index}: shard '{name}' is not there: fetch it too.")
     folder = index.parent.resolve()
-    allowed = [folder, folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [folder]
+    allowed = (
+        [folder, folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [folder]
+    )
     if path.resolve().parent not in allowed:
         raise CheckpointError(
-            f"{index}: shard '{name}' is a link to a file outside its folder: put the file itself there."
+            f"{index}: shard '{name}' is a link to a file outside its folder: put the file itself"
+            " there."
         )
     return path
 
@@ -138,13 +156,15 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """The weights in a folder, or in one file, under transformers' PyTorch names and layouts, read when asked for.
+    """The weights in a folder, or in one file, under transformers' PyTorch names and layouts, read
+    when asked for.
 
-    ``format`` is that of the file: "safetensors", "safetensors shards", "h5", "pickle" or "pickle shards", with
-    ", original" behind it where the names were those of the original repository. Prefixes of wrappers are removed from
-    the names, and a state dict is taken out of the container that it is in; ``notes`` say so. Errors: CheckpointError
-    for a path without weights, for every file that is not sound or not safe, for one that holds several models, and
-    for LoRA weights that are not merged.
+    ``format`` is that of the file: "safetensors", "safetensors shards", "h5", "pickle" or "pickle
+    shards", with ", original" behind it where the names were those of the original repository.
+    Prefixes of wrappers are removed from the names, and a state dict is taken out of the container
+    that it is in; ``notes`` say so. Errors: CheckpointError for a path without weights, for every
+    file that is not sound or not safe, for one that holds several models, and for LoRA weights that
+    are not merged.
     """
     source, (format_name, read) = _find(Path(path).expanduser())
     try:
@@ -169,18 +189,26 @@ def _find(path: Path) -> tuple[Path, tuple[str, Callable[[Path], Tensors]]]:
                 return path / name, how
         if (path / "adapter_config.json").is_file():
             raise CheckpointError(
-                f"{path} holds an adapter of PEFT alone: merge it into its model with merge_and_unload(), save what "
-                "that returns, and give that."
+                f"{path} holds an adapter of PEFT alone: merge it into its model with"
+                " merge_and_unload(), save what that returns, and give that."
             )
-        others = sorted(file.name for file in path.iterdir() if file.name.endswith(tuple(SUFFIXES)) and file.is_file())
+        others = sorted(
+            file.name
+            for file in path.iterdir()
+            if file.name.endswith(tuple(SUFFIXES)) and file.is_file()
+        )
         hint = f"; to read {others[0]}, name that file" if others else ""
         raise CheckpointError(f"{path} holds no weights: expected one of {', '.join(FILES)}{hint}.")
     if not path.exists():
-        raise CheckpointError(f"{path} is not there: expected a folder with weights, or a file of them.")
+        raise CheckpointError(
+            f"{path} is not there: expected a folder with weights, or a file of them."
+        )
     for suffix, how in SUFFIXES.items():
         if path.name.endswith(suffix) and path.is_file():
             return path, how
-    raise CheckpointError(f"{path} is no file of weights: expected a name that ends in {', '.join(SUFFIXES)}.")
+    raise CheckpointError(
+        f"{path} is no file of weights: expected a name that ends in {', '.join(SUFFIXES)}."
+    )
 
 
 def _check_names(source: Path, tensors: Tensors) -> None:
@@ -188,12 +216,15 @@ def _check_names(source: Path, tensors: Tensors) -> None:
     for name in tensors:
         if not name.isprintable() or len(name) > 500:
             raise CheckpointError(
-                f"{source} holds a tensor with the name {name[:80]!r}: expected plain words and dots."
+                f"{source} holds a tensor with the name {name[:80]!r}: expected plain words and"
+                " dots."
             )
 
 
 def _from_tensorflow(tensors: Tensors) -> Tensors:
-    """Names and layouts of transformers' TensorFlow class, known by their slashes, -> PyTorch's; others as they are."""
+    """Names and layouts of transformers' TensorFlow class, known by their slashes, -> PyTorch's;
+    others as they are.
+    """
     return Tensors(collect(_renamed(name, entry) for name, entry in tensors.entries().items()))
 
 

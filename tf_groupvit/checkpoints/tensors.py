@@ -1,7 +1,8 @@
 """Places of arrays in files in, a mapping name -> array out, each array read when it is asked for.
 
-Reading one array at a time, with ``read`` and not through a memory map, keeps the peak at the model's own weights and
-the largest array: pages of a map count as memory of the process for as long as the file is open.
+Reading one array at a time, with ``read`` and not through a memory map, keeps the peak at the
+model's own weights and the largest array: pages of a map count as memory of the process for as long
+as the file is open.
 """
 
 import math
@@ -33,7 +34,8 @@ class Entry:
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """Named arrays; ``tensors[name]`` reads, ``tensors.entry(name)`` tells shape and dtype without reading.
+    """Named arrays; ``tensors[name]`` reads, ``tensors.entry(name)`` tells shape and dtype without
+    reading.
 
     ``notes`` are remarks for the user on what was read.
     """
@@ -45,7 +47,11 @@ class Tensors(Mapping[str, np.ndarray]):
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> "Tensors":
         """Any mapping of arrays as Tensors; Tensors as they are."""
-        return tensors if isinstance(tensors, cls) else cls({name: Entry.of(a) for name, a in tensors.items()})
+        return (
+            tensors
+            if isinstance(tensors, cls)
+            else cls({name: Entry.of(a) for name, a in tensors.items()})
+        )
 
     def entry(self, name: str) -> Entry:
         return self._entries[name]
@@ -74,7 +80,9 @@ def collect(renamed: Iterable[tuple[str, Entry]]) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for name, entry in renamed:
         if name in entries:
-            raise CheckpointError(f"Two tensors of the file are both '{name}': expected one, save the weights again.")
+            raise CheckpointError(
+                f"Two tensors of the file are both '{name}': expected one, save the weights again."
+            )
         entries[name] = entry
     return entries
 
@@ -113,16 +121,22 @@ class FileBytes:
         while room:
             got = file.readinto(room)
             if not got:
-                raise CheckpointError(f"{self.path} ends in the middle of a tensor: fetch it again.")
+                raise CheckpointError(
+                    f"{self.path} ends in the middle of a tensor: fetch it again."
+                )
             room = room[got:]
 
     def entry(self, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:
         """A dense array, row by row, from byte ``offset`` on."""
-        return Entry(shape, dtype, lambda: self.read(offset, math.prod(shape), dtype).reshape(shape))
+        return Entry(
+            shape, dtype, lambda: self.read(offset, math.prod(shape), dtype).reshape(shape)
+        )
 
 
 def dtype_of(name: str) -> np.dtype:
-    """NumPy's dtype of that name, or one of those that ml_dtypes adds: bfloat16 and the kinds of float8."""
+    """NumPy's dtype of that name, or one of those that ml_dtypes adds: bfloat16 and the kinds of
+    float8.
+    """
     if not name.startswith(("bfloat", "float8")):
         return np.dtype(name)
     import ml_dtypes  # comes with TensorFlow and Keras; most files do without

@@ -1,7 +1,9 @@
-"""The names that a PyTorch checkpoint may use in, inert values out: tensors as places, plain containers, stand-ins.
+"""The names that a PyTorch checkpoint may use in, inert values out: tensors as places, plain
+containers, stand-ins.
 
-Three tables say everything: what may be called (CALLS), what is only ever mentioned (MENTIONED), the storages
-(STORAGES). Any other name is refused where it is first read, before anything else of the file is looked at.
+Three tables say everything: what may be called (CALLS), what is only ever mentioned (MENTIONED),
+the storages (STORAGES). Any other name is refused where it is first read, before anything else of
+the file is looked at.
 """
 
 import re
@@ -30,8 +32,8 @@ STORAGES = {
     "torch.BoolStorage": "?",
 }
 
-# Only mentioned, never called with effect: types in annotations (OmegaConf keeps those), devices, dtypes, and what
-# Lightning and command lines keep settings in.
+# Only mentioned, never called with effect: types in annotations (OmegaConf keeps those), devices,
+# dtypes, and what Lightning and command lines keep settings in.
 MENTIONED = re.compile(
     r"omegaconf(\.\w+)+|argparse\.Namespace|pathlib\.(Pure)?(Posix|Windows)?Path|pathlib\._local\.PosixPath"
     r"|(pytorch_lightning|lightning\.pytorch)\.utilities\.parsing\.AttributeDict"
@@ -42,7 +44,9 @@ MENTIONED = re.compile(
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of elements somewhere in the file: ``count`` of them in all, the tensor's own from ``start`` on."""
+    """A run of elements somewhere in the file: ``count`` of them in all, the tensor's own from
+    ``start`` on.
+    """
 
     key: str
     dtype: np.dtype
@@ -52,7 +56,9 @@ class Storage:
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor as the pickle tells it: a storage, and how to walk through it. Nothing is checked yet."""
+    """A tensor as the pickle tells it: a storage, and how to walk through it. Nothing is checked
+    yet.
+    """
 
     storage: Storage
     offset: int
@@ -82,7 +88,9 @@ def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Pl
     if len(shape) > 32:
         raise ValueError("a tensor has too many dimensions")
     numbers = (offset, *shape, *strides)
-    if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
+    if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(
+        strides
+    ):
         raise ValueError("a tensor has an impossible shape")
     return Place(storage, offset, tuple(shape), tuple(strides))
 
@@ -114,7 +122,11 @@ def _scalar(dtype: Any, data: Any) -> np.generic:
 
 
 def _pairs(pairs: Any = ()) -> dict[Any, Any]:
-    return dict(pairs) if isinstance(pairs, dict) else dict_of([part for pair in pairs for part in pair])
+    return (
+        dict(pairs)
+        if isinstance(pairs, dict)
+        else dict_of([part for pair in pairs for part in pair])
+    )
 
 
 def _keys(values: Any = ()) -> list[Any]:
@@ -149,11 +161,14 @@ for _module in ("builtins.", "__builtin__."):
     }
 
 
-MOST_ARGUMENTS = 10_000_000  # values given to all calls together: a list that is remembered can be copied at no cost
+# values given to all calls together: a list that is remembered can be copied at no cost
+MOST_ARGUMENTS = 10_000_000
 
 
 class TorchAnswers:
-    """What the names in the pickles of one PyTorch file mean; ``storages`` are those it has asked for."""
+    """What the names in the pickles of one PyTorch file mean; ``storages`` are those it has asked
+    for.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -171,7 +186,9 @@ class TorchAnswers:
         )
 
     def call(self, called: Any, arguments: tuple) -> Any:
-        self.given += len(arguments) + sum(len(part) for part in arguments if hasattr(part, "__len__"))
+        self.given += len(arguments) + sum(
+            len(part) for part in arguments if hasattr(part, "__len__")
+        )
         if self.given > MOST_ARGUMENTS:
             raise ValueError("its calls are given more than any checkpoint holds")
         if isinstance(called, Inert):
@@ -181,16 +198,25 @@ class TorchAnswers:
         return CALLS[str(called)](*arguments)
 
     def state(self, value: Any, state: Any) -> None:
-        """Only a numpy dtype has a use for it; PyTorch's OrderedDict brings the versions of its modules."""
+        """Only a numpy dtype has a use for it; PyTorch's OrderedDict brings the versions of its
+        modules.
+        """
         if isinstance(value, Dtype):
             value.set_order(state)
         elif not isinstance(value, (dict, Inert)):
             raise TypeError(f"a {type(value).__name__} is given a state")
 
     def stored(self, key: Any) -> Storage:
-        """``("storage", type, key, device, count[, view])``. Source: torch.serialization, in both formats."""
+        """``("storage", type, key, device, count[, view])``. Source: torch.serialization, in both
+        formats.
+        """
         kind, type_name, name, _device, count, *view = key
-        if kind != "storage" or str(type_name) not in STORAGES or not isinstance(name, str) or not _is_count(count):
+        if (
+            kind != "storage"
+            or str(type_name) not in STORAGES
+            or not isinstance(name, str)
+            or not _is_count(count)
+        ):
             raise ValueError("a storage is described in an unknown way")
         dtype = dtype_of(STORAGES[str(type_name)])
         storage = Storage(name, dtype, count)

@@ -1,7 +1,9 @@
-"""Weights as training left them in, GroupViT's own out: containers opened, the prefixes of wrappers removed.
+"""Weights as training left them in, GroupViT's own out: containers opened, the prefixes of wrappers
+removed.
 
-Training tools save a model inside others (DistributedDataParallel, torch.compile, Lightning, PEFT, averaged weights),
-and save its state dict beside an optimizer's. What was removed or left out is said in remarks, one line each.
+Training tools save a model inside others (DistributedDataParallel, torch.compile, Lightning, PEFT,
+averaged weights), and save its state dict beside an optimizer's. What was removed or left out is
+said in remarks, one line each.
 """
 
 import re
@@ -20,24 +22,34 @@ ROOT = re.compile(
 )
 # Wrappers that may stand anywhere in a name; no name of GroupViT has these words.
 INSIDE = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
-ADAPTER = re.compile(r"\.(lora_(A|B|embedding_A|embedding_B|magnitude_vector)|base_layer|modules_to_save)(\.|$)")
-USUAL = ("model", "state_dict", "model_state_dict")  # where training files keep the weights: taken without a word
+ADAPTER = re.compile(
+    r"\.(lora_(A|B|embedding_A|embedding_B|magnitude_vector)|base_layer|modules_to_save)(\.|$)"
+)
+USUAL = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+)  # where training files keep the weights: taken without a word
 DEEPEST = 3  # containers in containers
 MOST_SHOWN = 5
 
 
-# ---- containers -----------------------------------------------------------------------------------------------------
+# ---- containers
+# -----------------------------------------------------------------------------------------------------
 
 
-def state_dict_of(source: object, found: Any, is_tensor: Callable[[Any], bool]) -> tuple[dict[str, Any], str | None]:
+def state_dict_of(
+    source: object, found: Any, is_tensor: Callable[[Any], bool]
+) -> tuple[dict[str, Any], str | None]:
     """The one dict of tensors in an unpickled object, and a remark where it has an unusual name.
 
-    It is the object itself, or a dict in it, optimizers aside. Where there are several, those with names of GroupViT
-    count. Errors: CheckpointError for none, and for several that could be meant.
+    It is the object itself, or a dict in it, optimizers aside. Where there are several, those with
+    names of GroupViT count. Errors: CheckpointError for none, and for several that could be meant.
     """
     if not isinstance(found, dict):
         raise CheckpointError(
-            f"{source} holds no dict of tensors: expected a state dict, got a {type(found).__name__}."
+            f"{source} holds no dict of tensors: expected a state dict, got a"
+            f" {type(found).__name__}."
         )
     states = dict(_state_dicts(found, is_tensor, (), set()))
     fitting = {place: state for place, state in states.items() if any(map(ROOT.fullmatch, state))}
@@ -46,12 +58,13 @@ def state_dict_of(source: object, found: Any, is_tensor: Callable[[Any], bool]) 
         raise CheckpointError(f"{source} is no state dict: {_strange(found, is_tensor)}.")
     if len(states) > 1:
         listed = ", ".join(
-            f"'{_dotted(place)}' ({len(state)} tensors)" for place, state in list(states.items())[:MOST_SHOWN]
+            f"'{_dotted(place)}' ({len(state)} tensors)"
+            for place, state in list(states.items())[:MOST_SHOWN]
         )
         keys = "".join(f"[{key[:80]!r}]" for key in next(iter(states)))
         raise CheckpointError(
-            f"{source} holds {len(states)} state dicts, {listed}: expected one. Save the one that you want alone, "
-            f"e.g. torch.save(torch.load(file){keys}, 'weights.pth')."
+            f"{source} holds {len(states)} state dicts, {listed}: expected one. Save the one that"
+            f" you want alone, e.g. torch.save(torch.load(file){keys}, 'weights.pth')."
         )
     ((place, state),) = states.items()
     usual = not place or (len(place) == 1 and place[0] in USUAL)
@@ -61,12 +74,18 @@ def state_dict_of(source: object, found: Any, is_tensor: Callable[[Any], bool]) 
 def _state_dicts(
     found: dict[Any, Any], is_tensor: Callable[[Any], bool], place: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Keys that lead there -> dict of tensors alone, in ``found`` and what it holds; each dict is looked at once."""
+    """Keys that lead there -> dict of tensors alone, in ``found`` and what it holds; each dict is
+    looked at once.
+    """
     seen.add(id(found))
     if found and all(isinstance(name, str) and is_tensor(value) for name, value in found.items()):
         yield place, found
     elif len(place) < DEEPEST:
-        named = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, dict)}
+        named = {
+            name: value
+            for name, value in found.items()
+            if isinstance(name, str) and isinstance(value, dict)
+        }
         for name, value in named.items():
             if not name.startswith("optim") and id(value) not in seen:
                 yield from _state_dicts(value, is_tensor, (*place, name), seen)
@@ -82,17 +101,24 @@ def _strange(found: dict[Any, Any], is_tensor: Callable[[Any], bool]) -> str:
     strange = sorted(str(name)[:80] for name, value in inner.items() if not is_tensor(value))
     if not inner:
         return "it is empty"
-    return f"expected tensors alone, named by text, got something else for {_listed(strange or map(str, inner))}"
+    return (
+        "expected tensors alone, named by text, got something else for"
+        f" {_listed(strange or map(str, inner))}"
+    )
 
 
-# ---- prefixes -------------------------------------------------------------------------------------------------------
+# ---- prefixes
+# -------------------------------------------------------------------------------------------------------
 
 
 def unwrap(source: object, tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
-    """The tensors without the prefix that the model's names share, and remarks on what was removed or left out.
+    """The tensors without the prefix that the model's names share, and remarks on what was removed
+    or left out.
 
-    Names of transformers' TensorFlow class (with slashes) stay as they are, and so do all where none is GroupViT's.
-    Errors: CheckpointError for LoRA weights that are not merged, and for several models under prefixes of their own.
+    Names of transformers' TensorFlow class (with slashes) stay as they are, and so do all where
+    none is GroupViT's.
+    Errors: CheckpointError for LoRA weights that are not merged, and for several models under
+        prefixes of their own.
     """
     entries = tensors.entries()
     if any("/" in name or ":" in name for name in entries):
@@ -120,8 +146,9 @@ def _refuse_adapters(source: object, names: Iterable[str]) -> None:
     adapter = next((name for name in names if ADAPTER.search(name)), None)
     if adapter is not None:
         raise CheckpointError(
-            f"{source} holds LoRA weights of PEFT that are not merged into the model ('{adapter[:120]}'): "
-            "call merge_and_unload() on the PEFT model, save what it returns, and give that."
+            f"{source} holds LoRA weights of PEFT that are not merged into the model"
+            f" ('{adapter[:120]}'): call merge_and_unload() on the PEFT model, save what it"
+            " returns, and give that."
         )
 
 
@@ -137,7 +164,9 @@ def _prefixes(source: object, matches: Iterable[re.Match[str]]) -> set[str]:
         if re.match(TOWERS, match["own"]):
             towers.add(plain)
     if len(towers) > 1:
-        listed = ", ".join(f"'{plain}.'" if plain else "no prefix" for plain in sorted(towers)[:MOST_SHOWN])
+        listed = ", ".join(
+            f"'{plain}.'" if plain else "no prefix" for plain in sorted(towers)[:MOST_SHOWN]
+        )
         raise CheckpointError(
             f"{source} holds {len(towers)} models, their names under {listed}: expected one. "
             "Save the one that you want alone."
@@ -155,7 +184,9 @@ def _own_name(name: str, match: re.Match[str] | None, prefixes: set[str]) -> str
     return None if prefix is None else name[len(prefix) + 1 :]
 
 
-def _remarks(prefixes: set[str], kept: int, inside: Mapping[str, int], outside: list[str]) -> Iterator[str]:
+def _remarks(
+    prefixes: set[str], kept: int, inside: Mapping[str, int], outside: list[str]
+) -> Iterator[str]:
     for prefix in sorted(prefixes - {""}):
         yield f"The prefix '{prefix}.' was removed from the names of {kept} tensors."
     for word, count in sorted(inside.items()):

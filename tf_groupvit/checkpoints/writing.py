@@ -1,4 +1,6 @@
-"""Named arrays to a safetensors file, by the safetensors library; an unfinished file never has its name."""
+"""Named arrays to a safetensors file, by the safetensors library; an unfinished file never has its
+name.
+"""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -20,8 +22,9 @@ WEIGHTS = "model.safetensors"
 def write_checkpoint(folder: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> Path:
     """``folder``/model.safetensors as transformers' PyTorch class expects it; the path of the file.
 
-    ``tensors`` have PyTorch's names and layouts; the ``num_batches_tracked`` that PyTorch wants beside each batch norm
-    are added as zeros where they are missing. Errors: CheckpointError where the file cannot be written.
+    ``tensors`` have PyTorch's names and layouts; the ``num_batches_tracked`` that PyTorch wants
+    beside each batch norm are added as zeros where they are missing. Errors: CheckpointError where
+    the file cannot be written.
     """
     entries = Tensors.of(tensors).entries()
     zero = Entry.of(np.zeros((), np.int64))
@@ -32,11 +35,15 @@ def write_checkpoint(folder: str | os.PathLike[str], tensors: Mapping[str, np.nd
 
 
 def write_safetensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write ``tensors`` to a file beside ``path`` that takes its place once it is whole; all are in memory for it.
+    """Write ``tensors`` to a file beside ``path`` that takes its place once it is whole; all are in
+    memory for it.
 
-    Errors: CheckpointError for a dtype that a checkpoint cannot have, and where the file cannot be written.
+    Errors: CheckpointError for a dtype that a checkpoint cannot have, and where the file cannot be
+        written.
     """
     path = Path(path)
     arrays = {name: _writable(name, array) for name, array in tensors.items()}
@@ -44,12 +51,16 @@ def write_safetensors(
         with _replacing(path) as beside:
             save_file(arrays, beside, dict(metadata) if metadata else None)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"Cannot write {path}: {getattr(error, 'strerror', None) or error}.") from error
+        raise CheckpointError(
+            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}."
+        ) from error
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place when the block ends well, and goes away when it does not."""
+    """A file beside ``path`` that takes its place when the block ends well, and goes away when it
+    does not.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     beside.touch()
     try:

@@ -13,7 +13,8 @@ import click
 
 from tf_groupvit.errors import GroupViTError
 
-# Name -> what it does, in the order of the help page. The module of the same name holds the command as `command`.
+# Name -> what it does, in the order of the help page. The module of the same name holds the command
+# as `command`.
 COMMANDS = {
     "segment": "Name the classes in words, get a mask for each image.",
     "classify": "Name the classes in words, get a probability for each.",
@@ -49,15 +50,20 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def main(self, *arguments: Any, **keywords: Any) -> Any:
-        """As click's own; what could not be written, to a file or to standard output, is told in one line."""
+        """As click's own; what could not be written, to a file or to standard output, is told in
+        one line.
+        """
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot say is no reason to stop
+            sys.stdout.reconfigure(
+                errors="backslashreplace"
+            )  # a name that it cannot say is no reason to stop
         try:
             try:
                 return super().main(*arguments, **keywords)
             finally:
                 if sys.stdout is not None:  # it was closed where the command was started with >&-
-                    sys.stdout.flush()  # a full disk shows itself here; at the exit it would be a traceback
+                    # a full disk shows itself here; at the exit it would be a traceback
+                    sys.stdout.flush()
         except OSError as error:
             _stop_writing()
             if error.errno == errno.EPIPE:  # who reads the output has seen enough
@@ -74,7 +80,9 @@ class LazyGroup(click.Group):
 
 
 def _stop_writing() -> None:
-    """Let what is left for standard output go nowhere: Python would try again, and fail again, when it ends."""
+    """Let what is left for standard output go nowhere: Python would try again, and fail again, when
+    it ends.
+    """
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -86,7 +94,10 @@ def _told(error: OSError) -> str:
     what = error.strerror or " ".join(str(error).split()) or type(error).__name__
     if error.filename is None:
         return f"{what}: the output cannot be written."
-    return f"{what}: '{error.filename}' cannot be read or written; check the path, its permissions and the free space."
+    return (
+        f"{what}: '{error.filename}' cannot be read or written; check the path, its permissions and"
+        " the free space."
+    )
 
 
 def _say(message: Warning | str, *_: Any, **__: Any) -> None:

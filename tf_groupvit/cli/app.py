@@ -11,11 +11,13 @@ from tf_groupvit.cli.choices import load_segmenter, segmenter_options
 @segmenter_options("model", "classes", "normalize", "runtime")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=7860, help="Port to listen on; 0 for any.")
-def command(host: str, port: int, classes: str | None, normalize: str | None, **choices: Any) -> None:
+def command(
+    host: str, port: int, classes: str | None, normalize: str | None, **choices: Any
+) -> None:
     """Open a page to play with: drop a photo, type words, see the regions light up.
 
-    --classes are the words that the page begins with. Nothing that is given to the page leaves this machine. Needs the
-    extra demo: pip install 'tf-groupvit[demo]'.
+    --classes are the words that the page begins with. Nothing that is given to the page leaves this
+    machine. Needs the extra demo: pip install 'tf-groupvit[demo]'.
     """
     from tf_groupvit.app.running import check_gradio, check_port, running_page, wait_until_stopped
 

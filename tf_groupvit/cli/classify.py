@@ -13,7 +13,9 @@ SHOWN = 5  # classes in the line for a person
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @segmenter_options("model", "classes", "templates", "size", "normalize", "runtime")
 @recursive_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON alone, a list with one object an image.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON alone, a list with one object an image."
+)
 def command(images: tuple[str, ...], recursive: bool, as_json: bool, **choices: Any) -> None:
     """Name the classes in words, get a probability for each of them in each IMAGE.
 
@@ -29,7 +31,10 @@ def command(images: tuple[str, ...], recursive: bool, as_json: bool, **choices: 
     def work(index: int, source: str) -> tuple[dict[str, Any], str]:
         with untraced(len(sources) == 1):
             chances = segmenter.classify(source_of(source))
-        ranked = sorted(zip(segmenter.classes.names, map(float, chances), strict=True), key=lambda pair: -pair[1])
+        ranked = sorted(
+            zip(segmenter.classes.names, map(float, chances), strict=True),
+            key=lambda pair: -pair[1],
+        )
         best = ", ".join(f"{name} {chance:.1%}" for name, chance in ranked[:SHOWN])
         return {"image": source, "probabilities": dict(ranked)}, f"{source}: {best}"
 

@@ -12,26 +12,50 @@ from tf_groupvit.errors import InputError
 
 @click.command(name="evaluate")
 @click.argument("dataset", metavar="DATASET")
-@click.option("--root", metavar="DIR", help="The dataset's folder, or one that holds it under its usual name.")
+@click.option(
+    "--root", metavar="DIR", help="The dataset's folder, or one that holds it under its usual name."
+)
 @segmenter_options("model", "templates", "runtime")
-@click.option("--protocol", help="paper, the published inference, or hf, transformers' logits.  [default: paper]")
+@click.option(
+    "--protocol",
+    help="paper, the published inference, or hf, transformers' logits.  [default: paper]",
+)
 @click.option("--mode", help="window, as published, or whole.  [default: window; whole for scenes]")
-@click.option("--background", type=float, help="Threshold from 0 to 1 in place of the dataset's published one.")
-@click.option("--calibrate", type=int, metavar="N", help="Choose the background threshold on N images first.")
+@click.option(
+    "--background",
+    type=float,
+    help="Threshold from 0 to 1 in place of the dataset's published one.",
+)
+@click.option(
+    "--calibrate", type=int, metavar="N", help="Choose the background threshold on N images first."
+)
 @click.option(
     "--normalize",
     type=click.Choice(["imagenet", "clip", "checkpoint"]),
-    help="Statistics; checkpoint is its own.  [default: imagenet where the checkpoint names CLIP's statistics, "
-    "as the published ones do, though they were trained with ImageNet's; else its own]",
+    help=(
+        "Statistics; checkpoint is its own.  [default: imagenet where the checkpoint names CLIP's"
+        " statistics, as the published ones do, though they were trained with ImageNet's; else its"
+        " own]"
+    ),
 )
 @click.option(
     "--mask-orientation",
     type=click.Choice(["as-photo", "as-stored"]),
-    help="How masks lie beside photos that EXIF turns: as-photo, as a person sees the photo; as-stored, as the pixels "
-    "lie in the photo's file, before EXIF turns them. Counts only where sizes do not tell.",
+    help=(
+        "How masks lie beside photos that EXIF turns: as-photo, as a person sees the photo;"
+        " as-stored, as the pixels lie in the photo's file, before EXIF turns them. Counts only"
+        " where sizes do not tell."
+    ),
 )
-@click.option("--limit", type=int, metavar="N", help="Only N images: the first; of folder, spread over its classes.")
-@click.option("--resume", metavar="FILE", help="Keep the state here, and go on from it where it exists.")
+@click.option(
+    "--limit",
+    type=int,
+    metavar="N",
+    help="Only N images: the first; of folder, spread over its classes.",
+)
+@click.option(
+    "--resume", metavar="FILE", help="Keep the state here, and go on from it where it exists."
+)
 @click.option("--seed", type=int, help="Of the scenes.  [default: 0]")
 @click.option("--count", type=int, help="How many scenes.  [default: 500]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
@@ -48,9 +72,10 @@ def command(
 ) -> None:
     """Measure zero-shot segmentation on DATASET: a table by class, mIoU and pixel accuracy.
 
-    DATASET is voc (21 classes with background), voc20, context (60 with background), context59, coco-object (81 with
-    background), coco-stuff (171), ade20k (150), cityscapes (19), or scenes, which are drawn and need no --root.
-    DATASET folder is a tree with a folder for each class, and gives top-1 and top-5 of zero-shot classification.
+    DATASET is voc (21 classes with background), voc20, context (60 with background), context59,
+    coco-object (81 with background), coco-stuff (171), ade20k (150), cityscapes (19), or scenes,
+    which are drawn and need no --root. DATASET folder is a tree with a folder for each class, and
+    gives top-1 and top-5 of zero-shot classification.
 
     An image that fails is named, and the rest are measured; the exit code is 2 then.
     """
@@ -72,7 +97,10 @@ def command(
         told = (
             f"What was counted is kept in {resume}: the same command goes on from there."
             if kept
-            else ("Nothing is kept: with --resume FILE, the same command goes on where it was stopped.")
+            else (
+                "Nothing is kept: with --resume FILE, the same command goes on where it was"
+                " stopped."
+            )
         )
         click.echo(f"Stopped. {told}", err=True)
         raise
@@ -90,7 +118,9 @@ def _segment(opened: Any, options: dict[str, Any], **choices: Any) -> tuple[dict
     if published is None and (count is not None or choices["background"] is not None):
         raise InputError(f"{name} has no background: leave --background and --calibrate out.")
     if count is not None and choices["background"] is not None:
-        raise InputError("--calibrate chooses the threshold that --background gives: take one of them.")
+        raise InputError(
+            "--calibrate chooses the threshold that --background gives: take one of them."
+        )
     choices["mode"] = choices["mode"] or opened.mode
     choices["protocol"] = choices["protocol"] or "paper"
     choices["background"] = published if choices["background"] is None else choices["background"]
@@ -108,7 +138,10 @@ def _segment(opened: Any, options: dict[str, Any], **choices: Any) -> tuple[dict
     content, table = _told(scores, choices, options), scores.table()
     if calibration:
         content["calibration"] = calibration.to_dict()
-        table += f"\nbackground {calibration.background:g}, calibrated on {calibration.images} of the images"
+        table += (
+            f"\nbackground {calibration.background:g}, calibrated on {calibration.images} of the"
+            " images"
+        )
     return content, table
 
 
@@ -131,7 +164,9 @@ def _loaded(opened: Any, choices: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     chosen = choices["normalize"]
     named = None if chosen == "checkpoint" else chosen
     photos = opened.dataset.name != "scenes"  # drawn ones are what the demo checkpoint knows
-    segmenter = load_segmenter(photos=photos, **{**choices, "classes": list(opened.prompts), "normalize": named})
+    segmenter = load_segmenter(
+        photos=photos, **{**choices, "classes": list(opened.prompts), "normalize": named}
+    )
     if chosen is None and choices["model"] and opened.dataset.name != "scenes":
         segmenter, chosen = _as_trained(segmenter)
     settings = {
@@ -143,7 +178,9 @@ def _loaded(opened: Any, choices: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _as_trained(segmenter: Any) -> tuple[Any, str | None]:
-    """The segmenter with ImageNet's statistics, where the checkpoint names CLIP's, as the published ones do."""
+    """The segmenter with ImageNet's statistics, where the checkpoint names CLIP's, as the published
+    ones do.
+    """
     from tf_groupvit.preprocessing.image_arrays import STATISTICS
 
     mean, std = STATISTICS["clip"]
@@ -155,5 +192,9 @@ def _as_trained(segmenter: Any) -> tuple[Any, str | None]:
 
 def _told(scores: Any, choices: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     content = scores.to_dict()
-    content["settings"] = {"model": choices["model"] or "demo", "limit": options["limit"], **content["settings"]}
+    content["settings"] = {
+        "model": choices["model"] or "demo",
+        "limit": options["limit"],
+        **content["settings"],
+    }
     return content

@@ -1,4 +1,6 @@
-"""`tf-groupvit export`: a checkpoint and class names in; a version folder that TensorFlow Serving runs out."""
+"""`tf-groupvit export`: a checkpoint and class names in; a version folder that TensorFlow Serving
+runs out.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,30 @@ from tf_groupvit.cli.choices import load_segmenter, segmenter_options
 
 @click.command("export", context_settings={"show_default": True})
 @click.argument("base_path", metavar="BASE_PATH")
-@segmenter_options("model", "classes", "templates", "protocol", "mode", "background", "size", "normalize")
-@click.option("--version", type=int, metavar="N", help="Number of the version.  [default: the next]")
-@click.option("--max-images", type=click.IntRange(1), default=256, help="Images that one request may hold.")
-@click.option(
-    "--max-texts", type=click.IntRange(1), default=4096, help="Texts, and names of classes in all, that it may hold."
+@segmenter_options(
+    "model", "classes", "templates", "protocol", "mode", "background", "size", "normalize"
 )
-@click.option("--max-pixels", type=click.IntRange(1), default=2**27, help="Pixels of arrays in all that it may hold.")
-@click.option("--check/--no-check", default=True, help="Replay the warm-up as a server would, and compare.")
+@click.option(
+    "--version", type=int, metavar="N", help="Number of the version.  [default: the next]"
+)
+@click.option(
+    "--max-images", type=click.IntRange(1), default=256, help="Images that one request may hold."
+)
+@click.option(
+    "--max-texts",
+    type=click.IntRange(1),
+    default=4096,
+    help="Texts, and names of classes in all, that it may hold.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=2**27,
+    help="Pixels of arrays in all that it may hold.",
+)
+@click.option(
+    "--check/--no-check", default=True, help="Replay the warm-up as a server would, and compare."
+)
 @click.option("--verbose", is_flag=True, help="Name the operations of the graph, too.")
 def command(
     base_path: str,
@@ -31,8 +49,9 @@ def command(
 ) -> None:
     """Write a SavedModel to BASE_PATH/N: images in, masks out, nothing left to do for the client.
 
-    Point tensorflow_model_server, or tf-groupvit serve, at BASE_PATH. Prints the path of the version; what is being
-    done, and what the check finds, goes to standard error. The version appears when it is whole and checked.
+    Point tensorflow_model_server, or tf-groupvit serve, at BASE_PATH. Prints the path of the
+    version; what is being done, and what the check finds, goes to standard error. The version
+    appears when it is whole and checked.
     """
     from tf_groupvit.export.saving import check_place, export_saved_model
 

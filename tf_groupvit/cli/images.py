@@ -1,4 +1,6 @@
-"""The IMAGE arguments of a command in; every image worked on, the bad ones reported, lines or JSON printed."""
+"""The IMAGE arguments of a command in; every image worked on, the bad ones reported, lines or JSON
+printed.
+"""
 
 import glob
 import json
@@ -18,28 +20,47 @@ from tf_groupvit.cli.outputs import KINDS
 from tf_groupvit.errors import ImageError, InputError, RequestError
 from tf_groupvit.segmentation.views import VIEWS
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # what is taken from a folder
+ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+)  # what is taken from a folder
 OUTPUT = re.compile(rf"(?P<name>.+)\.((?P<kind>{'|'.join((*KINDS, *VIEWS))})\.png|json)")
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
 FASTEST = 0.1  # seconds between two looks of the bar
 MOST_LOOKED_AT = 10_000  # files below a folder, for a word on those that are left out
 EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
 # A server's answers that concern every image alike: there is no use in going on.
-HOPELESS = ("UNAVAILABLE", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "FAILED_PRECONDITION")
+HOPELESS = (
+    "UNAVAILABLE",
+    "NOT_FOUND",
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+    "UNIMPLEMENTED",
+    "FAILED_PRECONDITION",
+)
 
 
 def find_images(arguments: Sequence[str], recursive: bool = False) -> list[str]:
-    """Files as they are, "-" for standard input, the images of a folder, what a pattern matches, in order.
+    """Files as they are, "-" for standard input, the images of a folder, what a pattern matches, in
+    order.
 
-    A path that exists is taken as it is written, whatever its name. With ``recursive``, the folders below a folder
-    count, too. What an earlier run has written, and folders that are left out, are told on standard error. A file that
-    is not there stays in the list, to be reported in its turn. Raises ``InputError`` for a folder without images and a
-    pattern that matches nothing.
+    A path that exists is taken as it is written, whatever its name. With ``recursive``, the folders
+    below a folder count, too. What an earlier run has written, and folders that are left out, are
+    told on standard error. A file that is not there stays in the list, to be reported in its turn.
+    Raises ``InputError`` for a folder without images and a pattern that matches nothing.
     """
     found: list[str] = []
     for argument in arguments:
         if not argument:
-            raise InputError("An IMAGE is empty: name a file, a folder, a pattern, or - for standard input.")
+            raise InputError(
+                "An IMAGE is empty: name a file, a folder, a pattern, or - for standard input."
+            )
         if argument == "-" or Path(argument).is_file():
             found.append(argument)
         elif Path(argument).is_dir():
@@ -56,14 +77,22 @@ def find_images(arguments: Sequence[str], recursive: bool = False) -> list[str]:
 
 def _in_folder(folder: str, recursive: bool) -> list[str]:
     paths = sorted(Path(folder).rglob("*") if recursive else Path(folder).iterdir())
-    images = [path for path in paths if _is_image(path) and not _is_hidden(path.relative_to(folder))]
+    images = [
+        path for path in paths if _is_image(path) and not _is_hidden(path.relative_to(folder))
+    ]
     kept = _without_outputs(list(map(str, images)), folder)
     below = [] if recursive else [path for path in paths if path.is_dir() and _holds_images(path)]
     if not kept:
         if images:
-            what = "holds nothing but what an earlier run has written: name another, or one of its files"
+            what = (
+                "holds nothing but what an earlier run has written: name another, or one of its"
+                " files"
+            )
         elif below:
-            what = f"holds no images itself, but '{below[0].name}' in it does: name that folder, or give --recursive"
+            what = (
+                f"holds no images itself, but '{below[0].name}' in it does: name that folder, or"
+                " give --recursive"
+            )
         else:
             what = f"holds no images ({', '.join(ENDINGS)}): name another"
         raise InputError(f"The folder '{folder}' {what}.")
@@ -74,23 +103,34 @@ def _in_folder(folder: str, recursive: bool) -> list[str]:
 def _tell_of_folders(where: str, folders: Sequence[str | Path]) -> None:
     if folders:
         names = _listed([PurePath(path).name for path in folders])
-        click.echo(f"Left out of '{where}': images in folders below it ({names}); --recursive takes them", err=True)
+        click.echo(
+            f"Left out of '{where}': images in folders below it ({names}); --recursive takes them",
+            err=True,
+        )
 
 
 def _matching(pattern: str, recursive: bool) -> list[str]:
-    """What a pattern matches, in order; a part of it that is there as it is written is meant as it is written.
+    """What a pattern matches, in order; a part of it that is there as it is written is meant as it
+    is written.
 
-    Files are taken; folders where there are no files, as a shell gives them to a command, or with ``recursive``.
+    Files are taken; folders where there are no files, as a shell gives them to a command, or with
+    ``recursive``.
     """
     bases = [""]
     *folders, last = PurePath(pattern).parts
     for part in folders:
-        bases = [path for base in bases for path in _step(base, part) if path and Path(path).is_dir()]
+        bases = [
+            path for base in bases for path in _step(base, part) if path and Path(path).is_dir()
+        ]
     matches = sorted({path for base in bases for path in _step(base, last)})
     found = [path for path in matches if Path(path).is_file()]
     if not all(map(_is_output, found)):  # else they are meant
         found = _without_outputs(found, pattern)
-    below = [path for path in matches if "**" not in pattern and Path(path).is_dir() and _holds_images(Path(path))]
+    below = [
+        path
+        for path in matches
+        if "**" not in pattern and Path(path).is_dir() and _holds_images(Path(path))
+    ]
     if recursive or not found:
         return found + [image for folder in below for image in _in_folder(folder, recursive)]
     _tell_of_folders(pattern, below)
@@ -98,7 +138,9 @@ def _matching(pattern: str, recursive: bool) -> list[str]:
 
 
 def _step(base: str, part: str) -> list[str]:
-    """The paths one step below ``base`` that a part of a pattern means; "**" is ``base`` and every folder below it."""
+    """The paths one step below ``base`` that a part of a pattern means; "**" is ``base`` and every
+    folder below it.
+    """
     if part != "**" and (literal := Path(base, part)).exists():
         return [str(literal)]
     matches = glob.glob(part, root_dir=base or None, recursive=True)
@@ -118,13 +160,17 @@ def _is_hidden(path: PurePath) -> bool:
 
 
 def _holds_images(folder: Path) -> bool:
-    """Whether --recursive would find an image soon in a folder; one that may not be read holds none."""
+    """Whether --recursive would find an image soon in a folder; one that may not be read holds
+    none.
+    """
     if folder.name.startswith("."):
         return False
     try:
         looked_at = islice(folder.rglob("*"), MOST_LOOKED_AT)
         return any(
-            _is_image(path) and not _is_output(str(path)) and not _is_hidden(path.relative_to(folder))
+            _is_image(path)
+            and not _is_output(str(path))
+            and not _is_hidden(path.relative_to(folder))
             for path in looked_at
         )
     except OSError:
@@ -132,7 +178,9 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _is_output(path: str) -> bool:
-    """Whether an earlier run has written a file: by its name, and by what else of that name is beside it."""
+    """Whether an earlier run has written a file: by its name, and by what else of that name is
+    beside it.
+    """
     found = OUTPUT.fullmatch(path)
     if found is None:
         return False
@@ -150,7 +198,9 @@ def _without_outputs(images: list[str], where: str) -> list[str]:
     outputs = dict.fromkeys(path for path in images if _is_output(path))
     if outputs:
         names = _listed([PurePath(path).name for path in outputs])
-        click.echo(f"Left out of '{where}': {len(outputs)} files of an earlier run ({names})", err=True)
+        click.echo(
+            f"Left out of '{where}': {len(outputs)} files of an earlier run ({names})", err=True
+        )
     return [path for path in images if path not in outputs]
 
 
@@ -163,12 +213,15 @@ def source_of(argument: str) -> str | bytes:
     return sys.stdin.buffer.read() if argument == "-" else argument
 
 
-def work_through(sources: Sequence[str], work: Callable[[int, str], None], kept: str = "") -> dict[str, str]:
+def work_through(
+    sources: Sequence[str], work: Callable[[int, str], None], kept: str = ""
+) -> dict[str, str]:
     """Call ``work(index, source)`` for every source; returns {source: error} of those that failed.
 
-    A bad image is reported in one line on standard error and the rest are done; an error that concerns all of them
-    is raised. Over several images standard error shows how many are done: a bar in a terminal, else a line now and
-    then. Ctrl-C says how many were done, and where they are ``kept``.
+    A bad image is reported in one line on standard error and the rest are done; an error that
+    concerns all of them is raised. Over several images standard error shows how many are done: a
+    bar in a terminal, else a line now and then. Ctrl-C says how many were done, and where they are
+    ``kept``.
     """
     failed: dict[str, str] = {}
     with _Progress(len(sources), kept) as progress:
@@ -178,7 +231,9 @@ def work_through(sources: Sequence[str], work: Callable[[int, str], None], kept:
             except (ImageError, RequestError) as error:
                 if isinstance(error, RequestError) and error.code in HOPELESS:
                     raise
-                failed[source] = str(error).removeprefix("image: " if source == "-" else f"{source}: ")
+                failed[source] = str(error).removeprefix(
+                    "image: " if source == "-" else f"{source}: "
+                )
                 tqdm.write(f"{source}: {failed[source]}", file=sys.stderr)
             progress.step()
     return failed
@@ -193,15 +248,26 @@ class _Progress:
     def __enter__(self) -> "_Progress":
         self.in_terminal = sys.stderr.isatty()
         quiet = self.count < 2 or not self.in_terminal
-        columns, rows = shutil.get_terminal_size()  # tqdm shows nothing in a terminal that tells no size
-        look: dict[str, Any] = {"bar_format": BAR, "mininterval": FASTEST, "ncols": columns, "nrows": rows}
+        columns, rows = (
+            shutil.get_terminal_size()
+        )  # tqdm shows nothing in a terminal that tells no size
+        look: dict[str, Any] = {
+            "bar_format": BAR,
+            "mininterval": FASTEST,
+            "ncols": columns,
+            "nrows": rows,
+        }
         self.bar = tqdm(total=self.count, disable=quiet, leave=False, **look)
         return self
 
     def step(self) -> None:
         self.done += 1
         self.bar.update()
-        if not self.in_terminal and time.monotonic() - self.told >= EVERY and self.done < self.count:
+        if (
+            not self.in_terminal
+            and time.monotonic() - self.told >= EVERY
+            and self.done < self.count
+        ):
             self.told = time.monotonic()
             click.echo(f"{self.done} of {self.count} images", err=True)
 
@@ -210,7 +276,9 @@ class _Progress:
         if kind is KeyboardInterrupt:
             kept = f"; their files are in {self.kept}" if self.kept and self.done else ""
             click.echo(
-                "\n" * self.in_terminal + f"Stopped: {self.done} of {self.count} images were done{kept}", err=True
+                "\n" * self.in_terminal
+                + f"Stopped: {self.done} of {self.count} images were done{kept}",
+                err=True,
             )
 
 
@@ -220,7 +288,8 @@ def report(
     as_json: bool,
     kept: str = "",
 ) -> None:
-    """Print what ``work(index, source)`` gives for each source: its line as it comes, or all records as one JSON list.
+    """Print what ``work(index, source)`` gives for each source: its line as it comes, or all
+    records as one JSON list.
 
     A bad image becomes ``{"image", "error"}`` in the list; the exit code is 2 then.
     """
@@ -235,7 +304,9 @@ def report(
     failed = work_through(sources, one, kept)
     if as_json:
         pairs = zip(sources, records, strict=True)
-        listed = [record or {"image": source, "error": failed.get(source)} for source, record in pairs]
+        listed = [
+            record or {"image": source, "error": failed.get(source)} for source, record in pairs
+        ]
         click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
     if failed:
         raise click.exceptions.Exit(2)

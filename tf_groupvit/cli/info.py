@@ -1,4 +1,6 @@
-"""`tf-groupvit info`: a checkpoint in; its sizes, config and parameter counts out, without loading TensorFlow."""
+"""`tf-groupvit info`: a checkpoint in; its sizes, config and parameter counts out, without loading
+TensorFlow.
+"""
 
 import json
 from typing import Any
@@ -21,8 +23,8 @@ PARTS = {
 def command(folder: str, as_json: bool) -> None:
     """Sizes, config and parameter counts of a checkpoint.
 
-    FOLDER is a folder, a file of weights or a hub id, as for convert. Parameters are what training changes; the
-    statistics of batch norms are not counted.
+    FOLDER is a folder, a file of weights or a hub id, as for convert. Parameters are what training
+    changes; the statistics of batch norms are not counted.
     """
     from tf_groupvit.checkpoints.description import describe
     from tf_groupvit.hub import resolve
@@ -31,7 +33,11 @@ def command(folder: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         return
-    rows = [*_file_rows(found), *_parameter_rows(found["parameters"]), *_config_rows(found["config"])]
+    rows = [
+        *_file_rows(found),
+        *_parameter_rows(found["parameters"]),
+        *_config_rows(found["config"]),
+    ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         click.echo(f"{name:{width}}  {value}")
@@ -55,7 +61,11 @@ def _in_bytes(count: int) -> str:
 
 
 def _parameter_rows(parameters: dict[str, int]) -> list[tuple[str, str]]:
-    parts = [(f"  {title}", f"{parameters[part]:,}") for part, title in PARTS.items() if part in parameters]
+    parts = [
+        (f"  {title}", f"{parameters[part]:,}")
+        for part, title in PARTS.items()
+        if part in parameters
+    ]
     return [("parameters", f"{parameters['total']:,}"), *parts]
 
 
@@ -74,9 +84,9 @@ def _config_rows(config: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 def _text(config: dict[str, Any]) -> str:
     return (
-        f"{config['num_hidden_layers']} layers, width {config['hidden_size']}, {config['num_attention_heads']} heads, "
-        f"{config['vocab_size']:,} tokens, texts of up to {config['max_position_embeddings']}, "
-        f"end token {config['eos_token_id']}"
+        f"{config['num_hidden_layers']} layers, width {config['hidden_size']},"
+        f" {config['num_attention_heads']} heads, {config['vocab_size']:,} tokens, texts of up to"
+        f" {config['max_position_embeddings']}, end token {config['eos_token_id']}"
     )
 
 
@@ -85,8 +95,9 @@ def _vision(config: dict[str, Any]) -> str:
     pairs = zip(config["num_group_tokens"], config["num_output_groups"], strict=True)
     groups = " -> ".join(str(groups) for tokens, groups in pairs if tokens) or "none"
     return (
-        f"{stages} layers, width {config['hidden_size']}, {config['num_attention_heads']} heads, groups {groups}, "
-        f"images of {_size(config['image_size'])} in patches of {_size(config['patch_size'])}"
+        f"{stages} layers, width {config['hidden_size']}, {config['num_attention_heads']} heads,"
+        f" groups {groups}, images of {_size(config['image_size'])} in patches of"
+        f" {_size(config['patch_size'])}"
     )
 
 

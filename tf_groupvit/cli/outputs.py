@@ -15,11 +15,12 @@ KINDS = ("overlay", "labels", "colors")  # written of every image, as NAME.KIND.
 
 
 def names_for(sources: Sequence[str], folders: Sequence[str] = ()) -> list[str]:
-    """A name for the outputs of each source: its stem, "stdin" for "-", with a number where that is taken.
+    """A name for the outputs of each source: its stem, "stdin" for "-", with a number where that is
+    taken.
 
-    Files of one folder that differ in their ending alone keep it: x.bmp and x.gif. What lies below one of ``folders``
-    lies so among the outputs, too: ``deep/x``. Names differ even where a file system does not tell capitals: outputs
-    never overwrite one another.
+    Files of one folder that differ in their ending alone keep it: x.bmp and x.gif. What lies below
+    one of ``folders`` lies so among the outputs, too: ``deep/x``. Names differ even where a file
+    system does not tell capitals: outputs never overwrite one another.
     """
     endings: dict[tuple[PurePath, str], set[str]] = {}
     for source in sources:
@@ -48,12 +49,18 @@ def _below(path: PurePath, folders: Sequence[str]) -> PurePath:
 
 
 def write_outputs(
-    result: Segmentation, name: str, folder: str | Path, views: Sequence[str] = (), source: str | None = None
+    result: Segmentation,
+    name: str,
+    folder: str | Path,
+    views: Sequence[str] = (),
+    source: str | None = None,
 ) -> list[Path]:
-    """Write overlay, labels (gray class numbers), colors, JSON and each view, as NAME.KIND.png; returns their paths.
+    """Write overlay, labels (gray class numbers), colors, JSON and each view, as NAME.KIND.png;
+    returns their paths.
 
-    The JSON names ``source``, the image. Everything is drawn before anything is written, and each file is whole or not
-    there. Raises ``InputError`` for a view that there is not, and where the folder is missing or cannot be written.
+    The JSON names ``source``, the image. Everything is drawn before anything is written, and each
+    file is whole or not there. Raises ``InputError`` for a view that there is not, and where the
+    folder is missing or cannot be written.
     """
     named = {} if source is None else {"image": source}
     text = json.dumps({**named, **result.to_dict()}, ensure_ascii=False, allow_nan=False)
@@ -81,5 +88,7 @@ def line_of(result: Segmentation, source: str, paths: Sequence[Path] = ()) -> st
 
 
 def record_of(result: Segmentation, source: str, paths: Sequence[Path] = ()) -> dict[str, Any]:
-    """What ``--json`` prints of an image: its source, size, classes, areas, scores and files; no labels."""
+    """What ``--json`` prints of an image: its source, size, classes, areas, scores and files; no
+    labels.
+    """
     return {"image": source, **result.summary(), "files": [str(path) for path in paths]}

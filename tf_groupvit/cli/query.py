@@ -11,16 +11,37 @@ from tf_groupvit.cli.choices import class_list, recursive_option
 @click.command(name="query")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
-    "--server", required=True, metavar="ADDRESS", help="http://host:port or grpc://host:port; host:port is http."
+    "--server",
+    required=True,
+    metavar="ADDRESS",
+    help="http://host:port or grpc://host:port; host:port is http.",
 )
-@click.option("--model-name", default="groupvit", show_default=True, help="The model's name on the server.")
-@click.option("--classes", help="Names, or a file, as for segment, in place of those that the model was exported with.")
+@click.option(
+    "--model-name", default="groupvit", show_default=True, help="The model's name on the server."
+)
+@click.option(
+    "--classes",
+    help="Names, or a file, as for segment, in place of those that the model was exported with.",
+)
 @recursive_option
 @click.option("--output", metavar="DIR", help="Write overlay, labels and JSON of each image here.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON alone: a list with an object for each image.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds for one image, waiting and retries included.")
 @click.option(
-    "--wait/--no-wait", default=True, show_default=True, help="Wait for a server that is starting, until --timeout."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON alone: a list with an object for each image.",
+)
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    help="Seconds for one image, waiting and retries included.",
+)
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Wait for a server that is starting, until --timeout.",
 )
 def command(
     images: tuple[str, ...],
@@ -35,9 +56,10 @@ def command(
 ) -> None:
     """Segment images on a server: TensorFlow Serving, or tf-groupvit serve.
 
-    IMAGE is a file, a folder, a pattern, or - for standard input. With --output, NAME.overlay.png (photo, classes and
-    legend), NAME.labels.png (gray, the number of the class for each pixel), NAME.colors.png (the same in colors) and
-    NAME.json are written. A bad image is reported, the others are done, and the exit code is 2 then.
+    IMAGE is a file, a folder, a pattern, or - for standard input. With --output, NAME.overlay.png
+    (photo, classes and legend), NAME.labels.png (gray, the number of the class for each pixel),
+    NAME.colors.png (the same in colors) and NAME.json are written. A bad image is reported, the
+    others are done, and the exit code is 2 then.
     """
     from tf_groupvit.cli.images import find_images, report, source_of
     from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs
@@ -61,7 +83,9 @@ def command(
 
 
 def _wait_while_loading(client: Any, timeout: float) -> None:
-    """Wait for a model that its server is loading; whatever else is wrong shows with the first image."""
+    """Wait for a model that its server is loading; whatever else is wrong shows with the first
+    image.
+    """
     from tf_groupvit.errors import RequestError
 
     try:

@@ -6,15 +6,19 @@ import click
 
 
 @click.command(name="scenes", context_settings={"show_default": True})
-@click.option("--output", required=True, metavar="DIR", help="Where the files go; made if it is missing.")
-@click.option("--seed", default=0, help="Which scenes: those that `evaluate scenes` draws from the same seed.")
+@click.option(
+    "--output", required=True, metavar="DIR", help="Where the files go; made if it is missing."
+)
+@click.option(
+    "--seed", default=0, help="Which scenes: those that `evaluate scenes` draws from the same seed."
+)
 @click.option("--count", default=100, help="How many.")
 @click.option("--size", default=64, help="Side of the pictures in pixels.")
 def command(output: str, seed: int, count: int, size: int) -> None:
     """Write captioned pictures of simple things on simple grounds, with their masks.
 
-    images/NNNNN.png, masks/NNNNN.png (class numbers, one byte a pixel), captions.txt (a line for each picture) and
-    classes.txt (one class a line, in the order of the numbers).
+    images/NNNNN.png, masks/NNNNN.png (class numbers, one byte a pixel), captions.txt (a line for
+    each picture) and classes.txt (one class a line, in the order of the numbers).
     """
     from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""`tf-groupvit serve`: a base path or a model config file in; a server on two ports out, until it is told to stop."""
+"""`tf-groupvit serve`: a base path or a model config file in; a server on two ports out, until it
+is told to stop.
+"""
 
 import json
 import time
@@ -18,47 +20,123 @@ _FILE = click.Path(exists=True, dir_okay=False)
 
 @click.command("serve")
 @click.argument("base_path", required=False, type=click.Path())
-@click.option("--model-config-file", type=_FILE, help="Several models: a ModelServerConfig text proto.")
-@click.option("--model-name", default="groupvit", show_default=True, help="Name of the model at BASE_PATH.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option(
+    "--model-config-file", type=_FILE, help="Several models: a ModelServerConfig text proto."
+)
+@click.option(
+    "--model-name", default="groupvit", show_default=True, help="Name of the model at BASE_PATH."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all."
+)
 @click.option("--port", default=8500, show_default=True, help="gRPC port; 0 for any.")
 @click.option("--rest-api-port", default=8501, show_default=True, help="REST port; 0 for any.")
-@click.option("--monitoring-config-file", type=_FILE, help="MonitoringConfig text proto: Prometheus metrics.")
+@click.option(
+    "--monitoring-config-file", type=_FILE, help="MonitoringConfig text proto: Prometheus metrics."
+)
 @click.option("--ssl-config-file", type=_FILE, help="SSLConfig text proto: TLS for gRPC.")
-@click.option("--rest-api-timeout-in-ms", default=30_000, show_default=True, help="For a REST request; 0 for none.")
-@click.option("--rest-api-enable-cors-support", is_flag=True, help="Add CORS headers to REST answers.")
-@click.option("--file-system-poll-wait-seconds", default=1.0, show_default=True, help="Between looks at base paths.")
-@click.option("--max-num-load-retries", default=5, show_default=True, help="Further attempts at a failed load.")
-@click.option("--load-retry-interval-micros", default=60_000_000, show_default=True, help="Between two attempts.")
-@click.option("--allow-version-labels-for-unavailable-models", is_flag=True, help="New labels may be early.")
+@click.option(
+    "--rest-api-timeout-in-ms",
+    default=30_000,
+    show_default=True,
+    help="For a REST request; 0 for none.",
+)
+@click.option(
+    "--rest-api-enable-cors-support", is_flag=True, help="Add CORS headers to REST answers."
+)
+@click.option(
+    "--file-system-poll-wait-seconds",
+    default=1.0,
+    show_default=True,
+    help="Between looks at base paths.",
+)
+@click.option(
+    "--max-num-load-retries",
+    default=5,
+    show_default=True,
+    help="Further attempts at a failed load.",
+)
+@click.option(
+    "--load-retry-interval-micros",
+    default=60_000_000,
+    show_default=True,
+    help="Between two attempts.",
+)
+@click.option(
+    "--allow-version-labels-for-unavailable-models", is_flag=True, help="New labels may be early."
+)
 @click.option("--saved-model-tags", default="serve", show_default=True, help="Comma-separated.")
 @click.option("--enable-model-warmup/--no-enable-model-warmup", default=True, show_default=True)
-@click.option("--num-request-iterations-for-warmup", default=0, show_default=True, help="Of each record; 0: one.")
+@click.option(
+    "--num-request-iterations-for-warmup",
+    default=0,
+    show_default=True,
+    help="Of each record; 0: one.",
+)
 @click.option(
     "--background-warmup/--no-background-warmup",
     default=True,
     show_default=True,
-    help="At the start, serve when the default signature is warm, and warm up the others meanwhile.",
+    help=(
+        "At the start, serve when the default signature is warm, and warm up the others meanwhile."
+    ),
 )
-@click.option("--tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
-@click.option("--tensorflow-inter-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses.")
-@click.option("--enable-batching/--no-enable-batching", default=False, show_default=True, help="Merge requests.")
-@click.option("--batching-parameters-file", type=_FILE, help="BatchingParameters text proto, for all models.")
 @click.option(
-    "--enable-per-model-batching-parameters", is_flag=True, help="Batch only versions with a batching_params.pbtxt."
+    "--tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses."
 )
-@click.option("--max-in-flight", default=0, show_default=True, help="Requests at work; 0: four for each CPU.")
-@click.option("--max-queued", default=64, show_default=True, help="Requests waiting; beyond them 429.")
+@click.option(
+    "--tensorflow-inter-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses."
+)
+@click.option(
+    "--enable-batching/--no-enable-batching",
+    default=False,
+    show_default=True,
+    help="Merge requests.",
+)
+@click.option(
+    "--batching-parameters-file", type=_FILE, help="BatchingParameters text proto, for all models."
+)
+@click.option(
+    "--enable-per-model-batching-parameters",
+    is_flag=True,
+    help="Batch only versions with a batching_params.pbtxt.",
+)
+@click.option(
+    "--max-in-flight", default=0, show_default=True, help="Requests at work; 0: four for each CPU."
+)
+@click.option(
+    "--max-queued", default=64, show_default=True, help="Requests waiting; beyond them 429."
+)
 @click.option(
     "--max-pixels-at-work",
     default=100_000_000,
     show_default=True,
-    help="Of all requests at work together, by their pictures' headers; a larger one runs alone. 0: any number.",
+    help=(
+        "Of all requests at work together, by their pictures' headers; a larger one runs alone. 0:"
+        " any number."
+    ),
 )
-@click.option("--max-request-bytes", default=2**28, show_default=True, help="Largest request, unpacked; both fronts.")
-@click.option("--max-json-tokens", default=2**24, show_default=True, help="Of a REST body; beyond them 400.")
-@click.option("--max-receiving", default=256, show_default=True, help="Requests arriving at once, on each front.")
-@click.option("--max-receiving-bytes", default=2**30, show_default=True, help="Of all REST requests, until answered.")
+@click.option(
+    "--max-request-bytes",
+    default=2**28,
+    show_default=True,
+    help="Largest request, unpacked; both fronts.",
+)
+@click.option(
+    "--max-json-tokens", default=2**24, show_default=True, help="Of a REST body; beyond them 400."
+)
+@click.option(
+    "--max-receiving",
+    default=256,
+    show_default=True,
+    help="Requests arriving at once, on each front.",
+)
+@click.option(
+    "--max-receiving-bytes",
+    default=2**30,
+    show_default=True,
+    help="Of all REST requests, until answered.",
+)
 @click.option("--max-connections", default=1000, show_default=True, help="Open at once over REST.")
 @click.option(
     "--receive-timeout-seconds",
@@ -66,8 +144,17 @@ _FILE = click.Path(exists=True, dir_okay=False)
     show_default=True,
     help="For a request to arrive whole; quiet connections are closed after it.",
 )
-@click.option("--wait-for-versions", is_flag=True, help="Wait for a base path to get a version, as TF Serving does.")
-@click.option("--shutdown-grace-seconds", default=30.0, show_default=True, help="For requests under way at SIGTERM.")
+@click.option(
+    "--wait-for-versions",
+    is_flag=True,
+    help="Wait for a base path to get a version, as TF Serving does.",
+)
+@click.option(
+    "--shutdown-grace-seconds",
+    default=30.0,
+    show_default=True,
+    help="For requests under way at SIGTERM.",
+)
 @click.option(
     "--log-level",
     default="info",
@@ -77,10 +164,11 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option("--json-logs", is_flag=True, help="Logs and ports as one JSON object a line.")
 def command(base_path: str | None, model_config_file: str | None, **flags: Any) -> None:
-    """Serve SavedModels as tensorflow_model_server does: the same ports, requests, answers and errors.
+    """Serve SavedModels as tensorflow_model_server does: the same ports, requests, answers and
+    errors.
 
-    BASE_PATH holds numbered versions of one model (models/groupvit/1/saved_model.pb); several models come from
-    --model-config-file. Meant for development, tests and small deployments.
+    BASE_PATH holds numbered versions of one model (models/groupvit/1/saved_model.pb); several
+    models come from --model-config-file. Meant for development, tests and small deployments.
     """
     _check_paths(base_path, model_config_file, flags["wait_for_versions"])
     models = _models(base_path, model_config_file, flags.pop("model_name"))
@@ -88,7 +176,9 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
         _serve(models, ports, base_path or model_config_file or "", **flags)
 
 
-def _serve(models: Any, ports: Ports, source: str, log_level: str, json_logs: bool, **flags: Any) -> None:
+def _serve(
+    models: Any, ports: Ports, source: str, log_level: str, json_logs: bool, **flags: Any
+) -> None:
     """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
     give_back_memory()
@@ -120,7 +210,10 @@ def _serve(models: Any, ports: Ports, source: str, log_level: str, json_logs: bo
 def _check_paths(base_path: str | None, model_config_file: str | None, wait: bool) -> None:
     """Say what is wrong before TensorFlow is loaded."""
     if (base_path is None) == (model_config_file is None):
-        raise InputError("Give either a BASE_PATH or a --model-config-file, e.g. tf-groupvit serve models/groupvit.")
+        raise InputError(
+            "Give either a BASE_PATH or a --model-config-file, e.g. tf-groupvit serve"
+            " models/groupvit."
+        )
     if base_path is None or wait or "://" in base_path:
         return
     folder, shown = Path(base_path), named(base_path)
@@ -129,13 +222,18 @@ def _check_paths(base_path: str | None, model_config_file: str | None, wait: boo
             parent = named(str(folder.absolute().parent))
             raise ServerError(f"{shown} is a version itself: serve its parent, {parent}.")
         if not folder.is_dir():
-            raise ServerError(f"No such folder: {shown}. A base path holds numbered versions, e.g. {shown}/1/.")
+            raise ServerError(
+                f"No such folder: {shown}. A base path holds numbered versions, e.g. {shown}/1/."
+            )
         found = any(child.name.isdecimal() for child in folder.iterdir())
     except OSError as error:
-        raise ServerError(f"{shown} cannot be read as a base path: {error.strerror or error}.") from error
+        raise ServerError(
+            f"{shown} cannot be read as a base path: {error.strerror or error}."
+        ) from error
     if not found:
         raise ServerError(
-            f"No versions found under base path {shown}: expected numbered folders, e.g. {shown}/1/saved_model.pb."
+            f"No versions found under base path {shown}: expected numbered folders, e.g."
+            f" {shown}/1/saved_model.pb."
         )
 
 
@@ -153,7 +251,11 @@ def _models(base_path: str | None, model_config_file: str | None, name: str) -> 
 
 def _announce(host: str, port: int, rest_port: int, names: list[str], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"event": "ready", "models": names, "port": port, "rest_api_port": rest_port}))
+        click.echo(
+            json.dumps(
+                {"event": "ready", "models": names, "port": port, "rest_api_port": rest_port}
+            )
+        )
         return
     click.echo(f"Serving {', '.join(map(named, names))}; stop with Ctrl-C")
     click.echo(f"gRPC: {host}:{port}")

@@ -1,4 +1,6 @@
-"""tf-groupvit train: a recipe and a folder in; a checkpoint, trained from captions, in that folder out."""
+"""tf-groupvit train: a recipe and a folder in; a checkpoint, trained from captions, in that folder
+out.
+"""
 
 import shlex
 import sys
@@ -17,15 +19,34 @@ TYPED = ParameterSource.COMMANDLINE
     "--recipe",
     "name",
     metavar="NAME_OR_FILE",
-    help="demo, finetune, or a TOML file; unless given, finetune with --data or --model, else demo.",
+    help=(
+        "demo, finetune, or a TOML file; unless given, finetune with --data or --model, else demo."
+    ),
 )
-@click.option("--output", required=True, metavar="DIR", help="Where the checkpoint goes; made if it is missing.")
-@click.option("--data", metavar="PATH", help="A folder with captions, WebDataset shards or TFRecord files; or scenes.")
+@click.option(
+    "--output",
+    required=True,
+    metavar="DIR",
+    help="Where the checkpoint goes; made if it is missing.",
+)
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="A folder with captions, WebDataset shards or TFRecord files; or scenes.",
+)
 @click.option("--model", metavar="FOLDER_OR_ID", help="The checkpoint to begin at.")
-@click.option("--seed", default=0, help="Of the order of the data, the first weights and the noise.")
-@click.option("--steps", type=click.IntRange(min=1), help="In place of the recipe's steps or epochs.")
+@click.option(
+    "--seed", default=0, help="Of the order of the data, the first weights and the noise."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="In place of the recipe's steps or epochs."
+)
 @click.option("--batch-size", type=click.IntRange(min=2), help="In place of the recipe's.")
-@click.option("--tensorboard", metavar="LOGDIR", help="Where to write what TensorBoard shows: losses, groups, masks.")
+@click.option(
+    "--tensorboard",
+    metavar="LOGDIR",
+    help="Where to write what TensorBoard shows: losses, groups, masks.",
+)
 def command(
     name: str | None,
     output: str,
@@ -88,7 +109,11 @@ def command(
         if folder is not None:
             check_folder(folder)
     length = f"{recipe.epochs:,} epochs" if recipe.epochs else f"{recipe.steps:,} steps"
-    click.echo(f"Training on {recipe.data.source}, {length}, into {output}: TensorFlow is being loaded ...", err=True)
+    click.echo(
+        f"Training on {recipe.data.source}, {length}, into {output}: TensorFlow is being"
+        " loaded ...",
+        err=True,
+    )
     import_tensorflow()
     from tf_groupvit.training.runs import train
 
@@ -107,8 +132,14 @@ def _kept(folder: Any) -> str:
     from tf_groupvit.training.state import step_of
 
     context = click.get_current_context()
-    given = [option for option in context.command.params if context.get_parameter_source(str(option.name)) is TYPED]
-    words = [word for option in given for word in (option.opts[0], str(context.params[str(option.name)]))]
+    given = [
+        option
+        for option in context.command.params
+        if context.get_parameter_source(str(option.name)) is TYPED
+    ]
+    words = [
+        word for option in given for word in (option.opts[0], str(context.params[str(option.name)]))
+    ]
     again = shlex.join(["tf-groupvit", "train", *words])
     state = folder / STATE
     if not state.exists():

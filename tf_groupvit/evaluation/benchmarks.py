@@ -1,12 +1,14 @@
-"""Facts of the benchmarks: their class names, as prompts, and what the numbers in their mask files mean.
+"""Facts of the benchmarks: their class names, as prompts, and what the numbers in their mask files
+mean.
 
-Class names are one tuple a list, in the order of the label numbers. Sources: VOC, Context and COCO-Object carry the
-names that the published evaluation put into its prompts (VOC: table, motorbike, plant and monitor for diningtable,
-motorbike, pottedplant and tvmonitor; Context: airplane, plant, monitor). ADE20K, Cityscapes and COCO-Stuff, which it
-does not cover, carry those of mmsegmentation.
+Class names are one tuple a list, in the order of the label numbers. Sources: VOC, Context and
+COCO-Object carry the names that the published evaluation put into its prompts (VOC: table,
+motorbike, plant and monitor for diningtable, motorbike, pottedplant and tvmonitor; Context:
+airplane, plant, monitor). ADE20K, Cityscapes and COCO-Stuff, which it does not cover, carry those
+of mmsegmentation.
 
-A map is an array (256) from the number in a mask file to the label, 255 where a pixel does not count; ``UNKNOWN`` marks
-numbers that a file must not hold.
+A map is an array (256) from the number in a mask file to the label, 255 where a pixel does not
+count; ``UNKNOWN`` marks numbers that a file must not hold.
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,9 @@ IGNORED = 255  # pixels that take no part, in every dataset's own files and here
 UNKNOWN = -1
 # COCO-Stuff numbers 182 categories from 0, of which 11 were never drawn.
 COCO_GAPS = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
-COCO_DRAWN = tuple(number for number in range(182) if number not in COCO_GAPS)  # their order is the train id
+COCO_DRAWN = tuple(
+    number for number in range(182) if number not in COCO_GAPS
+)  # their order is the train id
 COCO_THINGS = 80  # the first of them; the rest is stuff
 # Cityscapes' own ids, 0..33, in the order of the train ids; the other ids are void.
 CITYSCAPES_TRAINED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -109,10 +113,16 @@ def _object_of(train_id: int) -> int:
     return train_id + 1 if train_id < COCO_THINGS else 0
 
 
-# Parity: the published conversion of COCO-Stuff to COCO-Object takes every number over 90 as background, also 255.
-COCO_OBJECT_RAW = map_of({IGNORED: 0, **{number: _object_of(label) for label, number in enumerate(COCO_DRAWN)}})
-COCO_OBJECT_FROM_TRAIN_IDS = map_of({IGNORED: 0, **{label: _object_of(label) for label in range(len(COCO_DRAWN))}})
+# Parity: the published conversion of COCO-Stuff to COCO-Object takes every number over 90 as
+# background, also 255.
+COCO_OBJECT_RAW = map_of(
+    {IGNORED: 0, **{number: _object_of(label) for label, number in enumerate(COCO_DRAWN)}}
+)
+COCO_OBJECT_FROM_TRAIN_IDS = map_of(
+    {IGNORED: 0, **{label: _object_of(label) for label in range(len(COCO_DRAWN))}}
+)
 
 CITYSCAPES_RAW = map_of(
-    dict.fromkeys(range(34), IGNORED) | {number: label for label, number in enumerate(CITYSCAPES_TRAINED)}
+    dict.fromkeys(range(34), IGNORED)
+    | {number: label for label, number in enumerate(CITYSCAPES_TRAINED)}
 )

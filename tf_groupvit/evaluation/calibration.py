@@ -18,15 +18,21 @@ GRID = (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
 
 
 class Thresholded(Protocol):
-    """A segmenter that looks once at an image, and says what each background threshold would make of it."""
+    """A segmenter that looks once at an image, and says what each background threshold would make
+    of it.
+    """
 
-    def labels_by_threshold(self, image: np.ndarray, thresholds: Sequence[float]) -> Iterable[np.ndarray]:
+    def labels_by_threshold(
+        self, image: np.ndarray, thresholds: Sequence[float]
+    ) -> Iterable[np.ndarray]:
         """uint8 (H, W, 3) -> labels (H, W), one after the other in the order of the thresholds."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The threshold that was chosen, and the mIoU that each one of the grid had on the pictures it was chosen on."""
+    """The threshold that was chosen, and the mIoU that each one of the grid had on the pictures it
+    was chosen on.
+    """
 
     background: float
     miou: dict[float, float | None]
@@ -46,10 +52,11 @@ def calibrate(
     grid: Sequence[float] = GRID,
     progress: bool = False,
 ) -> Calibration:
-    """Try each threshold of ``grid`` on ``count`` pictures spread evenly over the dataset; the lowest wins ties.
+    """Try each threshold of ``grid`` on ``count`` pictures spread evenly over the dataset; the
+    lowest wins ties.
 
-    Each picture goes through the model once. Masks are used: a score over the same pictures is no longer zero-shot in
-    this one number, and reports say that it was calibrated.
+    Each picture goes through the model once. Masks are used: a score over the same pictures is no
+    longer zero-shot in this one number, and reports say that it was calibrated.
 
     Raises:
         InputError: the dataset has no background, or there is nothing to try.
@@ -84,7 +91,9 @@ class Trials:
     def update(self, labels: np.ndarray, predicted: Iterable[np.ndarray]) -> None:
         """Count one picture: labels (H, W), and what was predicted with each threshold."""
         names = self._tallies[0].class_names
-        found = [ConfusionMatrix(names) for _ in self.thresholds]  # of their own: the image may still fail
+        found = [
+            ConfusionMatrix(names) for _ in self.thresholds
+        ]  # of their own: the image may still fail
         for tally, answer in zip(found, predicted, strict=True):
             tally.update(labels, answer)
         for total, tally in zip(self._tallies, found, strict=True):
@@ -93,7 +102,10 @@ class Trials:
     @property
     def miou(self) -> dict[float, float | None]:
         """{threshold: mean IoU}, from the lowest threshold to the highest."""
-        return {threshold: tally.miou for threshold, tally in zip(self.thresholds, self._tallies, strict=True)}
+        return {
+            threshold: tally.miou
+            for threshold, tally in zip(self.thresholds, self._tallies, strict=True)
+        }
 
     @property
     def best(self) -> float:

@@ -23,12 +23,14 @@ Classify = Callable[[np.ndarray], Any]  # uint8 (H, W, 3) -> probabilities (K)
 class FolderDataset:
     """A tree with a folder for each class, as ImageNet's validation pictures are kept.
 
-    A class is called as its folder, underscores read as blanks. A ``classes.txt`` in the root renames them: a line
-    for each folder, ``folder<TAB>name``, or the names alone in the alphabetical order of the folders. A name may hold
-    synonyms, as a segmenter takes them: ``sofa|couch`` in ``prompts``, ``sofa`` in ``class_names``.
+    A class is called as its folder, underscores read as blanks. A ``classes.txt`` in the root
+    renames them: a line for each folder, ``folder<TAB>name``, or the names alone in the
+    alphabetical order of the folders. A name may hold synonyms, as a segmenter takes them:
+    ``sofa|couch`` in ``prompts``, ``sofa`` in ``class_names``.
 
     Raises:
-        DatasetError: there are no folders, a folder has no images, or ``classes.txt`` does not go with the folders.
+        DatasetError: there are no folders, a folder has no images, or ``classes.txt`` does not go
+            with the folders.
     """
 
     name = "folder"
@@ -54,8 +56,12 @@ class FolderDataset:
 
     def _folders(self) -> list[Path]:
         if not self.root.is_dir():
-            raise DatasetError(f"{self.root}: there is no such folder: give one with a folder for each class.")
-        folders = sorted(path for path in self.root.iterdir() if path.is_dir() and not is_junk(path.name))
+            raise DatasetError(
+                f"{self.root}: there is no such folder: give one with a folder for each class."
+            )
+        folders = sorted(
+            path for path in self.root.iterdir() if path.is_dir() and not is_junk(path.name)
+        )
         if not folders:
             raise DatasetError(f"{self.root}: expected a folder for each class, none is there.")
         return folders
@@ -70,29 +76,41 @@ def evaluate_classes(
     settings: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> ClassificationScores:
-    """Classify every picture of a tree; ``limit``, ``state``, ``settings`` and ``progress`` as in ``evaluate``.
+    """Classify every picture of a tree; ``limit``, ``state``, ``settings`` and ``progress`` as in
+    ``evaluate``.
 
     Args:
-        classify: a function from an image, uint8 (H, W, 3), to probabilities (K), in the order of the class names.
-        limit: only so many pictures, spread evenly over the tree, since its classes lie one after the other.
+        classify: a function from an image, uint8 (H, W, 3), to probabilities (K), in the order of
+            the class names.
+        limit: only so many pictures, spread evenly over the tree, since its classes lie one after
+            the other.
 
     Raises:
         InputError: the state is of another evaluation.
-        The error of the first picture, where not one could be classified. Single failures are in ``.failures``.
+        The error of the first picture, where not one could be classified. Single failures are in
+        ``.failures``.
     """
     count = min(checked_count(limit, "limit") or len(dataset), len(dataset))
     indices = [k * len(dataset) // count for k in range(count)]
     names = [dataset.names[index] for index in indices]
     tally = TopK(dataset.class_names)
-    described = {"dataset": dataset.name, "class_names": list(dataset.class_names), **(settings or {})}
+    described = {
+        "dataset": dataset.name,
+        "class_names": list(dataset.class_names),
+        **(settings or {}),
+    }
     file, done = open_file(None if state is None else Path(state), described, tally, names)
 
     def measure(position: int) -> None:
         index = indices[position]
         tally.update(dataset.labels[index], classify(dataset.image(index)))
 
-    images, failures = go_through(names, measure, tally, file=file, done=done, progress=progress, title=dataset.name)
-    return ClassificationScores(dataset.name, images, failures, dict(settings or {}), tally.results())
+    images, failures = go_through(
+        names, measure, tally, file=file, done=done, progress=progress, title=dataset.name
+    )
+    return ClassificationScores(
+        dataset.name, images, failures, dict(settings or {}), tally.results()
+    )
 
 
 def _images_of(folder: Path) -> list[Path]:
@@ -100,7 +118,10 @@ def _images_of(folder: Path) -> list[Path]:
     inside = (path for path in files if not is_junk(path.relative_to(folder).as_posix()))
     images = sorted(path for path in inside if path.is_file())
     if not images:
-        raise DatasetError(f"{folder}: expected the images of a class ({', '.join(ENDINGS)}), the folder holds none.")
+        raise DatasetError(
+            f"{folder}: expected the images of a class ({', '.join(ENDINGS)}), the folder holds"
+            " none."
+        )
     return images
 
 
@@ -109,20 +130,29 @@ def _renamed(file: Path, folders: list[str]) -> list[str]:
     if not file.is_file():
         return _all_different([folder.replace("_", " ").strip() for folder in folders], file.parent)
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        lines = [
+            line.strip()
+            for line in file.read_text(encoding="utf-8-sig").split("\n")
+            if line.strip()
+        ]
     except (OSError, ValueError) as error:
         raise DatasetError(f"{file}: cannot be read: {error}.") from error
     if not all("\t" in line for line in lines):
         if len(lines) != len(folders) or any("\t" in line for line in lines):
-            raise DatasetError(f"{file}: expected {len(folders)} names, one a folder; {len(lines)} lines came.")
+            raise DatasetError(
+                f"{file}: expected {len(folders)} names, one a folder; {len(lines)} lines came."
+            )
         if doubt := first_in_doubt(folders):
             place, by_letter, by_number = doubt
             raise DatasetError(
-                f"{file}: '{lines[place]}' may be the class of the folder '{by_letter}' (sorted by letters) or "
-                f"'{by_number}' (by numbers): write a line for each folder, 'folder<TAB>name'."
+                f"{file}: '{lines[place]}' may be the class of the folder '{by_letter}' (sorted by"
+                f" letters) or '{by_number}' (by numbers): write a line for each folder,"
+                " 'folder<TAB>name'."
             )
         return _all_different(lines, file)
-    names = {folder.strip(): name.strip() for folder, name in (line.split("\t", 1) for line in lines)}
+    names = {
+        folder.strip(): name.strip() for folder, name in (line.split("\t", 1) for line in lines)
+    }
     nameless = next((folder for folder in folders if not names.get(folder)), None)
     if nameless is not None:
         raise DatasetError(f"{file}: expected a line for every folder, '{nameless}' has none.")
@@ -133,7 +163,10 @@ def _all_different(names: list[str], where: Path) -> list[str]:
     shown = [_shown(name) for name in names]
     twice = next((name for name in shown if shown.count(name) > 1), None)
     if twice is not None:
-        raise DatasetError(f"{where}: two classes are called '{twice}': names must differ: rename one in {NAMES_FILE}.")
+        raise DatasetError(
+            f"{where}: two classes are called '{twice}': names must differ: rename one in"
+            f" {NAMES_FILE}."
+        )
     return names
 
 

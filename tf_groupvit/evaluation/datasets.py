@@ -20,9 +20,11 @@ from tf_groupvit.preprocessing.image_reading import read_image, turn
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is fixed about a benchmark: its prompts, and the background threshold where it has a background.
+    """What is fixed about a benchmark: its prompts, and the background threshold where it has a
+    background.
 
-    Source of the thresholds: the configurations of the published evaluation (the paper's text names others).
+    Source of the thresholds: the configurations of the published evaluation (the paper's text names
+    others).
     """
 
     prompts: tuple[str, ...]
@@ -64,20 +66,25 @@ class Dataset(Protocol):
 
 
 class MaskDataset:
-    """A benchmark on disk. Its files are found, and none is missing, once it is made; they are read one at a time.
+    """A benchmark on disk. Its files are found, and none is missing, once it is made; they are read
+    one at a time.
 
     Args:
         name: a key of ``BENCHMARKS``.
-        root: the dataset's own folder, or one that holds it under its usual names (``layouts.LAYOUTS``).
-        mask_orientation: how masks lie beside photos that EXIF turns, where their sizes do not tell: "as-photo", as a
-            person sees the photo, or "as-stored", as its pixels in the file.
+        root: the dataset's own folder, or one that holds it under its usual names
+            (``layouts.LAYOUTS``).
+        mask_orientation: how masks lie beside photos that EXIF turns, where their sizes do not
+            tell: "as-photo", as a person sees the photo, or "as-stored", as its pixels in the file.
 
     Raises:
         InputError: there is no such benchmark, or no such orientation.
-        DatasetError: the root, the split file, an image or a mask is missing, or there are no pictures.
+        DatasetError: the root, the split file, an image or a mask is missing, or there are no
+            pictures.
     """
 
-    def __init__(self, name: str, root: str | PathLike[str], mask_orientation: str | None = None) -> None:
+    def __init__(
+        self, name: str, root: str | PathLike[str], mask_orientation: str | None = None
+    ) -> None:
         if name not in BENCHMARKS:
             raise InputError(f"There is no dataset '{name}': choose from {', '.join(BENCHMARKS)}.")
         self.name, self.mask_orientation = name, checked_choice(mask_orientation)
@@ -93,12 +100,15 @@ class MaskDataset:
         return read_image(self._pairs[index].image)
 
     def labels(self, index: int) -> np.ndarray:
-        """uint8 (H, W), upright: 0..K-1, or 255. Raises ``DatasetError`` for a mask that cannot be used."""
+        """uint8 (H, W), upright: 0..K-1, or 255. Raises ``DatasetError`` for a mask that cannot be
+        used.
+        """
         pair = self._pairs[index]
         return turn(read_labels(pair.mask, pair.table), self._turn(pair))
 
     def check(self, indices: Iterable[int], progress: bool = False) -> None:
-        """Read every header, then every mask: how they lie and what they hold is known to fit before work starts.
+        """Read every header, then every mask: how they lie and what they hold is known to fit
+        before work starts.
 
         An image whose header cannot be read passes: the evaluation meets, counts and names it.
         """
@@ -113,9 +123,13 @@ class MaskDataset:
 
 
 def oriented(dataset: Dataset, mask_orientation: str) -> Dataset:
-    """The same dataset with another word on how its masks lie. Raises ``InputError`` where it has no such masks."""
+    """The same dataset with another word on how its masks lie. Raises ``InputError`` where it has
+    no such masks.
+    """
     if not isinstance(dataset, MaskDataset):
-        raise InputError(f"mask_orientation is about masks beside photos: leave it out for {dataset.name}.")
+        raise InputError(
+            f"mask_orientation is about masks beside photos: leave it out for {dataset.name}."
+        )
     other = copy(dataset)
     other.mask_orientation = checked_choice(mask_orientation)
     return other

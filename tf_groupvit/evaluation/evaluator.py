@@ -12,7 +12,9 @@ from tf_groupvit.evaluation.datasets import Dataset, oriented
 from tf_groupvit.evaluation.rounds import go_through, open_file
 from tf_groupvit.evaluation.scores import ConfusionMatrix, SegmentationScores
 
-Segment = Callable[[np.ndarray], Any]  # uint8 (H, W, 3) -> integers (H, W), or a Segmentation, which has them
+Segment = Callable[
+    [np.ndarray], Any
+]  # uint8 (H, W, 3) -> integers (H, W), or a Segmentation, which has them
 
 
 def evaluate(
@@ -28,19 +30,23 @@ def evaluate(
     """Segment every picture of a dataset and compare its pixels with the labels.
 
     Args:
-        segment: a ``Segmenter``, or any function from an image, uint8 (H, W, 3), to class numbers (H, W) in the order
-            of ``dataset.class_names``.
+        segment: a ``Segmenter``, or any function from an image, uint8 (H, W, 3), to class numbers
+            (H, W) in the order of ``dataset.class_names``.
         limit: only the first so many pictures.
-        state: a file to go on from, made where it is missing: written at least every ten seconds and at the end.
-            Pictures that failed are tried again.
-        settings: what the scores depend on besides (JSON values): reported, and compared with those of ``state``.
+        state: a file to go on from, made where it is missing: written at least every ten seconds
+            and at the end. Pictures that failed are tried again.
+        settings: what the scores depend on besides (JSON values): reported, and compared with those
+            of ``state``.
         mask_orientation: in place of the dataset's own, see ``MaskDataset``.
         progress: show a bar with the running mIoU on standard error.
 
     Raises:
-        InputError: the segmenter has other classes than the dataset; the state is of another evaluation.
-        DatasetError: a mask cannot be used (every one is read before work starts), or may lie in two ways.
-        GroupViTError: not one picture could be segmented; it is the first one's. Single ones are in ``.failures``.
+        InputError: the segmenter has other classes than the dataset; the state is of another
+            evaluation.
+        DatasetError: a mask cannot be used (every one is read before work starts), or may lie in
+            two ways.
+        GroupViTError: not one picture could be segmented; it is the first one's. Single ones are in
+            ``.failures``.
     """
     _check_classes(getattr(segment, "class_names", None), dataset)
     dataset = dataset if mask_orientation is None else oriented(dataset, mask_orientation)
@@ -49,12 +55,16 @@ def evaluate(
     tally = ConfusionMatrix(dataset.class_names)
     described = {"dataset": dataset.name, "class_names": list(dataset.class_names), **settings}
     file, done = open_file(None if state is None else Path(state), described, tally, names)
-    dataset.check((index for index, name in enumerate(names) if name not in set(done)), progress=progress)
+    dataset.check(
+        (index for index, name in enumerate(names) if name not in set(done)), progress=progress
+    )
 
     def measure(index: int) -> None:
         tally.update(dataset.labels(index), labels_of(segment(dataset.image(index))))
 
-    images, failures = go_through(names, measure, tally, file=file, done=done, progress=progress, title=dataset.name)
+    images, failures = go_through(
+        names, measure, tally, file=file, done=done, progress=progress, title=dataset.name
+    )
     return SegmentationScores(dataset.name, images, failures, settings, tally.results())
 
 
@@ -85,4 +95,7 @@ def _check_classes(given: Sequence[str] | None, dataset: Dataset) -> None:
         expected, came = f"{len(dataset.class_names)} classes", f"{len(given)}"
     else:
         expected, came = f"'{dataset.class_names[number]}' as class {number}", f"'{given[number]}'"
-    raise InputError(f"{dataset.name}: expected {expected}, the segmenter has {came}: make it with these classes.")
+    raise InputError(
+        f"{dataset.name}: expected {expected}, the segmenter has {came}: make it with these"
+        " classes."
+    )

@@ -21,11 +21,14 @@ class Layout:
     """Where the files of a benchmark lie.
 
     Attributes:
-        homes: folders below the root that may hold the dataset, the first that does is taken; "" is the root itself.
-        images, masks: folders below home, as pairs that belong together; the first pair whose images exist is taken.
-        split: a file below home with a picture's name on each line; None: every file of the images folder.
+        homes: folders below the root that may hold the dataset, the first that does is taken; "" is
+            the root itself. images, masks: folders below home, as pairs that belong together; the
+            first pair whose images exist is taken.
+        split: a file below home with a picture's name on each line; None: every file of the images
+            folder.
         image_suffix: what follows a picture's name in its image file, before the ending.
-        mask_suffixes: what follows it in the mask file, with the map of its numbers; the first that exists is taken.
+        mask_suffixes: what follows it in the mask file, with the map of its numbers; the first that
+            exists is taken.
     """
 
     homes: tuple[str, ...]
@@ -56,7 +59,13 @@ _COCO_FOLDERS = (
 def _voc(year: str, kind: str, table: np.ndarray) -> Layout:
     """VOC2012, and VOC2010 with masks of another kind, "Context"."""
     return Layout(
-        homes=("", year, f"VOCdevkit/{year}", f"data/VOCdevkit/{year}", f"local_data/VOCdevkit/{year}"),
+        homes=(
+            "",
+            year,
+            f"VOCdevkit/{year}",
+            f"data/VOCdevkit/{year}",
+            f"local_data/VOCdevkit/{year}",
+        ),
         folders=(("JPEGImages", f"SegmentationClass{kind}"),),
         mask_suffixes=((".png", table),),
         split=f"ImageSets/Segmentation{kind}/val.txt",
@@ -86,7 +95,12 @@ LAYOUTS = {
         ),
     ),
     "ade20k": Layout(
-        homes=("", "ADEChallengeData2016", "ade/ADEChallengeData2016", "data/ade/ADEChallengeData2016"),
+        homes=(
+            "",
+            "ADEChallengeData2016",
+            "ade/ADEChallengeData2016",
+            "data/ade/ADEChallengeData2016",
+        ),
         folders=(("images/validation", "annotations/validation"),),
         mask_suffixes=((".png", benchmarks.zero_ignored(150)),),
     ),
@@ -103,9 +117,11 @@ LAYOUTS = {
 
 
 def find_pairs(dataset: str, root: Path) -> list[Pair]:
-    """The pictures of a benchmark below ``root``, in the order of the split file, or of their names.
+    """The pictures of a benchmark below ``root``, in the order of the split file, or of their
+    names.
 
-    Raises ``DatasetError`` where the root, the split file, a folder, an image or a mask is missing, naming it.
+    Raises ``DatasetError`` where the root, the split file, a folder, an image or a mask is missing,
+    naming it.
     """
     layout = LAYOUTS[dataset]
     home, images, masks = _located(layout, dataset, root)
@@ -117,12 +133,14 @@ def find_pairs(dataset: str, root: Path) -> list[Pair]:
         names = _names_in(home / layout.split)
     if not names:
         where = home / (layout.split or images)
-        raise DatasetError(f"{where}: expected the pictures of {dataset}, none is there: is the download complete?")
+        raise DatasetError(
+            f"{where}: expected the pictures of {dataset}, none is there: is the download complete?"
+        )
     for name in names:
         if name not in found:
             raise DatasetError(
-                f"{home / images / name}{layout.image_suffix}{IMAGE_ENDINGS[0]}: there is no such image: "
-                f"{dataset} is incomplete."
+                f"{home / images / name}{layout.image_suffix}{IMAGE_ENDINGS[0]}: there is no such"
+                f" image: {dataset} is incomplete."
             )
     drawn = _files_in(home / masks)
     return [_pair(name, found[name], layout, home / masks, drawn) for name in names]
@@ -137,14 +155,21 @@ def _located(layout: Layout, dataset: str, root: Path) -> tuple[Path, str, str]:
             if not (root / home / images).is_dir():
                 continue
             if not (root / home / masks).is_dir():
-                raise DatasetError(f"{root / home / masks}: there is no such folder: the masks of {dataset} go there.")
+                raise DatasetError(
+                    f"{root / home / masks}: there is no such folder: the masks of {dataset} go"
+                    " there."
+                )
             return root / home, images, masks
     looked = ", ".join(str(Path(home) / layout.folders[0][0]) for home in layout.homes)
-    raise DatasetError(f"{root}: expected the images of {dataset} in one of {looked}: none of these is there.")
+    raise DatasetError(
+        f"{root}: expected the images of {dataset} in one of {looked}: none of these is there."
+    )
 
 
 def _files_in(folder: Path) -> set[str]:
-    """The files below a folder, as paths relative to it with forward slashes; junk is not among them."""
+    """The files below a folder, as paths relative to it with forward slashes; junk is not among
+    them.
+    """
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     return {name for name in names if not is_junk(name)}
 
@@ -163,8 +188,14 @@ def _names_in(split: Path) -> list[str]:
     try:
         lines = split.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise DatasetError(f"{split}: {reason}: it lists the pictures to evaluate, one name a line.") from error
+        reason = (
+            "there is no such file"
+            if isinstance(error, FileNotFoundError)
+            else f"cannot be read: {error}"
+        )
+        raise DatasetError(
+            f"{split}: {reason}: it lists the pictures to evaluate, one name a line."
+        ) from error
     names = [line.strip() for line in lines if line.strip()]
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
@@ -180,17 +211,23 @@ def _pair(name: str, image: Path, layout: Layout, masks: Path, drawn: set[str]) 
     raise DatasetError(f"{masks}: expected the mask {names} of {image.name}: it is not there.")
 
 
-def _refuse_masks_alone(layout: Layout, home: Path, images: str, masks: str, found: dict[str, Path]) -> None:
-    """A mask without its image means that images are missing: scores over the rest would look complete."""
+def _refuse_masks_alone(
+    layout: Layout, home: Path, images: str, masks: str, found: dict[str, Path]
+) -> None:
+    """A mask without its image means that images are missing: scores over the rest would look
+    complete.
+    """
     suffixes = [suffix for suffix, _ in layout.mask_suffixes]
     for file in sorted(_files_in(home / masks)):
         # The longest suffix first: ".png" ends them all.
-        suffix = next((s for s in sorted(suffixes, key=len, reverse=True) if file.endswith(s)), None)
+        suffix = next(
+            (s for s in sorted(suffixes, key=len, reverse=True) if file.endswith(s)), None
+        )
         if suffix is None or "TrainIds" in file.removesuffix(suffix):
             continue
         name = file.removesuffix(suffix)
         if name not in found:
             raise DatasetError(
-                f"{home / images / name}{layout.image_suffix}{IMAGE_ENDINGS[0]}: there is no such image, "
-                f"but its mask {file} is there: the images are incomplete."
+                f"{home / images / name}{layout.image_suffix}{IMAGE_ENDINGS[0]}: there is no such"
+                f" image, but its mask {file} is there: the images are incomplete."
             )

@@ -1,7 +1,8 @@
-"""Mask files: their labels (H, W), 255 where a pixel does not count, and the EXIF orientation that turns them upright.
+"""Mask files: their labels (H, W), 255 where a pixel does not count, and the EXIF orientation that
+turns them upright.
 
-A camera stores a photo as its sensor lies, and EXIF says how it has to be turned for a person to see it upright. A mask
-is drawn over one or the other; to find out which, headers alone are read.
+A camera stores a photo as its sensor lies, and EXIF says how it has to be turned for a person to
+see it upright. A mask is drawn over one or the other; to find out which, headers alone are read.
 """
 
 import os
@@ -18,7 +19,9 @@ from tf_groupvit.hub import refuse_pointer
 from tf_groupvit.preprocessing.image_reading import ORIENTATIONS, read_class_numbers
 
 AS_PHOTO = "as-photo"  # the mask lies as a person sees the photo
-AS_STORED = "as-stored"  # the mask lies as the photo's pixels in its file, and has to be turned with them
+AS_STORED = (  # the mask lies as the photo's pixels in its file, and has to be turned with them
+    "as-stored"
+)
 CHOICES = (AS_PHOTO, AS_STORED)
 UPRIGHT, TAG = 1, 0x0112
 NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # chunks of a PNG that may hold an orientation
@@ -28,7 +31,8 @@ Size = tuple[int, int]  # width, height
 def read_numbers(path: Path) -> np.ndarray:
     """The class numbers (H, W) as they are in the file.
 
-    Raises ``DatasetError`` for a file that is missing, damaged, or holds colours in place of numbers.
+    Raises ``DatasetError`` for a file that is missing, damaged, or holds colours in place of
+    numbers.
     """
     with open_picture(path) as picture:
         try:
@@ -64,12 +68,18 @@ def open_picture(path: Path) -> Image.Image:
         raise DatasetError(f"{path}: there is no such file: the dataset is incomplete.") from None
     except Exception as error:  # Pillow's readers raise whatever a broken header makes them raise
         refuse_pointer(path, DatasetError)
-        raise DatasetError(f"{path}: expected an image file: {' '.join(str(error).split()).rstrip('.')}.") from error
+        raise DatasetError(
+            f"{path}: expected an image file: {' '.join(str(error).split()).rstrip('.')}."
+        ) from error
 
 
 def _known(table: np.ndarray) -> str:
     numbers = np.flatnonzero((table != UNKNOWN) & (np.arange(len(table)) != IGNORED))
-    return f"0..{int(numbers[-1])}" if len(numbers) == numbers[-1] + 1 else f"one of {len(numbers)} numbers"
+    return (
+        f"0..{int(numbers[-1])}"
+        if len(numbers) == numbers[-1] + 1
+        else f"one of {len(numbers)} numbers"
+    )
 
 
 def checked_choice(choice: str | None) -> str | None:
@@ -80,12 +90,15 @@ def checked_choice(choice: str | None) -> str | None:
 
 
 def turn_of(image: Path, mask: Path, choice: str | None = None) -> int:
-    """The EXIF orientation by which a mask has to be turned to lie as the photo is seen; 1 where it does.
+    """The EXIF orientation by which a mask has to be turned to lie as the photo is seen; 1 where it
+    does.
 
-    A mask that says itself how it lies is turned so. Else the sizes tell, and where they fit both ways, ``choice``.
+    A mask that says itself how it lies is turned so. Else the sizes tell, and where they fit both
+    ways, ``choice``.
 
     Raises:
-        DatasetError: the mask has another size than the photo, or the choice is missing where nothing else tells.
+        DatasetError: the mask has another size than the photo, or the choice is missing where
+            nothing else tells.
     """
     try:
         stored, photo = size_and_orientation(image)
@@ -103,16 +116,18 @@ def turn_of(image: Path, mask: Path, choice: str | None = None) -> int:
         return own
     if all(fits.values()) and choice is None:
         raise DatasetError(
-            f"{mask}: its photo {image.name} is turned by EXIF (orientation {photo}), and its size does not tell "
-            f"whether the mask is: give --mask-orientation {AS_PHOTO} where masks lie as a person sees the photo, "
-            f"{AS_STORED} where they lie as its stored pixels."
+            f"{mask}: its photo {image.name} is turned by EXIF (orientation {photo}), and its size"
+            f" does not tell whether the mask is: give --mask-orientation {AS_PHOTO} where masks"
+            f" lie as a person sees the photo, {AS_STORED} where they lie as its stored pixels."
         )
     as_photo = choice == AS_PHOTO if all(fits.values()) else fits[AS_PHOTO]
     return UPRIGHT if as_photo else photo
 
 
 def size_and_orientation(path: Path) -> tuple[Size, int]:
-    """(width, height) as stored, and the EXIF orientation, 1 to 8. Raises ``DatasetError`` where it is no picture."""
+    """(width, height) as stored, and the EXIF orientation, 1 to 8. Raises ``DatasetError`` where it
+    is no picture.
+    """
     with open_picture(path) as picture:
         try:
             # Of a PNG, Pillow's own getexif decodes the pixels, to look for notes behind them.

@@ -1,4 +1,6 @@
-"""What a user says of a dataset in; the dataset, and how it is segmented unless said otherwise, out."""
+"""What a user says of a dataset in; the dataset, and how it is segmented unless said otherwise,
+out.
+"""
 
 from dataclasses import dataclass
 
@@ -18,7 +20,8 @@ class Opened:
     Attributes:
         dataset: its pictures, with a mask or a class each.
         prompts: its classes without the background.
-        mode: how pictures are segmented unless said otherwise: "window" as published, "whole" for scenes.
+        mode: how pictures are segmented unless said otherwise: "window" as published, "whole" for
+            scenes.
         background: the published threshold; None where there is no background.
     """
 
@@ -50,18 +53,24 @@ def open_dataset(
     if name not in NAMES:
         raise InputError(f"There is no dataset '{name}': choose from {', '.join(NAMES)}.")
     if mask_orientation is not None and name not in BENCHMARKS:
-        raise InputError(f"--mask-orientation is about masks beside photos: leave it out for {name}.")
+        raise InputError(
+            f"--mask-orientation is about masks beside photos: leave it out for {name}."
+        )
     if name == SceneDataset.name:
         if root is not None:
             raise InputError("The scenes are drawn, not read: leave --root out.")
         drawn = SceneDataset(SEED if seed is None else seed, COUNT if count is None else count)
         return Opened(drawn, tuple(drawn.class_names), "whole")
     if seed is not None or count is not None:
-        raise InputError(f"--seed and --count belong to the scenes: leave them out for {name}, or use --limit.")
+        raise InputError(
+            f"--seed and --count belong to the scenes: leave them out for {name}, or use --limit."
+        )
     if root is None:
         raise InputError(f"{name} is read from a folder: give it with --root DIR.")
     if name == FolderDataset.name:
         tree = FolderDataset(root)
         return Opened(tree, tuple(tree.prompts), "whole")
     benchmark = BENCHMARKS[name]
-    return Opened(MaskDataset(name, root, mask_orientation), benchmark.prompts, "window", benchmark.background)
+    return Opened(
+        MaskDataset(name, root, mask_orientation), benchmark.prompts, "window", benchmark.background
+    )

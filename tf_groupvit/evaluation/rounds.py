@@ -1,4 +1,5 @@
-"""Going through the pictures of a dataset: what fails is named, and what is counted goes into a file to go on from.
+"""Going through the pictures of a dataset: what fails is named, and what is counted goes into a
+file to go on from.
 
 The file is written whole or not at all.
 """
@@ -45,10 +46,12 @@ class Tally(Running, Protocol):
 class ProgressFile:
     """The state of an evaluation on disk: which pictures are counted, and their counts.
 
-    The settings that the scores depend on stand in the file; one that was written under others is refused.
+    The settings that the scores depend on stand in the file; one that was written under others is
+    refused.
 
     Raises:
-        InputError: the file is none of ours, is damaged, or belongs to another evaluation; or cannot be written.
+        InputError: the file is none of ours, is damaged, or belongs to another evaluation; or
+            cannot be written.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], tally: Tally) -> None:
@@ -57,47 +60,68 @@ class ProgressFile:
         self.settings = json.loads(json.dumps(dict(settings)))
 
     def load(self, names: Iterable[str]) -> list[str]:
-        """Fill the tally and return the names that are counted already; none where there is no file yet."""
+        """Fill the tally and return the names that are counted already; none where there is no file
+        yet.
+        """
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.path}: the state of an evaluation cannot be read: {error}.") from error
+            raise InputError(
+                f"{self.path}: the state of an evaluation cannot be read: {error}."
+            ) from error
         content = self._checked(text)
         strangers = set(content["done"]) - set(names)
         if strangers:
             raise InputError(
-                f"{self.path}: '{min(strangers)}' is counted there and not among the pictures to evaluate: "
-                "take the same dataset and no smaller limit, or name another file."
+                f"{self.path}: '{min(strangers)}' is counted there and not among the pictures to"
+                " evaluate: take the same dataset and no smaller limit, or name another file."
             )
         try:
             self.tally.restore(content["counts"])
         except ValueError as error:
-            raise InputError(f"{self.path}: the counts are damaged: {error}: delete it to start anew.") from error
+            raise InputError(
+                f"{self.path}: the counts are damaged: {error}: delete it to start anew."
+            ) from error
         return list(content["done"])
 
     def save(self, done: Iterable[str]) -> None:
         """Write beside and rename: a run that is killed leaves the last whole state."""
-        content = {"version": VERSION, "settings": self.settings, "done": list(done), "counts": self.tally.state()}
+        content = {
+            "version": VERSION,
+            "settings": self.settings,
+            "done": list(done),
+            "counts": self.tally.state(),
+        }
         write_whole(self.path, json.dumps(content, ensure_ascii=False).encode())
 
     def _checked(self, text: str) -> dict[str, Any]:
         try:
             content = json.loads(text)
             settings, done, version = content["settings"], content["done"], content["version"]
-            fits = version == VERSION and isinstance(settings, dict) and all(isinstance(name, str) for name in done)
+            fits = (
+                version == VERSION
+                and isinstance(settings, dict)
+                and all(isinstance(name, str) for name in done)
+            )
             fits = fits and len(set(done)) == len(done) and "counts" in content
         except (ValueError, KeyError, TypeError):
             fits = False
         if not fits:
-            raise InputError(f"{self.path}: expected the state of an evaluation: delete it or name another file.")
-        other = [key for key in sorted({*settings, *self.settings}) if settings.get(key) != self.settings.get(key)]
+            raise InputError(
+                f"{self.path}: expected the state of an evaluation: delete it or name another file."
+            )
+        other = [
+            key
+            for key in sorted({*settings, *self.settings})
+            if settings.get(key) != self.settings.get(key)
+        ]
         if other:
             was, now = (_short(held.get(other[0])) for held in (settings, self.settings))
             raise InputError(
-                f"{self.path}: belongs to another evaluation: {other[0]} was {was} and is {now} now: "
-                "use the same settings, or name another file."
+                f"{self.path}: belongs to another evaluation: {other[0]} was {was} and is {now}"
+                " now: use the same settings, or name another file."
             )
         return content
 
@@ -110,7 +134,8 @@ def _short(value: Any) -> str:
 def fingerprint(model: Any) -> str:
     """Sixteen hexadecimal digits over shapes and values of a Keras model's weights, in their order.
 
-    Names are left out, since Keras counts models up in them; so are whole numbers, which are states of chance.
+    Names are left out, since Keras counts models up in them; so are whole numbers, which are states
+    of chance.
     """
     digest = hashlib.blake2b(digest_size=8)
     for weight in model.weights:
@@ -132,7 +157,8 @@ def go_through(
 ) -> tuple[int, dict[str, str]]:
     """Measure every picture that is not ``done`` yet, and keep the state in ``file``.
 
-    A picture that fails, for whatever reason, is named on standard error, and the rest are measured.
+    A picture that fails, for whatever reason, is named on standard error, and the rest are
+    measured.
 
     Args:
         names: the pictures; ``measure(index)`` adds one of them to ``tally``.
@@ -142,19 +168,24 @@ def go_through(
         (pictures counted, those of earlier runs included; {name: error} of those that failed).
 
     Raises:
-        The error of the first picture, where none could be measured: then it is not the pictures that are at fault.
+        The error of the first picture, where none could be measured: then it is not the pictures
+        that are at fault.
     """
     counted, failures = list(done), dict[str, str]()
     pending = [index for index, name in enumerate(names) if name not in set(done)]
     first: Exception | None = None
     saved = time.monotonic()
-    bar = tqdm(total=len(names), initial=len(counted), unit="image", desc=title, disable=not progress)
+    bar = tqdm(
+        total=len(names), initial=len(counted), unit="image", desc=title, disable=not progress
+    )
     try:
         for index in pending:
             try:
                 measure(index)
                 counted.append(names[index])
-            except Exception as error:  # whatever it is, it is counted and named, and the others are not lost
+            except (
+                Exception
+            ) as error:  # whatever it is, it is counted and named, and the others are not lost
                 first = first or error
                 failures[names[index]] = _one_line(error)
                 tqdm.write(f"{names[index]}: {failures[names[index]]}", file=sys.stderr)

@@ -33,7 +33,9 @@ class SceneDataset:
         self.class_names: Sequence[str] = CLASSES
         self.names: Sequence[str] = [f"{index:05d}" for index in range(count)]
         # Image and labels of a scene are asked for one after the other: drawn once.
-        self._scene: Callable[[int], Scene] = lru_cache(maxsize=1)(lambda index: scene(seed, index, size))
+        self._scene: Callable[[int], Scene] = lru_cache(maxsize=1)(
+            lambda index: scene(seed, index, size)
+        )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,16 +52,19 @@ class SceneDataset:
         """Masks and pictures are drawn together: they fit."""
 
 
-def write_scenes(folder: Path, seed: int, count: int, size: int = 64, progress: bool = False) -> None:
+def write_scenes(
+    folder: Path, seed: int, count: int, size: int = 64, progress: bool = False
+) -> None:
     """Write the first ``count`` scenes of a seed below ``folder``, which is made if it is missing.
 
-    ``images/NNNNN.png``; ``masks/NNNNN.png`` with class numbers, one byte a pixel; ``captions.txt``, a line for each
-    picture in the order of their names; ``classes.txt``, one class a line in the order of the numbers.
-    ``progress`` shows a bar on standard error.
+    ``images/NNNNN.png``; ``masks/NNNNN.png`` with class numbers, one byte a pixel;
+    ``captions.txt``, a line for each picture in the order of their names; ``classes.txt``, one
+    class a line in the order of the numbers. ``progress`` shows a bar on standard error.
 
     Raises:
         InputError: as ``SceneDataset`` does; or a file cannot be written.
-        DatasetError: the folder holds scenes already: captions and pictures of two runs would be mixed.
+        DatasetError: the folder holds scenes already: captions and pictures of two runs would be
+            mixed.
     """
     SceneDataset(seed, count, size)  # before anything is written
     check_folder(folder)
@@ -67,7 +72,9 @@ def write_scenes(folder: Path, seed: int, count: int, size: int = 64, progress: 
         raise DatasetError(f"{folder}: holds scenes already: name another folder, or empty it.")
     images, masks = (make_folder(folder / part) for part in ("images", "masks"))
     captions, width = [], max(5, len(str(count - 1)))  # names whose order is that of their numbers
-    for index, drawn in enumerate(tqdm(scenes(seed, count, size), "scenes", count, leave=False, disable=not progress)):
+    for index, drawn in enumerate(
+        tqdm(scenes(seed, count, size), "scenes", count, leave=False, disable=not progress)
+    ):
         captions.append(drawn.caption)
         write_whole(images / f"{index:0{width}d}.png", png(Image.fromarray(drawn.image)))
         write_whole(masks / f"{index:0{width}d}.png", png(Image.fromarray(drawn.mask)))

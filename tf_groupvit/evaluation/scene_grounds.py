@@ -1,16 +1,24 @@
-"""The name of a ground and a size in, a patch of it (3, S, S) out: cut at random from a cloth that is woven once."""
+"""The name of a ground and a size in, a patch of it (3, S, S) out: cut at random from a cloth that
+is woven once.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 
-UNIT = 64  # the size at which blades, bricks and waves are a few pixels wide; other sizes scale them
-CLOTH = 4  # a cloth is so many pictures wide and high; a byte a value, to stay in a processor's cache
+UNIT = (
+    64  # the size at which blades, bricks and waves are a few pixels wide; other sizes scale them
+)
+CLOTH = (
+    4  # a cloth is so many pictures wide and high; a byte a value, to stay in a processor's cache
+)
 
 
 def ground(name: str, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A patch of ground, float32 (3, S, S) in 0..255: cut anywhere, mirrored or not, a little darker or brighter."""
+    """A patch of ground, float32 (3, S, S) in 0..255: cut anywhere, mirrored or not, a little
+    darker or brighter.
+    """
     cloth = _cloth(name, size)
     y, x = rng.integers(0, cloth.shape[-1] - size, 2)
     patch = cloth[:, y : y + size, x : x + size]
@@ -32,7 +40,8 @@ def _cloth(name: str, size: int) -> np.ndarray:
     return cloth
 
 
-# Each takes the side N of the cloth, the scale of its pattern and a source of chance, and returns (3, N, N).
+# Each takes the side N of the cloth, the scale of its pattern and a source of chance, and returns
+# (3, N, N).
 
 
 def _grass(N: int, scale: float, rng: np.random.Generator) -> np.ndarray:
@@ -49,7 +58,9 @@ def _sky(N: int, scale: float, rng: np.random.Generator) -> np.ndarray:
 def _sand(N: int, scale: float, rng: np.random.Generator) -> np.ndarray:
     rows = np.arange(N)[:, None] / (7 * scale) + 0.7 * _noise(N, 9 * scale, 16 * scale, rng)
     grains = _noise(N, 0.35 * scale, 0.35 * scale, rng)
-    return _blend((204, 172, 120), (240, 218, 172), _sigmoid(0.9 * np.sin(2 * np.pi * rows) + 0.9 * grains))
+    return _blend(
+        (204, 172, 120), (240, 218, 172), _sigmoid(0.9 * np.sin(2 * np.pi * rows) + 0.9 * grains)
+    )
 
 
 def _water(N: int, scale: float, rng: np.random.Generator) -> np.ndarray:
@@ -66,7 +77,11 @@ def _brick(N: int, scale: float, rng: np.random.Generator) -> np.ndarray:
     down = np.broadcast_to((np.arange(N) % high)[:, None], (N, N))
     tones = rng.normal(0, 1, (int(row[-1]) + 1, int(across.max() // wide) + 1))
     tone = tones[row.astype(int)[:, None], (across // wide).astype(int)]
-    bricks = _blend((128, 48, 36), (192, 96, 70), _sigmoid(tone + 0.5 * _noise(N, 0.5 * scale, 0.5 * scale, rng)))
+    bricks = _blend(
+        (128, 48, 36),
+        (192, 96, 70),
+        _sigmoid(tone + 0.5 * _noise(N, 0.5 * scale, 0.5 * scale, rng)),
+    )
     joint = (down < mortar) | (across % wide < mortar)
     return np.where(joint, _plane((206, 196, 184)), bricks)
 
@@ -82,10 +97,14 @@ GROUNDS = tuple(WEAVERS)
 
 
 def _noise(N: int, down: float, across: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise (N, N), mean 0 and spread 1, whose spots are so many pixels high and wide; its edges meet."""
+    """Smooth noise (N, N), mean 0 and spread 1, whose spots are so many pixels high and wide; its
+    edges meet.
+    """
     spectrum = np.fft.rfft2(rng.standard_normal((N, N)))
     y, x = np.fft.fftfreq(N)[:, None], np.fft.rfftfreq(N)[None]
-    smooth = np.fft.irfft2(spectrum * np.exp(-2 * np.pi**2 * ((down * y) ** 2 + (across * x) ** 2)), (N, N))
+    smooth = np.fft.irfft2(
+        spectrum * np.exp(-2 * np.pi**2 * ((down * y) ** 2 + (across * x) ** 2)), (N, N)
+    )
     return (smooth - smooth.mean()) / smooth.std()
 
 
@@ -93,7 +112,9 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def _blend(dark: tuple[int, int, int], light: tuple[int, int, int], share: np.ndarray) -> np.ndarray:
+def _blend(
+    dark: tuple[int, int, int], light: tuple[int, int, int], share: np.ndarray
+) -> np.ndarray:
     """From one colour to the other, (3, N, N), by share (N, N) in 0..1."""
     return _plane(dark) + share * (_plane(light) - _plane(dark))
 

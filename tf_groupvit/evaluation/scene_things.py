@@ -1,7 +1,9 @@
-"""The name of a thing and points on it in; how far each is from its outline, and its colour there, out.
+"""The name of a thing and points on it in; how far each is from its outline, and its colour there,
+out.
 
-A thing fits a circle of radius 1; u goes right, v goes down. Distances are negative inside. Every thing has colours
-and a pattern of its own, also beyond its outline, where a close-up goes on with them.
+A thing fits a circle of radius 1; u goes right, v goes down. Distances are negative inside. Every
+thing has colours and a pattern of its own, also beyond its outline, where a close-up goes on with
+them.
 """
 
 from collections.abc import Callable
@@ -10,7 +12,9 @@ from functools import lru_cache
 import numpy as np
 
 Points = np.ndarray  # float32 (h, w)
-Drawn = tuple[np.ndarray, np.ndarray]  # distance (h, w), colour (3, h, w) in 0..255: planes are quicker to work on
+Drawn = tuple[
+    np.ndarray, np.ndarray
+]  # distance (h, w), colour (3, h, w) in 0..255: planes are quicker to work on
 
 
 REACH = 1.25  # a stamp goes so far to either side: outlines and half a pixel beyond them lie within
@@ -25,8 +29,9 @@ def surface(name: str, u: Points, v: Points) -> np.ndarray:
 def stamp(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The thing drawn once, upright, for pictures of this size: a table to look points up in.
 
-    Distance to the outline (N * N), negative inside, and colour (3, N * N), row by row over -REACH..REACH in both
-    directions; the rim is darker. Colours are bytes: eight things stay in a processor's cache.
+    Distance to the outline (N * N), negative inside, and colour (3, N * N), row by row over
+    -REACH..REACH in both directions; the rim is darker. Colours are bytes: eight things stay in a
+    processor's cache.
     """
     N = min(2 * size, 1024)
     across = ((np.arange(N, dtype=np.float32) + 0.5) * (2 * REACH / N) - REACH)[None]
@@ -54,7 +59,9 @@ def _orange(u: Points, v: Points) -> Drawn:
 
 def _star(u: Points, v: Points) -> Drawn:
     fifth = np.float32(np.pi / 5)
-    turn = np.mod(np.arctan2(u, -v) + fifth, 2 * fifth) - fifth  # 0 at a tip, a fifth at the valley beside it
+    turn = (
+        np.mod(np.arctan2(u, -v) + fifth, 2 * fifth) - fifth
+    )  # 0 at a tip, a fifth at the valley beside it
     along, aside = np.hypot(u, v) * np.cos(turn), np.hypot(u, v) * np.sin(np.abs(turn))
     tip, valley = np.array((1.0, 0.0)), 0.52 * np.array((np.cos(fifth), np.sin(fifth)))
     edge = (valley - tip) / np.hypot(*(valley - tip))
@@ -105,7 +112,13 @@ def _moon(u: Points, v: Points) -> Drawn:
     return distance, colour
 
 
-CRATERS = ((-0.55, -0.1, 0.17), (-0.32, 0.5, 0.2), (0.22, 0.72, 0.12), (-0.25, -0.72, 0.11), (0.4, 0.1, 0.22))
+CRATERS = (
+    (-0.55, -0.1, 0.17),
+    (-0.32, 0.5, 0.2),
+    (0.22, 0.72, 0.12),
+    (-0.25, -0.72, 0.11),
+    (0.4, 0.1, 0.22),
+)
 
 DRAWERS: dict[str, Callable[[Points, Points], Drawn]] = {
     "apple": _apple,

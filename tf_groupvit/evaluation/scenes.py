@@ -1,4 +1,6 @@
-"""A seed and a number in; captioned pictures of simple things on simple grounds, with their masks, out."""
+"""A seed and a number in; captioned pictures of simple things on simple grounds, with their masks,
+out.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +18,8 @@ T = TypeVar("T")
 CLASSES: tuple[str, ...] = THINGS + GROUNDS  # thirteen: the order is the label number
 NUMBER_OF = {name: number for number, name in enumerate(CLASSES)}
 
-# Kinds of scene and how often they come. Text alone teaches a group what it means where a thing, or a ground, is
-# alone in the picture: close-ups and empty scenes are there for that.
+# Kinds of scene and how often they come. Text alone teaches a group what it means where a thing, or
+# a ground, is alone in the picture: close-ups and empty scenes are there for that.
 KINDS = {
     "things on one ground": 0.50,
     "things on two grounds": 0.18,
@@ -26,7 +28,12 @@ KINDS = {
     "two grounds": 0.08,
 }
 COUNTS = {1: 0.35, 2: 0.40, 3: 0.25}  # how many things, where there are any
-LARGEST = {0: 0.0, 1: 0.36, 2: 0.27, 3: 0.23}  # the largest radius among so many, in widths of the picture
+LARGEST = {
+    0: 0.0,
+    1: 0.36,
+    2: 0.27,
+    3: 0.23,
+}  # the largest radius among so many, in widths of the picture
 
 STREAMS = ("evaluation", "training")
 MAX_SEED = 2**62
@@ -71,7 +78,8 @@ def scene(seed: int, index: int, size: int = 64, stream: str = "evaluation") -> 
     The two streams share no scene, whatever the seeds: the stream is part of the generator's key.
 
     Raises:
-        InputError: a seed outside 0..2**62-1, a negative index, a size outside 16..2048 or another stream.
+        InputError: a seed outside 0..2**62-1, a negative index, a size outside 16..2048 or another
+            stream.
     """
     return _scene(_turned(_chance(), seed, index, stream), size)
 
@@ -81,11 +89,17 @@ def _chance() -> np.random.Generator:
 
 
 def _turned(rng: np.random.Generator, seed: int, index: int, stream: str) -> np.random.Generator:
-    """The generator, put to where this scene's numbers begin: quicker than a new one for each scene."""
+    """The generator, put to where this scene's numbers begin: quicker than a new one for each
+    scene.
+    """
     if stream not in STREAMS:
-        raise InputError(f"There is no stream '{stream}' of scenes: choose from {', '.join(STREAMS)}.")
+        raise InputError(
+            f"There is no stream '{stream}' of scenes: choose from {', '.join(STREAMS)}."
+        )
     if not 0 <= seed < MAX_SEED or index < 0:
-        raise InputError(f"Seeds are expected in 0..2**62-1 and indices from 0, {seed} and {index} came.")
+        raise InputError(
+            f"Seeds are expected in 0..2**62-1 and indices from 0, {seed} and {index} came."
+        )
     key = np.array([2 * seed + STREAMS.index(stream), index], np.uint64)
     start = dict(counter=np.zeros(4, np.uint64), key=key)
     empty = dict(buffer=np.zeros(4, np.uint64), buffer_pos=4, has_uint32=0, uinteger=0)
@@ -109,7 +123,9 @@ def _scene(rng: np.random.Generator, size: int) -> Scene:
     text = caption(kind, [things[k] for k in rng.permutation(len(things))], grounds, above, rng)
     labels = tuple(np.flatnonzero(np.bincount(mask.ravel(), minlength=len(CLASSES))).tolist())
     pixels = np.minimum(np.maximum(image, 0, out=image), 255, out=image)
-    return Scene(np.ascontiguousarray((pixels + 0.5).astype(np.uint8).transpose(1, 2, 0)), mask, text, labels)
+    return Scene(
+        np.ascontiguousarray((pixels + 0.5).astype(np.uint8).transpose(1, 2, 0)), mask, text, labels
+    )
 
 
 def _drawn_from(shares: Mapping[T, float], rng: np.random.Generator) -> T:
@@ -128,7 +144,9 @@ def _grounds(count: int, rng: np.random.Generator) -> tuple[str, ...]:
     return tuple(sorted(picked, key=lambda name: name != "sky"))
 
 
-def _laid(grounds: tuple[str, ...], above: bool, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _laid(
+    grounds: tuple[str, ...], above: bool, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Image (3, S, S) float32 and mask (S, S) of the grounds, the second below or beside the first."""
     image = ground(grounds[0], size, rng)
     mask = np.full((size, size), NUMBER_OF[grounds[0]], np.uint8)
@@ -149,8 +167,12 @@ def _things(kind: str, rng: np.random.Generator) -> list[str]:
     return [THINGS[k] for k in rng.permutation(len(THINGS))[:count]]
 
 
-def _draw_all(image: np.ndarray, mask: np.ndarray, names: list[str], rng: np.random.Generator) -> list[str]:
-    """Draw things that do not overlap; returns the names of those that found a place (the first always does)."""
+def _draw_all(
+    image: np.ndarray, mask: np.ndarray, names: list[str], rng: np.random.Generator
+) -> list[str]:
+    """Draw things that do not overlap; returns the names of those that found a place (the first
+    always does).
+    """
     size = len(mask)
     placed: list[tuple[float, float, float]] = []
     drawn = []
@@ -166,19 +188,30 @@ def _draw_all(image: np.ndarray, mask: np.ndarray, names: list[str], rng: np.ran
 
 
 def _draw(
-    image: np.ndarray, mask: np.ndarray, name: str, place: tuple[float, float, float], rng: np.random.Generator
+    image: np.ndarray,
+    mask: np.ndarray,
+    name: str,
+    place: tuple[float, float, float],
+    rng: np.random.Generator,
 ) -> None:
-    """Draw one thing at (x, y, radius), its edge blended over one pixel; the mask is where it covers half of one."""
+    """Draw one thing at (x, y, radius), its edge blended over one pixel; the mask is where it
+    covers half of one.
+    """
     x, y, radius = place
     top, left = max(int(y - radius - 1), 0), max(int(x - radius - 1), 0)
     rows, columns = slice(top, int(y + radius) + 2), slice(left, int(x + radius) + 2)
     u, v = _points(mask[rows, columns].shape, x - left, y - top, radius, rng)
     distance, colour = stamp(name, len(mask))
     N = math.isqrt(len(distance))
-    row, column = (np.minimum(np.maximum((w + REACH) * (N / (2 * REACH)), 0), N - 1).astype(np.int32) for w in (v, u))
+    row, column = (
+        np.minimum(np.maximum((w + REACH) * (N / (2 * REACH)), 0), N - 1).astype(np.int32)
+        for w in (v, u)
+    )
     found = row * N + column
     cover = np.minimum(np.maximum(0.5 - radius * distance.take(found), 0), 1)
-    image[:, rows, columns] += cover * (colour.take(found, axis=1) * _tint(rng) - image[:, rows, columns])
+    image[:, rows, columns] += cover * (
+        colour.take(found, axis=1) * _tint(rng) - image[:, rows, columns]
+    )
     mask[rows, columns][cover >= 0.5] = NUMBER_OF[name]
 
 
@@ -186,15 +219,23 @@ def _close(name: str, size: int, rng: np.random.Generator) -> tuple[np.ndarray, 
     """Image (3, S, S) float32 and mask (S, S) of one thing, so near that it fills the picture."""
     x, y = rng.uniform(0.25 * size, 0.75 * size, 2).tolist()
     u, v = _points((size, size), x, y, size * rng.uniform(0.4, 0.9), rng)
-    return surface(name, u, v).astype(np.float32) * _tint(rng), np.full((size, size), NUMBER_OF[name], np.uint8)
+    return surface(name, u, v).astype(np.float32) * _tint(rng), np.full(
+        (size, size), NUMBER_OF[name], np.uint8
+    )
 
 
 def _points(
     shape: tuple[int, ...], x: float, y: float, radius: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pixels of a window lie on a thing around (x, y), a little turned: u, v (h, w) float32."""
-    across = (np.arange(shape[1], dtype=np.float32) + np.float32(0.5 - x))[None] / np.float32(radius)
-    down = (np.arange(shape[0], dtype=np.float32) + np.float32(0.5 - y))[:, None] / np.float32(radius)
+    """Where the pixels of a window lie on a thing around (x, y), a little turned: u, v (h, w)
+    float32.
+    """
+    across = (np.arange(shape[1], dtype=np.float32) + np.float32(0.5 - x))[None] / np.float32(
+        radius
+    )
+    down = (np.arange(shape[0], dtype=np.float32) + np.float32(0.5 - y))[:, None] / np.float32(
+        radius
+    )
     angle = min(max(0.22 * rng.standard_normal(), -0.5), 0.5)
     sine, cosine = np.float32(math.sin(angle)), np.float32(math.cos(angle))
     return cosine * across + sine * down, cosine * down - sine * across
@@ -251,8 +292,12 @@ FORMS = {
 }
 
 
-def caption(kind: str, things: Sequence[str], grounds: Sequence[str], above: bool, rng: np.random.Generator) -> str:
-    """One of the forms of this kind of scene. ``above``: the first of two grounds lies above the second."""
+def caption(
+    kind: str, things: Sequence[str], grounds: Sequence[str], above: bool, rng: np.random.Generator
+) -> str:
+    """One of the forms of this kind of scene. ``above``: the first of two grounds lies above the
+    second.
+    """
     form = FORMS[kind][rng.integers(len(FORMS[kind]))]
     first = grounds[0] if grounds else ""
     return form.format(

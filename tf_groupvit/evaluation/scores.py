@@ -1,4 +1,6 @@
-"""Scores of an evaluation: pixels and pictures counted by class, and the table and dictionary that report them."""
+"""Scores of an evaluation: pixels and pictures counted by class, and the table and dictionary that
+report them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +18,10 @@ TOP = 5
 class ConfusionMatrix:
     """Pixels counted by true and predicted class, exactly, in 64-bit integers on TensorFlow.
 
-    ``iou`` is intersection over union over all pictures together, and ``miou`` its mean over the classes that occur,
-    in the labels or the predictions: mmsegmentation's ``mIoU``, which leaves out classes whose union is empty.
-    Pixels labelled 255 take no part, whatever is predicted there. Fractions are from 0 to 1.
+    ``iou`` is intersection over union over all pictures together, and ``miou`` its mean over the
+    classes that occur, in the labels or the predictions: mmsegmentation's ``mIoU``, which leaves
+    out classes whose union is empty. Pixels labelled 255 take no part, whatever is predicted there.
+    Fractions are from 0 to 1.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -29,22 +32,30 @@ class ConfusionMatrix:
     def update(self, labels: np.ndarray, predicted: np.ndarray) -> None:
         """Count one picture: integers (H, W), (H, W).
 
-        Raises ``InputError`` where the shapes differ, or a number is outside 0..K-1 (labels: and not 255).
+        Raises ``InputError`` where the shapes differ, or a number is outside 0..K-1 (labels: and
+        not 255).
         """
         labels, predicted = np.asarray(labels), np.asarray(predicted)
         K = len(self.class_names)
         if labels.shape != predicted.shape:
-            raise InputError(f"Predictions are expected as {labels.shape}, like the labels; {predicted.shape} came.")
+            raise InputError(
+                f"Predictions are expected as {labels.shape}, like the labels; {predicted.shape}"
+                " came."
+            )
         counted = labels != IGNORED
         _check_range(labels[counted], K, "Labels")
         _check_range(predicted, K, "Predictions")
         cells = labels[counted].astype(np.int64) * K + predicted[counted]
-        found = tf.math.bincount(tf.constant(cells), minlength=K * K, maxlength=K * K, dtype=tf.int64)
+        found = tf.math.bincount(
+            tf.constant(cells), minlength=K * K, maxlength=K * K, dtype=tf.int64
+        )
         self.counts = self.counts + tf.reshape(found, (K, K))
 
     @property
     def iou(self) -> dict[str, float | None]:
-        """{name: intersection over union}; None for a class that is neither in the labels nor predicted."""
+        """{name: intersection over union}; None for a class that is neither in the labels nor
+        predicted.
+        """
         return {
             name: None if np.isnan(value) else float(value)
             for name, value in zip(self.class_names, self._ious(), strict=True)
@@ -88,7 +99,9 @@ class ConfusionMatrix:
         """Take up the counts of ``state()``. Raises ``ValueError`` where they do not fit."""
         counts = np.asarray(state)
         if counts.shape != self.counts.shape or counts.dtype != np.int64 or (counts < 0).any():
-            raise ValueError(f"expected counts {tuple(self.counts.shape)}, came {counts.dtype} {counts.shape}")
+            raise ValueError(
+                f"expected counts {tuple(self.counts.shape)}, came {counts.dtype} {counts.shape}"
+            )
         self.counts = tf.constant(counts)
 
 
@@ -101,15 +114,18 @@ def _check_range(numbers: np.ndarray, K: int, what: str) -> None:
 
 
 class TopK:
-    """Pictures counted by class: how many there were, and of how many the class came first, or among the first five.
+    """Pictures counted by class: how many there were, and of how many the class came first, or
+    among the first five.
 
-    Ties go to the class that stands first. ``top1`` and ``top5`` are fractions of all pictures, from 0 to 1; with
-    five classes or fewer every picture is right among five, and ``top5`` says so.
+    Ties go to the class that stands first. ``top1`` and ``top5`` are fractions of all pictures,
+    from 0 to 1; with five classes or fewer every picture is right among five, and ``top5`` says so.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
-        self.counts = np.zeros((len(self.class_names), 3), np.int64)  # (K, 3): pictures, first, among five
+        self.counts = np.zeros(
+            (len(self.class_names), 3), np.int64
+        )  # (K, 3): pictures, first, among five
 
     def update(self, label: int, probabilities: np.ndarray) -> None:
         """Count one picture of class ``label`` with its probabilities (K).
@@ -119,7 +135,9 @@ class TopK:
         probabilities = np.asarray(probabilities)
         K = len(self.class_names)
         if probabilities.shape != (K,):
-            raise InputError(f"{K} probabilities are expected, one a class; {probabilities.shape} came.")
+            raise InputError(
+                f"{K} probabilities are expected, one a class; {probabilities.shape} came."
+            )
         if np.isnan(probabilities).any():
             raise InputError("Probabilities are expected to be numbers, NaN is among them.")
         best = np.argsort(-probabilities, kind="stable")[:TOP]
@@ -141,7 +159,9 @@ class TopK:
 
     @property
     def accuracy(self) -> dict[str, float | None]:
-        """{name: top-1 accuracy over the pictures of that class}; None for a class without pictures."""
+        """{name: top-1 accuracy over the pictures of that class}; None for a class without
+        pictures.
+        """
         rows = zip(self.class_names, self.counts.tolist(), strict=True)
         return {name: first / pictures if pictures else None for name, (pictures, first, _) in rows}
 
@@ -163,7 +183,9 @@ class TopK:
         """Take up the counts of ``state()``. Raises ``ValueError`` where they do not fit."""
         counts = np.asarray(state)
         if counts.shape != self.counts.shape or counts.dtype != np.int64 or (counts < 0).any():
-            raise ValueError(f"expected counts {self.counts.shape}, came {counts.dtype} {counts.shape}")
+            raise ValueError(
+                f"expected counts {self.counts.shape}, came {counts.dtype} {counts.shape}"
+            )
         self.counts = counts
 
 
@@ -200,8 +222,12 @@ class Evaluation:
         classes = self.results[self._by_class]
         width = max(map(len, [*classes, *self._sums]))
         rows = [f"{name:<{width}}  {_percent(value)}" for name, value in classes.items()]
-        sums = [f"{title:<{width}}  {_percent(self.results[key])}" for title, key in self._sums.items()]
-        head = f"{self.dataset}: {self.images} images" + (f", {len(self.failures)} failed" * bool(self.failures))
+        sums = [
+            f"{title:<{width}}  {_percent(self.results[key])}" for title, key in self._sums.items()
+        ]
+        head = f"{self.dataset}: {self.images} images" + (
+            f", {len(self.failures)} failed" * bool(self.failures)
+        )
         rule = "-" * (width + 8)
         return "\n".join([head, rule, *rows, rule, *sums])
 
@@ -212,7 +238,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SegmentationScores(Evaluation):
-    """Fractions from 0 to 1: ``miou``, ``pixel_accuracy``, and ``iou`` {class: value, None where it does not occur}."""
+    """Fractions from 0 to 1: ``miou``, ``pixel_accuracy``, and ``iou`` {class: value, None where it
+    does not occur}.
+    """
 
     @property
     def miou(self) -> float | None:
@@ -244,7 +272,9 @@ class ClassificationScores(Evaluation):
 
     @property
     def top5(self) -> float | None:
-        """The fraction of pictures whose class was among the first five; None if no picture was counted."""
+        """The fraction of pictures whose class was among the first five; None if no picture was
+        counted.
+        """
         return self.results["top5"]
 
 

@@ -13,5 +13,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
-        raise AttributeError(f"module 'tf_groupvit.export' has no attribute {name!r}: it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'tf_groupvit.export' has no attribute {name!r}: it has {', '.join(__all__)}"
+        )
     return getattr(import_module(f"tf_groupvit.export.{_HOME_OF[name]}"), name)

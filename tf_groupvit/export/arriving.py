@@ -1,7 +1,9 @@
-"""An input as a server hands it over, of any shape, in; the same tensor, its shape made sure of, out.
+"""An input as a server hands it over, of any shape, in; the same tensor, its shape made sure of,
+out.
 
-Neither the server nor its C++ session looks at the shapes that a signature declares, and TensorFlow folds a check of
-them away when it believes the declaration. So the checks here read the rank while the graph runs, and hang on the data.
+Neither the server nor its C++ session looks at the shapes that a signature declares, and TensorFlow
+folds a check of them away when it believes the declaration. So the checks here read the rank while
+the graph runs, and hang on the data.
 """
 
 from collections.abc import Sequence
@@ -43,7 +45,11 @@ def numbers(value: tf.Tensor, name: str, letters: str, sizes: Sizes, most: int) 
 
 def _few(value: tf.Tensor, name: str, most: int) -> tf.Tensor:
     rows = tf.shape(value, out_type=tf.int64)[0]
-    return only_if(rows <= most, [f"{name}: expected at most {most} rows, came ", rows, ": send fewer at once."], value)
+    return only_if(
+        rows <= most,
+        [f"{name}: expected at most {most} rows, came ", rows, ": send fewer at once."],
+        value,
+    )
 
 
 def few_pixels(value: tf.Tensor, name: str, most: int, height: int, width: int) -> tf.Tensor:
@@ -54,14 +60,24 @@ def few_pixels(value: tf.Tensor, name: str, most: int, height: int, width: int) 
     """
     shape = tf.shape(value, out_type=tf.int64)
     pixels = shape[0] * shape[height] * shape[width]
-    said = [f"{name}: expected at most {most} pixels in all, came ", pixels, ": send fewer or smaller images."]
+    said = [
+        f"{name}: expected at most {most} pixels in all, came ",
+        pixels,
+        ": send fewer or smaller images.",
+    ]
     value = only_if(pixels <= most, said, value)
     short = tf.maximum(shape[height], shape[width]) <= MAX_SIDE
-    return only_if(short, [f"{name}: expected at most {MAX_SIDE} pixels a side, came another: shrink it."], value)
+    return only_if(
+        short,
+        [f"{name}: expected at most {MAX_SIDE} pixels a side, came another: shrink it."],
+        value,
+    )
 
 
 def some_well(words: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """``value``, if at least one of the rows (B) has no words that say what is wrong with it, or there are no rows."""
+    """``value``, if at least one of the rows (B) has no words that say what is wrong with it, or
+    there are no rows.
+    """
     first = tf.concat([words, [""]], axis=0)[0]
     return only_if((tf.size(words) == 0) | tf.reduce_any(words == ""), [first], value)
 
@@ -74,7 +90,13 @@ def nothing_wrong(rows: tf.Tensor) -> tf.Tensor:
 def together(value: tf.Tensor, name: str, other: tf.Tensor, other_name: str) -> tf.Tensor:
     """``value``, if it has as many rows as ``other``."""
     mine, theirs = tf.shape(value)[0], tf.shape(other)[0]
-    words = [f"{name} and {other_name}: expected one row for each image in both, came ", mine, " and ", theirs, "."]
+    words = [
+        f"{name} and {other_name}: expected one row for each image in both, came ",
+        mine,
+        " and ",
+        theirs,
+        ".",
+    ]
     return only_if(tf.equal(mine, theirs), words, value)
 
 
@@ -82,7 +104,9 @@ def _of_rank(value: tf.Tensor, name: str, letters: str, rank: int) -> tf.Tensor:
     loose = _loose(value)
     came = tf.shape(loose)
     checked = only_if(
-        tf.equal(tf.size(came), rank), [f"{name}: expected shape {letters}, came ", _words(came), "."], loose
+        tf.equal(tf.size(came), rank),
+        [f"{name}: expected shape {letters}, came ", _words(came), "."],
+        loose,
     )
     return tf.ensure_shape(checked, [None] * rank)
 
@@ -93,4 +117,6 @@ def _loose(value: tf.Tensor) -> tf.Tensor:
 
 
 def _words(shape: tf.Tensor) -> tf.Tensor:
-    return tf.strings.join(["(", tf.strings.reduce_join(tf.strings.as_string(shape), separator=", "), ")"])
+    return tf.strings.join(
+        ["(", tf.strings.reduce_join(tf.strings.as_string(shape), separator=", "), ")"]
+    )

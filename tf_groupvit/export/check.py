@@ -1,4 +1,6 @@
-"""A version folder and the segmenter that it was made from in; how far their answers differ, line by line, out."""
+"""A version folder and the segmenter that it was made from in; how far their answers differ, line
+by line, out.
+"""
 
 import io
 import os
@@ -29,7 +31,9 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Difference:
-    """How one answer differs from the Python side's: share of equal labels, and by output the largest difference."""
+    """How one answer differs from the Python side's: share of equal labels, and by output the
+    largest difference.
+    """
 
     signature: str
     batch: int
@@ -39,7 +43,9 @@ class Difference:
 
     @property
     def passes(self) -> bool:
-        numbers = all(value <= MOST_DIFFERENCE * self.scale[name] for name, value in self.numbers.items())
+        numbers = all(
+            value <= MOST_DIFFERENCE * self.scale[name] for name, value in self.numbers.items()
+        )
         return numbers and (self.agreement is None or self.agreement >= LEAST_AGREEMENT)
 
     def __str__(self) -> str:
@@ -58,11 +64,15 @@ class Report:
 
     def __str__(self) -> str:
         lines = [str(difference) for difference in self.differences]
-        lines.append(f"{sum(self.operations.values()):,} operations of {len(self.operations)} kinds")
+        lines.append(
+            f"{sum(self.operations.values()):,} operations of {len(self.operations)} kinds"
+        )
         return "\n".join(lines)
 
 
-def replay(folder: Path, requests: list[Any] | None = None, python: str = sys.executable) -> dict[str, Any]:
+def replay(
+    folder: Path, requests: list[Any] | None = None, python: str = sys.executable
+) -> dict[str, Any]:
     """Run ``replay.py`` on a version folder in a process that cannot import this package.
 
     Args:
@@ -88,17 +98,21 @@ def replay(folder: Path, requests: list[Any] | None = None, python: str = sys.ex
 
 
 def check_export(folder: str | os.PathLike[str], segmenter: Any) -> Report:
-    """Replay an export's warm-up as a server would, and compare each answer with the segmenter's own.
+    """Replay an export's warm-up as a server would, and compare each answer with the segmenter's
+    own.
 
     Raises:
-        ExportError: a request that is refused, answers that differ, or operations that a stock server does not have.
+        ExportError: a request that is refused, answers that differ, or operations that a stock
+            server does not have.
     """
     found = replay(Path(folder))
     if found["faults"]:
         raise ExportError(f"{folder} cannot be served: {'; '.join(found['faults'][:5])}.")
     for answer in found["answers"]:
         if said := _refusals(answer):
-            raise ExportError(f"{folder} refuses its own warm-up request of {answer['signature']}: {said[0]}")
+            raise ExportError(
+                f"{folder} refuses its own warm-up request of {answer['signature']}: {said[0]}"
+            )
     differences = [compare(answer, segmenter) for answer in found["answers"]]
     for difference in differences:
         if not difference.passes:
@@ -120,9 +134,13 @@ def compare(answer: Answer, segmenter: Any) -> Difference:
     labels = expected.pop("labels", None)
     agreement = None if labels is None else _agreement(_labels_in(answer["outputs"]), labels)
     outputs = {name: np.asarray(answer["outputs"][name], np.float64) for name in expected}
-    numbers = {name: _largest(outputs[name] - np.asarray(value)) for name, value in expected.items()}
+    numbers = {
+        name: _largest(outputs[name] - np.asarray(value)) for name, value in expected.items()
+    }
     scale = {name: max(_largest(value), 1e-6) for name, value in expected.items()}
-    return Difference(signature, len(next(iter(answer["inputs"].values()))), agreement, numbers, scale)
+    return Difference(
+        signature, len(next(iter(answer["inputs"].values()))), agreement, numbers, scale
+    )
 
 
 def _largest(values: Any) -> float:
@@ -137,7 +155,10 @@ def _labels_in(outputs: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 def _agreement(came: list[np.ndarray], expected: list[np.ndarray]) -> float:
     """The share of equal labels in the image where it is lowest; 0 where sizes differ."""
-    shares = [float(np.mean(a == b)) if a.shape == b.shape else 0.0 for a, b in zip(came, expected, strict=True)]
+    shares = [
+        float(np.mean(a == b)) if a.shape == b.shape else 0.0
+        for a, b in zip(came, expected, strict=True)
+    ]
     return min(shares, default=1.0)
 
 
@@ -149,7 +170,9 @@ def _segment(segmenter: Any, image_bytes: Any) -> dict[str, Any]:
 
 
 def _told(segmenter: Any, asked: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    """Labels, scores and areas of images (H, W, 3), each with classes (N, D) of its own; rows padded with 0."""
+    """Labels, scores and areas of images (H, W, 3), each with classes (N, D) of its own; rows
+    padded with 0.
+    """
     labels, scores, areas = [], [], []
     for image, texts in asked:
         small = segmenter.inference.scores([image], texts)[0]
@@ -159,29 +182,47 @@ def _told(segmenter: Any, asked: list[tuple[np.ndarray, np.ndarray]]) -> dict[st
         areas.append(np.bincount(found.ravel(), minlength=small.rows.shape[-1]) / found.size)
     longest = max(map(len, scores), default=0)
     padded = [[np.pad(row, (0, longest - len(row))) for row in rows] for rows in (scores, areas)]
-    return {"labels": labels, "class_scores": np.array(padded[0]), "class_areas": np.array(padded[1])}
+    return {
+        "labels": labels,
+        "class_scores": np.array(padded[0]),
+        "class_areas": np.array(padded[1]),
+    }
 
 
 def _open(segmenter: Any, image_bytes: Any, class_names: Any) -> dict[str, Any]:
     templates, asked = segmenter.classes.templates, []
     for contents, names in zip(image_bytes, class_names, strict=True):
-        with warnings.catch_warnings(action="ignore"):  # prompts that are cut, which the graph does without a word
-            texts = embed_classes(segmenter.model, segmenter.tokenizer, names.decode(), templates).embeds
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # prompts that are cut, which the graph does without a word
+            texts = embed_classes(
+                segmenter.model, segmenter.tokenizer, names.decode(), templates
+            ).embeds
         asked.append((read_image(contents), texts))
     return _told(segmenter, asked)
 
 
 def _embeds(segmenter: Any, image_bytes: Any, text_embeds: Any) -> dict[str, Any]:
-    return _told(segmenter, [(read_image(one), texts) for one, texts in zip(image_bytes, text_embeds, strict=True)])
+    return _told(
+        segmenter,
+        [(read_image(one), texts) for one, texts in zip(image_bytes, text_embeds, strict=True)],
+    )
 
 
 def _pixels(segmenter: Any, pixels: Any) -> dict[str, Any]:
-    return {"labels": _told(segmenter, [(image, segmenter.text_embeds) for image in pixels])["labels"]}
+    return {
+        "labels": _told(segmenter, [(image, segmenter.text_embeds) for image in pixels])["labels"]
+    }
 
 
 def _encode_image(segmenter: Any, image_bytes: Any) -> dict[str, Any]:
-    settings, squares = segmenter.settings, [segmenter.inference.square(read_image(one)) for one in image_bytes]
-    found = segmenter.model.get_image_features(normalise(np.stack(squares), settings.mean, settings.std))
+    settings, squares = (
+        segmenter.settings,
+        [segmenter.inference.square(read_image(one)) for one in image_bytes],
+    )
+    found = segmenter.model.get_image_features(
+        normalise(np.stack(squares), settings.mean, settings.std)
+    )
     return {"image_embeds": _of_length_one(np.asarray(found))}
 
 
@@ -196,8 +237,16 @@ def _of_length_one(rows: np.ndarray) -> np.ndarray:
 
 
 def _logits(segmenter: Any, **inputs: Any) -> dict[str, Any]:
-    result = segmenter.model(**inputs, output_segmentation=True, output_attentions=False, output_hidden_states=False)
-    names = ("logits_per_image", "logits_per_text", "text_embeds", "image_embeds", "segmentation_logits")
+    result = segmenter.model(
+        **inputs, output_segmentation=True, output_attentions=False, output_hidden_states=False
+    )
+    names = (
+        "logits_per_image",
+        "logits_per_text",
+        "text_embeds",
+        "image_embeds",
+        "segmentation_logits",
+    )
     return {name: np.asarray(result[name]) for name in names}
 
 

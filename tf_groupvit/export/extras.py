@@ -1,7 +1,9 @@
-"""What lies beside an exported graph: its card, classes, palette, batching parameters and the warm-up requests.
+"""What lies beside an exported graph: its card, classes, palette, batching parameters and the
+warm-up requests.
 
-The server runs the requests after loading and before it is AVAILABLE; one that fails keeps the model from loading. So
-every request is valid with batching on as well: all its inputs have the same leading dimension.
+The server runs the requests after loading and before it is AVAILABLE; one that fails keeps the
+model from loading. So every request is valid with batching on as well: all its inputs have the same
+leading dimension.
 """
 
 import hashlib
@@ -27,14 +29,17 @@ from tf_groupvit.wires.messages import fill, message_classes
 
 FILE = "tf_serving_warmup_requests"
 BATCHES = (1, 4, 8)  # of the default signature: the first requests of a kind are the slow ones
-# Sizes (H, W) and formats that pictures come in; every format takes its own way through the decoder.
+# Sizes (H, W) and formats that pictures come in; every format takes its own way through the
+# decoder.
 PICTURES = ((48, 64, "JPEG"), (64, 48, "PNG"), (40, 40, "JPEG"), (33, 70, "GIF"))
 
 Request = tuple[str, dict[str, Any]]  # signature, and arrays or lists of strings by input
 
 
 def picture(number: int) -> np.ndarray:
-    """A small picture (H, W, 3): two shades that run across, a disc and a bar, so that there is something to part."""
+    """A small picture (H, W, 3): two shades that run across, a disc and a bar, so that there is
+    something to part.
+    """
     H, W, _ = PICTURES[number % len(PICTURES)]
     y, x = np.mgrid[:H, :W]
     pixels = np.stack([x * 255 // W, y * 255 // H, 255 - x * 255 // W], axis=-1)
@@ -77,7 +82,9 @@ def _one_each(segmenter: Any) -> dict[str, dict[str, Any]]:
         "logits": {
             "input_ids": ids,
             "attention_mask": np.ones_like(ids),
-            "pixel_values": np.linspace(-1, 1, int(np.prod(side)), dtype=np.float32).reshape(1, *side),
+            "pixel_values": np.linspace(-1, 1, int(np.prod(side)), dtype=np.float32).reshape(
+                1, *side
+            ),
         },
     }
 
@@ -94,7 +101,8 @@ def _prediction_log(signature: str, inputs: dict[str, Any]) -> bytes:
     request.model_spec.signature_name = signature
     for name, value in inputs.items():
         fill(request.inputs[name], value)
-    # Source: prediction_log.proto. PredictionLog.predict_log is field 6, PredictLog.request field 1.
+    # Source: prediction_log.proto. PredictionLog.predict_log is field 6, PredictLog.request field
+    # 1.
     return _field(6, _field(1, request.SerializeToString(deterministic=True)))
 
 
@@ -131,7 +139,11 @@ def describe(segmenter: Any, signatures: dict[str, Any], limits: Limits) -> dict
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights_sha256": weights_hash(segmenter.model),
         "parameters": sum(int(tf.size(variable)) for variable in segmenter.model.weights),
-        "versions": {"tf_groupvit": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "versions": {
+            "tf_groupvit": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
         "settings": asdict(segmenter.settings),
         "limits": asdict(limits),
         "templates": list(segmenter.classes.templates),
@@ -147,10 +159,15 @@ def _signature(name: str, function: Any) -> dict[str, Any]:
 
 
 def _shape(spec: Any) -> dict[str, Any]:
-    return {"dtype": spec.dtype.name, "shape": [-1 if size is None else size for size in spec.shape]}
+    return {
+        "dtype": spec.dtype.name,
+        "shape": [-1 if size is None else size for size in spec.shape],
+    }
 
 
-def write_extras(folder: Path, segmenter: Any, signatures: dict[str, Any], requests: list[Any], limits: Limits) -> None:
+def write_extras(
+    folder: Path, segmenter: Any, signatures: dict[str, Any], requests: list[Any], limits: Limits
+) -> None:
     """Fill ``assets.extra`` of a version, and put the batching parameters beside the graph."""
     extra = folder / "assets.extra"
     extra.mkdir(exist_ok=True)
@@ -163,6 +180,8 @@ def write_extras(folder: Path, segmenter: Any, signatures: dict[str, Any], reque
         "card.json": describe(segmenter, signatures, limits),
     }
     for name, value in content.items():
-        (extra / name).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        (extra / name).write_text(
+            json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        )
     (folder / "batching_params.pbtxt").write_text(BATCHING)
     write_records(extra, requests)

@@ -2,10 +2,12 @@
 
     python -I replay.py VERSION_FOLDER RESULTS [REQUESTS]
 
-Loads the folder as tensorflow_model_server does, into a session with the tag ``serve``, and runs it as the C++ server
-would: element types strict, declared shapes unchecked. It runs as a file, in a process of its own, and needs
-TensorFlow alone: whatever the graph needs of this package would fail here. REQUESTS and RESULTS are pickles:
-[(signature, {input: array})] and {"answers": [...], "operations": {name: count}, ...}.
+Loads the folder as tensorflow_model_server does, into a session with the tag ``serve``, and runs it
+as the C++ server
+would: element types strict, declared shapes unchecked. It runs as a file, in a process of its own,
+    and needs TensorFlow alone: whatever the graph needs of this package would fail here. REQUESTS
+    and RESULTS are pickles: [(signature, {input: array})] and {"answers": [...], "operations":
+    {name: count}, ...}.
 """
 
 import pickle
@@ -74,14 +76,23 @@ class Model:
         self.signatures = self.meta.signature_def
 
     def ends(self, infos):
-        return {name: self.graph.get_tensor_by_name(info.name)._as_tf_output() for name, info in infos.items()}
+        return {
+            name: self.graph.get_tensor_by_name(info.name)._as_tf_output()
+            for name, info in infos.items()
+        }
 
     def run(self, signature, inputs):
         """Outputs by name, as the C++ session gives them."""
         signature = self.signatures[signature]
         into, out = self.ends(signature.inputs), self.ends(signature.outputs)
         feeds = {into[name]: np.asarray(value) for name, value in inputs.items()}
-        return dict(zip(out, self.session._call_tf_sessionrun(None, feeds, [*out.values()], [], None), strict=True))
+        return dict(
+            zip(
+                out,
+                self.session._call_tf_sessionrun(None, feeds, [*out.values()], [], None),
+                strict=True,
+            )
+        )
 
     def answer(self, signature, inputs):
         started = time.perf_counter()
@@ -90,7 +101,9 @@ class Model:
         except tf.errors.OpError as refused:
             outputs, error = {}, (refused.error_code, refused.message)
         seconds = time.perf_counter() - started
-        return dict(signature=signature, inputs=inputs, outputs=outputs, error=error, seconds=seconds)
+        return dict(
+            signature=signature, inputs=inputs, outputs=outputs, error=error, seconds=seconds
+        )
 
 
 def nodes(meta):
@@ -100,7 +113,9 @@ def nodes(meta):
 
 
 def operations(meta):
-    """How often each operation is in the graph and its functions; calls of functions are no operations."""
+    """How often each operation is in the graph and its functions; calls of functions are no
+    operations.
+    """
     functions = {function.signature.name for function in meta.graph_def.library.function}
     counts: dict[str, int] = {}
     for node in nodes(meta):
@@ -114,9 +129,15 @@ def faults(meta):
     counts = operations(meta)
     found = [f"operation {name} needs Python" for name in PYTHON if name in counts]
     found += [f"operation {name} needs XLA" for name in COMPILED if name in counts]
-    found += [f"operation {name} is not in core TensorFlow" for name in counts if op_def_registry.get(name) is None]
+    found += [
+        f"operation {name} is not in core TensorFlow"
+        for name in counts
+        if op_def_registry.get(name) is None
+    ]
     compiled = [node.name for node in nodes(meta) if _must_compile(node)]
-    compiled += [one.signature.name for one in meta.graph_def.library.function if _must_compile(one)]
+    compiled += [
+        one.signature.name for one in meta.graph_def.library.function if _must_compile(one)
+    ]
     return found + [f"{name} must be compiled by XLA" for name in compiled]
 
 

@@ -21,7 +21,9 @@ class Limits:
     """What one request may hold, after a server merged others with it; in the card of an export."""
 
     max_images: int = 256  # rows of images, and of arrays
-    max_texts: int = 4096  # rows of texts, and the names of classes, synonyms included, of all images together
+    max_texts: int = (
+        4096  # rows of texts, and the names of classes, synonyms included, of all images together
+    )
     max_pixels: int = 2**27  # of arrays of pixels, all rows together: 400 MB as bytes
 
     def __post_init__(self) -> None:
@@ -41,37 +43,44 @@ def export_saved_model(
     max_pixels: int = Limits.max_pixels,
     verbose: bool = False,
 ) -> Path:
-    """Write a segmenter as a SavedModel that TensorFlow Serving runs as it is; returns ``base_path/<version>/``.
+    """Write a segmenter as a SavedModel that TensorFlow Serving runs as it is; returns
+    ``base_path/<version>/``.
 
-    Images, text and masks are handled in the graph: clients send files and get PNGs. The folder is written beside,
-    under a name that is no number, and renamed when it is whole, so that a polling server never sees half of one.
+    Images, text and masks are handled in the graph: clients send files and get PNGs. The folder is
+    written beside, under a name that is no number, and renamed when it is whole, so that a polling
+    server never sees half of one.
 
-    An export is a snapshot of the weights as they are now, and of the class embeddings as the segmenter has them: after
-    training, call ``segmenter.refresh()`` and export again.
+    An export is a snapshot of the weights as they are now, and of the class embeddings as the
+    segmenter has them: after training, call ``segmenter.refresh()`` and export again.
 
     Args:
         segmenter: its classes, templates, protocol, mode and background become part of the model.
         version: a number from 1; the next free one unless given.
-        check: replay the warm-up in a process of its own and compare (``check_export``), before the folder is renamed.
+        check: replay the warm-up in a process of its own and compare (``check_export``), before the
+            folder is renamed.
         say: is told what is being done; ``logging`` is unless given.
-        max_images: rows of images that a request may hold, after a server merged others with it. The graph refuses
-            more before it does anything for each.
+        max_images: rows of images that a request may hold, after a server merged others with it.
+            The graph refuses more before it does anything for each.
         max_texts: likewise texts, and the names of all classes of all rows, synonyms included.
-        max_pixels: likewise pixels of arrays, all rows together, and numbers of ``segmentation_logits``.
+        max_pixels: likewise pixels of arrays, all rows together, and numbers of
+            ``segmentation_logits``.
         verbose: tell ``say`` the names of the operations that the check has found, too.
 
     Raises:
-        ExportError: a limit below 1, more than 256 labels, a model that LiteRT runs, a version that is there already,
-            a folder that cannot be written, or a check that fails.
+        ExportError: a limit below 1, more than 256 labels, a model that LiteRT runs, a version that
+            is there already, a folder that cannot be written, or a check that fails.
 
-    Warns with UserWarning where the segmenter has no tokenizer: ``segment_open`` and ``encode_text`` are left out.
+    Warns with UserWarning where the segmenter has no tokenizer: ``segment_open`` and
+    ``encode_text`` are left out.
     """
     import keras
 
     from tf_groupvit.export.signatures import check_servable
 
     if keras.backend.backend() != "tensorflow":
-        raise ExportError(f"Keras runs on {keras.backend.backend()}: export with KERAS_BACKEND=tensorflow.")
+        raise ExportError(
+            f"Keras runs on {keras.backend.backend()}: export with KERAS_BACKEND=tensorflow."
+        )
     limits = Limits(max_images, max_texts, max_pixels)
     check_servable(segmenter)
     base = Path(base_path)
@@ -109,17 +118,22 @@ def _write(segmenter: Any, folder: Path, say: Callable[[str], None], limits: Lim
     try:
         tf.saved_model.save(signatures, str(folder), signatures=functions, options=options)
     except tf.errors.OpError as error:  # a full disk, for one
-        raise ExportError(f"{folder} cannot be written: {error.message.splitlines()[0]}.") from error
+        raise ExportError(
+            f"{folder} cannot be written: {error.message.splitlines()[0]}."
+        ) from error
     _rewrite(folder / "saved_model.pb")
     functions = {DEFAULT: functions[DEFAULT], ITS_NAME: functions[DEFAULT], **functions}
-    write_extras(folder, segmenter, functions, list(requests_of(segmenter, list(functions))), limits)
+    write_extras(
+        folder, segmenter, functions, list(requests_of(segmenter, list(functions))), limits
+    )
     say(f"Signatures: {', '.join(functions)}")
 
 
 def _rewrite(file: Path) -> None:
     """Make the graph slim, and give the default signature its own name, for the same tensors.
 
-    TensorFlow would write a call of its own for each name, and a server take its seconds to optimise both.
+    TensorFlow would write a call of its own for each name, and a server take its seconds to
+    optimise both.
     """
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -138,18 +152,23 @@ def _warn_without_tokenizer(segmenter: Any) -> None:
 
     if segmenter.tokenizer is None:
         warnings.warn(
-            "The segmenter has no tokenizer: segment_open and encode_text are left out of the export.",
+            "The segmenter has no tokenizer: segment_open and encode_text are left out of the"
+            " export.",
             UserWarning,
             stacklevel=4,
         )
 
 
 def versions_in(base: Path) -> dict[int, Path]:
-    """The versions at a base path, by number: folders whose whole name is one, as the server reads them."""
+    """The versions at a base path, by number: folders whose whole name is one, as the server reads
+    them.
+    """
     if not base.is_dir():
         return {}
     found = {
-        int(child.name): child for child in sorted(base.iterdir()) if child.name.isascii() and child.name.isdigit()
+        int(child.name): child
+        for child in sorted(base.iterdir())
+        if child.name.isascii() and child.name.isdigit()
     }
     return {number: child for number, child in found.items() if number <= MOST}
 
@@ -180,11 +199,15 @@ def check_place(base: Path, version: int | None) -> None:
     if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= MOST:
         raise ExportError(f"The version is {version!r}: expected a whole number from 1.")
     if version in versions_in(base):
-        raise ExportError(f"Version {version} is at {base} already: give another, or none for the next.")
+        raise ExportError(
+            f"Version {version} is at {base} already: give another, or none for the next."
+        )
 
 
 def _publish(staging: Path, base: Path, version: int | None) -> Path:
-    """Rename a whole folder to its number. Another export may take a number meanwhile; then the next one is tried."""
+    """Rename a whole folder to its number. Another export may take a number meanwhile; then the
+    next one is tried.
+    """
     while True:
         number = max(versions_in(base), default=0) + 1 if version is None else version
         path = base / str(number)
@@ -194,4 +217,6 @@ def _publish(staging: Path, base: Path, version: int | None) -> Path:
             if not path.exists():
                 raise
             if version is not None:
-                raise ExportError(f"Version {version} has appeared at {base} meanwhile: give another.") from None
+                raise ExportError(
+                    f"Version {version} has appeared at {base} meanwhile: give another."
+                ) from None

@@ -1,7 +1,7 @@
 """A segmenter in; the functions that a server runs, with the weights that they share, out.
 
-The table of what goes in and comes out of each is in serving/README.md. All inputs and outputs are named, flat, and
-have a leading dimension of any size.
+The table of what goes in and comes out of each is in serving/README.md. All inputs and outputs are
+named, flat, and have a leading dimension of any size.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,10 @@ def specs_of(width: int, channels: int) -> dict[str, tuple[tf.TensorSpec, ...]]:
         "segment": (IMAGES,),
         "segment_open": (IMAGES, lists),
         "segment_pixels": (tf.TensorSpec([None, None, None, 3], tf.uint8, name="pixels"),),
-        "segment_embeds": (IMAGES, tf.TensorSpec([None, None, width], tf.float32, name="text_embeds")),
+        "segment_embeds": (
+            IMAGES,
+            tf.TensorSpec([None, None, width], tf.float32, name="text_embeds"),
+        ),
         "classify": (IMAGES,),
         "encode_image": (IMAGES,),
         "encode_text": (tf.TensorSpec([None], tf.string, name="text"),),
@@ -49,20 +52,26 @@ def specs_of(width: int, channels: int) -> dict[str, tuple[tf.TensorSpec, ...]]:
 
 
 class Signatures(tf.Module):
-    """Everything that a SavedModel of a segmenter holds: weights, embeddings of the classes, vocabulary, functions."""
+    """Everything that a SavedModel of a segmenter holds: weights, embeddings of the classes,
+    vocabulary, functions.
+    """
 
     def __init__(self, segmenter: Any, limits: Limits) -> None:
         super().__init__(name="groupvit")
         self._limits = limits
         plain, self._settings = segmenter.model, segmenter.settings
-        model = optimized(plain) if can_be_optimized(plain) else plain  # the weights as they are now
+        model = (
+            optimized(plain) if can_be_optimized(plain) else plain
+        )  # the weights as they are now
         self._model, self._classes = _Untracked(model), segmenter.classes
         self.weights = [variable.value for variable in model.weights]
         self.texts = tf.constant(segmenter.text_embeds)  # (N, D)
         self._names = tf.constant(segmenter.class_names)  # (K)
         tokens, self.tables = None, []
         if segmenter.tokenizer is not None:
-            tokens = segmenter.tokenizer.limited_to(model.config.text_config.max_position_embeddings).graph()
+            tokens = segmenter.tokenizer.limited_to(
+                model.config.text_config.max_position_embeddings
+            ).graph()
             self.tables = list(
                 tokens.submodules
             )  # without the tokenizer itself, which would be saved as a function too
@@ -77,7 +86,8 @@ class Signatures(tf.Module):
     def traced(self, say: Callable[[str], None]) -> dict[str, Any]:
         """Each signature as a traced function.
 
-        Without a tokenizer there is nothing to read texts with: ``segment_open`` and ``encode_text`` are left out.
+        Without a tokenizer there is nothing to read texts with: ``segment_open`` and
+        ``encode_text`` are left out.
         """
         found = {}
         specs = specs_of(self.texts.shape[1], self._model.it.config.vision_config.num_channels)
@@ -90,13 +100,19 @@ class Signatures(tf.Module):
         return found
 
     def segment(self, image_bytes: tf.Tensor) -> Named:
-        """Encoded images (B) -> masks as PNG, scores, areas and names of the K classes; what is wrong with a row."""
+        """Encoded images (B) -> masks as PNG, scores, areas and names of the K classes; what is
+        wrong with a row.
+        """
         images = self._images(image_bytes)
-        answer = self._labelling.images(images, lambda i: self.texts, self._names.shape[0], nothing_wrong(images))
+        answer = self._labelling.images(
+            images, lambda i: self.texts, self._names.shape[0], nothing_wrong(images)
+        )
         return answer | {"class_names": _for_each(self._names, images)}
 
     def segment_open(self, image_bytes: tf.Tensor, class_names: tf.Tensor) -> Named:
-        """Encoded images (B), and for each its classes between commas, (B) -> as ``segment``, K the longest list."""
+        """Encoded images (B), and for each its classes between commas, (B) -> as ``segment``, K the
+        longest list.
+        """
         images = self._images(image_bytes)
         listed = strings(class_names, "class_names", self._limits.max_images)
         listed = together(listed, "class_names", images, "image_bytes")
@@ -120,23 +136,37 @@ class Signatures(tf.Module):
         return {"labels": self._labelling.pixels(only_if(some, said, pixels), self.texts)}
 
     def segment_embeds(self, image_bytes: tf.Tensor, text_embeds: tf.Tensor) -> Named:
-        """Encoded images (B) and embeddings of the classes of each (B, K, D) -> as ``segment``, without names."""
+        """Encoded images (B) and embeddings of the classes of each (B, K, D) -> as ``segment``,
+        without names.
+        """
         images = self._images(image_bytes)
         width = self.texts.shape[1]
-        embeds = numbers(text_embeds, "text_embeds", f"(B, K, {width})", (None, width), self._limits.max_images)
+        embeds = numbers(
+            text_embeds, "text_embeds", f"(B, K, {width})", (None, width), self._limits.max_images
+        )
         embeds = _some(together(embeds, "text_embeds", images, "image_bytes"), self._background)
         finite = tf.reduce_all(tf.math.is_finite(embeds), axis=[1, 2])
-        words = first_fault((finite, ["text_embeds: expected finite numbers, came NaN or infinity."]))
+        words = first_fault(
+            (finite, ["text_embeds: expected finite numbers, came NaN or infinity."])
+        )
         longest = tf.shape(embeds)[1] + int(self._background)
         return self._labelling.images(images, lambda i: embeds[i], longest, words)
 
     def classify(self, image_bytes: tf.Tensor) -> Named:
-        """Encoded images (B) -> how likely each of the N classes is, background aside: softmax, (B, N)."""
+        """Encoded images (B) -> how likely each of the N classes is, background aside: softmax, (B,
+        N).
+        """
         images = self._images(image_bytes)
         groups, _, words = self._looking.see(images, nothing_wrong(images))
-        similarity = tf.matmul(groups["image_embeds"], self.texts, transpose_b=True) * groups["scale"]
+        similarity = (
+            tf.matmul(groups["image_embeds"], self.texts, transpose_b=True) * groups["scale"]
+        )
         names = _for_each(tf.constant(self._classes.names), images)
-        return {"probabilities": _where_well(words, tf.nn.softmax(similarity)), "class_names": names, "error": words}
+        return {
+            "probabilities": _where_well(words, tf.nn.softmax(similarity)),
+            "class_names": names,
+            "error": words,
+        }
 
     def encode_image(self, image_bytes: tf.Tensor) -> Named:
         """Encoded images (B) -> embeddings of length one (B, D); 0 where a row has an error."""
@@ -147,7 +177,8 @@ class Signatures(tf.Module):
     def encode_text(self, text: tf.Tensor) -> Named:
         """Texts (B), taken as they are -> embeddings of length one (B, D).
 
-        Only the beginning of a text has a place among the model's positions, so only the beginning is read.
+        Only the beginning of a text has a place among the model's positions, so only the beginning
+        is read.
         """
         texts = tf.strings.substr(strings(text, "text", self._limits.max_texts), 0, BEGINNING)
         return {"text_embeds": self._reading.embeds(texts)}
@@ -155,15 +186,29 @@ class Signatures(tf.Module):
     def _images(self, image_bytes: tf.Tensor) -> tf.Tensor:
         return strings(image_bytes, "image_bytes", self._limits.max_images)
 
-    def logits(self, input_ids: tf.Tensor, attention_mask: tf.Tensor, pixel_values: tf.Tensor) -> Named:
-        """Token ids (N, T) and normalised pixels (B, 3, H, W): transformers' outputs. Not batchable, as N is not B."""
+    def logits(
+        self, input_ids: tf.Tensor, attention_mask: tf.Tensor, pixel_values: tf.Tensor
+    ) -> Named:
+        """Token ids (N, T) and normalised pixels (B, 3, H, W): transformers' outputs. Not
+        batchable, as N is not B.
+        """
         ids, mask = self._checked_ids(input_ids, attention_mask)
         pixel_values = self._checked_values(pixel_values, tf.shape(ids)[0])
-        texts, groups = normalise(self._reading.by_parts(ids, mask)), self._looking.groups(pixel_values)
-        B, H, W, N = tf.shape(pixel_values)[0], tf.shape(pixel_values)[2], tf.shape(pixel_values)[3], tf.shape(ids)[0]
+        texts, groups = (
+            normalise(self._reading.by_parts(ids, mask)),
+            self._looking.groups(pixel_values),
+        )
+        B, H, W, N = (
+            tf.shape(pixel_values)[0],
+            tf.shape(pixel_values)[2],
+            tf.shape(pixel_values)[3],
+            tf.shape(ids)[0],
+        )
         per_text = tf.matmul(texts, groups["image_embeds"], transpose_b=True) * groups["scale"]
         sides = (groups["maps"][-1], groups["group_embeds"], texts, groups["scale"])
-        maps = tf.cond(N > 0, lambda: segmentation_logits(*sides, H, W), lambda: tf.zeros([B, 0, H, W]))
+        maps = tf.cond(
+            N > 0, lambda: segmentation_logits(*sides, H, W), lambda: tf.zeros([B, 0, H, W])
+        )
         return {
             "logits_per_image": tf.transpose(per_text),
             "logits_per_text": per_text,
@@ -173,25 +218,43 @@ class Signatures(tf.Module):
         }
 
     def _checked_values(self, pixel_values: tf.Tensor, N: tf.Tensor) -> tf.Tensor:
-        """Normalised pixels (B, 3, H, W) that the vision tower can take, and whose answer for N texts fits the limits.
+        """Normalised pixels (B, 3, H, W) that the vision tower can take, and whose answer for N
+        texts fits the limits.
 
-        Patches look at each other, so work and memory grow with the square of their number: no more is taken than of
-        as many images as the limit says, at the size that the model was trained with.
+        Patches look at each other, so work and memory grow with the square of their number: no more
+        is taken than of as many images as the limit says, at the size that the model was trained
+        with.
         """
         vision, most = self._model.it.config.vision_config, self._limits
         channels, patch = vision.num_channels, vision.patch_height_width
         letters = f"(B, {channels}, H, W)"
-        values = numbers(pixel_values, "pixel_values", letters, (channels, None, None), most.max_images)
+        values = numbers(
+            pixel_values, "pixel_values", letters, (channels, None, None), most.max_images
+        )
         values = few_pixels(_of_patches(values, patch), "pixel_values", most.max_pixels, 2, 3)
         B, _, H, W = tf.unstack(tf.cast(tf.shape(values), tf.float64))
         usual = float(np.prod(np.divide(vision.image_height_width, patch)))
         pairs = B * tf.square(H * W / float(patch[0] * patch[1]))
-        said = ["pixel_values: expected fewer or smaller images, came ", *_times(values), " pixels."]
+        said = [
+            "pixel_values: expected fewer or smaller images, came ",
+            *_times(values),
+            " pixels.",
+        ]
         values = only_if(pairs <= most.max_images * usual**2, said, values)
-        said = [f"segmentation_logits: expected at most {most.max_pixels} numbers, came ", N, " texts for "]
-        return only_if(tf.cast(N, tf.float64) * B * H * W <= most.max_pixels, [*said, *_times(values), "."], values)
+        said = [
+            f"segmentation_logits: expected at most {most.max_pixels} numbers, came ",
+            N,
+            " texts for ",
+        ]
+        return only_if(
+            tf.cast(N, tf.float64) * B * H * W <= most.max_pixels,
+            [*said, *_times(values), "."],
+            values,
+        )
 
-    def _checked_ids(self, input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _checked_ids(
+        self, input_ids: tf.Tensor, attention_mask: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Ids and mask (N, T) that the text tower can take."""
         ids = numbers(input_ids, "input_ids", "(N, T)", (None,), self._limits.max_texts)
         mask = numbers(attention_mask, "attention_mask", "(N, T)", (None,), self._limits.max_texts)
@@ -207,7 +270,9 @@ class Signatures(tf.Module):
 
 
 class _Untracked:
-    """Holds a model without tf.Module taking it for a part of what is saved: its variables are in ``weights``."""
+    """Holds a model without tf.Module taking it for a part of what is saved: its variables are in
+    ``weights``.
+    """
 
     def __init__(self, it: Any) -> None:
         self.it = it
@@ -216,7 +281,9 @@ class _Untracked:
 def check_servable(segmenter: Any) -> None:
     """Refuse a model that no server runs, and more labels than a mask of one byte a pixel can hold."""
     if getattr(segmenter.model, "runtime", GRAPH) != GRAPH:
-        raise ExportError("No server runs this model as it is run here: export a segmenter of the plain model.")
+        raise ExportError(
+            "No server runs this model as it is run here: export a segmenter of the plain model."
+        )
     count = len(segmenter.class_names)
     if count > MOST_LABELS:
         raise ExportError(
@@ -253,5 +320,11 @@ def _of_patches(pixel_values: tf.Tensor, patch: tuple[int, int]) -> tf.Tensor:
     shape = tf.shape(pixel_values)
     H, W = shape[2], shape[3]
     fits = (H > 0) & (W > 0) & (H % patch[0] == 0) & (W % patch[1] == 0)
-    said = [f"pixel_values: expected H and W that are multiples of the patch size {patch}, came ", H, " and ", W, "."]
+    said = [
+        f"pixel_values: expected H and W that are multiples of the patch size {patch}, came ",
+        H,
+        " and ",
+        W,
+        ".",
+    ]
     return only_if((shape[0] == 0) | fits, said, pixel_values)

@@ -1,9 +1,11 @@
-"""The MetaGraphDef of an export in; the same graph with less to read, keep and optimise, changed in place.
+"""The MetaGraphDef of an export in; the same graph with less to read, keep and optimise, changed in
+place.
 
-A server keeps several copies of a graph, functions and all, and reads through all of it for each signature that it
-prepares. Names are most of it: Keras' are some hundred letters long, and each stands wherever it is used.
-Measured: one trial at the published size in a Session, 122 of the 329 MiB beside the weights and a quarter of the time
-to load were gone; scripts/bench export prints what is left.
+A server keeps several copies of a graph, functions and all, and reads through all of it for each
+signature that it prepares. Names are most of it: Keras' are some hundred letters long, and each
+stands wherever it is used.
+Measured: one trial at the published size in a Session, 122 of the 329 MiB beside the weights and a
+    quarter of the time to load were gone; scripts/bench export prints what is left.
 """
 
 from collections.abc import Iterator
@@ -17,7 +19,9 @@ _OF_ARGUMENTS = ("_output_shapes", "_user_specified_name")
 
 
 def slim(meta_graph: Any) -> None:
-    """Leave out how the model is saved again, which nobody asks of an export; shorten the names within functions."""
+    """Leave out how the model is saved again, which nobody asks of an export; shorten the names
+    within functions.
+    """
     graph, saved_by = meta_graph.graph_def, meta_graph.saver_def.save_tensor_name.partition(":")[0]
     _keep(graph.node, lambda node: node.name != saved_by)
     reached = _reached(graph, set(meta_graph.object_graph_def.concrete_functions))
@@ -55,7 +59,9 @@ def _called(nodes: Any) -> Iterator[str]:
 
 def _shorten(function: Any) -> None:
     """Name nodes by their operation and number; arguments too, where they are weights and tables."""
-    captured = [argument for argument in function.signature.input_arg if argument.type == DT_RESOURCE]
+    captured = [
+        argument for argument in function.signature.input_arg if argument.type == DT_RESOURCE
+    ]
     short = {argument.name: argument.name for argument in function.signature.input_arg}
     short |= {argument.name: f"resource_{i}" for i, argument in enumerate(captured)}
     short |= {node.name: f"{node.op}_{i}" for i, node in enumerate(function.node_def)}

@@ -1,7 +1,8 @@
-"""Words of a request, in the graph: lists of class names to names and whose they are, and texts to their embeddings.
+"""Words of a request, in the graph: lists of class names to names and whose they are, and texts to
+their embeddings.
 
-Lists (B), each one string, are read as ``prompts.parse_classes`` does: names between commas, synonyms between bars,
-blanks as there.
+Lists (B), each one string, are read as ``prompts.parse_classes`` does: names between commas,
+synonyms between bars, blanks as there.
 """
 
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from tf_groupvit.segmentation.prompts import BACKGROUND, PROMPTS_AT_ONCE
 
 MOST_LABELS = 256  # what one byte a pixel can tell apart
 MOST_BYTES = 2**20  # of a list; for each byte that it reads the tokenizer takes some hundred
-# The blanks of str.split; RE2's \s knows those of ASCII alone, and not even the separators among them.
+# The blanks of str.split; RE2's \s knows those of ASCII alone, and not even the separators among
+# them.
 BLANKS = r"[\s\x{0b}\x{1c}-\x{1f}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
 
 
 @dataclass(frozen=True)
 class ClassLists:
-    """``names`` (M, synonyms) of all classes of all images, the one that it is called by first; ``splits`` (B + 1).
+    """``names`` (M, synonyms) of all classes of all images, the one that it is called by first;
+    ``splits`` (B + 1).
 
-    ``words`` (B) say what is wrong with a list, "" where nothing is; a list that is wrong has no classes here.
+    ``words`` (B) say what is wrong with a list, "" where nothing is; a list that is wrong has no
+    classes here.
     """
 
     names: tf.RaggedTensor
@@ -37,7 +41,9 @@ class ClassLists:
 
     @property
     def longest(self) -> tf.Tensor:
-        return tf.cast(tf.reduce_max(tf.concat([[0], self.splits[1:] - self.splits[:-1]], axis=0)), tf.int32)
+        return tf.cast(
+            tf.reduce_max(tf.concat([[0], self.splits[1:] - self.splits[:-1]], axis=0)), tf.int32
+        )
 
 
 def _first(names: tf.RaggedTensor) -> tf.Tensor:
@@ -47,8 +53,9 @@ def _first(names: tf.RaggedTensor) -> tf.Tensor:
 def parse_lists(lists: tf.Tensor, background: bool, max_texts: int) -> ClassLists:
     """Read the class lists of images (B), each "dog, grass, sofa|couch".
 
-    Wrong are an empty name, one that is there twice, "background" where the model adds one of its own, more labels
-    than a byte holds, and more names than ``max_texts`` in all: then those lists that are longer than their share.
+    Wrong are an empty name, one that is there twice, "background" where the model adds one of its
+    own, more labels than a byte holds, and more names than ``max_texts`` in all: then those lists
+    that are longer than their share.
     """
     words = _too_many(lists, background, max_texts)
     entries = tf.strings.split(tf.where(words == "", lists, ""), ",")  # (B, classes)
@@ -63,11 +70,21 @@ def parse_lists(lists: tf.Tensor, background: bool, max_texts: int) -> ClassList
 
     words = first_fault(
         (words == "", [words]),
-        (none_is(_has_empty(names)), ["The list of classes (", shown, ") has an empty name: leave it out."]),
-        (none_is(_is_twice(first, row)), ["The list of classes (", shown, ") has a class twice: name it once."]),
+        (
+            none_is(_has_empty(names)),
+            ["The list of classes (", shown, ") has an empty name: leave it out."],
+        ),
+        (
+            none_is(_is_twice(first, row)),
+            ["The list of classes (", shown, ") has a class twice: name it once."],
+        ),
         (
             none_is((first == BACKGROUND) & background),
-            ["The list of classes (", shown, f") has {BACKGROUND!r}, which this model adds by itself: leave it out."],
+            [
+                "The list of classes (",
+                shown,
+                f") has {BACKGROUND!r}, which this model adds by itself: leave it out.",
+            ],
         ),
     )
     kept = tf.where(tf.gather(words == "", row))[:, 0]
@@ -84,10 +101,17 @@ def _too_many(lists: tf.Tensor, background: bool, max_texts: int) -> tf.Tensor:
     share = max_texts // tf.maximum(tf.size(lists), 1)
     most = [f"Expected at most {MOST_LABELS} labels an image, background included, came ", labels]
     return first_fault(
-        (length <= MOST_BYTES, [f"Expected a list of classes of at most {MOST_BYTES} bytes, came ", length, "."]),
+        (
+            length <= MOST_BYTES,
+            [f"Expected a list of classes of at most {MOST_BYTES} bytes, came ", length, "."],
+        ),
         (
             (names <= max_texts) & ((tf.reduce_sum(names) <= max_texts) | (names <= share)),
-            [f"Expected at most {max_texts} names of classes, synonyms included, came ", names, ": send fewer."],
+            [
+                f"Expected at most {max_texts} names of classes, synonyms included, came ",
+                names,
+                ": send fewer.",
+            ],
         ),
         (labels <= MOST_LABELS, [*most, ": send fewer classes."]),
     )
@@ -136,18 +160,23 @@ class Reading:
     def features(self, texts: tf.Tensor) -> tf.Tensor:
         """Projected features (N, D) of texts (N), not normalised.
 
-        Texts of like length go through the tower together, cut to the longest among them: most prompts have ten
-        tokens, and the tower takes 77.
+        Texts of like length go through the tower together, cut to the longest among them: most
+        prompts have ten tokens, and the tower takes 77.
         """
         tokens = self.tokens(texts)
         lengths = tf.reduce_sum(tokens["attention_mask"], axis=1)
         order = tf.argsort(lengths, stable=True)
-        ids, mask = tf.gather(tokens["input_ids"], order), tf.gather(tokens["attention_mask"], order)
+        ids, mask = (
+            tf.gather(tokens["input_ids"], order),
+            tf.gather(tokens["attention_mask"], order),
+        )
         lengths = tf.gather(lengths, order)
         features = tf.gather(self.by_parts(ids, mask, lengths), tf.math.invert_permutation(order))
         return tf.ensure_shape(features, [None, self.width])
 
-    def by_parts(self, ids: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
+    def by_parts(
+        self, ids: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Projected features (N, D) of tokens (N, T), some texts at a time.
 
         With ``lengths`` (N), those that go together are cut to the longest of them.
@@ -160,7 +189,9 @@ class Reading:
             longest = T if lengths is None else tf.reduce_max(lengths[rows])
             return i + 1, found.write(i, self.tower(ids[rows, :longest], mask[rows, :longest]))
 
-        found = tf.TensorArray(tf.float32, rounds, infer_shape=False, element_shape=[None, self.width])
+        found = tf.TensorArray(
+            tf.float32, rounds, infer_shape=False, element_shape=[None, self.width]
+        )
         _, found = tf.while_loop(lambda i, _: i < rounds, step, (0, found), parallel_iterations=1)
         return tf.ensure_shape(found.concat(), [None, self.width])
 
@@ -169,12 +200,15 @@ class Reading:
         return normalise(self.features(texts))
 
     def class_embeds(self, names: tf.RaggedTensor, templates: tuple[str, ...]) -> tf.Tensor:
-        """Classes by their names (M, synonyms) -> embeddings (M, D), as segmentation/prompts.py makes them.
+        """Classes by their names (M, synonyms) -> embeddings (M, D), as segmentation/prompts.py
+        makes them.
 
         Each prompt is encoded once, however often the batch has it.
         """
         parts = [template.split("{}") for template in templates]
-        prompts = tf.stack([tf.strings.join([before, names.values, after]) for before, after in parts], axis=1)
+        prompts = tf.stack(
+            [tf.strings.join([before, names.values, after]) for before, after in parts], axis=1
+        )
         unique, use = tf.unique(tf.reshape(prompts, [-1]))
         rows = tf.reshape(tf.gather(self.features(unique), use), [-1, len(templates), self.width])
         return normalise(tf.math.segment_mean(tf.reduce_mean(rows, axis=1), names.value_rowids()))

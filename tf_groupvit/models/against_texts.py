@@ -1,4 +1,6 @@
-"""Pixels (B, 3, H, W) in, logits against texts that stay the same out: the joint model as ``predict`` can batch it."""
+"""Pixels (B, 3, H, W) in, logits against texts that stay the same out: the joint model as
+``predict`` can batch it.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +16,22 @@ from tf_groupvit.models.outputs import GroupViTOutput, without
 class ImagesAgainstTexts(EntryModel):
     """Pixels (B, 3, H, W) -> logits against fixed texts, every entry with B rows.
 
-    ``logits_per_image`` (B, N), ``image_embeds`` (B, D) and, if asked for, ``segmentation_logits`` (B, N, H, W).
+    ``logits_per_image`` (B, N), ``image_embeds`` (B, D) and, if asked for, ``segmentation_logits``
+    (B, N, H, W).
     """
 
-    def __init__(self, model: Any, text_embeds: Any, output_segmentation: bool = True, **keywords: Any):
+    def __init__(
+        self, model: Any, text_embeds: Any, output_segmentation: bool = True, **keywords: Any
+    ):
         super().__init__(dtype=model.dtype_policy, **keywords)
         self.model = model
         embeds = model._checked_embeds(accept("text_embeds", text_embeds))
         self.text_embeds = self.add_weight(
-            name="text_embeds", shape=embeds.shape, dtype="float32", trainable=False, initializer="zeros"
+            name="text_embeds",
+            shape=embeds.shape,
+            dtype="float32",
+            trainable=False,
+            initializer="zeros",
         )
         self.text_embeds.assign(embeds)
         self.output_segmentation = output_segmentation
@@ -56,7 +65,9 @@ class ImagesAgainstTexts(EntryModel):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ImagesAgainstTexts":
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "ImagesAgainstTexts":
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
         embeds = ops.zeros(config["text_embeds_shape"])  # the values come with the weights
         return cls(model, embeds, config["output_segmentation"], name=config["name"])

@@ -1,4 +1,6 @@
-"""A checkpoint in whatever format in, a folder of config.json and model.safetensors out, whole or not at all."""
+"""A checkpoint in whatever format in, a folder of config.json and model.safetensors out, whole or
+not at all.
+"""
 
 import os
 import shutil
@@ -8,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tf_groupvit.checkpoints.description import PROCESSOR, TOKENIZERS, config_of, parameters_of, tokenizer_files
+from tf_groupvit.checkpoints.description import (
+    PROCESSOR,
+    TOKENIZERS,
+    config_of,
+    parameters_of,
+    tokenizer_files,
+)
 from tf_groupvit.checkpoints.matching import Match, match
 from tf_groupvit.checkpoints.reading import Checkpoint, read_checkpoint
 from tf_groupvit.checkpoints.writing import write_checkpoint
@@ -38,17 +46,19 @@ def convert(
     tokenizer: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Conversion:
-    """Write ``source``, a folder, a file or a hub id, to ``folder`` as transformers' PyTorch class loads it.
+    """Write ``source``, a folder, a file or a hub id, to ``folder`` as transformers' PyTorch class
+    loads it.
 
-    The weights must fit the config, and keep the precision that they have in the file. Tokenizer and preprocessor
-    files go along where the source has them, or ``tokenizer``, another folder, which comes first. A new folder appears
-    when it is complete; in one that holds something, ``overwrite`` has the files of a checkpoint replaced, the config
-    last, and the rest left.
+    The weights must fit the config, and keep the precision that they have in the file. Tokenizer
+    and preprocessor files go along where the source has them, or ``tokenizer``, another folder,
+    which comes first. A new folder appears when it is complete; in one that holds something,
+    ``overwrite`` has the files of a checkpoint replaced, the config last, and the rest left.
 
     Raises:
-        InputError: ``folder`` is the source, or a file, or holds something and ``overwrite`` is not set; ``tokenizer``
-            holds no tokenizer.
-        CheckpointError, ConfigError, HubError: as ``from_pretrained``; CheckpointError too where writing fails.
+        InputError: ``folder`` is the source, or a file, or holds something and ``overwrite`` is not
+            set; ``tokenizer`` holds no tokenizer.
+        CheckpointError, ConfigError, HubError: as ``from_pretrained``; CheckpointError too where
+            writing fails.
     """
     if not os.fspath(folder).strip():
         raise InputError("The name of the folder to write into is empty: give one.")
@@ -60,7 +70,9 @@ def convert(
     checkpoint = read_checkpoint(path)
     config = config_of(path)
     if config is None:
-        warnings.warn(f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=2)
+        warnings.warn(
+            f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=2
+        )
         config = GroupViTConfig()
     matched = _matched(config, checkpoint)
     try:
@@ -69,7 +81,9 @@ def convert(
         raise CheckpointError(f"{target} cannot be written: {error.strerror or error}.") from error
     parameters = parameters_of(matched.shapes)["total"]
     origin, notes = checkpoint.source, checkpoint.notes
-    return Conversion(origin, checkpoint.format, len(checkpoint.tensors), parameters, target, files, notes)
+    return Conversion(
+        origin, checkpoint.format, len(checkpoint.tensors), parameters, target, files, notes
+    )
 
 
 def _check_target(path: Path, target: Path, overwrite: bool) -> None:
@@ -77,9 +91,13 @@ def _check_target(path: Path, target: Path, overwrite: bool) -> None:
         raise InputError(f"'{target}' is no folder: name one to write the checkpoint into.")
     beside = path if path.is_dir() else path.parent
     if path.exists() and target.resolve() == beside.resolve():
-        raise InputError(f"'{target}' holds the source itself: name another folder, nothing was written.")
+        raise InputError(
+            f"'{target}' holds the source itself: name another folder, nothing was written."
+        )
     if not overwrite and target.exists() and any(target.iterdir()):
-        raise InputError(f"'{target}' is there already and not empty: name another folder, or give --overwrite.")
+        raise InputError(
+            f"'{target}' is there already and not empty: name another folder, or give --overwrite."
+        )
 
 
 def _extras(path: Path, tokenizer: Path | None) -> dict[str, Path]:
@@ -123,8 +141,12 @@ def _matched(config: Any, checkpoint: Checkpoint) -> Match:
     return match(checkpoint.tensors, shapes, model_class.may_ignore, checkpoint.source)
 
 
-def _write(target: Path, matched: Match, extras: Mapping[str, Path], config: Any) -> tuple[str, ...]:
-    """Everything into a folder beside the target, which then takes its place; the names that were written."""
+def _write(
+    target: Path, matched: Match, extras: Mapping[str, Path], config: Any
+) -> tuple[str, ...]:
+    """Everything into a folder beside the target, which then takes its place; the names that were
+    written.
+    """
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
@@ -134,7 +156,10 @@ def _write(target: Path, matched: Match, extras: Mapping[str, Path], config: Any
         for name, file in extras.items():
             shutil.copyfile(file, beside / name)
         config.save_pretrained(beside)
-        files = (*sorted(path.name for path in beside.iterdir() if path.name != "config.json"), "config.json")
+        files = (
+            *sorted(path.name for path in beside.iterdir() if path.name != "config.json"),
+            "config.json",
+        )
         _install(beside, target, files)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

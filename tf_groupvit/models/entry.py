@@ -1,4 +1,6 @@
-"""A call's arguments in, named tensors of the right kind out; what is the same for every model that a user calls."""
+"""A call's arguments in, named tensors of the right kind out; what is the same for every model that
+a user calls.
+"""
 
 import inspect
 import operator
@@ -23,7 +25,9 @@ def _argument_names(call: Callable[..., Any]) -> tuple[str, ...]:
 
 @contextmanager
 def _weights_outlive_errors(model: keras.Model) -> Iterator[None]:
-    """Under JAX, Keras takes the weights out of a model while it loops, and loses them where the loop fails."""
+    """Under JAX, Keras takes the weights out of a model while it loops, and loses them where the
+    loop fails.
+    """
     if keras.backend.backend() != "jax":
         yield
         return
@@ -39,7 +43,9 @@ def _weights_outlive_errors(model: keras.Model) -> Iterator[None]:
 
 
 class WeightsOf:
-    """The variables that a model has now: something was traced with them, and answers from them alone."""
+    """The variables that a model has now: something was traced with them, and answers from them
+    alone.
+    """
 
     def __init__(self, model: keras.Model) -> None:
         self._held = model.weights
@@ -51,7 +57,9 @@ class WeightsOf:
 
 
 class LeftBehind:
-    """Takes the place of a model in a forked process that was sent one: whoever asks it for anything is told."""
+    """Takes the place of a model in a forked process that was sent one: whoever asks it for
+    anything is told.
+    """
 
     def __getattr__(self, name: str) -> Any:
         check_process()
@@ -59,12 +67,16 @@ class LeftBehind:
 
 
 def _brought_back(make: Callable[..., Any], *arguments: Any) -> Any:
-    """A pickled model, where models can be made: a pool of processes would wait for ever for one that fails here."""
+    """A pickled model, where models can be made: a pool of processes would wait for ever for one
+    that fails here.
+    """
     return LeftBehind() if is_forked() else make(*arguments)
 
 
 class EntryModel(keras.Model):
-    """A keras.Model whose arguments come by position or by name, as arrays, tensors or nested lists."""
+    """A keras.Model whose arguments come by position or by name, as arrays, tensors or nested
+    lists.
+    """
 
     _traced_with: WeightsOf | None = None  # what Keras' loops were
 
@@ -77,22 +89,33 @@ class EntryModel(keras.Model):
         except ValueError as error:
             if keywords.get("dtype") is None:
                 raise
-            raise InputError(f"{_first_line(error)}; give dtype='float32', 'mixed_bfloat16' or the like.") from error
+            raise InputError(
+                f"{_first_line(error)}; give dtype='float32', 'mixed_bfloat16' or the like."
+            ) from error
         if narrow:
-            raise InputError(f"dtype is {keywords['dtype']!r}: expected 'float32', 'float16', 'mixed_bfloat16', ...")
+            raise InputError(
+                f"dtype is {keywords['dtype']!r}: expected 'float32', 'float16',"
+                " 'mixed_bfloat16', ..."
+            )
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """As Keras' own, which takes nothing but tensors by position: here flags may stand in their place too."""
+        """As Keras' own, which takes nothing but tensors by position: here flags may stand in their
+        place too.
+        """
         if keras.backend.backend() != "torch":
             check_process()
         names = _argument_names(type(self).call)
         if len(arguments) > len(names):
-            raise InputError(f"{len(arguments)} arguments came, but there are {len(names)}: {', '.join(names)}.")
+            raise InputError(
+                f"{len(arguments)} arguments came, but there are {len(names)}: {', '.join(names)}."
+            )
         given = dict(zip(names, arguments, strict=False))
         if twice := sorted(given.keys() & keywords.keys()):
             raise InputError(f"{twice[0]} came twice, by position and by name: give it once.")
         given |= keywords
-        return super().__call__(**{name: accept(name, value) for name, value in given.items() if value is not None})
+        return super().__call__(
+            **{name: accept(name, value) for name, value in given.items() if value is not None}
+        )
 
     def predict(self, *arguments: Any, **keywords: Any) -> Any:
         self._forget_old_graphs()
@@ -110,7 +133,9 @@ class EntryModel(keras.Model):
             return super().evaluate(*arguments, **keywords)
 
     def _forget_old_graphs(self) -> None:
-        """Keras keeps what it traced for its loops, also when a layer has got other variables since."""
+        """Keras keeps what it traced for its loops, also when a layer has got other variables
+        since.
+        """
         if self._traced_with is None or not self._traced_with.are_those_of(self):
             self.train_function = self.test_function = self.predict_function = None
             self._traced_with = WeightsOf(self)
@@ -119,8 +144,12 @@ class EntryModel(keras.Model):
         make, arguments = super().__reduce__()
         return _brought_back, (make, *arguments)
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any) -> Any:
-        """Losses by name of an output, as ``compile`` takes them: Keras looks for those in plain dicts alone."""
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any
+    ) -> Any:
+        """Losses by name of an output, as ``compile`` takes them: Keras looks for those in plain
+        dicts alone.
+        """
         return super().compute_loss(x, y, plain(y_pred), *arguments, **keywords)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -132,10 +161,12 @@ class EntryModel(keras.Model):
         raise NotImplementedError
 
     def export(self, filepath: str | os.PathLike[str], *arguments: Any, **keywords: Any) -> None:
-        """Keras' ``export`` of the call, with every size unknown unless ``input_signature`` says otherwise.
+        """Keras' ``export`` of the call, with every size unknown unless ``input_signature`` says
+        otherwise.
 
-        Outputs are the tensors of the result by name; what is nested in it (the towers' own outputs, hidden states)
-        is left out. For images and strings in, and masks out, see ``tf_groupvit.export``.
+        Outputs are the tensors of the result by name; what is nested in it (the towers' own
+        outputs, hidden states) is left out. For images and strings in, and masks out, see
+        ``tf_groupvit.export``.
         """
         keywords.setdefault("input_signature", [self.default_signature()])
         FlatOutputs(self).export(filepath, *arguments, **keywords)
@@ -151,7 +182,9 @@ class FlatOutputs(keras.Model):
 
     def call(self, inputs: Any) -> dict[str, Any]:
         result = self.model(inputs, training=False)
-        return {name: value for name, value in result.items() if not isinstance(value, dict | tuple)}
+        return {
+            name: value for name, value in result.items() if not isinstance(value, dict | tuple)
+        }
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,8 @@
-"""A variable's path in, its first values out: random ones, or at once those of the checkpoint that is being loaded.
+"""A variable's path in, its first values out: random ones, or at once those of the checkpoint that
+is being loaded.
 
-Loading at the place where a variable is made spares the drawing of numbers, a pass over all of the memory, and half of
-the peak.
+Loading at the place where a variable is made spares the drawing of numbers, a pass over all of the
+memory, and half of the peak.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ _SOURCE: ContextVar[Source | None] = ContextVar("first_values", default=None)
 
 @contextmanager
 def starting_from(source: Source) -> Iterator[None]:
-    """Models made in this context start from the values of ``source``, and where it has none from zeros."""
+    """Models made in this context start from the values of ``source``, and where it has none from
+    zeros.
+    """
     token = _SOURCE.set(source)
     try:
         yield
@@ -37,7 +40,8 @@ def weights_will_be_loaded() -> Any:
 def first(path: str, otherwise: keras.initializers.Initializer) -> keras.initializers.Initializer:
     """What a variable starts from: the source of the context if there is one, else ``otherwise``.
 
-    ``path`` is its layer's name in a checkpoint and Keras' word for it: ``text_model.final_layer_norm/gamma``.
+    ``path`` is its layer's name in a checkpoint and Keras' word for it:
+    ``text_model.final_layer_norm/gamma``.
     """
     source = _SOURCE.get()
     return otherwise if source is None else _FromSource(source, path)
@@ -49,7 +53,11 @@ class _FromSource(keras.initializers.Initializer):
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         values = self.source(self.path, tuple(shape))
-        return ops.zeros(shape, dtype) if values is None else ops.cast(ops.convert_to_tensor(values), dtype)
+        return (
+            ops.zeros(shape, dtype)
+            if values is None
+            else ops.cast(ops.convert_to_tensor(values), dtype)
+        )
 
 
 def normal(path: str, std: float) -> keras.initializers.Initializer:

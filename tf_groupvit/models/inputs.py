@@ -1,4 +1,6 @@
-"""What a caller passes in, what a model's call needs out: dicts unpacked, flags settled, mistakes named early."""
+"""What a caller passes in, what a model's call needs out: dicts unpacked, flags settled, mistakes
+named early.
+"""
 
 import difflib
 from collections.abc import Mapping
@@ -14,24 +16,39 @@ from tf_groupvit.errors import InputError
 # Name -> what it is, and what its dtype may begin with.
 TENSORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "input_ids": ("token ids (N, T), integers, as the tokenizer gives them", ("int", "uint")),
-    "attention_mask": ("(N, T), 1 for a token and 0 for padding", ("int", "uint", "bool", "float", "bfloat")),
+    "attention_mask": (
+        "(N, T), 1 for a token and 0 for padding",
+        ("int", "uint", "bool", "float", "bfloat"),
+    ),
     "position_ids": ("positions (N, T), integers", ("int", "uint")),
-    "pixel_values": ("normalised pixels (B, 3, H, W), floats, as the image processor gives them", ("float", "bfloat")),
+    "pixel_values": (
+        "normalised pixels (B, 3, H, W), floats, as the image processor gives them",
+        ("float", "bfloat"),
+    ),
     "text_embeds": ("normalised embeddings (N, D), floats", ("float", "bfloat")),
 }
 
 
 def accept(name: str, value: Any) -> Any:
-    """An argument of a call as it came, or a nested list as an array; other arguments than tensors pass.
+    """An argument of a call as it came, or a nested list as an array; other arguments than tensors
+    pass.
 
     Raises:
-        InputError: rows of different lengths, strings, or numbers of another kind than the input takes.
+        InputError: rows of different lengths, strings, or numbers of another kind than the input
+            takes.
     """
     if name not in TENSORS or value is None:
         return value
     if isinstance(value, Mapping):
-        if flags := [key for key, part in value.items() if key not in TENSORS and isinstance(part, bool | str)]:
-            raise InputError(f"{flags[0]!r} came in the dict of inputs: it holds tensors alone, flags are arguments.")
+        if flags := [
+            key
+            for key, part in value.items()
+            if key not in TENSORS and isinstance(part, bool | str)
+        ]:
+            raise InputError(
+                f"{flags[0]!r} came in the dict of inputs: it holds tensors alone, flags are"
+                " arguments."
+            )
         return {key: accept(key, part) for key, part in value.items()}
     expected, dtypes = TENSORS[name]
     if not hasattr(value, "dtype"):
@@ -43,22 +60,40 @@ def accept(name: str, value: Any) -> Any:
     if not dtype.startswith(dtypes) or hasattr(value, "row_splits"):
         kind = "ragged" if hasattr(value, "row_splits") else dtype
         raise InputError(f"{name} came as {kind}: expected {expected}.")
-    if name == "input_ids" and isinstance(value, np.ndarray) and value.size and abs(value).max() >= 2**31:
+    if (
+        name == "input_ids"
+        and isinstance(value, np.ndarray)
+        and value.size
+        and abs(value).max() >= 2**31
+    ):
         # JAX would cut them to 32 bits before the model sees them.
         raise InputError(f"input_ids hold numbers up to {abs(value).max()}: expected {expected}.")
     return value
 
 
 def _from_lists(name: str, value: Any, expected: str) -> Any:
-    several = isinstance(value, list | tuple) and len({getattr(part, "shape", None) for part in value}) > 1
+    several = (
+        isinstance(value, list | tuple)
+        and len({getattr(part, "shape", None) for part in value}) > 1
+    )
     try:
         array = None if several else np.asarray(value)
     except (ValueError, TypeError, NotImplementedError):
         array = None
     if array is None or array.dtype.kind not in "iufb":
-        came = "parts of different shapes or kinds" if isinstance(value, list | tuple) else f"{type(value).__name__}"
-        raise InputError(f"{name} came as {came}: expected {expected}; several inputs go in as a dict.")
-    return array.astype("float32") if "float" in TENSORS[name][1] and array.dtype.kind in "iuf" else array
+        came = (
+            "parts of different shapes or kinds"
+            if isinstance(value, list | tuple)
+            else f"{type(value).__name__}"
+        )
+        raise InputError(
+            f"{name} came as {came}: expected {expected}; several inputs go in as a dict."
+        )
+    return (
+        array.astype("float32")
+        if "float" in TENSORS[name][1] and array.dtype.kind in "iuf"
+        else array
+    )
 
 
 def unpack(first: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +107,9 @@ def unpack(first: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     for name, value in first.items():
         if name not in given:
             near = difflib.get_close_matches(name, list(given), n=1, cutoff=0)[0]
-            raise InputError(f"There is no input {name!r}: did you mean {near!r}? Inputs: {', '.join(given)}.")
+            raise InputError(
+                f"There is no input {name!r}: did you mean {near!r}? Inputs: {', '.join(given)}."
+            )
         if merged[name] is not None:
             raise InputError(f"{name} came twice, in the dict and as an argument: give it once.")
         merged[name] = value
@@ -98,18 +135,27 @@ def image_input(pixel_values: Any) -> Any:
 
 
 def check_pairs_of_rows(x: Any) -> None:
-    """What Keras splits into batches by rows: a dict whose entries have one row a pair; datasets pass.
+    """What Keras splits into batches by rows: a dict whose entries have one row a pair; datasets
+    pass.
 
     Raises:
         InputError: a list of inputs, or entries with different numbers of rows.
     """
     if isinstance(x, list | tuple):
-        raise InputError("Keras' loops take one dict of inputs, {'input_ids': ..., 'pixel_values': ...}, not a list.")
-    rows = {name: len(value) for name, value in x.items() if hasattr(value, "__len__")} if isinstance(x, dict) else {}
+        raise InputError(
+            "Keras' loops take one dict of inputs, {'input_ids': ..., 'pixel_values': ...}, not a"
+            " list."
+        )
+    rows = (
+        {name: len(value) for name, value in x.items() if hasattr(value, "__len__")}
+        if isinstance(x, dict)
+        else {}
+    )
     if len(set(rows.values())) > 1:
         raise InputError(
-            f"Keras' loops take pairs, one text an image, but rows differ: {rows}; for N texts against B images "
-            "call model(...), or predict with model.with_text_embeds(text_embeds)."
+            f"Keras' loops take pairs, one text an image, but rows differ: {rows}; for N texts"
+            " against B images call model(...), or predict with"
+            " model.with_text_embeds(text_embeds)."
         )
 
 
@@ -126,7 +172,9 @@ def refuse_flags(flags: Mapping[str, Any]) -> None:
     """Flags that transformers' ``get_*_features`` take, and no others."""
     known = ("output_attentions", "output_hidden_states", "return_dict")
     for name in flags.keys() - set(known):
-        raise InputError(f"There is no argument {name!r}: beside the inputs there are {', '.join(known)}.")
+        raise InputError(
+            f"There is no argument {name!r}: beside the inputs there are {', '.join(known)}."
+        )
     refuse_tuple(flags.get("return_dict"))
 
 
@@ -134,14 +182,18 @@ def as_ids(ids: Any) -> Any:
     """Token or position ids, or a mask, as int32 (N, T); one row may come as (T,)."""
     ids = ops.cast(ops.convert_to_tensor(ids), "int32")
     if len(ids.shape) == 0:
-        raise InputError("A single number came in the place of (N, T): give one row of numbers for each text.")
+        raise InputError(
+            "A single number came in the place of (N, T): give one row of numbers for each text."
+        )
     return ids if len(ids.shape) == 2 else ops.reshape(ids, (-1, ops.shape(ids)[-1]))
 
 
 def concrete(values: Any) -> np.ndarray | None:
-    """The values as an array, or None where there are none yet: a graph is being traced, or Keras looks for shapes.
+    """The values as an array, or None where there are none yet: a graph is being traced, or Keras
+    looks for shapes.
 
-    On the PyTorch backend Keras looks with ones in the place of data, which no rule about values may judge.
+    On the PyTorch backend Keras looks with ones in the place of data, which no rule about values
+    may judge.
     """
     if in_symbolic_scope():
         return None

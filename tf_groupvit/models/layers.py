@@ -1,10 +1,12 @@
 """Tokens (B * T, C) in, tokens (B * T, C) out: the transformer block that both towers are made of.
 
-Tokens run through it flattened, one row each: every dense layer is then one plain matrix product, which is what
-runtimes fuse and run fastest, and a traced graph has a third of the operations. ``length`` T says where rows part.
+Tokens run through it flattened, one row each: every dense layer is then one plain matrix product,
+which is what runtimes fuse and run fastest, and a traced graph has a third of the operations.
+``length`` T says where rows part.
 
-Every layer bears the full name that it has in a checkpoint, so that a variable's path is its name there.
-Children are made and built in ``__init__``: a model has its weights before it is called, and `.keras` files keep them.
+Every layer bears the full name that it has in a checkpoint, so that a variable's path is its name
+there. Children are made and built in ``__init__``: a model has its weights before it is called, and
+`.keras` files keep them.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,9 @@ from keras import ops
 from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.models.initialization import constant, normal
 
-LOWEST = float(np.finfo("float32").min)  # stands where nothing is to be seen; a row without any stays finite, uniform
+LOWEST = float(
+    np.finfo("float32").min
+)  # stands where nothing is to be seen; a row without any stays finite, uniform
 
 Config = GroupViTTextConfig | GroupViTVisionConfig
 
@@ -31,7 +35,9 @@ ACTIVATION: dict[str, Callable[[Any], Any]] = {
 
 
 def layer_name(name: str) -> str:
-    """A checkpoint prefix as a layer's name; PyTorch allows no dots in parameter names, so there they are "-"."""
+    """A checkpoint prefix as a layer's name; PyTorch allows no dots in parameter names, so there
+    they are "-".
+    """
     return name.replace(".", "-") if keras.backend.backend() == "torch" else name
 
 
@@ -48,7 +54,9 @@ def dense(name: str, inputs: int, units: int, std: float, dtype: Any) -> keras.l
     return layer
 
 
-def layer_norm(name: str, width: int, epsilon: float, dtype: Any) -> keras.layers.LayerNormalization:
+def layer_norm(
+    name: str, width: int, epsilon: float, dtype: Any
+) -> keras.layers.LayerNormalization:
     """A built LayerNormalization over the last axis."""
     layer = keras.layers.LayerNormalization(
         epsilon=epsilon,
@@ -63,7 +71,11 @@ def layer_norm(name: str, width: int, epsilon: float, dtype: Any) -> keras.layer
 
 def dropout(rate: float, name: str, dtype: Any) -> Callable[..., Any]:
     """A Dropout layer, or nothing at all for a rate of 0."""
-    return keras.layers.Dropout(rate, name=layer_name(name), dtype=dtype) if rate else lambda x, training=None: x
+    return (
+        keras.layers.Dropout(rate, name=layer_name(name), dtype=dtype)
+        if rate
+        else lambda x, training=None: x
+    )
 
 
 def flat(x: Any) -> Any:
@@ -72,7 +84,9 @@ def flat(x: Any) -> Any:
 
 
 def softmax(x: Any, axis: int) -> Any:
-    """Keras' own, which warns where there is but one to choose from: one token, one patch, one group."""
+    """Keras' own, which warns where there is but one to choose from: one token, one patch, one
+    group.
+    """
     return ops.ones_like(x) if x.shape[axis] == 1 else ops.softmax(x, axis=axis)
 
 
@@ -80,15 +94,31 @@ class MLP(keras.layers.Layer):
     """Two dense layers with the config's activation between: rows (..., inputs) -> (..., outputs)."""
 
     def __init__(
-        self, config: Config, name: str, dtype: Any, inputs: int = 0, hidden: int = 0, outputs: int = 0
+        self,
+        config: Config,
+        name: str,
+        dtype: Any,
+        inputs: int = 0,
+        hidden: int = 0,
+        outputs: int = 0,
     ) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
         width = config.hidden_size
-        inputs, hidden, outputs = inputs or width, hidden or config.intermediate_size, outputs or width
+        inputs, hidden, outputs = (
+            inputs or width,
+            hidden or config.intermediate_size,
+            outputs or width,
+        )
         factor = config.initializer_factor
-        residual = (2 * config.num_hidden_layers) ** -0.5  # two residual additions a layer, as in GPT-2
-        self.fc1 = dense(f"{name}.fc1", inputs, hidden, (2 * width) ** -0.5 * factor, self.dtype_policy)
-        self.fc2 = dense(f"{name}.fc2", hidden, outputs, width**-0.5 * residual * factor, self.dtype_policy)
+        residual = (
+            2 * config.num_hidden_layers
+        ) ** -0.5  # two residual additions a layer, as in GPT-2
+        self.fc1 = dense(
+            f"{name}.fc1", inputs, hidden, (2 * width) ** -0.5 * factor, self.dtype_policy
+        )
+        self.fc2 = dense(
+            f"{name}.fc2", hidden, outputs, width**-0.5 * residual * factor, self.dtype_policy
+        )
         self.activation = ACTIVATION[config.hidden_act]
 
     def call(self, x: Any) -> Any:
@@ -101,7 +131,10 @@ class Attention(keras.layers.Layer):
     def __init__(self, config: Config, name: str, dtype: Any) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
         width = config.hidden_size
-        self.heads, self.head_width = config.num_attention_heads, width // config.num_attention_heads
+        self.heads, self.head_width = (
+            config.num_attention_heads,
+            width // config.num_attention_heads,
+        )
         factor = config.initializer_factor
         spread = {"out_proj": width**-0.5 * factor}
         inward = width**-0.5 * (2 * config.num_hidden_layers) ** -0.5 * factor
@@ -124,16 +157,23 @@ class Attention(keras.layers.Layer):
         seen: Any = None,
         training: Any = None,
     ) -> tuple[Any, Any]:
-        """Queries (B * T, C) with their length T, keys (B * S, C) with theirs -> (B * T, C), and the weights.
+        """Queries (B * T, C) with their length T, keys (B * S, C) with theirs -> (B * T, C), and
+        the weights.
 
-        The weights (B, heads, T, S) are those before dropout. ``seen`` (B, 1, T, S) says where query t may look at
-        key s; everywhere, unless given.
+        The weights (B, heads, T, S) are those before dropout. ``seen`` (B, 1, T, S) says where
+        query t may look at key s; everywhere, unless given.
         """
         if keys is None:
             keys, key_length = queries, length
         q = self._split(self.q_proj(queries) * self.head_width**-0.5, length)
-        k, v = self._split(self.k_proj(keys), key_length), self._split(self.v_proj(keys), key_length)
-        q, k = ops.cast(q, "float32"), ops.cast(k, "float32")  # half floats overflow in their product
+        k, v = (
+            self._split(self.k_proj(keys), key_length),
+            self._split(self.v_proj(keys), key_length),
+        )
+        q, k = (
+            ops.cast(q, "float32"),
+            ops.cast(k, "float32"),
+        )  # half floats overflow in their product
         scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))
         if seen is not None:
             scores = ops.where(seen, scores, LOWEST)
@@ -154,12 +194,18 @@ class Block(keras.layers.Layer):
         self.layer_norm2 = layer_norm(f"{name}.layer_norm2", *norm)
         self.mlp = MLP(config, f"{name}.mlp", self.dtype_policy)
 
-    def call(self, x: Any, length: Any, seen: Any = None, training: Any = None, keep: Any = None) -> tuple[Any, Any]:
-        """Tokens (B * T, C) of texts or images that are each ``length`` T long; also the weights (B, heads, T, T).
+    def call(
+        self, x: Any, length: Any, seen: Any = None, training: Any = None, keep: Any = None
+    ) -> tuple[Any, Any]:
+        """Tokens (B * T, C) of texts or images that are each ``length`` T long; also the weights
+        (B, heads, T, T).
 
-        ``keep`` (2, B) are factors of the two residual branches, one an image: how drop path leaves them out.
+        ``keep`` (2, B) are factors of the two residual branches, one an image: how drop path leaves
+        them out.
         """
-        attended, weights = self.self_attn(self.layer_norm1(x), length=length, seen=seen, training=training)
+        attended, weights = self.self_attn(
+            self.layer_norm1(x), length=length, seen=seen, training=training
+        )
         x = x + (attended if keep is None else _scaled(attended, keep[0], length))
         mixed = self.mlp(self.layer_norm2(x))
         return x + (mixed if keep is None else _scaled(mixed, keep[1], length)), weights

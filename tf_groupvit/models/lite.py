@@ -14,13 +14,16 @@ from tf_groupvit.models.runtimes import LITE
 
 
 class LiteProgram:
-    """Runs images of one shape (C, H, W), by one interpreter with all threads or by several that share images and
-    threads. They are made when they are needed. Measured on two cores: a batch of 8 takes 0.93 of the time.
+    """Runs images of one shape (C, H, W), by one interpreter with all threads or by several that
+    share images and threads. They are made when they are needed. Measured on two cores: a batch of
+    8 takes 0.93 of the time.
 
     ``int8``: products with weights run in 8 bits (``_converted``).
     """
 
-    def __init__(self, function: Callable[[Any], list[Any]], shape: tuple[int, ...], int8: bool = False) -> None:
+    def __init__(
+        self, function: Callable[[Any], list[Any]], shape: tuple[int, ...], int8: bool = False
+    ) -> None:
         self.content = _converted(traced(function, (1, *shape), LITE), int8)
         self.threads = thread_count()
 
@@ -48,13 +51,16 @@ class LiteProgram:
 def _converted(graph: Any, int8: bool) -> bytes:
     """The graph of one image as LiteRT's program.
 
-    ``int8``: weights of 1,024 numbers or more are rounded to 8 bits, with a scale for each output; so are the rows that
-    they are multiplied with, each with a scale of its own that is found when it comes. All else stays float32.
+    ``int8``: weights of 1,024 numbers or more are rounded to 8 bits, with a scale for each output;
+        so are the rows that they are multiplied with, each with a scale of its own that is found
+        when it comes. All else stays float32.
     """
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], tf.Module())
     converter.exclude_conversion_metadata = True  # which takes a second to be written in
     if int8:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]  # without examples: "dynamic range quantization"
+        converter.optimizations = [
+            tf.lite.Optimize.DEFAULT
+        ]  # without examples: "dynamic range quantization"
     return converter.convert()
 
 
@@ -72,5 +78,7 @@ def _answers(program: Any, images: np.ndarray) -> list[list[np.ndarray]]:
     for number in range(len(images)):
         program.set_tensor(program.get_input_details()[0]["index"], images[number : number + 1])
         program.invoke()
-        rows.append([program.get_tensor(detail["index"]) for detail in program.get_output_details()])
+        rows.append(
+            [program.get_tensor(detail["index"]) for detail in program.get_output_details()]
+        )
     return rows

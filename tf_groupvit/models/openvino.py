@@ -12,9 +12,11 @@ from tf_groupvit.models.runtimes import OPENVINO
 
 
 class OpenVinoProgram:
-    """Runs images of one shape (C, H, W), as one request of all threads or as several that share images and threads.
+    """Runs images of one shape (C, H, W), as one request of all threads or as several that share
+    images and threads.
 
-    Both are compiled when they are needed. Measured on two cores: a batch of 8 takes 0.95 of the time in two.
+    Both are compiled when they are needed. Measured on two cores: a batch of 8 takes 0.95 of the
+    time in two.
     """
 
     def __init__(self, function: Callable[[Any], list[Any]], shape: tuple[int, ...]) -> None:
@@ -22,7 +24,8 @@ class OpenVinoProgram:
         self.model = _openvino().convert_model(
             graph,
             output=[result.name for result in graph.outputs],  # and not whatever nothing reads
-            share_weights=False,  # what it shared with the graph would be read when the graph has gone
+            # what it shared with the graph would be read when the graph has gone
+            share_weights=False,
         )
         self.threads = thread_count()
 
@@ -62,7 +65,9 @@ def _results(request: Any) -> list[np.ndarray]:
 
 @cache
 def _openvino() -> Any:
-    """The package, without its telemetry, which would tell its makers of every import and conversion."""
+    """The package, without its telemetry, which would tell its makers of every import and
+    conversion.
+    """
     telemetry = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as where it is not installed
     try:

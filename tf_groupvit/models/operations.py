@@ -1,9 +1,11 @@
-"""Operations on arrays that the models need and Keras lacks: arg max, resizing, embeddings, segmentation logits, loss.
+"""Operations on arrays that the models need and Keras lacks: arg max, resizing, embeddings,
+segmentation logits, loss.
 
-``first_argmax`` takes the first of equal scores, as PyTorch does; TensorFlow leaves ties undefined. Resizing is two
-matrix products with interpolation matrices (out, in), for sizes known or unknown: ``resize(x)`` along one axis is
-``matrix @ x``. Its conventions are PyTorch's with ``align_corners=False``: output pixel i looks at
-``(i + 0.5) * in / out - 0.5``, without antialiasing.
+``first_argmax`` takes the first of equal scores, as PyTorch does; TensorFlow leaves ties undefined.
+Resizing is two matrix products with interpolation matrices (out, in), for sizes known or unknown:
+``resize(x)`` along one axis is ``matrix @ x``. Its conventions are PyTorch's with
+``align_corners=False``: output pixel i looks at ``(i + 0.5) * in / out - 0.5``, without
+antialiasing.
 """
 
 from typing import Any
@@ -20,7 +22,8 @@ def first_argmax(x: Any, axis: int) -> Any:
     if 0 in x.shape:  # Keras on PyTorch answers with the bare ``initial``
         return ops.zeros_like(ops.take(x, [0], axis=axis), dtype="int32")
     index, size = _index_along(x, axis)
-    # A lowest value to begin with: Keras refuses the maximum of an empty batch, and puts that check into graphs.
+    # A lowest value to begin with: Keras refuses the maximum of an empty batch, and puts that check
+    # into graphs.
     best = ops.equal(x, ops.max(x, axis=axis, keepdims=True, initial=_lowest(x)))
     return ops.min(ops.where(best, index, size - 1), axis=axis, keepdims=True, initial=size - 1)
 
@@ -54,7 +57,9 @@ def _source_positions(out_size: Any, in_size: Any) -> Any:
 
 
 def bilinear_matrix(out_size: Any, in_size: Any) -> Any:
-    """Weights (out, in) of bilinear interpolation; positions beyond the border take the border's value."""
+    """Weights (out, in) of bilinear interpolation; positions beyond the border take the border's
+    value.
+    """
     last = ops.cast(in_size, "float32") - 1.0
     position = ops.clip(_source_positions(out_size, in_size), 0.0, last)
     pixel = ops.cast(ops.arange(in_size), "float32")
@@ -62,7 +67,9 @@ def bilinear_matrix(out_size: Any, in_size: Any) -> Any:
 
 
 def bicubic_matrix(out_size: Any, in_size: Any) -> Any:
-    """Weights (out, in) of bicubic interpolation over four taps; taps beyond the border fall on the border."""
+    """Weights (out, in) of bicubic interpolation over four taps; taps beyond the border fall on the
+    border.
+    """
     position = _source_positions(out_size, in_size)
     left = ops.floor(position)
     fraction = position - left
@@ -107,26 +114,33 @@ def normalise(x: Any) -> Any:
 
 
 def contrastive_loss(logits_per_text: Any) -> Any:
-    """Symmetric cross-entropy of pairs: logits (B, B), whose diagonal holds the true pairs -> scalar."""
+    """Symmetric cross-entropy of pairs: logits (B, B), whose diagonal holds the true pairs ->
+    scalar.
+    """
     logits = ops.cast(logits_per_text, "float32")
     both_ways = ops.logsumexp(logits, axis=1) + ops.logsumexp(logits, axis=0)
     return ops.mean(both_ways / 2 - ops.diagonal(logits))
 
 
 def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
-    """How much each patch belongs to each final group, in place -> (B, G, rows, columns). Raises as ``belonging``."""
+    """How much each patch belongs to each final group, in place -> (B, G, rows, columns). Raises as
+    ``belonging``.
+    """
     maps = belonging(assignments)
     return ops.reshape(maps, (-1, maps.shape[1], rows, columns))
 
 
 def belonging(assignments: tuple[Any, ...]) -> Any:
-    """How much each patch belongs to each final group: product of the stages' soft assignments -> (B, G, P).
+    """How much each patch belongs to each final group: product of the stages' soft assignments ->
+    (B, G, P).
 
     Raises:
         InputError: the model has no grouping stage.
     """
     if not assignments:
-        raise InputError("This model has no grouping stage (num_group_tokens are all 0): it cannot segment.")
+        raise InputError(
+            "This model has no grouping stage (num_group_tokens are all 0): it cannot segment."
+        )
     maps = assignments[0]  # (B, G, P)
     for assignment in assignments[1:]:
         maps = ops.matmul(assignment, maps)  # (B, G', P) <- (B, G', G) @ (B, G, P)
@@ -142,7 +156,9 @@ def segmentation_affinity(groups: Any, text_embeds: Any, scale: Any) -> Any:
     return ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * ops.square(scale)
 
 
-def segmentation_logits(maps: Any, groups: Any, text_embeds: Any, scale: Any, height: Any, width: Any) -> Any:
+def segmentation_logits(
+    maps: Any, groups: Any, text_embeds: Any, scale: Any, height: Any, width: Any
+) -> Any:
     """(B, N, height, width): each group's similarity to each text, spread over the group's pixels.
 
     Shapes: maps (B, G, rows, columns); the others are those of ``segmentation_affinity``.

@@ -1,11 +1,13 @@
-"""Weights folded for inference, and the operations that run them over rows (tokens, C) in TensorFlow: forward alone.
+"""Weights folded for inference, and the operations that run them over rows (tokens, C) in
+TensorFlow: forward alone.
 
-Folding puts the weights of neighboring operations into the one product that does the work of both; it is pure NumPy. A
-dense layer is a pair: kernel (in, out) and bias (out). Sums are made in float64, so that folding itself costs no
+Folding puts the weights of neighboring operations into the one product that does the work of both;
+it is pure NumPy. A dense layer is a pair: kernel (in, out) and bias (out). Sums are made in
+float64, so that folding itself costs no
 accuracy: what follows differs from the plain model by rounding alone.
 
-Between blocks rows have mean 0: whatever writes to them is folded so (``centred``). A layer norm of such rows is a
-division by their length, and its affine part belongs to the product that follows.
+Between blocks rows have mean 0: whatever writes to them is folded so (``centred``). A layer norm of
+such rows is a division by their length, and its affine part belongs to the product that follows.
 """
 
 from collections.abc import Callable
@@ -49,9 +51,13 @@ def after_norm(dense: Dense, norm: Any) -> Dense:
 
 
 def before_batch_norm(dense: Dense, norm: Any) -> Dense:
-    """The BatchNormalization after a product, in inference an affine map of each unit, becomes part of it."""
+    """The BatchNormalization after a product, in inference an affine map of each unit, becomes part
+    of it.
+    """
     gain = values(norm.gamma) / np.sqrt(values(norm.moving_variance) + norm.epsilon)
-    return scaled(Dense(dense.kernel, dense.bias - values(norm.moving_mean)), gain, values(norm.beta))
+    return scaled(
+        Dense(dense.kernel, dense.bias - values(norm.moving_mean)), gain, values(norm.beta)
+    )
 
 
 def scaled(dense: Dense, factor: Any, offset: Any = 0.0) -> Dense:
@@ -60,13 +66,20 @@ def scaled(dense: Dense, factor: Any, offset: Any = 0.0) -> Dense:
 
 
 def centred(dense: Dense) -> Dense:
-    """Outputs less their mean over the units: of sums of such outputs, a norm need not take the mean out."""
-    return Dense(dense.kernel - dense.kernel.mean(axis=1, keepdims=True), dense.bias - dense.bias.mean())
+    """Outputs less their mean over the units: of sums of such outputs, a norm need not take the
+    mean out.
+    """
+    return Dense(
+        dense.kernel - dense.kernel.mean(axis=1, keepdims=True), dense.bias - dense.bias.mean()
+    )
 
 
 def side_by_side(*parts: Dense) -> Dense:
     """Several products of the same input as one, outputs one after the other."""
-    return Dense(np.concatenate([part.kernel for part in parts], 1), np.concatenate([part.bias for part in parts]))
+    return Dense(
+        np.concatenate([part.kernel for part in parts], 1),
+        np.concatenate([part.bias for part in parts]),
+    )
 
 
 def chained(first: Dense, second: Dense) -> Dense:
@@ -75,10 +88,11 @@ def chained(first: Dense, second: Dense) -> Dense:
 
 
 def compared(queries: Dense, keys: Dense) -> Dense:
-    """Queries and keys of one head as a product of the queries' side alone, and a number a query: (in, in + 1).
+    """Queries and keys of one head as a product of the queries' side alone, and a number a query:
+    (in, in + 1).
 
-    ``(g Wq + bq) . (x Wk + bk)`` is ``(g Wq Wk') . x``, plus ``(g Wq + bq) . bk``, which is the last output here, plus
-    ``(bq Wk') . x``, which the first outputs hold.
+    ``(g Wq + bq) . (x Wk + bk)`` is ``(g Wq Wk') . x``, plus ``(g Wq + bq) . bk``, which is the
+    last output here, plus ``(bq Wk') . x``, which the first outputs hold.
     """
     across = Dense(keys.kernel.T, np.zeros(keys.kernel.shape[0]))
     level = Dense(keys.bias[:, None], np.zeros(1))
@@ -88,8 +102,9 @@ def compared(queries: Dense, keys: Dense) -> Dense:
 HALF = 0.5**0.5
 SWISH = 1.702
 
-# Activation -> how it is computed, what its input and its output are to be multiplied with beforehand and afterwards,
-# which the products around it do for nothing. Three passes over the largest tensors instead of five.
+# Activation -> how it is computed, what its input and its output are to be multiplied with
+# beforehand and afterwards, which the products around it do for nothing. Three passes over the
+# largest tensors instead of five.
 FOLDED: dict[str, tuple[Callable[[Any], Any], float, float]] = {
     "gelu": (lambda h: h + h * tf.math.erf(h), HALF, HALF),
     "quick_gelu": (lambda h: h * tf.math.sigmoid(h), SWISH, 1 / SWISH),
@@ -97,7 +112,9 @@ FOLDED: dict[str, tuple[Callable[[Any], Any], float, float]] = {
 
 
 def one_fused_operation() -> bool:
-    """Whether TensorFlow runs oneDNN's kernels here: then it fuses product, bias and the exact GELU into one."""
+    """Whether TensorFlow runs oneDNN's kernels here: then it fuses product, bias and the exact GELU
+    into one.
+    """
     try:
         from tensorflow.python.util import _pywrap_util_port
     except ImportError:
@@ -106,46 +123,70 @@ def one_fused_operation() -> bool:
 
 
 def gelu(x: Any) -> Any:
-    """As OpenVINO fuses it with the product before; not from the complement of erf, as TensorFlow writes it."""
+    """As OpenVINO fuses it with the product before; not from the complement of erf, as TensorFlow
+    writes it.
+    """
     return 0.5 * x * (1.0 + tf.math.erf(x * HALF))
 
 
 def activation_of(name: str) -> tuple[Callable[[Any], Any], float, float]:
-    """An entry of ``FOLDED``; the plain activation where there is none, or where it is fused as it is."""
+    """An entry of ``FOLDED``; the plain activation where there is none, or where it is fused as it
+    is.
+    """
     plain = gelu if name == "gelu" and built_for() == OPENVINO else ACTIVATION[name], 1.0, 1.0
     fused = built_for() != GRAPH or one_fused_operation()
     return plain if name == "gelu" and fused else FOLDED.get(name, plain)
 
 
-def refuse_what_is_folded(output_hidden_states: Any, training: Any, output_attentions: Any = False) -> None:
+def refuse_what_is_folded(
+    output_hidden_states: Any, training: Any, output_attentions: Any = False
+) -> None:
     """Nothing but the results of inference can be had of folded weights."""
-    asked = {"hidden states": output_hidden_states, "training": training, "attentions of texts": output_attentions}
+    asked = {
+        "hidden states": output_hidden_states,
+        "training": training,
+        "attentions of texts": output_attentions,
+    }
     for what, value in asked.items():
         if value:
-            raise InputError(f"An optimized model has no {what}: ask the model that it was made from.")
+            raise InputError(
+                f"An optimized model has no {what}: ask the model that it was made from."
+            )
 
 
 class Folded(keras.layers.Layer):
     """A layer that holds folded weights: variables that nothing trains."""
 
     def __init__(self, name: str) -> None:
-        keras.layers.Layer.__init__(self, name=name, dtype="float32", trainable=False)  # of towers, nothing else
+        keras.layers.Layer.__init__(
+            self, name=name, dtype="float32", trainable=False
+        )  # of towers, nothing else
         self.built = True
 
     def keep(self, name: str, array: Any) -> Any:
         """An array as a variable of its own, float32."""
-        variable = self.add_weight(name=name, shape=array.shape, initializer="zeros", trainable=False)
+        variable = self.add_weight(
+            name=name, shape=array.shape, initializer="zeros", trainable=False
+        )
         variable.assign(array.astype("float32"))
         return variable
 
     def product(self, name: str, dense: Dense) -> Callable[[Any], Any]:
         """rows (M, in) -> rows (M, out)."""
-        kernel, bias = self.keep(f"{name}_kernel", dense.kernel), self.keep(f"{name}_bias", dense.bias)
+        kernel, bias = (
+            self.keep(f"{name}_kernel", dense.kernel),
+            self.keep(f"{name}_bias", dense.bias),
+        )
         return lambda x: tf.nn.bias_add(tf.matmul(x, kernel.value), bias.value)
 
     def norm(self, name: str, layer: Any) -> Callable[[Any], Any]:
-        """A whole layer norm, for the few rows that are not centred, or whose affine part has no product after it."""
-        gamma, beta = self.keep(f"{name}_gamma", values(layer.gamma)), self.keep(f"{name}_beta", values(layer.beta))
+        """A whole layer norm, for the few rows that are not centred, or whose affine part has no
+        product after it.
+        """
+        gamma, beta = (
+            self.keep(f"{name}_gamma", values(layer.gamma)),
+            self.keep(f"{name}_beta", values(layer.beta)),
+        )
         epsilon = layer.epsilon
         return lambda x: unit(centre(x), epsilon) * gamma.value + beta.value
 
@@ -166,7 +207,8 @@ def unit(x: Any, epsilon: float) -> Any:
 def attend(q: Any, k: Any, v: Any, hidden: Any = None) -> Any:
     """Queries (B, heads, T, D), scaled; keys and values (B, heads, S, D) -> rows (B * T, C).
 
-    ``hidden`` (B or 1, 1, T, S) is added to the scores: the lowest float where nothing is to be seen.
+    ``hidden`` (B or 1, 1, T, S) is added to the scores: the lowest float where nothing is to be
+    seen.
     """
     scores = tf.matmul(q, k, transpose_b=True)
     if hidden is not None:
@@ -183,9 +225,13 @@ def heads_of(rows: Any, length: Any, parts: int, heads: int) -> list[Any]:
 
 
 class FoldedMLP(Folded):
-    """Normalised rows (M, in) -> rows (M, out), the scales of the activation folded into both products."""
+    """Normalised rows (M, in) -> rows (M, out), the scales of the activation folded into both
+    products.
+    """
 
-    def __init__(self, mlp: Any, activation: str, name: str, norm: Any = None, centre_out: bool = False) -> None:
+    def __init__(
+        self, mlp: Any, activation: str, name: str, norm: Any = None, centre_out: bool = False
+    ) -> None:
         super().__init__(name)
         inner, outer = dense_of(mlp.fc1), dense_of(mlp.fc2)
         inner = after_norm(inner, norm) if norm is not None else inner
@@ -209,10 +255,14 @@ class FoldedBlock(Folded):
         super().__init__(name)
         attention = block.self_attn
         self.heads, self.epsilon = attention.heads, block.layer_norm1.epsilon
-        inward = side_by_side(scaled_queries(attention), dense_of(attention.k_proj), dense_of(attention.v_proj))
+        inward = side_by_side(
+            scaled_queries(attention), dense_of(attention.k_proj), dense_of(attention.v_proj)
+        )
         self.inward = self.product("inward", after_norm(inward, block.layer_norm1))
         self.outward = self.product("outward", centred(dense_of(attention.out_proj)))
-        self.mlp = FoldedMLP(block.mlp, activation, f"{name}_mlp", block.layer_norm2, centre_out=True)
+        self.mlp = FoldedMLP(
+            block.mlp, activation, f"{name}_mlp", block.layer_norm2, centre_out=True
+        )
 
     def call(self, x: Any, length: Any, hidden: Any = None) -> Any:
         q, k, v = heads_of(self.inward(unit(x, self.epsilon)), length, 3, self.heads)
@@ -223,7 +273,8 @@ class FoldedBlock(Folded):
         return x + self.mlp(unit(x, self.epsilon))
 
     def only(self, x: Any, rows: Any, length: Any, hidden: Any) -> Any:
-        """As ``call``, for one token of each text: ``rows`` (N) are their numbers among all -> (N, C).
+        """As ``call``, for one token of each text: ``rows`` (N) are their numbers among all -> (N,
+        C).
 
         hidden (N, 1, 1, T): what those tokens may look at.
         """

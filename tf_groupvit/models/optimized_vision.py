@@ -1,4 +1,6 @@
-"""The vision tower folded for inference: pixels (B, 3, H, W) -> group features (B, G, C), assignments (B, G, P)."""
+"""The vision tower folded for inference: pixels (B, 3, H, W) -> group features (B, G, C),
+assignments (B, G, P).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -42,7 +44,9 @@ PROGRAMS: dict[str, Callable[..., Program]] = {
 
 
 class FoldedEmbedding(Folded):
-    """Pixels (B, 3, H, W) -> tokens (B, P, C): the convolution, whose steps are as wide as itself, is one product."""
+    """Pixels (B, 3, H, W) -> tokens (B, P, C): the convolution, whose steps are as wide as itself,
+    is one product.
+    """
 
     def __init__(self, embedding: PatchEmbedding, name: str) -> None:
         super().__init__(name)
@@ -54,10 +58,15 @@ class FoldedEmbedding(Folded):
         norm = embedding.layernorm
         self.gamma, self.epsilon = self.keep("gamma", values(norm.gamma)), norm.epsilon
         # Weights of an interpolation sum to 1, so the norm's offset may be added before it.
-        self.positions = self.keep("positions", values(embedding.position_embeddings) + values(norm.beta))
+        self.positions = self.keep(
+            "positions", values(embedding.position_embeddings) + values(norm.beta)
+        )
 
     def call(self, pixel_values: Any) -> Any:
-        (tall, wide), shape = self.patch, pixel_values.shape if built_for() != GRAPH else tf.shape(pixel_values)
+        (tall, wide), shape = (
+            self.patch,
+            pixel_values.shape if built_for() != GRAPH else tf.shape(pixel_values),
+        )
         rows, columns = shape[2] // tall, shape[3] // wide
         x = tf.reshape(pixel_values, (-1, self.channels, rows, tall, columns, wide))
         x = tf.transpose(x, (0, 2, 4, 1, 3, 5))  # (B, rows, columns, 3, tall, wide)
@@ -68,12 +77,16 @@ class FoldedEmbedding(Folded):
     def _positions(self, rows: Any, columns: Any) -> Any:
         """(1, P, C), resized only where the grid is not the one that they were learned on."""
         table, (known_rows, known_columns) = self.positions.value, self.grid
-        if built_for() != GRAPH:  # a program has one size: what it adds is worked out while it is made
+        if (
+            built_for() != GRAPH
+        ):  # a program has one size: what it adds is worked out while it is made
             with tf.init_scope():
                 resized = resize_grid(table, self.grid, rows, columns).numpy()
             return tf.constant(resized)
         same = tf.logical_and(tf.equal(rows, known_rows), tf.equal(columns, known_columns))
-        return tf.cond(same, lambda: tf.identity(table), lambda: resize_grid(table, self.grid, rows, columns))
+        return tf.cond(
+            same, lambda: tf.identity(table), lambda: resize_grid(table, self.grid, rows, columns)
+        )
 
 
 class FoldedMixer(Folded):
@@ -92,7 +105,9 @@ class FoldedMixer(Folded):
 
 
 class FoldedGrouping(Folded):
-    """Centred tokens (B * P, C), group tokens (B, S, C) -> groups (B * G, C), soft assignment (B, G, P)."""
+    """Centred tokens (B * P, C), group tokens (B, S, C) -> groups (B * G, C), soft assignment (B,
+    G, P).
+    """
 
     def __init__(self, block: GroupingBlock, activation: str, name: str) -> None:
         super().__init__(name)
@@ -102,7 +117,9 @@ class FoldedGrouping(Folded):
         self._keep_look(block, activation, name)
         self._keep_assign(block)
         self.norm_new = block.norm_new_x.epsilon
-        self.channels = FoldedMLP(block.mlp_channels, activation, f"{name}_channels", block.norm_new_x)
+        self.channels = FoldedMLP(
+            block.mlp_channels, activation, f"{name}_channels", block.norm_new_x
+        )
 
     def _keep_look(self, block: GroupingBlock, activation: str, name: str) -> None:
         """Group tokens look at the image: its norm is folded into keys and values."""
@@ -116,15 +133,21 @@ class FoldedGrouping(Folded):
         self.norm_looked = self.norm("norm_looked", look.norm_post)
 
     def _keep_assign(self, block: GroupingBlock) -> None:
-        """One head: keys go to the few queries' side, values are projected when they are means of groups."""
+        """One head: keys go to the few queries' side, values are projected when they are means of
+        groups.
+        """
         assign = block.assign
         self.eps = assign.assign_eps
         keys = after_norm(dense_of(assign.k_proj), block.norm_x)
-        self.compare = self.product("compare", compared(scaled(dense_of(assign.q_proj), assign.scale), keys))
+        self.compare = self.product(
+            "compare", compared(scaled(dense_of(assign.q_proj), assign.scale), keys)
+        )
         values_ = after_norm(dense_of(assign.v_proj), block.norm_x)
         inner = Dense(values_.kernel, values_.bias * 0.0)
         offset, last = values_.bias @ values(assign.proj.kernel), values(assign.proj.bias)
-        self.means = self.product("means", Dense(chained(inner, dense_of(assign.proj)).kernel, last))
+        self.means = self.product(
+            "means", Dense(chained(inner, dense_of(assign.proj)).kernel, last)
+        )
         self.member = self.keep("member", offset)
 
     def call(self, x: Any, group_tokens: Any, length: Any) -> tuple[Any, Any]:
@@ -143,11 +166,15 @@ class FoldedGrouping(Folded):
         return self.norm_looked(groups + self.look_mlp(unit(centre(groups), self.epsilon)))
 
     def _assign(self, groups: Any, x: Any, length: Any) -> tuple[Any, Any]:
-        """groups (B * G, C), normalised tokens (B * P, C) -> what each gets (B * G, C), soft assignment (B, G, P)."""
+        """groups (B * G, C), normalised tokens (B * P, C) -> what each gets (B * G, C), soft
+        assignment (B, G, P).
+        """
         width = x.shape[-1]
         x = tf.reshape(x, (-1, length, width))
         wanted = tf.reshape(self.compare(groups), (-1, self.count, width + 1))
-        logits = tf.matmul(x, wanted[:, :, :width], transpose_b=True) + wanted[:, None, :, width]  # (B, P, G)
+        logits = (
+            tf.matmul(x, wanted[:, :, :width], transpose_b=True) + wanted[:, None, :, width]
+        )  # (B, P, G)
         soft = tf.nn.softmax(logits)
         hard = one_hot_max(soft, axis=2)
         number = tf.reduce_sum(hard, axis=1)[:, :, None]  # of tokens in each group, (B, G, 1)
@@ -158,11 +185,15 @@ class FoldedGrouping(Folded):
 
 
 class FoldedStage(Folded):
-    """Features (B, P, C), and the group tokens before -> features, group tokens, soft assignment or None."""
+    """Features (B, P, C), and the group tokens before -> features, group tokens, soft assignment or
+    None.
+    """
 
     def __init__(self, stage: Stage, activation: str, name: str) -> None:
         super().__init__(name)
-        self.blocks = [FoldedBlock(block, activation, f"{name}_{i}") for i, block in enumerate(stage.blocks)]
+        self.blocks = [
+            FoldedBlock(block, activation, f"{name}_{i}") for i, block in enumerate(stage.blocks)
+        ]
         self.tokens, self.projector = stage.tokens, None
         if self.tokens:
             self.group_token = self.keep("group_token", values(stage.group_token))
@@ -200,15 +231,20 @@ class FoldedStage(Folded):
 class FoldedVisionTower(Folded, VisionTower):
     """Takes the place of a ``VisionTower`` in inference; hidden states are not there to be had.
 
-    ``runtime``: of ``runtimes.RUNTIMES``; those other than "graph" have a program for each size of images.
+    ``runtime``: of ``runtimes.RUNTIMES``; those other than "graph" have a program for each size of
+        images.
     """
 
-    def __init__(self, tower: VisionTower, name: str = "vision_model", runtime: str = GRAPH) -> None:
+    def __init__(
+        self, tower: VisionTower, name: str = "vision_model", runtime: str = GRAPH
+    ) -> None:
         Folded.__init__(self, name)
         self.config, activation = tower.config, tower.config.hidden_act
         with building_for(runtime):
             self.embeddings = FoldedEmbedding(tower.embeddings, "embeddings")
-            self.stages = [FoldedStage(stage, activation, f"stage_{i}") for i, stage in enumerate(tower.stages)]
+            self.stages = [
+                FoldedStage(stage, activation, f"stage_{i}") for i, stage in enumerate(tower.stages)
+            ]
             self.last_norm = self.norm("layernorm", tower.layernorm)
         self.look = self._look if runtime == GRAPH else self._in_programs(PROGRAMS[runtime])
 

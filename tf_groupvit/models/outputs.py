@@ -23,7 +23,10 @@ class ModelOutput(dict[str, Any]):
         def __getattr__(self, name: str) -> Any:
             if name in type(self).fields:
                 return self.get(name)
-            raise AttributeError(f"{type(self).__name__} has no field {name!r}: it has {', '.join(type(self).fields)}")
+            raise AttributeError(
+                f"{type(self).__name__} has no field {name!r}: it has"
+                f" {', '.join(type(self).fields)}"
+            )
 
     def __getitem__(self, key: Any) -> Any:
         return self.to_tuple()[key] if isinstance(key, int | slice) else super().__getitem__(key)
@@ -48,7 +51,11 @@ def without(output: Any, *names: str) -> Any:
 
 def plain(output: Any) -> Any:
     """A result, and what is nested in it, as plain dicts."""
-    return {name: plain(value) for name, value in output.items()} if isinstance(output, dict) else output
+    return (
+        {name: plain(value) for name, value in output.items()}
+        if isinstance(output, dict)
+        else output
+    )
 
 
 def _flatten(output: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]]:
@@ -68,7 +75,9 @@ def _register(cls: type[ModelOutput]) -> None:
 
         jax.tree_util.register_pytree_node(cls, lambda output: _flatten(output)[:2], rebuild)
     if keras.backend.backend() == "torch":
-        from torch.utils import _pytree as torch_tree  # what Keras takes on PyTorch in the place of optree
+        from torch.utils import (
+            _pytree as torch_tree,
+        )  # what Keras takes on PyTorch in the place of optree
 
         torch_tree.register_pytree_node(
             cls,
@@ -86,9 +95,10 @@ class TowerOutput(ModelOutput):
 
     last_hidden_state: text (N, T, C), after the final norm; vision (B, G, C).
     pooler_output: text (N, C), the state of the end token; vision (B, C), the mean over groups.
-    hidden_states: tuple, text: the embeddings and the output of each layer (N, T, C); vision: the embeddings and the
-        output of each stage (B, P, C), where P shrinks from patches to groups.
-    attentions: tuple, text: one (N, heads, T, T) a layer; vision: one soft assignment (B, G, P) a grouping stage.
+    hidden_states: tuple, text: the embeddings and the output of each layer (N, T, C); vision: the
+        embeddings and the output of each stage (B, P, C), where P shrinks from patches to groups.
+    attentions: tuple, text: one (N, heads, T, T) a layer; vision: one soft assignment (B, G, P) a
+        grouping stage.
     """
 
     fields = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")

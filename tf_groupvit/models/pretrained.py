@@ -1,4 +1,6 @@
-"""A folder, file or hub id in, a model with its weights out; and back. What the three model classes share."""
+"""A folder, file or hub id in, a model with its weights out; and back. What the three model classes
+share.
+"""
 
 import logging
 import os
@@ -8,7 +10,12 @@ from typing import Any, ClassVar, Self
 
 import keras
 
-from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig, config_beside
+from tf_groupvit.config import (
+    GroupViTConfig,
+    GroupViTTextConfig,
+    GroupViTVisionConfig,
+    config_beside,
+)
 from tf_groupvit.errors import CheckpointError, ConfigError, InputError
 from tf_groupvit.models.entry import EntryModel
 from tf_groupvit.models.initialization import starting_from
@@ -22,7 +29,9 @@ class PretrainedModel(EntryModel):
     """A keras.Model with a ``.config``, that comes from a checkpoint and goes back to one."""
 
     config_class: ClassVar[Any]
-    may_ignore: ClassVar[tuple[str, ...]] = ()  # beginnings of names that a joint checkpoint has beside this tower's
+    may_ignore: ClassVar[
+        tuple[str, ...]
+    ] = ()  # beginnings of names that a joint checkpoint has beside this tower's
     config: Any  # of config_class
 
     def __init__(self, config: Any, **keywords: Any) -> None:
@@ -30,7 +39,10 @@ class PretrainedModel(EntryModel):
             came, hint = type(config).__name__, ""
             if isinstance(config, GroupViTConfig):
                 hint = f": give its {self.config_class.section}"
-            raise ConfigError(f"{type(self).__name__} takes a {self.config_class.__name__}, but got a {came}{hint}.")
+            raise ConfigError(
+                f"{type(self).__name__} takes a {self.config_class.__name__}, but got a"
+                f" {came}{hint}."
+            )
         super().__init__(**keywords)
         self.config = config
 
@@ -49,19 +61,24 @@ class PretrainedModel(EntryModel):
     ) -> Self:
         """Build the model that a checkpoint describes and load its weights.
 
-        What was left out on purpose (the original's ``multi_label_logit_scale``) is told through ``logging``.
+        What was left out on purpose (the original's ``multi_label_logit_scale``) is told through
+        ``logging``.
 
         Args:
-            folder_or_hub_id: a folder with config.json and weights, ``"organisation/name"`` on the hub, or a file of
-                weights such as the original ``.pth``, which takes its ``config`` from the argument.
+            folder_or_hub_id: a folder with config.json and weights, ``"organisation/name"`` on the
+                hub, or a file of weights such as the original ``.pth``, which takes its ``config``
+                from the argument.
             revision, token, cache_dir, local_files_only: as huggingface_hub takes them.
-            dtype: a Keras dtype policy for the model, e.g. ``"float16"`` or ``"mixed_bfloat16"``. Without it the
-                variables are what Keras' global policy says, float32, whatever the file holds.
+            dtype: a Keras dtype policy for the model, e.g. ``"float16"`` or ``"mixed_bfloat16"``.
+                Without it the variables are what Keras' global policy says, float32, whatever the
+                file holds.
             config: replaces the folder's config.json; a tower takes its section of a joint config.
-            from_pt, from_tf: accepted for code written for transformers; the file's own format decides.
+            from_pt, from_tf: accepted for code written for transformers; the file's own format
+                decides.
 
         Raises:
-            CheckpointError: no weights, a damaged file, or weights that do not fit the config, all named at once.
+            CheckpointError: no weights, a damaged file, or weights that do not fit the config, all
+                named at once.
             ConfigError: no config.json, or an impossible one.
             HubError: the hub id cannot be resolved.
         """
@@ -71,7 +88,11 @@ class PretrainedModel(EntryModel):
         from tf_groupvit.models.weights import expected_shapes, first_values
 
         path = resolve(
-            folder_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+            folder_or_hub_id,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
         )
         if config is None:
             config = cls._config_of(path)
@@ -90,15 +111,19 @@ class PretrainedModel(EntryModel):
         if path.is_dir():
             return cls.config_class.from_pretrained(path)
         if path.suffix == ".pth" and not path.with_name("config.json").exists():
-            warnings.warn(f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=3)
+            warnings.warn(
+                f"{path.name} comes without a config: the published sizes are assumed.",
+                stacklevel=3,
+            )
             return cls.config_class()
         return cls.config_class.from_pretrained(config_beside(path))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` and ``model.safetensors``, as transformers' PyTorch class loads them.
+        """Write ``config.json`` and ``model.safetensors``, as transformers' PyTorch class loads
+        them.
 
-        Each file is written beside and renamed, the config last: a failure leaves an older checkpoint whole. LoRA
-        weights are merged into the layers that they belong to.
+        Each file is written beside and renamed, the config last: a failure leaves an older
+        checkpoint whole. LoRA weights are merged into the layers that they belong to.
 
         Raises:
             CheckpointError: the folder cannot be written, or the model is quantized.
@@ -110,7 +135,9 @@ class PretrainedModel(EntryModel):
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"The folder {folder} cannot be made: {error.strerror or error}.") from error
+            raise CheckpointError(
+                f"The folder {folder} cannot be made: {error.strerror or error}."
+            ) from error
         write_checkpoint(folder, tensors)
         self.config.save_pretrained(folder)
 
@@ -129,23 +156,38 @@ class PretrainedModel(EntryModel):
         policy = keras.saving.deserialize_keras_object(config["dtype"])
         model = cls(cls.config_class.from_dict(config["config"]), name=config["name"], dtype=policy)
         layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
-        for name, how in config.get("quantized", {}).items():  # variables of that kind, whose values are loaded later
-            settings = {part: keras.saving.deserialize_keras_object(how[part]) for part in how.keys() - {"mode"}}
+        for name, how in config.get(
+            "quantized", {}
+        ).items():  # variables of that kind, whose values are loaded later
+            settings = {
+                part: keras.saving.deserialize_keras_object(how[part])
+                for part in how.keys() - {"mode"}
+            }
             layers[name].quantize(how["mode"], **settings)
         return model
 
 
 def _quantized_layers(model: keras.Model) -> list[Any]:
-    return [one for one in model._flatten_layers(include_self=False) if getattr(one, "quantization_mode", None)]
+    return [
+        one
+        for one in model._flatten_layers(include_self=False)
+        if getattr(one, "quantization_mode", None)
+    ]
 
 
 def _quantization_of(layer: Any) -> dict[str, Any]:
-    """What makes the variables of another layer like this one's. Errors: InputError where that takes data."""
+    """What makes the variables of another layer like this one's. Errors: InputError where that
+    takes data.
+    """
     mode = layer.quantization_mode
     if mode not in ("int8", "int4", "float8"):
         raise InputError(
-            f"Layer '{layer.name}' is quantized by {mode}, which takes data to do again: save the model before "
-            "quantize(), or quantize it to int8, int4 or float8."
+            f"Layer '{layer.name}' is quantized by {mode}, which takes data to do again: save the"
+            " model before quantize(), or quantize it to int8, int4 or float8."
         )
-    config = getattr(layer, "quantization_config", None)  # older versions of Keras know the mode alone
-    return {"mode": mode} | ({"config": keras.saving.serialize_keras_object(config)} if config is not None else {})
+    config = getattr(
+        layer, "quantization_config", None
+    )  # older versions of Keras know the mode alone
+    return {"mode": mode} | (
+        {"config": keras.saving.serialize_keras_object(config)} if config is not None else {}
+    )

@@ -22,21 +22,32 @@ LEGACY_END = 2  # configs from before the end token was named: a text ends at it
 class TextTower(keras.layers.Layer):
     """Embeddings, causal pre-norm blocks, a final norm, and the state of the end token."""
 
-    def __init__(self, config: GroupViTTextConfig, name: str = "text_model", dtype: Any = None) -> None:
+    def __init__(
+        self, config: GroupViTTextConfig, name: str = "text_model", dtype: Any = None
+    ) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
         self.config = config
         width, policy = config.hidden_size, self.dtype_policy
         self.token_embedding = self._table("token_embedding", config.vocab_size)
         self.position_embedding = self._table("position_embedding", config.max_position_embeddings)
-        self.blocks = [Block(config, f"{name}.encoder.layers.{i}", policy) for i in range(config.num_hidden_layers)]
-        self.final_layer_norm = layer_norm(f"{name}.final_layer_norm", width, config.layer_norm_eps, policy)
+        self.blocks = [
+            Block(config, f"{name}.encoder.layers.{i}", policy)
+            for i in range(config.num_hidden_layers)
+        ]
+        self.final_layer_norm = layer_norm(
+            f"{name}.final_layer_norm", width, config.layer_norm_eps, policy
+        )
         self.built = True
 
     def _table(self, part: str, rows: int) -> keras.layers.Embedding:
         name = f"{self.name}.embeddings.{part}"
         start = normal(f"{name}/embeddings", 0.02 * self.config.initializer_factor)
         table = keras.layers.Embedding(
-            rows, self.config.hidden_size, embeddings_initializer=start, name=layer_name(name), dtype=self.dtype_policy
+            rows,
+            self.config.hidden_size,
+            embeddings_initializer=start,
+            name=layer_name(name),
+            dtype=self.dtype_policy,
         )
         table.build()
         return table
@@ -52,7 +63,9 @@ class TextTower(keras.layers.Layer):
     ) -> TowerOutput:
         ids = self._checked(input_ids)
         length = ops.shape(ids)[1]
-        positions = ops.arange(length)[None] if position_ids is None else self._positions(position_ids, ids)
+        positions = (
+            ops.arange(length)[None] if position_ids is None else self._positions(position_ids, ids)
+        )
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (N, T, C)
         seen = self._seen(length, attention_mask, ids)
         states, attentions = [x], []
@@ -74,9 +87,15 @@ class TextTower(keras.layers.Layer):
     def _positions(self, position_ids: Any, ids: Any) -> Any:
         """Given positions, (N or 1, T), where they can be looked at checked against the table."""
         values, longest = concrete(position_ids), self.config.max_position_embeddings
-        if values is not None and values.size and not (values.min() >= 0 and values.max() < longest):
+        if (
+            values is not None
+            and values.size
+            and not (values.min() >= 0 and values.max() < longest)
+        ):
             came = f"from {values.min()} to {values.max()}"
-            raise InputError(f"position_ids go {came}: this model has positions 0 to {longest - 1}.")
+            raise InputError(
+                f"position_ids go {came}: this model has positions 0 to {longest - 1}."
+            )
         return _of_shape("position_ids", as_ids(position_ids), ids)
 
     def _seen(self, length: Any, attention_mask: Any, ids: Any) -> Any:
@@ -106,13 +125,18 @@ class TextTower(keras.layers.Layer):
         return first_argmax(ids if legacy else ops.cast(self._ends(ids), "int32"), axis=1)
 
     def _checked(self, input_ids: Any) -> Any:
-        """ids as int32 (N, T); refused where they cannot be right and that can be told before running."""
+        """ids as int32 (N, T); refused where they cannot be right and that can be told before
+        running.
+        """
         ids = as_ids(input_ids)
         longest = self.config.max_position_embeddings
         if ids.shape[1] == 0:
             raise InputError("input_ids have no tokens: a text has at least its end token.")
         if isinstance(ids.shape[1], int) and ids.shape[1] > longest:
-            raise InputError(f"input_ids are {ids.shape[1]} tokens long: this model takes {longest}, truncate them.")
+            raise InputError(
+                f"input_ids are {ids.shape[1]} tokens long: this model takes {longest}, truncate"
+                " them."
+            )
         values = concrete(input_ids)
         if values is not None and values.size:
             self._check_values(values.reshape(-1, values.shape[-1]))
@@ -122,22 +146,27 @@ class TextTower(keras.layers.Layer):
         size, end = self.config.vocab_size, self.config.eos_token_id
         if ids.min() < 0 or ids.max() >= size:
             raise InputError(
-                f"input_ids go from {ids.min()} to {ids.max()}: this model's vocabulary is 0 to {size - 1}; "
-                "use the tokenizer that came with the checkpoint."
+                f"input_ids go from {ids.min()} to {ids.max()}: this model's vocabulary is 0 to"
+                f" {size - 1}; use the tokenizer that came with the checkpoint."
             )
         if end == LEGACY_END:
             return
         without = np.flatnonzero(~np.isin(ids, self._end_ids()).any(axis=1))
         if without.size:
             raise InputError(
-                f"Row {without[0]} of input_ids has no end token {end}: end every text with it, as the tokenizer does."
+                f"Row {without[0]} of input_ids has no end token {end}: end every text with it, as"
+                " the tokenizer does."
             )
 
 
 def _of_shape(name: str, rows: Any, ids: Any) -> Any:
     """Rows that go with the ids, (N or 1, T); refused where static shapes show that they do not."""
     for axis, allowed in ((0, (1, ids.shape[0])), (1, (ids.shape[1],))):
-        if isinstance(rows.shape[axis], int) and None not in allowed and rows.shape[axis] not in allowed:
+        if (
+            isinstance(rows.shape[axis], int)
+            and None not in allowed
+            and rows.shape[axis] not in allowed
+        ):
             came = f"has shape {tuple(rows.shape)}, but input_ids have {tuple(ids.shape)}"
             raise InputError(f"{name} {came}: expected one entry a token.")
     return rows
@@ -147,8 +176,9 @@ def _of_shape(name: str, rows: Any, ids: Any) -> Any:
 class TFGroupViTTextModel(PretrainedModel):
     """GroupViT's text tower: token ids (N, T) -> ``TowerOutput``.
 
-    Errors: InputError for ids outside the vocabulary, texts longer than the positions, or a text without an end token
-    (in a traced graph only what static shapes tell is checked; a text without an end token is then pooled at 0).
+    Errors: InputError for ids outside the vocabulary, texts longer than the positions, or a text
+        without an end token (in a traced graph only what static shapes tell is checked; a text
+        without an end token is then pooled at 0).
     """
 
     config_class = GroupViTTextConfig
@@ -169,7 +199,9 @@ class TFGroupViTTextModel(PretrainedModel):
         return_dict: bool | None = None,
         training: Any = None,
     ) -> TowerOutput:
-        """Shapes: input_ids, attention_mask, position_ids (N, T), integers; the first may be a dict of them."""
+        """Shapes: input_ids, attention_mask, position_ids (N, T), integers; the first may be a dict
+        of them.
+        """
         refuse_tuple(return_dict)
         given = text_inputs(input_ids, attention_mask, position_ids)
         config = self.config
@@ -177,8 +209,14 @@ class TFGroupViTTextModel(PretrainedModel):
             given["input_ids"],
             attention_mask=given["attention_mask"],
             position_ids=given["position_ids"],
-            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
-            output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            output_attentions=(
+                config.output_attentions if output_attentions is None else output_attentions
+            ),
+            output_hidden_states=(
+                config.output_hidden_states
+                if output_hidden_states is None
+                else output_hidden_states
+            ),
             training=training,
         )
 
@@ -190,5 +228,7 @@ class TFGroupViTTextModel(PretrainedModel):
     def default_signature(self) -> dict[str, keras.InputSpec]:
         return {
             "input_ids": keras.InputSpec(shape=(None, None), dtype="int32", name="input_ids"),
-            "attention_mask": keras.InputSpec(shape=(None, None), dtype="int32", name="attention_mask"),
+            "attention_mask": keras.InputSpec(
+                shape=(None, None), dtype="int32", name="attention_mask"
+            ),
         }

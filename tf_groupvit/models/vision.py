@@ -1,4 +1,6 @@
-"""Vision tower: pixels (B, 3, H, W) -> group features (B, G, C) and one assignment per stage (B, G, P)."""
+"""Vision tower: pixels (B, 3, H, W) -> group features (B, G, C) and one assignment per stage (B, G,
+P).
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +55,9 @@ class PatchEmbedding(keras.layers.Layer):
         return self.dropout(x, training=training)
 
     def _positions(self, rows: Any, columns: Any) -> Any:
-        """Position embeddings (1, P, C); resized where the grid is not the one that they were learned on."""
+        """Position embeddings (1, P, C); resized where the grid is not the one that they were
+        learned on.
+        """
         known = isinstance(rows, int) and isinstance(columns, int)
         if known and (rows, columns) == self.config.grid:
             return self.position_embeddings
@@ -63,14 +67,18 @@ class PatchEmbedding(keras.layers.Layer):
 class VisionTower(keras.layers.Layer):
     """Patches, stages that group them, a final norm, and the mean over groups."""
 
-    def __init__(self, config: GroupViTVisionConfig, name: str = "vision_model", dtype: Any = None) -> None:
+    def __init__(
+        self, config: GroupViTVisionConfig, name: str = "vision_model", dtype: Any = None
+    ) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
         self.config = config
         policy = self.dtype_policy
         self.embeddings = PatchEmbedding(config, f"{name}.embeddings", policy)
         stages = range(len(config.depths))
         self.stages = [Stage(config, i, f"{name}.encoder.stages.{i}", policy) for i in stages]
-        self.layernorm = layer_norm(f"{name}.layernorm", config.hidden_size, config.layer_norm_eps, policy)
+        self.layernorm = layer_norm(
+            f"{name}.layernorm", config.hidden_size, config.layer_norm_eps, policy
+        )
         self.built = True
 
     def call(
@@ -100,18 +108,27 @@ class VisionTower(keras.layers.Layer):
         pixel_values = ops.cast(ops.convert_to_tensor(pixel_values), self.compute_dtype)
         shape, channels = tuple(pixel_values.shape), self.config.num_channels
         if len(shape) != 4 or shape[1] not in (channels, None):
-            raise InputError(f"pixel_values have shape {shape}: expected (B, {channels}, H, W), channels first.")
-        for size, patch, name in zip(shape[2:], self.config.patch_height_width, ("height", "width"), strict=True):
+            raise InputError(
+                f"pixel_values have shape {shape}: expected (B, {channels}, H, W), channels first."
+            )
+        for size, patch, name in zip(
+            shape[2:], self.config.patch_height_width, ("height", "width"), strict=True
+        ):
             if isinstance(size, int) and (size == 0 or size % patch):
-                raise InputError(f"pixel_values have {name} {size}: expected a multiple of the patch size {patch}.")
+                raise InputError(
+                    f"pixel_values have {name} {size}: expected a multiple of the patch size"
+                    f" {patch}."
+                )
         return pixel_values
 
 
 @keras.saving.register_keras_serializable("tf_groupvit")
 class TFGroupViTVisionModel(PretrainedModel):
-    """GroupViT's vision tower: pixels (B, 3, H, W), any H and W that the patch size divides -> ``TowerOutput``.
+    """GroupViT's vision tower: pixels (B, 3, H, W), any H and W that the patch size divides ->
+    ``TowerOutput``.
 
-    Errors: InputError for pixels that are not channels first, or whose size the patch size does not divide.
+    Errors: InputError for pixels that are not channels first, or whose size the patch size does not
+        divide.
     """
 
     config_class = GroupViTVisionConfig
@@ -135,8 +152,14 @@ class TFGroupViTVisionModel(PretrainedModel):
         config = self.config
         return self.vision_model(
             image_input(pixel_values),
-            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
-            output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            output_attentions=(
+                config.output_attentions if output_attentions is None else output_attentions
+            ),
+            output_hidden_states=(
+                config.output_hidden_states
+                if output_hidden_states is None
+                else output_hidden_states
+            ),
             training=training,
         )
 

@@ -10,18 +10,26 @@ from tf_groupvit.errors import ConfigError, ImageError
 from tf_groupvit.hub import resolve
 from tf_groupvit.preprocessing.image_arrays import grey_levels, look_up
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_image, several
-from tf_groupvit.preprocessing.image_settings import check_settings, read_file, split_file, write_file
+from tf_groupvit.preprocessing.image_settings import (
+    check_settings,
+    read_file,
+    split_file,
+    write_file,
+)
 
 
 class ImageProcessor:
-    """Resize, centre crop, rescale and normalise, as transformers' ``CLIPImageProcessor`` on Pillow does.
+    """Resize, centre crop, rescale and normalise, as transformers' ``CLIPImageProcessor`` on Pillow
+    does.
 
-    The settings are those of ``preprocessor_config.json`` and have the same names; each of them is an
-    attribute, ``size`` and ``crop_size`` always as a dict, and ``mean`` and ``std`` are short for
-    ``image_mean`` and ``image_std``. The defaults are CLIP's. ConfigError names a setting that makes no sense.
+    The settings are those of ``preprocessor_config.json`` and have the same names; each of them is
+    an attribute, ``size`` and ``crop_size`` always as a dict, and ``mean`` and ``std`` are short
+    for ``image_mean`` and ``image_std``. The defaults are CLIP's. ConfigError names a setting that
+    makes no sense.
 
-    Unlike transformers, images are turned as their EXIF orientation says and are always RGB, whatever
-    ``do_convert_rgb`` is; alpha is dropped (transformers 5 blends it onto white, 4 dropped it too).
+    Unlike transformers, images are turned as their EXIF orientation says and are always RGB,
+    whatever ``do_convert_rgb`` is; alpha is dropped (transformers 5 blends it onto white, 4 dropped
+    it too).
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -42,10 +50,12 @@ class ImageProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> "ImageProcessor":
-        """Read the ``preprocessor_config.json`` of a folder (or that file) or hub id, in any spelling since 2022.
+        """Read the ``preprocessor_config.json`` of a folder (or that file) or hub id, in any
+        spelling since 2022.
 
-        ``processor_config.json``, where transformers 5 nests the same settings, comes first where there is
-        one. Unknown keys are kept and logged. ConfigError for a missing or broken file or a nonsense value.
+        ``processor_config.json``, where transformers 5 nests the same settings, comes first where
+        there is one. Unknown keys are kept and logged. ConfigError for a missing or broken file or
+        a nonsense value.
         """
         content = read_file(resolve(folder, weights=False))
         try:
@@ -62,12 +72,16 @@ class ImageProcessor:
         return processor
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what ``save_pretrained`` writes: the settings, and the keys of the file that they came from."""
+        """Give what ``save_pretrained`` writes: the settings, and the keys of the file that they
+        came from.
+        """
         settings = {name: getattr(self, name) for name in self._names}
         return {**self._extra, "image_processor_type": "CLIPImageProcessor", **settings}
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``preprocessor_config.json``, which transformers reads too; the folder is made if need be."""
+        """Write ``preprocessor_config.json``, which transformers reads too; the folder is made if
+        need be.
+        """
         write_file(folder, self.to_dict())
 
     @property
@@ -86,8 +100,8 @@ class ImageProcessor:
     def __call__(self, images: Any) -> dict[str, np.ndarray]:
         """Prepare one image or a list of them: ``{"pixel_values": float32 (B, 3, H, W)}``.
 
-        An image is whatever image_reading.read_image reads. ImageError for what cannot be read, for no image at all,
-        and for images that do not end up at one size.
+        An image is whatever image_reading.read_image reads. ImageError for what cannot be read, for
+        no image at all, and for images that do not end up at one size.
         """
         listed = several(images)
         images = [images] if listed is None else list(listed)
@@ -95,8 +109,12 @@ class ImageProcessor:
             raise ImageError("Expected at least one image, came an empty list.")
         prepared = [self._prepare(image, i, len(images)) for i, image in enumerate(images)]
         if len({pixels.shape for pixels in prepared}) > 1:
-            sizes = ", ".join(sorted({f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in prepared}))
-            raise ImageError(f"Expected images of one size after resizing, came {sizes}: set do_center_crop.")
+            sizes = ", ".join(
+                sorted({f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in prepared})
+            )
+            raise ImageError(
+                f"Expected images of one size after resizing, came {sizes}: set do_center_crop."
+            )
         levels = grey_levels(
             self.rescale_factor if self.do_rescale else None,
             self.image_mean if self.do_normalize else None,
@@ -119,14 +137,17 @@ class ImageProcessor:
         height, width = resized_sides(H, W, self.size)
         if height * width > MAX_PIXELS:
             raise ImageError(
-                f"An image of {W} x {H} would become {width} x {height}: over {MAX_PIXELS:,} pixels; crop it."
+                f"An image of {W} x {H} would become {width} x {height}: over {MAX_PIXELS:,}"
+                " pixels; crop it."
             )
         image = Image.fromarray(pixels).resize((width, height), Image.Resampling(self.resample))
         return np.asarray(image)
 
 
 def resized_sides(H: int, W: int, size: dict[str, int]) -> tuple[int, int]:
-    """Say to what (height, width) an image of H x W is resized. Parity: the long side is rounded down."""
+    """Say to what (height, width) an image of H x W is resized. Parity: the long side is rounded
+    down.
+    """
     if "height" in size:
         return size["height"], size["width"]
     short: float = size["shortest_edge"]
@@ -134,7 +155,9 @@ def resized_sides(H: int, W: int, size: dict[str, int]) -> tuple[int, int]:
     if "longest_edge" in size and max(H, W) / min(H, W) * short > size["longest_edge"]:
         exact = size["longest_edge"] * min(H, W) / max(H, W)
         short = round(exact)
-    if min(H, W) == short:  # Parity: an image that fits already stays, whatever the rounding would say
+    if (
+        min(H, W) == short
+    ):  # Parity: an image that fits already stays, whatever the rounding would say
         return H, W
     long = int(exact * max(H, W) / min(H, W))
     sides = (max(int(short), 1), max(long, 1))
@@ -142,9 +165,11 @@ def resized_sides(H: int, W: int, size: dict[str, int]) -> tuple[int, int]:
 
 
 def centre_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Cut (height, width) out of the middle of (H, W, 3); where the image is smaller, black fills up.
+    """Cut (height, width) out of the middle of (H, W, 3); where the image is smaller, black fills
+    up.
 
-    Parity: of an odd remainder, the bottom and right edge lose one more when cutting, and get one less when padding.
+    Parity: of an odd remainder, the bottom and right edge lose one more when cutting, and get one
+        less when padding.
     """
     result = np.zeros((height, width, 3), pixels.dtype)
     (top, y, rows), (left, x, columns) = (

@@ -1,4 +1,6 @@
-"""Pictures as NumPy arrays: uint8 pixels resized in the two ways of segmentation, and scaled by named statistics."""
+"""Pictures as NumPy arrays: uint8 pixels resized in the two ways of segmentation, and scaled by
+named statistics.
+"""
 
 from collections.abc import Sequence
 
@@ -11,10 +13,12 @@ _STRIP = 1 << 20  # pixels that are worked on at a time, to bound the float32 in
 
 
 def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize as Pillow's bicubic does: a = -0.5, antialiased, rounded to 8 bits after each of its two passes.
+    """Resize as Pillow's bicubic does: a = -0.5, antialiased, rounded to 8 bits after each of its
+    two passes.
 
-    The order of the passes shows by some grey levels at hard edges, and Pillow changed it in version 13;
-    it is fixed here, as in the exported graph, so that every version of Pillow gives the same pixels.
+    The order of the passes shows by some grey levels at hard edges, and Pillow changed it in
+    version 13; it is fixed here, as in the exported graph, so that every version of Pillow gives
+    the same pixels.
     """
     H, W, _ = pixels.shape
     image = Image.fromarray(pixels)
@@ -25,15 +29,19 @@ def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def rows_first(H: int, W: int, height: int, width: int) -> bool:
-    """Say whether the number of rows changes first. Parity: Pillow 13; before it, columns always came first."""
+    """Say whether the number of rows changes first. Parity: Pillow 13; before it, columns always
+    came first.
+    """
     return H - height > max(0, 2 * (W - width))
 
 
 def resize_bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize bilinearly with half-pixel centres and without antialiasing, as OpenCV does by default.
+    """Resize bilinearly with half-pixel centres and without antialiasing, as OpenCV does by
+    default.
 
-    The published segmentation scores were made that way. OpenCV rounds its weights to 11 bits, so it may
-    differ by one grey level. Halves round up. Memory does not grow with the image beyond the result.
+    The published segmentation scores were made that way. OpenCV rounds its weights to 11 bits, so
+    it may differ by one grey level. Halves round up. Memory does not grow with the image beyond the
+    result.
     """
     H, W, _ = pixels.shape
     result = np.empty((height, width, 3), np.uint8)
@@ -55,7 +63,9 @@ def _mix(rows: np.ndarray, left: np.ndarray, right: np.ndarray, weight: np.ndarr
 
 
 def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each new position its two old neighbours and the weight of the second, float32 as in TensorFlow."""
+    """For each new position its two old neighbours and the weight of the second, float32 as in
+    TensorFlow.
+    """
     scale = np.float32(old) / np.float32(new)
     place = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     below = np.floor(place)
@@ -72,9 +82,13 @@ STATISTICS = {
 
 
 def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give (mean, std) of ``"clip"`` or ``"imagenet"``, three numbers each; InputError for another name."""
+    """Give (mean, std) of ``"clip"`` or ``"imagenet"``, three numbers each; InputError for another
+    name.
+    """
     if name not in STATISTICS:
-        raise InputError(f"normalize: expected one of {', '.join(map(repr, STATISTICS))}, came {name!r}.")
+        raise InputError(
+            f"normalize: expected one of {', '.join(map(repr, STATISTICS))}, came {name!r}."
+        )
     return STATISTICS[name]
 
 
@@ -83,7 +97,9 @@ def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     return look_up(pixels, grey_levels(1 / 255, mean, std))
 
 
-def grey_levels(factor: float | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
+def grey_levels(
+    factor: float | None, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> np.ndarray:
     """Say what each of the 256 grey levels becomes: float32 (256, 3). None leaves a step out.
 
     Parity: transformers multiplies in float64, then normalises in float32.
@@ -96,7 +112,9 @@ def grey_levels(factor: float | None, mean: Sequence[float] | None, std: Sequenc
 
 
 def look_up(pixels: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Replace each grey level by its value: uint8 (B, H, W, 3), float32 (256, 3) -> float32 (B, 3, H, W)."""
+    """Replace each grey level by its value: uint8 (B, H, W, 3), float32 (256, 3) -> float32 (B, 3,
+    H, W).
+    """
     B, H, W, _ = pixels.shape
     values = np.empty((B, 3, H, W), np.float32)
     for channel in range(3):

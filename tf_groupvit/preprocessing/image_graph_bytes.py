@@ -1,4 +1,6 @@
-"""The bytes of an image file (a scalar string tensor) in; numbers, marks and its kind, read in the graph, out."""
+"""The bytes of an image file (a scalar string tensor) in; numbers, marks and its kind, read in the
+graph, out.
+"""
 
 from typing import NamedTuple
 
@@ -24,7 +26,9 @@ class Header(NamedTuple):
     words: tf.Tensor  # scalar string: why the image cannot be read, "" where it may be decoded
     size: tf.Tensor  # int64 (2): height and width as stored, before the image is turned
     still: tf.Tensor  # scalar string: the file that the decoder gets
-    corner: tf.Tensor  # int64 (2): where the decoded part lies within the size, from the top and from the left
+    corner: (
+        tf.Tensor
+    )  # int64 (2): where the decoded part lies within the size, from the top and from the left
     color: tf.Tensor  # uint8 (3): what is around that part
     orientation: tf.Tensor  # scalar int32: how EXIF says that the image is turned, 1 to 8
     kind: tf.Tensor  # scalar int32: its number in KINDS, len(KINDS) for none
@@ -84,16 +88,21 @@ def matches(data: tf.Tensor, at: tf.Tensor | int, mark: bytes) -> tf.Tensor:
 
 
 def kind_of(data: tf.Tensor) -> tf.Tensor:
-    """Tell the kind of the file by its first bytes: its number in KINDS, or len(KINDS): int32 scalar."""
-    found = [tf.reduce_all([matches(data, at, mark) for at, mark in marks]) for marks in KINDS.values()]
+    """Tell the kind of the file by its first bytes: its number in KINDS, or len(KINDS): int32
+    scalar.
+    """
+    found = [
+        tf.reduce_all([matches(data, at, mark) for at, mark in marks]) for marks in KINDS.values()
+    ]
     return tf.argmax(tf.stack([*found, tf.constant(True)]), output_type=tf.int32)
 
 
 def only_if(condition: tf.Tensor | bool, words: Words, value: tf.Tensor) -> tf.Tensor:
-    """Give ``value`` back, or fail with INVALID_ARGUMENT and these words, numbers among them, in one line.
+    """Give ``value`` back, or fail with INVALID_ARGUMENT and these words, numbers among them, in
+    one line.
 
-    What is made of the result cannot run before the check has passed: the check hangs on the data, since
-    nothing else keeps it in a SavedModel.
+    What is made of the result cannot run before the check has passed: the check hangs on the data,
+    since nothing else keeps it in a SavedModel.
     """
     with tf.control_dependencies([tf.debugging.Assert(condition, [joined(words)])]):
         return tf.identity(value)
@@ -101,7 +110,9 @@ def only_if(condition: tf.Tensor | bool, words: Words, value: tf.Tensor) -> tf.T
 
 def joined(words: Words) -> tf.Tensor:
     """Words, and numbers among them, as one string: scalar."""
-    return tf.strings.join([word if isinstance(word, str) else tf.strings.as_string(word) for word in words])
+    return tf.strings.join(
+        [word if isinstance(word, str) else tf.strings.as_string(word) for word in words]
+    )
 
 
 def first_fault(*checks: tuple[tf.Tensor | bool, Words]) -> tf.Tensor:
@@ -112,15 +123,35 @@ def first_fault(*checks: tuple[tf.Tensor | bool, Words]) -> tf.Tensor:
     return said
 
 
-def within_limit(height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> list[tuple[tf.Tensor, Words]]:
+def within_limit(
+    height: tf.Tensor, width: tf.Tensor, max_pixels: int
+) -> list[tuple[tf.Tensor, Words]]:
     """Checks that an image of height x width (int64) has at least one pixel and not too many."""
     some = (height > 0) & (width > 0)
     short = (height <= MAX_SIDE) & (width <= MAX_SIDE)
     few = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
     return [
         (some, ["Expected an image of at least one pixel, came ", width, " x ", height, "."]),
-        (few, ["An image of ", width, " x ", height, f" is over the limit of {max_pixels} pixels: shrink it."]),
-        (short, ["An image of ", width, " x ", height, f" is over the limit of {MAX_SIDE} pixels a side: shrink it."]),
+        (
+            few,
+            [
+                "An image of ",
+                width,
+                " x ",
+                height,
+                f" is over the limit of {max_pixels} pixels: shrink it.",
+            ],
+        ),
+        (
+            short,
+            [
+                "An image of ",
+                width,
+                " x ",
+                height,
+                f" is over the limit of {MAX_SIDE} pixels a side: shrink it.",
+            ],
+        ),
     ]
 
 

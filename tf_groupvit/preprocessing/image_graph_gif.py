@@ -23,12 +23,15 @@ def gif_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
     """Find the first frame of a GIF, which the decoder gets alone, and its place on the canvas.
 
     TensorFlow's decoder unpacks every frame, so that a small file can fill the memory, and paints
-    transparent pixels black. It gets the first frame alone, as an image of the frame's own size, without
-    the extension that makes colors transparent; around the frame is what Pillow puts there.
+    transparent pixels black. It gets the first frame alone, as an image of the frame's own size,
+    without the extension that makes colors transparent; around the frame is what Pillow puts there.
     """
     frame, control = _first_frame(data, _after_table(data, 10, 13))
     left, top, W, H = (little(data, frame + 1 + 2 * i, 2) for i in range(4))
-    height, width = tf.maximum(little(data, 8, 2), top + H), tf.maximum(little(data, 6, 2), left + W)
+    height, width = (
+        tf.maximum(little(data, 8, 2), top + H),
+        tf.maximum(little(data, 6, 2), left + W),
+    )
     colors = _after_table(data, frame + 9, frame + 10)
     end = _skip_blocks(data, colors + 1)
     words = first_fault(
@@ -46,7 +49,9 @@ def gif_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
     return header(words, height, width, still, (top, left), color)
 
 
-def _after_table(data: tf.Tensor, flags_at: tf.Tensor | int, table_at: tf.Tensor | int) -> tf.Tensor:
+def _after_table(
+    data: tf.Tensor, flags_at: tf.Tensor | int, table_at: tf.Tensor | int
+) -> tf.Tensor:
     """Say where the table of colours ends that these flags announce; it may be missing."""
     flags = big(data, flags_at, 1)
     entries = tf.bitwise.left_shift(tf.constant(2, tf.int64), flags % 8)
@@ -54,20 +59,26 @@ def _after_table(data: tf.Tensor, flags_at: tf.Tensor | int, table_at: tf.Tensor
 
 
 def _first_frame(data: tf.Tensor, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Step over extensions: where the first frame begins, and the last graphic control before it (or the end)."""
+    """Step over extensions: where the first frame begins, and the last graphic control before it
+    (or the end).
+    """
 
     def step(at: tf.Tensor, control: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         control = tf.where(byte(data, at + 1) == _GRAPHIC_CONTROL, at, control)
         return _skip_blocks(data, at + 2) + 1, control
 
     start = (at, tf.size(data, out_type=tf.int64))
-    return tf.while_loop(lambda at, _: byte(data, at) == _EXTENSION, step, start, maximum_iterations=_MOST_EXTENSIONS)
+    return tf.while_loop(
+        lambda at, _: byte(data, at) == _EXTENSION, step, start, maximum_iterations=_MOST_EXTENSIONS
+    )
 
 
 def _skip_blocks(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Step over blocks that begin with their length, up to the empty one: its position, if it is reached.
+    """Step over blocks that begin with their length, up to the empty one: its position, if it is
+    reached.
 
-    Encoders fill blocks with 255 bytes. Where they hold under 64 on average, the walk gives up early.
+    Encoders fill blocks with 255 bytes. Where they hold under 64 on average, the walk gives up
+    early.
     """
 
     def hop(at: tf.Tensor) -> tf.Tensor:
@@ -77,7 +88,9 @@ def _skip_blocks(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
         return at
 
     rounds = 256 + tf.size(data) // (64 * _HOPS)
-    return tf.while_loop(lambda at: byte(data, at) > 0, lambda at: (hop(at),), (at,), maximum_iterations=rounds)[0]
+    return tf.while_loop(
+        lambda at: byte(data, at) > 0, lambda at: (hop(at),), (at,), maximum_iterations=rounds
+    )[0]
 
 
 def _alone(contents: tf.Tensor, frame: tf.Tensor, end: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,6 @@
-"""The bytes of a WebP in; its header, with a file of its first picture alone, and the pixels of that (H, W, 3) out."""
+"""The bytes of a WebP in; its header, with a file of its first picture alone, and the pixels of
+that (H, W, 3) out.
+"""
 
 import tensorflow as tf
 
@@ -19,15 +21,19 @@ _ALPHA_FLAG = 0x10
 
 
 def webp_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
-    """Find a still, or the first frame of an animation, which the decoder gets alone, and its place on the canvas.
+    """Find a still, or the first frame of an animation, which the decoder gets alone, and its place
+    on the canvas.
 
-    The decoder never sees the file itself: TensorFlow 2.21 writes beyond its memory when it is given an
-    animation and asked for the first frame. What it sees is a still file made of the first picture alone.
+    The decoder never sees the file itself: TensorFlow 2.21 writes beyond its memory when it is
+    given an animation and asked for the first frame. What it sees is a still file made of the first
+    picture alone.
     """
     end = tf.size(data, out_type=tf.int64) - 1
     part = _first_picture(data, end)
     moving = matches(data, part, b"ANMF")
-    alpha = tf.where(moving, part + 24, part)  # a frame's place, size and duration come before its picture
+    alpha = tf.where(
+        moving, part + 24, part
+    )  # a frame's place, size and duration come before its picture
     picture = tf.where(matches(data, alpha, b"ALPH"), _after(data, alpha), alpha)
     H, W = _sides(data, picture)
     left, top = (tf.where(moving, 2 * little(data, part + i, 3), 0) for i in (8, 11))
@@ -45,13 +51,19 @@ def webp_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header
         ),
     )
     stop = _after(data, picture)
-    still = tf.cond(words == "", lambda: _still(contents, alpha, picture, stop, H, W), lambda: contents)
-    return header(words, height, width, still, (top, left), orientation=orientation_of(data, "WebP"))
+    still = tf.cond(
+        words == "", lambda: _still(contents, alpha, picture, stop, H, W), lambda: contents
+    )
+    return header(
+        words, height, width, still, (top, left), orientation=orientation_of(data, "WebP")
+    )
 
 
 def decode_webp(still: tf.Tensor) -> tf.Tensor:
     """Decode a still; alpha is dropped: uint8 (H, W, 3)."""
-    pixels = tf.io.decode_image(still, channels=0, expand_animations=False)[..., :3]  # 4 channels where it has alpha
+    pixels = tf.io.decode_image(still, channels=0, expand_animations=False)[
+        ..., :3
+    ]  # 4 channels where it has alpha
     return tf.ensure_shape(pixels, [None, None, 3])
 
 
@@ -87,12 +99,19 @@ def _packed(number: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def _still(
-    contents: tf.Tensor, alpha: tf.Tensor, picture: tf.Tensor, stop: tf.Tensor, H: tf.Tensor, W: tf.Tensor
+    contents: tf.Tensor,
+    alpha: tf.Tensor,
+    picture: tf.Tensor,
+    stop: tf.Tensor,
+    H: tf.Tensor,
+    W: tf.Tensor,
 ) -> tf.Tensor:
     """Write a WebP of one picture of H x W, whose alpha and colours are these parts of a file."""
     body = tf.strings.substr(contents, alpha, stop - alpha)
     flags = tf.constant(_ALPHA_FLAG, tf.int64)
-    head = tf.strings.join([b"VP8X", b"\x0a\0\0\0", _packed(flags, 4), _packed(W - 1, 3), _packed(H - 1, 3)])
+    head = tf.strings.join(
+        [b"VP8X", b"\x0a\0\0\0", _packed(flags, 4), _packed(W - 1, 3), _packed(H - 1, 3)]
+    )
     body = tf.cond(alpha < picture, lambda: tf.strings.join([head, body]), lambda: body)
     length = tf.cast(tf.strings.length(body), tf.int64) + 4
     return tf.strings.join([b"RIFF", _packed(length, 4), b"WEBP", body])

@@ -1,4 +1,6 @@
-"""An image of any kind in; uint8 pixels (H, W, 3) as a person sees them out, or the class numbers of a mask."""
+"""An image of any kind in; uint8 pixels (H, W, 3) as a person sees them out, or the class numbers
+of a mask.
+"""
 
 import io
 import os
@@ -15,8 +17,8 @@ from PIL import Image
 from tf_groupvit.errors import ImageError
 from tf_groupvit.hub import is_pointer
 
-# Pillow's own default for Image.MAX_IMAGE_PIXELS: 89 million. Pillow warns there and refuses at twice
-# as much; here, and in the exported graph, the first number is the limit.
+# Pillow's own default for Image.MAX_IMAGE_PIXELS: 89 million. Pillow warns there and refuses at
+# twice as much; here, and in the exported graph, the first number is the limit.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 MAX_SIDE = 1_000_000  # libpng's limit too; resizing a longer row takes some 250 bytes a pixel
 
@@ -48,24 +50,29 @@ class ArrayLike(Protocol):
     def __array__(self) -> np.ndarray: ...
 
 
-ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | OpenFile | ArrayLike
+ImageLike = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | OpenFile | ArrayLike
+)
 
 
-def read_image(source: Any, max_pixels: int | None = MAX_PIXELS, name: str | None = None) -> np.ndarray:
+def read_image(
+    source: Any, max_pixels: int | None = MAX_PIXELS, name: str | None = None
+) -> np.ndarray:
     """Read one image as uint8 (H, W, 3), red first, turned as its EXIF orientation says.
 
-    ``source`` is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor (H, W, 3) from
-    0 to 255; arrays may be gray, (H, W) or (H, W, 1), or have alpha, (H, W, 4). A uint8 array (H, W, 3) is returned as
-    it is. Floats are rounded; where their range leaves open what is meant, they are refused (``eight_bits``).
-    Alpha is dropped, not blended: the color under it stays. Sixteen bits become the upper eight, for gray
-    and for color alike (Pillow reads 16-bit color that way, and so does TensorFlow). An animation gives
-    its first frame, CMYK and palettes are converted by Pillow.
+    ``source`` is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor
+    (H, W, 3) from 0 to 255; arrays may be gray, (H, W) or (H, W, 1), or have alpha, (H, W, 4). A
+    uint8 array (H, W, 3) is returned as it is. Floats are rounded; where their range leaves open
+    what is meant, they are refused (``eight_bits``). Alpha is dropped, not blended: the color under
+    it stays. Sixteen bits become the upper eight, for gray and for color alike (Pillow reads 16-bit
+    color that way, and so does TensorFlow). An animation gives its first frame, CMYK and palettes
+    are converted by Pillow.
 
-    A file, bytes or PIL image of more than ``max_pixels`` pixels is refused from its header, before it is
-    decoded (None: no limit but Pillow's). Whatever cannot be read raises ImageError, naming ``name``,
-    which is the path where there is one. What Pillow warns about in a file is not repeated. Of a PNG that is
-    given as a file or bytes, the checksums of all parts that make the picture must be right, as in the exported
-    graph; only its end mark may be missing.
+    A file, bytes or PIL image of more than ``max_pixels`` pixels is refused from its header, before
+    it is decoded (None: no limit but Pillow's). Whatever cannot be read raises ImageError, naming
+    ``name``, which is the path where there is one. What Pillow warns about in a file is not
+    repeated. Of a PNG that is given as a file or bytes, the checksums of all parts that make the
+    picture must be right, as in the exported graph; only its end mark may be missing.
     """
     name = name or _name_of(source)
     if isinstance(source, Image.Image):
@@ -78,40 +85,63 @@ def read_image(source: Any, max_pixels: int | None = MAX_PIXELS, name: str | Non
         return _decode(read_file(source, name), max_pixels, name)
     if hasattr(source, "__array__"):
         array = _array_of(source, name)
-        encoded = array.ndim == 0 and isinstance(array.item(), bytes)  # what tf.io.read_file returns
+        encoded = array.ndim == 0 and isinstance(
+            array.item(), bytes
+        )  # what tf.io.read_file returns
         return _decode(array.item(), max_pixels, name) if encoded else _rgb_of_array(array, name)
     raise ImageError(
-        f"{name}: expected a path, an open file, bytes, a PIL image or an array (H, W, 3) of numbers from 0 to 255, "
-        f"came {type(source).__name__}."
+        f"{name}: expected a path, an open file, bytes, a PIL image or an array (H, W, 3) of"
+        f" numbers from 0 to 255, came {type(source).__name__}."
     )
 
 
 def several(images: Any) -> Iterable[Any] | None:
-    """The images to go through, in order, if it is a list, a generator or the like; None if it is one image."""
-    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, set, frozenset, Mapping))
-    if one or hasattr(images, "read") or hasattr(images, "__array__") or not hasattr(images, "__iter__"):
+    """The images to go through, in order, if it is a list, a generator or the like; None if it is
+    one image.
+    """
+    one = isinstance(
+        images,
+        (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, set, frozenset, Mapping),
+    )
+    if (
+        one
+        or hasattr(images, "read")
+        or hasattr(images, "__array__")
+        or not hasattr(images, "__iter__")
+    ):
         return None
     return images
 
 
 def read_file(file: Any, name: str) -> bytes:
-    """The bytes of an open file from its start, as Pillow reads it, or of a stream from where it is."""
+    """The bytes of an open file from its start, as Pillow reads it, or of a stream from where it
+    is.
+    """
     try:
         if getattr(file, "seekable", lambda: False)():
             file.seek(0)
         content = file.read()
-    except (OSError, ValueError) as error:  # ValueError: the file is closed, or is text that cannot be decoded
-        raise ImageError(f"{name}: cannot be read: {_one_line(error)}: open it with mode 'rb'.") from error
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: the file is closed, or is text that cannot be decoded
+        raise ImageError(
+            f"{name}: cannot be read: {_one_line(error)}: open it with mode 'rb'."
+        ) from error
     if not isinstance(content, bytes):
-        raise ImageError(f"{name}: expected a file of bytes, came {type(content).__name__}: open it with mode 'rb'.")
+        raise ImageError(
+            f"{name}: expected a file of bytes, came {type(content).__name__}: open it with mode"
+            " 'rb'."
+        )
     return content
 
 
 def eight_bits(array: np.ndarray, name: str) -> np.ndarray:
     """Numbers from 0 to 255 of any type as uint8; floats are rounded.
 
-    Raises ``ImageError``, saying how to convert, where the range is another or can be read in two ways: floats that
-    stay below 2 may be a picture from 0 to 1, 16-bit integers one from 0 to 65535, and booleans are a mask.
+    Raises ``ImageError``, saying how to convert, where the range is another or can be read in two
+    ways: floats that stay below 2 may be a picture from 0 to 1, 16-bit integers one from 0 to
+    65535, and booleans are a mask.
     """
     if array.dtype == np.uint8 or not array.size:
         return array.astype(np.uint8, copy=False)
@@ -130,31 +160,38 @@ def eight_bits(array: np.ndarray, name: str) -> np.ndarray:
     else:
         how = "give the image as uint8, as it was before it was scaled or normalized"
     extent = f" from {low:g} to {high:g}" if kind in "iuf" else ""
-    raise ImageError(f"{name}: expected numbers from 0 to 255, came {array.dtype} {array.shape}{extent}: {how}.")
+    raise ImageError(
+        f"{name}: expected numbers from 0 to 255, came {array.dtype} {array.shape}{extent}: {how}."
+    )
 
 
-# One number a pixel: bits, bytes, palette entries (the entry's number, not its color), 16 and 32 bits; LA and PA are
-# a number and its opacity.
+# One number a pixel: bits, bytes, palette entries (the entry's number, not its color), 16 and 32
+# bits; LA and PA are a number and its opacity.
 NUMBER_MODES = ("1", "L", "P", "LA", "PA", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
-    """The class numbers (H, W) of an open mask, as they are in the file: what Pillow widens to 8 bits is narrowed.
+    """The class numbers (H, W) of an open mask, as they are in the file: what Pillow widens to 8
+    bits is narrowed.
 
     Raises ``ImageError``, naming ``name``, for colors in place of numbers, and for a damaged file.
     """
     if picture.mode not in NUMBER_MODES:
         raise ImageError(
-            f"{name}: expected one class number a pixel (gray, palette or 16-bit), came mode '{picture.mode}': "
-            "convert its colors to class numbers."
+            f"{name}: expected one class number a pixel (gray, palette or 16-bit), came mode"
+            f" '{picture.mode}': convert its colors to class numbers."
         )
     if picture.format in ("JPEG", "MPO"):
-        raise ImageError(f"{name}: a JPEG does not keep class numbers as they were: save the mask as PNG.")
+        raise ImageError(
+            f"{name}: a JPEG does not keep class numbers as they were: save the mask as PNG."
+        )
     widest, narrow = _gray_range(picture)
     try:
         numbers = np.asarray(picture)
     except Exception as error:  # truncated and damaged data make Pillow raise errors of many kinds
-        raise ImageError(f"{name}: the mask is damaged or cut short: {_one_line(error)}.") from error
+        raise ImageError(
+            f"{name}: the mask is damaged or cut short: {_one_line(error)}."
+        ) from error
     numbers = numbers[..., 0] if numbers.ndim == 3 else numbers
     numbers = numbers.astype(np.uint8) if numbers.dtype == bool else numbers
     if widest == narrow:
@@ -163,8 +200,12 @@ def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
 
 
 def _gray_range(picture: Image.Image) -> tuple[int, int]:
-    """The number that Pillow gives for white, and the one that the file has there: 255 and 15 for 4-bit gray."""
-    tiles: Any = getattr(picture, "tile", None) or [("", None)]  # what an open file's decoder will be told
+    """The number that Pillow gives for white, and the one that the file has there: 255 and 15 for
+    4-bit gray.
+    """
+    tiles: Any = getattr(picture, "tile", None) or [
+        ("", None)
+    ]  # what an open file's decoder will be told
     decoder, *_, told = tiles[0]
     arguments: Any = told if isinstance(told, tuple | list) and told else (told,)
     if decoder in ("ppm", "ppm_plain") and picture.mode in ("L", "I"):
@@ -174,7 +215,9 @@ def _gray_range(picture: Image.Image) -> tuple[int, int]:
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn pixels (H, W, ...) upright; an orientation that EXIF does not know leaves them as they are."""
+    """Turn pixels (H, W, ...) upright; an orientation that EXIF does not know leaves them as they
+    are.
+    """
     swap, mirror, flip = ORIENTATIONS.get(orientation, ORIENTATIONS[1])
     if swap:
         pixels = pixels.swapaxes(0, 1)
@@ -195,7 +238,9 @@ def _bytes_of(path: Path, name: str) -> bytes:
         device = path.is_char_device() or path.is_block_device()
         content = b"" if device else path.read_bytes()  # /dev/zero has no end
     except IsADirectoryError:
-        raise ImageError(f"{name}: expected an image file, came a directory: name the files in it.") from None
+        raise ImageError(
+            f"{name}: expected an image file, came a directory: name the files in it."
+        ) from None
     except FileNotFoundError:
         raise ImageError(f"{name}: there is no such file: check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
@@ -220,9 +265,12 @@ def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
         ) from error
     except Image.UnidentifiedImageError as error:
         if is_pointer(data):
-            raise ImageError(f"{name}: is a pointer of git-lfs, not the image: run 'git lfs pull' first.") from error
+            raise ImageError(
+                f"{name}: is a pointer of git-lfs, not the image: run 'git lfs pull' first."
+            ) from error
         raise ImageError(
-            f"{name}: expected an image such as JPEG or PNG, came {len(data):,} bytes that start with {data[:12]!r}."
+            f"{name}: expected an image such as JPEG or PNG, came {len(data):,} bytes that start"
+            f" with {data[:12]!r}."
         ) from error
     except Exception as error:  # Pillow's readers raise whatever a broken header makes them raise
         raise ImageError(f"{name}: the image's header is broken: {_one_line(error)}.") from error
@@ -231,19 +279,27 @@ def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
 
 
 def _sound_png(data: bytes, name: str) -> bytes:
-    """A PNG without the parts that libpng, which the exported graph decodes with, leaves out as well.
+    """A PNG without the parts that libpng, which the exported graph decodes with, leaves out as
+    well.
 
-    Pillow does not look at the checksums of the picture, and libpng does. Both can do without the end mark.
+    Pillow does not look at the checksums of the picture, and libpng does. Both can do without the
+    end mark.
     """
     spoiled, at = [], len(_PNG)
     while at < len(data) and data[at + 4 : at + 8] != b"IEND":
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data):
-            raise ImageError(f"{name}: expected a whole PNG, came a truncated one of {len(data):,} bytes.")
-        right = zlib.crc32(memoryview(data)[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+            raise ImageError(
+                f"{name}: expected a whole PNG, came a truncated one of {len(data):,} bytes."
+            )
+        right = zlib.crc32(memoryview(data)[at + 4 : end - 4]) == int.from_bytes(
+            data[end - 4 : end], "big"
+        )
         # The case of the first letter tells whether a reader can do without the part.
         if not kind.isalpha() or (kind[:1].isupper() and not right):
-            raise ImageError(f"{name}: expected a sound PNG, came one whose part {kind!r} is damaged.")
+            raise ImageError(
+                f"{name}: expected a sound PNG, came one whose part {kind!r} is damaged."
+            )
         if not right:
             spoiled.append((at, end))
         at = end
@@ -257,13 +313,19 @@ def _sound_png(data: bytes, name: str) -> bytes:
 def _pixels_of(image: Image.Image, max_pixels: int | None, name: str) -> np.ndarray:
     width, height = image.size
     if width < 1 or height < 1:
-        raise ImageError(f"{name}: expected at least one pixel, came an image of {width} x {height}.")
+        raise ImageError(
+            f"{name}: expected at least one pixel, came an image of {width} x {height}."
+        )
     if max_pixels is not None and width * height > max_pixels:
         raise ImageError(
-            f"{name}: {width} x {height} is {width * height:,} pixels, over the limit of {max_pixels:,}: shrink it."
+            f"{name}: {width} x {height} is {width * height:,} pixels, over the limit of"
+            f" {max_pixels:,}: shrink it."
         )
     if max_pixels is not None and max(width, height) > MAX_SIDE:
-        raise ImageError(f"{name}: {width} x {height} is over the limit of {MAX_SIDE:,} pixels a side: shrink it.")
+        raise ImageError(
+            f"{name}: {width} x {height} is over the limit of {MAX_SIDE:,} pixels a side:"
+            " shrink it."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -271,29 +333,41 @@ def _pixels_of(image: Image.Image, max_pixels: int | None, name: str) -> np.ndar
             pixels = _rgb_of(image, name)
         except ImageError:
             raise
-        except Exception as error:  # as above: truncated and damaged data come as many kinds of error
-            raise ImageError(f"{name}: the image is damaged or incomplete: {_one_line(error)}.") from error
+        except (
+            Exception
+        ) as error:  # as above: truncated and damaged data come as many kinds of error
+            raise ImageError(
+                f"{name}: the image is damaged or incomplete: {_one_line(error)}."
+            ) from error
         return turn(pixels, _orientation_of(image))
 
 
 def _rgb_of(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "F":
-        raise ImageError(f"{name}: floating-point images have no fixed range: save it with 8 or 16 bits.")
+        raise ImageError(
+            f"{name}: floating-point images have no fixed range: save it with 8 or 16 bits."
+        )
     if image.mode == "I" or image.mode.startswith("I;16"):
         gray = np.asarray(image)
-        if image.format is None and 0 < gray.max() < 256:  # a file has 16 bits; a picture made here may have 8
+        if (
+            image.format is None and 0 < gray.max() < 256
+        ):  # a file has 16 bits; a picture made here may have 8
             raise ImageError(
-                f"{name}: mode {image.mode} is read as 16 bits, and this picture's values end at {gray.max()}: "
-                "where they are 8 bits, give image.convert('L')."
+                f"{name}: mode {image.mode} is read as 16 bits, and this picture's values end at"
+                f" {gray.max()}: where they are 8 bits, give image.convert('L')."
             )
         return _upper_bits(gray, name)
     return np.asarray(image.convert("RGB"))
 
 
 def _upper_bits(gray: np.ndarray, name: str) -> np.ndarray:
-    """Sixteen bits (H, W) -> uint8 (H, W, 3). convert("RGB") would clip everything above 255 to white."""
+    """Sixteen bits (H, W) -> uint8 (H, W, 3). convert("RGB") would clip everything above 255 to
+    white.
+    """
     if gray.min() < 0 or gray.max() > 65535:
-        raise ImageError(f"{name}: expected 16-bit gray from 0 to 65535, came {gray.min()} to {gray.max()}.")
+        raise ImageError(
+            f"{name}: expected 16-bit gray from 0 to 65535, came {gray.min()} to {gray.max()}."
+        )
     return np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=-1)
 
 
@@ -308,7 +382,9 @@ def _array_of(source: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(source)
     except Exception as error:  # tensors of a graph and of other devices raise what they like
-        raise ImageError(f"{name}: {type(source).__name__} cannot be read as an array: {_one_line(error)}.") from error
+        raise ImageError(
+            f"{name}: {type(source).__name__} cannot be read as an array: {_one_line(error)}."
+        ) from error
 
 
 def _rgb_of_array(array: np.ndarray, name: str) -> np.ndarray:
@@ -321,7 +397,8 @@ def _rgb_of_array(array: np.ndarray, name: str) -> np.ndarray:
         elif array.ndim == 3 and array.shape[0] in (1, 3, 4):
             hint = ": put channels last with np.moveaxis(image, 0, -1)"
         raise ImageError(
-            f"{name}: expected an array (H, W, 3) with at least one pixel, came {array.dtype} {array.shape}{hint}."
+            f"{name}: expected an array (H, W, 3) with at least one pixel, came {array.dtype}"
+            f" {array.shape}{hint}."
         )
     return three_channels(eight_bits(pixels, name))
 

@@ -1,4 +1,6 @@
-"""preprocessor_config.json of the CLIP kind in, in any spelling since 2022; checked settings in one spelling out."""
+"""preprocessor_config.json of the CLIP kind in, in any spelling since 2022; checked settings in one
+spelling out.
+"""
 
 import difflib
 import json
@@ -14,17 +16,21 @@ from tf_groupvit.hub import refuse_pointer
 from tf_groupvit.preprocessing.image_arrays import STATISTICS
 
 FILE_NAME = "preprocessor_config.json"
-NESTED_FILE_NAME = "processor_config.json"  # transformers 5 puts the settings under "image_processor" in it
+NESTED_FILE_NAME = (  # transformers 5 puts the settings under "image_processor" in it
+    "processor_config.json"
+)
 NESTED_KEY = "image_processor"
-MAX_SIDE = 16384  # nothing that this package runs wants more; a slip of the pen would fill the memory
+MAX_SIDE = (
+    16384  # nothing that this package runs wants more; a slip of the pen would fill the memory
+)
 
 _log = logging.getLogger(__name__)
 
 # Keys that transformers writes and that do not change what comes out here.
 _PASSIVE = (
-    "feature_extractor_type image_processor_type processor_class auto_map default_to_square use_fast device "
-    "disable_grouping input_data_format data_format return_tensors do_pad pad_size image_seq_length "
-    "_valid_processor_keys _valid_kwargs_names"
+    "feature_extractor_type image_processor_type processor_class auto_map default_to_square"
+    " use_fast device disable_grouping input_data_format data_format return_tensors do_pad pad_size"
+    " image_seq_length _valid_processor_keys _valid_kwargs_names"
 ).split()
 
 
@@ -38,7 +44,9 @@ def _flag(name: str, value: Any) -> bool:
 
 def _side(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
-        raise ConfigError(f"{name}: expected a whole number of pixels from 1 to {MAX_SIDE}, came {value!r}.")
+        raise ConfigError(
+            f"{name}: expected a whole number of pixels from 1 to {MAX_SIDE}, came {value!r}."
+        )
     return value
 
 
@@ -59,12 +67,16 @@ def _size(name: str, value: Any) -> dict[str, int]:
 
 
 def _crop(name: str, value: Any) -> dict[str, int]:
-    return _sides(name, value if not isinstance(value, int) else (value, value), ({"height", "width"},))
+    return _sides(
+        name, value if not isinstance(value, int) else (value, value), ({"height", "width"},)
+    )
 
 
 def _filter(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 5:
-        raise ConfigError(f"{name}: expected one of Pillow's filters from 0 to 5 (3 is bicubic), came {value!r}.")
+        raise ConfigError(
+            f"{name}: expected one of Pillow's filters from 0 to 5 (3 is bicubic), came {value!r}."
+        )
     return int(value)
 
 
@@ -81,7 +93,9 @@ def _triple(name: str, value: Any, least: float = -math.inf) -> tuple[float, ...
     if not isinstance(value, (list, tuple)):
         value = (value,) * 3
     if len(value) != 3:
-        raise ConfigError(f"{name}: expected 3 numbers, one each for red, green and blue, came {len(value)}.")
+        raise ConfigError(
+            f"{name}: expected 3 numbers, one each for red, green and blue, came {len(value)}."
+        )
     return tuple(_number(f"{name}[{i}]", number, least) for i, number in enumerate(value))
 
 
@@ -102,16 +116,25 @@ SETTINGS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
 
 
 def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check settings by name, in any spelling. A missing one is CLIP's default; null is, too, but for a flag.
+    """Check settings by name, in any spelling. A missing one is CLIP's default; null is, too, but
+    for a flag.
 
-    An unknown name is a ConfigError with the nearest known one, a value that makes no sense one with the name.
+    An unknown name is a ConfigError with the nearest known one, a value that makes no sense one
+    with the name.
     """
     for name in given:
         if name not in SETTINGS:
             near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
             raise ConfigError(f"{name}: there is no such setting; the nearest is {near!r}.")
     return {
-        name: check(name, default if name not in given or (given[name] is None and check is not _flag) else given[name])
+        name: check(
+            name,
+            (
+                default
+                if name not in given or (given[name] is None and check is not _flag)
+                else given[name]
+            ),
+        )
         for name, (default, check) in SETTINGS.items()
     }
 
@@ -119,29 +142,42 @@ def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
 def split_file(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a file's content into settings and everything else, which is kept to be written back.
 
-    Files of other image processors, and steps that no CLIP file has, are refused: the pixels would be wrong.
-    Keys that nobody knows are logged as a warning.
+    Files of other image processors, and steps that no CLIP file has, are refused: the pixels would
+    be wrong. Keys that nobody knows are logged as a warning.
     """
-    kind = content.get("image_processor_type") or content.get("feature_extractor_type") or "CLIPImageProcessor"
+    kind = (
+        content.get("image_processor_type")
+        or content.get("feature_extractor_type")
+        or "CLIPImageProcessor"
+    )
     if not str(kind).startswith("CLIP"):
         raise ConfigError(f"image_processor_type: expected a CLIPImageProcessor, came {kind!r}.")
     if content.get("do_pad"):
-        raise ConfigError("do_pad: expected false, came true: CLIP's images are cropped to one size, not padded.")
+        raise ConfigError(
+            "do_pad: expected false, came true: CLIP's images are cropped to one size, not padded."
+        )
     if content.get("data_format") not in (None, "channels_first"):
-        raise ConfigError(f"data_format: expected 'channels_first', came {content['data_format']!r}.")
+        raise ConfigError(
+            f"data_format: expected 'channels_first', came {content['data_format']!r}."
+        )
     settings = {name: value for name, value in content.items() if name in SETTINGS}
     extra = {name: value for name, value in content.items() if name not in SETTINGS}
     if unknown := sorted(set(extra) - set(_PASSIVE)):
-        _log.warning("Keys of an image processor's file that are kept but have no effect: %s.", ", ".join(unknown))
+        _log.warning(
+            "Keys of an image processor's file that are kept but have no effect: %s.",
+            ", ".join(unknown),
+        )
     if content.get("default_to_square") and isinstance(settings.get("size"), int):
         settings["size"] = (settings["size"],) * 2
     return settings, extra
 
 
 def read_file(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a folder, or a JSON file, says of its image processor; the nested file comes first if it has one.
+    """Read what a folder, or a JSON file, says of its image processor; the nested file comes first
+    if it has one.
 
-    Parity: transformers 5 looks in the same order. ConfigError when there is no such file or it is broken.
+    Parity: transformers 5 looks in the same order. ConfigError when there is no such file or it is
+        broken.
     """
     path = Path(folder)
     if path.is_file():
@@ -149,7 +185,9 @@ def read_file(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if (path / NESTED_FILE_NAME).is_file() and (nested := _settings_in(path / NESTED_FILE_NAME)):
         return nested
     if not (path / FILE_NAME).is_file():
-        raise ConfigError(f"{path}: expected a folder with {FILE_NAME}, and there is none: check the path.")
+        raise ConfigError(
+            f"{path}: expected a folder with {FILE_NAME}, and there is none: check the path."
+        )
     return _read_json(path / FILE_NAME)
 
 
@@ -159,7 +197,8 @@ def _settings_in(path: Path) -> dict[str, Any] | None:
 
 
 def write_file(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write preprocessor_config.json, beside and then renamed; a nested file that would hide it is brought in line.
+    """Write preprocessor_config.json, beside and then renamed; a nested file that would hide it is
+    brought in line.
 
     Raises ``ConfigError`` where it cannot be written.
     """
@@ -172,7 +211,9 @@ def write_file(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> No
             _write_json(nested, {**_read_json(nested), NESTED_KEY: content})
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigError(f"{path / FILE_NAME} cannot be written: {reason}: give another folder.") from error
+        raise ConfigError(
+            f"{path / FILE_NAME} cannot be written: {reason}: give another folder."
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -180,7 +221,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: expected a JSON file: {' '.join(str(error).split())}.") from error
+        raise ConfigError(
+            f"{path}: expected a JSON file: {' '.join(str(error).split())}."
+        ) from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a JSON object, came {type(content).__name__}.")
     return content

@@ -14,28 +14,42 @@ from tokenizers import Tokenizer as Backend
 
 from tf_groupvit.errors import CheckpointError, InputError
 from tf_groupvit.hub import resolve
-from tf_groupvit.preprocessing.tokenizer_files import END_OF_WORD, TokenizerFiles, read_folder, token_fields
+from tf_groupvit.preprocessing.tokenizer_files import (
+    END_OF_WORD,
+    TokenizerFiles,
+    read_folder,
+    token_fields,
+)
 
 if TYPE_CHECKING:
     from tf_groupvit.preprocessing.tokenizer_graph import GraphTokenizer
 
-# One match is one piece; what no alternative matches (white space) is dropped. From the CLIP paper's released code.
-PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-NORMALIZER = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+# One match is one piece; what no alternative matches (white space) is dropped. From the CLIP
+# paper's released code.
+PIECES = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+NORMALIZER = normalizers.Sequence(
+    [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+)
 PADDINGS = ("longest", "max_length")
 
 
 class Tokenizer:
-    """CLIP's tokenizer: ``tokenizer(["a cat", "two dogs"])`` -> ``{"input_ids", "attention_mask"}``, int32 (N, T).
+    """CLIP's tokenizer: ``tokenizer(["a cat", "two dogs"])`` -> ``{"input_ids",
+    "attention_mask"}``, int32 (N, T).
 
-    Ids equal those of transformers' ``CLIPTokenizerFast`` on the same folder. Attributes: ``max_length``,
-    ``bos_token_id``, ``eos_token_id``, ``pad_token_id``, ``unk_token_id``, and ``vocab_size``, the number of rows that
-    an embedding table needs (highest id + 1, added tokens included).
+    Ids equal those of transformers' ``CLIPTokenizerFast`` on the same folder. Attributes:
+    ``max_length``, ``bos_token_id``, ``eos_token_id``, ``pad_token_id``, ``unk_token_id``, and
+    ``vocab_size``, the number of rows that an embedding table needs (highest id + 1, added tokens
+    included).
     """
 
     def __init__(self, files: TokenizerFiles, max_length: int | None = None) -> None:
         self.files = files
-        self.max_length = files.max_length if max_length is None else _checked_max_length(max_length)
+        self.max_length = (
+            files.max_length if max_length is None else _checked_max_length(max_length)
+        )
         self.backend = _build_backend(files)
         ids = self.backend.get_vocab()
         self.bos_token_id: int = ids[files.special["bos_token"]]
@@ -46,45 +60,66 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, max_length: int | None = None) -> "Tokenizer":
-        """Read a folder, or a hub id, with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
+        """Read a folder, or a hub id, with ``tokenizer.json``, or ``vocab.json`` and
+        ``merges.txt``.
 
-        The maximum length is ``max_length`` where given, else ``model_max_length`` of ``tokenizer_config.json``, else
-        ``max_position_embeddings`` of ``config.json``, else 77. Raises CheckpointError where files are missing or
-        damaged, ConfigError where a length in them is impossible, InputError for a ``max_length`` below 2.
+        The maximum length is ``max_length`` where given, else ``model_max_length`` of
+        ``tokenizer_config.json``, else ``max_position_embeddings`` of ``config.json``, else 77.
+        Raises CheckpointError where files are missing or damaged, ConfigError where a length in
+        them is impossible, InputError for a ``max_length`` below 2.
         """
         return cls(read_folder(resolve(folder, weights=False)), max_length)
 
     def limited_to(self, max_length: int) -> "Tokenizer":
-        """The same tokenizer whose maximum length is at most ``max_length`` (a model's number of positions)."""
+        """The same tokenizer whose maximum length is at most ``max_length`` (a model's number of
+        positions).
+        """
         return Tokenizer(self.files, min(self.max_length, _checked_max_length(max_length)))
 
     def __call__(
         self, texts: str | Iterable[str], max_length: int | None = None, padding: str = "longest"
     ) -> dict[str, np.ndarray]:
-        """Token ids of N texts: ``{"input_ids", "attention_mask"}``, both int32 (N, T); the mask is 0 on padding.
+        """Token ids of N texts: ``{"input_ids", "attention_mask"}``, both int32 (N, T); the mask is
+        0 on padding.
 
-        ``padding="longest"`` makes T the longest text's length, ``"max_length"`` makes it ``max_length``. A text that
-        is longer is cut, its end token kept, with a UserWarning. One string counts as a list of one; an empty list
-        gives (0, 2) or (0, max_length). Raises InputError for anything but strings, for a string with half of a
-        surrogate pair, and for a ``max_length`` outside 2 to ``self.max_length``.
+        ``padding="longest"`` makes T the longest text's length, ``"max_length"`` makes it
+        ``max_length``. A text that is longer is cut, its end token kept, with a UserWarning. One
+        string counts as a list of one; an empty list gives (0, 2) or (0, max_length). Raises
+        InputError for anything but strings, for a string with half of a surrogate pair, and for a
+        ``max_length`` outside 2 to ``self.max_length``.
         """
-        length = self.max_length if max_length is None else _checked_max_length(max_length, self.max_length)
+        length = (
+            self.max_length
+            if max_length is None
+            else _checked_max_length(max_length, self.max_length)
+        )
         if padding not in PADDINGS:
             raise InputError(f"padding should be 'longest' or 'max_length', got {padding!r}.")
         rows = self._encode(_checked_texts(texts))
         _warn_of_cuts(rows, length)
-        T = length if padding == "max_length" else min(length, max((len(row) for row in rows), default=0) + 2)
+        T = (
+            length
+            if padding == "max_length"
+            else min(length, max((len(row) for row in rows), default=0) + 2)
+        )
         return self._pad(rows, T)
 
     def cut(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
-        """As the call with ``padding="max_length"``, but long texts are cut without a word: for training."""
+        """As the call with ``padding="max_length"``, but long texts are cut without a word: for
+        training.
+        """
         return self._pad(self._encode(_checked_texts(texts)), self.max_length)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         try:
-            return [encoding.ids for encoding in self.backend.encode_batch(texts, add_special_tokens=False)]
+            return [
+                encoding.ids
+                for encoding in self.backend.encode_batch(texts, add_special_tokens=False)
+            ]
         except Exception as error:  # the Rust side raises bare exceptions
-            raise InputError(f"The vocabulary cannot encode these texts ({error}): give it an unk_token.") from error
+            raise InputError(
+                f"The vocabulary cannot encode these texts ({error}): give it an unk_token."
+            ) from error
 
     def _pad(self, rows: list[list[int]], T: int) -> dict[str, np.ndarray]:
         input_ids = np.full((len(rows), T), self.pad_token_id, np.int32)
@@ -95,27 +130,37 @@ class Tokenizer:
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def decode(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """Text of the ids (T), or a list of N texts of ids (N, T); special tokens are part of it unless skipped.
+        """Text of the ids (T), or a list of N texts of ids (N, T); special tokens are part of it
+        unless skipped.
 
-        As transformers' ``decode``: a space after every word, none before the first. Raises InputError for ids that are
-        no whole numbers from 0; an id that is in no file stands for nothing.
+        As transformers' ``decode``: a space after every word, none before the first. Raises
+        InputError for ids that are no whole numbers from 0; an id that is in no file stands for
+        nothing.
         """
         if np.ndim(ids) == 2:
             return [self.decode(row, skip_special_tokens) for row in ids]
         numbers = np.atleast_1d(np.asarray(ids))
-        if numbers.ndim != 1 or (numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0)):
-            raise InputError(f"decode takes whole numbers from 0, (T) or (N, T), got {str(ids)[:80]!r}.")
+        if numbers.ndim != 1 or (
+            numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0)
+        ):
+            raise InputError(
+                f"decode takes whole numbers from 0, (T) or (N, T), got {str(ids)[:80]!r}."
+            )
         text = self.backend.decode(numbers.tolist(), skip_special_tokens=skip_special_tokens)
         return text.replace(END_OF_WORD, " ").strip()
 
     def graph(self) -> "GraphTokenizer":
-        """The same tokenizer as a TensorFlow module: strings (N) -> ids and mask, int32 (N, max_length)."""
+        """The same tokenizer as a TensorFlow module: strings (N) -> ids and mask, int32 (N,
+        max_length).
+        """
         from tf_groupvit.preprocessing.tokenizer_graph import GraphTokenizer
 
         return GraphTokenizer(self)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the files that transformers' ``CLIPTokenizerFast`` loads, each beside its place and then renamed."""
+        """Write the files that transformers' ``CLIPTokenizerFast`` loads, each beside its place and
+        then renamed.
+        """
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +180,9 @@ class Tokenizer:
         special, added = self.files.special, self.backend.get_added_tokens_decoder()
         settings = self.files.settings | special
         settings |= {"model_max_length": self.max_length, "tokenizer_class": "CLIPTokenizer"}
-        settings["added_tokens_decoder"] = {number: token_fields(token) for number, token in sorted(added.items())}
+        settings["added_tokens_decoder"] = {
+            number: token_fields(token) for number, token in sorted(added.items())
+        }
         merges = ["#version: 0.2", *(" ".join(pair) for pair in self.files.merges)]
         return {
             "tokenizer.json": self.backend.to_str(),
@@ -147,7 +194,9 @@ class Tokenizer:
 
 
 def _build_backend(files: TokenizerFiles) -> Backend:
-    """Parity: the pipeline of transformers' CLIPTokenizer, which it sets whatever tokenizer.json says."""
+    """Parity: the pipeline of transformers' CLIPTokenizer, which it sets whatever tokenizer.json
+    says.
+    """
     try:
         backend = Backend(
             models.BPE(
@@ -159,7 +208,9 @@ def _build_backend(files: TokenizerFiles) -> Backend:
             )
         )
     except Exception as error:  # the Rust side raises bare exceptions
-        raise CheckpointError(f"Merges and vocabulary do not fit each other ({error}): fetch both again.") from error
+        raise CheckpointError(
+            f"Merges and vocabulary do not fit each other ({error}): fetch both again."
+        ) from error
     backend.normalizer = NORMALIZER
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -173,8 +224,14 @@ def _build_backend(files: TokenizerFiles) -> Backend:
 
 
 def _checked_max_length(max_length: Any, highest: int | None = None) -> int:
-    """``max_length`` as an int, if it leaves room for the start and the end token and is not above ``highest``."""
-    span = "2 or more (start and end token)" if highest is None else f"from 2 to this tokenizer's {highest}"
+    """``max_length`` as an int, if it leaves room for the start and the end token and is not above
+    ``highest``.
+    """
+    span = (
+        "2 or more (start and end token)"
+        if highest is None
+        else f"from 2 to this tokenizer's {highest}"
+    )
     try:
         length = operator.index(max_length)
     except TypeError:
@@ -192,11 +249,15 @@ def _checked_texts(texts: Any) -> list[str]:
     checked = list(texts)
     for n, text in enumerate(checked):
         if not isinstance(text, str):
-            raise InputError(f"Text {n} should be a string, got {type(text).__name__}: {str(text)[:40]!r}.")
+            raise InputError(
+                f"Text {n} should be a string, got {type(text).__name__}: {str(text)[:40]!r}."
+            )
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"Text {n} holds half of a surrogate pair, which UTF-8 has not: clean it.") from error
+            raise InputError(
+                f"Text {n} holds half of a surrogate pair, which UTF-8 has not: clean it."
+            ) from error
     return checked
 
 
@@ -204,8 +265,8 @@ def _warn_of_cuts(rows: list[list[int]], length: int) -> None:
     cut = [n for n, row in enumerate(rows) if len(row) + 2 > length]
     if cut:
         warnings.warn(
-            f"{len(cut)} of {len(rows)} texts are longer than {length} tokens and were cut, the first is text {cut[0]} "
-            f"with {len(rows[cut[0]]) + 2}.",
+            f"{len(cut)} of {len(rows)} texts are longer than {length} tokens and were cut, the"
+            f" first is text {cut[0]} with {len(rows[cut[0]]) + 2}.",
             UserWarning,
             stacklevel=3,
         )

@@ -1,8 +1,8 @@
 """Code points of texts in any spelling -> in composed form (NFC), as the Python tokenizer's.
 
 Everything is read off the tokenizers library: what it takes apart, how it orders marks, what it
-composes. Its version of Unicode is not that of Python's ``unicodedata`` (today it is older), and the
-ids of a model are those of the library.
+composes. Its version of Unicode is not that of Python's ``unicodedata`` (today it is older), and
+the ids of a model are those of the library.
 """
 
 from functools import cache, cmp_to_key
@@ -16,7 +16,9 @@ from tf_groupvit.preprocessing.tokenizer_unicode import CODE_POINTS, PageTable, 
 
 # What a code point is: a mark of one of the classes 1, 2, ..., in canonical order, or
 STAYS = 0  # a character that begins anew and stays as it is, unless what follows composes with it
-FOLLOWER = -1  # the same, but it may compose with the character before it: vowels of Hangul or Tamil
+FOLLOWER = (
+    -1
+)  # the same, but it may compose with the character before it: vowels of Hangul or Tamil
 APART = 256  # and above: a character that is taken apart first
 
 take_apart = normalizers.NFD().normalize_str
@@ -27,7 +29,8 @@ class Composition(tf.Module):
     """Code points (S) and their texts (S) -> the same in composed form.
 
     As Unicode defines it: characters are taken apart, the marks behind each are put in canonical
-    order, then what composes is composed from left to right. Each step is made in all texts at once.
+    order, then what composes is composed from left to right. Each step is made in all texts at
+    once.
     """
 
     def __init__(self, added: int) -> None:
@@ -42,12 +45,19 @@ class Composition(tf.Module):
 
     def __call__(self, points: tf.Tensor, of: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         kinds = self.kinds(points)
-        return tf.cond(tf.reduce_any(kinds != STAYS), lambda: self._normalize(points, of, kinds), lambda: (points, of))
+        return tf.cond(
+            tf.reduce_any(kinds != STAYS),
+            lambda: self._normalize(points, of, kinds),
+            lambda: (points, of),
+        )
 
-    def _normalize(self, points: tf.Tensor, of: tf.Tensor, kinds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _normalize(
+        self, points: tf.Tensor, of: tf.Tensor, kinds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         points, of = self._take_apart(points, of, kinds)
         points, kinds = order_marks(points, of, self.kinds(points))
-        # A composite has as many parts as there are columns at most: a round less composes them all.
+        # A composite has as many parts as there are columns at most: a round less composes them
+        # all.
         points, of, _, _ = tf.while_loop(
             lambda points, of, kinds, again: again,
             lambda points, of, kinds, again: self._compose(points, of, kinds),
@@ -57,7 +67,9 @@ class Composition(tf.Module):
         )
         return points, of
 
-    def _take_apart(self, points: tf.Tensor, of: tf.Tensor, kinds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _take_apart(
+        self, points: tf.Tensor, of: tf.Tensor, kinds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         def parts() -> tuple[tf.Tensor, tf.Tensor]:
             row = tf.maximum(kinds - APART + 1, 0)  # (S) 0 for what stays as it is
             first, *others = (tf.gather(column, row) for column in self.parts)
@@ -69,9 +81,11 @@ class Composition(tf.Module):
         """Each beginner takes the first of what composes with it: the new row, and whether any did."""
         begins_text = begins(of)
         anew = begins_text | (kinds <= STAYS)
-        beginner = tf.gather(tf.where(anew)[:, 0], tf.cumsum(tf.cast(anew, tf.int64)) - 1)  # (S) of each one's run
-        # A mark reaches the beginner of its run unless a mark of its class is between, a follower only
-        # the character beside it.
+        beginner = tf.gather(
+            tf.where(anew)[:, 0], tf.cumsum(tf.cast(anew, tf.int64)) - 1
+        )  # (S) of each one's run
+        # A mark reaches the beginner of its run unless a mark of its class is between, a follower
+        # only the character beside it.
         mark = ~anew & (kinds != tf.roll(kinds, 1, 0))
         follower = (kinds == FOLLOWER) & ~begins_text & tf.roll(anew, 1, 0)
         place = tf.where(mark | follower)[:, 0]
@@ -80,7 +94,9 @@ class Composition(tf.Module):
         place, target, composite = keep(composite >= 0, place, target, composite)
         place, target, composite = keep(begins(target), place, target, composite)
         # Of three in a row that compose by pairs, the left pair does.
-        place, target, composite = keep(~tf.gather(_marked(place, points), target), place, target, composite)
+        place, target, composite = keep(
+            ~tf.gather(_marked(place, points), target), place, target, composite
+        )
         points = tf.tensor_scatter_nd_update(points, target[:, None], composite)
         points, of, kinds = keep(~_marked(place, points), points, of, kinds)
         return points, of, kinds, tf.size(place) > 0
@@ -88,7 +104,9 @@ class Composition(tf.Module):
     def _composite(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         """What each pair becomes, -1 where it does not compose: (P) <- (P), (P)."""
         pair = _key(tf.cast(first, tf.int64), tf.cast(second, tf.int64))
-        entry = tf.searchsorted(self.pairs[:-1], pair)  # without the last, so that there always is an entry
+        entry = tf.searchsorted(
+            self.pairs[:-1], pair
+        )  # without the last, so that there always is an entry
         return tf.where(tf.gather(self.pairs, entry) == pair, tf.gather(self.composites, entry), -1)
 
 
@@ -97,7 +115,9 @@ def _key(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
 
 
 def order_marks(points: tf.Tensor, of: tf.Tensor, kinds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Points and kinds (S), the marks of each run sorted by class; those of one class keep their order."""
+    """Points and kinds (S), the marks of each run sorted by class; those of one class keep their
+    order.
+    """
     anew = begins(of) | (kinds <= STAYS)
     wrong = ~anew & (kinds < tf.roll(kinds, 1, 0))
 
@@ -107,14 +127,19 @@ def order_marks(points: tf.Tensor, of: tf.Tensor, kinds: tf.Tensor) -> tuple[tf.
         places = tf.where(tf.gather(ordered, run) == 0)
         runs, classes = tf.gather_nd(run, places), tf.cast(tf.gather_nd(kinds, places), tf.int64)
         source = tf.gather(places, tf.argsort(runs * APART + tf.maximum(classes, 0), stable=True))
-        return tuple(tf.tensor_scatter_nd_update(row, places, tf.gather_nd(row, source)) for row in (points, kinds))
+        return tuple(
+            tf.tensor_scatter_nd_update(row, places, tf.gather_nd(row, source))
+            for row in (points, kinds)
+        )
 
     return tf.cond(tf.reduce_any(wrong), sort, lambda: (points, kinds))
 
 
 def _marked(places: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
     """True at the places (P), False elsewhere: as long as the row (S)."""
-    return tf.tensor_scatter_nd_update(tf.zeros_like(row, tf.bool), places[:, None], tf.ones_like(places, tf.bool))
+    return tf.tensor_scatter_nd_update(
+        tf.zeros_like(row, tf.bool), places[:, None], tf.ones_like(places, tf.bool)
+    )
 
 
 # ---- what the library knows ----
@@ -122,9 +147,11 @@ def _marked(places: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
 
 @cache
 def kinds_and_parts() -> tuple[np.ndarray, np.ndarray]:
-    """The kind of every code point, and the parts of those that are taken apart: (rows, 4), filled with -1.
+    """The kind of every code point, and the parts of those that are taken apart: (rows, 4), filled
+    with -1.
 
-    Row 0 stands for a character that is not taken apart. One that is made of no marks (Hangul) is left
+    Row 0 stands for a character that is not taken apart. One that is made of no marks (Hangul) is
+    left
     whole: nothing that follows can come between its parts.
     """
     classes, rows = mark_classes(), ["\0"]
@@ -174,7 +201,9 @@ def compositions() -> dict[tuple[int, int], int]:
     return dict(
         sorted(
             ((ord(first), ord(parts[-1])), ord(character))
-            for (character, parts), again, first in zip(several.items(), composed, firsts, strict=True)
+            for (character, parts), again, first in zip(
+                several.items(), composed, firsts, strict=True
+            )
             if again == character
         )
     )

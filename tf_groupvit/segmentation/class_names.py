@@ -1,4 +1,6 @@
-"""Class names as a person gives them in, for each class its names out: (first, synonyms...). No TensorFlow."""
+"""Class names as a person gives them in, for each class its names out: (first, synonyms...). No
+TensorFlow.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +13,13 @@ ClassNames = str | Iterable[str] | Mapping[str, str | Iterable[str]]
 def parse_classes(classes: ClassNames) -> list[tuple[str, ...]]:
     """Class names -> for each class its names, synonyms behind the first, by which it is called.
 
-    They are a list; or one text with commas between them; in both, "sofa|couch" are synonyms. Or they are a dict from
-    the name of each class to its other names, a list or a text: ``{"sofa": ["couch"], "cat": []}``.
-    Blanks around a name are dropped, and so are those inside beyond one.
+    They are a list; or one text with commas between them; in both, "sofa|couch" are synonyms. Or
+    they are a dict from the name of each class to its other names, a list or a text: ``{"sofa":
+    ["couch"], "cat": []}``. Blanks around a name are dropped, and so are those inside beyond one.
 
     Raises:
-        InputError: no class, an empty one, one that is there twice, or names without an order, such as a set.
+        InputError: no class, an empty one, one that is there twice, or names without an order, such
+            as a set.
     """
     listed = classes.split(",") if isinstance(classes, str) else _listed(classes)
     if not listed or (isinstance(classes, str) and not classes.strip()):
@@ -28,7 +31,8 @@ def parse_classes(classes: ClassNames) -> list[tuple[str, ...]]:
     for number, (entry, names) in enumerate(zip(listed, parsed, strict=True), 1):
         if not all(names):
             raise InputError(
-                f"Class {number} of {len(parsed)} is {entry!r}, an empty name: give it one, or leave it out."
+                f"Class {number} of {len(parsed)} is {entry!r}, an empty name: give it one, or"
+                " leave it out."
             )
     refuse_twice([names[0] for names in parsed])
     return parsed
@@ -39,16 +43,22 @@ def refuse_twice(names: Sequence[str]) -> None:
     seen: set[str] = set()
     twice = sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
     if twice:
-        raise InputError(f"Classes are there twice: {', '.join(map(repr, twice))}: name each of them once.")
+        raise InputError(
+            f"Classes are there twice: {', '.join(map(repr, twice))}: name each of them once."
+        )
 
 
 def _listed(classes: Iterable[str] | Mapping[str, str | Iterable[str]]) -> list[str]:
     if isinstance(classes, Mapping):
         return [_with_synonyms(name, synonyms) for name, synonyms in classes.items()]
     if isinstance(classes, set | frozenset):
-        raise InputError("Class names are a set, which has no order, and labels are numbers: give a list.")
+        raise InputError(
+            "Class names are a set, which has no order, and labels are numbers: give a list."
+        )
     if isinstance(classes, bytes) or not isinstance(classes, Iterable):
-        raise InputError(f"Class names are {classes!r}: expected a list of names, or one text with commas.")
+        raise InputError(
+            f"Class names are {classes!r}: expected a list of names, or one text with commas."
+        )
     return list(classes)
 
 
@@ -59,7 +69,8 @@ def _with_synonyms(name: str, synonyms: str | Iterable[str] | None) -> str:
     listed = re.split("[,|]", synonyms) if isinstance(synonyms, str) else synonyms
     if isinstance(listed, bytes | Mapping) or not isinstance(listed, Iterable):
         raise InputError(
-            f"The synonyms of {name!r} are {synonyms!r}: expected a list of names, or one text with commas."
+            f"The synonyms of {name!r} are {synonyms!r}: expected a list of names, or one text with"
+            " commas."
         )
     names = [name, *listed]
     for other in names:

@@ -1,8 +1,10 @@
-"""uint8 pixels in, scores of the small picture out: what runs between reading an image and labelling it.
+"""uint8 pixels in, scores of the small picture out: what runs between reading an image and
+labelling it.
 
-On the TensorFlow backend the model is traced at its first call, once for images of every size and for all segmenters
-that use it; so is what compares its groups with classes. The graphs read the model's variables: they answer as the
-weights are. Other Keras backends run the same functions as they are.
+On the TensorFlow backend the model is traced at its first call, once for images of every size and
+for all segmenters that use it; so is what compares its groups with classes. The graphs read the
+model's variables: they answer as the weights are. Other Keras backends run the same functions as
+they are.
 """
 
 import weakref
@@ -55,7 +57,9 @@ _as_they_are = ContextVar("as_they_are", default=False)
 
 @contextmanager
 def untraced(alone: bool = True) -> Iterator[None]:
-    """Inside, a model runs as it is: an image that is ``alone`` is answered before its graph would be traced."""
+    """Inside, a model runs as it is: an image that is ``alone`` is answered before its graph would
+    be traced.
+    """
     token = _as_they_are.set(alone)
     try:
         yield
@@ -64,7 +68,9 @@ def untraced(alone: bool = True) -> Iterator[None]:
 
 
 def traced(function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[..., Any]:
-    """The function as a graph for inputs of every size, traced at the first call; as it is on other backends."""
+    """The function as a graph for inputs of every size, traced at the first call; as it is on other
+    backends.
+    """
     graph = tf.function(function, input_signature=signature, autograph=False)
 
     def run(*tensors: Any) -> Any:
@@ -76,13 +82,16 @@ def traced(function: Callable[..., Any], *signature: tf.TensorSpec) -> Callable[
 
 
 class LiveGraph:
-    """A function of a model and tensors as a graph for tensors of every size, which reads the weights at each call.
+    """A function of a model and tensors as a graph for tensors of every size, which reads the
+    weights at each call.
 
-    It is traced at the first call, and anew where the model has other variables than then: it was quantized, or LoRA
-    was enabled. The model is held by whoever calls.
+    It is traced at the first call, and anew where the model has other variables than then: it was
+    quantized, or LoRA was enabled. The model is held by whoever calls.
     """
 
-    def __init__(self, model: keras.Model, function: Callable[..., Any], *signature: tf.TensorSpec) -> None:
+    def __init__(
+        self, model: keras.Model, function: Callable[..., Any], *signature: tf.TensorSpec
+    ) -> None:
         self._model: Callable[[], Any] = weakref.ref(model)
         self._function, self._signature = function, signature
         self._made: tuple[WeightsOf, Callable[..., Any]] | None = None
@@ -98,7 +107,9 @@ class LiveGraph:
 
 
 def looking(model: TFGroupViTModel) -> Callable[[Any], Groups]:
-    """``read_groups`` of a model, one graph for all that use it: tracing takes a second at the published size."""
+    """``read_groups`` of a model, one graph for all that use it: tracing takes a second at the
+    published size.
+    """
     if model not in _looking:
         _looking[model] = LiveGraph(model, read_groups, PIXELS)
     return _looking[model]
@@ -109,18 +120,28 @@ _looking: "weakref.WeakKeyDictionary[TFGroupViTModel, LiveGraph]" = weakref.Weak
 
 @cache
 def _comparing(protocol: str, whole: bool) -> Callable[..., dict[str, Any]]:
-    """What compares groups with texts: the arrays of ``SmallScores``, in mode window a row for each pixel; and
-    ``group_scores`` (B, G, K). Several thresholds give a background each, before the classes; none gives none.
+    """What compares groups with texts: the arrays of ``SmallScores``, in mode window a row for each
+    pixel; and ``group_scores`` (B, G, K). Several thresholds give a background each, before the
+    classes; none gives none.
     """
 
     def compare(
-        maps: Any, embeds: Any, images: Any, scale: Any, texts: Any, thresholds: Any, height: Any, width: Any
+        maps: Any,
+        embeds: Any,
+        images: Any,
+        scale: Any,
+        texts: Any,
+        thresholds: Any,
+        height: Any,
+        width: Any,
     ) -> dict[str, Any]:
         groups = Groups(maps=(maps,), group_embeds=embeds, image_embeds=images, scale=scale)
         what = (groups, texts, height, width, protocol, thresholds)
         if not whole:
             return {"rows": group_scores(*what)}
-        return compact_scores(*what) | {"group_scores": with_background(class_affinity(groups, texts), thresholds)}
+        return compact_scores(*what) | {
+            "group_scores": with_background(class_affinity(groups, texts), thresholds)
+        }
 
     return traced(compare, MAPS, GROUP_EMBEDS, EMBEDS, SCALE, TEXTS, THRESHOLDS, SIDE, SIDE)
 
@@ -129,8 +150,9 @@ _classify = traced(class_probabilities, EMBEDS, SCALE, TEXTS)
 
 
 class Found(NamedTuple):
-    """What was found in one image: scores of its pixels; and, if the model saw it whole, of its groups the maps
-    (rows, columns, G) of each stage, ``group_embeds`` (G, D), and ``group_scores`` (G, K).
+    """What was found in one image: scores of its pixels; and, if the model saw it whole, of its
+    groups the maps (rows, columns, G) of each stage, ``group_embeds`` (G, D), and ``group_scores``
+    (G, K).
     """
 
     scores: SmallScores
@@ -143,7 +165,9 @@ class Inference:
     With several ``thresholds``, scores have a background for each of them before the classes.
     """
 
-    def __init__(self, model: TFGroupViTModel, settings: Settings, thresholds: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, model: TFGroupViTModel, settings: Settings, thresholds: Sequence[float] | None = None
+    ) -> None:
         self.model, self.settings = model, settings
         alone = () if settings.background is None else (settings.background,)
         self.thresholds = alone if thresholds is None else tuple(thresholds)
@@ -151,7 +175,9 @@ class Inference:
     def find(self, images: list[np.ndarray], texts: np.ndarray) -> list[Found]:
         """Of each image what is in it; in mode whole the images go through the model together."""
         if self.settings.mode == "window":
-            return [Found(SmallScores(self._window_scores(pixels, texts)), None) for pixels in images]
+            return [
+                Found(SmallScores(self._window_scores(pixels, texts)), None) for pixels in images
+            ]
         return self._find_whole(images, texts)
 
     def scores(self, images: list[np.ndarray], texts: np.ndarray) -> list[SmallScores]:
@@ -178,8 +204,15 @@ class Inference:
         """uint8 (B, H, W, 3) -> ``Groups``."""
         return looking(self.model)(normalise(pixels, self.settings.mean, self.settings.std))
 
-    def _compare(self, groups: Groups, texts: np.ndarray, size: tuple[int, int], whole: bool) -> dict[str, np.ndarray]:
-        sides = (groups["maps"][-1], groups["group_embeds"], groups["image_embeds"], groups["scale"])
+    def _compare(
+        self, groups: Groups, texts: np.ndarray, size: tuple[int, int], whole: bool
+    ) -> dict[str, np.ndarray]:
+        sides = (
+            groups["maps"][-1],
+            groups["group_embeds"],
+            groups["image_embeds"],
+            groups["scale"],
+        )
         thresholds = np.array(self.thresholds, "float32")
         found = _comparing(self.settings.protocol, whole)(*sides, texts, thresholds, *size)
         return {name: keras.ops.convert_to_numpy(values) for name, values in found.items()}
@@ -192,15 +225,23 @@ class Inference:
         embeds = keras.ops.convert_to_numpy(groups["group_embeds"])
         return [
             Found(
-                SmallScores(**{name: values[i] for name, values in found.items()}, size=self.settings.size),
-                {"maps": [stage[i] for stage in maps], "group_embeds": embeds[i], "group_scores": fitting[i]},
+                SmallScores(
+                    **{name: values[i] for name, values in found.items()}, size=self.settings.size
+                ),
+                {
+                    "maps": [stage[i] for stage in maps],
+                    "group_embeds": embeds[i],
+                    "group_scores": fitting[i],
+                },
             )
             for i in range(len(images))
         ]
 
     def _window_scores(self, pixels: np.ndarray, texts: np.ndarray) -> np.ndarray:
         settings = self.settings
-        height, width = resized(pixels.shape[0], pixels.shape[1], settings.image_size, settings.patch)
+        height, width = resized(
+            pixels.shape[0], pixels.shape[1], settings.image_size, settings.patch
+        )
         small = resize_bilinear(pixels, height, width)
         corners = np.array(boxes(height, width, settings.window, settings.window // 2), "int32")
         tall, wide = min(height, settings.window), min(width, settings.window)

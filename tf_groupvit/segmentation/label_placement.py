@@ -1,4 +1,6 @@
-"""Labels on a picture: the corner of a box inside each region of a label map (H, W), and fonts with all letters."""
+"""Labels on a picture: the corner of a box inside each region of a label map (H, W), and fonts with
+all letters.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +11,8 @@ from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Pillow's own font knows little beyond ASCII. These are looked for, by file name, where the system keeps its fonts.
+# Pillow's own font knows little beyond ASCII. These are looked for, by file name, where the system
+# keeps its fonts.
 SYSTEM_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -48,16 +51,25 @@ def _has_letter(font: Font, letter: str) -> bool:
 
 
 def font_for(text: str, size: int) -> Font | None:
-    """A font of ``size`` pixels with a glyph for every letter, Pillow's own first; None where there is no such font."""
+    """A font of ``size`` pixels with a glyph for every letter, Pillow's own first; None where there
+    is no such font.
+    """
     candidates = (_default_font(size), *(_system_font(name, size) for name in SYSTEM_FONTS))
-    return next((font for font in candidates if font and all(_has_letter(font, letter) for letter in set(text))), None)
+    return next(
+        (
+            font
+            for font in candidates
+            if font and all(_has_letter(font, letter) for letter in set(text))
+        ),
+        None,
+    )
 
 
 def legible(name: str, number: int, size: int) -> tuple[str, Font]:
     """What to draw for class ``number`` and with which font.
 
-    The name on one line, control characters as blanks, cut at 32 letters; ``#number``, the number of the class in
-    the label image, where no font at hand has all the letters.
+    The name on one line, control characters as blanks, cut at 32 letters; ``#number``, the number
+    of the class in the label image, where no font at hand has all the letters.
     """
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
     text = line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
@@ -66,11 +78,14 @@ def legible(name: str, number: int, size: int) -> tuple[str, Font]:
 
 
 CELLS = 256**2  # places are looked for on a grid of about so many
-LEAST_COVER = 0.5  # a box that fits nowhere may stick out of its region this far, if its middle is inside
+LEAST_COVER = (
+    0.5  # a box that fits nowhere may stick out of its region this far, if its middle is inside
+)
 
 
 def depth(labels: np.ndarray) -> np.ndarray:
-    """Steps (H, W) from each pixel to the nearest one of another class or the rim: the deepest is the widest place.
+    """Steps (H, W) from each pixel to the nearest one of another class or the rim: the deepest is
+    the widest place.
 
     Erosion by a cross and by a square in turn, which makes octagons, near enough to circles.
     """
@@ -108,9 +123,18 @@ def _corners_agree(same: np.ndarray) -> np.ndarray:
 
 
 def _box_sums(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """How many pixels of a mask (H, W) lie in the box at each corner: (H - height + 1, W - width + 1)."""
-    sums = np.pad(np.cumsum(np.cumsum(mask, 0, dtype=np.int32), 1, dtype=np.int32), ((1, 0), (1, 0)))
-    return sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    """How many pixels of a mask (H, W) lie in the box at each corner: (H - height + 1, W - width +
+    1).
+    """
+    sums = np.pad(
+        np.cumsum(np.cumsum(mask, 0, dtype=np.int32), 1, dtype=np.int32), ((1, 0), (1, 0))
+    )
+    return (
+        sums[height:, width:]
+        - sums[:-height, width:]
+        - sums[height:, :-width]
+        + sums[:-height, :-width]
+    )
 
 
 Place = tuple[int, tuple[int, int]]  # which size of a box, and its (left, top)
@@ -119,9 +143,10 @@ Place = tuple[int, tuple[int, int]]  # which size of a box, and its (left, top)
 def place(labels: np.ndarray, boxes: Mapping[int, Sequence[tuple[int, int]]]) -> dict[int, Place]:
     """Where the box of each class goes: {class: (which of its sizes, (left, top) in pixels)}.
 
-    ``boxes`` holds, for each class in the order of its right of way, its sizes (width, height), largest first.
-    A box lies wholly inside its region, at the deepest such place; where no size fits, the smallest may stick
-    out by half, its middle inside. Boxes do not overlap, and a class without room is left out.
+    ``boxes`` holds, for each class in the order of its right of way, its sizes (width, height),
+    largest first. A box lies wholly inside its region, at the deepest such place; where no size
+    fits, the smallest may stick out by half, its middle inside. Boxes do not overlap, and a class
+    without room is left out.
     """
     stride = math.ceil(math.sqrt(labels.size / CELLS))
     grid = labels[stride // 2 :: stride, stride // 2 :: stride]
@@ -145,14 +170,18 @@ def place(labels: np.ndarray, boxes: Mapping[int, Sequence[tuple[int, int]]]) ->
 def _best_corner(
     region: np.ndarray, taken: np.ndarray, depths: np.ndarray, cells: tuple[int, int], cover: float
 ) -> tuple[int, int] | None:
-    """Top and left of the box that covers enough of its region, meets no other and has the deepest middle."""
+    """Top and left of the box that covers enough of its region, meets no other and has the deepest
+    middle.
+    """
     height, width = cells
     if height > region.shape[0] or width > region.shape[1]:
         return None
     middle = np.s_[height // 2 : height // 2 + region.shape[0] - height + 1,
                    width // 2 : width // 2 + region.shape[1] - width + 1]  # fmt: skip
     inside = _box_sums(region, height, width)
-    fits = (inside >= cover * height * width) & (_box_sums(taken, height, width) == 0) & region[middle]
+    fits = (
+        (inside >= cover * height * width) & (_box_sums(taken, height, width) == 0) & region[middle]
+    )
     if not fits.any():
         return None
     # More inside comes first, then deeper, then nearer to the middle of the region.

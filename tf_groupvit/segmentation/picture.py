@@ -1,4 +1,6 @@
-"""An image of any kind in, its encoded bytes, as a server reads them, and its size, as a person sees it, out."""
+"""An image of any kind in, its encoded bytes, as a server reads them, and its size, as a person
+sees it, out.
+"""
 
 import io
 import warnings
@@ -18,8 +20,8 @@ ORIENTATION = 0x0112  # EXIF 2.32, table 4; values from 5 on swap the sides
 def encode_image(source: Any) -> bytes:
     """Bytes of an image for a server: of whatever ``read_image`` reads.
 
-    Files are sent as they are where TensorFlow reads their format; everything else is sent as PNG, without loss.
-    Raises ``ImageError`` for what is no image, from its header.
+    Files are sent as they are where TensorFlow reads their format; everything else is sent as PNG,
+    without loss. Raises ``ImageError`` for what is no image, from its header.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         content, name = bytes(source), "image"
@@ -37,18 +39,26 @@ def encode_image(source: Any) -> bytes:
 
 
 def open_picture(content: bytes, name: str) -> Image.Image:
-    """Read the header of an image. Raises ``ImageError`` if there is none, or it has too many pixels."""
+    """Read the header of an image. Raises ``ImageError`` if there is none, or it has too many
+    pixels.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = Image.open(io.BytesIO(content))
     except Exception as error:  # Pillow's readers raise whatever a broken header makes them raise
         reason = (
-            " ".join(str(error).split()) if isinstance(error, Image.DecompressionBombError) else "no image is in it"
+            " ".join(str(error).split())
+            if isinstance(error, Image.DecompressionBombError)
+            else "no image is in it"
         )
-        raise ImageError(f"{name}: expected an image, came {len(content):,} bytes: {reason}.") from error
+        raise ImageError(
+            f"{name}: expected an image, came {len(content):,} bytes: {reason}."
+        ) from error
     if picture.width * picture.height > MAX_PIXELS:
-        raise ImageError(f"{name}: {picture.width}x{picture.height} is over {MAX_PIXELS:,} pixels: shrink it.")
+        raise ImageError(
+            f"{name}: {picture.width}x{picture.height} is over {MAX_PIXELS:,} pixels: shrink it."
+        )
     return picture
 
 

@@ -1,4 +1,6 @@
-"""uint8 pixels (B, H, W, 3) of one size in, labels (B, H, W) out, as a Keras model and inside exported graphs."""
+"""uint8 pixels (B, H, W, 3) of one size in, labels (B, H, W) out, as a Keras model and inside
+exported graphs.
+"""
 
 from collections.abc import Callable
 from itertools import islice
@@ -25,7 +27,9 @@ def squares(pixels: tf.Tensor, settings: Settings) -> tf.Tensor:
     return tf.ensure_shape(small, (*settings.size, 3))
 
 
-def window_scores(score: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor, settings: Settings) -> tf.Tensor:
+def window_scores(
+    score: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor, settings: Settings
+) -> tf.Tensor:
     """Mode window: pixels uint8 (H, W, 3) -> scores (h, w, K) of the resized image.
 
     ``score`` turns windows, uint8 (n, tall, wide, 3), into their scores (n, tall, wide, K).
@@ -33,14 +37,20 @@ def window_scores(score: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor, se
     height, width = window_size(tf.shape(pixels)[0], tf.shape(pixels)[1], settings)
     small = resize_bilinear(pixels, height, width)
     rows, columns = starts(height, settings.window), starts(width, settings.window)
-    corners = tf.stack([tf.repeat(rows, tf.size(columns)), tf.tile(columns, [tf.size(rows)])], axis=1)
+    corners = tf.stack(
+        [tf.repeat(rows, tf.size(columns)), tf.tile(columns, [tf.size(rows)])], axis=1
+    )
     tall, wide = tf.minimum(height, settings.window), tf.minimum(width, settings.window)
     cut = cut_windows(small, corners, tall, wide)
     return merge_windows(score(cut), corners, height, width)
 
 
-def window_size(height: tf.Tensor, width: tf.Tensor, settings: Settings) -> tuple[tf.Tensor, tf.Tensor]:
-    """(H, W) that window mode resizes to: the graph's twin of ``sliding_window.resized``, in float64 as there."""
+def window_size(
+    height: tf.Tensor, width: tf.Tensor, settings: Settings
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """(H, W) that window mode resizes to: the graph's twin of ``sliding_window.resized``, in
+    float64 as there.
+    """
     sides = tf.cast(tf.stack([height, width]), tf.float64)
     short, long = tf.reduce_min(sides), tf.reduce_max(sides)
     scale = tf.minimum(2.0 * settings.image_size / short, LONGEST * settings.image_size / long)
@@ -49,7 +59,9 @@ def window_size(height: tf.Tensor, width: tf.Tensor, settings: Settings) -> tupl
 
 
 def starts(length: tf.Tensor, window: int) -> tf.Tensor:
-    """Where windows begin along one side: the graph's twin of ``sliding_window.starts``, the stride half a window."""
+    """Where windows begin along one side: the graph's twin of ``sliding_window.starts``, the stride
+    half a window.
+    """
     last = tf.maximum(length - window, 0)
     return tf.concat([tf.range(0, last, window // 2), last[None]], axis=0)
 
@@ -65,21 +77,32 @@ def pixel_labels(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Sett
     if settings.mode == "window":
 
         def by_windows(image: tf.Tensor) -> tf.Tensor:
-            scores = window_scores(lambda cut: image_scores(model, values(cut), texts, *how), image, settings)
+            scores = window_scores(
+                lambda cut: image_scores(model, values(cut), texts, *how), image, settings
+            )
             return label_map(scores, height, width)
 
         return tf.map_fn(by_windows, pixels, fn_output_signature=kind)
     groups = read_groups(model, values(tf.map_fn(lambda image: squares(image, settings), pixels)))
     found = compact_scores(groups, texts, *settings.size, *how)
-    return tf.map_fn(lambda one: compact_label_map(one, settings.size, height, width), found, fn_output_signature=kind)
+    return tf.map_fn(
+        lambda one: compact_label_map(one, settings.size, height, width),
+        found,
+        fn_output_signature=kind,
+    )
 
 
 class PixelLabeler(EntryModel):
-    """``pixel_labels`` under Keras' ``predict``, one graph for every size. Needs the TensorFlow backend."""
+    """``pixel_labels`` under Keras' ``predict``, one graph for every size. Needs the TensorFlow
+    backend.
+    """
 
     def __init__(self, inference: Inference, texts: Any) -> None:
         if keras.backend.backend() != "tensorflow":
-            raise InputError("Segmenter.predict runs on Keras' TensorFlow backend: call the segmenter itself instead.")
+            raise InputError(
+                "Segmenter.predict runs on Keras' TensorFlow backend: call the segmenter itself"
+                " instead."
+            )
         super().__init__()
         self.model, self.settings, self.texts = inference.model, inference.settings, texts
         self.built = True
@@ -87,16 +110,24 @@ class PixelLabeler(EntryModel):
         def label(model: Any, pixels: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
             return pixel_labels(model, pixels, texts, inference.settings)
 
-        self._label = LiveGraph(self.model, label, tf.TensorSpec([None, None, None, 3], tf.uint8), TEXTS)
+        self._label = LiveGraph(
+            self.model, label, tf.TensorSpec([None, None, None, 3], tf.uint8), TEXTS
+        )
 
     def call(self, pixels: Any) -> Any:
         if len(pixels.shape) != 4 or pixels.shape[-1] != 3 or pixels.dtype != tf.uint8:
-            raise InputError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}: expected uint8 (B, H, W, 3).")
+            raise InputError(
+                f"pixels are {pixels.dtype} {tuple(pixels.shape)}: expected uint8 (B, H, W, 3)."
+            )
         return self._label(pixels, self.texts)
 
     def predict(self, pixels: Any, *arguments: Any, **keywords: Any) -> np.ndarray:
-        """Labels (B, H, W) of pixels, or images of one size, of every kind that ``Segmenter.predict`` names."""
-        dtype = "uint8" if len(self.texts) + (self.settings.background is not None) <= 256 else "int32"
+        """Labels (B, H, W) of pixels, or images of one size, of every kind that
+        ``Segmenter.predict`` names.
+        """
+        dtype = (
+            "uint8" if len(self.texts) + (self.settings.background is not None) <= 256 else "int32"
+        )
         if not isinstance(pixels, tf.data.Dataset):
             batch = _batch_of(pixels, keywords.get("steps"))
             return super().predict(batch, *arguments, **keywords).astype(dtype)
@@ -111,7 +142,9 @@ class PixelLabeler(EntryModel):
         except (tf.errors.OpError, ValueError, UnboundLocalError) as error:
             if refused:
                 raise refused[0] from None
-            if isinstance(error, UnboundLocalError):  # Keras' word for a dataset that turned out to be empty
+            if isinstance(
+                error, UnboundLocalError
+            ):  # Keras' word for a dataset that turned out to be empty
                 raise InputError(EMPTY) from None
             if "different shapes" in str(error) or "concatenation axis" in str(error):
                 raise InputError(OF_SEVERAL_SIZES) from error
@@ -119,11 +152,15 @@ class PixelLabeler(EntryModel):
 
 
 EMPTY = "pixels are empty: expected at least one image, of at least one pixel."
-OF_SEVERAL_SIZES = "The images are of several sizes: resize them to one, or call the segmenter itself with a list."
+OF_SEVERAL_SIZES = (
+    "The images are of several sizes: resize them to one, or call the segmenter itself with a list."
+)
 
 
 def _batch_of(pixels: Any, steps: int | None = None) -> np.ndarray:
-    """Pixels, or images of one size, as one uint8 array (B, H, W, 3). Raises ``InputError`` saying how to convert."""
+    """Pixels, or images of one size, as one uint8 array (B, H, W, 3). Raises ``InputError`` saying
+    how to convert.
+    """
     if isinstance(pixels, keras.utils.PyDataset):
         source = pixels
         pixels = (source[index] for index in range(source.num_batches))
@@ -135,7 +172,10 @@ def _batch_of(pixels: Any, steps: int | None = None) -> np.ndarray:
         return np.concatenate(parts)
     if not hasattr(pixels, "__array__"):
         what = type(pixels).__name__
-        raise InputError(f"pixels are {what}: expected numbers (B, H, W, 3); for one image call the segmenter itself.")
+        raise InputError(
+            f"pixels are {what}: expected numbers (B, H, W, 3); for one image call the segmenter"
+            " itself."
+        )
     array = np.asarray(pixels)
     if array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
         hints = {
@@ -143,7 +183,8 @@ def _batch_of(pixels: Any, steps: int | None = None) -> np.ndarray:
             3: "; for one image give pixels[None], for gray pixels[..., None]",
         }
         raise InputError(
-            f"pixels are {array.dtype} {array.shape}: expected uint8 (B, H, W, 3){hints.get(array.ndim, '')}."
+            f"pixels are {array.dtype} {array.shape}: expected uint8 (B, H, W,"
+            f" 3){hints.get(array.ndim, '')}."
         )
     if not array.size:
         raise InputError(EMPTY)
@@ -151,7 +192,9 @@ def _batch_of(pixels: Any, steps: int | None = None) -> np.ndarray:
 
 
 def _part_of(item: Any) -> np.ndarray:
-    """What a list or a generator holds, as uint8 (B, H, W, 3): an image, or a batch, maybe with what belongs to it."""
+    """What a list or a generator holds, as uint8 (B, H, W, 3): an image, or a batch, maybe with
+    what belongs to it.
+    """
     item = item[0] if isinstance(item, tuple) else item
     batch = hasattr(item, "__array__") and np.ndim(item) == 4
     return _batch_of(item) if batch else read_image(item)[None]
@@ -161,8 +204,15 @@ def _images_of(dataset: tf.data.Dataset) -> tf.TensorSpec:
     """What stands for the images in a dataset: its elements, or the first of each."""
     spec = dataset.element_spec
     spec = spec[0] if isinstance(spec, tuple) else spec
-    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank not in (3, 4) or spec.shape[-1] not in (1, 3, 4):
-        raise InputError(f"The dataset gives {spec}: map it to images (H, W, 3), or batches of them (B, H, W, 3).")
+    if (
+        not isinstance(spec, tf.TensorSpec)
+        or spec.shape.rank not in (3, 4)
+        or spec.shape[-1] not in (1, 3, 4)
+    ):
+        raise InputError(
+            f"The dataset gives {spec}: map it to images (H, W, 3), or batches of them (B, H,"
+            " W, 3)."
+        )
     return spec
 
 
@@ -178,6 +228,8 @@ def _as_bytes(dataset: tf.data.Dataset, refused: list[ImageError]) -> tf.data.Da
             raise
 
     def convert(*element: Any) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(check, element[:1], tf.uint8), [*spec.shape[:3], 3])
+        return tf.ensure_shape(
+            tf.numpy_function(check, element[:1], tf.uint8), [*spec.shape[:3], 3]
+        )
 
     return dataset.map(convert)

@@ -1,7 +1,8 @@
 """Class names in, one embedding a class (K, D) out: encoded once, kept, saved and loaded.
 
-A class may have synonyms, ``"sofa|couch"``; it is called by the first. Its embedding is the mean of the projected
-text features over all its names in all templates, not normalised before, and normalised after: as published.
+A class may have synonyms, ``"sofa|couch"``; it is called by the first. Its embedding is the mean of
+the projected text features over all its names in all templates, not normalised before, and
+normalised after: as published.
 """
 
 import os
@@ -25,7 +26,8 @@ from tf_groupvit.segmentation.writing import write_whole
 BACKGROUND = "background"
 PROMPTS_AT_ONCE = 64
 
-# What NumPy raises for files that are not there, cut short, of another kind, or with sizes that cannot be.
+# What NumPy raises for files that are not there, cut short, of another kind, or with sizes that
+# cannot be.
 DAMAGE = (
     OSError,
     ValueError,
@@ -42,7 +44,9 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class ClassEmbeddings:
-    """Names of the K classes and their normalised embeddings (K, D), float32; and the templates behind them."""
+    """Names of the K classes and their normalised embeddings (K, D), float32; and the templates
+    behind them.
+    """
 
     names: tuple[str, ...]
     embeds: np.ndarray
@@ -70,7 +74,8 @@ class ClassEmbeddings:
                 names, embeds, templates = (file[key] for key in ("names", "embeds", "templates"))
         except DAMAGE as error:
             raise InputError(
-                f"{path} holds no class embeddings ({error}): expected an .npz of names, embeds and templates."
+                f"{path} holds no class embeddings ({error}): expected an .npz of names, embeds and"
+                " templates."
             ) from error
         _check_arrays(str(path), names, embeds, templates)
         words = [tuple(map(str, listed)) for listed in (names, templates)]
@@ -82,18 +87,27 @@ def _check_arrays(path: str, names: np.ndarray, embeds: np.ndarray, templates: n
     """Refuse what ``save`` does not write."""
     for what, array in (("names", names), ("templates", templates)):
         if array.dtype.kind != "U" or array.ndim != 1 or not len(array) or not all(array):
-            raise InputError(f"{path}: {what} are {array.dtype} {array.shape}: expected texts, none of them empty.")
+            raise InputError(
+                f"{path}: {what} are {array.dtype} {array.shape}: expected texts, none of them"
+                " empty."
+            )
     if embeds.dtype.kind != "f" or embeds.ndim != 2 or len(embeds) != len(names):
         raise InputError(
-            f"{path} holds {len(names)} names and embeddings {embeds.dtype} {embeds.shape}: expected floats (K, D)."
+            f"{path} holds {len(names)} names and embeddings {embeds.dtype} {embeds.shape}:"
+            " expected floats (K, D)."
         )
     lengths = np.linalg.norm(embeds.astype("float64"), axis=1)
     if not np.allclose(lengths, 1, atol=1e-2):  # float16 files are that exact
-        raise InputError(f"{path}: embeddings are of length {lengths.min():g} to {lengths.max():g}: expected 1.")
+        raise InputError(
+            f"{path}: embeddings are of length {lengths.min():g} to {lengths.max():g}: expected 1."
+        )
 
 
 def embed_classes(
-    model: TFGroupViTModel, tokenizer: Any, classes: ClassNames, templates: str | Sequence[str] = SIMPLE
+    model: TFGroupViTModel,
+    tokenizer: Any,
+    classes: ClassNames,
+    templates: str | Sequence[str] = SIMPLE,
 ) -> ClassEmbeddings:
     """Encode the classes, each prompt once, whatever the templates: -> ``ClassEmbeddings``.
 
@@ -101,7 +115,9 @@ def embed_classes(
         InputError: classes or templates that cannot be used.
     """
     parsed, sentences = parse_classes(classes), templates_of(templates)
-    prompts = [sentence.replace("{}", name) for names in parsed for name in names for sentence in sentences]
+    prompts = [
+        sentence.replace("{}", name) for names in parsed for name in names for sentence in sentences
+    ]
     features = encode_prompts(model, tokenizer, prompts)
     rows, start = [], 0
     for names in parsed:
@@ -114,7 +130,9 @@ def embed_classes(
 
 
 def encode_prompts(model: TFGroupViTModel, tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
-    """Projected features (N, D), not normalised, float64; prompts of like length go through the tower together."""
+    """Projected features (N, D), not normalised, float64; prompts of like length go through the
+    tower together.
+    """
     tokenizer = tokenizer.limited_to(model.config.text_config.max_position_embeddings)
     tokens = tokenizer(list(prompts), padding="longest")
     lengths = tokens["attention_mask"].sum(axis=1)

@@ -1,7 +1,7 @@
 """Pixels (B, 3, H, W) and text embeddings in, a score for every class and pixel (B, K, H, W) out.
 
-Two ways to read the same model: the published inference, and transformers' ``segmentation_logits``. Pure functions in
-keras.ops, for any batch and any sizes, eager or traced.
+Two ways to read the same model: the published inference, and transformers' ``segmentation_logits``.
+Pure functions in keras.ops, for any batch and any sizes, eager or traced.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,13 @@ from keras import ops
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.inputs import accept
-from tf_groupvit.models.operations import first_argmax, group_maps, normalise, resize_maps, segmentation_affinity
+from tf_groupvit.models.operations import (
+    first_argmax,
+    group_maps,
+    normalise,
+    resize_maps,
+    segmentation_affinity,
+)
 from tf_groupvit.models.outputs import ModelOutput
 from tf_groupvit.segmentation.settings import check_protocol
 
@@ -24,8 +30,9 @@ LOWEST = -3.0e38  # stands for minus infinity: a row without any class stays fin
 class Groups(ModelOutput):
     """What the vision side says of an image, before any text.
 
-    maps: tuple, one a grouping stage: how much each patch belongs to each group (B, G, rows, columns).
-    group_embeds (B, G, D) and image_embeds (B, D): of length one. scale: scalar, e to the logit scale.
+    maps: tuple, one a grouping stage: how much each patch belongs to each group (B, G, rows,
+        columns). group_embeds (B, G, D) and image_embeds (B, D): of length one. scale: scalar, e to
+        the logit scale.
     """
 
     fields = ("maps", "group_embeds", "image_embeds", "scale")
@@ -34,8 +41,8 @@ class Groups(ModelOutput):
 def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
     """Run the vision tower once: pixels (B, 3, H, W) -> ``Groups``.
 
-    Rows and columns of pixels beyond the last whole patch are not looked at, as in the original, whose patches are a
-    convolution without padding.
+    Rows and columns of pixels beyond the last whole patch are not looked at, as in the original,
+    whose patches are a convolution without padding.
     """
     pixel_values = _checked_pixels(pixel_values)
     height, width = ops.shape(pixel_values)[2:]
@@ -47,8 +54,11 @@ def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
     maps = tuple(group_maps(stages[: i + 1], rows, columns) for i in range(len(stages)))
     if not maps:
         group_maps((), rows, columns)  # says why there are none
-    # Groups and image go through the projection together: one image waits for its weights to be read, not for sums.
-    features = ops.concatenate([vision["last_hidden_state"], vision["pooler_output"][:, None]], axis=1)
+    # Groups and image go through the projection together: one image waits for its weights to be
+    # read, not for sums.
+    features = ops.concatenate(
+        [vision["last_hidden_state"], vision["pooler_output"][:, None]], axis=1
+    )
     embeds = normalise(model.visual_projection(features, training=False))  # (B, G + 1, D)
     return Groups(
         maps=maps,
@@ -61,16 +71,22 @@ def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
 def _checked_pixels(pixel_values: Any) -> Any:
     pixel_values = ops.convert_to_tensor(accept("pixel_values", pixel_values))
     if len(pixel_values.shape) != 4:
-        raise InputError(f"pixel_values have shape {tuple(pixel_values.shape)}: expected (B, 3, H, W).")
+        raise InputError(
+            f"pixel_values have shape {tuple(pixel_values.shape)}: expected (B, 3, H, W)."
+        )
     return pixel_values
 
 
-def paper_scores(model: TFGroupViTModel, pixel_values: Any, text_embeds: Any, background: float | None = None) -> Any:
-    """The published inference for one window: pixels (B, 3, H, W), texts (N, D) -> (B, N, H, W), or N + 1.
+def paper_scores(
+    model: TFGroupViTModel, pixel_values: Any, text_embeds: Any, background: float | None = None
+) -> Any:
+    """The published inference for one window: pixels (B, 3, H, W), texts (N, D) -> (B, N, H, W), or
+    N + 1.
 
-    Every pixel belongs to one group, and takes that group's affinity to the classes. With ``background`` a first
-    class is added, with score 1 where no class reaches the threshold. Source: Xu et al. 2022, section 4, and the
-    published evaluation (top-5 filter, product of two softmaxes, ``min(threshold, highest affinity)``).
+    Every pixel belongs to one group, and takes that group's affinity to the classes. With
+    ``background`` a first class is added, with score 1 where no class reaches the threshold.
+    Source: Xu et al. 2022, section 4, and the published evaluation (top-5 filter, product of two
+    softmaxes, ``min(threshold, highest affinity)``).
 
     Raises:
         InputError: shapes that do not go together, or a model without grouping.
@@ -90,13 +106,17 @@ def image_scores(
     protocol: str,
     background: float | Sequence[float] | None = None,
 ) -> Any:
-    """Scores with the classes last, as what follows wants them: pixels (B, 3, H, W), texts (N, D) -> (B, H, W, K).
+    """Scores with the classes last, as what follows wants them: pixels (B, 3, H, W), texts (N, D)
+    -> (B, H, W, K).
 
-    Protocols are "paper", and "hf" for transformers' ``segmentation_logits``, which has no background.
+    Protocols are "paper", and "hf" for transformers' ``segmentation_logits``, which has no
+    background.
     """
     pixel_values = _checked_pixels(pixel_values)
     height, width = ops.shape(pixel_values)[2:]
-    return group_scores(read_groups(model, pixel_values), text_embeds, height, width, protocol, background)
+    return group_scores(
+        read_groups(model, pixel_values), text_embeds, height, width, protocol, background
+    )
 
 
 def group_scores(
@@ -123,10 +143,12 @@ def compact_scores(
     protocol: str,
     background: float | Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """``group_scores`` before they are spread over the pixels, as segmentation/upsampling.py wants them.
+    """``group_scores`` before they are spread over the pixels, as segmentation/upsampling.py wants
+    them.
 
-    Of the paper's protocol ``rows`` of the groups (B, G, K) and ``owner``s (B, height, width), of the other ``rows`` of
-    the patches (B, r, c, K): to interpolate what each group has of a pixel, or the scores themselves, is the same.
+    Of the paper's protocol ``rows`` of the groups (B, G, K) and ``owner``s (B, height, width), of
+    the other ``rows`` of the patches (B, r, c, K): to interpolate what each group has of a pixel,
+    or the scores themselves, is the same.
     """
     maps = groups["maps"][-1]
     if protocol == "paper":
@@ -142,16 +164,22 @@ def logits(groups: Groups, text_embeds: Any) -> Any:
 
 
 def class_affinity(groups: Groups, text_embeds: Any) -> Any:
-    """How well each group fits each class, (B, G, N): a softmax over the image's top classes times one over all."""
+    """How well each group fits each class, (B, G, N): a softmax over the image's top classes times
+    one over all.
+    """
     across = ops.transpose(text_embeds)[None]  # (1, D, N)
-    affinity = ops.matmul(groups["group_embeds"], across) * ops.minimum(groups["scale"], HIGHEST_SCALE)  # (B, G, N)
+    affinity = ops.matmul(groups["group_embeds"], across) * ops.minimum(
+        groups["scale"], HIGHEST_SCALE
+    )  # (B, G, N)
     whole = ops.matmul(groups["image_embeds"][:, None], across)[:, 0]  # (B, N)
     kept = ops.where(_top(whole)[:, None], affinity, LOWEST)
     return _softmax(kept) * _softmax(affinity)
 
 
 def _softmax(scores: Any) -> Any:
-    """Over the classes. Keras warns of a softmax over one, which is what a user with one class asks for."""
+    """Over the classes. Keras warns of a softmax over one, which is what a user with one class asks
+    for.
+    """
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
 
 
@@ -159,16 +187,19 @@ def _top(scores: Any, count: int = TOP_CLASSES) -> Any:
     """True for the ``count`` highest of scores (B, N), the first ones on ties."""
     index = ops.arange(ops.shape(scores)[1])
     mine, other = scores[:, :, None], scores[:, None, :]
-    ahead = ops.logical_or(other > mine, ops.logical_and(ops.equal(other, mine), index[None, :] < index[:, None]))
+    ahead = ops.logical_or(
+        other > mine, ops.logical_and(ops.equal(other, mine), index[None, :] < index[:, None])
+    )
     return ops.sum(ops.cast(ahead, "int32"), axis=-1) < count
 
 
 def with_background(affinity: Any, threshold: float | Sequence[float] | None) -> Any:
-    """Put the background before the classes: (B, G, N) -> (B, G, N + 1); without a threshold, as it is.
+    """Put the background before the classes: (B, G, N) -> (B, G, N + 1); without a threshold, as it
+    is.
 
-    It scores 1 in groups of which no class reaches the threshold. The threshold is lowered to the image's highest
-    affinity, so that an image is never background alone. Several thresholds, a sequence or a tensor of any length, give
-    a background each, in their order.
+    It scores 1 in groups of which no class reaches the threshold. The threshold is lowered to the
+    image's highest affinity, so that an image is never background alone. Several thresholds, a
+    sequence or a tensor of any length, give a background each, in their order.
     """
     if threshold is None:
         return affinity
@@ -184,7 +215,9 @@ def owners(maps: Any, height: Any, width: Any) -> Any:
 
 
 def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
-    """Give every pixel the row of the one group that it belongs to: (B, G, K) -> (B, height, width, K)."""
+    """Give every pixel the row of the one group that it belongs to: (B, G, K) -> (B, height, width,
+    K).
+    """
     owner = owners(maps, height, width)
     images, groups, classes = ops.shape(affinity)
     start = groups * ops.arange(images, dtype=owner.dtype)  # of each image's groups among all
@@ -193,13 +226,19 @@ def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
 
 
 def mix(maps: Any, affinity: Any) -> Any:
-    """Give every place of all groups' rows as much as it belongs to each: (B, G, h, w), (B, G, K) -> (B, h, w, K)."""
+    """Give every place of all groups' rows as much as it belongs to each: (B, G, h, w), (B, G, K)
+    -> (B, h, w, K).
+    """
     height, width = ops.shape(maps)[2:]
     flat = ops.reshape(maps, (-1, ops.shape(maps)[1], height * width))
-    scores = ops.matmul(ops.transpose(flat, (0, 2, 1)), affinity)  # (B, h * w, K) <- (B, h * w, G) @ (B, G, K)
+    scores = ops.matmul(
+        ops.transpose(flat, (0, 2, 1)), affinity
+    )  # (B, h * w, K) <- (B, h * w, G) @ (B, G, K)
     return ops.reshape(scores, (-1, height, width, ops.shape(affinity)[2]))
 
 
 def class_probabilities(image_embeds: Any, scale: Any, text_embeds: Any) -> Any:
-    """Zero-shot classification of ``Groups``' image_embeds (B, D) and scale: softmax over the texts (N, D), (B, N)."""
+    """Zero-shot classification of ``Groups``' image_embeds (B, D) and scale: softmax over the texts
+    (N, D), (B, N).
+    """
     return _softmax(ops.matmul(image_embeds, ops.transpose(text_embeds)) * scale)

@@ -34,42 +34,56 @@ CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: class
 SAVED = ("protocol", "mode", "background", "size", "normalize")
 IMAGES_AT_ONCE = 8
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
-NEVER, ONCE = (*SAVED, "templates", "class_names", "text_embeds"), ("model", "processor", "settings", "runtime")
+NEVER, ONCE = (
+    (*SAVED, "templates", "class_names", "text_embeds"),
+    ("model", "processor", "settings", "runtime"),
+)
 MOST_NAMES = 10  # that a segmenter's repr shows
 
 Classes = ClassNames | ClassEmbeddings
 
 
 class Segmenter:
-    """Zero-shot segmentation: ``Segmenter.from_pretrained(folder, classes=["dog", "grass"])("photo.jpg")``.
+    """Zero-shot segmentation: ``Segmenter.from_pretrained(folder, classes=["dog",
+    "grass"])("photo.jpg")``.
 
     Args:
-        classes: names, as a list or separated by commas; ``"sofa|couch"`` are synonyms, and so are those of a dict,
-            ``{"sofa": ["couch"]}``; or ``ClassEmbeddings``, for which neither tokenizer nor text tower is needed.
+        classes: names, as a list or separated by commas; ``"sofa|couch"`` are synonyms, and so are
+            those of a dict, ``{"sofa": ["couch"]}``; or ``ClassEmbeddings``, for which neither
+            tokenizer nor text tower is needed.
         templates: ``"a photo of a {}."``, several, or a set: identity, simple, subset, full.
-        protocol: "paper", the published inference, or "hf", the arg max of transformers' segmentation logits.
-        mode: "whole", the image as one square, or "window", windows over it, as the published numbers were made.
-        background: a threshold from 0 to 1; adds the class "background", label 0. Not with protocol "hf".
-        size: side of the square in mode whole, a multiple of the patch size; the model's image size unless given.
+        protocol: "paper", the published inference, or "hf", the arg max of transformers'
+            segmentation logits.
+        mode: "whole", the image as one square, or "window", windows over it, as the published
+            numbers were made.
+        background: a threshold from 0 to 1; adds the class "background", label 0. Not with protocol
+            "hf".
+        size: side of the square in mode whole, a multiple of the patch size; the model's image size
+            unless given.
         normalize: "imagenet" or "clip" statistics instead of the processor's.
-        runtime: "graph", TensorFlow's own, is live: every answer is that of the model's weights as they are. The others
-            are snapshots of the weights at the time the segmenter is made; ``refresh()`` renews them. "lite", LiteRT's
-            interpreter for the vision tower: faster for each image, after some seconds of preparation for each size of
-            squares or windows; "lite_int8", the same in 8 bits: faster still, with labels that are nearly the same; or
-            "openvino", OpenVINO in LiteRT's place, which the extra ``openvino`` brings: faster where Intel made the
-            processor, and prepared earlier. How each works is said in models/lite.py and models/openvino.py.
+        runtime: "graph", TensorFlow's own, is live: every answer is that of the model's weights as
+            they are. The others are snapshots of the weights at the time the segmenter is made;
+            ``refresh()`` renews them. "lite", LiteRT's interpreter for the vision tower: faster for
+            each image, after some seconds of preparation for each size of squares or windows;
+            "lite_int8", the same in 8 bits: faster still, with labels that are nearly the same; or
+            "openvino", OpenVINO in LiteRT's place, which the extra ``openvino`` brings: faster
+            where Intel made the processor, and prepared earlier. How each works is said in
+            models/lite.py and models/openvino.py.
 
-    Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first), ``text_embeds`` (N, D),
-    ``settings``, ``runtime``, ``source`` (the folder that it was loaded from, or None). Nothing is cropped: every pixel
-    of an image gets a label. The classes are encoded once, when the segmenter is made, whatever the runtime:
-    ``refresh()`` encodes them with the weights as they are now.
+    Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first),
+        ``text_embeds`` (N, D), ``settings``, ``runtime``, ``source`` (the folder that it was loaded
+        from, or None). Nothing is cropped: every pixel of an image gets a label. The classes are
+        encoded once, when the segmenter is made, whatever the runtime: ``refresh()`` encodes them
+        with the weights as they are now.
 
-    A segmenter can be pickled and copied, also for processes that are spawned; what was traced or compiled is made
-    anew there. A process that was forked after a model was made cannot use it, and is told so.
+    A segmenter can be pickled and copied, also for processes that are spawned; what was traced or
+    compiled is made anew there. A process that was forked after a model was made cannot use it, and
+    is told so.
 
     Raises:
-        InputError: classes, templates or settings that cannot be used, each said by name; a runtime that is not
-            installed; or a model that it cannot run, since it is not float32, or not on TensorFlow.
+        InputError: classes, templates or settings that cannot be used, each said by name; a runtime
+            that is not installed; or a model that it cannot run, since it is not float32, or not on
+            TensorFlow.
     """
 
     source: Path | None = None
@@ -90,19 +104,27 @@ class Segmenter:
     ) -> None:
         check_runtime(runtime)
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
-        saved: dict[str, Any] = dict(zip(SAVED, (protocol, mode, background, size, normalize), strict=True))
+        saved: dict[str, Any] = dict(
+            zip(SAVED, (protocol, mode, background, size, normalize), strict=True)
+        )
         runs = model if runtime == GRAPH else optimized(model, runtime)
         self._choose(classes, templates, {**saved, "runtime": runtime}, runs)
 
     def _choose(
-        self, classes: Classes, templates: str | Sequence[str], choices: dict[str, Any], runs: TFGroupViTModel
+        self,
+        classes: Classes,
+        templates: str | Sequence[str],
+        choices: dict[str, Any],
+        runs: TFGroupViTModel,
     ) -> None:
         """``runs``: the model itself, or the snapshot of it that looks at images."""
         self._choices, self.runtime = choices, choices["runtime"]
         saved = {name: choices[name] for name in SAVED}
         self.settings = make_settings(self.model.config.vision_config, self.processor, **saved)
         self._words: tuple[list[str], tuple[str, ...]] | None = None  # what refresh() encodes anew
-        self._classes = classes if isinstance(classes, ClassEmbeddings) else self._embed(classes, templates)
+        self._classes = (
+            classes if isinstance(classes, ClassEmbeddings) else self._embed(classes, templates)
+        )
         self._check_classes()
         self._run(runs)
 
@@ -115,15 +137,20 @@ class Segmenter:
     def _embed(self, classes: ClassNames, templates: str | Sequence[str]) -> ClassEmbeddings:
         check_process()
         if self.tokenizer is None:
-            raise InputError("Class names need a tokenizer: give one, or classes=ClassEmbeddings.load('classes.npz').")
+            raise InputError(
+                "Class names need a tokenizer: give one, or"
+                " classes=ClassEmbeddings.load('classes.npz')."
+            )
         self._words = ["|".join(names) for names in parse_classes(classes)], templates_of(templates)
         return embed_classes(self.model, self.tokenizer, *self._words)
 
     def refresh(self) -> None:
-        """After the model's weights have changed: encode the classes anew, and make a new snapshot of the weights.
+        """After the model's weights have changed: encode the classes anew, and make a new snapshot
+        of the weights.
 
-        Classes that were given as ``ClassEmbeddings``, or read from a saved folder, stay as they are: name them with
-        ``with_classes`` instead. The snapshot is that of a ``runtime`` other than "graph", which needs none.
+        Classes that were given as ``ClassEmbeddings``, or read from a saved folder, stay as they
+        are: name them with ``with_classes`` instead. The snapshot is that of a ``runtime`` other
+        than "graph", which needs none.
         """
         check_process()
         if self._words is not None:
@@ -131,7 +158,9 @@ class Segmenter:
         self._run(self.model if self.runtime == GRAPH else optimized(self.model, self.runtime))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Weights, tokenizer, processor, classes and settings; what was traced or compiled is made anew."""
+        """Weights, tokenizer, processor, classes and settings; what was traced or compiled is made
+        anew.
+        """
         made = ("inference", "_trial", "_labeler")
         return {name: value for name, value in vars(self).items() if name not in made}
 
@@ -145,10 +174,14 @@ class Segmenter:
         if self.classes.embeds.shape[1] != width:
             came = self.classes.embeds.shape[1]
             raise InputError(
-                f"The class embeddings are {came} wide, the model's are {width}: make them with this model."
+                f"The class embeddings are {came} wide, the model's are {width}: make them with"
+                " this model."
             )
         if self.settings.background is not None and BACKGROUND in self.classes.names:
-            raise InputError(f"{BACKGROUND!r} is a class and background= adds one of that name: give one of them.")
+            raise InputError(
+                f"{BACKGROUND!r} is a class and background= adds one of that name: give one of"
+                " them."
+            )
 
     @classmethod
     def from_pretrained(
@@ -162,27 +195,40 @@ class Segmenter:
         dtype: str | None = None,
         **choices: Any,
     ) -> Self:
-        """Load model, tokenizer and processor from one folder or hub id; ``choices`` are those of the class.
+        """Load model, tokenizer and processor from one folder or hub id; ``choices`` are those of
+        the class.
 
-        Without ``classes``, the folder must be one that ``save_pretrained`` wrote, which holds them.
+        Without ``classes``, the folder must be one that ``save_pretrained`` wrote, which holds
+        them.
         """
         folder = resolve(
-            folder_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+            folder_or_hub_id,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
         )
         if not folder.is_dir():
-            raise InputError(f"{folder} is a file: a segmenter needs the folder with config, weights and tokenizer.")
+            raise InputError(
+                f"{folder} is a file: a segmenter needs the folder with config, weights and"
+                " tokenizer."
+            )
         if classes is None:
             classes, choices = _read_choices(folder, choices)
         model = TFGroupViTModel.from_pretrained(folder, dtype=dtype)
         ready = isinstance(classes, ClassEmbeddings)
-        tokenizer = None if ready and not _has_tokenizer(folder) else Tokenizer.from_pretrained(folder)
+        tokenizer = (
+            None if ready and not _has_tokenizer(folder) else Tokenizer.from_pretrained(folder)
+        )
         segmenter = cls(model, tokenizer, _processor_of(folder), classes, **choices)
         segmenter.source = folder
         warn_of_demo(folder)
         return segmenter
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write a checkpoint folder that ``from_pretrained(folder)`` reads back, classes and settings included."""
+        """Write a checkpoint folder that ``from_pretrained(folder)`` reads back, classes and
+        settings included.
+        """
         target = Path(folder)
         self.model.save_pretrained(target)
         self.processor.save_pretrained(target)
@@ -194,7 +240,9 @@ class Segmenter:
 
     @property
     def classes(self) -> ClassEmbeddings:
-        """Names, embeddings and templates. Assigned classes of any kind are encoded, in the templates of the last."""
+        """Names, embeddings and templates. Assigned classes of any kind are encoded, in the
+        templates of the last.
+        """
         return self._classes
 
     @classes.setter
@@ -228,13 +276,19 @@ class Segmenter:
         return self.with_choices(background=background)
 
     def with_classes(self, classes: Classes, templates: str | Sequence[str] | None = None) -> Self:
-        """The same model and settings with other classes, encoded now, in the same templates unless some are given."""
+        """The same model and settings with other classes, encoded now, in the same templates unless
+        some are given.
+        """
         return self.with_choices(classes, templates)
 
     def with_choices(
-        self, classes: Classes | None = None, templates: str | Sequence[str] | None = None, **choices: Any
+        self,
+        classes: Classes | None = None,
+        templates: str | Sequence[str] | None = None,
+        **choices: Any,
     ) -> Self:
-        """The same model, or the same snapshot of it, with other classes, or with other choices but ``runtime``.
+        """The same model, or the same snapshot of it, with other classes, or with other choices but
+        ``runtime``.
 
         Raises InputError as the class does.
         """
@@ -250,9 +304,11 @@ class Segmenter:
         return other
 
     def labels_by_threshold(self, image: Any, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
-        """The labels (H, W) that each background threshold would give, one after the other, from one look.
+        """The labels (H, W) that each background threshold would give, one after the other, from
+        one look.
 
-        A threshold acts in every window, before windows are averaged; the classes' scores are the same for all.
+        A threshold acts in every window, before windows are averaged; the classes' scores are the
+        same for all.
         """
         check_process()
         if self._trial is None or self._trial.thresholds != tuple(thresholds):
@@ -268,18 +324,31 @@ class Segmenter:
     if not TYPE_CHECKING:  # type checkers know the attributes
 
         def __setattr__(self, name: str, value: Any) -> None:
-            """Refuse what would be kept and never looked at: only classes and the tokenizer can be assigned."""
+            """Refuse what would be kept and never looked at: only classes and the tokenizer can be
+            assigned.
+            """
             if name in NEVER or (name in ONCE and name in vars(self)):
-                how = {"background": "with_background(...)", "templates": "with_classes(..., templates)"}
+                how = {
+                    "background": "with_background(...)",
+                    "templates": "with_classes(..., templates)",
+                }
                 raise InputError(
-                    f"{name} of a segmenter cannot be assigned: make another with {how.get(name, 'Segmenter(...)')}."
+                    f"{name} of a segmenter cannot be assigned: make another with"
+                    f" {how.get(name, 'Segmenter(...)')}."
                 )
             super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         names, settings = self.class_names, self.settings
-        shown = [*map(repr, names[:MOST_NAMES]), *([f"{len(names) - MOST_NAMES} more"] if names[MOST_NAMES:] else [])]
-        size = " x ".join(map(str, settings.size)) if settings.mode == "whole" else f"windows of {settings.window}"
+        shown = [
+            *map(repr, names[:MOST_NAMES]),
+            *([f"{len(names) - MOST_NAMES} more"] if names[MOST_NAMES:] else []),
+        ]
+        size = (
+            " x ".join(map(str, settings.size))
+            if settings.mode == "whole"
+            else f"windows of {settings.window}"
+        )
         templates = self.classes.templates
         said = {
             "templates": repr(templates[0]) if len(templates) == 1 else len(templates),
@@ -297,11 +366,13 @@ class Segmenter:
     @overload
     def __call__(self, images: Iterable[ImageLike]) -> list[Segmentation]: ...
     def __call__(self, images: Any) -> Any:
-        """Segment one image: a ``Segmentation``; or several, as a list, a generator or the like: a list of them.
+        """Segment one image: a ``Segmentation``; or several, as a list, a generator or the like: a
+        list of them.
 
-        An image is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor (H, W, 3) of numbers
-        from 0 to 255, best uint8; (H, W) is gray, and a fourth channel is dropped. Raises ImageError for what cannot be
-        read, or in two ways, and says how to convert. Over more than 8 images a terminal shows how many are done.
+        An image is a path, a file opened with mode "rb", bytes, a PIL image, or an array or tensor
+        (H, W, 3) of numbers from 0 to 255, best uint8; (H, W) is gray, and a fourth channel is
+        dropped. Raises ImageError for what cannot be read, or in two ways, and says how to convert.
+        Over more than 8 images a terminal shows how many are done.
         """
         listed = several(images)
         if listed is None:
@@ -322,7 +393,9 @@ class Segmenter:
         return [self._result(*pair) for pair in zip(images, found, strict=True)]
 
     def _result(self, image: np.ndarray, found: Found) -> Segmentation:
-        """What was found stays as it is; only in mode window groups are looked for when they are asked for."""
+        """What was found stays as it is; only in mode window groups are looked for when they are
+        asked for.
+        """
         (height, width), scores = image.shape[:2], found.scores
         groups = found.groups or _Groups(self.inference, image, self.text_embeds)
         return Segmentation(
@@ -337,7 +410,8 @@ class Segmenter:
         )
 
     def classify(self, images: Any) -> np.ndarray:
-        """Probabilities of the classes, background aside, for one image (N), or a list of them (B, N).
+        """Probabilities of the classes, background aside, for one image (N), or a list of them (B,
+        N).
 
         Images are seen whole and uncropped, as mode "whole" sees them.
         """
@@ -350,12 +424,14 @@ class Segmenter:
         return rows[0] if single else rows
 
     def predict(self, pixels: Any, **keywords: Any) -> np.ndarray:
-        """Labels (B, H, W) of images of one size, under Keras' own ``predict``, which takes the keywords.
+        """Labels (B, H, W) of images of one size, under Keras' own ``predict``, which takes the
+        keywords.
 
-        Pixels are an array or tensor (B, H, W, 3) of numbers from 0 to 255, best uint8, also gray, (B, H, W, 1), or
-        with alpha; or a list or generator of images or of batches; or a ``tf.data.Dataset`` of either, with or without
-        labels. Labels are uint8, as those of a call are, or int32 over 256 classes. Raises InputError for pixels of
-        another range, shape or of several sizes, and says how to convert.
+        Pixels are an array or tensor (B, H, W, 3) of numbers from 0 to 255, best uint8, also gray,
+        (B, H, W, 1), or with alpha; or a list or generator of images or of batches; or a
+        ``tf.data.Dataset`` of either, with or without labels. Labels are uint8, as those of a call
+        are, or int32 over 256 classes. Raises InputError for pixels of another range, shape or of
+        several sizes, and says how to convert.
         """
         check_process()
         if self._labeler is None or self._labeler.texts is not self.text_embeds:
@@ -364,7 +440,9 @@ class Segmenter:
 
 
 class _Groups:
-    """``Found.groups`` of an image, looked for when they are first asked for, or when they are pickled."""
+    """``Found.groups`` of an image, looked for when they are first asked for, or when they are
+    pickled.
+    """
 
     def __init__(self, inference: Inference, image: np.ndarray, texts: np.ndarray) -> None:
         self._look: Any = partial(inference.groups, image, texts)
@@ -398,10 +476,15 @@ def _processor_of(folder: Path) -> ImageProcessor:
 
 
 def _read_choices(folder: Path, choices: dict[str, Any]) -> tuple[ClassEmbeddings, dict[str, Any]]:
-    """Classes and settings that ``save_pretrained`` left in the folder; what the caller says goes first."""
+    """Classes and settings that ``save_pretrained`` left in the folder; what the caller says goes
+    first.
+    """
     file = folder / CHOICES
     if not file.exists():
-        raise InputError("Class names are missing: give some, e.g. classes=['dog', 'grass'] or --classes dog,grass.")
+        raise InputError(
+            "Class names are missing: give some, e.g. classes=['dog', 'grass'] or --classes"
+            " dog,grass."
+        )
     if "templates" in choices:
         raise InputError("templates= needs classes=: the folder's classes are encoded already.")
     refuse_pointer(file, InputError)
@@ -410,9 +493,12 @@ def _read_choices(folder: Path, choices: dict[str, Any]) -> tuple[ClassEmbedding
         classes = Path(saved.pop("classes")).name  # of this folder, whatever the file says
         chosen = {name: saved.pop(name) for name in SAVED}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{file} is damaged ({error!r}): write it again with save_pretrained.") from error
+        raise InputError(
+            f"{file} is damaged ({error!r}): write it again with save_pretrained."
+        ) from error
     if saved:
         raise InputError(
-            f"{file} holds {sorted(saved)[0]!r}, which is no setting: write it again with save_pretrained."
+            f"{file} holds {sorted(saved)[0]!r}, which is no setting: write it again with"
+            " save_pretrained."
         )
     return ClassEmbeddings.load(folder / classes), {**chosen, **choices}

@@ -1,4 +1,5 @@
-"""How to segment, in one value: protocol, mode, sizes, statistics; checked once, shared by Python and exports.
+"""How to segment, in one value: protocol, mode, sizes, statistics; checked once, shared by Python
+and exports.
 
 Without Keras: a command refuses a wrong choice before that is loaded.
 """
@@ -14,18 +15,30 @@ PROTOCOLS = ("paper", "hf")
 MODES = ("whole", "window")
 
 
-def whole_size(image_size: tuple[int, int], patch: tuple[int, int], size: int | None) -> tuple[int, int]:
-    """(H, W) that mode whole resizes every image to: the model's image size, or a square of ``size``."""
+def whole_size(
+    image_size: tuple[int, int], patch: tuple[int, int], size: int | None
+) -> tuple[int, int]:
+    """(H, W) that mode whole resizes every image to: the model's image size, or a square of
+    ``size``.
+    """
     if size is None:
         return image_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % patch[0] or size % patch[1]:
+    if (
+        isinstance(size, bool)
+        or not isinstance(size, int)
+        or size < 1
+        or size % patch[0]
+        or size % patch[1]
+    ):
         raise InputError(f"size is {size!r}: expected a multiple of the patch size {patch}.")
     return size, size
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``size`` (H, W): what mode whole resizes to. Windows are twice ``image_size``, their stride is ``image_size``."""
+    """``size`` (H, W): what mode whole resizes to. Windows are twice ``image_size``, their stride
+    is ``image_size``.
+    """
 
     protocol: str
     mode: str
@@ -43,7 +56,10 @@ class Settings:
 
 
 def check_choices(
-    protocol: str = "paper", mode: str = "whole", background: float | None = None, runtime: str = GRAPH
+    protocol: str = "paper",
+    mode: str = "whole",
+    background: float | None = None,
+    runtime: str = GRAPH,
 ) -> None:
     """Refuse what no model can do. Raises ``InputError``."""
     check_runtime(runtime)
@@ -55,15 +71,24 @@ def check_choices(
 def check_protocol(protocol: str, background: float | None) -> None:
     """Refuse an unknown protocol, and a background that it cannot have."""
     if protocol not in PROTOCOLS:
-        raise InputError(f"There is no protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}.")
+        raise InputError(
+            f"There is no protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}."
+        )
     if background is None:
         return
     if protocol == "hf":
         raise InputError(
-            "protocol='hf' gives logits, not probabilities: a background threshold needs protocol='paper'."
+            "protocol='hf' gives logits, not probabilities: a background threshold needs"
+            " protocol='paper'."
         )
-    if isinstance(background, bool) or not isinstance(background, int | float) or not 0 <= background <= 1:
-        raise InputError(f"background is {background!r}: expected a threshold from 0 to 1, or None.")
+    if (
+        isinstance(background, bool)
+        or not isinstance(background, int | float)
+        or not 0 <= background <= 1
+    ):
+        raise InputError(
+            f"background is {background!r}: expected a threshold from 0 to 1, or None."
+        )
 
 
 def make_settings(
@@ -82,9 +107,13 @@ def make_settings(
     """
     check_choices(protocol, mode, background)
     if mode == "window" and size is not None:
-        raise InputError("size= belongs to mode 'whole': windows take theirs from the model's image size.")
+        raise InputError(
+            "size= belongs to mode 'whole': windows take theirs from the model's image size."
+        )
     if not any(vision.num_group_tokens):
-        raise InputError("This model has no grouping stage (num_group_tokens are all 0): it cannot segment.")
+        raise InputError(
+            "This model has no grouping stage (num_group_tokens are all 0): it cannot segment."
+        )
     mean, std = (processor.mean, processor.std) if normalize is None else statistics(normalize)  # type: ignore[attr-defined]
     patch = vision.patch_height_width
     return Settings(

@@ -1,4 +1,6 @@
-"""Names of template sets in, sentences with a place for the class out. Source: the prompt lists of the CLIP paper."""
+"""Names of template sets in, sentences with a place for the class out. Source: the prompt lists of
+the CLIP paper.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -99,7 +101,12 @@ FULL = (
     "a tattoo of the {}.",
 )
 
-SETS: dict[str, tuple[str, ...]] = {"identity": ("{}",), "simple": (SIMPLE,), "subset": SUBSET, "full": FULL}
+SETS: dict[str, tuple[str, ...]] = {
+    "identity": ("{}",),
+    "simple": (SIMPLE,),
+    "subset": SUBSET,
+    "full": FULL,
+}
 
 
 def templates_of(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -116,7 +123,7 @@ def templates_of(given: str | Sequence[str]) -> tuple[str, ...]:
     for template in found:
         if not isinstance(template, str) or template.count("{}") != 1:
             raise InputError(
-                f"The template {template!r} has no single {{}} for the class: write e.g. 'a photo of a {{}}.', "
-                f"or name a set: {', '.join(SETS)}."
+                f"The template {template!r} has no single {{}} for the class: write e.g. 'a photo"
+                f" of a {{}}.', or name a set: {', '.join(SETS)}."
             )
     return found

@@ -1,10 +1,11 @@
-"""Scores of a small picture to labels, highest scores and score maps of the whole image, in TensorFlow.
+"""Scores of a small picture to labels, highest scores and score maps of the whole image, in
+TensorFlow.
 
-Bilinear, then arg max, first on ties. The enlarged scores are never there all at once: those of a 12-megapixel photo
-in 171 classes would take 8 GB. The same functions serve in Python and inside exported graphs, so both give the same
-labels. Scores may also be those of rows that pixels share, or of patches that pixels lie between
-(``protocol.compact_scores``), which are fewer than pixels. The last functions are compiled once for every size, and
-take and give arrays.
+Bilinear, then arg max, first on ties. The enlarged scores are never there all at once: those of a
+12-megapixel photo in 171 classes would take 8 GB. The same functions serve in Python and inside
+exported graphs, so both give the same labels. Scores may also be those of rows that pixels share,
+or of patches that pixels lie between (``protocol.compact_scores``), which are fewer than pixels.
+The last functions are compiled once for every size, and take and give arrays.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,13 +30,15 @@ def label_map(
     numbers: tf.Tensor | None = None,
     wanted: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Scores (h, w, K) -> labels int32 (height, width), or of the ``wanted`` rows of them alone, int32 (rows).
+    """Scores (h, w, K) -> labels int32 (height, width), or of the ``wanted`` rows of them alone,
+    int32 (rows).
 
-    With ``owner`` int32 (h, w) scores are rows (G, K) that pixels share: pixel (y, x) has row ``owner[y, x]``. With
-    ``numbers`` int32 (K) labels are these instead of 0 to K - 1.
+    With ``owner`` int32 (h, w) scores are rows (G, K) that pixels share: pixel (y, x) has row
+    ``owner[y, x]``. With ``numbers`` int32 (K) labels are these instead of 0 to K - 1.
 
-    A pixel lies between four of the small picture. A class that is the best of all four is the best between them, too,
-    and rounding does not change the order. So only pixels along the borders of classes have to be interpolated.
+    A pixel lies between four of the small picture. A class that is the best of all four is the best
+    between them, too, and rounding does not change the order. So only pixels along the borders of
+    classes have to be interpolated.
     """
 
     def numbered(best: tf.Tensor) -> tf.Tensor:
@@ -46,31 +49,45 @@ def label_map(
     rows, columns = tf.unstack(tf.shape(best))
     wanted = tf.range(height) if wanted is None else wanted
     down, across = taps(wanted, rows, height), taps(tf.range(width), columns, width)
-    labels = tf.gather(tf.gather(_same_in_four(best), across[0], axis=1), down[0])  # whole rows are copied sooner
+    labels = tf.gather(
+        tf.gather(_same_in_four(best), across[0], axis=1), down[0]
+    )  # whole rows are copied sooner
     still_open = tf.cast(tf.where(tf.reshape(labels, [-1]) == OPEN), tf.int32)  # (pixels, 1)
-    crowded = tf.cast(tf.size(still_open), tf.float32) > MOST_OPEN * tf.cast(tf.size(labels), tf.float32)
+    crowded = tf.cast(tf.size(still_open), tf.float32) > MOST_OPEN * tf.cast(
+        tf.size(labels), tf.float32
+    )
     return tf.cond(
         crowded,
         lambda: numbered(
-            _labels_by_strips(scores if owner is None else tf.gather(scores, owner), wanted, height, across)
+            _labels_by_strips(
+                scores if owner is None else tf.gather(scores, owner), wanted, height, across
+            )
         ),
-        lambda: _fill(labels, still_open, numbered(_labels_of(still_open[:, 0], scores, owner, columns, down, across))),
+        lambda: _fill(
+            labels,
+            still_open,
+            numbered(_labels_of(still_open[:, 0], scores, owner, columns, down, across)),
+        ),
     )
 
 
 def highest_scores(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Scores (h, w, K) -> the highest that each class has in any pixel of (height, width), (K), within rounding.
+    """Scores (h, w, K) -> the highest that each class has in any pixel of (height, width), (K),
+    within rounding.
 
-    Between four pixels of the small picture scores are linear along rows and along columns, so that the highest lies in
-    the first or in the last row there, and in the first or in the last column. No row is above the two small ones that
-    it lies between: those that cannot be above what was found around the small picture's highest are left out, too.
+    Between four pixels of the small picture scores are linear along rows and along columns, so that
+    the highest lies in the first or in the last row there, and in the first or in the last column.
+    No row is above the two small ones that it lies between: those that cannot be above what was
+    found around the small picture's highest are left out, too.
     """
     rows, columns = _ends(tf.shape(scores)[0], height), _ends(tf.shape(scores)[1], width)
     across = taps(columns, tf.shape(scores)[1], width)
     upper, lower, _ = taps(rows, tf.shape(scores)[0], height)
     most = tf.reduce_max(scores, axis=1)  # (h, K)
     bound = tf.maximum(tf.gather(most, upper), tf.gather(most, lower))  # (rows, K)
-    below = tf.searchsorted(upper, tf.argmax(most, axis=0, output_type=tf.int32))  # of each class, (K)
+    below = tf.searchsorted(
+        upper, tf.argmax(most, axis=0, output_type=tf.int32)
+    )  # of each class, (K)
     around = tf.clip_by_value(tf.concat([below - 1, below], axis=0), 0, tf.size(rows) - 1)
     found = _highest_of(scores, tf.gather(rows, tf.unique(around)[0]), height, across)
     promising = tf.reduce_any(bound - found > ROUNDING * tf.abs(bound), axis=1)
@@ -91,14 +108,17 @@ def _highest_of(scores: tf.Tensor, rows: tf.Tensor, height: tf.Tensor, across: A
 def _best(scores: tf.Tensor) -> tf.Tensor:
     """The first best class, (..., K) -> (...).
 
-    TensorFlow leaves open which of equals its argmax gives, but its kernel takes the first, and a test sees to it. To
-    look for the first among the highest would take two passes more over the scores.
+    TensorFlow leaves open which of equals its argmax gives, but its kernel takes the first, and a
+    test sees to it. To look for the first among the highest would take two passes more over the
+    scores.
     """
     return tf.argmax(scores, axis=-1, output_type=tf.int32)
 
 
 def _same_in_four(best: tf.Tensor) -> tf.Tensor:
-    """Where a pixel and its three neighbours to the right and below have the same class, that class; else ``OPEN``."""
+    """Where a pixel and its three neighbours to the right and below have the same class, that
+    class; else ``OPEN``.
+    """
     right, below = next_along(best, 1), next_along(best, 0)
     return tf.where((best == right) & (best == below) & (best == next_along(below, 1)), best, OPEN)
 
@@ -110,13 +130,22 @@ def next_along(values: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def _labels_of(
-    pixels: tf.Tensor, scores: tf.Tensor, owner: tf.Tensor | None, columns: tf.Tensor, down: Any, across: Any
+    pixels: tf.Tensor,
+    scores: tf.Tensor,
+    owner: tf.Tensor | None,
+    columns: tf.Tensor,
+    down: Any,
+    across: Any,
 ) -> tf.Tensor:
-    """The labels of some pixels, given by number (n) row after row; the small picture has ``columns``."""
+    """The labels of some pixels, given by number (n) row after row; the small picture has
+    ``columns``.
+    """
     width, classes = tf.size(across[0]), tf.shape(scores)[-1]
     flat, rows = tf.reshape(scores, [-1, classes]), tf.maximum(STRIP // classes, 1)
     owners = None if owner is None else tf.reshape(owner, [-1])
-    count = tf.size(pixels) // rows + 1  # the last may be empty; at least one, since nothing cannot be joined
+    count = (
+        tf.size(pixels) // rows + 1
+    )  # the last may be empty; at least one, since nothing cannot be joined
 
     def part(index: Any) -> tf.Tensor:
         some = pixels[index * rows : (index + 1) * rows]
@@ -140,10 +169,14 @@ def _fill(labels: tf.Tensor, places: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(filled, tf.shape(labels))
 
 
-def _labels_by_strips(scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
+def _labels_by_strips(
+    scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: Any
+) -> tf.Tensor:
     """The labels of all pixels of the wanted rows, each interpolated."""
     count, strip = _strips(scores, wanted, height, across)
-    return tf.reshape(_joined(count, lambda index: tf.reshape(_best(strip(index)), [-1])), [tf.size(wanted), -1])
+    return tf.reshape(
+        _joined(count, lambda index: tf.reshape(_best(strip(index)), [-1])), [tf.size(wanted), -1]
+    )
 
 
 def _joined(count: tf.Tensor, part: Callable[[Any], tf.Tensor]) -> tf.Tensor:
@@ -161,7 +194,9 @@ def _joined(count: tf.Tensor, part: Callable[[Any], tf.Tensor]) -> tf.Tensor:
 def _strips(
     scores: tf.Tensor, rows: tf.Tensor, height: tf.Tensor, across: Any
 ) -> tuple[tf.Tensor, Callable[[Any], tf.Tensor]]:
-    """How many strips the wanted rows come in, and a function that makes one of them, (rows of it, columns, K)."""
+    """How many strips the wanted rows come in, and a function that makes one of them, (rows of it,
+    columns, K).
+    """
     at_once = tf.maximum(STRIP // (tf.size(across[0]) * tf.shape(scores)[2]), 1)
     count = (tf.size(rows) + at_once - 1) // at_once
     return count, lambda i: _resample(scores, rows[i * at_once : (i + 1) * at_once], height, across)
@@ -169,11 +204,17 @@ def _strips(
 
 def score_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Scores (h, w, K) -> (height, width, K), all at once: for whoever wants to see them."""
-    return _resample(scores, tf.range(height), height, taps(tf.range(width), tf.shape(scores)[1], width))
+    return _resample(
+        scores, tf.range(height), height, taps(tf.range(width), tf.shape(scores)[1], width)
+    )
 
 
-def taps(wanted: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """For each wanted new pixel its two old neighbours and the weight of the second; PyTorch's align_corners=False."""
+def taps(
+    wanted: tf.Tensor, old: tf.Tensor, new: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """For each wanted new pixel its two old neighbours and the weight of the second; PyTorch's
+    align_corners=False.
+    """
     scale = tf.cast(old, tf.float32) / tf.cast(new, tf.float32)
     place = tf.maximum((tf.cast(wanted, tf.float32) + 0.5) * scale - 0.5, 0.0)
     first = tf.minimum(tf.cast(place, tf.int32), old - 1)
@@ -186,7 +227,9 @@ def _ends(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     first = taps(every, old, new)[0]
     parted = first[1:] != first[:-1]
     return tf.boolean_mask(
-        every, tf.pad(parted, [[1, 0]], constant_values=True) | tf.pad(parted, [[0, 1]], constant_values=True)
+        every,
+        tf.pad(parted, [[1, 0]], constant_values=True)
+        | tf.pad(parted, [[0, 1]], constant_values=True),
     )
 
 
@@ -195,19 +238,27 @@ def _resample(scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: A
     upper, lower, low = taps(wanted, tf.shape(scores)[0], height)
     rows = between(tf.gather(scores, upper), tf.gather(scores, lower), low[:, None, None])
     left, right, share = across
-    return between(tf.gather(rows, left, axis=1), tf.gather(rows, right, axis=1), share[None, :, None])
+    return between(
+        tf.gather(rows, left, axis=1), tf.gather(rows, right, axis=1), share[None, :, None]
+    )
 
 
 def between(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
-    """Linear, ``share`` of the second. Written so that what is larger at both ends never comes out smaller."""
+    """Linear, ``share`` of the second. Written so that what is larger at both ends never comes out
+    smaller.
+    """
     return first * (1 - share) + second * share
 
 
 def compact_label_map(
-    found: dict[str, tf.Tensor], size: tuple[Any, Any], height: Any, width: Any, wanted: tf.Tensor | None = None
+    found: dict[str, tf.Tensor],
+    size: tuple[Any, Any],
+    height: Any,
+    width: Any,
+    wanted: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Labels int32 (height, width) of what ``protocol.compact_scores`` found in one image, for pixels of ``size``;
-    of the ``wanted`` rows alone, int32 (rows), where these are given.
+    """Labels int32 (height, width) of what ``protocol.compact_scores`` found in one image, for
+    pixels of ``size``; of the ``wanted`` rows alone, int32 (rows), where these are given.
     """
     if "owner" in found:
         return label_map(found["rows"], height, width, found["owner"], wanted=wanted)
@@ -222,10 +273,15 @@ def small_picture(found: dict[str, tf.Tensor], size: tuple[Any, Any]) -> tf.Tens
 
 
 def label_map_of_patches(
-    scores: tf.Tensor, size: tuple[Any, Any], height: tf.Tensor, width: tf.Tensor, wanted: tf.Tensor | None = None
+    scores: tf.Tensor,
+    size: tuple[Any, Any],
+    height: tf.Tensor,
+    width: tf.Tensor,
+    wanted: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """``label_map`` of a small picture of ``size``, whose scores lie between those of patches (r, c, K): the same
-    labels, while pixels of the small picture are worked out for classes alone that can be the best somewhere.
+    """``label_map`` of a small picture of ``size``, whose scores lie between those of patches (r,
+    c, K): the same labels, while pixels of the small picture are worked out for classes alone that
+    can be the best somewhere.
     """
     some = contenders(scores)
     small = scores_between_patches(tf.gather(scores, some, axis=-1), *size)
@@ -236,22 +292,30 @@ def scores_between_patches(scores: tf.Tensor, height: Any, width: Any) -> tf.Ten
     """Scores of patches (r, c, K) -> of the pixels of a small picture (height, width, K)."""
     rows, columns, classes = tf.unstack(tf.shape(scores))
     left, right, share = taps(tf.range(width), columns, width)
-    wide = between(tf.gather(scores, left, axis=1), tf.gather(scores, right, axis=1), share[None, :, None])
+    wide = between(
+        tf.gather(scores, left, axis=1), tf.gather(scores, right, axis=1), share[None, :, None]
+    )
     # What is large now is gone through once, by a product.
     upper, lower, low = taps(tf.range(height), rows, height)
-    tall = between(tf.one_hot(upper, rows), tf.one_hot(lower, rows), low[:, None]) @ tf.reshape(wide, [rows, -1])
+    tall = between(tf.one_hot(upper, rows), tf.one_hot(lower, rows), low[:, None]) @ tf.reshape(
+        wide, [rows, -1]
+    )
     return tf.reshape(tall, [height, width, classes])
 
 
 def contenders(scores: tf.Tensor) -> tf.Tensor:
-    """The classes, in their order, that can be the best between some of the patches (r, c, K): int32 (n).
+    """The classes, in their order, that can be the best between some of the patches (r, c, K):
+    int32 (n).
 
-    Between four patches a class scores no more than in the best of the four, and no less than in the worst. So it never
-    is the best there if another's worst is above its best.
+    Between four patches a class scores no more than in the best of the four, and no less than in
+    the worst. So it never is the best there if another's worst is above its best.
     """
     best = worst = scores
     for axis in (0, 1):
-        best, worst = tf.maximum(best, next_along(best, axis)), tf.minimum(worst, next_along(worst, axis))
+        best, worst = (
+            tf.maximum(best, next_along(best, axis)),
+            tf.minimum(worst, next_along(worst, axis)),
+        )
     reached = tf.reduce_max(worst, axis=-1, keepdims=True)
     can = best >= reached - 2 * ROUNDING * tf.abs(reached)  # it is interpolated twice
     return tf.cast(tf.where(tf.reduce_any(can, axis=[0, 1]))[:, 0], tf.int32)
@@ -270,15 +334,18 @@ _label_patches = tf.function(
     autograph=False,
 )
 _highest = tf.function(highest_scores, input_signature=[SCORES, SIDE, SIDE], autograph=False)
-_between_patches = tf.function(scores_between_patches, input_signature=[SCORES, SIDE, SIDE], autograph=False)
+_between_patches = tf.function(
+    scores_between_patches, input_signature=[SCORES, SIDE, SIDE], autograph=False
+)
 _enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
 
 
 class SmallScores(NamedTuple):
     """Scores of the pixels of a small picture, in the smallest form that holds them.
 
-    rows: (h, w, K), one for each pixel; or, with ``owner`` int32 (h, w), (G, K), one for each group: pixel (y, x) has
-    ``rows[owner[y, x]]``; or, with ``size`` (h, w) alone, (r, c, K), one for each patch, between which pixels lie.
+    rows: (h, w, K), one for each pixel; or, with ``owner`` int32 (h, w), (G, K), one for each
+        group: pixel (y, x) has ``rows[owner[y, x]]``; or, with ``size`` (h, w) alone, (r, c, K),
+        one for each patch, between which pixels lie.
     """
 
     rows: np.ndarray

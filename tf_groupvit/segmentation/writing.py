@@ -1,4 +1,6 @@
-"""Bytes and a path in, a whole file out or none: written beside and renamed; and folders for files to come."""
+"""Bytes and a path in, a whole file out or none: written beside and renamed; and folders for files
+to come.
+"""
 
 import os
 from collections.abc import Iterator
@@ -9,15 +11,21 @@ from tf_groupvit.errors import InputError
 
 
 def check_place(path: Path) -> None:
-    """Refuse a path that ``write_whole`` could not write to, as far as can be told before there is something to write.
+    """Refuse a path that ``write_whole`` could not write to, as far as can be told before there is
+    something to write.
 
-    Raises ``InputError`` where the folder is missing or write-protected, or the path is a folder or a device.
+    Raises ``InputError`` where the folder is missing or write-protected, or the path is a folder or
+    a device.
     """
     with _refused(f"'{path}' cannot be written"):
         if not path.parent.is_dir():
-            raise InputError(f"There is no folder '{path.parent}' to write '{path.name}' into: make it first.")
+            raise InputError(
+                f"There is no folder '{path.parent}' to write '{path.name}' into: make it first."
+            )
         if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise InputError(f"The folder '{path.parent}' is write-protected: write '{path.name}' elsewhere.")
+            raise InputError(
+                f"The folder '{path.parent}' is write-protected: write '{path.name}' elsewhere."
+            )
         if path.is_dir():
             raise InputError(f"'{path}' is a folder: give the name of a file in it.")
         if path.exists() and not path.is_file():
@@ -30,7 +38,9 @@ def check_folder(folder: str | Path) -> None:
     with _refused(f"The folder '{folder}' cannot be made"):
         there = next(place for place in (whole, *whole.parents) if place.exists())
         if not there.is_dir():
-            raise InputError(f"The folder '{folder}' cannot be made: '{there}' is no folder: choose another.")
+            raise InputError(
+                f"The folder '{folder}' cannot be made: '{there}' is no folder: choose another."
+            )
     _check_access(folder, there)
 
 
@@ -60,7 +70,8 @@ def _refused(what: str) -> Iterator[None]:
 def write_whole(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``; whoever looks there finds the old file or the whole new one.
 
-    Raises ``InputError`` as ``check_place`` does, and where it cannot be written for another reason.
+    Raises ``InputError`` as ``check_place`` does, and where it cannot be written for another
+    reason.
     """
     check_place(path)
     beside = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")

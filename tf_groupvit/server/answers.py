@@ -1,7 +1,8 @@
-"""The API's calls: protobuf requests in; protobuf answers out, or a Refusal. What gRPC serves, without gRPC.
+"""The API's calls: protobuf requests in; protobuf answers out, or a Refusal. What gRPC serves,
+without gRPC.
 
-`CALLS` maps each method's path to its function and its messages, so that a socket, a test or a client in the same
-process reach the same code.
+`CALLS` maps each method's path to its function and its messages, so that a socket, a test or a
+client in the same process reach the same code.
 """
 
 import time
@@ -91,13 +92,18 @@ class Answers:
     def status(self, request: Any, deadline: Deadline, is_active: IsActive) -> Any:
         _check_spec(request)
         spec = request.model_spec  # whose label is ignored
-        return self.status_of(spec.name, spec.version.value if spec.WhichOneof("version_choice") == "version" else None)
+        return self.status_of(
+            spec.name,
+            spec.version.value if spec.WhichOneof("version_choice") == "version" else None,
+        )
 
     def status_of(self, name: str, number: int | None) -> Any:
         """GetModelStatusResponse of a model's versions, newest first, or of one. Raises Refusal."""
         response = get_model_status_pb2.GetModelStatusResponse()
         for version in self.models.states(name, number):
-            status = response.model_version_status.add(version=version.number, state=int(version.state))
+            status = response.model_version_status.add(
+                version=version.number, state=int(version.state)
+            )
             status.status.error_code = CODE_NAMES.index(version.error.code) if version.error else 0
             status.status.error_message = printable(version.error.text) if version.error else ""
         return response
@@ -117,8 +123,12 @@ class Answers:
     def multi_inference(self, request: Any, deadline: Deadline, is_active: IsActive) -> Any:
         for task in request.tasks:
             if task.method_name not in METHOD_OF:
-                raise Refusal("UNIMPLEMENTED", f"Unsupported signature method_name: {task.method_name}")
-            self._refuse(task, task.model_spec, METHOD_OF[task.method_name], _examples(request.input))
+                raise Refusal(
+                    "UNIMPLEMENTED", f"Unsupported signature method_name: {task.method_name}"
+                )
+            self._refuse(
+                task, task.model_spec, METHOD_OF[task.method_name], _examples(request.input)
+            )
         raise invalid("Inference request contains no tasks.")
 
     def _refuse(self, request: Any, spec: Any, method: str, examples: int) -> None:
@@ -149,11 +159,17 @@ def _examples(given: Any) -> int:
     return len(given.example_list.examples)
 
 
-# The service modules themselves are not imported: those of the API package 2.19 fail under today's protobuf.
+# The service modules themselves are not imported: those of the API package 2.19 fail under today's
+# protobuf.
 CALLS: dict[str, Call] = {
     path: Call(path, run, request, response)
     for path, run, request, response in (
-        (f"/{PREDICTION}/Predict", Answers.predict, predict_pb2.PredictRequest, predict_pb2.PredictResponse),
+        (
+            f"/{PREDICTION}/Predict",
+            Answers.predict,
+            predict_pb2.PredictRequest,
+            predict_pb2.PredictResponse,
+        ),
         (
             f"/{PREDICTION}/GetModelMetadata",
             Answers.metadata,

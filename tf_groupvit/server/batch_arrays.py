@@ -1,7 +1,8 @@
-"""Arrays of a batch: the inputs of several requests in, one input of all out; and the other way for outputs.
+"""Arrays of a batch: the inputs of several requests in, one input of all out; and the other way for
+outputs.
 
-The rules and their texts are those of the contract, section 10. Every array of a request has the same first dimension,
-which is its number of rows.
+The rules and their texts are those of the contract, section 10. Every array of a request has the
+same first dimension, which is its number of rows.
 """
 
 import math
@@ -34,35 +35,44 @@ def cut(arrays: Arrays, sizes: Sequence[int]) -> list[Arrays]:
     """Rows of the inputs, so many at a time."""
     ends = np.cumsum(sizes)
     return [
-        {name: array[end - size : end] for name, array in arrays.items()} for end, size in zip(ends, sizes, strict=True)
+        {name: array[end - size : end] for name, array in arrays.items()}
+        for end, size in zip(ends, sizes, strict=True)
     ]
 
 
 def merged(requests: Sequence[Arrays], padding: int, pad_lengths: bool) -> Arrays:
-    """One array per input, with ``padding`` more rows, copies of the last request's first. Raises Refusal."""
+    """One array per input, with ``padding`` more rows, copies of the last request's first. Raises
+    Refusal.
+    """
     return {
-        name: _joined(name, [arrays[name] for arrays in requests], padding, pad_lengths) for name in sorted(requests[0])
+        name: _joined(name, [arrays[name] for arrays in requests], padding, pad_lengths)
+        for name in sorted(requests[0])
     }
 
 
 def _joined(name: str, parts: list[np.ndarray], padding: int, pad_lengths: bool) -> np.ndarray:
     if len({part.dtype for part in parts}) > 1:
-        raise Refusal("INTERNAL", f"Tensor concat operation failed: the tensors of '{name}' have different types")
+        raise Refusal(
+            "INTERNAL",
+            f"Tensor concat operation failed: the tensors of '{name}' have different types",
+        )
     if pad_lengths:
         parts = _lengthened(parts)
     elif any(part.shape[1:] != parts[0].shape[1:] for part in parts):
         raise Refusal(
             "FAILED_PRECONDITION",
-            f"Tensors with name '{name}' from different tasks have different shapes and padding is turned off. Set "
-            "pad_variable_length_inputs to true, or ensure that all tensors with the same name have equal dimensions "
-            "starting with the first dim.",
+            f"Tensors with name '{name}' from different tasks have different shapes and padding is"
+            " turned off. Set pad_variable_length_inputs to true, or ensure that all tensors with"
+            " the same name have equal dimensions starting with the first dim.",
         )
     rows = [parts[-1][:1]] * padding if len(parts[-1]) else []
     return np.concatenate([*parts, *rows]) if len(parts) + len(rows) > 1 else parts[0]
 
 
 def _lengthened(parts: list[np.ndarray]) -> list[np.ndarray]:
-    """Every dimension but the first as long as the longest, filled up with the array's own first value."""
+    """Every dimension but the first as long as the longest, filled up with the array's own first
+    value.
+    """
     ranks = {part.ndim for part in parts}
     if max(ranks) > _MOST_PADDED:
         raise invalid("Only tensors with rank from 1 to 6 can be padded.")
@@ -70,9 +80,13 @@ def _lengthened(parts: list[np.ndarray]) -> list[np.ndarray]:
         raise invalid("Only tensors of one rank can be padded.")
     longest = np.max([part.shape for part in parts], axis=0)
     row = math.prod(map(int, longest[1:]))
-    added = sum((len(part) * row - part.size) * filling_cost(part.flat[0]) for part in parts if part.size)
+    added = sum(
+        (len(part) * row - part.size) * filling_cost(part.flat[0]) for part in parts if part.size
+    )
     if added > MOST_FILLED:
-        raise invalid(f"Padding would add {added:,} elements to the batch; at most {MOST_FILLED:,} are added.")
+        raise invalid(
+            f"Padding would add {added:,} elements to the batch; at most {MOST_FILLED:,} are added."
+        )
     return [_filled(part, longest) for part in parts]
 
 
@@ -88,16 +102,23 @@ def _filled(part: np.ndarray, longest: np.ndarray) -> np.ndarray:
     return full
 
 
-def split(outputs: Sequence[np.ndarray], sizes: Sequence[int], padding: int) -> list[list[np.ndarray]]:
-    """Each request's rows of the outputs. Raises Refusal for an output that has no row for each input row."""
+def split(
+    outputs: Sequence[np.ndarray], sizes: Sequence[int], padding: int
+) -> list[list[np.ndarray]]:
+    """Each request's rows of the outputs. Raises Refusal for an output that has no row for each
+    input row.
+    """
     for output in outputs:
         if not output.ndim:
             raise Refusal("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
         if output.shape[0] != sum(sizes) + padding:
             raise Refusal(
                 "FAILED_PRECONDITION",
-                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
-                "tensors",
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension"
+                " sizes of the input tensors",
             )
     ends = np.cumsum(sizes)
-    return [[output[end - size : end] for output in outputs] for end, size in zip(ends, sizes, strict=True)]
+    return [
+        [output[end - size : end] for output in outputs]
+        for end, size in zip(ends, sizes, strict=True)
+    ]

@@ -1,8 +1,10 @@
-"""Batching: runs that many threads ask for in; fewer and larger runs, and each asker's rows of the outputs, out.
+"""Batching: runs that many threads ask for in; fewer and larger runs, and each asker's rows of the
+outputs, out.
 
-What `--enable_batching` does (contract, section 10): every signature of every model has a queue of batches, and so has
-any other combination of inputs and outputs. A batch is run when it is full or has waited long enough, by one of a few
-threads that all queues share. What goes wrong with a batch goes wrong for every request in it.
+What `--enable_batching` does (contract, section 10): every signature of every model has a queue of
+batches, and so has any other combination of inputs and outputs. A batch is run when it is full or
+has waited long enough, by one of a few threads that all queues share. What goes wrong with a batch
+goes wrong for every request in it.
 """
 
 import math
@@ -55,7 +57,9 @@ class Batch:
 
 
 class Queue:
-    """The batches of one combination of inputs and outputs; the last is open. Under the scheduler's lock."""
+    """The batches of one combination of inputs and outputs; the last is open. Under the scheduler's
+    lock.
+    """
 
     def __init__(self, run: Run, fetches: list[str], parameters: Parameters) -> None:
         self.parameters = parameters
@@ -63,7 +67,9 @@ class Queue:
         self._batches = deque([Batch()])
 
     def admit(self, task: Task) -> list[Task]:
-        """Put a request into batches; its parts, of which there is one unless large requests are split."""
+        """Put a request into batches; its parts, of which there is one unless large requests are
+        split.
+        """
         most, limit = self.parameters.max_batch_size, self.parameters.batch_rows
         if task.size > most:
             raise invalid(f"Task size {task.size} is larger than maximum input batch size {most}")
@@ -74,9 +80,9 @@ class Queue:
             if len(self._batches) + new > max(self.parameters.max_enqueued_batches, 1):
                 raise Refusal(
                     "UNAVAILABLE",
-                    "The batch scheduling queue to which this task was submitted is full; currently "
-                    f"{len(self._batches)} batches enqueued and max_enqueued_batches is "
-                    f"{self.parameters.max_enqueued_batches}",
+                    "The batch scheduling queue to which this task was submitted is full;"
+                    f" currently {len(self._batches)} batches enqueued and max_enqueued_batches is"
+                    f" {self.parameters.max_enqueued_batches}",
                 )
         parts = [task] if len(sizes) == 1 else [
             Task(inputs, size, task.ends) for inputs, size in zip(cut(task.inputs, sizes), sizes, strict=True)
@@ -134,7 +140,9 @@ class Queue:
 
 
 def _parts(size: int, room: int, limit: int) -> list[int]:
-    """Sizes of the parts of a large request: the first fills the open batch, the others are batches of their own."""
+    """Sizes of the parts of a large request: the first fills the open batch, the others are batches
+    of their own.
+    """
     first = min(size, room) if room > 0 else min(size, limit)
     sizes = [first]
     while sum(sizes) < size:
@@ -164,7 +172,13 @@ class Scheduler:
             thread.start()
 
     def submit(
-        self, key: Any, run: Run, parameters: Parameters, inputs: Arrays, fetches: list[str], timeout: float | None
+        self,
+        key: Any,
+        run: Run,
+        parameters: Parameters,
+        inputs: Arrays,
+        fetches: list[str],
+        timeout: float | None,
     ) -> list[np.ndarray]:
         """Run with others of the same key; the outputs for these inputs. Raises Refusal."""
         ends = None if timeout is None else time.monotonic() + timeout
@@ -188,7 +202,9 @@ class Scheduler:
         ]  # fmt: skip
 
     def _give_up(self, queue: Queue, parts: list[Task]) -> None:
-        """Raises Refusal for a request that is late, unless it is done after all. A batch that runs goes on."""
+        """Raises Refusal for a request that is late, unless it is done after all. A batch that runs
+        goes on.
+        """
         with self._changed:
             waited = queue.withdraw(parts)
         if waited:
@@ -217,7 +233,11 @@ class Scheduler:
     def _next(self) -> tuple[Queue, Batch] | None:
         """The batch that has been due for longest; once closed, every batch is due."""
         now = math.inf if self._closed else time.monotonic()
-        dues = [(due, queue) for queue in self._queues.values() if (due := queue.due()) is not None and due <= now]
+        dues = [
+            (due, queue)
+            for queue in self._queues.values()
+            if (due := queue.due()) is not None and due <= now
+        ]
         if not dues:
             return None
         queue = min(dues, key=lambda entry: entry[0])[1]
@@ -264,8 +284,11 @@ class BatchedServable(Servable):
         super().close()
 
 
-def batched(servable: Servable, scheduler: Scheduler, parameters: Parameters, per_model: bool) -> Servable:
-    """The servable under batching; as it is where each model has parameters of its own and this one has none.
+def batched(
+    servable: Servable, scheduler: Scheduler, parameters: Parameters, per_model: bool
+) -> Servable:
+    """The servable under batching; as it is where each model has parameters of its own and this one
+    has none.
 
     Raises Refusal where the parameters are wrong, which fails the load.
     """

@@ -1,9 +1,11 @@
-"""Configuration files of the real server: text protos in; messages, a list of models, parameters of batching out.
+"""Configuration files of the real server: text protos in; messages, a list of models, parameters of
+batching out.
 
-`--model-config-file` is a ModelServerConfig, which the API package brings. The SSL, monitoring and batching configs are
-not in it (contract, section 14): their few fields are written down here and become messages in a descriptor pool of our
-own. Parameters of batching are in one file for all models, `--batching-parameters-file`, or in one beside each graph,
-with `--enable-per-model-batching-parameters` (section 10).
+`--model-config-file` is a ModelServerConfig, which the API package brings. The SSL, monitoring and
+batching configs are not in it (contract, section 14): their few fields are written down here and
+become messages in a descriptor pool of our own. Parameters of batching are in one file for all
+models, `--batching-parameters-file`, or in one beside each graph, with
+`--enable-per-model-batching-parameters` (section 10).
 """
 
 import os
@@ -59,7 +61,9 @@ class Model:
 
 
 def check_model(name: str, base_path: str) -> None:
-    """Raises InputError for a name that no request can give, and a path that TensorFlow cannot open."""
+    """Raises InputError for a name that no request can give, and a path that TensorFlow cannot
+    open.
+    """
     if not name:
         raise InputError("The name of a model is empty: requests could not name it.")
     for what, text in (("The name of the model", name), ("The base path", base_path)):
@@ -71,7 +75,9 @@ def check_model(name: str, base_path: str) -> None:
 def message(name: str) -> Any:
     """The class of a message of the table."""
     pool = descriptor_pool.DescriptorPool()
-    file = descriptor_pb2.FileDescriptorProto(name="tf_groupvit_server.proto", package="tf_groupvit", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="tf_groupvit_server.proto", package="tf_groupvit", syntax="proto3"
+    )
     for message_name, fields in MESSAGES.items():
         described = file.message_type.add(name=message_name)
         for number, (field_name, type_) in enumerate(fields.items(), start=1):
@@ -86,7 +92,11 @@ def _describe(described: Any, type_: str) -> None:
         return
     if type_.startswith("repeated "):
         described.label = described.LABEL_REPEATED
-    types = {"bool": described.TYPE_BOOL, "int64": described.TYPE_INT64, "string": described.TYPE_STRING}
+    types = {
+        "bool": described.TYPE_BOOL,
+        "int64": described.TYPE_INT64,
+        "string": described.TYPE_STRING,
+    }
     described.type = types[type_.removeprefix("repeated ")]
 
 
@@ -107,7 +117,9 @@ def read_models(file: str | os.PathLike[str]) -> list[Model]:
 
     config = read_config(file, ModelServerConfig())
     if config.WhichOneof("config") != "model_config_list":
-        raise ConfigError(f"{file} lists no models: expected model_config_list {{ config {{ name: ... }} }}.")
+        raise ConfigError(
+            f"{file} lists no models: expected model_config_list {{ config {{ name: ... }} }}."
+        )
     try:
         return models_of(config.model_config_list)
     except Refusal as refusal:
@@ -122,8 +134,8 @@ def models_of(config_list: Any, current: Iterable[Model] = ()) -> list[Model]:
     for name, platform in wanted.items():
         if platforms.get(name, platform) != platform:
             raise invalid(
-                f"Illegal to change a model's platform. For model {name} platform was {platforms[name]} and new "
-                f"platform requested is {platform}"
+                f"Illegal to change a model's platform. For model {name} platform was"
+                f" {platforms[name]} and new platform requested is {platform}"
             )
     for name, platform in wanted.items():
         if platform != PLATFORM:
@@ -140,7 +152,8 @@ def _check_names_and_paths(configs: Any) -> None:
     for config in configs:
         if not config.base_path.startswith("/") and "://" not in config.base_path:
             raise invalid(
-                f"Expected model {config.name} to have an absolute path or URI; got base_path()={config.base_path}"
+                f"Expected model {config.name} to have an absolute path or URI; got"
+                f" base_path()={config.base_path}"
             )
 
 
@@ -149,10 +162,13 @@ def _platform(config: Any) -> str:
     if config.model_type:
         if config.model_platform:
             raise invalid(
-                "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform."
+                "Illegal setting both ModelServerConfig::model_type (deprecated) and"
+                " ModelServerConfig::model_platform."
             )
         if config.model_type != 1:  # TENSORFLOW
-            raise invalid(f"ModelServerConfig::model_type choice {config.model_type} not supported.")
+            raise invalid(
+                f"ModelServerConfig::model_type choice {config.model_type} not supported."
+            )
         return PLATFORM
     if not config.model_platform:
         raise invalid(
@@ -184,7 +200,9 @@ def prometheus_path(file: str | os.PathLike[str] | None) -> str | None:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of batching, by default the real server's. Sizes are rows, that is first dimensions of inputs."""
+    """Parameters of batching, by default the real server's. Sizes are rows, that is first
+    dimensions of inputs.
+    """
 
     max_batch_size: int = 1000
     batch_timeout_micros: int = 0
@@ -202,7 +220,11 @@ class Parameters:
     @property
     def batch_rows(self) -> int:
         """The most rows that run at once."""
-        return (self.max_execution_batch_size or self.max_batch_size) if self.splits else self.max_batch_size
+        return (
+            (self.max_execution_batch_size or self.max_batch_size)
+            if self.splits
+            else self.max_batch_size
+        )
 
     def padded(self, rows: int) -> int:
         """The rows that a batch is padded up to."""
@@ -216,20 +238,24 @@ class Parameters:
                             ("max_enqueued_batches", 0)):  # fmt: skip
             value = getattr(self, name)
             if value < least:
-                raise invalid(f"{name} must be {'positive' if least else 'non-negative'}; was {value}")
+                raise invalid(
+                    f"{name} must be {'positive' if least else 'non-negative'}; was {value}"
+                )
         if self.splits and self.batch_rows > self.max_batch_size:
             raise invalid(
-                f"max_execution_batch_size must be at most max_batch_size; was {self.batch_rows} with "
-                f"{self.max_batch_size}"
+                f"max_execution_batch_size must be at most max_batch_size; was {self.batch_rows}"
+                f" with {self.max_batch_size}"
             )
         sizes = self.allowed_batch_sizes
         if any(later <= size for size, later in pairwise(sizes)):
             raise invalid("allowed_batch_sizes entries must be monotonically increasing")
         if sizes and sizes[-1] != self.batch_rows:
-            limit = "be equal to max_execution_batch_size" if self.splits else "match max_batch_size"
+            limit = (
+                "be equal to max_execution_batch_size" if self.splits else "match max_batch_size"
+            )
             raise invalid(
-                f"Last entry in allowed_batch_sizes must {limit}; last entry was {sizes[-1]}; expected "
-                f"{self.batch_rows}"
+                f"Last entry in allowed_batch_sizes must {limit}; last entry was {sizes[-1]};"
+                f" expected {self.batch_rows}"
             )
 
 

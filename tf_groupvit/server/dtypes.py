@@ -1,6 +1,7 @@
 """Element types: TensorFlow's number for a type in; its C++ name and its numpy type out, one table.
 
-The names are those of TensorFlow's `DataTypeString`, which every message of the server uses ("float", not "float32").
+The names are those of TensorFlow's `DataTypeString`, which every message of the server uses
+("float", not "float32").
 """
 
 from functools import cache

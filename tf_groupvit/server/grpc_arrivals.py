@@ -1,8 +1,10 @@
-"""gRPC calls on their way in: a grpc.ServerInterceptor that gives a call back which waits too long for its message.
+"""gRPC calls on their way in: a grpc.ServerInterceptor that gives a call back which waits too long
+for its message.
 
-grpc takes a thread for each call when it begins, and keeps it until the message is there. Here a call that waits is
-cancelled after ``seconds``; where many wait, those that have waited for longest are, so that calls whose message never
-comes, and streams that are kept open, hold no thread that others need.
+grpc takes a thread for each call when it begins, and keeps it until the message is there. Here a
+call that waits is cancelled after ``seconds``; where many wait, those that have waited for longest
+are, so that calls whose message never comes, and streams that are kept open, hold no thread that
+others need.
 """
 
 import threading
@@ -20,13 +22,19 @@ _PATIENCE = 0.1  # seconds that a message may take on its way even where many ca
 
 
 class CallArrivals(grpc.ServerInterceptor):
-    """Calls that wait for a message. Some three quarters of ``most`` may; then half of them are cancelled."""
+    """Calls that wait for a message. Some three quarters of ``most`` may; then half of them are
+    cancelled.
+    """
 
-    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._most, self._seconds, self._clock = most, seconds, clock
         self._lock = threading.Lock()
         self._since: dict[Any, float] = {}  # call -> when it began to wait, the longest first
-        self._open: dict[Any, None] = {}  # streams that are answered from time to time, the oldest first
+        self._open: dict[
+            Any, None
+        ] = {}  # streams that are answered from time to time, the oldest first
         self._handlers: dict[Any, Any] = {}
         self._stopped = threading.Event()
 
@@ -56,7 +64,11 @@ class CallArrivals(grpc.ServerInterceptor):
         late = [call for call, since in waiting if now - since >= self._seconds]
         if len(waiting) - len(late) <= 3 * self._most // 4:
             return late
-        return [call for call, since in waiting[: len(waiting) - self._most // 2] if now - since >= _PATIENCE]
+        return [
+            call
+            for call, since in waiting[: len(waiting) - self._most // 2]
+            if now - since >= _PATIENCE
+        ]
 
     def _enter(self, call: Any) -> None:
         with self._lock:
@@ -73,13 +85,18 @@ class CallArrivals(grpc.ServerInterceptor):
             return
         with self._lock:
             self._open[call] = None
-            oldest = next(iter(self._open)) if len(self._open) > min(self._most, MOST_WATCHES) else None
+            oldest = (
+                next(iter(self._open)) if len(self._open) > min(self._most, MOST_WATCHES) else None
+            )
         if oldest is not None:
             oldest.cancel()
 
-    # As an interceptor: each handler becomes one that takes its messages from an iterator, and waits here.
+    # As an interceptor: each handler becomes one that takes its messages from an iterator, and
+    # waits here.
 
-    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+    def intercept_service(
+        self, continuation: Callable[[Any], Any], handler_call_details: Any
+    ) -> Any:
         handler = continuation(handler_call_details)
         if handler is None:
             return None
@@ -90,11 +107,15 @@ class CallArrivals(grpc.ServerInterceptor):
     def _waiting(self, handler: Any, method: str) -> Any:
         codecs = handler.request_deserializer, handler.response_serializer
         if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream), *codecs)
+            return grpc.stream_stream_rpc_method_handler(
+                self._stream(handler.stream_stream), *codecs
+            )
         if handler.unary_stream is not None:  # Health.Watch, which answers from time to time
             watch = self._watch(handler.unary_stream, method)
             return grpc.stream_stream_rpc_method_handler(watch, *codecs)
-        return grpc.stream_unary_rpc_method_handler(self._unary(handler.unary_unary, method), *codecs)
+        return grpc.stream_unary_rpc_method_handler(
+            self._unary(handler.unary_unary, method), *codecs
+        )
 
     def _unary(self, behavior: Any, method: str) -> Any:
         return lambda messages, call: behavior(self._only(messages, call, method), call)
@@ -104,7 +125,9 @@ class CallArrivals(grpc.ServerInterceptor):
         try:
             return next(messages)
         except StopIteration:
-            call.abort(grpc.StatusCode.UNIMPLEMENTED, f'"{method}" requires exactly one request message.')
+            call.abort(
+                grpc.StatusCode.UNIMPLEMENTED, f'"{method}" requires exactly one request message.'
+            )
         finally:
             self._leave(call)
 
@@ -120,7 +143,9 @@ class CallArrivals(grpc.ServerInterceptor):
         return lambda messages, call: behavior(self._each(messages, call), call)
 
     def _each(self, messages: Any, call: Any) -> Iterator[Any]:
-        """The messages of a stream, which waits from each to the next, also where nobody reads its answers."""
+        """The messages of a stream, which waits from each to the next, also where nobody reads its
+        answers.
+        """
         if not call.add_callback(lambda: self._leave(call)):
             return
         while True:

@@ -1,7 +1,8 @@
-"""The gRPC front: the calls of `answers` in; a listening grpc.Server with health and reflection out.
+"""The gRPC front: the calls of `answers` in; a listening grpc.Server with health and reflection
+out.
 
-Sizes and numbers are bounded by `CallLimits`, deadlines passed on to the graph, TLS and mutual TLS from the real
-server's `--ssl-config-file` (contract, sections 1 and 7).
+Sizes and numbers are bounded by `CallLimits`, deadlines passed on to the graph, TLS and mutual TLS
+from the real server's `--ssl-config-file` (contract, sections 1 and 7).
 """
 
 import contextlib
@@ -32,12 +33,17 @@ _STREAMS = 1000  # calls at once on one connection; further ones wait at the cli
 _QUEUES = 4  # calls for each thread; further ones are refused by grpc
 _SPARE_THREADS = 8  # for status, health and for saying no, when every place in the gate is taken
 _CODES = {code.name: code for code in grpc.StatusCode}
-_SERVING, _NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVING, _NOT_SERVING = (
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+)
 
 
 @dataclass(frozen=True)
 class CallLimits:
-    """What may be on its way at once: bytes of a message, calls without one, connections; and for how long."""
+    """What may be on its way at once: bytes of a message, calls without one, connections; and for
+    how long.
+    """
 
     bytes: int = 2**28
     arriving: int = 256
@@ -49,22 +55,36 @@ class GrpcFront:
     """A gRPC server around the calls."""
 
     def __init__(
-        self, answers: Answers, log: RequestLog, limits: CallLimits = CallLimits(), ssl_config_file: str | None = None
+        self,
+        answers: Answers,
+        log: RequestLog,
+        limits: CallLimits = CallLimits(),
+        ssl_config_file: str | None = None,
     ) -> None:
         self._answers, self._log = answers, log
         self._credentials = None if ssl_config_file is None else server_credentials(ssl_config_file)
-        # A thread for each Watch: without one, a Watch that opens while another closes stops the server for ever, as
-        # the servicer sends under the lock that the thread which completes the sending waits for.
+        # A thread for each Watch: without one, a Watch that opens while another closes stops the
+        # server for ever, as the servicer sends under the lock that the thread which completes the
+        # sending waits for.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         self._draining = False
         self.arrivals = CallArrivals(limits.arriving, limits.seconds)
-        most = answers.gate.running + answers.gate.waiting + limits.arriving + MOST_WATCHES + _SPARE_THREADS
+        most = (
+            answers.gate.running
+            + answers.gate.waiting
+            + limits.arriving
+            + MOST_WATCHES
+            + _SPARE_THREADS
+        )
         milliseconds = int(limits.seconds * 1000)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(most, thread_name_prefix="grpc"),
             interceptors=[self.arrivals],
             options=[
-                ("grpc.max_receive_message_length", limits.bytes),  # before gzip is unpacked, and again while it is
+                (
+                    "grpc.max_receive_message_length",
+                    limits.bytes,
+                ),  # before gzip is unpacked, and again while it is
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
                 ("grpc.max_concurrent_streams", _STREAMS),
@@ -108,7 +128,9 @@ class GrpcFront:
 
     def listen(self, port: Port) -> None:
         """Open the port that is held, and serve. Raises ServerError."""
-        address = f"[{port.host}]:{port.number}" if ":" in port.host else f"{port.host}:{port.number}"
+        address = (
+            f"[{port.host}]:{port.number}" if ":" in port.host else f"{port.host}:{port.number}"
+        )
         port.release()  # gRPC opens ports by number alone
         try:
             if self._credentials is None:
@@ -133,14 +155,17 @@ class GrpcFront:
     def stop(self, grace: float) -> Any:
         """Close the port; calls still there have ``grace`` seconds. Gives the event of being done.
 
-        Drain first: a call that reaches grpc while it stops is neither handled nor refused before the grace ends.
+        Drain first: a call that reaches grpc while it stops is neither handled nor refused before
+        the grace ends.
         """
         self.arrivals.stop()
         return self._server.stop(grace)
 
 
 def _describe_services() -> None:
-    """Load the services' descriptors for reflection; those of the API package 2.19 do not load, and names must do."""
+    """Load the services' descriptors for reflection; those of the API package 2.19 do not load, and
+    names must do.
+    """
     for module in ("prediction_service_pb2", "model_service_pb2"):
         with contextlib.suppress(AttributeError):
             import_module(f"tensorflow_serving.apis.{module}")
@@ -149,7 +174,11 @@ def _describe_services() -> None:
 def _model(request: Any) -> str:
     """The model that a request is about, for its line in the log."""
     spec = getattr(request, "model_spec", None)
-    return f" {spec.name}" + (f":{spec.signature_name}" if spec.signature_name else "") if spec is not None else ""
+    return (
+        f" {spec.name}" + (f":{spec.signature_name}" if spec.signature_name else "")
+        if spec is not None
+        else ""
+    )
 
 
 def _seconds(context: grpc.ServicerContext) -> float | None:
@@ -172,7 +201,9 @@ def server_credentials(file: str | os.PathLike[str]) -> grpc.ServerCredentials:
     if not config.server_key or not config.server_cert:
         raise ConfigError(f"{file} names no server_key or no server_cert: both are PEM texts.")
     if config.client_verify and not config.custom_ca:
-        raise ConfigError(f"{file} asks for client_verify: give the PEM text of the authority as custom_ca.")
+        raise ConfigError(
+            f"{file} asks for client_verify: give the PEM text of the authority as custom_ca."
+        )
     return grpc.ssl_server_credentials(
         [(config.server_key.encode(), config.server_cert.encode())],
         root_certificates=config.custom_ca.encode() or None,
@@ -181,5 +212,7 @@ def server_credentials(file: str | os.PathLike[str]) -> grpc.ServerCredentials:
 
 
 logging.getLogger("grpc._server").addFilter(
-    lambda record: "deserializing request" not in record.getMessage()  # a caller's malformed bytes are no fault here
+    lambda record: (
+        "deserializing request" not in record.getMessage()
+    )  # a caller's malformed bytes are no fault here
 )

@@ -1,4 +1,5 @@
-"""A server without sockets: a `Server` in; an httpx transport, or a gRPC channel, that hands it requests directly out.
+"""A server without sockets: a `Server` in; an httpx transport, or a gRPC channel, that hands it
+requests directly out.
 
 client = Client("http://in-process", transport=http_transport(server))
 client = Client("grpc://in-process", transport=Channel(server))
@@ -17,10 +18,14 @@ from tf_groupvit.server.running import Server
 
 
 def http_transport(server: Server) -> httpx.MockTransport:
-    """For `httpx.Client` and `httpx.AsyncClient` alike; an asynchronous caller waits in its own loop."""
+    """For `httpx.Client` and `httpx.AsyncClient` alike; an asynchronous caller waits in its own
+    loop.
+    """
 
     def handle(request: httpx.Request) -> httpx.Response:
-        answer = server.rest(request.method, request.url.raw_path.decode(), request.read(), dict(request.headers))
+        answer = server.rest(
+            request.method, request.url.raw_path.decode(), request.read(), dict(request.headers)
+        )
         return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
 
     return httpx.MockTransport(handle)
@@ -41,19 +46,27 @@ class Refused(grpc.RpcError):
 
 
 class Channel:
-    """As much of a `grpc.Channel` as the stubs of this API use; messages are serialized as on a wire."""
+    """As much of a `grpc.Channel` as the stubs of this API use; messages are serialized as on a
+    wire.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
     def unary_unary(
-        self, path: str, request_serializer: Callable[..., bytes], response_deserializer: Callable[..., Any], **_: Any
+        self,
+        path: str,
+        request_serializer: Callable[..., bytes],
+        response_deserializer: Callable[..., Any],
+        **_: Any,
     ) -> Callable[..., Any]:
         call = CALLS[path]
 
         def run(request: Any, timeout: float | None = None, **_: Any) -> Any:
             try:
-                response = self._server.call(path, call.request.FromString(request_serializer(request)), timeout)
+                response = self._server.call(
+                    path, call.request.FromString(request_serializer(request)), timeout
+                )
             except Refusal as refusal:
                 raise Refused(refusal) from None
             return response_deserializer(response.SerializeToString())

@@ -1,8 +1,10 @@
-"""Large JSON bodies: bytes and a deadline in; what `json_reading` makes of them out, read where they stop nobody.
+"""Large JSON bodies: bytes and a deadline in; what `json_reading` makes of them out, read where
+they stop nobody.
 
-Python's parsers, in C and in Python, hold the interpreter for as long as they run, and both front ends with it. So a
-body of many tokens, or one that needs the slow scanner, is read by a process of its own, which is ended when the
-time of its request is over. Small bodies, nearly all of them, are read at once.
+Python's parsers, in C and in Python, hold the interpreter for as long as they run, and both front
+ends with it. So a body of many tokens, or one that needs the slow scanner, is read by a process of
+its own, which is ended when the time of its request is over. Small bodies, nearly all of them, are
+read at once.
 """
 
 import contextlib
@@ -22,7 +24,8 @@ from tf_groupvit.server.json_reading import Slow, read_examples, read_predict
 from tf_groupvit.server.limits import Deadline
 from tf_groupvit.server.refusal import Refusal, invalid
 
-# Read at once, in some 20 ms at most: so many tokens by the parser in C, by the scanner in Python; so many bytes.
+# Read at once, in some 20 ms at most: so many tokens by the parser in C, by the scanner in Python;
+# so many bytes.
 FEW, FEW_SCANNED, SMALL = 50_000, 2_000, 2**25
 _MANY = 1_000_000  # tokens after which a process is ended, so that its memory is free again
 _MARKS = (b",", b":", b"[", b"{", b"\\")
@@ -38,7 +41,9 @@ def count_tokens(body: bytes, most: int) -> int:
     for start in range(0, len(body), _CHUNK):  # a chunk at a time, so that others run in between
         count += sum(body.count(mark, start, start + _CHUNK) for mark in _MARKS)
         if count > most:
-            raise invalid(f"The request body has more than {most} JSON tokens: send fewer values, or use gRPC")
+            raise invalid(
+                f"The request body has more than {most} JSON tokens: send fewer values, or use gRPC"
+            )
     return count
 
 
@@ -52,7 +57,9 @@ class Reader:
         self._idle: list[subprocess.Popen[bytes]] = []
         self._all: set[subprocess.Popen[bytes]] = set()
 
-    def predict(self, body: bytes, types_of: Callable[[str], Types], deadline: Deadline) -> tuple[str, str, Arrays]:
+    def predict(
+        self, body: bytes, types_of: Callable[[str], Types], deadline: Deadline
+    ) -> tuple[str, str, Arrays]:
         """As `read_predict`; ``types_of`` can be pickled. Raises Refusal."""
         return self._read(partial(read_predict, types_of=types_of), body, deadline)
 
@@ -85,7 +92,8 @@ class Reader:
             self._end(process)
             deadline.remaining()
             raise Refusal(
-                "RESOURCE_EXHAUSTED", "The process that read the request body ended: is memory short?"
+                "RESOURCE_EXHAUSTED",
+                "The process that read the request body ended: is memory short?",
             ) from None
         finally:
             if end is not None:
@@ -104,7 +112,8 @@ class Reader:
         path = os.pathsep.join(entry for entry in sys.path if entry)
         process = subprocess.Popen(
             [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path}, start_new_session=True,  # Ctrl-C is for the server
+            # Ctrl-C is for the server
+            env=os.environ | {"PYTHONPATH": path}, start_new_session=True,
         )  # fmt: skip
         with self._lock:
             self._all.add(process)
@@ -152,7 +161,10 @@ def outcome(job: Callable[[bytes], Any], body: bytes) -> tuple[str, Any]:
     except Refusal as refusal:
         return "refused", (refusal.code, refusal.text)
     except MemoryError:
-        return "refused", ("RESOURCE_EXHAUSTED", "There is too little memory to read the request body")
+        return "refused", (
+            "RESOURCE_EXHAUSTED",
+            "There is too little memory to read the request body",
+        )
     except Exception:
         return "failed", traceback.format_exc()
 
@@ -166,7 +178,9 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Read questions from standard input and write their outcomes to standard output, until there are no more."""
+    """Read questions from standard input and write their outcomes to standard output, until there
+    are no more.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # A question that is cut off: the server has ended.
     with contextlib.suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):

@@ -1,8 +1,8 @@
 """Values into arrays: parsed `instances` or `inputs` in; one numpy array per input out.
 
-The rules for each element type, for ragged lists and for base64 objects are those of the contract, section 4. Regular
-number lists are read by numpy in one go; whatever numpy cannot take as it stands is read value by value, which also
-words the errors.
+The rules for each element type, for ragged lists and for base64 objects are those of the contract,
+section 4. Regular number lists are read by numpy in one go; whatever numpy cannot take as it stands
+is read value by value, which also words the errors.
 """
 
 import binascii
@@ -14,7 +14,16 @@ import numpy as np
 from tf_groupvit.server.dtypes import NUMBER_OF, numpy_type
 from tf_groupvit.server.json_numbers import as_stored
 from tf_groupvit.server.json_scanning import Pairs
-from tf_groupvit.server.json_values import Doubt, careful_echo, find, has, is_base64, is_object, kind, members
+from tf_groupvit.server.json_values import (
+    Doubt,
+    careful_echo,
+    find,
+    has,
+    is_base64,
+    is_object,
+    kind,
+    members,
+)
 from tf_groupvit.server.refusal import Refusal, invalid
 
 Types = dict[str, str]  # input name -> TensorFlow's type name
@@ -34,7 +43,11 @@ FLOATS = {"float", "double"}
 _MAX_RANK = 64  # numpy's; TensorFlow's own is 254
 _BLANK = dict.fromkeys(b" \t\n\x0b\x0c\r")
 _TEXT = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
-_PADDING = {0: (0,), 2: (0, 2), 3: (0, 1)}  # characters over a multiple of four: how much padding may follow
+_PADDING = {
+    0: (0,),
+    2: (0, 2),
+    3: (0, 1),
+}  # characters over a multiple of four: how much padding may follow
 
 
 def shape_of(value: Any) -> list[int]:
@@ -49,7 +62,9 @@ def shape_of(value: Any) -> list[int]:
 
 
 class Filling:
-    """Values into arrays. ``exact`` says that numbers are as RapidJSON reads them, not as Python does."""
+    """Values into arrays. ``exact`` says that numbers are as RapidJSON reads them, not as Python
+    does.
+    """
 
     def __init__(self, exact: bool) -> None:
         self.exact = exact
@@ -60,8 +75,8 @@ class Filling:
             return {name: self._column(value, name, type_) for name, type_ in sorted(types.items())}
         if len(types) > 1:
             raise invalid(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
-                "tensorinfo_map"
+                "inputs is a plain value/list, but expecting an object as multiple input tensors"
+                " required as per tensorinfo_map"
             )
         ((name, type_),) = types.items()
         return {name: self._whole(value, name, type_)}
@@ -83,8 +98,8 @@ class Filling:
         """`instances`: a list of plain values, or of objects that each name every input."""
         if not is_object(instances[0]) and len(types) > 1:
             raise invalid(
-                "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
-                "tensorinfo_map"
+                "instances is a plain list, but expecting list of objects as multiple input tensors"
+                " required as per tensorinfo_map"
             )
         if is_object(instances[0]) and not is_base64(instances[0]):
             return self._named_rows(instances, types)
@@ -108,12 +123,14 @@ class Filling:
                 where = f"{index} key: {name} of 'instances' list."
                 if name not in columns:
                     text = f"JSON object: does not have named input: {name}"
-                    raise invalid(f"Failed to process element: {where} Error: INVALID_ARGUMENT: {text}")
+                    raise invalid(
+                        f"Failed to process element: {where} Error: INVALID_ARGUMENT: {text}"
+                    )
                 self._add(columns[name], value, where)
             if {name for name, _ in members(instance)} != types.keys():
                 raise invalid(
-                    f"Failed to process element: {index} of 'instances' list. JSON object: {careful_echo(instance)} "
-                    f"keys must be equal to: {','.join(sorted(types))}"
+                    f"Failed to process element: {index} of 'instances' list. JSON object:"
+                    f" {careful_echo(instance)} keys must be equal to: {','.join(sorted(types))}"
                 )
         return {name: column.array(len(instances)) for name, column in columns.items()}
 
@@ -149,7 +166,9 @@ class Filling:
         return self._converted(array, type_)
 
     def _converted(self, array: np.ndarray, type_: str) -> np.ndarray | None:
-        if array.dtype.kind not in "iuf" or (array.size and array.dtype.kind == "f" and type_ in INTEGERS):
+        if array.dtype.kind not in "iuf" or (
+            array.size and array.dtype.kind == "f" and type_ in INTEGERS
+        ):
             return None
         if type_ in INTEGERS and array.size:
             low, high = INTEGERS[type_]
@@ -166,8 +185,8 @@ class Filling:
         if not isinstance(value, list):
             if level != len(shape):
                 raise invalid(
-                    f"JSON Value: {careful_echo(value)} found at incorrect level: {level + 1} in the JSON DOM. "
-                    f"Expected at level: {len(shape)}"
+                    f"JSON Value: {careful_echo(value)} found at incorrect level: {level + 1} in"
+                    f" the JSON DOM. Expected at level: {len(shape)}"
                 )
             flat.append(self._leaf(value, type_))
             return
@@ -175,7 +194,8 @@ class Filling:
             raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
         if len(value) != shape[level]:
             raise invalid(
-                f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+                f"Encountered list at unexpected size: {len(value)} at level: {level} expected"
+                f" size: {shape[level]}"
             )
         for element in value:
             self._fill(element, level + 1, shape, type_, flat)
@@ -184,28 +204,43 @@ class Filling:
         if is_object(value):
             return base64_bytes(value) if type_ == "string" else self._wrong(value, type_)
         if type_ == "string":
-            return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else self._wrong(value, type_)
+            return (
+                value.encode("utf-8", "surrogateescape")
+                if isinstance(value, str)
+                else self._wrong(value, type_)
+            )
         if type_ == "bool":
             return value if isinstance(value, bool) else self._wrong(value, type_)
         if type_ not in FLOATS | INTEGERS.keys():
-            raise Refusal("UNIMPLEMENTED", f"Conversion of JSON Value: {careful_echo(value)} to type: {type_}")
+            raise Refusal(
+                "UNIMPLEMENTED", f"Conversion of JSON Value: {careful_echo(value)} to type: {type_}"
+            )
         if isinstance(value, bool) or not isinstance(value, int | float):
             return self._wrong(value, type_)
         return self._number(value, type_)
 
     def _number(self, value: int | float, type_: str) -> int | float:
         value = as_stored(value) if isinstance(value, int) else value
-        if isinstance(value, float) and not self.exact and (type_ == "double" or value in (np.inf, -np.inf)):
+        if (
+            isinstance(value, float)
+            and not self.exact
+            and (type_ == "double" or value in (np.inf, -np.inf))
+        ):
             raise Doubt  # the scanner's arithmetic decides
         if type_ in FLOATS:
             return float(value)
         low, high = INTEGERS[type_]
-        return value if isinstance(value, int) and low <= value <= high else self._wrong(value, type_)
+        return (
+            value if isinstance(value, int) and low <= value <= high else self._wrong(value, type_)
+        )
 
     def _wrong(self, value: Any, type_: str) -> Any:
         if isinstance(value, float) and not self.exact:
             raise Doubt
-        raise invalid(f"JSON Value: {careful_echo(value)} Type: {kind(value)} is not of expected type: {type_}")
+        raise invalid(
+            f"JSON Value: {careful_echo(value)} Type: {kind(value)} is not of expected type:"
+            f" {type_}"
+        )
 
 
 class Column:
@@ -261,10 +296,12 @@ def base64_bytes(value: Any) -> bytes:
 def unescape(text: str) -> bytes:
     """The bytes of a ``b64`` member, by the rules of absl's Base64Unescape. Raises Refusal.
 
-    Standard alphabet only; white space is ignored; padding may be missing, or be dots; surplus padding and anything
-    after it is refused.
+    Standard alphabet only; white space is ignored; padding may be missing, or be dots; surplus
+    padding and anything after it is refused.
     """
-    if len(text) % 4 == 0 and not text.endswith("==="):  # Python's strict mode takes surplus padding
+    if len(text) % 4 == 0 and not text.endswith(
+        "==="
+    ):  # Python's strict mode takes surplus padding
         try:
             return binascii.a2b_base64(text, strict_mode=True)
         except ValueError:

@@ -1,7 +1,9 @@
-"""JSON number tokens: their digits in; the integer or double that RapidJSON 1.1.0 makes of them out.
+"""JSON number tokens: their digits in; the integer or double that RapidJSON 1.1.0 makes of them
+out.
 
-RapidJSON's normal precision is not correctly rounded beyond about 17 digits, and integers wider than 64 bits become
-doubles digit by digit. Both are visible to a client with a float64 input, so the arithmetic is followed step by step.
+RapidJSON's normal precision is not correctly rounded beyond about 17 digits, and integers wider
+than 64 bits become doubles digit by digit. Both are visible to a client with a float64 input, so
+the arithmetic is followed step by step.
 """
 
 import re
@@ -60,7 +62,11 @@ def _wide(whole: bytes, negative: bool = False) -> float:
 
 
 def _double(
-    negative: bool, whole: bytes, fraction: bytes, exponent_sign: bytes | None, exponent: bytes | None
+    negative: bool,
+    whole: bytes,
+    fraction: bytes,
+    exponent_sign: bytes | None,
+    exponent: bytes | None,
 ) -> float:
     wide = len(whole) > 20 or int(whole) > (2**63 if negative else _UINT_MAX)
     value, scale = _wide(whole, negative) if wide else float(int(whole)), 0

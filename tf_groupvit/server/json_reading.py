@@ -1,8 +1,10 @@
-"""REST bodies of predict, classify and regress: JSON bytes in; the signature's name and the inputs out.
+"""REST bodies of predict, classify and regress: JSON bytes in; the signature's name and the inputs
+out.
 
-The order of checks and every message are those of the contract, section 3. Classify and regress are answered for
-signatures made for them only; GroupViT's are not, and the refusal must come in the right order: first the body, then
-the model, then the signature (section 14). So their examples are checked and counted, no more.
+The order of checks and every message are those of the contract, section 3. Classify and regress are
+answered for signatures made for them only; GroupViT's are not, and the refusal must come in the
+right order: first the body, then the model, then the signature (section 14). So their examples are
+checked and counted, no more.
 """
 
 import re
@@ -13,7 +15,16 @@ from typing import Any
 from tf_groupvit.server.json_filling import Arrays, Filling, Types, unescape
 from tf_groupvit.server.json_numbers import TooBig, as_stored
 from tf_groupvit.server.json_scanning import UNREAD, parse, scan
-from tf_groupvit.server.json_values import Doubt, careful_echo, find, has, is_base64, is_object, kind, members
+from tf_groupvit.server.json_values import (
+    Doubt,
+    careful_echo,
+    find,
+    has,
+    is_base64,
+    is_object,
+    kind,
+    members,
+)
 from tf_groupvit.server.refusal import Refusal, invalid
 
 ROW, COLUMNAR = "row", "columnar"
@@ -33,16 +44,19 @@ def signature_of(value: Any) -> str:
     name = find(value, "signature_name")
     if not isinstance(name, str):
         raise invalid(
-            f"JSON Value: {careful_echo(value)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {careful_echo(value)} not formatted correctly. 'signature_name' key must"
+            " be a string value."
         )
     return name
 
 
-def read_predict(body: bytes, types_of: Callable[[str], Types], scans: bool = True) -> tuple[str, str, Arrays]:
+def read_predict(
+    body: bytes, types_of: Callable[[str], Types], scans: bool = True
+) -> tuple[str, str, Arrays]:
     """Format, signature name and input arrays of a predict body.
 
-    ``types_of`` gives the inputs of a signature by name ("" is the default one) and raises Refusal where the model or
-    the signature is unknown. Raises Refusal, and Slow as `read`.
+    ``types_of`` gives the inputs of a signature by name ("" is the default one) and raises Refusal
+    where the model or the signature is unknown. Raises Refusal, and Slow as `read`.
     """
     return read(body, lambda value, filling: _predict(top_level(value), types_of, filling), scans)
 
@@ -52,7 +66,8 @@ class Slow(Exception):  # noqa: N818 - the body is to be read elsewhere
 
 
 def read(body: bytes, reader: Callable[[Any, Filling], Any], scans: bool = True) -> Any:
-    """What ``reader`` makes of the body's value; a second time, from the scanner, where the fast parser left doubt.
+    """What ``reader`` makes of the body's value; a second time, from the scanner, where the fast
+    parser left doubt.
 
     Raises Refusal, and Slow where the scanner is needed and may not be used.
     """
@@ -66,7 +81,9 @@ def read(body: bytes, reader: Callable[[Any, Filling], Any], scans: bool = True)
     except Refusal as refusal:
         if not _FLOAT.search(refusal.text):
             raise
-    return _scanned(body, reader, scans)  # also for an echo whose doubles may differ in the last digit
+    return _scanned(
+        body, reader, scans
+    )  # also for an echo whose doubles may differ in the last digit
 
 
 def _scanned(body: bytes, reader: Callable[[Any, Filling], Any], scans: bool) -> Any:
@@ -81,7 +98,9 @@ class Signatures:
 
     types: dict[str, Types]
     default: str
-    unknown: tuple[str, str] | None = None  # code and text of what is said where there is no version
+    unknown: tuple[str, str] | None = (
+        None  # code and text of what is said where there is no version
+    )
 
     def __call__(self, name: str) -> Types:
         if self.unknown is not None:
@@ -96,7 +115,9 @@ def no_signature(name: str) -> Refusal:
     return invalid(f'Serving signature name: "{name}" not found in signature def')
 
 
-def _predict(value: Any, types_of: Callable[[str], Types], filling: Filling) -> tuple[str, str, Arrays]:
+def _predict(
+    value: Any, types_of: Callable[[str], Types], filling: Filling
+) -> tuple[str, str, Arrays]:
     signature = signature_of(value)
     types = types_of(signature)
     if not types:
@@ -108,12 +129,14 @@ def _tensors(value: Any, types: Types, signature: str, filling: Filling) -> tupl
     if has(value, "instances"):
         if has(value, "inputs"):
             raise invalid(
-                f"JSON Value: {careful_echo(value)} Not formatted correctly expecting only one of 'inputs' or "
-                "'instances' keys to exist "
+                f"JSON Value: {careful_echo(value)} Not formatted correctly expecting only one of"
+                " 'inputs' or 'instances' keys to exist "
             )
         instances = find(value, "instances")
         if not isinstance(instances, list):
-            raise invalid(f"JSON Value: {careful_echo(value)} Expecting 'instances' to be an list/array")
+            raise invalid(
+                f"JSON Value: {careful_echo(value)} Expecting 'instances' to be an list/array"
+            )
         if not instances:
             raise invalid(f"JSON Value: {careful_echo(value)} No values in 'instances' array")
         return ROW, signature, filling.rows(instances, types)
@@ -123,7 +146,9 @@ def _tensors(value: Any, types: Types, signature: str, filling: Filling) -> tupl
 
 
 def read_examples(body: bytes, scans: bool = True) -> tuple[str, int]:
-    """The signature's name and how many examples the body holds. Raises Refusal, and Slow as `read`."""
+    """The signature's name and how many examples the body holds. Raises Refusal, and Slow as
+    `read`.
+    """
     return read(body, _examples, scans)
 
 
@@ -133,11 +158,14 @@ def _examples(value: Any, filling: Filling) -> tuple[str, int]:
         _check_example(find(value, "context"))
     if not has(value, "examples"):
         raise invalid(
-            f"JSON Value: {careful_echo(value)} When method is classify, key 'examples' is expected and was not found"
+            f"JSON Value: {careful_echo(value)} When method is classify, key 'examples' is expected"
+            " and was not found"
         )
     examples = find(value, "examples")
     if not isinstance(examples, list):
-        raise invalid(f"JSON Value: {careful_echo(value)} Expecting 'examples' value to be an list/array")
+        raise invalid(
+            f"JSON Value: {careful_echo(value)} Expecting 'examples' value to be an list/array"
+        )
     if not examples:
         raise invalid(f"JSON Value: {careful_echo(value)} 'examples' value is an empty array")
     for example in examples:

@@ -1,11 +1,14 @@
-"""Request bodies: the bytes of a JSON document in; Python values, or RapidJSON's own error text, out.
+"""Request bodies: the bytes of a JSON document in; Python values, or RapidJSON's own error text,
+out.
 
-Well-formed documents take the C parser of the standard library. What it refuses, and what it reads differently
-(surrogate escapes, byte order marks, bytes that are not UTF-8), takes the scanner below, which follows RapidJSON
-1.1.0's iterative parser state by state: `Inf` and `-NaN` are numbers, text after the document is ignored, and errors
-carry its texts and offsets (contract, section 3).
+Well-formed documents take the C parser of the standard library. What it refuses, and what it reads
+differently (surrogate escapes, byte order marks, bytes that are not UTF-8), takes the scanner
+below, which follows RapidJSON 1.1.0's iterative parser state by state: `Inf` and `-NaN` are
+numbers, text after the document is ignored, and errors carry its texts and offsets (contract,
+section 3).
 
-An object is a dict, or `Pairs` where a name is repeated; strings that are not UTF-8 carry surrogate escapes.
+An object is a dict, or `Pairs` where a name is repeated; strings that are not UTF-8 carry surrogate
+escapes.
 """
 
 import json
@@ -27,7 +30,8 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Pairs:
     return members if len(members) == len(pairs) else Pairs(pairs)
 
 
-# No tensor has more than 254 dimensions; a body of brackets alone should not keep a thread busy for long.
+# No tensor has more than 254 dimensions; a body of brackets alone should not keep a thread busy for
+# long.
 DEEPEST = 10_000
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _fast = json.JSONDecoder(object_pairs_hook=unique).decode
@@ -37,19 +41,26 @@ UNREAD = object()
 
 
 def parse(body: bytes) -> Any:
-    """The value of a document, or UNREAD where the scanner is needed. Raises Refusal where there is nothing."""
+    """The value of a document, or UNREAD where the scanner is needed. Raises Refusal where there is
+    nothing.
+    """
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     if not body.startswith(b"\xef") and not (b"\\u" in body and _SURROGATE.search(body)):
         try:
             return _fast(body.decode("utf-8"))
-        except (ValueError, RecursionError):  # the scanner says what is wrong, or reads it after all
+        except (
+            ValueError,
+            RecursionError,
+        ):  # the scanner says what is wrong, or reads it after all
             pass
     return UNREAD
 
 
 # What the scanner expects next, and what RapidJSON says when something else comes.
-START, FIRST_NAME, COLON, VALUE, AFTER_MEMBER, NAME, FIRST_ELEMENT, AFTER_ELEMENT, ELEMENT = range(9)
+START, FIRST_NAME, COLON, VALUE, AFTER_MEMBER, NAME, FIRST_ELEMENT, AFTER_ELEMENT, ELEMENT = range(
+    9
+)
 COMPLAINT = {
     START: "The document is empty.",
     FIRST_NAME: "Missing a name for object member.",

@@ -1,11 +1,13 @@
-"""Values of parsed JSON: their members and kinds, and the text that messages and answers show of them.
+"""Values of parsed JSON: their members and kinds, and the text that messages and answers show of
+them.
 
-Floats (contract, section 5): six significant digits where they round-trip, else nine (float32) or seventeen (float64);
-".0" where neither a point nor an exponent occurs; NaN, Infinity, -Infinity bare.
+Floats (contract, section 5): six significant digits where they round-trip, else nine (float32) or
+seventeen (float64); ".0" where neither a point nor an exponent occurs; NaN, Infinity, -Infinity
+bare.
 
-Echoes in error messages (contract, section 3): a four-space pretty print with arrays on one line, stopped at the first
-token after 256 bytes. A lone number is written as the server writes tensor values; numbers inside others as RapidJSON
-writes doubles.
+Echoes in error messages (contract, section 3): a four-space pretty print with arrays on one line,
+stopped at the first token after 256 bytes. A lone number is written as the server writes tensor
+values; numbers inside others as RapidJSON writes doubles.
 """
 
 import math
@@ -18,10 +20,19 @@ import numpy as np
 from tf_groupvit.server.json_numbers import TooBig, as_stored
 from tf_groupvit.server.json_scanning import Pairs
 
-RAPIDJSON_FLOAT_MAX = 3.4028234e38  # what its IsFloat compares with, a little less than the largest float
+RAPIDJSON_FLOAT_MAX = (
+    3.4028234e38  # what its IsFloat compares with, a little less than the largest float
+)
 LIMIT = 256  # bytes after which no further token is written
 
-_KINDS = {type(None): "Null", str: "String", int: "Number", float: "Number", list: "Array", dict: "Object"}
+_KINDS = {
+    type(None): "Null",
+    str: "String",
+    int: "Number",
+    float: "Number",
+    list: "Array",
+    dict: "Object",
+}
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ESCAPED = {chr(code): f"\\u{code:04X}" for code in range(0x20)} | _SHORT
 _ODD = re.compile(r'["\\\x00-\x1f]')
@@ -92,7 +103,9 @@ def decimal(value: float, single: bool) -> str:
 
 
 def quoted(text: str) -> str:
-    """A JSON string as RapidJSON's writer escapes it: nothing but quotes, backslashes and control characters."""
+    """A JSON string as RapidJSON's writer escapes it: nothing but quotes, backslashes and control
+    characters.
+    """
     return f'"{_ODD.sub(lambda odd: _ESCAPED[odd[0]], text)}"'
 
 
@@ -112,7 +125,9 @@ def echo(value: Any) -> str:
 
 
 def careful_echo(value: Any) -> str:
-    """The value as a message shows it. Raises Doubt where a number is too wide for the fast parser's word."""
+    """The value as a message shows it. Raises Doubt where a number is too wide for the fast
+    parser's word.
+    """
     try:
         return echo(value)
     except TooBig:

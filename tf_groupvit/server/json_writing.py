@@ -1,6 +1,8 @@
-"""JSON of REST answers: output arrays, errors and protobuf messages in; text as TensorFlow Serving lays it out.
+"""JSON of REST answers: output arrays, errors and protobuf messages in; text as TensorFlow Serving
+lays it out.
 
-Predict's row form keeps each instance on one line; columnar form puts one number on a line (contract, section 5).
+Predict's row form keeps each instance on one line; columnar form puts one number on a line
+(contract, section 5).
 """
 
 import base64
@@ -58,7 +60,9 @@ def _rows(outputs: dict[str, np.ndarray]) -> str:
 
 
 def _object(columns: dict[str, list[str]], index: int) -> str:
-    lines = ",".join(f"\n{_PAD * 3}{quoted(name)}: {items[index]}" for name, items in columns.items())
+    lines = ",".join(
+        f"\n{_PAD * 3}{quoted(name)}: {items[index]}" for name, items in columns.items()
+    )
     return f"{{{lines}\n{_PAD * 2}}}"
 
 
@@ -69,7 +73,10 @@ def _batch(outputs: dict[str, np.ndarray]) -> int:
         if not array.ndim:
             raise invalid(f"Tensor name: {name} has no shape information ")
         if size >= 0 and array.shape[0] != size:
-            raise invalid(f"Tensor name: {name} has inconsistent batch size: {array.shape[0]} expecting: {size}")
+            raise invalid(
+                f"Tensor name: {name} has inconsistent batch size: {array.shape[0]} expecting:"
+                f" {size}"
+            )
         size = array.shape[0]
     return size
 
@@ -78,7 +85,8 @@ def _columns(outputs: dict[str, np.ndarray]) -> str:
     several = len(outputs) > 1
     depth = 2 if several else 1
     texts = {
-        name: _indented(leaves(name, array, depth + array.ndim), array.shape, depth) for name, array in outputs.items()
+        name: _indented(leaves(name, array, depth + array.ndim), array.shape, depth)
+        for name, array in outputs.items()
     }
     if several:
         lines = ",".join(f"\n{_PAD * 2}{quoted(name)}: {text}" for name, text in texts.items())
@@ -89,7 +97,9 @@ def _columns(outputs: dict[str, np.ndarray]) -> str:
 
 
 def leaves(name: str, array: np.ndarray, depth: int) -> list[str]:
-    """One text per element; ``depth`` is the number of levels open around an element. Raises Refusal."""
+    """One text per element; ``depth`` is the number of levels open around an element. Raises
+    Refusal.
+    """
     flat = array.reshape(-1)
     type_ = type_of(array)
     if not flat.size:
@@ -113,7 +123,9 @@ def _bytes(value: bytes, depth: int) -> str:
 
 
 def _grouped(texts: list[str], shape: tuple[int, ...], axis: int) -> list[list[str]]:
-    """Texts in groups of one axis; a zero dimension gives empty groups, as many as the axes before it make."""
+    """Texts in groups of one axis; a zero dimension gives empty groups, as many as the axes before
+    it make.
+    """
     size = shape[axis]
     count = int(np.prod(shape[:axis], dtype=np.int64))
     return [texts[index * size : (index + 1) * size] for index in range(count)]
@@ -138,21 +150,30 @@ def _indented(texts: list[str], shape: tuple[int, ...], depth: int) -> str:
 
 
 def proto_json(message: Any, proto_names: bool = False) -> str:
-    """A message as JSON, with a line break at the end. ``proto_names`` keeps the names of the .proto file.
+    """A message as JSON, with a line break at the end. ``proto_names`` keeps the names of the
+    .proto file.
 
-    Laid out as protobuf's C++ printer does and the documentation of TensorFlow Serving shows: one blank a level, every
-    field there also where it has its default, those of a oneof after the others (contract, section 6).
+    Laid out as protobuf's C++ printer does and the documentation of TensorFlow Serving shows: one
+    blank a level, every field there also where it has its default, those of a oneof after the
+    others (contract, section 6).
     """
     options = {"preserving_proto_field_name": proto_names}
     try:
-        value = json_format.MessageToDict(message, always_print_fields_with_no_presence=True, **options)
+        value = json_format.MessageToDict(
+            message, always_print_fields_with_no_presence=True, **options
+        )
     except TypeError:  # protobuf before 5.26
         value = json_format.MessageToDict(message, including_default_value_fields=True, **options)
-    return json.dumps(_ordered(value, message.DESCRIPTOR, proto_names), indent=1, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(_ordered(value, message.DESCRIPTOR, proto_names), indent=1, ensure_ascii=False)
+        + "\n"
+    )
 
 
 def _ordered(value: Any, descriptor: Any, proto_names: bool) -> Any:
-    """The members of a message's dict in the printer's order, and so on inwards; entries of maps by name."""
+    """The members of a message's dict in the printer's order, and so on inwards; entries of maps by
+    name.
+    """
     if isinstance(value, list):
         return [_ordered(element, descriptor, proto_names) for element in value]
     if not isinstance(value, dict) or descriptor is None:
@@ -160,6 +181,12 @@ def _ordered(value: Any, descriptor: Any, proto_names: bool) -> Any:
     if descriptor.GetOptions().map_entry:
         inner = descriptor.fields_by_name["value"].message_type
         return {key: _ordered(value[key], inner, proto_names) for key in sorted(value)}
-    fields = sorted(descriptor.fields, key=lambda field: (field.containing_oneof is not None, field.number))
-    names = [(field.name if proto_names else field.json_name, field.message_type) for field in fields]
-    return {name: _ordered(value[name], inner, proto_names) for name, inner in names if name in value}
+    fields = sorted(
+        descriptor.fields, key=lambda field: (field.containing_oneof is not None, field.number)
+    )
+    names = [
+        (field.name if proto_names else field.json_name, field.message_type) for field in fields
+    ]
+    return {
+        name: _ordered(value[name], inner, proto_names) for name, inner in names if name in value
+    }

@@ -1,7 +1,9 @@
-"""A server's life in a process of its own: models and flags in; served until SIGTERM or SIGINT, then a clean exit out.
+"""A server's life in a process of its own: models and flags in; served until SIGTERM or SIGINT,
+then a clean exit out.
 
-On the signal health says NOT_SERVING, new requests are refused, those under way are answered, and the process ends
-with 0: within two seconds after the grace period, whatever still runs. A second signal ends it at once.
+On the signal health says NOT_SERVING, new requests are refused, those under way are answered, and
+the process ends with 0: within two seconds after the grace period, whatever still runs. A second
+signal ends it at once.
 """
 
 import contextlib
@@ -22,7 +24,8 @@ from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.running import Options, Server
 
 _log = logging.getLogger("tf_groupvit.server")
-# After the grace period: for the fronts to close and models to unload; for a cut-off to come through.
+# After the grace period: for the fronts to close and models to unload; for a cut-off to come
+# through.
 _CUT_OFF_SECONDS, _CERTAIN_SECONDS = 1.4, 1.9
 Announce = Callable[[str, int, int, list[str]], None]
 
@@ -34,7 +37,8 @@ def serve_until_stopped(
     announce: Announce,
     **flags: Any,
 ) -> None:
-    """Serve on ports that are held, and block. ``announce`` is called once, when they are listened on.
+    """Serve on ports that are held, and block. ``announce`` is called once, when they are listened
+    on.
 
     Raises ServerError, ConfigError.
     """
@@ -51,16 +55,24 @@ def serve_until_stopped(
     _forget_start_up()
     announce(ports.host, server.port or 0, server.rest_api_port or 0, server.models.names)
     stop.wait()
-    _log.info("Stopping: %d requests under way have %g s to finish", server.gate.admitted, shutdown_grace_seconds)
+    _log.info(
+        "Stopping: %d requests under way have %g s to finish",
+        server.gate.admitted,
+        shutdown_grace_seconds,
+    )
     code = 2 if broken.is_set() else 0
     cut_off_after(shutdown_grace_seconds, server, code)
     _end_for_certain(shutdown_grace_seconds + _CERTAIN_SECONDS)
     ended = server.stop(shutdown_grace_seconds)
     _log.info("Stopped")
-    if not ended and not broken.is_set():  # a warm-up, under which the interpreter would tear TensorFlow down
+    if (
+        not ended and not broken.is_set()
+    ):  # a warm-up, under which the interpreter would tear TensorFlow down
         _leave_now(code)
     if broken.is_set():
-        raise ServerError("A front ended by an exception, which the log shows, so that the server stopped.")
+        raise ServerError(
+            "A front ended by an exception, which the log shows, so that the server stopped."
+        )
 
 
 def _on_signals(stop: threading.Event, server: Server) -> None:
@@ -73,10 +85,13 @@ def _on_signals(stop: threading.Event, server: Server) -> None:
     signal.signal(signal.SIGINT, on_signal)
 
 
-def cut_off_after(grace: float, server: Server, code: int, leave: Callable[[int], None] = os._exit) -> None:
+def cut_off_after(
+    grace: float, server: Server, code: int, leave: Callable[[int], None] = os._exit
+) -> None:
     """Let the process end soon after the grace period, whatever runs then; returns at once.
 
-    A request that does not end keeps its thread, and the interpreter waits for its threads before it exits.
+    A request that does not end keeps its thread, and the interpreter waits for its threads before
+    it exits.
     """
 
     def cut_off() -> None:
@@ -96,11 +111,15 @@ def _leave_now(code: int, leave: Callable[[int], None] = os._exit) -> None:
 
 
 def _end_for_certain(seconds: float) -> None:
-    """End the process also where no Python runs, as in a C function that keeps the interpreter's lock."""
+    """End the process also where no Python runs, as in a C function that keeps the interpreter's
+    lock.
+    """
     faulthandler.dump_traceback_later(seconds, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115 - until the end
 
 
 def _forget_start_up() -> None:
-    """Keep what start-up made, TensorFlow above all, out of every later garbage collection: it never dies."""
+    """Keep what start-up made, TensorFlow above all, out of every later garbage collection: it
+    never dies.
+    """
     gc.collect()
     gc.freeze()

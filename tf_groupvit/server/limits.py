@@ -1,8 +1,10 @@
-"""Pressure: requests in; at most so many arriving, so many running and so many waiting, the rest refused at once.
+"""Pressure: requests in; at most so many arriving, so many running and so many waiting, the rest
+refused at once.
 
-Both front ends share one gate, so that a server under five times its load keeps its memory and its latency. Waiting
-requests are served first come, first served. A request has a place in the gate only when it has arrived whole; until
-then it is one of the `Arrivals`, of which the slowest makes room for a new one.
+Both front ends share one gate, so that a server under five times its load keeps its memory and its
+latency. Waiting requests are served first come, first served. A request has a place in the gate
+only when it has arrived whole; until then it is one of the `Arrivals`, of which the slowest makes
+room for a new one.
 """
 
 import contextlib
@@ -19,13 +21,17 @@ _CREDIT = 1.0  # seconds that nobody needs to send in
 
 
 def open_files(most: bool = False) -> int:
-    """How many files and connections the process may open; with ``most``, after raising that as far as it may."""
+    """How many files and connections the process may open; with ``most``, after raising that as far
+    as it may.
+    """
     try:
         import resource
     except ImportError:  # Windows
         return _MANY_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft, hard = (_MANY_FILES if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard))
+    soft, hard = (
+        _MANY_FILES if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard)
+    )
     if most and soft < min(hard, _MANY_FILES):
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MANY_FILES), hard))
@@ -65,7 +71,8 @@ class Gate:
             if self._admitted >= self.running + self.waiting:
                 raise Refusal(
                     "RESOURCE_EXHAUSTED",
-                    f"The server is full: {self.running} requests may run and {self.waiting} wait; try again later",
+                    f"The server is full: {self.running} requests may run and {self.waiting} wait;"
+                    " try again later",
                 )
             self._admitted += 1
         return Ticket(self)
@@ -137,11 +144,13 @@ class Arrival:
 class Arrivals:
     """At most ``most`` bodies arriving, and ``most_bytes`` of bodies held; for use in one thread.
 
-    Where there are too many, the sender that is furthest behind is dropped: someone who sends nothing cannot keep
-    others out.
+    Where there are too many, the sender that is furthest behind is dropped: someone who sends
+    nothing cannot keep others out.
     """
 
-    def __init__(self, most: int, most_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: int, most_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._most, self._most_bytes, self._clock = most, most_bytes, clock
         self._arriving: dict[Arrival, None] = {}
         self.held = 0  # bytes of bodies, from their arrival to their answer

@@ -1,8 +1,9 @@
 """Metrics: counts and latencies in; the Prometheus text page of the real server out.
 
-Names, labels and buckets are TensorFlow Serving's (contract, section 12); TensorFlow's own metrics are not there.
-The library prometheus-client reads this page in the tests but cannot write it: it adds `_total` to the names of
-counters, puts labels in order of the alphabet, and writes help lines and counts with a decimal point.
+Names, labels and buckets are TensorFlow Serving's (contract, section 12); TensorFlow's own metrics
+are not there. The library prometheus-client reads this page in the tests but cannot write it: it
+adds `_total` to the names of counters, puts labels in order of the alphabet, and writes help lines
+and counts with a decimal point.
 """
 
 import threading
@@ -12,7 +13,9 @@ from collections.abc import Callable, Collection
 from tf_groupvit.server.refusal import LONGEST_NAME, printable
 
 _BUCKETS = [10 * 1.8**index for index in range(33)]  # microseconds
-_MOST_SERIES = 1000  # of one metric; names of unknown models come from outside and must not fill the memory
+_MOST_SERIES = (
+    1000  # of one metric; names of unknown models come from outside and must not fill the memory
+)
 _PREFIX = ":tensorflow:serving:"
 
 
@@ -25,7 +28,10 @@ class Counter:
         self.values[labels] = self.values.get(labels, 0) + amount
 
     def lines(self) -> list[str]:
-        rows = [f"{_PREFIX}{self.name}{{{_pairs(self.labels, key)}}} {value}" for key, value in self.values.items()]
+        rows = [
+            f"{_PREFIX}{self.name}{{{_pairs(self.labels, key)}}} {value}"
+            for key, value in self.values.items()
+        ]
         return [f"# TYPE {_PREFIX}{self.name} counter", *rows] if rows else []
 
 
@@ -41,12 +47,18 @@ class Histogram:
         total[0] += microseconds
 
     def lines(self) -> list[str]:
-        rows = [line for key, (counts, total) in self.values.items() for line in self._series(key, counts, total[0])]
+        rows = [
+            line
+            for key, (counts, total) in self.values.items()
+            for line in self._series(key, counts, total[0])
+        ]
         return [f"# TYPE {_PREFIX}{self.name} histogram", *rows] if rows else []
 
     def _series(self, key: tuple[str, ...], counts: list[int], total: float) -> list[str]:
         pairs, so_far, rows = _pairs(self.labels, key), 0, []
-        for limit, count in zip([*(f"{limit:g}" for limit in _BUCKETS), "+Inf"], counts, strict=True):
+        for limit, count in zip(
+            [*(f"{limit:g}" for limit in _BUCKETS), "+Inf"], counts, strict=True
+        ):
             so_far += count
             rows.append(f'{_PREFIX}{self.name}_bucket{{{pairs},le="{limit}"}} {so_far}')
         rows.append(f"{_PREFIX}{self.name}_sum{{{pairs}}} {total:g}")
@@ -55,7 +67,9 @@ class Histogram:
 
 
 class Metrics:
-    """All metrics of a server. ``served`` gives the names of its models, which always have series of their own."""
+    """All metrics of a server. ``served`` gives the names of its models, which always have series
+    of their own.
+    """
 
     def __init__(self, served: Callable[[], Collection[str]] = tuple) -> None:
         self._lock = threading.Lock()
@@ -104,10 +118,15 @@ def _bounded(values: dict, labels: tuple[str, ...]) -> str:
 
 
 def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> str:
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
+    return ",".join(
+        f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True)
+    )
 
 
 def _escaped(value: str) -> str:
     """A label's value as Prometheus reads it; of characters that are not to be seen, their escapes."""
     value = printable(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode().replace("\\", "\\\\") for c in value)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode().replace("\\", "\\\\")
+        for c in value
+    )

@@ -1,7 +1,9 @@
-"""The models being served: a list of model configs in; requests resolved to versions, reloads and labels out.
+"""The models being served: a list of model configs in; requests resolved to versions, reloads and
+labels out.
 
-Polls the base paths, keeps the labels, and answers reloads as `HandleReloadConfigRequest` does (contract, sections 7
-and 8). A child of a base path whose whole name is a 64-bit integer is a version, also "00000123"; others are ignored.
+Polls the base paths, keeps the labels, and answers reloads as `HandleReloadConfigRequest` does
+(contract, sections 7 and 8). A child of a base path whose whole name is a 64-bit integer is a
+version, also "00000123"; others are ignored.
 """
 
 import logging
@@ -36,11 +38,16 @@ def list_versions(base_path: str, warn: Say = _log.warning) -> dict[int, str]:
     for child in _children(base_path):
         number = version_number(child)
         if number is None and not _is_utf8(child):
-            warn(f"Ignored {named(child)} below {named(base_path)}: its name is neither a number nor UTF-8.")
+            warn(
+                f"Ignored {named(child)} below {named(base_path)}: its name is neither a number nor"
+                " UTF-8."
+            )
         if number is None:
             continue
         if number in versions:
-            warn(f"Versions {named(versions[number])} and {child} are one number: {child} is served.")
+            warn(
+                f"Versions {named(versions[number])} and {child} are one number: {child} is served."
+            )
         versions[number] = f"{base_path.rstrip('/')}/{child}"
     return versions
 
@@ -82,7 +89,11 @@ def chosen(versions: dict[int, str], policy: Policy) -> dict[int, str]:
         return dict(versions)
     if policy.specific:
         return {number: path for number, path in versions.items() if number in policy.specific}
-    return {number: versions[number] for number in sorted(versions)[-policy.latest :]} if policy.latest else {}
+    return (
+        {number: versions[number] for number in sorted(versions)[-policy.latest :]}
+        if policy.latest
+        else {}
+    )
 
 
 def aspired(model: Model, warn: Say = _log.warning) -> dict[int, str]:
@@ -93,7 +104,9 @@ def aspired(model: Model, warn: Say = _log.warning) -> dict[int, str]:
 class Models:
     """What is served, by name."""
 
-    def __init__(self, versions: Versions, poll_seconds: float, labels_before_loading: bool = False) -> None:
+    def __init__(
+        self, versions: Versions, poll_seconds: float, labels_before_loading: bool = False
+    ) -> None:
         self.versions = versions
         self._poll_seconds = poll_seconds
         self._labels_before_loading = labels_before_loading
@@ -110,9 +123,11 @@ class Models:
         return list(self._models)
 
     def start(self, models: Iterable[Model], wait: bool = False) -> None:
-        """Load what is there and begin to poll; returns when every model is available. Raises ServerError.
+        """Load what is there and begin to poll; returns when every model is available. Raises
+        ServerError.
 
-        A base path without versions is an error, unless ``wait`` says to wait for them as the real server does.
+        A base path without versions is an error, unless ``wait`` says to wait for them as the real
+        server does.
         """
         with self._config_lock:
             self._models = {model.name: model for model in models}
@@ -125,11 +140,16 @@ class Models:
             pass
         failed = self.versions.await_settled(self.names)
         if failed:
-            raise ServerError(f"Failed to start server. Error: UNKNOWN: {one_line(_unavailable('servable', failed))}")
+            raise ServerError(
+                "Failed to start server. Error: UNKNOWN:"
+                f" {one_line(_unavailable('servable', failed))}"
+            )
         try:
             self._label(self._models.values(), checked=not self._labels_before_loading)
         except Refusal as refusal:
-            raise ServerError(f"Failed to start server. Error: {refusal.code}: {refusal.text}") from None
+            raise ServerError(
+                f"Failed to start server. Error: {refusal.code}: {refusal.text}"
+            ) from None
 
     def _refuse_empty(self) -> None:
         if self._complaints:
@@ -149,9 +169,15 @@ class Models:
                 if not versions:
                     complaint = _no_versions(model)
             except MissingBasePath as error:  # what is loaded stays
-                complaint = f"Could not find base path {model.base_path} for servable {model.name} with error {error}."
+                complaint = (
+                    f"Could not find base path {model.base_path} for servable {model.name} with"
+                    f" error {error}."
+                )
             except Exception as bug:  # one model's fault is not another's
-                complaint = f"Looking for versions of servable {model.name} failed: {type(bug).__name__}: {bug}."
+                complaint = (
+                    f"Looking for versions of servable {model.name} failed: {type(bug).__name__}:"
+                    f" {bug}."
+                )
                 fault = bug
             self._complain(model.name, complaint, fault)
 
@@ -180,7 +206,9 @@ class Models:
             spec.version_label if choice == "version_label" else None,
         )
 
-    def use_named(self, name: str, number: int | None, label: str | None) -> AbstractContextManager[Version]:
+    def use_named(
+        self, name: str, number: int | None, label: str | None
+    ) -> AbstractContextManager[Version]:
         if not name:
             raise invalid("ModelSpec has no name specified.")
         if label is not None:
@@ -204,12 +232,15 @@ class Models:
         """Take a ModelServerConfig's place; returns when new models are available. Raises Refusal."""
         if config.WhichOneof("config") != "model_config_list":
             raise invalid(
-                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
-                "supported"
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only"
+                " ModelConfigList is currently supported"
             )
         end = None if timeout is None else time.monotonic() + timeout
         with self._turn(timeout):
-            models = {model.name: model for model in models_of(config.model_config_list, self._models.values())}
+            models = {
+                model.name: model
+                for model in models_of(config.model_config_list, self._models.values())
+            }
             self._label(models.values(), checked=True)
             new = [name for name in models if name not in self._models]
             for name in self._models.keys() - models.keys():
@@ -220,14 +251,18 @@ class Models:
             missing = [self._complaints[name] for name in new if name in self._complaints]
         if missing:
             raise invalid(" ".join(missing))
-        failed = self.versions.await_settled(new, None if end is None else max(end - time.monotonic(), 0.0))
+        failed = self.versions.await_settled(
+            new, None if end is None else max(end - time.monotonic(), 0.0)
+        )
         if failed:
             raise Refusal("UNKNOWN", _unavailable("model", failed))
 
     @contextmanager
     def _turn(self, timeout: float | None) -> Iterator[None]:
         """One poll or reload at a time. Raises Refusal where the turn does not come in time."""
-        if not self._config_lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+        if not self._config_lock.acquire(
+            timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        ):
             raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
         try:
             yield
@@ -244,14 +279,18 @@ class Models:
                 if not available and (checked and not self._may_be_early(name, label, number)):
                     raise Refusal(
                         "FAILED_PRECONDITION",
-                        f"Request to assign label to version {number} of model {name}, which is not currently "
-                        "available for inference",
+                        f"Request to assign label to version {number} of model {name}, which is not"
+                        " currently available for inference",
                     )
         self._labels = labels
 
     def _may_be_early(self, name: str, label: str, number: int) -> bool:
-        """With the flag, a label that is new, or stays where it is, may point at a version still to come."""
-        return self._labels_before_loading and self._labels.get(name, {}).get(label, number) == number
+        """With the flag, a label that is new, or stays where it is, may point at a version still to
+        come.
+        """
+        return (
+            self._labels_before_loading and self._labels.get(name, {}).get(label, number) == number
+        )
 
     def stop(self) -> bool:
         """End polling and unload everything: whether all has ended."""
@@ -263,14 +302,15 @@ class Models:
 
 def _no_versions(model: Model) -> str:
     return (
-        f"No versions of servable {model.name} found under base path {model.base_path}. Did you forget to name your "
-        "leaf directory as a number (eg. '/1/')?"
+        f"No versions of servable {model.name} found under base path {model.base_path}. Did you"
+        " forget to name your leaf directory as a number (eg. '/1/')?"
     )
 
 
 def _unavailable(noun: str, failed: list[Version]) -> str:
     each = "".join(
-        f"{{{{name: {version.model} version: {version.number}}} due to error: {_reason(version)}}}, "
+        f"{{{{name: {version.model} version: {version.number}}} due to error:"
+        f" {_reason(version)}}}, "
         for version in failed
     )
     return f"{len(failed)} {noun}(s) did not become available: {{{each}}}"

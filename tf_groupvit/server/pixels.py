@@ -1,7 +1,9 @@
-"""Pixels at work: a request's inputs in; how many pixels they will be, and a place among those at work, out.
+"""Pixels at work: a request's inputs in; how many pixels they will be, and a place among those at
+work, out.
 
-A picture of 10 kB may be one of 80 million pixels, which takes hundreds of megabytes while it is worked on. So requests
-take turns by pixels: those at work together have so many at most, and a larger one runs alone.
+A picture of 10 kB may be one of 80 million pixels, which takes hundreds of megabytes while it is
+worked on. So requests take turns by pixels: those at work together have so many at most, and a
+larger one runs alone.
 """
 
 import re
@@ -25,13 +27,15 @@ _ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # markers without a length
 def pixels_in(arrays: Iterable[np.ndarray]) -> int:
     """The pixels of pictures in string inputs, and a third of the numbers in arrays of pixels.
 
-    A file of over a megabyte counts at least a third of its bytes: to read it takes several times its size, whatever
-    its header claims.
+    A file of over a megabyte counts at least a third of its bytes: to read it takes several times
+    its size, whatever its header claims.
     """
     total = 0
     for array in arrays:
         if array.dtype.kind == "O":
-            total += sum(max(pixels_of(value), _cost(value)) for value in array.flat if len(value) >= 10)
+            total += sum(
+                max(pixels_of(value), _cost(value)) for value in array.flat if len(value) >= 10
+            )
         elif array.ndim > 2:
             total += array.size // 3
     return total
@@ -69,7 +73,9 @@ def _size_of(content: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """Of the frame's header, behind segments of any other kind; the largest there can be behind very many."""
+    """Of the frame's header, behind segments of any other kind; the largest there can be behind
+    very many.
+    """
     at = 2
     for _ in range(_MOST_MARKERS):
         start = content.find(b"\xff", at)
@@ -88,7 +94,9 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
 def _webp_size(content: bytes) -> tuple[int, int]:
     kind = content[12:16]
     if kind == b"VP8X":
-        return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(content[27:30], "little")
+        return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(
+            content[27:30], "little"
+        )
     if kind == b"VP8L":
         bits = struct.unpack_from("<I", content, 21)[0]
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
@@ -122,7 +130,9 @@ class PixelGate:
         turn = object()
         with self._changed:
             self._queue.append(turn)
-            came = self._changed.wait_for(lambda: self._queue[0] is turn and self._fits(pixels), timeout)
+            came = self._changed.wait_for(
+                lambda: self._queue[0] is turn and self._fits(pixels), timeout
+            )
             self._queue.remove(turn)
             if came:
                 self._at_work += pixels

@@ -1,7 +1,9 @@
-"""Ports: a host and port numbers in; ports that are taken before anything is loaded, and listened on afterwards, out.
+"""Ports: a host and port numbers in; ports that are taken before anything is loaded, and listened
+on afterwards, out.
 
-A port that is wrong or in use is found before TensorFlow and the models are loaded, and nobody else can take it while
-they are. Nothing listens until the models are available: connections are refused until then, as by the real server.
+A port that is wrong or in use is found before TensorFlow and the models are loaded, and nobody else
+can take it while they are. Nothing listens until the models are available: connections are refused
+until then, as by the real server.
 """
 
 import contextlib
@@ -15,14 +17,17 @@ LARGEST = 65_535
 
 
 class Port:
-    """The port of one front. ``number`` is None where the front does not listen, 0 for any that is free.
+    """The port of one front. ``number`` is None where the front does not listen, 0 for any that is
+    free.
 
     Raises InputError for what is no port.
     """
 
     def __init__(self, front: str, option: str, host: str, number: int | None) -> None:
         if number is not None and not 0 <= number <= LARGEST:
-            raise InputError(f"{option} is {number}: expected 0 to {LARGEST}, where 0 is any port that is free.")
+            raise InputError(
+                f"{option} is {number}: expected 0 to {LARGEST}, where 0 is any port that is free."
+            )
         self.front, self.option, self.host, self.number = front, option, host, number
         self._socket: socket.socket | None = None
 
@@ -33,7 +38,10 @@ class Port:
         try:
             self._socket = held(self.host, self.number)
         except OSError as error:
-            of_port = not isinstance(error, socket.gaierror) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+            of_port = not isinstance(error, socket.gaierror) and error.errno in (
+                errno.EADDRINUSE,
+                errno.EACCES,
+            )
             raise self.refused(error.strerror or str(error), of_port) from error
         self.number = self._socket.getsockname()[1]
 
@@ -43,7 +51,9 @@ class Port:
         assert self._socket is not None, "a front without a port does not listen"
         listening, self._socket = self._socket, None
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for the next start, see `held`
+            listening.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # for the next start, see `held`
             listening.listen(2048)
         except OSError as error:
             listening.close()
@@ -59,19 +69,27 @@ class Port:
     def refused(self, why: str, of_port: bool = True) -> ServerError:
         """The error that says that the port cannot be listened on, or that the host has none."""
         place = f"{named(self.host)}:{self.number}"
-        advice = f"{self.option} 0 takes any free port" if of_port else "--host is an address or name of this machine"
+        advice = (
+            f"{self.option} 0 takes any free port"
+            if of_port
+            else "--host is an address or name of this machine"
+        )
         return ServerError(f"Cannot listen for {self.front} on {place} ({why}): {advice}.")
 
 
 class Ports:
-    """The ports of a server's two fronts. Raises InputError for what is no port, and for one port given twice."""
+    """The ports of a server's two fronts. Raises InputError for what is no port, and for one port
+    given twice.
+    """
 
     def __init__(self, host: str, grpc: int | None, rest: int | None) -> None:
         self.host = host
         self.grpc = Port("gRPC", "--port", host, grpc)
         self.rest = Port("REST", "--rest-api-port", host, rest)
         if grpc and grpc == rest:
-            raise InputError(f"--port and --rest-api-port are both {grpc}: each front needs a port of its own.")
+            raise InputError(
+                f"--port and --rest-api-port are both {grpc}: each front needs a port of its own."
+            )
 
     def hold(self) -> "Ports":
         """Take both, or none. Raises ServerError."""
@@ -95,16 +113,19 @@ class Ports:
 
 
 def held(host: str, number: int) -> socket.socket:
-    """A socket bound to the port, which nobody else can bind, and which does not listen. Raises OSError, also for a
-    host that has no address and for what is no port.
+    """A socket bound to the port, which nobody else can bind, and which does not listen. Raises
+    OSError, also for a host that has no address and for what is no port.
     """
     if not 0 <= number <= LARGEST:  # else the system takes what is left of it: 34463 for 99999
         raise OSError(errno.EINVAL, f"a port is 0 to {LARGEST}")
     try:
-        found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
     except (UnicodeError, ValueError, OverflowError) as error:
         raise OSError(errno.EINVAL, "that is no host name") from error
-    # With its protocol named, so that asyncio sets TCP_NODELAY on each connection; answers took 40 ms without it.
+    # With its protocol named, so that asyncio sets TCP_NODELAY on each connection; answers took 40
+    # ms without it.
     taken = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         _bind(taken, found[4])
@@ -117,8 +138,9 @@ def held(host: str, number: int) -> socket.socket:
 def _bind(taken: socket.socket, address: tuple) -> None:
     """Bind so that no other socket can, whatever its options.
 
-    A port whose last connections are not forgotten yet can be bound with SO_REUSEADDR only, and then by others too, as
-    long as nobody listens. Listening for a moment shows that nobody does, and makes the port ours alone.
+    A port whose last connections are not forgotten yet can be bound with SO_REUSEADDR only, and
+    then by others too, as long as nobody listens. Listening for a moment shows that nobody does,
+    and makes the port ours alone.
     """
     try:
         taken.bind(address)
@@ -129,6 +151,8 @@ def _bind(taken: socket.socket, address: tuple) -> None:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     taken.bind(address)
     taken.listen(1)
-    with contextlib.suppress(OSError):  # where it cannot stop listening, a caller waits instead of being refused
+    with contextlib.suppress(
+        OSError
+    ):  # where it cannot stop listening, a caller waits instead of being refused
         taken.shutdown(socket.SHUT_RDWR)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

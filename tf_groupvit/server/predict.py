@@ -1,10 +1,12 @@
-"""Predict: a model spec and input arrays in; output arrays out. The one path that both front ends share.
+"""Predict: a model spec and input arrays in; output arrays out. The one path that both front ends
+share.
 
-Checks come in the order of the contract, section 7: inputs by number, then by name, then the output filter, then the
-graph itself, which checks element types and nothing else.
+Checks come in the order of the contract, section 7: inputs by number, then by name, then the output
+filter, then the graph itself, which checks element types and nothing else.
 
-Classify, Regress and MultiInference want signatures made for tf.Examples. They are refused here, by the server's
-checks in its order (section 14); a signature that passes them all is answered UNIMPLEMENTED (DIFFERENCES.md).
+Classify, Regress and MultiInference want signatures made for tf.Examples. They are refused here, by
+the server's checks in its order (section 14); a signature that passes them all is answered
+UNIMPLEMENTED (DIFFERENCES.md).
 """
 
 import time
@@ -32,7 +34,9 @@ def predict_signature(servable: Servable, name: str) -> Signature:
     """The signature that a Predict request names. Raises Refusal."""
     signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
     if signature is None:
-        raise Refusal("FAILED_PRECONDITION", f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
+        raise Refusal(
+            "FAILED_PRECONDITION", f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.'
+        )
     return signature
 
 
@@ -44,7 +48,9 @@ def predict(
     output_filter: Iterable[str] = (),
     timeout: float | None = None,
 ) -> Outcome:
-    """Run one signature. ``read_input`` turns the name of a given input into its array. Raises Refusal."""
+    """Run one signature. ``read_input`` turns the name of a given input into its array. Raises
+    Refusal.
+    """
     _check_count(signature, given)
     arrays = {alias: _input(signature, alias, given, read_input) for alias in signature.inputs}
     wanted = _wanted(signature, list(output_filter))
@@ -79,13 +85,15 @@ def _check_count(signature: Signature, given: Collection[str]) -> None:
     needed = signature.inputs.keys()
     if len(given) > len(needed) or (len(given) < len(needed) and not signature.defaults):
         raise invalid(
-            f"input size does not match signature: {len(given)}!={len(needed)} len({_set(given)}) != "
-            f"len({_set(needed)}). Sent extra: {_set(set(given) - needed)}. Missing but required: "
-            f"{_set(needed - set(given))}."
+            f"input size does not match signature: {len(given)}!={len(needed)} len({_set(given)})"
+            f" != len({_set(needed)}). Sent extra: {_set(set(given) - needed)}. Missing but"
+            f" required: {_set(needed - set(given))}."
         )
 
 
-def _input(signature: Signature, alias: str, given: Collection[str], read_input: InputReader) -> np.ndarray:
+def _input(
+    signature: Signature, alias: str, given: Collection[str], read_input: InputReader
+) -> np.ndarray:
     if alias in given:
         array = read_input(alias)
         if array.dtype.kind == "O":
@@ -94,9 +102,9 @@ def _input(signature: Signature, alias: str, given: Collection[str], read_input:
     if alias in signature.defaults:
         return read_tensor(signature.defaults[alias], alias)
     raise invalid(
-        f"Signature input alias: {alias}(feed name: {signature.inputs[alias].tensor_name}) not found in request and no "
-        f"default value provided. Inputs expected to be in the request {_set(given)}, or default input alias set: "
-        f"{','.join(sorted(signature.defaults))}"
+        f"Signature input alias: {alias}(feed name: {signature.inputs[alias].tensor_name}) not"
+        " found in request and no default value provided. Inputs expected to be in the request"
+        f" {_set(given)}, or default input alias set: {','.join(sorted(signature.defaults))}"
     )
 
 
@@ -106,8 +114,8 @@ def _wanted(signature: Signature, output_filter: list[str]) -> dict[str, Endpoin
     for alias in output_filter:
         if alias not in signature.outputs:
             raise invalid(
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
-                f"{_set(signature.outputs)}."
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the"
+                f" set {_set(signature.outputs)}."
             )
         if alias in wanted:
             raise invalid(f"duplicate output tensor alias: {alias}")
@@ -118,7 +126,10 @@ def _wanted(signature: Signature, output_filter: list[str]) -> dict[str, Endpoin
 def _fetchable(endpoint: Endpoint) -> Endpoint:
     if endpoint.output is None:
         name = endpoint.tensor_name if ":" in endpoint.tensor_name else f"{endpoint.tensor_name}:0"
-        raise invalid(f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in the Graph")
+        raise invalid(
+            f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in the"
+            " Graph"
+        )
     return endpoint
 
 
@@ -136,7 +147,9 @@ METHODS = {
 METHOD_OF = {f"tensorflow/serving/{name}": name for name in METHODS}
 
 
-def refuse_inference(servable: Servable, signature_name: str, method_name: str, examples: int) -> None:
+def refuse_inference(
+    servable: Servable, signature_name: str, method_name: str, examples: int
+) -> None:
     """Raises the Refusal of a classify or regress call."""
     method = METHODS[method_name]
     name = signature_name or DEFAULT_SIGNATURE
@@ -148,7 +161,13 @@ def refuse_inference(servable: Servable, signature_name: str, method_name: str, 
     if not 1 <= len(signature.outputs) <= method.most_outputs:
         raise invalid(method.outputs_wanted.format(count=len(signature.outputs)))
     if "inputs" not in signature.inputs:
-        raise Refusal("FAILED_PRECONDITION", f"No {method.word} inputs found in SignatureDef: {signature.proto}")
+        raise Refusal(
+            "FAILED_PRECONDITION",
+            f"No {method.word} inputs found in SignatureDef: {signature.proto}",
+        )
     if not examples:
         raise invalid("Input is empty.")
-    raise Refusal("UNIMPLEMENTED", f"This server answers Predict alone; {method_name} needs TensorFlow Serving.")
+    raise Refusal(
+        "UNIMPLEMENTED",
+        f"This server answers Predict alone; {method_name} needs TensorFlow Serving.",
+    )

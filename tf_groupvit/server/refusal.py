@@ -1,7 +1,9 @@
-"""Refusals: a canonical status code and a text in; the HTTP status and the gRPC code of the answer out.
+"""Refusals: a canonical status code and a text in; the HTTP status and the gRPC code of the answer
+out.
 
-TensorFlow Serving words every refusal as one of the sixteen canonical codes and maps them to HTTP in one table
-(contract, section 2). Everything below the two front ends raises `Refusal`; only the front ends translate it.
+TensorFlow Serving words every refusal as one of the sixteen canonical codes and maps them to HTTP
+in one table (contract, section 2). Everything below the two front ends raises `Refusal`; only the
+front ends translate it.
 """
 
 HTTP_STATUS = {
@@ -63,7 +65,9 @@ LONGEST_NAME = 200
 
 
 def named(text: str, most: int = LONGEST_NAME) -> str:
-    """A text from outside as logs and metrics show it: on one line, without escape codes, at most 200 characters."""
+    """A text from outside as logs and metrics show it: on one line, without escape codes, at most
+    200 characters.
+    """
     text = text[:most]
     return text if text.isprintable() else "".join(map(_shown, text))[:most]
 

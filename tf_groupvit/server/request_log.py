@@ -71,7 +71,9 @@ class RequestLog:
 
 
 class TextFormatter(logging.Formatter):
-    """One line an event, whatever its words hold; what follows it, a traceback, is indented and begins no line."""
+    """One line an event, whatever its words hold; what follows it, a traceback, is indented and
+    begins no line.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         first, *rest = super().format(record).split("\n")

@@ -1,6 +1,8 @@
-"""REST answers: method, raw target, headers and body in; status, headers and body out. What HTTP serves, without HTTP.
+"""REST answers: method, raw target, headers and body in; status, headers and body out. What HTTP
+serves, without HTTP.
 
-A plain function of its arguments, so that a socket, a test or a client in the same process reach the same code.
+A plain function of its arguments, so that a socket, a test or a client in the same process reach
+the same code.
 """
 
 import re
@@ -29,11 +31,13 @@ CORS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
-# What the real server's HTTP library lets through; TRACE, CONNECT and whatever it does not know get its page.
+# What the real server's HTTP library lets through; TRACE, CONNECT and whatever it does not know get
+# its page.
 METHODS = {"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"}
 _INFLATED_BYTES = 100 * 2**20  # of a gzip body, as in the real server
 
-# The server matches its two patterns on the raw text, query included, so `?x=1` is part of a model's name.
+# The server matches its two patterns on the raw text, query included, so `?x=1` is part of a
+# model's name.
 API = re.compile(r"/v1/.*", re.IGNORECASE | re.ASCII | re.DOTALL)
 _VERSION = r"(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -67,15 +71,24 @@ def route_of(method: str, target: str) -> Route:
         raise VersionTooLarge
     action = last if method == "POST" else ("metadata" if last == "metadata" else "status")
     if method == "POST" and action not in ("predict", "classify", "regress"):
-        raise invalid(f"Malformed request: {method} {target}")  # the pattern takes :PREDICT, the server does not
+        raise invalid(
+            f"Malformed request: {method} {target}"
+        )  # the pattern takes :PREDICT, the server does not
     if not model:
         raise invalid("Missing model name in request.")
-    return Route(action, decoded(model), int(number or 0) if version else None, decoded(label) if label else None)
+    return Route(
+        action,
+        decoded(model),
+        int(number or 0) if version else None,
+        decoded(label) if label else None,
+    )
 
 
 def decoded(text: str) -> str:
     """Percent-decoded, as bytes."""
-    return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+    return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode(
+        "utf-8", "surrogateescape"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,10 @@ class Answer:
 
 def page(status: int, reason: str) -> Answer:
     """The HTML page of the real server's HTTP library."""
-    body = f"<HTML><HEAD>\n<TITLE>{status} {reason}</TITLE>\n</HEAD><BODY>\n<H1>{reason}</H1>\n</BODY></HTML>\n"
+    body = (
+        f"<HTML><HEAD>\n<TITLE>{status}"
+        f" {reason}</TITLE>\n</HEAD><BODY>\n<H1>{reason}</H1>\n</BODY></HTML>\n"
+    )
     return Answer(status, body.encode(), {"Content-Type": HTML, "Connection": "close"})
 
 
@@ -125,25 +141,42 @@ class RestAnswers:
         return True
 
     def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """The answer to a whole request. ``headers`` has lower-case names; ``target`` is the raw path and query."""
+        """The answer to a whole request. ``headers`` has lower-case names; ``target`` is the raw
+        path and query.
+        """
         try:
             if not self.is_work(method, target):
                 return self.answer_aside(method, target, headers)
             with self.answers.gate.admit() as ticket:
-                return self.answer_work(method, target, headers, body, ticket, Deadline(self.timeout))
+                return self.answer_work(
+                    method, target, headers, body, ticket, Deadline(self.timeout)
+                )
         except Refusal as refusal:
             return self._dressed(refused(refusal))
 
     def answer_aside(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
         """Everything that runs no model: status, metadata, metrics, and what is malformed."""
-        return self._dressed(self._timed(method, target, 0, lambda line: self._aside(method, target, headers)))
+        return self._dressed(
+            self._timed(method, target, 0, lambda line: self._aside(method, target, headers))
+        )
 
     def answer_work(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes, ticket: Ticket, deadline: Deadline
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        ticket: Ticket,
+        deadline: Deadline,
     ) -> Answer:
         """A predict, classify or regress request that has a place."""
         return self._dressed(
-            self._timed(method, target, len(body), lambda line: self._work(target, headers, body, ticket, deadline))
+            self._timed(
+                method,
+                target,
+                len(body),
+                lambda line: self._work(target, headers, body, ticket, deadline),
+            )
         )
 
     def refuse(self, method: str, target: str, refusal: Refusal) -> Answer:
@@ -154,7 +187,9 @@ class RestAnswers:
         return self._dressed(refused(refusal))
 
     def late(self) -> Answer:
-        """The answer to a request whose time is over while it is at work; its line in the log comes when that ends."""
+        """The answer to a request whose time is over while it is at work; its line in the log comes
+        when that ends.
+        """
         return self._dressed(refused(Refusal("DEADLINE_EXCEEDED", TIMED_OUT)))
 
     def _dressed(self, answer: Answer) -> Answer:
@@ -192,17 +227,28 @@ class RestAnswers:
         return Answer(200, self.answers.metrics.page().encode(), {"Content-Type": TEXT})
 
     def _status(self, route: Route) -> str:
-        return proto_json(self.answers.status_of(route.model, route.version))  # the label is ignored
+        return proto_json(
+            self.answers.status_of(route.model, route.version)
+        )  # the label is ignored
 
     def _metadata(self, route: Route) -> str:
         with self.answers.models.use_named(route.model, route.version, route.label) as version:
             response = metadata_of(version)
         signatures = SignatureDefMap()
         response.metadata["signature_def"].Unpack(signatures)
-        spec, map_ = (proto_json(part, proto_names=True) for part in (response.model_spec, signatures))
+        spec, map_ = (
+            proto_json(part, proto_names=True) for part in (response.model_spec, signatures)
+        )
         return f'{{\n"model_spec":{spec},\n"metadata": {{"signature_def": {map_}}}\n}}\n'
 
-    def _work(self, target: str, headers: Mapping[str, str], body: bytes, ticket: Ticket, deadline: Deadline) -> Answer:
+    def _work(
+        self,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        ticket: Ticket,
+        deadline: Deadline,
+    ) -> Answer:
         route = route_of("POST", target)
         ticket.start(deadline)
         body = inflated(body) if "gzip" in headers.get("content-encoding", "") else body
@@ -233,13 +279,23 @@ class RestAnswers:
             try:
                 held = self.answers.models.use_named(route.model, route.version, route.label)
                 version = stack.enter_context(held)
-                types = {name: signature.input_types for name, signature in version.loaded.signatures.items()}
+                types = {
+                    name: signature.input_types
+                    for name, signature in version.loaded.signatures.items()
+                }
                 signatures = Signatures(types, DEFAULT_SIGNATURE)
             except Refusal as refusal:  # which the body's own faults come before
                 signatures = Signatures({}, DEFAULT_SIGNATURE, (refusal.code, refusal.text))
             form, name, arrays = self.reader.predict(body, signatures, deadline)
             signature = version.loaded.signatures[name or DEFAULT_SIGNATURE]
-            outcome = predict(version.loaded, signature, arrays.keys(), arrays.__getitem__, (), deadline.remaining())
+            outcome = predict(
+                version.loaded,
+                signature,
+                arrays.keys(),
+                arrays.__getitem__,
+                (),
+                deadline.remaining(),
+            )
         self.answers.metrics.ran(route.model, outcome.run_seconds)
         return write_predict(outcome.outputs, form)
 

@@ -1,14 +1,16 @@
-"""One HTTP connection: bytes in; requests for the application, or the refusal of what has no end, out.
+"""One HTTP connection: bytes in; requests for the application, or the refusal of what has no end,
+out.
 
-uvicorn's protocol for httptools, which has no limit on a path or on headers, closes no connection that has not asked
-anything, and closes a half-closed one without an answer. Here
+uvicorn's protocol for httptools, which has no limit on a path or on headers, closes no connection
+that has not asked anything, and closes a half-closed one without an answer. Here
 
 * a path or headers beyond 64 KiB are 414 and 431;
-* a connection that has no whole head of a request after ``idle_seconds``, or whose answer nobody reads, is closed;
+* a connection that has no whole head of a request after ``idle_seconds``, or whose answer nobody
+  reads, is closed;
 * of too many connections the one that has been quiet for longest is closed;
 * a client that closes its sending side is answered;
-* a connection that is closed before its request is read takes what still arrives for a moment, so that the client
-  can read the answer.
+* a connection that is closed before its request is read takes what still arrives for a moment, so
+  that the client can read the answer.
 """
 
 import asyncio
@@ -106,12 +108,18 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Keep the connection for the answer, where one is due."""
-        if self.closing or self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+        if (
+            self.closing
+            or self.cycle is None
+            or self.cycle.response_complete
+            or self.cycle.more_body
+        ):
             return None
         self.cycle.keep_alive = False
         return True
 
-    # The parser's callbacks. `_unread` counts the bytes that led to none of them: a header, or a trailer, without end.
+    # The parser's callbacks. `_unread` counts the bytes that led to none of them: a header, or a
+    # trailer, without end.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -145,7 +153,9 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle is None or self.cycle.response_complete:  # else the next one of a pipeline is at work
+        if (
+            self.cycle is None or self.cycle.response_complete
+        ):  # else the next one of a pipeline is at work
             self._wait()
 
     def _check(self, size: int, status: http.HTTPStatus) -> None:
@@ -159,7 +169,10 @@ class Connection(HttpToolsProtocol):
             return
         what = "path is" if self._refusal is http.HTTPStatus.REQUEST_URI_TOO_LONG else "headers are"
         body = write_error(f"The request's {what} longer than {MOST_HEAD_BYTES} bytes")
-        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        head = (
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection:"
+            " close\r\n\r\n"
+        )
         self.transport.write(STATUS_LINE[self._refusal] + head.encode() + body)
         self.transport.close()
 
@@ -182,7 +195,9 @@ class Connection(HttpToolsProtocol):
             self._timer = None
 
     def _too_quiet(self) -> None:
-        if 0 < self.transport.get_write_buffer_size() < self._unsent:  # a slow reader, but one that reads
+        if (
+            0 < self.transport.get_write_buffer_size() < self._unsent
+        ):  # a slow reader, but one that reads
             self._wait()
         else:
             self.abort()
@@ -191,9 +206,11 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def close_gently(self, transport: Any) -> None:
-        """Close; where a request is not read to its end, after a moment in which what arrives is dropped.
+        """Close; where a request is not read to its end, after a moment in which what arrives is
+        dropped.
 
-        Closed at once with unread bytes, the system would reset the connection, and the client lose the answer.
+        Closed at once with unread bytes, the system would reset the connection, and the client lose
+        the answer.
         """
         if self.closing:
             return

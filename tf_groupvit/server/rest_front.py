@@ -1,7 +1,7 @@
 """The REST front: `RestAnswers` in; an ASGI application, and a uvicorn server around it, out.
 
-Requests that run a model are read in the event loop, take a place in the gate when their body is whole, and work in a
-thread; everything else is answered in the event loop.
+Requests that run a model are read in the event loop, take a place in the gate when their body is
+whole, and work in a thread; everything else is answered in the event loop.
 """
 
 import asyncio
@@ -33,7 +33,11 @@ class RestApp:
     """The ASGI application."""
 
     def __init__(
-        self, answers: RestAnswers, arrivals: Arrivals, max_request_bytes: int, receive_seconds: float
+        self,
+        answers: RestAnswers,
+        arrivals: Arrivals,
+        max_request_bytes: int,
+        receive_seconds: float,
     ) -> None:
         self._answers, self.arrivals = answers, arrivals
         self._most, self._receive_seconds = max_request_bytes, receive_seconds
@@ -54,7 +58,9 @@ class RestApp:
 
     async def _answer(self, scope: dict[str, Any], receive: Any) -> Answer:
         method, target = scope["method"], target_of(scope)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         if self.draining:
             return self._answers.refuse(method, target, draining())
         if not self._answers.is_work(method, target):
@@ -64,7 +70,9 @@ class RestApp:
         except Refusal as refusal:
             return self._answers.refuse(method, target, refusal)
 
-    async def _work(self, method: str, target: str, headers: dict[str, str], receive: Any) -> Answer:
+    async def _work(
+        self, method: str, target: str, headers: dict[str, str], receive: Any
+    ) -> Answer:
         deadline = Deadline(self._answers.timeout)
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._most:
@@ -77,13 +85,17 @@ class RestApp:
                 return closing(self._answers.refuse(method, target, refusal))
             if body is None:
                 return closing(too_large(self._most))
-            work = partial(self._answers.answer_work, method, target, headers, body, deadline=deadline)
+            work = partial(
+                self._answers.answer_work, method, target, headers, body, deadline=deadline
+            )
             return await self._in_a_thread(work, deadline)
         finally:
             self.arrivals.leave(arrival)
 
     async def _body(self, receive: Any, arrival: Arrival, deadline: Deadline) -> bytes | None:
-        """The whole body, or None when it is longer than allowed. Raises Refusal where it takes too long."""
+        """The whole body, or None when it is longer than allowed. Raises Refusal where it takes too
+        long.
+        """
         left = deadline.remaining()
         try:
             seconds = self._receive_seconds if left is None else min(left, self._receive_seconds)
@@ -111,7 +123,9 @@ class RestApp:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _in_a_thread(self, work: Callable[..., Answer], deadline: Deadline) -> Answer:
-        """Run in a thread, and answer in time even where no thread is free, or the work does not end."""
+        """Run in a thread, and answer in time even where no thread is free, or the work does not
+        end.
+        """
         left = deadline.remaining()
         ticket = self._answers.answers.gate.admit()
 
@@ -154,9 +168,13 @@ async def _send(answer: Answer, send: Any) -> None:
 
 
 class RestFront:
-    """A uvicorn server in a thread of its own; ``on_fault`` is called where that ends by an exception."""
+    """A uvicorn server in a thread of its own; ``on_fault`` is called where that ends by an
+    exception.
+    """
 
-    def __init__(self, app: RestApp, connections: Connections, on_fault: Callable[[], None]) -> None:
+    def __init__(
+        self, app: RestApp, connections: Connections, on_fault: Callable[[], None]
+    ) -> None:
         self.app, self._connections, self._on_fault = app, connections, on_fault
         self._socket: socket.socket | None = None
         self._server: Any = None

@@ -1,10 +1,11 @@
-"""A running server: models and options in; open ports, or the bare calls for use in one process, out.
+"""A running server: models and options in; open ports, or the bare calls for use in one process,
+out.
 
     with Server({"half_plus_two": "/models/half_plus_two"}, port=0, rest_api_port=0) as server:
         print(server.port, server.rest_api_port)
 
-Ports open when every model is available. With ``port=None`` or ``rest_api_port=None`` that front does not listen;
-`Server.rest` and `Server.call` answer without sockets.
+Ports open when every model is available. With ``port=None`` or ``rest_api_port=None`` that front
+does not listen; `Server.rest` and `Server.call` answer without sockets.
 """
 
 import os
@@ -23,7 +24,14 @@ from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.memory import Growth
 from tf_groupvit.server.answers import CALLS, Answers
 from tf_groupvit.server.batching import Scheduler, batched
-from tf_groupvit.server.config import PROMETHEUS_PATH, Model, Parameters, check_model, prometheus_path, read_parameters
+from tf_groupvit.server.config import (
+    PROMETHEUS_PATH,
+    Model,
+    Parameters,
+    check_model,
+    prometheus_path,
+    read_parameters,
+)
 from tf_groupvit.server.grpc_front import CallLimits, GrpcFront
 from tf_groupvit.server.json_apart import Reader
 from tf_groupvit.server.limits import Arrivals, Deadline, Gate, open_files
@@ -48,7 +56,9 @@ ModelPaths = Mapping[str, str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Options:
-    """What the flags of ``tf-groupvit serve`` set; the names and defaults are the real server's where it has them."""
+    """What the flags of ``tf-groupvit serve`` set; the names and defaults are the real server's
+    where it has them.
+    """
 
     file_system_poll_wait_seconds: float = 1.0
     max_num_load_retries: int = 5
@@ -82,8 +92,8 @@ class Options:
 class Server:
     """An embedded server. Raises ServerError, ConfigError or InputError when it cannot start.
 
-    ``ports`` that are held already take the place of ``host``, ``port`` and ``rest_api_port``. ``on_fault`` is called,
-    in any thread, where a front ends by an exception.
+    ``ports`` that are held already take the place of ``host``, ``port`` and ``rest_api_port``.
+    ``on_fault`` is called, in any thread, where a front ends by an exception.
     """
 
     def __init__(
@@ -124,13 +134,25 @@ class Server:
             Reader(options.max_json_tokens),
             options.max_request_bytes,
         )
-        arrivals = Arrivals(options.max_receiving, max(options.max_receiving_bytes, options.max_request_bytes))
-        self.app = RestApp(self.rest_answers, arrivals, options.max_request_bytes, options.receive_timeout_seconds)
+        arrivals = Arrivals(
+            options.max_receiving, max(options.max_receiving_bytes, options.max_request_bytes)
+        )
+        self.app = RestApp(
+            self.rest_answers, arrivals, options.max_request_bytes, options.receive_timeout_seconds
+        )
         connections = Connections(options.max_connections, options.receive_timeout_seconds)
         self._rest = RestFront(self.app, connections, on_fault)
-        # gRPC closes whoever comes when its connections are too many: it has what REST and models' files leave.
-        connected = max(open_files() - options.max_connections - _SPARE_FILES, options.max_connections)
-        calls = CallLimits(options.max_request_bytes, options.max_receiving, connected, options.receive_timeout_seconds)
+        # gRPC closes whoever comes when its connections are too many: it has what REST and models'
+        # files leave.
+        connected = max(
+            open_files() - options.max_connections - _SPARE_FILES, options.max_connections
+        )
+        calls = CallLimits(
+            options.max_request_bytes,
+            options.max_receiving,
+            connected,
+            options.receive_timeout_seconds,
+        )
         self.grpc_front = GrpcFront(self.answers, log, calls, options.ssl_config_file)
 
     @property
@@ -161,7 +183,9 @@ class Server:
         return self
 
     def _watch_memory(self, stopped: threading.Event) -> None:
-        """Give back what requests have freed, those too that no handler has seen, as a message that is too large."""
+        """Give back what requests have freed, those too that no handler has seen, as a message that
+        is too large.
+        """
         growth = Growth()
         while not stopped.wait(_MEMORY_SECONDS):
             if not self.gate.admitted:
@@ -170,7 +194,8 @@ class Server:
     def stop(self, grace: float = 30.0) -> bool:
         """Refuse new requests, finish those under way within ``grace`` seconds, unload everything.
 
-        Gives whether all has ended: a load or a warm-up that is under way is given up, and its thread ends later.
+        Gives whether all has ended: a load or a warm-up that is under way is given up, and its
+        thread ends later.
         """
         end = time.monotonic() + grace
         self._stopped.set()
@@ -198,17 +223,24 @@ class Server:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
-    def rest(self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+    def rest(
+        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Answer a REST request without a socket. ``target`` is the raw path and query."""
         lowered = {name.lower(): value for name, value in (headers or {}).items()}
         return self.rest_answers.answer(method, target, lowered, body)
 
     def call(self, path: str, request: Any, timeout: float | None = None) -> Any:
-        """Answer a call such as "/tensorflow.serving.PredictionService/Predict" without a socket. Raises Refusal."""
+        """Answer a call such as "/tensorflow.serving.PredictionService/Predict" without a socket.
+        Raises Refusal.
+        """
         return CALLS[path].run(self.answers, request, Deadline(timeout), lambda: True)
 
     def _load(self, path: str) -> Servable:
@@ -227,7 +259,8 @@ class Server:
         return servable
 
     def _warm_up(self, servable: Servable) -> None:
-        """Run the version's records, or at the start, with the flag, those of the default signature, and others later.
+        """Run the version's records, or at the start, with the flag, those of the default
+        signature, and others later.
 
         A version that takes another one's place is warmed up whole before it does.
         """
@@ -249,8 +282,8 @@ class Server:
 def session_config(options: Options) -> tf.compat.v1.ConfigProto:
     """How TensorFlow runs a model.
 
-    One pass over the graph finds what two find. Measured: of an export of the demo checkpoint, the first request of a
-    signature takes 0.7 of the processor's time, and later ones the same.
+    One pass over the graph finds what two find. Measured: of an export of the demo checkpoint, the
+    first request of a signature takes 0.7 of the processor's time, and later ones the same.
     """
     config = tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism,
@@ -265,7 +298,9 @@ def batching_parameters(options: Options) -> Parameters | None:
     if options.enable_batching:
         return read_parameters(options.batching_parameters_file)
     if options.batching_parameters_file is not None:
-        raise ConfigError("A batching parameters file is given without batching: add --enable-batching.")
+        raise ConfigError(
+            "A batching parameters file is given without batching: add --enable-batching."
+        )
     return None
 
 
@@ -274,7 +309,9 @@ def model_configs(models: ModelPaths | list[Model]) -> list[Model]:
     if isinstance(models, Mapping):
         models = [Model(name, absolute(path)) for name, path in models.items()]
     if not models:
-        raise InputError("No model to serve: give at least one, e.g. {'groupvit': 'models/groupvit'}.")
+        raise InputError(
+            "No model to serve: give at least one, e.g. {'groupvit': 'models/groupvit'}."
+        )
     for model in models:
         check_model(model.name, model.base_path)
     return list(models)
@@ -285,4 +322,12 @@ def absolute(path: str | os.PathLike[str]) -> str:
     return text if "://" in text else os.path.abspath(text)
 
 
-__all__ = ["PROMETHEUS_PATH", "Model", "Options", "Server", "ServerError", "absolute", "model_configs"]
+__all__ = [
+    "PROMETHEUS_PATH",
+    "Model",
+    "Options",
+    "Server",
+    "ServerError",
+    "absolute",
+    "model_configs",
+]

@@ -1,8 +1,10 @@
-"""The servable: a SavedModel folder in; a loaded model that runs as tensorflow_model_server would run it out.
+"""The servable: a SavedModel folder in; a loaded model that runs as tensorflow_model_server would
+run it out.
 
-The model is loaded into a `tf.compat.v1.Session` with the tags asked for and run through `_call_tf_sessionrun`, which
-is the C++ Session of the real server: element types are strict, declared shapes are not checked, only the outputs
-asked for are computed. Python's `Session.run` casts in silence and checks shapes.
+The model is loaded into a `tf.compat.v1.Session` with the tags asked for and run through
+`_call_tf_sessionrun`, which is the C++ Session of the real server: element types are strict,
+declared shapes are not checked, only the outputs asked for are computed. Python's `Session.run`
+casts in silence and checks shapes.
 """
 
 import os
@@ -23,11 +25,17 @@ from tf_groupvit.server.pixels import UNBOUNDED
 from tf_groupvit.server.refusal import Refusal, code_name
 
 DEFAULT_SIGNATURE = "serving_default"
-_MISSING = ("not registered", "not a valid checkpoint", "does not exist")  # in the words of Python's loader
+_MISSING = (
+    "not registered",
+    "not a valid checkpoint",
+    "does not exist",
+)  # in the words of Python's loader
 
 
 def type_name(number: int) -> str:
-    """What TensorFlow's `DataTypeString` calls the type of a number in types.proto: "float", not "float32"."""
+    """What TensorFlow's `DataTypeString` calls the type of a number in types.proto: "float", not
+    "float32".
+    """
     if number not in DataType.values():
         return f"unknown dtype enum ({number})"
     return DataType.Name(number).removeprefix("DT_").lower() if number else "INVALID"
@@ -69,7 +77,8 @@ class Servable:
     def run(
         self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
     ) -> list[np.ndarray]:
-        """Run the graph for some outputs. ``timeout`` is in seconds. Raises Refusal with the runtime's own text.
+        """Run the graph for some outputs. ``timeout`` is in seconds. Raises Refusal with the
+        runtime's own text.
 
         Of a failed check of the graph that is its words, without the operation's name.
         """
@@ -77,7 +86,10 @@ class Servable:
         given = {endpoint.output: array for endpoint, array in feeds.items()}
         wanted = [endpoint.output for endpoint in fetches]
         try:
-            return [_array(result) for result in self.session._call_tf_sessionrun(options, given, wanted, [], None)]
+            return [
+                _array(result)
+                for result in self.session._call_tf_sessionrun(options, given, wanted, [], None)
+            ]
         except tf.errors.OpError as error:
             raise Refusal(code_name(error.error_code), asserted(error.message)) from None
         finally:
@@ -89,7 +101,9 @@ class Servable:
 
 
 def _array(result: Any) -> np.ndarray:
-    """A result as an array; a string of rank 0 comes as bytes, of which numpy would strip the zeros at the end."""
+    """A result as an array; a string of rank 0 comes as bytes, of which numpy would strip the zeros
+    at the end.
+    """
     return np.array(result, object) if isinstance(result, bytes) else np.asarray(result)
 
 
@@ -111,9 +125,14 @@ def load(path: str, tags: tuple[str, ...] = ("serve",), config: Any = None) -> S
     with tf.Graph().as_default() as graph:
         session = tf.compat.v1.Session(graph=graph, config=config)
         try:
-            SavedModelLoader(path).load(session, list(tags))  # what the deprecated public function calls
+            SavedModelLoader(path).load(
+                session, list(tags)
+            )  # what the deprecated public function calls
             session._extend_graph()
-            signatures = {name: _signature(name, proto, graph) for name, proto in meta_graph.signature_def.items()}
+            signatures = {
+                name: _signature(name, proto, graph)
+                for name, proto in meta_graph.signature_def.items()
+            }
         except Exception as error:
             session.close()
             raise _load_error(error) from error
@@ -128,8 +147,8 @@ def _meta_graph(path: str, tags: tuple[str, ...]) -> Any:
             return meta_graph
     raise Refusal(
         "NOT_FOUND",
-        f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect available tag-sets "
-        "in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
+        f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect"
+        " available tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
     )
 
 
@@ -140,8 +159,8 @@ def _saved_model(path: str) -> Any:
     if not _is_file(file):
         raise Refusal(
             "NOT_FOUND",
-            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
-            f"`saved_model.pb`)\nSpecified file path: {path}",
+            "Specified file path does not appear to contain a SavedModel bundle (should have a"
+            f" file called `saved_model.pb`)\nSpecified file path: {path}",
         )
     try:
         with tf.io.gfile.GFile(file, "rb") as stream:
@@ -152,7 +171,11 @@ def _saved_model(path: str) -> Any:
 
 def _is_file(path: str) -> bool:
     """Whether there is a file to read, not a folder, nor a pipe that would never end."""
-    return os.path.isfile(path) if os.path.exists(path) else tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+    return (
+        os.path.isfile(path)
+        if os.path.exists(path)
+        else tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+    )
 
 
 def _signature(name: str, proto: Any, graph: tf.Graph) -> Signature:
@@ -168,7 +191,10 @@ def _signature(name: str, proto: Any, graph: tf.Graph) -> Signature:
 def _endpoint(info: Any, graph: tf.Graph) -> Endpoint:
     try:
         output = graph.get_tensor_by_name(info.name)._as_tf_output()
-    except (KeyError, ValueError):  # the init op's "output" is an operation; sparse inputs have no single name
+    except (
+        KeyError,
+        ValueError,
+    ):  # the init op's "output" is an operation; sparse inputs have no single name
         output = None
     return Endpoint(info.name, info.dtype, output)
 

@@ -1,12 +1,14 @@
 """TensorProtos: messages of requests into numpy arrays, and arrays into messages of answers.
 
-Reading makes what TensorFlow's C++ `Tensor::FromProto` makes, which is lenient where `tf.make_ndarray` is not: too many
-values are cut, too few repeat the last one, none give zeros, values in another type's field count as none (contract,
-section 7). Tensors whose bytes are in `tensor_content` are not copied.
+Reading makes what TensorFlow's C++ `Tensor::FromProto` makes, which is lenient where
+`tf.make_ndarray` is not: too many values are cut, too few repeat the last one, none give zeros,
+values in another type's field count as none (contract, section 7). Tensors whose bytes are in
+`tensor_content` are not copied.
 
-Answers have their values in `float_val`, `int_val` and so on, which clients read, not in `tensor_content` as
-`tf.make_tensor_proto` would write them. Appending a million floats one by one costs a tenth of a second, so the packed
-field is written as its wire bytes and parsed by protobuf in one go.
+Answers have their values in `float_val`, `int_val` and so on, which clients read, not in
+`tensor_content` as `tf.make_tensor_proto` would write them. Appending a million floats one by one
+costs a tenth of a second, so the packed field is written as its wire bytes and parsed by protobuf
+in one go.
 """
 
 from itertools import pairwise
@@ -30,8 +32,9 @@ _LENGTH_DELIMITED = 2
 _VARINT = 5  # bytes of a string's length at most
 _FEW = 64  # values that protobuf appends faster than numpy packs them
 _MAX_RANK = 64  # numpy's; TensorFlow's own is 254
-# TensorFlow would allocate whatever a shape says. Here a request may not become much larger than it came: where values
-# are missing, a tensor has at most so many, and a string counts as what it costs beside its bytes.
+# TensorFlow would allocate whatever a shape says. Here a request may not become much larger than it
+# came: where values are missing, a tensor has at most so many, and a string counts as what it costs
+# beside its bytes.
 MOST_FILLED = 2**24
 STRING_COST = 64
 MOST_STRINGS = 2**20  # of a tensor, which may come as one byte each
@@ -42,7 +45,9 @@ class Malformed(Exception):  # noqa: N818 - the caller knows the input's name an
 
 
 def read_tensor(proto: Any, name: str) -> np.ndarray:
-    """The array of a TensorProto. Raises Refusal, before the array is made, for one that is too large."""
+    """The array of a TensorProto. Raises Refusal, before the array is made, for one that is too
+    large.
+    """
     try:
         return _array(proto, name)
     except Malformed:
@@ -52,7 +57,9 @@ def read_tensor(proto: Any, name: str) -> np.ndarray:
 def check_strings(count: int, name: str) -> None:
     """Raises Refusal where a tensor has more strings than may be worked on."""
     if count > MOST_STRINGS:
-        raise invalid(f"tensor parsing error: {name}: {count:,} strings, at most {MOST_STRINGS:,} are taken")
+        raise invalid(
+            f"tensor parsing error: {name}: {count:,} strings, at most {MOST_STRINGS:,} are taken"
+        )
 
 
 def _array(proto: Any, name: str) -> np.ndarray:
@@ -67,7 +74,9 @@ def _array(proto: Any, name: str) -> np.ndarray:
         return np.empty(shape, type_)
     content = proto.tensor_content
     if content:
-        flat = _strings(proto, count, name) if proto.dtype == _STRING else _raw(content, count, type_)
+        flat = (
+            _strings(proto, count, name) if proto.dtype == _STRING else _raw(content, count, type_)
+        )
     else:
         _check_filling(proto, count, name)
         flat = _filled(_values(proto, type_, count), count, type_)
@@ -83,8 +92,8 @@ def _check_filling(proto: Any, count: int, name: str) -> None:
     cost = filling_cost(values[-1] if values else b"") if proto.dtype == _STRING else 1
     if (count - given) * cost > MOST_FILLED:
         raise invalid(
-            f"tensor parsing error: {name}: its shape has {count:,} elements and {given:,} came; at most "
-            f"{MOST_FILLED // cost:,} are filled up"
+            f"tensor parsing error: {name}: its shape has {count:,} elements and {given:,} came; at"
+            f" most {MOST_FILLED // cost:,} are filled up"
         )
 
 
@@ -103,7 +112,8 @@ def _raw(content: bytes, count: int, type_: np.dtype) -> np.ndarray:
 
 
 def _strings(proto: Any, count: int, name: str) -> np.ndarray:
-    """Lengths as varints, then the strings' bytes, nothing before, between or after; as ``tensor_content`` has them.
+    """Lengths as varints, then the strings' bytes, nothing before, between or after; as
+    ``tensor_content`` has them.
 
     Not by `tf.io.parse_tensor`, which logs all of a message that it refuses.
     """
@@ -111,7 +121,9 @@ def _strings(proto: Any, count: int, name: str) -> np.ndarray:
     if count > len(content):  # each has a length
         raise Malformed
     check_strings(count, name)
-    lengths_end = np.flatnonzero(np.frombuffer(content[: _VARINT * count], np.uint8) < 0x80)[:count] + 1
+    lengths_end = (
+        np.flatnonzero(np.frombuffer(content[: _VARINT * count], np.uint8) < 0x80)[:count] + 1
+    )
     if len(lengths_end) < count or np.diff(lengths_end, prepend=0).max() > _VARINT:
         raise Malformed
     start = int(lengths_end[-1])
@@ -183,10 +195,16 @@ def packed(flat: np.ndarray, number: int) -> bytes:
 
 
 def varints(values: np.ndarray) -> bytes:
-    """Base-128 varints of whole numbers; negative ones as their 64-bit two's complement, ten bytes each."""
+    """Base-128 varints of whole numbers; negative ones as their 64-bit two's complement, ten bytes
+    each.
+    """
     if values.dtype == np.uint8 and int(values.max()) < 0x80:
         return values.tobytes()
-    rest = values.astype(np.int64, copy=False).view(np.uint64) if values.dtype.kind == "i" else values.astype(np.uint64)
+    rest = (
+        values.astype(np.int64, copy=False).view(np.uint64)
+        if values.dtype.kind == "i"
+        else values.astype(np.uint64)
+    )
     width = max(1, -(-int(rest.max()).bit_length() // 7))
     groups = np.empty((len(rest), width), np.uint8)
     wanted = np.ones((len(rest), width), np.bool_)

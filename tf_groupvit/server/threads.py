@@ -1,6 +1,8 @@
-"""Threads that last: a function in; a thread that runs it, and again where it ends by an exception, loudly, out.
+"""Threads that last: a function in; a thread that runs it, and again where it ends by an exception,
+loudly, out.
 
-A thread that ends without a word would take polling, batches or a front with it, and the server would seem well.
+A thread that ends without a word would take polling, batches or a front with it, and the server
+would seem well.
 """
 
 import logging
@@ -20,7 +22,9 @@ def lasting(name: str, run: Callable[[], None]) -> threading.Thread:
             try:
                 return run()
             except Exception:
-                _log.exception("The thread %s ended by an exception; it starts again in %g s", name, PAUSE)
+                _log.exception(
+                    "The thread %s ended by an exception; it starts again in %g s", name, PAUSE
+                )
                 time.sleep(PAUSE)
 
     return threading.Thread(target=run_until_it_returns, daemon=True, name=name)

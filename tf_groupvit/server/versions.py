@@ -1,8 +1,9 @@
-"""Versions of a model: what the disk holds in; loaded versions to run requests on, and their states, out.
+"""Versions of a model: what the disk holds in; loaded versions to run requests on, and their
+states, out.
 
-One state machine under one lock (contract, sections 7 and 8). A new version is loaded, warmed and AVAILABLE before
-the old one is unloaded; a version that fails leaves the old one serving; a request keeps the version it began on, and
-a version is closed only when its last request has left.
+One state machine under one lock (contract, sections 7 and 8). A new version is loaded, warmed and
+AVAILABLE before the old one is unloaded; a version that fails leaves the old one serving; a request
+keeps the version it began on, and a version is closed only when its last request has left.
 """
 
 import logging
@@ -75,7 +76,9 @@ class Versions:
         self._retries = retries
         self._changed = threading.Condition()
         self._active: dict[str, dict[int, Version]] = {}  # what is managed now
-        self._seen: dict[str, dict[int, Version]] = {}  # the last life of every version there ever was
+        self._seen: dict[
+            str, dict[int, Version]
+        ] = {}  # the last life of every version there ever was
         self._wanted: dict[str, dict[int, str]] = {}
 
     def want(self, model: str, wanted: dict[int, str]) -> None:
@@ -96,11 +99,14 @@ class Versions:
             if version.state is State.END:
                 del active[version.number]
             elif version.state is State.AVAILABLE and (one_serves or not wanted):
-                threading.Thread(target=self._unload, args=[version], daemon=True, name="unload").start()
+                threading.Thread(
+                    target=self._unload, args=[version], daemon=True, name="unload"
+                ).start()
                 self._move(version, State.UNLOADING)
 
     def _start(self, version: Version) -> None:
-        # First the thread, which waits for the lock: where none can be had, the version is tried again.
+        # First the thread, which waits for the lock: where none can be had, the version is tried
+        # again.
         threading.Thread(target=self._load, args=[version], daemon=True, name="load").start()
         self._active[version.model][version.number] = version
         self._seen.setdefault(version.model, {})[version.number] = version
@@ -109,7 +115,14 @@ class Versions:
         version.state = state
         level = logging.WARNING if version.error else logging.INFO
         why = f": {_shown(version.error)}" if version.error else ""
-        _log.log(level, "Model %s version %d is %s%s", named(version.model), version.number, state.name, why)
+        _log.log(
+            level,
+            "Model %s version %d is %s%s",
+            named(version.model),
+            version.number,
+            state.name,
+            why,
+        )
         self._changed.notify_all()
 
     def _load(self, version: Version) -> None:
@@ -176,7 +189,13 @@ class Versions:
     def _report(self, version: Version, error: Refusal, attempt: int) -> None:
         left = self._retries.count + 1 - attempt
         then = f"next attempt in {self._retries.seconds:g} s, {left} left" if left else "given up"
-        _log.warning("Loading %s version %d failed (%s): %s", named(version.model), version.number, then, _shown(error))
+        _log.warning(
+            "Loading %s version %d failed (%s): %s",
+            named(version.model),
+            version.number,
+            then,
+            _shown(error),
+        )
 
     def _unload(self, version: Version) -> None:
         with self._changed:
@@ -202,7 +221,9 @@ class Versions:
 
     @contextmanager
     def use(self, model: str, number: int | None = None) -> Iterator[Version]:
-        """The version to run a request on, the highest AVAILABLE one without a number. Raises Refusal."""
+        """The version to run a request on, the highest AVAILABLE one without a number. Raises
+        Refusal.
+        """
         with self._changed:
             version = self._find(model, number)
             version.in_flight += 1
@@ -213,7 +234,9 @@ class Versions:
 
     def _find(self, model: str, number: int | None) -> Version:
         active = self._active.get(model, {})
-        numbers = [candidate for candidate, version in active.items() if version.state is State.AVAILABLE]
+        numbers = [
+            candidate for candidate, version in active.items() if version.state is State.AVAILABLE
+        ]
         if number is None and numbers:
             return active[max(numbers)]
         if number is not None and number in numbers:
@@ -226,19 +249,25 @@ class Versions:
         with self._changed:
             seen = self._seen.get(model, {})
             return {
-                number: Version(model, number, seen[number].path, seen[number].state, seen[number].error)
+                number: Version(
+                    model, number, seen[number].path, seen[number].state, seen[number].error
+                )
                 for number in sorted(seen, reverse=True)
             }
 
     def await_settled(self, models: list[str], timeout: float | None = None) -> list[Version]:
-        """Wait until every model has an AVAILABLE version or has failed; the failed versions of those that have."""
+        """Wait until every model has an AVAILABLE version or has failed; the failed versions of
+        those that have.
+        """
         with self._changed:
             self._changed.wait_for(lambda: all(self._ready(model) for model in models), timeout)
             return [version for model in models for version in self._failed(model)]
 
     def _ready(self, model: str) -> bool:
         active = self._active.get(model, {}).values()
-        return any(version.state is State.AVAILABLE for version in active) or all(version.settled for version in active)
+        return any(version.state is State.AVAILABLE for version in active) or all(
+            version.settled for version in active
+        )
 
     def _failed(self, model: str) -> list[Version]:
         active = list(self._active.get(model, {}).values())

@@ -1,8 +1,9 @@
 """Warm-up: a loaded servable in; its recorded requests run, or a refusal that fails the load, out.
 
-`assets.extra/tf_serving_warmup_requests` holds PredictionLogs in a TFRecord file, at most 1000 (contract, section 9).
-The first request of each signature takes seconds, for TensorFlow prepares the graph then: the default signature's
-requests can be run first, and the others when the version serves.
+`assets.extra/tf_serving_warmup_requests` holds PredictionLogs in a TFRecord file, at most 1000
+(contract, section 9). The first request of each signature takes seconds, for TensorFlow prepares
+the graph then: the default signature's requests can be run first, and the others when the version
+serves.
 """
 
 import logging
@@ -16,7 +17,12 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from tf_groupvit.server.predict import METHOD_OF, predict_request, predict_signature, refuse_inference
+from tf_groupvit.server.predict import (
+    METHOD_OF,
+    predict_request,
+    predict_signature,
+    refuse_inference,
+)
 from tf_groupvit.server.refusal import Refusal, code_name, invalid, named
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Servable
 
@@ -33,7 +39,8 @@ class Warmup:
 def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False) -> Warmup | None:
     """Run a version's warm-up file; None where it has none. Raises Refusal.
 
-    With ``only_default`` the predict requests of other signatures are looked at alone; ``warm_up_others`` runs them.
+    With ``only_default`` the predict requests of other signatures are looked at alone;
+    ``warm_up_others`` runs them.
     """
     path = os.path.join(servable.path, "assets.extra", "tf_serving_warmup_requests")
     if not tf.io.gfile.exists(path):
@@ -64,7 +71,9 @@ def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False)
 
 
 def warm_up_others(servable: Servable, iterations: int, stopped: Callable[[], bool]) -> Warmup:
-    """Run what ``warm_up`` left out, until ``stopped`` says so; what fails is logged, for the version serves."""
+    """Run what ``warm_up`` left out, until ``stopped`` says so; what fails is logged, for the
+    version serves.
+    """
     path = os.path.join(servable.path, "assets.extra", "tf_serving_warmup_requests")
     started, count = time.perf_counter(), 0
     timed = _Timed(servable, iterations)
@@ -86,7 +95,9 @@ def warm_up_others(servable: Servable, iterations: int, stopped: Callable[[], bo
 
 
 class _Timed:
-    """Runs records and says how long the first one of each signature took, which is what warm-up is for."""
+    """Runs records and says how long the first one of each signature took, which is what warm-up is
+    for.
+    """
 
     def __init__(self, servable: Servable, iterations: int) -> None:
         self._servable, self._iterations = servable, iterations
@@ -114,8 +125,13 @@ def _records(path: str) -> Iterator[bytes]:
         for record in tf.data.TFRecordDataset(path):
             yield record.numpy()
     except tf.errors.OpError as error:
-        # Less what Python adds around it, and the question that newer runtimes add: "corrupted record at 0".
-        text = error.message.split("} ")[-1].split(" [Op:")[0].removesuffix(" (Is this even a TFRecord file?)")
+        # Less what Python adds around it, and the question that newer runtimes add: "corrupted
+        # record at 0".
+        text = (
+            error.message.split("} ")[-1]
+            .split(" [Op:")[0]
+            .removesuffix(" (Is this even a TFRecord file?)")
+        )
         if isinstance(error, tf.errors.DataLossError):
             text = f"{text}. Please verify your warmup data is in TFRecord format."
         raise Refusal(code_name(error.error_code), text) from None
@@ -139,12 +155,19 @@ def _run(servable: Servable, log: Any, iterations: int) -> None:
         elif kind in ("classify_log", "regress_log"):
             request = getattr(log, kind).request
             count = len(request.input.example_list.examples)
-            refuse_inference(servable, request.model_spec.signature_name, kind.removesuffix("_log"), count)
+            refuse_inference(
+                servable, request.model_spec.signature_name, kind.removesuffix("_log"), count
+            )
         elif kind == "multi_inference_log":
             for task in log.multi_inference_log.request.tasks:
                 refuse_inference(
-                    servable, task.model_spec.signature_name, METHOD_OF.get(task.method_name, "classify"), 1
+                    servable,
+                    task.model_spec.signature_name,
+                    METHOD_OF.get(task.method_name, "classify"),
+                    1,
                 )
         else:
-            number = log.DESCRIPTOR.fields_by_name[kind].number  # which is how the real server says it
+            number = log.DESCRIPTOR.fields_by_name[
+                kind
+            ].number  # which is how the real server says it
             raise Refusal("UNIMPLEMENTED", f"Unsupported log_type for warmup: {number}")

@@ -1,9 +1,10 @@
-"""Pixels uint8 (H, W, 3) of any size and a seed in; pixels uint8 (S, S, 3), cropped, flipped and changed, out.
+"""Pixels uint8 (H, W, 3) of any size and a seed in; pixels uint8 (S, S, 3), cropped, flipped and
+changed, out.
 
-Paper: section 4.1; the published models were trained with timm's RandomResizedCrop, flip, RandAugment
-``rand-m9-mstd0.5-inc1`` and random erasing. Here the same draws are made in graph ops, and RandAugment's operations
-follow Pillow's arithmetic. All numbers hang on the seed of the image alone, so that a run can be repeated, and resumed
-in its middle.
+Paper: section 4.1; the published models were trained with timm's RandomResizedCrop, flip,
+    RandAugment ``rand-m9-mstd0.5-inc1`` and random erasing. Here the same draws are made in graph
+    ops, and RandAugment's operations follow Pillow's arithmetic. All numbers hang on the seed of
+    the image alone, so that a run can be repeated, and resumed in its middle.
 """
 
 import functools
@@ -27,10 +28,12 @@ FILL = (124, 116, 104)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are changed; the defaults are the published ones, ``PLAIN`` changes nothing.
+    """How training images are changed; the defaults are the published ones, ``PLAIN`` changes
+    nothing.
 
     Attributes:
-        crop: the smallest and the largest share of the image's area that is cut out; None: the whole image.
+        crop: the smallest and the largest share of the image's area that is cut out; None: the
+            whole image.
         flip: how likely an image is mirrored.
         operations: how many operations of RandAugment are drawn for an image.
         level, level_spread: their strength out of 10, mean and standard deviation.
@@ -47,10 +50,14 @@ class Augmentation:
     def __post_init__(self) -> None:
         low, high = self.crop or (1.0, 1.0)
         if not 0 < low <= high <= 1:
-            raise InputError(f"crop should be two shares of the area, 0 < low <= high <= 1, got {self.crop}.")
+            raise InputError(
+                f"crop should be two shares of the area, 0 < low <= high <= 1, got {self.crop}."
+            )
         for name in ("flip", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} should be a probability from 0 to 1, got {getattr(self, name)}.")
+                raise InputError(
+                    f"{name} should be a probability from 0 to 1, got {getattr(self, name)}."
+                )
         if self.operations < 0 or not 0 <= self.level <= TOP_LEVEL or self.level_spread < 0:
             raise InputError("operations and level_spread should be 0 or more, level from 0 to 10.")
 
@@ -64,7 +71,9 @@ def augment(pixels: tf.Tensor, size: int, how: Augmentation, seed: tf.Tensor) ->
     of_crop, of_flip, of_operations = tf.unstack(tf.random.split(seed, 3, alg="philox"))
     areas = how.crop
     # An image that is not cut is resized as the segmenter does in mode "whole".
-    pixels = resize(crop(pixels, areas, of_crop), size) if areas else resize_bicubic(pixels, size, size)
+    pixels = (
+        resize(crop(pixels, areas, of_crop), size) if areas else resize_bicubic(pixels, size, size)
+    )
     pixels = tf.ensure_shape(pixels, [size, size, 3])
     if how.flip:
         pixels = flip(pixels, how.flip, of_flip)
@@ -78,7 +87,9 @@ def augmenter(size: int, how: Augmentation) -> Callable[[tf.Tensor, tf.Tensor], 
     """Make ``augment`` a function of the graph, so that its operations are traced once."""
     signature = [tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)]
     return tf.function(
-        lambda pixels, seed: augment(pixels, size, how, seed), input_signature=signature, autograph=False
+        lambda pixels, seed: augment(pixels, size, how, seed),
+        input_signature=signature,
+        autograph=False,
     )
 
 
@@ -88,7 +99,9 @@ def uniform(seed: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def crop(pixels: tf.Tensor, areas: tuple[float, float], seed: tf.Tensor) -> tf.Tensor:
-    """Cut a random rectangle out: (H, W, 3) -> (h, w, 3); where none fits, the largest in the middle."""
+    """Cut a random rectangle out: (H, W, 3) -> (h, w, 3); where none fits, the largest in the
+    middle.
+    """
     sides = tf.shape(pixels)[:2]
     draws = uniform(seed, 2 * ATTEMPTS + 2)
     heights, widths = _rectangles(sides, areas, RATIOS, draws[:-2])
@@ -106,16 +119,22 @@ def crop(pixels: tf.Tensor, areas: tuple[float, float], seed: tf.Tensor) -> tf.T
 def _rectangles(
     sides: tf.Tensor, areas: tuple[float, float], ratios: tuple[float, float], draws: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Heights and widths, int32 (attempts), of shares of the area; the logarithm of the ratio is uniform."""
+    """Heights and widths, int32 (attempts), of shares of the area; the logarithm of the ratio is
+    uniform.
+    """
     of_area, of_ratio = tf.split(draws, 2)
     area = tf.cast(tf.reduce_prod(sides), tf.float32) * (areas[0] + of_area * (areas[1] - areas[0]))
     low, high = map(math.log, ratios)
     ratio = tf.exp(low + of_ratio * (high - low))
-    return tuple(tf.cast(tf.round(tf.sqrt(product)), tf.int32) for product in (area / ratio, area * ratio))
+    return tuple(
+        tf.cast(tf.round(tf.sqrt(product)), tf.int32) for product in (area / ratio, area * ratio)
+    )
 
 
 def resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
-    """Resize to a square, bilinear with antialiasing as Pillow's: uint8 (h, w, 3) -> (size, size, 3)."""
+    """Resize to a square, bilinear with antialiasing as Pillow's: uint8 (h, w, 3) -> (size, size,
+    3).
+    """
     scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(pixels)[:2], tf.float32)
     resized = tf.raw_ops.ScaleAndTranslate(
         images=pixels[None],
@@ -144,11 +163,16 @@ def erase(values: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Tensor:
     first = tf.argmax(tf.cast(fits, tf.int32))
     cut = tf.stack([heights[first], widths[first]])
     corner = tf.cast(draws[-3:-1] * tf.cast(sides - cut + 1, tf.float32), tf.int32)
-    rows, columns = ((tf.range(sides[i]) >= corner[i]) & (tf.range(sides[i]) < corner[i] + cut[i]) for i in range(2))
+    rows, columns = (
+        (tf.range(sides[i]) >= corner[i]) & (tf.range(sides[i]) < corner[i] + cut[i])
+        for i in range(2)
+    )
     inside = (rows[:, None] & columns[None])[..., None]
     return tf.cond(
         wanted,
-        lambda: tf.where(inside, tf.random.stateless_normal(tf.shape(values), of_noise, alg="philox"), values),
+        lambda: tf.where(
+            inside, tf.random.stateless_normal(tf.shape(values), of_noise, alg="philox"), values
+        ),
         lambda: values,
     )
 
@@ -168,7 +192,9 @@ def randaugment(pixels: tf.Tensor, how: Augmentation, seed: tf.Tensor) -> tf.Ten
 
 
 def apply(pixels: tf.Tensor, index: tf.Tensor, level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
-    """Apply one operation of the table at a level from 0 to 10, to one side or the other; none beyond its end."""
+    """Apply one operation of the table at a level from 0 to 10, to one side or the other; none
+    beyond its end.
+    """
     share = level / TOP_LEVEL
     branches = [lambda act=act: act(pixels, share, sign) for act in OPERATIONS.values()]
     return tf.switch_case(index, [*branches, lambda: pixels])
@@ -183,7 +209,8 @@ def _factor(share: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
     return tf.maximum(0.1, 1.0 + sign * 0.9 * share)
 
 
-# What each operation makes of a level (as a share of 10) and a side; all grow stronger with it ("inc1").
+# What each operation makes of a level (as a share of 10) and a side; all grow stronger with it
+# ("inc1").
 OPERATIONS = {
     "autocontrast": lambda x, share, sign: autocontrast(x),
     "equalize": lambda x, share, sign: equalize(x),
@@ -217,7 +244,9 @@ def _through(table: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
 def autocontrast(pixels: tf.Tensor) -> tf.Tensor:
     """Stretch each channel from its lowest level to its highest over 0..255; a flat channel stays."""
     values = tf.cast(pixels, tf.float64)  # as Pillow: floats of 32 bits fall short of whole numbers
-    low, high = (reduce(values, axis=[0, 1], keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
+    low, high = (
+        reduce(values, axis=[0, 1], keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max)
+    )
     scale = 255.0 / tf.where(high > low, high - low, 1.0)
     stretched = tf.cast(tf.clip_by_value(values * scale - low * scale, 0.0, 255.0), tf.uint8)
     return tf.where(high > low, stretched, pixels)
@@ -226,8 +255,12 @@ def autocontrast(pixels: tf.Tensor) -> tf.Tensor:
 def equalize(pixels: tf.Tensor) -> tf.Tensor:
     """Level out each channel's histogram."""
     flat = tf.cast(tf.reshape(pixels, [-1, 3]), tf.int32) + tf.constant([0, 256, 512])
-    counts = tf.reshape(tf.math.bincount(tf.reshape(flat, [-1]), minlength=768, maxlength=768), [3, 256])
-    highest = 255 - tf.argmax(tf.cast(counts[:, ::-1] > 0, tf.int32), axis=1, output_type=tf.int32)  # (3)
+    counts = tf.reshape(
+        tf.math.bincount(tf.reshape(flat, [-1]), minlength=768, maxlength=768), [3, 256]
+    )
+    highest = 255 - tf.argmax(
+        tf.cast(counts[:, ::-1] > 0, tf.int32), axis=1, output_type=tf.int32
+    )  # (3)
     step = (tf.reduce_sum(counts, axis=1) - tf.gather(counts, highest, batch_dims=1)) // 255  # (3)
     divisor = tf.maximum(step, 1)[:, None]
     table = (divisor // 2 + tf.cumsum(counts, axis=1, exclusive=True)) // divisor  # (3, 256)
@@ -244,7 +277,9 @@ def posterize(pixels: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     """Keep the upper ``bits`` (int32 scalar, 0 to 8) of each level."""
     dropped = tf.cast(8 - bits, tf.int32)
     values = tf.cast(pixels, tf.int32)
-    return tf.cast(tf.bitwise.left_shift(tf.bitwise.right_shift(values, dropped), dropped), tf.uint8)
+    return tf.cast(
+        tf.bitwise.left_shift(tf.bitwise.right_shift(values, dropped), dropped), tf.uint8
+    )
 
 
 def solarize(pixels: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
@@ -260,7 +295,9 @@ def solarize_add(pixels: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
 
 def _grey(pixels: tf.Tensor) -> tf.Tensor:
     """Brightness (H, W, 1) in whole levels, as Pillow weighs the channels."""
-    weighed = tf.reduce_sum(tf.cast(pixels, tf.int32) * tf.constant([19595, 38470, 7471]), axis=-1, keepdims=True)
+    weighed = tf.reduce_sum(
+        tf.cast(pixels, tf.int32) * tf.constant([19595, 38470, 7471]), axis=-1, keepdims=True
+    )
     return tf.cast(tf.bitwise.right_shift(weighed + 0x8000, 16), tf.float32)
 
 
@@ -296,12 +333,18 @@ def sharpness(pixels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def _move(pixels: tf.Tensor, matrix: Sequence[Sequence[tf.Tensor | float]]) -> tf.Tensor:
-    """Where each pixel comes from, [[a, b, c], [d, e, f]] over (x, y, 1) with pixel centres at halves: bilinear."""
+    """Where each pixel comes from, [[a, b, c], [d, e, f]] over (x, y, 1) with pixel centres at
+    halves: bilinear.
+    """
     fill = tf.constant(FILL, tf.float32)
     rows: list[tf.Tensor | float] = []
     for x, y, shift in matrix:
         x, y = tf.cast(x, tf.float32), tf.cast(y, tf.float32)
-        rows += [x, y, tf.cast(shift, tf.float32) + (x + y - 1.0) / 2]  # TensorFlow's centres lie at whole numbers
+        rows += [
+            x,
+            y,
+            tf.cast(shift, tf.float32) + (x + y - 1.0) / 2,
+        ]  # TensorFlow's centres lie at whole numbers
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=(tf.cast(pixels, tf.float32) - fill)[None],
         transforms=tf.stack([*rows, 0.0, 0.0])[None],
@@ -325,12 +368,16 @@ def shear_y(pixels: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
 
 def translate_x(pixels: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Move the picture to the left by a share of its width."""
-    return _move(pixels, [[1.0, 0.0, share * tf.cast(tf.shape(pixels)[1], tf.float32)], [0.0, 1.0, 0.0]])
+    return _move(
+        pixels, [[1.0, 0.0, share * tf.cast(tf.shape(pixels)[1], tf.float32)], [0.0, 1.0, 0.0]]
+    )
 
 
 def translate_y(pixels: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Move the picture up by a share of its height."""
-    return _move(pixels, [[1.0, 0.0, 0.0], [0.0, 1.0, share * tf.cast(tf.shape(pixels)[0], tf.float32)]])
+    return _move(
+        pixels, [[1.0, 0.0, 0.0], [0.0, 1.0, share * tf.cast(tf.shape(pixels)[0], tf.float32)]]
+    )
 
 
 def rotate(pixels: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
@@ -338,4 +385,7 @@ def rotate(pixels: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     y, x = tf.unstack(tf.cast(tf.shape(pixels)[:2], tf.float32) / 2)
     angle = degrees * (3.141592653589793 / 180)
     sine, cosine = tf.sin(angle), tf.cos(angle)
-    return _move(pixels, [[cosine, -sine, x - cosine * x + sine * y], [sine, cosine, y - sine * x - cosine * y]])
+    return _move(
+        pixels,
+        [[cosine, -sine, x - cosine * x + sine * y], [sine, cosine, y - sine * x - cosine * y]],
+    )

@@ -1,4 +1,6 @@
-"""A recipe, a seed and a folder in; tokenizer, model, optimizer and data of a run, before any step, out."""
+"""A recipe, a seed and a folder in; tokenizer, model, optimizer and data of a run, before any step,
+out.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +25,14 @@ from tf_groupvit.training.data import TrainingData
 from tf_groupvit.training.measuring import SEED, GroupPictures, SceneScores
 from tf_groupvit.training.model_setup import begin, checkpoint_of, compile_for
 from tf_groupvit.training.recipe import SCENES, TAGGER, Recipe
-from tf_groupvit.training.records import Source, first_captions, first_images, open_pairs, records_of, split
+from tf_groupvit.training.records import (
+    Source,
+    first_captions,
+    first_images,
+    open_pairs,
+    records_of,
+    split,
+)
 from tf_groupvit.training.scene_batches import DRAWN_AT, PixelValues, SceneBatches
 from tf_groupvit.training.step import TrainingModel
 
@@ -33,7 +42,9 @@ PICTURES = 8  # that are shown on the way
 
 
 def open_sources(recipe: Recipe) -> tuple[Source, Source]:
-    """The pairs to train on, and those that are held out; the same ones where the recipe holds none out."""
+    """The pairs to train on, and those that are held out; the same ones where the recipe holds none
+    out.
+    """
     chosen = recipe.data
     source = open_pairs(chosen.source)
     if chosen.validation_share:
@@ -41,8 +52,12 @@ def open_sources(recipe: Recipe) -> tuple[Source, Source]:
     return source, open_pairs(chosen.validation) if chosen.validation else source
 
 
-def open_training(recipe: Recipe, source: Source, tokenizer: Tokenizer, size: int, seed: int) -> TrainingData:
-    """What is trained on. ``tokenizer`` cuts captions to its length; ``size`` is the side of the model's images."""
+def open_training(
+    recipe: Recipe, source: Source, tokenizer: Tokenizer, size: int, seed: int
+) -> TrainingData:
+    """What is trained on. ``tokenizer`` cuts captions to its length; ``size`` is the side of the
+    model's images.
+    """
     how = PUBLISHED if recipe.data.augmentation == "published" else PLAIN
     return _data(recipe, source, tokenizer, size, recipe.batch_size, how, recipe.data.shuffle, seed)
 
@@ -85,23 +100,34 @@ def _words_in(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The words in {path} cannot be read ({error}): give a file with one a line.") from error
+        raise InputError(
+            f"The words in {path} cannot be read ({error}): give a file with one a line."
+        ) from error
     return [line.strip() for line in lines if line.strip()]
 
 
 class CaptionScores:
-    """``measure()`` -> ``{"val_loss"}``: the weighted loss of held-out pairs, without augmentation or noise.
+    """``measure()`` -> ``{"val_loss"}``: the weighted loss of held-out pairs, without augmentation
+    or noise.
 
-    Batches have the size of the training's, or all pairs, where those are fewer: with another size the contrastive
-    loss is another number.
+    Batches have the size of the training's, or all pairs, where those are fewer: with another size
+    the contrastive loss is another number.
     """
 
     def __init__(
-        self, training: TrainingModel, recipe: Recipe, source: Source, tokenizer: Tokenizer, size: int, seed: int
+        self,
+        training: TrainingModel,
+        recipe: Recipe,
+        source: Source,
+        tokenizer: Tokenizer,
+        size: int,
+        seed: int,
     ) -> None:
         count = sum(1 for _ in islice(records_of(source), recipe.data.validation_pairs))
         if not count:
-            raise DatasetError("No pairs are held out: raise [data] validation_share, or give [data] validation.")
+            raise DatasetError(
+                "No pairs are held out: raise [data] validation_share, or give [data] validation."
+            )
         B = min(recipe.batch_size, count)
         data = _data(recipe, source, tokenizer, size, B, PLAIN, shuffle=1, seed=seed)
         self.batches, self.training = data.batches().take(count // B), training
@@ -154,7 +180,9 @@ def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
     length, longest = recipe.vocabulary.text_length, config.text_config.max_position_embeddings
     data: SceneBatches | TrainingData
     if source is None:
-        data = SceneBatches(tokenizer, recipe.words, size, recipe.batch_size, (mean, std), seed, length)
+        data = SceneBatches(
+            tokenizer, recipe.words, size, recipe.batch_size, (mean, std), seed, length
+        )
     else:
         data = open_training(recipe, source, tokenizer.limited_to(min(length, longest)), size, seed)
         if recipe.epochs:
@@ -172,31 +200,44 @@ def _fitted(recipe: Recipe, source: Source) -> Recipe:
         return recipe
     lowered, least = found - found % replicas, max(2, replicas)
     if lowered < least:
-        raise DatasetError(f"{recipe.data.source}: pairs to train on should be {least} or more, {found} came.")
-    say(f"{recipe.data.source} holds {found} pairs to train on: the batch of {wanted} is lowered to {lowered}.")
+        raise DatasetError(
+            f"{recipe.data.source}: pairs to train on should be {least} or more, {found} came."
+        )
+    say(
+        f"{recipe.data.source} holds {found} pairs to train on: the batch of {wanted} is lowered to"
+        f" {lowered}."
+    )
     return replace(recipe, batch_size=lowered)
 
 
 def measure_of(run: Run) -> Callable[[], dict[str, float]]:
-    """What is measured on the way: mIoU on held-out scenes, the loss of held-out captions, or nothing."""
+    """What is measured on the way: mIoU on held-out scenes, the loss of held-out captions, or
+    nothing.
+    """
     if isinstance(run.data, SceneBatches):
         count = run.recipe.validation_scenes
         return SceneScores(run.training.model, run.tokenizer, run.data.to_pixels, count).measure
     if not run.recipe.data.held_out:
         return dict
     source = open_sources(run.recipe)[1]
-    return CaptionScores(run.training, run.recipe, source, run.data.tokenizer, run.data.size, run.seed).measure
+    return CaptionScores(
+        run.training, run.recipe, source, run.data.tokenizer, run.data.size, run.seed
+    ).measure
 
 
 def pictures_of(run: Run) -> GroupPictures:
-    """What is drawn on the way: of held-out pictures where there are some, else of the first of the data."""
+    """What is drawn on the way: of held-out pictures where there are some, else of the first of the
+    data.
+    """
     data, recipe = run.data, run.recipe
     if isinstance(data, SceneBatches):
         images, to_pixels = [one.image for one in scenes(SEED, PICTURES, DRAWN_AT)], data.to_pixels
     else:
         images = first_images(open_sources(recipe)[recipe.data.held_out], PICTURES)
         to_pixels = PixelValues(data.size, (data.mean, data.std))
-    return GroupPictures(run.training.model, run.tokenizer, to_pixels, to_pixels.size, images, class_names(run))
+    return GroupPictures(
+        run.training.model, run.tokenizer, to_pixels, to_pixels.size, images, class_names(run)
+    )
 
 
 def class_names(run: Run) -> tuple[str, ...]:

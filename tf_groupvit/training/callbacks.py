@@ -1,6 +1,8 @@
-"""Callbacks of a ``fit`` of ``TrainingModel``: progress, saved states, a loss that is no number, TensorBoard.
+"""Callbacks of a ``fit`` of ``TrainingModel``: progress, saved states, a loss that is no number,
+TensorBoard.
 
-Summaries are written as TensorBoard's own ``scalar`` and ``image`` would: those need its package, this does not.
+Summaries are written as TensorBoard's own ``scalar`` and ``image`` would: those need its package,
+this does not.
 """
 
 import json
@@ -35,7 +37,9 @@ def say(line: str) -> None:
 
 
 class Counted(keras.callbacks.Callback):
-    """A callback that knows the step: ``self.step`` batches have been trained on, earlier runs included."""
+    """A callback that knows the step: ``self.step`` batches have been trained on, earlier runs
+    included.
+    """
 
     def __init__(self, start: int = 0) -> None:
         super().__init__()
@@ -62,11 +66,16 @@ class StopOnNaN(Counted):
         good = "no state was saved before it"
         if self.state is not None and self.state.exists():
             good = f"the last good state is of step {step_of(self.state)}, {self.state}"
-        raise TrainingError(f"The loss is {logs['loss']} at step {self.step}; {good}: lower the rate, or clip lower.")
+        raise TrainingError(
+            f"The loss is {logs['loss']} at step {self.step}; {good}: lower the rate, or clip"
+            " lower."
+        )
 
 
 class SaveState(Counted):
-    """Saves the state at the end of each round. It stands behind ``History``, so that no round's line is lost."""
+    """Saves the state at the end of each round. It stands behind ``History``, so that no round's
+    line is lost.
+    """
 
     def __init__(
         self,
@@ -108,11 +117,12 @@ class TellSkipped(keras.callbacks.Callback):
 
 
 class History(Counted):
-    """A line of JSON for each round in a file: step, the means of the losses, images a second, and what is measured.
+    """A line of JSON for each round in a file: step, the means of the losses, images a second, and
+    what is measured.
 
     Args:
-        measure: called in rounds that pass a multiple of ``measure_every`` steps, and at the ``last`` step; its numbers
-            join the line.
+        measure: called in rounds that pass a multiple of ``measure_every`` steps, and at the
+            ``last`` step; its numbers join the line.
 
     Attributes: ``lines``, of all rounds; ``measured``, whether the last one was such a round.
     """
@@ -128,18 +138,33 @@ class History(Counted):
     ) -> None:
         super().__init__(start)
         self.last, self.measured = last, False
-        self.path, self.batch_size, self.measure, self.measure_every = path, batch_size, measure, measure_every
-        self.lines = [line for line in _lines(path) if line["step"] <= start]  # a killed run may have written more
+        self.path, self.batch_size, self.measure, self.measure_every = (
+            path,
+            batch_size,
+            measure,
+            measure_every,
+        )
+        self.lines = [
+            line for line in _lines(path) if line["step"] <= start
+        ]  # a killed run may have written more
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.began, self.first = time.monotonic(), self.step
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         seconds = time.monotonic() - self.began
-        line = {"step": self.step, **{name: round(float(value), 5) for name, value in (logs or {}).items()}}
-        line["images_per_second"] = round((self.step - self.first) * self.batch_size / max(seconds, 1e-9), 1)
+        line = {
+            "step": self.step,
+            **{name: round(float(value), 5) for name, value in (logs or {}).items()},
+        }
+        line["images_per_second"] = round(
+            (self.step - self.first) * self.batch_size / max(seconds, 1e-9), 1
+        )
         line["seconds"] = round(seconds, 1)
-        self.measured = self.step // self.measure_every > self.first // self.measure_every or self.step == self.last
+        self.measured = (
+            self.step // self.measure_every > self.first // self.measure_every
+            or self.step == self.last
+        )
         if self.measured:
             measured = self.measure()
             line |= measured
@@ -156,8 +181,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 class Progress(Counted):
     """A bar on standard error with images per second and the loss.
 
-    Where that is no terminal: a line after the second step, each round, and every ``TOLD_EVERY`` seconds, with the loss
-    and how long the rest will take.
+    Where that is no terminal: a line after the second step, each round, and every ``TOLD_EVERY``
+    seconds, with the loss and how long the rest will take.
     """
 
     def __init__(self, steps: int, batch_size: int, start: int = 0, bar: bool = True) -> None:
@@ -213,7 +238,8 @@ def _in_words(seconds: float) -> str:
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Stands behind ``History``: the numbers of its lines, and pictures in the rounds in which it measured.
+    """Stands behind ``History``: the numbers of its lines, and pictures in the rounds in which it
+    measured.
 
     Args:
         folder: for ``tensorboard --logdir``; made if it is missing.
@@ -230,7 +256,9 @@ class TensorBoard(keras.callbacks.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.writer = tf.summary.create_file_writer(str(self.folder))
         except (OSError, tf.errors.OpError) as error:
-            raise TrainingError(f"{self.folder} cannot be written for TensorBoard: {error}.") from error
+            raise TrainingError(
+                f"{self.folder} cannot be written for TensorBoard: {error}."
+            ) from error
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         line = self.history.lines[-1]
@@ -238,7 +266,9 @@ class TensorBoard(keras.callbacks.Callback):
             for name, value in line.items():
                 if name not in UNSHOWN:
                     _write(name, "scalars", tf.constant(float(value)))
-            _write("learning_rate", "scalars", tf.cast(self.model.optimizer.learning_rate, tf.float32))
+            _write(
+                "learning_rate", "scalars", tf.cast(self.model.optimizer.learning_rate, tf.float32)
+            )
             if self.history.measured:
                 for name, pictures in self.draw().items():
                     _write(name, "images", _as_images(pictures))

@@ -1,6 +1,7 @@
 """A caption in; words that it mentions, and prompts made of them for the multi-label loss, out.
 
-Paper: section 3.3. The published models draw up to three words, in random templates of the full set.
+Paper: section 3.3. The published models draw up to three words, in random templates of the full
+    set.
 """
 
 import html
@@ -20,21 +21,26 @@ TAGGER_DATA = "averaged_perceptron_tagger_eng"
 
 
 def clean_caption(caption: str) -> str:
-    """Turn HTML's entities into characters, twice, since the web escapes twice, and drop blanks around."""
+    """Turn HTML's entities into characters, twice, since the web escapes twice, and drop blanks
+    around.
+    """
     return html.unescape(html.unescape(caption)).strip()
 
 
 def listed_words(words: Iterable[str]) -> Words:
-    """Look for these words, or several words in a row, in a caption: whole words, whatever their case.
+    """Look for these words, or several words in a row, in a caption: whole words, whatever their
+    case.
 
-    Of words that overlap, the longer one counts: "traffic light" hides "light". They come in the order of the caption,
-    each once, spelled as in the list.
+    Of words that overlap, the longer one counts: "traffic light" hides "light". They come in the
+    order of the caption, each once, spelled as in the list.
 
     Raises:
         InputError: one string instead of several, no words, or an empty one among them.
     """
     if isinstance(words, str):
-        raise InputError(f"words are one string, {words[:40]!r}: expected several, e.g. ['apple', 'star'].")
+        raise InputError(
+            f"words are one string, {words[:40]!r}: expected several, e.g. ['apple', 'star']."
+        )
     spelled = {" ".join(word.lower().split()): word for word in words}
     if not spelled or "" in spelled:
         raise InputError(f"words should be one or more, none of them empty; {len(spelled)} came.")
@@ -59,24 +65,32 @@ def tagged_words(tags: Iterable[str] = TAGS) -> Words:
         import nltk
         from nltk.tokenize import NLTKWordTokenizer
     except ImportError as error:
-        raise InputError("Words by part of speech need NLTK: pip install 'tf-groupvit[train]'.") from error
+        raise InputError(
+            "Words by part of speech need NLTK: pip install 'tf-groupvit[train]'."
+        ) from error
     split, wanted = NLTKWordTokenizer().tokenize, frozenset(tags)
     try:
         nltk.pos_tag(["word"])
     except LookupError as error:
         raise InputError(
-            f"NLTK's tagger has no data: run 'python -m nltk.downloader {TAGGER_DATA}', or give a list of words."
+            f"NLTK's tagger has no data: run 'python -m nltk.downloader {TAGGER_DATA}', or give a"
+            " list of words."
         ) from error
 
     def find(caption: str) -> list[str]:
         tagged = nltk.pos_tag(split(caption))
-        return list(dict.fromkeys(word for word, tag in tagged if tag in wanted and any(map(str.isalnum, word))))
+        return list(
+            dict.fromkeys(
+                word for word, tag in tagged if tag in wanted and any(map(str.isalnum, word))
+            )
+        )
 
     return find
 
 
 class Prompts:
-    """Draws the prompts of a caption: up to ``count`` of its words, each in a random template, no word twice.
+    """Draws the prompts of a caption: up to ``count`` of its words, each in a random template, no
+    word twice.
 
     Where the caption has fewer words, it stands itself in the place of the rest, as published.
 
@@ -84,7 +98,9 @@ class Prompts:
         InputError: a count below 1, or templates without a place for the word.
     """
 
-    def __init__(self, words: Words, count: int = 3, templates: str | Sequence[str] = "full") -> None:
+    def __init__(
+        self, words: Words, count: int = 3, templates: str | Sequence[str] = "full"
+    ) -> None:
         if count < 1:
             raise InputError(f"The count of prompts a caption should be 1 or more, {count} came.")
         self.words, self.count, self.templates = words, count, templates_of(templates)

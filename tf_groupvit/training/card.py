@@ -61,7 +61,9 @@ tf-groupvit segment picture.png --model FOLDER --classes "sky,grass"
 """
 
 
-def write_card(folder: Path, recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) -> None:
+def write_card(
+    folder: Path, recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]
+) -> None:
     """Write ``folder``/README.md."""
     text = (_of_scenes if recipe.data.source == SCENES else _of_captions)(recipe, seed, history)
     write_whole(folder / "README.md", text.encode())
@@ -69,7 +71,10 @@ def write_card(folder: Path, recipe: Recipe, seed: int, history: Sequence[Mappin
 
 def _of_scenes(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) -> str:
     measured = [line for line in history if "val_miou" in line]
-    rows = [f"| {m['step']} | {m['loss']:.3f} | {m['val_miou']:.3f} | {m['groups_used']:.1f} |" for m in measured]
+    rows = [
+        f"| {m['step']} | {m['loss']:.3f} | {m['val_miou']:.3f} | {m['groups_used']:.1f} |"
+        for m in measured
+    ]
     return CARD.format(
         name=recipe.name,
         words=", ".join(recipe.words).capitalize(),
@@ -89,8 +94,13 @@ def _of_scenes(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) 
 
 def _of_captions(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) -> str:
     shown = [line for line in history if "val_loss" in line] or list(history[-1:])
-    held_out = (f"{line['val_loss']:.3f}" if "val_loss" in line else "not measured" for line in shown)
-    rows = [f"| {m['step']} | {m['loss']:.3f} | {value} |" for m, value in zip(shown, held_out, strict=True)]
+    held_out = (
+        f"{line['val_loss']:.3f}" if "val_loss" in line else "not measured" for line in shown
+    )
+    rows = [
+        f"| {m['step']} | {m['loss']:.3f} | {value} |"
+        for m, value in zip(shown, held_out, strict=True)
+    ]
     best = min(shown, key=lambda line: line.get("val_loss", 0.0))
     return OF_CAPTIONS.format(
         name=recipe.name,
@@ -102,7 +112,9 @@ def _of_captions(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]
         steps=history[-1]["step"],
         batch=recipe.batch_size,
         minutes=sum(line["seconds"] for line in history) / 60,
-        kept=f"step {best['step']}, the best measured" if recipe.keep == "best" else "the last step",
+        kept=(
+            f"step {best['step']}, the best measured" if recipe.keep == "best" else "the last step"
+        ),
         losses=", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items()),
         curve="\n".join(rows),
     )

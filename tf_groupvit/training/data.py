@@ -1,7 +1,9 @@
-"""Batches of training pairs as a ``tf.data.Dataset``: the order of the records, what was skipped, and the batches.
+"""Batches of training pairs as a ``tf.data.Dataset``: the order of the records, what was skipped,
+and the batches.
 
-Python reads records and draws words; images are decoded and changed in graph ops, on all cores. Each batch is a dict:
-``pixel_values`` float32 (B, 3, S, S), normalised, and what ``texts.Texts`` makes of the captions.
+Python reads records and draws words; images are decoded and changed in graph ops, on all cores.
+Each batch is a dict: ``pixel_values`` float32 (B, 3, S, S), normalised, and what ``texts.Texts``
+makes of the captions.
 """
 
 import os
@@ -52,7 +54,9 @@ class Position:
         try:
             position = cls(**{name: int(value) for name, value in content.items()})
         except (AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"Expected a position such as {cls().to_dict()}, got {str(content)[:80]}.") from error
+            raise InputError(
+                f"Expected a position such as {cls().to_dict()}, got {str(content)[:80]}."
+            ) from error
         if min(position.to_dict().values()) < 0:
             raise InputError(f"A position counts from 0, got {content}.")
         return position
@@ -67,7 +71,9 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 0 <= self.worker < self.workers:
-            raise InputError(f"There is no worker {self.worker} among {self.workers}: count from 0.")
+            raise InputError(
+                f"There is no worker {self.worker} among {self.workers}: count from 0."
+            )
 
 
 def shuffled(records: Iterable[Record], buffer: int, rng: random.Random) -> Iterator[Record]:
@@ -85,11 +91,15 @@ def shuffled(records: Iterable[Record], buffer: int, rng: random.Random) -> Iter
     yield from held
 
 
-def one_round(source: Source, number: int, seed: int, buffer: int, share: Share) -> Iterator[tuple[int, Record]]:
-    """Records of a round with their places in its order; the share's alone. Seed and round say all about the order.
+def one_round(
+    source: Source, number: int, seed: int, buffer: int, share: Share
+) -> Iterator[tuple[int, Record]]:
+    """Records of a round with their places in its order; the share's alone. Seed and round say all
+    about the order.
 
-    Shards come in another order each round, unless the buffer says not to shuffle. What is in the buffer is names and
-    places in files, not images: ten thousand take a few megabytes, and skipping to a place loads nothing.
+    Shards come in another order each round, unless the buffer says not to shuffle. What is in the
+    buffer is names and places in files, not images: ten thousand take a few megabytes, and skipping
+    to a place loads nothing.
     """
     rng = random.Random(f"{seed} {number}")
     shards = list(source.shards)
@@ -127,9 +137,10 @@ class Skipped(dict[str, str]):
 class TrainingData:
     """Pairs of a source in batches, endlessly: ``model.fit(data.batches(), steps_per_epoch=...)``.
 
-    A record that is broken (not to be read or decoded, no caption, one pixel) is left out and told by name in
-    ``skipped``. Captions are cleaned of HTML's entities. Images of a batch hang on the seed and on their places in the
-    order, on nothing else: ``batches(data.position(n))`` goes on exactly where ``n`` batches had been taken.
+    A record that is broken (not to be read or decoded, no caption, one pixel) is left out and told
+    by name in ``skipped``. Captions are cleaned of HTML's entities. Images of a batch hang on the
+    seed and on their places in the order, on nothing else: ``batches(data.position(n))`` goes on
+    exactly where ``n`` batches had been taken.
 
     Args:
         source: see ``records.open_pairs``.
@@ -164,9 +175,17 @@ class TrainingData:
         share: Share = Share(),
     ) -> None:
         if batch_size < 1 or size < 1:
-            raise InputError(f"batch_size and size should be 1 or more, got {batch_size} and {size}.")
+            raise InputError(
+                f"batch_size and size should be 1 or more, got {batch_size} and {size}."
+            )
         self.source, self.tokenizer, self.augmentation = source, tokenizer, augmentation
-        self.size, self.batch_size, self.shuffle, self.seed, self.share = size, batch_size, shuffle, seed, share
+        self.size, self.batch_size, self.shuffle, self.seed, self.share = (
+            size,
+            batch_size,
+            shuffle,
+            seed,
+            share,
+        )
         self.mean, self.std = statistics(normalize) if isinstance(normalize, str) else normalize
         vocabulary = Words(words, tokenizer, tokenizer.max_length, seed) if words else None
         self.texts = Texts(tokenizer, prompts, vocabulary, seed)
@@ -175,17 +194,30 @@ class TrainingData:
         self._loaded: dict[tuple[int, int], Record] = {}  # on their way, by round and place
         self._ends: dict[int, Position] = {}  # where each batch ended, by how many had been taken
         self._last = 0  # of the batches that came out of the graph
-        self._in_graph = 4 * batch_size + 4 * (os.cpu_count() or 1) + 64  # more records than ever are on their way
+        self._in_graph = (
+            4 * batch_size + 4 * (os.cpu_count() or 1) + 64
+        )  # more records than ever are on their way
         found = sum(1 for _ in islice(self._round(0), batch_size))
         if found < batch_size:
-            raise DatasetError(f"The data hold {found} records, fewer than a batch of {batch_size}: lower batch_size.")
+            raise DatasetError(
+                f"The data hold {found} records, fewer than a batch of {batch_size}: lower"
+                " batch_size."
+            )
 
     def batches(self, position: Position = Position()) -> tf.data.Dataset:
         """Batches from a position on, without an end. One dataset at a time tells positions."""
         self._ends[position.batches] = position
-        spec = (tf.TensorSpec([2], tf.int64), tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string))
-        dataset = tf.data.Dataset.from_generator(lambda: self._load(position), output_signature=spec)
-        dataset = dataset.map(self._image, num_parallel_calls=IN_FLIGHT, deterministic=True).ignore_errors()
+        spec = (
+            tf.TensorSpec([2], tf.int64),
+            tf.TensorSpec([], tf.string),
+            tf.TensorSpec([], tf.string),
+        )
+        dataset = tf.data.Dataset.from_generator(
+            lambda: self._load(position), output_signature=spec
+        )
+        dataset = dataset.map(
+            self._image, num_parallel_calls=IN_FLIGHT, deterministic=True
+        ).ignore_errors()
         dataset = dataset.concatenate(
             tf.data.Dataset.from_generator(self._refuse, output_signature=dataset.element_spec)
         )
@@ -199,18 +231,24 @@ class TrainingData:
         Raises InputError for a number of batches that have not been made, or too long ago.
         """
         if batches not in self._ends:
-            raise InputError(f"It is not known where batch {batches} ended: it has not been made, or long ago.")
+            raise InputError(
+                f"It is not known where batch {batches} ended: it has not been made, or long ago."
+            )
         return self._ends[batches]
 
     def __len__(self) -> int:
-        """How many records a round has, broken ones counted; the headers of all shards are walked for it."""
+        """How many records a round has, broken ones counted; the headers of all shards are walked
+        for it.
+        """
         return sum(1 for _ in self._round(0))
 
     def _round(self, number: int) -> Iterator[tuple[int, Record]]:
         return one_round(self.source, number, self.seed, self.shuffle, self.share)
 
     def _load(self, position: Position) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
-        """What ``_records`` gives; an error of it would be ignored with those of images, so it is kept for later."""
+        """What ``_records`` gives; an error of it would be ignored with those of images, so it is
+        kept for later.
+        """
         try:
             yield from self._records(position)
         except Exception as error:
@@ -222,7 +260,9 @@ class TrainingData:
         yield
 
     def _records(self, position: Position) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
-        """Round and place, image and caption of every record from a position on; what cannot be loaded is noted."""
+        """Round and place, image and caption of every record from a position on; what cannot be
+        loaded is noted.
+        """
         self._loaded.clear()
         number, start, waiting, last = position.round, position.record, 0, self._last
         while True:
@@ -243,14 +283,22 @@ class TrainingData:
                 waiting, last = 0, self._last
             elif number > position.round + 1 and (nothing_left or waiting > self._in_graph):
                 self._note_unreadable()
-                raise DatasetError(f"Two rounds gave no batch of {self.batch_size}: {self.skipped.in_one_line()}")
+                raise DatasetError(
+                    f"Two rounds gave no batch of {self.batch_size}: {self.skipped.in_one_line()}"
+                )
             number, start = number + 1, 0
 
-    def _image(self, where: tf.Tensor, contents: tf.Tensor, caption: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Normalised values (3, S, S) of one image; INVALID_ARGUMENT if it cannot be decoded or has one pixel."""
+    def _image(
+        self, where: tf.Tensor, contents: tf.Tensor, caption: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        """Normalised values (3, S, S) of one image; INVALID_ARGUMENT if it cannot be decoded or has
+        one pixel.
+        """
         pixels = decode(contents)
         sides = tf.shape(pixels)
-        pixels = only_if(tf.reduce_min(sides[:2]) >= MIN_SIDE, ["Expected more than one pixel."], pixels)
+        pixels = only_if(
+            tf.reduce_min(sides[:2]) >= MIN_SIDE, ["Expected more than one pixel."], pixels
+        )
         place = tf.cast(where, tf.int32)
         seed = tf.random.fold_in([self.seed % 2**31, place[0]], place[1], alg="philox")
         of_pixels, of_values = tf.unstack(tf.random.split(seed, 2, alg="philox"))
@@ -258,25 +306,35 @@ class TrainingData:
         values = to_pixel_values(pixels[None], self.mean, self.std)[0]
         if self.augmentation.erasing:
             values = tf.transpose(
-                erase(tf.transpose(values, [1, 2, 0]), self.augmentation.erasing, of_values), [2, 0, 1]
+                erase(tf.transpose(values, [1, 2, 0]), self.augmentation.erasing, of_values),
+                [2, 0, 1],
             )
         return where, values, caption
 
     def _batch(self, batches: tf.Tensor, row: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         where, values, captions = row
         specs = self.texts.signature(self.batch_size)
-        arrays = tf.numpy_function(self._read, [batches, where, captions], [spec.dtype for spec in specs.values()])
+        arrays = tf.numpy_function(
+            self._read, [batches, where, captions], [spec.dtype for spec in specs.values()]
+        )
         shaped = zip(specs.items(), arrays, strict=True)
-        return {"pixel_values": values, **{name: tf.ensure_shape(x, spec.shape) for (name, spec), x in shaped}}
+        return {
+            "pixel_values": values,
+            **{name: tf.ensure_shape(x, spec.shape) for (name, spec), x in shaped},
+        }
 
     def _read(self, batches: int, where: np.ndarray, captions: np.ndarray) -> list[np.ndarray]:
         """The arrays of ``Texts``; called once a batch, in their order."""
         places = [(int(number), int(place)) for number, place in where]
         self._note(int(batches), places)
-        return list(self.texts(int(batches), places, [caption.decode() for caption in captions]).values())
+        return list(
+            self.texts(int(batches), places, [caption.decode() for caption in captions]).values()
+        )
 
     def _note(self, batches: int, where: list[tuple[int, int]]) -> None:
-        """Write down where a batch ended, and which records before it did not come out of the graph."""
+        """Write down where a batch ended, and which records before it did not come out of the
+        graph.
+        """
         self._ends[batches] = Position(batches, where[-1][0], where[-1][1] + 1)
         self._last = batches
         self._ends.pop(batches - KEPT, None)
@@ -287,7 +345,9 @@ class TrainingData:
                 self.skipped.add(record.name, why_not(record))
 
     def _note_unreadable(self) -> None:
-        """Of the records on their way, note those that Pillow cannot read either: there is no batch to tell."""
+        """Of the records on their way, note those that Pillow cannot read either: there is no batch
+        to tell.
+        """
         for record in list(self._loaded.values()):
             if (reason := why_not(record)) != UNDECODED:
                 self.skipped.add(record.name, reason)

@@ -1,4 +1,5 @@
-"""What is seen of a model in training: mIoU on held-out scenes, what the groups do, and pictures of both.
+"""What is seen of a model in training: mIoU on held-out scenes, what the groups do, and pictures of
+both.
 
 Masks are used here, and only here.
 """
@@ -26,11 +27,15 @@ from tf_groupvit.training.scene_batches import DRAWN_AT
 
 SEED = 2**40  # of the held-out scenes; the streams of training and evaluation share none anyway
 AT_ONCE = 50
-SHOWN_AT = 256  # pixels of a picture's longer side: a small one is enlarged, so that names can be read
+SHOWN_AT = (
+    256  # pixels of a picture's longer side: a small one is enlarged, so that names can be read
+)
 
 
 class SceneScores:
-    """``measure()`` -> ``{"val_miou", "groups_used"}`` of the published protocol, all classes as vocabulary."""
+    """``measure()`` -> ``{"val_miou", "groups_used"}`` of the published protocol, all classes as
+    vocabulary.
+    """
 
     def __init__(
         self,
@@ -62,13 +67,18 @@ class SceneScores:
         texts = normalise(self.model.get_text_features(*self.prompts, training=False))
         pixels = self.to_pixels(images)
         groups = read_groups(self.model, pixels)
-        scores = group_scores(groups, texts, pixels.shape[2], pixels.shape[3], "paper")  # (B, S, S, K)
+        scores = group_scores(
+            groups, texts, pixels.shape[2], pixels.shape[3], "paper"
+        )  # (B, S, S, K)
         scores = tf.image.resize(scores, images.shape[1:3])
-        return tf.argmax(scores, axis=-1, output_type=tf.int32), tf.argmax(groups["maps"][-1], axis=1)
+        return tf.argmax(scores, axis=-1, output_type=tf.int32), tf.argmax(
+            groups["maps"][-1], axis=1
+        )
 
 
 class GroupPictures:
-    """``draw()`` -> pictures by name: ``images``, ``groups of stage 1`` and so on, and ``masks`` where there are words.
+    """``draw()`` -> pictures by name: ``images``, ``groups of stage 1`` and so on, and ``masks``
+    where there are words.
 
     Args:
         to_pixels: uint8 (B, S, S, 3) -> pixel values (B, 3, S, S), as the model is trained on.
@@ -88,19 +98,25 @@ class GroupPictures:
     ) -> None:
         self.model, self.words = model, list(words)
         self.shown = [_shown(image) for image in images]
-        self.pixels = to_pixels(tf.constant(np.stack([resize_bicubic(image, size, size) for image in images])))
+        self.pixels = to_pixels(
+            tf.constant(np.stack([resize_bicubic(image, size, size) for image in images]))
+        )
         tokens = tokenizer([SIMPLE.format(word) for word in words or ("picture",)])
         self.prompts = (tf.constant(tokens["input_ids"]), tf.constant(tokens["attention_mask"]))
         self._look = tf.function(self._seen, autograph=False)
 
     def draw(self) -> dict[str, list[Image.Image]]:
-        """Draw what the model, as it is now, makes of the images: one picture of each, in their order."""
+        """Draw what the model, as it is now, makes of the images: one picture of each, in their
+        order.
+        """
         maps, scores = self._look()
         pictures = {"images": [Image.fromarray(image) for image in self.shown]}
         for stage, of_stage in enumerate(maps, 1):
             pictures[f"groups of stage {stage}"] = list(map(_groups, self.shown, of_stage.numpy()))
         if self.words:
-            pictures["masks"] = [self._masks(*pair) for pair in zip(self.shown, scores.numpy(), strict=True)]
+            pictures["masks"] = [
+                self._masks(*pair) for pair in zip(self.shown, scores.numpy(), strict=True)
+            ]
         return pictures
 
     def _seen(self) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:

@@ -1,9 +1,11 @@
-"""A recipe's model and tokenizer before any step: from a checkpoint, or from sizes with new weights.
+"""A recipe's model and tokenizer before any step: from a checkpoint, or from sizes with new
+weights.
 
-A new model starts as published: dense kernels N(0, 0.02) or scaled by width and depth as CLIP's are, biases 0, norms 1
-and 0, position embeddings truncated N(0, 0.02), group tokens N(0, 0.02), or 0 where a projector makes them from those
-of the stage before. transformers leaves position embeddings and group tokens at 0, where all groups are alike and stay
-so. Those choices are the layers' own; ``spread_groups`` is what departs from them.
+A new model starts as published: dense kernels N(0, 0.02) or scaled by width and depth as CLIP's
+are, biases 0, norms 1 and 0, position embeddings truncated N(0, 0.02), group tokens N(0, 0.02), or
+0 where a projector makes them from those of the stage before. transformers leaves position
+embeddings and group tokens at 0, where all groups are alike and stay so. Those choices are the
+layers' own; ``spread_groups`` is what departs from them.
 """
 
 from collections.abc import Iterable
@@ -33,7 +35,8 @@ from tf_groupvit.training.texts import train_vocabulary
 def begin(
     recipe: Recipe, folder: Path, seed: int, captions: Iterable[str], goes_on: bool = False
 ) -> tuple[Tokenizer, TrainingModel]:
-    """Tokenizer and model, of which learns what the recipe says; ``captions`` are read where there is no vocabulary.
+    """Tokenizer and model, of which learns what the recipe says; ``captions`` are read where there
+    is no vocabulary.
 
     A run that goes on has learned one already, which is in its ``folder``.
 
@@ -45,9 +48,13 @@ def begin(
     if place is None:
         tokenizer = _tokenizer(recipe, folder, captions, goes_on)
         model = TFGroupViTModel(config_of(recipe, tokenizer), dtype=recipe.precision)
-        spread_groups(model, recipe.initialisation.group_token_std, recipe.initialisation.assign_gain, seed)
+        spread_groups(
+            model, recipe.initialisation.group_token_std, recipe.initialisation.assign_gain, seed
+        )
     else:
-        tokenizer = Tokenizer.from_pretrained(recipe.start.tokenizer or (place if place.is_dir() else place.parent))
+        tokenizer = Tokenizer.from_pretrained(
+            recipe.start.tokenizer or (place if place.is_dir() else place.parent)
+        )
         model = TFGroupViTModel.from_pretrained(place, dtype=recipe.precision)
         _check_tokenizer(tokenizer, model.config)
     _choose_what_learns(model, recipe)
@@ -90,7 +97,8 @@ def _check_tokenizer(tokenizer: Tokenizer, config: GroupViTConfig) -> None:
     there = config.text_config.vocab_size
     if tokenizer.vocab_size > there:
         raise InputError(
-            f"The tokenizer has {tokenizer.vocab_size:,} tokens, the model {there:,}: give the model's own tokenizer."
+            f"The tokenizer has {tokenizer.vocab_size:,} tokens, the model {there:,}: give the"
+            " model's own tokenizer."
         )
 
 
@@ -110,16 +118,20 @@ def compile_for(training: TrainingModel, recipe: Recipe) -> keras.Model:
     warm_up = min(chosen.warm_up, recipe.steps // 4)  # of a run cut short to look at
     rate = warm_up_then_cosine(chosen.rate, warm_up, recipe.steps, chosen.start, chosen.floor)
     training.compile(adamw(training, rate, chosen.weight_decay, chosen.clip, chosen.accumulation))
-    training.optimizer.build(training.trainable_variables)  # a state can be put back before the first step
+    training.optimizer.build(
+        training.trainable_variables
+    )  # a state can be put back before the first step
     return training
 
 
 def spread_groups(model: TFGroupViTModel, token_std: float, assign_gain: float, seed: int) -> None:
-    """Group tokens from N(0, token_std), query and key kernels of each assignment from N(0, assign_gain / sqrt(C)).
+    """Group tokens from N(0, token_std), query and key kernels of each assignment from N(0,
+    assign_gain / sqrt(C)).
 
-    As published, assignment logits start with a spread near 0.1, against Gumbel noise whose spread is 1.3: patches are
-    dealt to groups at random, groups all see the same picture, and in a small and short training nothing tells them
-    apart. With 1.0 and 1.5 the logits start wider than the noise. Stages without group tokens of their own are left.
+    As published, assignment logits start with a spread near 0.1, against Gumbel noise whose spread
+    is 1.3: patches are dealt to groups at random, groups all see the same picture, and in a small
+    and short training nothing tells them apart. With 1.0 and 1.5 the logits start wider than the
+    noise. Stages without group tokens of their own are left.
     """
     rng = np.random.default_rng(seed)
     for stage in model.vision_model.stages:

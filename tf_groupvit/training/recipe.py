@@ -1,4 +1,5 @@
-"""A TOML file in, everything that a training run needs to know out: ``--recipe demo``, or the path of one's own.
+"""A TOML file in, everything that a training run needs to know out: ``--recipe demo``, or the path
+of one's own.
 
 Each table of it is a dataclass whose defaults stand where a file says nothing.
 """
@@ -27,12 +28,16 @@ class Data:
     """What is trained on.
 
     Attributes:
-        source: ``scenes``, or where pairs are: a folder with captions, shards or TFRecord files, wildcards allowed.
-        validation: the same for held-out pairs, whose loss is measured; none unless given. Scenes need none.
-        validation_share: in place of ``validation``, the share of the source's own pairs that is held out.
+        source: ``scenes``, or where pairs are: a folder with captions, shards or TFRecord files,
+            wildcards allowed.
+        validation: the same for held-out pairs, whose loss is measured; none unless given. Scenes
+            need none.
+        validation_share: in place of ``validation``, the share of the source's own pairs that is
+            held out.
         validation_pairs: of the held-out pairs, so many are read.
         augmentation: one of ``AUGMENTATIONS``; scenes know none.
-        normalize: the statistics of pixels, one of ``STATISTICS``; the checkpoint's processor gets them too.
+        normalize: the statistics of pixels, one of ``STATISTICS``; the checkpoint's processor gets
+            them too.
         words: for the loss ``multi_label``, a file with a word a line, or ``tagger``, NLTK's.
         word_count: how many words of a caption are drawn.
         shuffle: of how many records each is drawn; 1 keeps the order.
@@ -54,13 +59,21 @@ class Data:
         for name in ("validation_pairs", "word_count", "shuffle"):
             whole("[data] " + name, getattr(self, name))
         if not self.source:
-            raise ConfigError("[data] source is empty: say what to train on, e.g. --data my-captions.")
+            raise ConfigError(
+                "[data] source is empty: say what to train on, e.g. --data my-captions."
+            )
         if not 0 <= self.validation_share < 1:
-            raise ConfigError(f"[data] validation_share is {self.validation_share}: expected 0 or more, below 1.")
+            raise ConfigError(
+                f"[data] validation_share is {self.validation_share}: expected 0 or more, below 1."
+            )
         if self.validation and self.validation_share:
-            raise ConfigError("[data] validation and validation_share are two ways to hold out pairs: give one.")
+            raise ConfigError(
+                "[data] validation and validation_share are two ways to hold out pairs: give one."
+            )
         if self.source == SCENES and (self.held_out or self.words):
-            raise ConfigError("[data] validation and words are for captions of your own: scenes have theirs.")
+            raise ConfigError(
+                "[data] validation and words are for captions of your own: scenes have theirs."
+            )
 
     @property
     def held_out(self) -> bool:
@@ -73,8 +86,10 @@ class Start:
     """Where a run begins: at a checkpoint, or at the sizes of ``[model]`` with a tokenizer.
 
     Attributes:
-        checkpoint: a folder, a hub id, or ``demo``, the one that comes with the package; the sizes unless given.
-        tokenizer: a folder; the checkpoint's own unless given, and for sizes one learned from the first captions.
+        checkpoint: a folder, a hub id, or ``demo``, the one that comes with the package; the sizes
+            unless given.
+        tokenizer: a folder; the checkpoint's own unless given, and for sizes one learned from the
+            first captions.
     """
 
     checkpoint: str = ""
@@ -83,10 +98,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The texts' side: a byte-pair vocabulary learned from the first captions, and the words that losses look for.
+    """The texts' side: a byte-pair vocabulary learned from the first captions, and the words that
+    losses look for.
 
-    ``words`` are those of the losses ``vocabulary`` and ``group_word``, and class names of the checkpoint; the classes
-    of the scenes are there unasked, where scenes are trained on.
+    ``words`` are those of the losses ``vocabulary`` and ``group_word``, and class names of the
+    checkpoint; the classes of the scenes are there unasked, where scenes are trained on.
     """
 
     captions: int = 5000  # of so many captions the merges are learned
@@ -97,7 +113,9 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if wrong := [word for word in self.words if not isinstance(word, str) or not word.strip()]:
-            raise ConfigError(f"[vocabulary] words hold {wrong[0]!r}: expected names, none of them empty.")
+            raise ConfigError(
+                f"[vocabulary] words hold {wrong[0]!r}: expected names, none of them empty."
+            )
 
 
 @dataclass(frozen=True)
@@ -122,7 +140,9 @@ class Optimizer:
 
 
 def made(kind: Any, values: Any, where: str) -> Any:
-    """A table's dataclass. ConfigError for an unknown key, with the nearest known one, or a value of another type."""
+    """A table's dataclass. ConfigError for an unknown key, with the nearest known one, or a value
+    of another type.
+    """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where} is {values!r:.60}: expected a table.")
     known = {field.name: field for field in fields(kind)}
@@ -130,7 +150,12 @@ def made(kind: Any, values: Any, where: str) -> Any:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
             raise ConfigError(f"{where} has no key '{key}': did you mean '{near}'?")
-    return kind(**{key: _typed(f"{where} {key}", value, known[key].default) for key, value in values.items()})
+    return kind(
+        **{
+            key: _typed(f"{where} {key}", value, known[key].default)
+            for key, value in values.items()
+        }
+    )
 
 
 def _typed(where: str, value: Any, default: Any) -> Any:
@@ -163,9 +188,11 @@ class Recipe:
     Attributes:
         epochs: in place of ``steps``, times that the captions are gone through; 0: the steps count.
         save_every: steps between two states from which a run that was stopped goes on.
-        validate_every: steps between two measurements, of mIoU on held-out scenes or of the loss of held-out captions.
+        validate_every: steps between two measurements, of mIoU on held-out scenes or of the loss of
+            held-out captions.
         keep: whether the checkpoint is the ``last`` one, or the ``best`` that was measured.
-        patience: measurements in a row without a better one, after which training stops; 0: it does not.
+        patience: measurements in a row without a better one, after which training stops; 0: it does
+            not.
         trains: what learns, see ``training.freezing``; ``lora`` takes ``lora_rank``.
         drop_path, rematerialise: see ``training.regularisation``.
     """
@@ -194,7 +221,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         where = f"in recipe '{self.name}'"
-        for name in ("steps", "batch_size", "save_every", "validate_every", "validation_scenes", "lora_rank"):
+        for name in (
+            "steps",
+            "batch_size",
+            "save_every",
+            "validate_every",
+            "validation_scenes",
+            "lora_rank",
+        ):
             whole(f"{name} {where}", getattr(self, name))
         for name in ("epochs", "patience"):
             whole(f"{name} {where}", getattr(self, name), least=0)
@@ -207,14 +241,20 @@ class Recipe:
         """What each loss reads must be there."""
         for name, weight in self.losses.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float):
-                raise ConfigError(f"[losses] {name} is {weight!r:.40}: expected a number, its weight.")
+                raise ConfigError(
+                    f"[losses] {name} is {weight!r:.40}: expected a number, its weight."
+                )
         wanted = {name for name, weight in self.losses.items() if weight}
         if self.data.source == SCENES and "multi_label" in wanted:
             raise ConfigError("Scenes have no words for the loss multi_label: take vocabulary.")
         if (fixed := sorted(wanted & {*OF_WORDS})) and not self.words:
-            raise ConfigError(f"The loss {fixed[0]} needs [vocabulary] words: those to be looked for in captions.")
+            raise ConfigError(
+                f"The loss {fixed[0]} needs [vocabulary] words: those to be looked for in captions."
+            )
         if ("multi_label" in wanted) != bool(self.data.words):
-            raise ConfigError("The loss multi_label and [data] words go together: give both, or none.")
+            raise ConfigError(
+                "The loss multi_label and [data] words go together: give both, or none."
+            )
 
     def _check_start(self) -> None:
         if self.start.checkpoint and self.model:
@@ -224,14 +264,19 @@ class Recipe:
             )
         if self.epochs and self.data.source == SCENES:
             raise ConfigError("Scenes have no end: give steps in place of epochs.")
-        if (self.keep == "best" or self.patience) and not (self.data.source == SCENES or self.data.held_out):
+        if (self.keep == "best" or self.patience) and not (
+            self.data.source == SCENES or self.data.held_out
+        ):
             raise ConfigError(
-                'keep = "best" and patience need held-out captions: [data] validation, or validation_share.'
+                'keep = "best" and patience need held-out captions: [data] validation, or'
+                " validation_share."
             )
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The vocabulary of losses that have one, and the class names of the checkpoint; the scenes have theirs."""
+        """The vocabulary of losses that have one, and the class names of the checkpoint; the scenes
+        have theirs.
+        """
         return self.vocabulary.words or (CLASSES if self.data.source == SCENES else ())
 
     @property
@@ -254,7 +299,8 @@ SECTIONS = {
 
 
 def read_recipe(name_or_path: str | Path, **changes: Any) -> Recipe:
-    """The recipe of a name that comes with the package, or of a TOML file; ``changes`` replace its top-level fields.
+    """The recipe of a name that comes with the package, or of a TOML file; ``changes`` replace its
+    top-level fields.
 
     A change that is a dict replaces keys of a table; ``steps`` take the place of epochs.
 
@@ -267,7 +313,10 @@ def read_recipe(name_or_path: str | Path, **changes: Any) -> Recipe:
         path = named
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
-        raise ConfigError(f"There is no recipe '{name_or_path}': expected one of {known}, or the path of a TOML file.")
+        raise ConfigError(
+            f"There is no recipe '{name_or_path}': expected one of {known}, or the path of a TOML"
+            " file."
+        )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -278,7 +327,10 @@ def read_recipe(name_or_path: str | Path, **changes: Any) -> Recipe:
 def recipe_of(content: Mapping[str, Any]) -> Recipe:
     """The recipe that a parsed file holds."""
     if content.get("epochs") and "steps" in content:
-        raise ConfigError(f"The recipe has {content['steps']} steps and {content['epochs']} epochs: give one of them.")
+        raise ConfigError(
+            f"The recipe has {content['steps']} steps and {content['epochs']} epochs: give one of"
+            " them."
+        )
     values = dict(content)
     for section, kind in SECTIONS.items():
         if section in values:
@@ -291,5 +343,9 @@ def _changed(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         content.pop("epochs", None)
     for key, value in changes.items():
         table = content.get(key)
-        content[key] = {**table, **value} if isinstance(table, Mapping) and isinstance(value, Mapping) else value
+        content[key] = (
+            {**table, **value}
+            if isinstance(table, Mapping) and isinstance(value, Mapping)
+            else value
+        )
     return content

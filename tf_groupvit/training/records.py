@@ -1,8 +1,10 @@
-"""Training pairs of images and captions: finding their records, reading one pair, and holding a share of them out.
+"""Training pairs of images and captions: finding their records, reading one pair, and holding a
+share of them out.
 
-The format shows in the name: ``*.tar`` are WebDataset shards, as img2dataset writes them, ``*.tfrecord`` TFRecord
-files, anything else a folder with a captions file, or that file. Where one reader ends and the next begins nobody else
-needs to know: a record is loaded when its turn comes, and until then it is a name and a place in a file.
+The format shows in the name: ``*.tar`` are WebDataset shards, as img2dataset writes them,
+``*.tfrecord`` TFRecord files, anything else a folder with a captions file, or that file. Where one
+reader ends and the next begins nobody else needs to know: a record is loaded when its turn comes,
+and until then it is a name and a place in a file.
 """
 
 import glob
@@ -29,14 +31,18 @@ PARTS = 10_000  # a share is counted in so many parts, so that no rounding error
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One pair. ``load`` reads the bytes of its image and its caption; DatasetError says why it cannot."""
+    """One pair. ``load`` reads the bytes of its image and its caption; DatasetError says why it
+    cannot.
+    """
 
     name: str
     load: Callable[[], tuple[bytes, str]]
 
 
 def broken(name: str, reason: str) -> Record:
-    """A record in the place of what should have been one, or more: it is told by name when its turn comes."""
+    """A record in the place of what should have been one, or more: it is told by name when its turn
+    comes.
+    """
 
     def load() -> tuple[bytes, str]:
         raise DatasetError(reason)
@@ -45,12 +51,16 @@ def broken(name: str, reason: str) -> Record:
 
 
 class Source(Protocol):
-    """Pairs in shards: an epoch takes the shards in any order, and each shard from its beginning to its end."""
+    """Pairs in shards: an epoch takes the shards in any order, and each shard from its beginning to
+    its end.
+    """
 
     shards: Sequence[Path]
 
     def read(self, shard: Path) -> Iterator[Record]:
-        """The records of a shard, nothing of which is loaded yet; the same ones in the same order each time."""
+        """The records of a shard, nothing of which is loaded yet; the same ones in the same order
+        each time.
+        """
         ...
 
 
@@ -68,14 +78,15 @@ def read_bytes(path: Path, start: int = 0, length: int | None = None) -> bytes:
 
 
 def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Source:
-    """Find the pairs that a path names: shards, a folder of shards, a folder with a captions file, or that file.
+    """Find the pairs that a path names: shards, a folder of shards, a folder with a captions file,
+    or that file.
 
-    A path may hold wildcards, and numbers in braces as WebDataset has them: ``shards/{00000..00331}.tar``. Several
-    paths are several shards of one kind.
+    A path may hold wildcards, and numbers in braces as WebDataset has them:
+    ``shards/{00000..00331}.tar``. Several paths are several shards of one kind.
 
     Raises:
-        DatasetError: nothing is there, or a pointer of git-lfs is; kinds are mixed; or a captions file names images
-            that are missing.
+        DatasetError: nothing is there, or a pointer of git-lfs is; kinds are mixed; or a captions
+            file names images that are missing.
     """
     from tf_groupvit.training.records_folder import CaptionedFolder, captions_file
     from tf_groupvit.training.records_tar import TarShards
@@ -94,17 +105,23 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     kinds = {_kind(file) for file in files}
     if len(kinds) > 1:
         names = ", ".join(file.name for file in files[:3])
-        raise DatasetError(f"Expected shards of one kind, tar or tfrecord, came a mixture: {names} ...")
+        raise DatasetError(
+            f"Expected shards of one kind, tar or tfrecord, came a mixture: {names} ..."
+        )
     (kind,) = kinds
     if kind:
         return TarShards(files) if kind == "tar" else TFRecordShards(files)
     if len(files) > 1:
-        raise DatasetError(f"Expected one captions file, came {len(files)}: {files[0].name}, {files[1].name} ...")
+        raise DatasetError(
+            f"Expected one captions file, came {len(files)}: {files[0].name}, {files[1].name} ..."
+        )
     return CaptionedFolder(files[0])
 
 
 def size_in_words(source: Source) -> str:
-    """How much a source holds: pairs, or shards where counting pairs would mean to go through all of them."""
+    """How much a source holds: pairs, or shards where counting pairs would mean to go through all
+    of them.
+    """
     counts_pairs = not _kind(source.shards[0])
     count = sum(1 for _ in source.read(source.shards[0])) if counts_pairs else len(source.shards)
     return f"{count:,} {'pair' if counts_pairs else 'shard'}{'s' if count != 1 else ''}"
@@ -119,11 +136,17 @@ def _kind(file: Path) -> str:
 
 def _found(path: str) -> list[Path]:
     """The files that a path with wildcards and braces stands for, in order."""
-    names = [name for one in _unfolded(path) for name in (sorted(glob.glob(one)) if glob.has_magic(one) else [one])]
+    names = [
+        name
+        for one in _unfolded(path)
+        for name in (sorted(glob.glob(one)) if glob.has_magic(one) else [one])
+    ]
     missing = [name for name in names if not os.path.exists(name)]
     if missing or not names:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DatasetError(f"There is nothing at {missing[0] if missing else path}{more}: check the path.")
+        raise DatasetError(
+            f"There is nothing at {missing[0] if missing else path}{more}: check the path."
+        )
     return [Path(name) for name in names]
 
 
@@ -139,7 +162,9 @@ def _unfolded(path: str) -> list[str]:
 
 
 def load_pair(record: Record) -> tuple[bytes, str]:
-    """Image and clean caption of a record. Raises DatasetError where it cannot be read or has no caption."""
+    """Image and clean caption of a record. Raises DatasetError where it cannot be read or has no
+    caption.
+    """
     image, caption = record.load()
     caption = clean_caption(caption)
     if not caption:
@@ -162,7 +187,9 @@ def records_of(source: Source) -> Iterator[Record]:
 
 
 def first_captions(source: Source, count: int) -> Iterator[str]:
-    """The captions of the first so many records; training tells the names of those that cannot be read."""
+    """The captions of the first so many records; training tells the names of those that cannot be
+    read.
+    """
     for record in islice(records_of(source), count):
         try:
             yield load_pair(record)[1]
@@ -171,7 +198,9 @@ def first_captions(source: Source, count: int) -> Iterator[str]:
 
 
 def first_images(source: Source, count: int) -> list[np.ndarray]:
-    """The first so many images that can be read, uint8 (H, W, 3). Raises DatasetError where there is none."""
+    """The first so many images that can be read, uint8 (H, W, 3). Raises DatasetError where there
+    is none.
+    """
     found: list[np.ndarray] = []
     for record in records_of(source):
         try:
@@ -186,9 +215,11 @@ def first_images(source: Source, count: int) -> list[np.ndarray]:
 
 
 class Part:
-    """The pairs of a source that are held out, or the others. Which they are hangs on their places in the files alone.
+    """The pairs of a source that are held out, or the others. Which they are hangs on their places
+    in the files alone.
 
-    They lie spread over each shard: of ten with a share of 0.2 the fifth and the tenth are held out.
+    They lie spread over each shard: of ten with a share of 0.2 the fifth and the tenth are held
+    out.
     """
 
     def __init__(self, source: Source, share: float, held_out: bool) -> None:

@@ -1,4 +1,6 @@
-"""A captions file beside images in, records out: csv, tsv, jsonl, or a captions.txt with a line for each image."""
+"""A captions file beside images in, records out: csv, tsv, jsonl, or a captions.txt with a line for
+each image.
+"""
 
 import csv
 import io
@@ -18,13 +20,23 @@ from tf_groupvit.training.records import Record, read_bytes
 # Columns, or entries of a JSON line, by the names that are in use.
 IMAGES = ("image", "image_path", "file_name", "filename", "filepath", "file", "path")
 CAPTIONS = ("caption", "captions", "text", "title")
-NAMES = tuple(f"{name}.{kind}" for name in ("captions", "metadata") for kind in ("csv", "tsv", "jsonl", "txt"))
+NAMES = tuple(
+    f"{name}.{kind}" for name in ("captions", "metadata") for kind in ("csv", "tsv", "jsonl", "txt")
+)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 SHOWN = 5  # missing images that a message names
-NO_ENTRY = (ValueError, TypeError, AttributeError, StopIteration, RecursionError)  # what looking into such JSON raises
+NO_ENTRY = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    StopIteration,
+    RecursionError,
+)  # what looking into such JSON raises
 END = "\0"  # a row of its own behind a table, unless a quotation mark is still open there
 
-Row = tuple[str, str]  # image, by its path from the captions file's folder or from the folder images in it; caption
+Row = tuple[
+    str, str
+]  # image, by its path from the captions file's folder or from the folder images in it; caption
 
 
 def captions_file(folder: Path) -> Path:
@@ -32,14 +44,18 @@ def captions_file(folder: Path) -> Path:
     for name in NAMES:
         if (folder / name).is_file():
             return folder / name
-    raise DatasetError(f"{folder} has neither shards (*.tar, *.tfrecord) nor one of {', '.join(NAMES)}.")
+    raise DatasetError(
+        f"{folder} has neither shards (*.tar, *.tfrecord) nor one of {', '.join(NAMES)}."
+    )
 
 
 class CaptionedFolder:
-    """Images beside a captions file; all of them must be there. Images are read when their turn comes.
+    """Images beside a captions file; all of them must be there. Images are read when their turn
+    comes.
 
     Raises:
-        DatasetError: the file cannot be read or has no such columns, or names images that are missing.
+        DatasetError: the file cannot be read or has no such columns, or names images that are
+            missing.
     """
 
     def __init__(self, file: Path) -> None:
@@ -52,7 +68,9 @@ class CaptionedFolder:
         return len(self._pairs)
 
     def read(self, shard: Path) -> Iterator[Record]:
-        """The pairs in the order of the file; the second caption of an image has a name of its own, as have more."""
+        """The pairs in the order of the file; the second caption of an image has a name of its own,
+        as have more.
+        """
         told: dict[Path, int] = {}
         for path, caption in self._pairs:
             number = told[path] = told.get(path, 0) + 1
@@ -76,7 +94,9 @@ def _check_images(paths: list[Path], file: Path) -> None:
     if missing:
         shown = ", ".join(str(path) for path in missing[:SHOWN])
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        raise DatasetError(f"{file.name} names {len(missing)} images that are missing: {shown}{more}.")
+        raise DatasetError(
+            f"{file.name} names {len(missing)} images that are missing: {shown}{more}."
+        )
 
 
 def _rows_of(file: Path) -> list[Row]:
@@ -84,9 +104,13 @@ def _rows_of(file: Path) -> list[Row]:
         text = file.read_bytes().decode("utf-8-sig")  # line ends stay what they are
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file} cannot be read as UTF-8 text: {error}.") from error
-    reader = {".csv": _commas, ".tsv": _tabs, ".jsonl": _json_lines, ".txt": _lines}.get(file.suffix.lower())
+    reader = {".csv": _commas, ".tsv": _tabs, ".jsonl": _json_lines, ".txt": _lines}.get(
+        file.suffix.lower()
+    )
     if reader is None:
-        raise DatasetError(f"{file}: expected a captions file of kind csv, tsv, jsonl or txt, or shards.")
+        raise DatasetError(
+            f"{file}: expected a captions file of kind csv, tsv, jsonl or txt, or shards."
+        )
     return reader(text, file)
 
 
@@ -124,7 +148,9 @@ def _cells(text: str, file: Path, delimiter: str) -> Iterator[tuple[int, list[st
             if cells == [END]:
                 return
             if cells and cells[-1].endswith(END):
-                raise DatasetError(f"{file}, line {first}: a quotation mark is opened there and never closed.")
+                raise DatasetError(
+                    f"{file}, line {first}: a quotation mark is opened there and never closed."
+                )
             if any(map(str.strip, cells)):
                 yield first, cells
             first = lines.line_num + 1
@@ -136,7 +162,9 @@ def _column(header: list[str], names: tuple[str, ...], file: Path) -> int:
     for name in names:
         if name in header:
             return header.index(name)
-    raise DatasetError(f"{file}: the first line names the columns {header}, none of them {', '.join(names)}.")
+    raise DatasetError(
+        f"{file}: the first line names the columns {header}, none of them {', '.join(names)}."
+    )
 
 
 def _json_lines(text: str, file: Path) -> list[Row]:
@@ -148,17 +176,23 @@ def _json_lines(text: str, file: Path) -> list[Row]:
                 image = entry[next(filter(entry.__contains__, IMAGES))]
                 captions = captions_in(entry)
             except NO_ENTRY as error:
-                raise DatasetError(f"{file}, line {number}: expected JSON with an image and a caption.") from error
+                raise DatasetError(
+                    f"{file}, line {number}: expected JSON with an image and a caption."
+                ) from error
             except DatasetError as error:
                 raise DatasetError(f"{file}, line {number}: {error}.") from error
             if not isinstance(image, str):
-                raise DatasetError(f"{file}, line {number}: its image is {image!r:.60}: expected the name of a file.")
+                raise DatasetError(
+                    f"{file}, line {number}: its image is {image!r:.60}: expected the name of a"
+                    " file."
+                )
             rows += [(image, caption) for caption in captions]
     return rows
 
 
 def captions_in(entry: Any) -> list[str]:
-    """The captions of a JSON object: its text, each of a list of texts, or an empty one where there is nothing.
+    """The captions of a JSON object: its text, each of a list of texts, or an empty one where there
+    is nothing.
 
     Raises DatasetError for what is neither, and one of ``NO_ENTRY`` where there is no such entry.
     """
@@ -172,7 +206,8 @@ def captions_in(entry: Any) -> list[str]:
 
 
 def _lines(text: str, file: Path) -> list[Row]:
-    """A line for each image of the folder ``images``, in the order of their names, as ``tf-groupvit scenes`` writes.
+    """A line for each image of the folder ``images``, in the order of their names, as ``tf-groupvit
+    scenes`` writes.
 
     Where the first line names columns, the file is a table: Flickr's captions.txt is.
     """
@@ -186,33 +221,44 @@ def _lines(text: str, file: Path) -> list[Row]:
     images = _images_in(folder)
     if (number := _first_named(captions, images)) is not None:
         raise DatasetError(
-            f"{file}, line {number} begins with the name of an image, and no first line names columns: "
-            "write one, e.g. image,caption, or with a tab where the lines have tabs."
+            f"{file}, line {number} begins with the name of an image, and no first line names"
+            " columns: write one, e.g. image,caption, or with a tab where the lines have tabs."
         )
     if len(images) != len(captions):
-        raise DatasetError(f"{file} has {len(captions)} captions for {len(images)} images in {folder}: one a line.")
+        raise DatasetError(
+            f"{file} has {len(captions)} captions for {len(images)} images in {folder}: one a line."
+        )
     if doubt := first_in_doubt(images):
         place, by_letter, by_number = doubt
         raise DatasetError(
-            f"{file} names no images, and line {place + 1} may be the caption of '{by_letter}' (sorted by letters) or "
-            f"of '{by_number}' (by numbers): name them, in a captions.csv with the columns image and caption."
+            f"{file} names no images, and line {place + 1} may be the caption of '{by_letter}'"
+            f" (sorted by letters) or of '{by_number}' (by numbers): name them, in a captions.csv"
+            " with the columns image and caption."
         )
-    return [(os.path.join(below, name), caption) for name, caption in zip(images, captions, strict=True)]
+    return [
+        (os.path.join(below, name), caption) for name, caption in zip(images, captions, strict=True)
+    ]
 
 
 def _first_named(captions: Iterable[str], images: Iterable[str]) -> int | None:
-    """The number of the first line that names an image before its caption: a table without names of its columns."""
+    """The number of the first line that names an image before its caption: a table without names of
+    its columns.
+    """
     known = set(images)
     starts = (
         (number, re.split(separators, line, maxsplit=1)[0])
         for number, line in enumerate(captions, start=1)
         for separators in (r"[,;|#\t]", r"[,;|#:\s]")
     )
-    return next((number for number, start in starts if os.path.basename(start.strip(' "')) in known), None)
+    return next(
+        (number for number, start in starts if os.path.basename(start.strip(' "')) in known), None
+    )
 
 
 def _images_in(folder: Path) -> list[str]:
     """The names of the image files in a folder, sorted by letters."""
     with os.scandir(folder) as files:
         names: Iterable[str] = (file.name for file in files if file.is_file())
-        return sorted(name for name in names if name.lower().endswith(SUFFIXES) and not is_junk(name))
+        return sorted(
+            name for name in names if name.lower().endswith(SUFFIXES) and not is_junk(name)
+        )

@@ -1,6 +1,8 @@
-"""WebDataset shards in, records out: KEY.jpg beside KEY.txt or KEY.json, as img2dataset writes them.
+"""WebDataset shards in, records out: KEY.jpg beside KEY.txt or KEY.json, as img2dataset writes
+them.
 
-Only the headers of a shard are walked, and JSON that holds the captions; an image is read when its record is loaded.
+Only the headers of a shard are walked, and JSON that holds the captions; an image is read when its
+record is loaded.
 """
 
 import json
@@ -17,15 +19,19 @@ from tf_groupvit.training.records import Record, broken, read_bytes
 from tf_groupvit.training.records_folder import NO_ENTRY, captions_in
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
-CAPTIONS = ("txt", "caption", "json")  # the first that is there counts; of JSON, the entry "caption"
+CAPTIONS = (
+    "txt",
+    "caption",
+    "json",
+)  # the first that is there counts; of JSON, the entry "caption"
 BLOCK = tarfile.BLOCKSIZE
 
 
 class TarShards:
     """Tar files, uncompressed; members with the same name up to the first dot are one record.
 
-    Where captions stand in JSON alone, a list of them makes several records, one a caption. Hidden files, and what
-    macOS and Windows leave beside the others, are no members.
+    Where captions stand in JSON alone, a list of them makes several records, one a caption. Hidden
+    files, and what macOS and Windows leave beside the others, are no members.
     """
 
     def __init__(self, shards: Sequence[Path]) -> None:
@@ -34,7 +40,9 @@ class TarShards:
     def read(self, shard: Path) -> Iterator[Record]:
         """What of a shard that is cut short is whole is used; a record in the end says that it was."""
         problem: list[str] = []
-        for key, members in groupby(_members(shard, problem), lambda member: _key_and_part(member.name)[0]):
+        for key, members in groupby(
+            _members(shard, problem), lambda member: _key_and_part(member.name)[0]
+        ):
             parts = {_key_and_part(member.name)[1]: member for member in members}
             yield from _records(shard, key, parts)
         if problem:

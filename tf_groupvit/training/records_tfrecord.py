@@ -1,7 +1,7 @@
 """TFRecord files in, records out; and pairs in, a TFRecord file out.
 
-Only the lengths of a file's records are walked; an example is read and parsed when its record is loaded. Check sums are
-not looked at: a damaged example or image shows when it is parsed or decoded.
+Only the lengths of a file's records are walked; an example is read and parsed when its record is
+loaded. Check sums are not looked at: a damaged example or image shows when it is parsed or decoded.
 """
 
 import os
@@ -20,7 +20,9 @@ HEADER, FOOTER = 12, 4  # length and its check sum before an example, a check su
 
 
 class TFRecordShards:
-    """Files of ``tf.train.Example``, uncompressed, each with an encoded image and a caption; of several, the first."""
+    """Files of ``tf.train.Example``, uncompressed, each with an encoded image and a caption; of
+    several, the first.
+    """
 
     def __init__(self, shards: Sequence[Path]) -> None:
         self.shards = shards
@@ -36,7 +38,9 @@ class TFRecordShards:
                     header = file.read(HEADER)
                     length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else size
                     if at + HEADER + length + FOOTER > size:
-                        yield broken(str(shard), f"the file is cut short or damaged from byte {at:,} on")
+                        yield broken(
+                            str(shard), f"the file is cut short or damaged from byte {at:,} on"
+                        )
                         return
                     yield Record(f"{shard}:{at}", partial(_load, shard, at + HEADER, length))
                     at += HEADER + length + FOOTER
@@ -60,11 +64,14 @@ def _first(features: dict, names: tuple[str, ...]) -> bytes:
     for name in names:
         if name in features and features[name].bytes_list.value:
             return features[name].bytes_list.value[0]
-    raise DatasetError(f"it has none of the features {', '.join(names)}, but {', '.join(sorted(features))}")
+    raise DatasetError(
+        f"it has none of the features {', '.join(names)}, but {', '.join(sorted(features))}"
+    )
 
 
 def write_tfrecord(path: str | os.PathLike[str], pairs: Iterable[tuple[bytes, str]]) -> int:
-    """Write pairs of an encoded image and its caption as a TFRecord file, and return how many there were.
+    """Write pairs of an encoded image and its caption as a TFRecord file, and return how many there
+    were.
 
     The file is written beside and renamed. Raises DatasetError where it cannot be written.
     """
@@ -76,8 +83,15 @@ def write_tfrecord(path: str | os.PathLike[str], pairs: Iterable[tuple[bytes, st
         with tf.io.TFRecordWriter(os.fspath(beside)) as writer:
             for image, caption in pairs:
                 texts = {"image": image, "caption": caption.encode()}
-                feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in texts.items()}
-                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+                feature = {
+                    k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v]))
+                    for k, v in texts.items()
+                }
+                writer.write(
+                    tf.train.Example(
+                        features=tf.train.Features(feature=feature)
+                    ).SerializeToString()
+                )
                 count += 1
         beside.replace(path)
     except (OSError, tf.errors.OpError) as error:

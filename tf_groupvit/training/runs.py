@@ -1,4 +1,6 @@
-"""A recipe, a seed and a folder in; a checkpoint in that folder out. A run that was stopped goes on where it was."""
+"""A recipe, a seed and a folder in; a checkpoint in that folder out. A run that was stopped goes on
+where it was.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -41,12 +43,13 @@ __all__ = ["HISTORY", "STATE", "Run", "build", "train"]
 def train(
     recipe: Recipe, folder: Path, seed: int = 0, bar: bool = False, tensorboard: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Train as the recipe says and write the checkpoint to ``folder``; returns the history, a dict a round.
+    """Train as the recipe says and write the checkpoint to ``folder``; returns the history, a dict
+    a round.
 
-    A folder with a state of the same recipe and seed is gone on from, with the same losses as if it had never stopped.
-    What is trained on, how long the rest will take, and which records were left out is told on standard error. With
-    ``tensorboard``, a folder, numbers of each round and pictures of groups and masks are written to it on the way; they
-    change nothing else.
+    A folder with a state of the same recipe and seed is gone on from, with the same losses as if it
+    had never stopped. What is trained on, how long the rest will take, and which records were left
+    out is told on standard error. With ``tensorboard``, a folder, numbers of each round and
+    pictures of groups and masks are written to it on the way; they change nothing else.
 
     Raises:
         TrainingError: the loss is no number any more, or nothing can be written for TensorBoard.
@@ -57,10 +60,23 @@ def train(
     recipe, state = run.recipe, folder / STATE
     start = restore_state(state, run.training, run.about) if state.exists() else 0
     _announce(run, start)
-    history = History(folder / HISTORY, recipe.batch_size, measure_of(run), recipe.validate_every, start, recipe.steps)
-    best = KeepBest(folder / BEST, run.training.model, recipe.keep == "best", recipe.patience, history.lines)
+    history = History(
+        folder / HISTORY,
+        recipe.batch_size,
+        measure_of(run),
+        recipe.validate_every,
+        start,
+        recipe.steps,
+    )
+    best = KeepBest(
+        folder / BEST, run.training.model, recipe.keep == "best", recipe.patience, history.lines
+    )
     if not best.enough:
-        shown = [] if tensorboard is None else [TensorBoard(tensorboard, history, pictures_of(run).draw)]
+        shown = (
+            []
+            if tensorboard is None
+            else [TensorBoard(tensorboard, history, pictures_of(run).draw)]
+        )
         _fit(run, start, [*_watchers(run, start, history, best, bar), *shown])
     _save(run)
     write_card(folder, recipe, seed, history.lines)
@@ -71,9 +87,14 @@ def _announce(run: Run, start: int) -> None:
     """Say what is about to happen, before the first step, which takes longer than the others."""
     recipe = run.recipe
     what = (
-        "scenes" if isinstance(run.data, SceneBatches) else f"{recipe.data.source} ({size_in_words(run.data.source)})"
+        "scenes"
+        if isinstance(run.data, SceneBatches)
+        else f"{recipe.data.source} ({size_in_words(run.data.source)})"
     )
-    say(f"Training on {what}: {recipe.steps:,} steps of {recipe.batch_size} pictures, into {run.folder}.")
+    say(
+        f"Training on {what}: {recipe.steps:,} steps of {recipe.batch_size} pictures, into"
+        f" {run.folder}."
+    )
     if start >= recipe.steps:
         say(f"{run.folder} is at step {start} of {recipe.steps}: nothing is left to train.")
     elif start:
@@ -81,7 +102,9 @@ def _announce(run: Run, start: int) -> None:
 
 
 def _watchers(run: Run, start: int, history: History, best: KeepBest, bar: bool) -> list[Any]:
-    """In an order that counts: what reads the history stands behind it, and a state has the line of its round."""
+    """In an order that counts: what reads the history stands behind it, and a state has the line of
+    its round.
+    """
     recipe, state = run.recipe, run.folder / STATE
     return [
         StopOnNaN(state, start),
@@ -95,7 +118,9 @@ def _watchers(run: Run, start: int, history: History, best: KeepBest, bar: bool)
 
 
 def _fit(run: Run, start: int, watchers: list[Any]) -> None:
-    """In rounds of ``save_every`` steps; ``StopAt`` cuts the last one short. One iterator feeds them all."""
+    """In rounds of ``save_every`` steps; ``StopAt`` cuts the last one short. One iterator feeds
+    them all.
+    """
     every, left = run.recipe.save_every, run.recipe.steps - start
     if left <= 0:
         return

@@ -1,4 +1,6 @@
-"""A seed and a step in, a batch of captioned scenes out, always the same one; their masks go no further than here."""
+"""A seed and a step in, a batch of captioned scenes out, always the same one; their masks go no
+further than here.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,11 +17,13 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 
 class SceneBatches:
-    """Endless batches of scenes of the training stream, each a pure function of the seed and its number.
+    """Endless batches of scenes of the training stream, each a pure function of the seed and its
+    number.
 
     Args:
         words: the vocabulary whose words are looked for in captions.
-        size: side of the pixel values, S: scenes are drawn at 64 and resized as a segmenter resizes.
+        size: side of the pixel values, S: scenes are drawn at 64 and resized as a segmenter
+            resizes.
         statistics: mean and standard deviation of the pixels, as the processor has them.
         text_length: T, in tokens.
     """
@@ -40,7 +44,9 @@ class SceneBatches:
         self.text_length = text_length
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
-        """Batch ``number``, counted from 0: uint8 ``images`` (B, 64, 64, 3) and all else that a step reads."""
+        """Batch ``number``, counted from 0: uint8 ``images`` (B, 64, 64, 3) and all else that a
+        step reads.
+        """
         first = number * self.batch_size
         drawn = [scene(self.seed, first + i, DRAWN_AT, "training") for i in range(self.batch_size)]
         captions = [one.caption for one in drawn]  # the masks stay behind
@@ -64,11 +70,20 @@ class SceneBatches:
                 number += 1
 
         B, (V, T) = self.batch_size, self.words.shape
-        shapes = {"input_ids": (B, T), "attention_mask": (B, T), "word_ids": (V, T), "word_mask": (V, T)}
+        shapes = {
+            "input_ids": (B, T),
+            "attention_mask": (B, T),
+            "word_ids": (V, T),
+            "word_mask": (V, T),
+        }
         signature = {name: tf.TensorSpec(shape, tf.int32) for name, shape in shapes.items()}
         signature["images"] = tf.TensorSpec((B, DRAWN_AT, DRAWN_AT, 3), tf.uint8)
         signature["present"] = tf.TensorSpec((B, V), tf.float32)
-        return tf.data.Dataset.from_generator(draw, output_signature=signature).map(self._with_pixels).prefetch(AHEAD)
+        return (
+            tf.data.Dataset.from_generator(draw, output_signature=signature)
+            .map(self._with_pixels)
+            .prefetch(AHEAD)
+        )
 
     def _with_pixels(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         rest = {name: value for name, value in batch.items() if name != "images"}
@@ -76,7 +91,9 @@ class SceneBatches:
 
 
 class PixelValues:
-    """uint8 (B, H, W, 3) -> normalised floats (B, 3, S, S), in graph ops; resized as mode "whole" resizes."""
+    """uint8 (B, H, W, 3) -> normalised floats (B, 3, S, S), in graph ops; resized as mode "whole"
+    resizes.
+    """
 
     def __init__(self, size: int, statistics: Statistics) -> None:
         self.size = size
@@ -85,6 +102,8 @@ class PixelValues:
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         pixels = tf.cast(images, tf.float32)
         if images.shape[1:3] != (self.size, self.size):
-            pixels = tf.image.resize(pixels, (self.size, self.size), method="bicubic", antialias=True)
+            pixels = tf.image.resize(
+                pixels, (self.size, self.size), method="bicubic", antialias=True
+            )
             pixels = tf.clip_by_value(tf.round(pixels), 0, 255)  # as the bytes of a resized picture
         return tf.transpose((pixels / 255 - self.mean) / self.std, (0, 3, 1, 2))

@@ -1,8 +1,10 @@
-"""Files that a training run keeps: its state, from which it goes on exactly, and its best checkpoint.
+"""Files that a training run keeps: its state, from which it goes on exactly, and its best
+checkpoint.
 
-One safetensors file holds every variable: weights, optimizer, logit scales, and the states of random generators. Its
-metadata say which step it is, which recipe made it, and where it stands in the data, where these are a user's own.
-Scenes need no position but the step: batch number n is there for the asking.
+One safetensors file holds every variable: weights, optimizer, logit scales, and the states of
+random generators. Its metadata say which step it is, which recipe made it, and where it stands in
+the data, where these are a user's own. Scenes need no position but the step: batch number n is
+there for the asking.
 """
 
 import json
@@ -23,14 +25,21 @@ BETTER = {"val_miou": 1, "val_loss": -1}  # measured -> 1 where more is better
 
 
 def save_state(
-    path: Path, model: keras.Model, step: int, recipe: Mapping[str, Any], position: Position | None = None
+    path: Path,
+    model: keras.Model,
+    step: int,
+    recipe: Mapping[str, Any],
+    position: Position | None = None,
 ) -> None:
-    """Write the state beside ``path`` and rename it: a full disk or a kill leaves the older one whole.
+    """Write the state beside ``path`` and rename it: a full disk or a kill leaves the older one
+    whole.
 
     Raises:
         CheckpointError: it cannot be written; the older state is named, where there is one.
     """
-    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model).items()}
+    arrays = {
+        name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model).items()
+    }
     about = {"step": str(step), "recipe": json.dumps(recipe, sort_keys=True)}
     if position is not None:
         about["position"] = json.dumps(position.to_dict())
@@ -49,11 +58,15 @@ def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, Any]) -> 
     """
     tensors, about = read_safetensors(path), read_metadata(path)
     if json.loads(about.get("recipe", "{}")) != json.loads(json.dumps(recipe, sort_keys=True)):
-        raise CheckpointError(f"{path} is of another recipe: train into another folder, or empty this one.")
+        raise CheckpointError(
+            f"{path} is of another recipe: train into another folder, or empty this one."
+        )
     variables = _variables(model)
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     if {name: tensors.entry(name).shape for name in tensors} != shapes:
-        raise CheckpointError(f"{path} does not fit the model that the recipe makes: empty the folder.")
+        raise CheckpointError(
+            f"{path} does not fit the model that the recipe makes: empty the folder."
+        )
     for name, variable in variables.items():
         variable.assign(np.asarray(tensors[name]))
     return int(about["step"])
@@ -70,9 +83,13 @@ def position_of(path: Path) -> Position:
 
 
 def _variables(model: keras.Model) -> dict[str, Any]:
-    """Every variable by its place: Keras numbers layers through a process, so that their names are not the same."""
+    """Every variable by its place: Keras numbers layers through a process, so that their names are
+    not the same.
+    """
     kinds = {"model": model.variables, "optimizer": model.optimizer.variables}
-    return {f"{kind}.{i}": variable for kind, found in kinds.items() for i, variable in enumerate(found)}
+    return {
+        f"{kind}.{i}": variable for kind, found in kinds.items() for i, variable in enumerate(found)
+    }
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -82,14 +99,20 @@ class KeepBest(keras.callbacks.Callback):
         folder: where the best checkpoint goes, each time that one is measured.
         model: what is saved.
         keep: whether it is saved at all.
-        patience: measurements in a row without a better one, after which training stops; 0: it does not.
+        patience: measurements in a row without a better one, after which training stops; 0: it does
+            not.
         lines: the history of a run that goes on.
 
     Attribute ``enough``: whether training has been stopped.
     """
 
     def __init__(
-        self, folder: Path, model: TFGroupViTModel, keep: bool, patience: int, lines: Sequence[Mapping[str, Any]] = ()
+        self,
+        folder: Path,
+        model: TFGroupViTModel,
+        keep: bool,
+        patience: int,
+        lines: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
         self.folder, self.kept_model, self.keep, self.patience = folder, model, keep, patience

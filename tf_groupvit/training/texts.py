@@ -1,4 +1,6 @@
-"""Texts of a batch: prompts of a fixed vocabulary, token ids that the losses read; and a new byte-pair vocabulary."""
+"""Texts of a batch: prompts of a fixed vocabulary, token ids that the losses read; and a new
+byte-pair vocabulary.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -14,7 +16,8 @@ from tf_groupvit.preprocessing.tokenizer_files import DEFAULT_SPECIAL, END_OF_WO
 from tf_groupvit.segmentation.writing import make_folder, write_whole
 from tf_groupvit.training.captions import Prompts, listed_words
 
-# A word's prompt is one of these, another at every step: what is learned should not hang on the words around it.
+# A word's prompt is one of these, another at every step: what is learned should not hang on the
+# words around it.
 TEMPLATES = (
     "a photo of a {}.",
     "a photo of a {}.",
@@ -26,7 +29,8 @@ TEMPLATES = (
 
 
 class Words:
-    """What losses over a vocabulary read beside pictures: ``word_ids`` and ``word_mask`` (V, T), ``present`` (B, V).
+    """What losses over a vocabulary read beside pictures: ``word_ids`` and ``word_mask`` (V, T),
+    ``present`` (B, V).
 
     Args:
         words: V names, of one word or several.
@@ -37,9 +41,14 @@ class Words:
         InputError: no words, an empty one, or a length that is not the tokenizer's.
     """
 
-    def __init__(self, words: Sequence[str], tokenizer: Tokenizer, length: int, seed: int = 0) -> None:
+    def __init__(
+        self, words: Sequence[str], tokenizer: Tokenizer, length: int, seed: int = 0
+    ) -> None:
         self.words, self.seed, self.shape = tuple(words), seed, (len(words), length)
-        self._find, self._column = listed_words(words), {word: column for column, word in enumerate(words)}
+        self._find, self._column = (
+            listed_words(words),
+            {word: column for column, word in enumerate(words)},
+        )
         texts = ([form.format(word) for word in words] for form in TEMPLATES)
         self._prompts = [tokenizer(rows, max_length=length, padding="max_length") for rows in texts]
 
@@ -49,7 +58,8 @@ class Words:
         return chosen["input_ids"], chosen["attention_mask"]
 
     def present(self, captions: Sequence[str]) -> np.ndarray:
-        """Which words each caption has, as whole words and in any case: float32 (B, V), 1 where it has it.
+        """Which words each caption has, as whole words and in any case: float32 (B, V), 1 where it
+        has it.
 
         Of words that overlap, the longer one counts.
         """
@@ -62,8 +72,9 @@ class Words:
 class Texts:
     """``texts(number, where, captions)`` -> arrays of a batch by name, as ``signature`` says.
 
-    ``input_ids`` and ``attention_mask`` int32 (B, T); with prompts ``label_ids`` and ``label_mask`` int32 (B, L, T);
-    with a vocabulary ``word_ids`` and ``word_mask`` int32 (V, T), and ``present`` float32 (B, V).
+    ``input_ids`` and ``attention_mask`` int32 (B, T); with prompts ``label_ids`` and ``label_mask``
+    int32 (B, L, T); with a vocabulary ``word_ids`` and ``word_mask`` int32 (V, T), and ``present``
+    float32 (B, V).
 
     Args:
         tokenizer: its ``max_length`` is T; longer captions are cut, as published.
@@ -72,7 +83,9 @@ class Texts:
         seed: of the words that are drawn.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompts: Prompts | None, words: Words | None, seed: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompts: Prompts | None, words: Words | None, seed: int
+    ) -> None:
         self.tokenizer, self.prompts, self.words, self.seed = tokenizer, prompts, words, seed
 
     def signature(self, B: int) -> dict[str, tf.TensorSpec]:
@@ -89,14 +102,20 @@ class Texts:
             found["present"] = tf.TensorSpec((B, self.words.shape[0]), tf.float32)
         return found
 
-    def __call__(self, number: int, where: Sequence[tuple[int, int]], captions: Sequence[str]) -> dict[str, np.ndarray]:
-        """Batch ``number``. ``where`` are round and place of each caption, on which hangs what is drawn of it."""
+    def __call__(
+        self, number: int, where: Sequence[tuple[int, int]], captions: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Batch ``number``. ``where`` are round and place of each caption, on which hangs what is
+        drawn of it.
+        """
         rows: list[str] = []
         for place, caption in zip(where, captions, strict=True):
             rng = np.random.default_rng((self.seed, *place))
             rows += [caption, *(self.prompts(caption, rng) if self.prompts else ())]
         tokens = self.tokenizer.cut(rows)
-        ids, mask = (tokens[name].reshape(len(captions), -1, tokens[name].shape[1]) for name in tokens)
+        ids, mask = (
+            tokens[name].reshape(len(captions), -1, tokens[name].shape[1]) for name in tokens
+        )
         found = {"input_ids": ids[:, 0], "attention_mask": mask[:, 0]}
         if self.prompts:
             found |= {"label_ids": ids[:, 1:], "label_mask": mask[:, 1:]}
@@ -107,19 +126,25 @@ class Texts:
 
 
 def train_vocabulary(folder: Path, texts: Iterable[str], merges: int, max_length: int) -> Tokenizer:
-    """Learn at most ``merges`` merges from texts, write vocab.json and merges.txt to ``folder``, and read them back.
+    """Learn at most ``merges`` merges from texts, write vocab.json and merges.txt to ``folder``,
+    and read them back.
 
-    Any text can be written with the vocabulary: its first 512 tokens are the bytes, inside a word and at its end.
+    Any text can be written with the vocabulary: its first 512 tokens are the bytes, inside a word
+    and at its end.
     """
     learned = _learn(texts, merges)
     tokens = [*_bytes(), *map("".join, learned)]
-    tokens += dict.fromkeys(DEFAULT_SPECIAL.values())  # the end token has the highest id, as in CLIP
+    tokens += dict.fromkeys(
+        DEFAULT_SPECIAL.values()
+    )  # the end token has the highest id, as in CLIP
     numbered = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     lines = ["#version: 0.2", *map(" ".join, learned)]
     make_folder(folder)
     write_whole(folder / "vocab.json", json.dumps(numbered, ensure_ascii=False).encode())
     write_whole(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
-    write_whole(folder / "tokenizer_config.json", json.dumps({"model_max_length": max_length}).encode())
+    write_whole(
+        folder / "tokenizer_config.json", json.dumps({"model_max_length": max_length}).encode()
+    )
     return Tokenizer.from_pretrained(folder)
 
 
@@ -130,15 +155,19 @@ def _bytes() -> list[str]:
 
 
 def _learn(texts: Iterable[str], merges: int) -> list[tuple[str, str]]:
-    """The most frequent pairs, in the order in which they are merged: the same ones for the same texts.
+    """The most frequent pairs, in the order in which they are merged: the same ones for the same
+    texts.
 
-    Of pairs as frequent as one another, the trainer takes the one whose letters have the lower numbers. It would number
-    the ends of words as they come out of a hash table, in another order each time; so all are named beforehand.
+    Of pairs as frequent as one another, the trainer takes the one whose letters have the lower
+    numbers. It would number the ends of words as they come out of a hash table, in another order
+    each time; so all are named beforehand.
     """
     backend = Backend(models.BPE(end_of_word_suffix=END_OF_WORD))
     backend.normalizer = NORMALIZER
     pieces = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pieces, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=len(_bytes()) + merges,
         min_frequency=2,

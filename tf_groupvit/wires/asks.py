@@ -7,13 +7,16 @@ from typing import Any
 
 from tf_groupvit.errors import InputError, RequestError
 
-# Canonical status names in the order of their numbers (google/rpc/code.proto), and those of HTTP statuses.
+# Canonical status names in the order of their numbers (google/rpc/code.proto), and those of HTTP
+# statuses.
 CODES = """OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
     RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS
     UNAUTHENTICATED""".split()
 SIDES = ("inputs", "outputs")
 SLOW = "allow it more with timeout=, or warm the model up."
-GONE = "is the server running, is it this host and port, and is it REST (http://) or gRPC (grpc://)?"
+GONE = (
+    "is the server running, is it this host and port, and is it REST (http://) or gRPC (grpc://)?"
+)
 ModelSpec = tuple[str, int | str | None]  # name, and version number or label
 
 
@@ -45,15 +48,21 @@ def _shown(character: str) -> str:
 
 def too_large(most: int) -> RequestError:
     return RequestError(
-        "OUT_OF_RANGE", f"The answer has more than {most:,} bytes: ask for less, or allow more with max_answer_bytes=."
+        "OUT_OF_RANGE",
+        f"The answer has more than {most:,} bytes: ask for less, or allow more with"
+        " max_answer_bytes=.",
     )
 
 
-def not_ours(address: str, came: str, error: Exception | None = None, code: str = "UNKNOWN") -> RequestError:
+def not_ours(
+    address: str, came: str, error: Exception | None = None, code: str = "UNKNOWN"
+) -> RequestError:
     """The error for an answer that no server of this kind gives."""
     reason = f" ({one_line(f'{type(error).__name__}: {error}', 100)})" if error else ""
     return RequestError(
-        code, f"{address} does not answer as TensorFlow Serving does, but {came}: check address and port.{reason}"
+        code,
+        f"{address} does not answer as TensorFlow Serving does, but {came}: check address and"
+        f" port.{reason}",
     )
 
 

@@ -1,4 +1,6 @@
-"""Arrays in, TensorFlow Serving's gRPC messages out, and back: without its classes, which import TensorFlow."""
+"""Arrays in, TensorFlow Serving's gRPC messages out, and back: without its classes, which import
+TensorFlow.
+"""
 
 import math
 from functools import cache
@@ -10,8 +12,9 @@ from tf_groupvit.errors import RequestError
 from tf_groupvit.wires.asks import needed
 from tf_groupvit.wires.dtypes import FIELD_OF, NAME_OF, NUMBER_OF, NUMPY_OF
 
-# The messages of TensorFlow Serving that are needed, [] repeated, {} a map from strings, in a pool of their own:
-# importing the generated ones imports TensorFlow, and a second copy under their names would clash with it.
+# The messages of TensorFlow Serving that are needed, [] repeated, {} a map from strings, in a pool
+# of their own: importing the generated ones imports TensorFlow, and a second copy under their names
+# would clash with it.
 MESSAGES = """
 Dim: 1 int64 size, 2 string name
 Shape: 2 Dim[] dim, 3 bool unknown_rank
@@ -42,7 +45,9 @@ MOST_DIMENSIONS = 32  # NumPy 1's limit; TensorFlow's own is 254, of which nobod
 def message_classes() -> dict[str, Any]:
     """The message classes by name, from ``MESSAGES``."""
     protos = needed("google.protobuf.descriptor_pb2")
-    file = protos.FileDescriptorProto(name="tf_groupvit/serving.proto", package="tf_groupvit", syntax="proto3")
+    file = protos.FileDescriptorProto(
+        name="tf_groupvit/serving.proto", package="tf_groupvit", syntax="proto3"
+    )
     for line in MESSAGES.strip().splitlines():
         name, fields = line.split(": ")
         message = file.message_type.add(name=name)
@@ -55,10 +60,15 @@ def message_classes() -> dict[str, Any]:
                 kind = f"{name}.{entry.name}[]"
             _add_field(message, int(number), kind, label)
     pool = needed("google.protobuf.descriptor_pool").DescriptorPool()
-    pool.Add(file) if not hasattr(pool, "AddSerializedFile") else pool.AddSerializedFile(file.SerializeToString())
+    (
+        pool.Add(file)
+        if not hasattr(pool, "AddSerializedFile")
+        else pool.AddSerializedFile(file.SerializeToString())
+    )
     factory = needed("google.protobuf.message_factory")
     return {
-        m.name: factory.GetMessageClass(pool.FindMessageTypeByName(f"tf_groupvit.{m.name}")) for m in file.message_type
+        m.name: factory.GetMessageClass(pool.FindMessageTypeByName(f"tf_groupvit.{m.name}"))
+        for m in file.message_type
     }
 
 
@@ -80,7 +90,9 @@ def fill(tensor: Any, value: Any) -> None:
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
     if array.dtype == object:
-        tensor.string_val.extend(item.encode() if isinstance(item, str) else item for item in array.ravel())
+        tensor.string_val.extend(
+            item.encode() if isinstance(item, str) else item for item in array.ravel()
+        )
     else:
         tensor.tensor_content = array.tobytes()
 
@@ -88,19 +100,25 @@ def fill(tensor: Any, value: Any) -> None:
 def from_tensor(name: str, tensor: Any, expected: str | None = None) -> np.ndarray:
     """A TensorProto's values, from tensor_content or from the field of its type.
 
-    Raises ``RequestError`` for a type that is unknown or not the ``expected`` one, and where shape and values do not
-    go together.
+    Raises ``RequestError`` for a type that is unknown or not the ``expected`` one, and where shape
+    and values do not go together.
     """
     dtype, shape = NAME_OF.get(tensor.dtype), [dim.size for dim in tensor.tensor_shape.dim]
     if dtype is None:
-        raise RequestError("UNIMPLEMENTED", f"Output '{name}' is of TensorFlow's type {tensor.dtype}: ask for another.")
+        raise RequestError(
+            "UNIMPLEMENTED",
+            f"Output '{name}' is of TensorFlow's type {tensor.dtype}: ask for another.",
+        )
     if dtype != (expected or dtype):
         raise RequestError("DATA_LOSS", f"Output '{name}' is expected as {expected}, {dtype} came.")
     if len(shape) > MOST_DIMENSIONS or any(size < 0 for size in shape):
         sizes = f"{len(shape)} dimensions" if len(shape) > MOST_DIMENSIONS else f"the sizes {shape}"
         raise RequestError("DATA_LOSS", f"Output '{name}' came with {sizes}: no tensor has such.")
     if dtype == "DT_STRING":
-        strings = [value if name.endswith("_bytes") else value.decode(errors="replace") for value in tensor.string_val]
+        strings = [
+            value if name.endswith("_bytes") else value.decode(errors="replace")
+            for value in tensor.string_val
+        ]
         values = np.array(strings, object)
     elif tensor.tensor_content:
         values = np.frombuffer(tensor.tensor_content, NUMPY_OF[dtype])
@@ -109,5 +127,7 @@ def from_tensor(name: str, tensor: Any, expected: str | None = None) -> np.ndarr
     else:
         values = np.array(getattr(tensor, FIELD_OF[dtype]), NUMPY_OF[dtype])
     if values.size != math.prod(shape):
-        raise RequestError("DATA_LOSS", f"Output '{name}' has {values.size} values for the shape {shape}.")
+        raise RequestError(
+            "DATA_LOSS", f"Output '{name}' has {values.size} values for the shape {shape}."
+        )
     return values.reshape(shape)

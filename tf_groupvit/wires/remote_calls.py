@@ -29,17 +29,31 @@ METHODS = {
 
 
 class GrpcWire:
-    def __init__(self, address: str, spec: ModelSpec, transport: Any, local: bool, awaited: bool, most: int) -> None:
+    def __init__(
+        self, address: str, spec: ModelSpec, transport: Any, local: bool, awaited: bool, most: int
+    ) -> None:
         grpc = self._grpc = needed("grpc")
-        self._messages, self._spec, self._address, self._most = message_classes(), spec, address, most
+        self._messages, self._spec, self._address, self._most = (
+            message_classes(),
+            spec,
+            address,
+            most,
+        )
         # Only plain messages are taken: gRPC inflates a compressed one before it looks at its size.
-        options = [("grpc.max_receive_message_length", min(most, LARGEST)), ("grpc.max_send_message_length", -1),
-                   ("grpc.compression_enabled_algorithms_bitset", 1),
-                   ("grpc.initial_reconnect_backoff_ms", 100),
-                   ("grpc.max_reconnect_backoff_ms", 1000), ("grpc.enable_http_proxy", int(not local))]  # fmt: skip
-        # An asynchronous channel belongs to the loop that runs when it is made: not before the first call.
+        options = [
+            ("grpc.max_receive_message_length", min(most, LARGEST)),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.compression_enabled_algorithms_bitset", 1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.enable_http_proxy", int(not local)),
+        ]
+        # An asynchronous channel belongs to the loop that runs when it is made: not before the
+        # first call.
         open_channel = (grpc.aio if awaited else grpc).insecure_channel
-        self._channel = cache(lambda: transport or open_channel(urlsplit(address).netloc, options=options))
+        self._channel = cache(
+            lambda: transport or open_channel(urlsplit(address).netloc, options=options)
+        )
         self.send = self._send_async if awaited else self._send
 
     def close(self) -> Any:
@@ -60,7 +74,9 @@ class GrpcWire:
     def _method(self, ask: Ask) -> Any:
         service, name = METHODS[ask.verb]
         serialize = self._messages[f"{name}Request"].SerializeToString
-        return self._channel().unary_unary(f"/tensorflow.serving.{service}/{name}", serialize, _as_it_is)
+        return self._channel().unary_unary(
+            f"/tensorflow.serving.{service}/{name}", serialize, _as_it_is
+        )
 
     def _written(self, ask: Ask) -> Any:
         request = self._messages[f"{METHODS[ask.verb][1]}Request"]()
@@ -82,7 +98,9 @@ class GrpcWire:
         if len(content) > self._most:
             return too_large(self._most)
         try:
-            return self._values(ask, self._messages[f"{METHODS[ask.verb][1]}Response"].FromString(content))
+            return self._values(
+                ask, self._messages[f"{METHODS[ask.verb][1]}Response"].FromString(content)
+            )
         except RequestError as error:
             return error
         except Exception as error:  # whatever a broken or hostile server brings about
@@ -91,22 +109,36 @@ class GrpcWire:
     def _values(self, ask: Ask, response: Any) -> Any:
         if ask.verb == "predict":
             came = {name: kind for name, kind in ask.outputs.items() if name in response.outputs}
-            return {name: from_tensor(name, response.outputs[name], kind) for name, kind in came.items()}
-        json_of = partial(needed("google.protobuf.json_format").MessageToDict, preserving_proto_field_name=True)
+            return {
+                name: from_tensor(name, response.outputs[name], kind) for name, kind in came.items()
+            }
+        json_of = partial(
+            needed("google.protobuf.json_format").MessageToDict, preserving_proto_field_name=True
+        )
         if ask.verb == "status":
             return versions_of(ask, {"model_version_status": [], **json_of(response)})
-        signatures = self._messages["SignatureDefMap"].FromString(response.metadata["signature_def"].value)
+        signatures = self._messages["SignatureDefMap"].FromString(
+            response.metadata["signature_def"].value
+        )
         spec = {"name": response.model_spec.name, "version": response.model_spec.version.value}
-        return signatures_of(ask, {"model_spec": spec, "metadata": {"signature_def": json_of(signatures)}})
+        return signatures_of(
+            ask, {"model_spec": spec, "metadata": {"signature_def": json_of(signatures)}}
+        )
 
     def _failed(self, error: Any) -> RequestError:
         code = getattr(error.code(), "name", "UNKNOWN")
         details = error.details() or ""
         reason = one_line(details)
-        if code == "RESOURCE_EXHAUSTED" and "larger than max" in details and f"vs. {self._most})" in details:
+        if (
+            code == "RESOURCE_EXHAUSTED"
+            and "larger than max" in details
+            and f"vs. {self._most})" in details
+        ):
             return too_large(self._most)
         if code == "UNAVAILABLE" and "connect" in details:
-            kind: Callable[[str, str], RequestError] = NotReachedError if "refused" in details else RequestError
+            kind: Callable[[str, str], RequestError] = (
+                NotReachedError if "refused" in details else RequestError
+            )
             return kind(code, f"{self._address} cannot be reached ({reason}): {GONE}")
         if code == "DEADLINE_EXCEEDED":
             return RequestError(code, f"{self._address} did not answer in time ({reason}): {SLOW}")

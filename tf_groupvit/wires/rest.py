@@ -29,12 +29,26 @@ from tf_groupvit.wires.asks import (
 from tf_groupvit.wires.dtypes import NUMPY_OF
 from tf_groupvit.wires.statements import signatures_of, versions_of
 
-CODE_OF_HTTP = {400: 3, 401: 16, 403: 7, 404: 5, 409: 10, 429: 8, 499: 1, 500: 13, 501: 12, 503: 14, 504: 4}
+CODE_OF_HTTP = {
+    400: 3,
+    401: 16,
+    403: 7,
+    404: 5,
+    409: 10,
+    429: 8,
+    499: 1,
+    500: 13,
+    501: 12,
+    503: 14,
+    504: 4,
+}
 PIECE = 1 << 16  # bytes that are handed to a socket at once
 
 
 class RestWire:
-    def __init__(self, address: str, spec: ModelSpec, transport: Any, local: bool, awaited: bool, most: int) -> None:
+    def __init__(
+        self, address: str, spec: ModelSpec, transport: Any, local: bool, awaited: bool, most: int
+    ) -> None:
         httpx = self._httpx = needed("httpx")
         name, version = spec
         kind = (
@@ -44,12 +58,18 @@ class RestWire:
             if isinstance(version, str)
             else f"/versions/{version}"
         )
-        self._path, self._address, self._most = f"/v1/models/{quote(name, safe='')}{kind}", address, most
+        self._path, self._address, self._most = (
+            f"/v1/models/{quote(name, safe='')}{kind}",
+            address,
+            most,
+        )
         self._deadlines = Deadlines()
         client = httpx.AsyncClient if awaited else httpx.Client
         headers = {"Accept-Encoding": "gzip"}  # all that a body is inflated from here
         try:
-            self._http = client(base_url=address, transport=transport, trust_env=not local, headers=headers)
+            self._http = client(
+                base_url=address, transport=transport, trust_env=not local, headers=headers
+            )
         except httpx.InvalidURL as error:
             raise InputError(f"'{address}' is no address: {error}.") from error
         self.send = self._send_async if awaited else self._send
@@ -57,7 +77,10 @@ class RestWire:
 
     def _send(self, ask: Ask, seconds: float) -> Any:
         end = time.monotonic() + seconds
-        request = self._written(ask) | {"timeout": seconds, "extensions": {"trace": self._deadlines.watch}}
+        request = self._written(ask) | {
+            "timeout": seconds,
+            "extensions": {"trace": self._deadlines.watch},
+        }
         try:
             with self._deadlines.until(end), self._http.stream(**request) as response:
                 body = Body(response, self._most, end)
@@ -87,18 +110,32 @@ class RestWire:
 
     def _written(self, ask: Ask) -> dict[str, Any]:
         if ask.verb != "predict":
-            return {"method": "GET", "url": self._path + ("/metadata" if ask.verb == "metadata" else "")}
+            return {
+                "method": "GET",
+                "url": self._path + ("/metadata" if ask.verb == "metadata" else ""),
+            }
         columns = {name: _to_json(value) for name, value in ask.inputs.items()}
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)] if ask.rows else []
-        body = {"signature_name": ask.signature, **({"instances": rows} if ask.rows else {"inputs": columns})}
+        rows = (
+            [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            if ask.rows
+            else []
+        )
+        body = {
+            "signature_name": ask.signature,
+            **({"instances": rows} if ask.rows else {"inputs": columns}),
+        }
         return {"method": "POST", "url": f"{self._path}:predict", "content": json.dumps(body)}
 
     def _read(self, ask: Ask, status: int, content: bytearray) -> Any:
         try:
             body = json.loads(content)
             if status != 200:
-                return RequestError(CODES[CODE_OF_HTTP.get(status, 2)], one_line(asserted(body["error"])))
-            return {"predict": _columns, "status": versions_of, "metadata": signatures_of}[ask.verb](ask, body)
+                return RequestError(
+                    CODES[CODE_OF_HTTP.get(status, 2)], one_line(asserted(body["error"]))
+                )
+            return {"predict": _columns, "status": versions_of, "metadata": signatures_of}[
+                ask.verb
+            ](ask, body)
         except Exception as error:  # whatever a broken or hostile server brings about
             code = CODES[2 if status == 200 else CODE_OF_HTTP.get(status, 2)]
             return not_ours(self._address, f"HTTP {status} {bytes(content[:60])!r}", error, code)
@@ -106,7 +143,9 @@ class RestWire:
     def _failed(self, error: Exception) -> RequestError:
         reason = one_line(str(error)) or type(error).__name__
         if isinstance(error, (self._httpx.TimeoutException, TimeoutError)):
-            return RequestError("DEADLINE_EXCEEDED", f"{self._address} did not answer in time ({reason}): {SLOW}")
+            return RequestError(
+                "DEADLINE_EXCEEDED", f"{self._address} did not answer in time ({reason}): {SLOW}"
+            )
         kind = NotReachedError if _refused(error) else RequestError
         return kind("UNAVAILABLE", f"{self._address} cannot be reached ({reason}): {GONE}")
 
@@ -128,17 +167,26 @@ class Body:
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
             raise RequestError(
-                "UNIMPLEMENTED", f"The answer is packed as '{one_line(encoding, 40)}': only gzip is read."
+                "UNIMPLEMENTED",
+                f"The answer is packed as '{one_line(encoding, 40)}': only gzip is read.",
             )
-        self._inflate = None if encoding == "identity" or self.whole else zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._inflate = (
+            None
+            if encoding == "identity" or self.whole
+            else zlib.decompressobj(zlib.MAX_WBITS | 32)
+        )
         if self.whole:
             self.take(response.content)
 
     def take(self, chunk: bytes) -> None:
-        """Add what has arrived. Raises ``RequestError`` for too much, ``TimeoutError`` where it is too late."""
+        """Add what has arrived. Raises ``RequestError`` for too much, ``TimeoutError`` where it is
+        too late.
+        """
         room = self._most - len(self.content)
         try:
-            self.content += self._inflate.decompress(chunk, room + 1) if self._inflate else chunk[: room + 1]
+            self.content += (
+                self._inflate.decompress(chunk, room + 1) if self._inflate else chunk[: room + 1]
+            )
         except zlib.error as error:
             raise RequestError("DATA_LOSS", f"The answer cannot be inflated: {error}.") from error
         if len(self.content) > self._most:
@@ -150,7 +198,8 @@ class Body:
 class Deadlines:
     """Waits for sockets that end when a request's time is over.
 
-    httpx bounds each wait by itself: a byte now and then, or ``100 Continue`` for ever, would go on without end.
+    httpx bounds each wait by itself: a byte now and then, or ``100 Continue`` for ever, would go on
+    without end.
     """
 
     def __init__(self) -> None:
@@ -158,7 +207,9 @@ class Deadlines:
 
     @contextmanager
     def until(self, end: float) -> Iterator[None]:
-        """What this thread reads and writes within ends at ``end``, by the clock of ``time.monotonic``."""
+        """What this thread reads and writes within ends at ``end``, by the clock of
+        ``time.monotonic``.
+        """
         self._here.end = end
         try:
             yield
@@ -196,8 +247,16 @@ def _columns(ask: Ask, body: dict[str, Any]) -> dict[str, np.ndarray]:
         needed_ones = [name for name in ask.outputs if name not in ask.optional]
         columns = {needed_ones[0]: answer} if len(needed_ones) == 1 else {}
     else:
-        columns = {name: [row[name] for row in answer] for name in first} if "predictions" in body else answer
-    return {name: _from_json(name, columns[name], dtype) for name, dtype in ask.outputs.items() if name in columns}
+        columns = (
+            {name: [row[name] for row in answer] for name in first}
+            if "predictions" in body
+            else answer
+        )
+    return {
+        name: _from_json(name, columns[name], dtype)
+        for name, dtype in ask.outputs.items()
+        if name in columns
+    }
 
 
 def _to_json(value: Any) -> Any:
@@ -211,14 +270,21 @@ def _to_json(value: Any) -> Any:
 def _from_json(name: str, value: Any, dtype: str) -> np.ndarray:
     """An array of the dtype; raises what it likes where the value is none."""
     if dtype == "DT_STRING":
-        strings, kind = np.array(_unpacked(value), object), bytes if name.endswith("_bytes") else str
+        strings, kind = (
+            np.array(_unpacked(value), object),
+            bytes if name.endswith("_bytes") else str,
+        )
         if not all(isinstance(item, kind) for item in strings.ravel()):
             raise TypeError(f"'{name}' is not of {kind.__name__}")
         if kind is str:
-            "".join(strings.ravel()).encode()  # halves of surrogate pairs, which JSON can spell, are no text
+            "".join(
+                strings.ravel()
+            ).encode()  # halves of surrogate pairs, which JSON can spell, are no text
         return strings
     array = np.array(value)
-    if array.size and array.dtype.kind not in ("b" if dtype == "DT_BOOL" else "iu" if "INT" in dtype else "iuf"):
+    if array.size and array.dtype.kind not in (
+        "b" if dtype == "DT_BOOL" else "iu" if "INT" in dtype else "iuf"
+    ):
         raise TypeError(f"'{name}' is not of {dtype}")
     with np.errstate(over="raise"):
         cast = array.astype(NUMPY_OF[dtype])

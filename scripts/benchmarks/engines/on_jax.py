@@ -1,4 +1,5 @@
-"""This package under Keras' JAX backend: the vision tower compiled by XLA, on the device that JAX finds.
+"""This package under Keras' JAX backend: the vision tower compiled by XLA, on the device that JAX
+finds.
 
 Pixels and results stay on the device while a call is timed.
 """
@@ -19,7 +20,11 @@ def make(name: str, folder: Path, threads: int) -> Any:
 
     kind = name.split()[-1]
     jax.config.update("jax_default_matmul_precision", PRECISIONS[kind])
-    return OnDevice(TFGroupViTModel.from_pretrained(folder, dtype="bfloat16" if kind == "bfloat16" else "float32"))
+    return OnDevice(
+        TFGroupViTModel.from_pretrained(
+            folder, dtype="bfloat16" if kind == "bfloat16" else "float32"
+        )
+    )
 
 
 class OnDevice:
@@ -31,7 +36,10 @@ class OnDevice:
             return {key: value.astype("float32") for key, value in named.items()}
 
         self.look = look
-        self.given, self.pixels = np.zeros(0), None  # the last ones that came, and where they lie on the device
+        self.given, self.pixels = (
+            np.zeros(0),
+            None,
+        )  # the last ones that came, and where they lie on the device
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
         if pixels is not self.given:

@@ -1,6 +1,7 @@
 """The image tower exported from PyTorch to ONNX once, then run by ONNX Runtime or OpenVINO.
 
-In int8 ONNX Runtime's own dynamic quantization makes the program: weights in 8 bits, activations as they come.
+In int8 ONNX Runtime's own dynamic quantization makes the program: weights in 8 bits, activations as
+they come.
 """
 
 import os
@@ -42,7 +43,9 @@ def export(folder: Path, file: Path) -> None:
     axes = {name: {0: "images"} for name in ("pixels", *OUTPUTS)}
     pixels, beside = torch.randn(2, 3, 224, 224), file.with_suffix(".part")
     with torch.no_grad():
-        names: dict[str, Any] = dict(input_names=["pixels"], output_names=list(OUTPUTS), dynamic_axes=axes)
+        names: dict[str, Any] = dict(
+            input_names=["pixels"], output_names=list(OUTPUTS), dynamic_axes=axes
+        )
         torch.onnx.export(Tower(), (pixels,), str(beside), dynamo=False, opset_version=17, **names)
     beside.rename(file)
 
@@ -68,9 +71,13 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        spin = "1" if os.environ.get("OMP_WAIT_POLICY") == "ACTIVE" else "0"  # as all engines (process.py)
+        spin = (
+            "1" if os.environ.get("OMP_WAIT_POLICY") == "ACTIVE" else "0"
+        )  # as all engines (process.py)
         options.add_session_config_entry("session.intra_op.allow_spinning", spin)
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
         return dict(zip(OUTPUTS, self.session.run(list(OUTPUTS), {"pixels": pixels}), strict=True))
@@ -80,7 +87,11 @@ class OpenVino:
     def __init__(self, file: Path, threads: int) -> None:
         import openvino
 
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
         self.model = openvino.Core().compile_model(str(file), "CPU", settings)
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:

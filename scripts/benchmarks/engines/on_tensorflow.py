@@ -1,4 +1,6 @@
-"""This package: as it is, folded, folded and run by LiteRT or OpenVINO; and in a Session, as a server runs it."""
+"""This package: as it is, folded, folded and run by LiteRT or OpenVINO; and in a Session, as a
+server runs it.
+"""
 
 import io
 import tempfile
@@ -29,7 +31,11 @@ def make(name: str, folder: Path, threads: int) -> Any:
         folded = model.optimized(runtime)
         return InProcess(folded, folded, folder)
     folded = model.optimized()
-    return InSession(folded, model, folder, threads) if "Session" in name else InProcess(folded, model, folder)
+    return (
+        InSession(folded, model, folder, threads)
+        if "Session" in name
+        else InProcess(folded, model, folder)
+    )
 
 
 def looking(model: Any) -> Any:
@@ -48,7 +54,9 @@ class InProcess:
     def __init__(self, model: Any, given: Any, folder: Path) -> None:
         self.given, self.folder, self.look = given, folder, looking(model)
         self.read = tf.function(
-            lambda ids: {"texts": model.get_text_features(ids, training=False)}, input_signature=[IDS], autograph=False
+            lambda ids: {"texts": model.get_text_features(ids, training=False)},
+            input_signature=[IDS],
+            autograph=False,
         )
         self.segmenters: dict[tuple[str, ...], Any] = {}
         square = np.random.default_rng(0).normal(size=(2048, 2048)).astype("float32")
@@ -74,7 +82,9 @@ class InProcess:
         key = (mode, *classes.tolist())
         if key not in self.segmenters:
             self.segmenters.clear()  # those of earlier works
-            self.segmenters[key] = segmenter_of(self.given, self.folder, list(classes.tolist()), mode)
+            self.segmenters[key] = segmenter_of(
+                self.given, self.folder, list(classes.tolist()), mode
+            )
         return {"labels": self.segmenters[key](jpeg.tobytes()).labels}
 
 
@@ -92,7 +102,10 @@ class InSession:
         self.plain, self.folder, self.threads = plain, folder, threads
         self.exports: dict[tuple[str, ...], Any] = {}
         module = tf.Module()
-        module.weights, module.look = [variable.value for variable in folded.variables], looking(folded)
+        module.weights, module.look = (
+            [variable.value for variable in folded.variables],
+            looking(folded),
+        )
         with tempfile.TemporaryDirectory(prefix="bench_tower_") as saved:
             tf.saved_model.save(module, saved, signatures={"look": module.look})
             self.look = self._signature(saved, "look")
@@ -100,12 +113,16 @@ class InSession:
     def _signature(self, saved: str, name: str) -> Any:
         """A function of arrays by name: a signature in a session of its own."""
         v1 = tf.compat.v1
-        config = v1.ConfigProto(intra_op_parallelism_threads=self.threads, inter_op_parallelism_threads=self.threads)
+        config = v1.ConfigProto(
+            intra_op_parallelism_threads=self.threads, inter_op_parallelism_threads=self.threads
+        )
         session = v1.Session(graph=tf.Graph(), config=config)
         with session.graph.as_default():
             signature = v1.saved_model.load(session, ["serve"], saved).signature_def[name]
         outputs = {name: tensor.name for name, tensor in signature.outputs.items()}
-        return lambda **given: session.run(outputs, {signature.inputs[key].name: given[key] for key in given})
+        return lambda **given: session.run(
+            outputs, {signature.inputs[key].name: given[key] for key in given}
+        )
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
         return self.look(pixels=pixels)
@@ -122,5 +139,7 @@ class InSession:
         from tf_groupvit.export import export_saved_model
 
         with tempfile.TemporaryDirectory(prefix="bench_tower_") as base:
-            version = export_saved_model(segmenter_of(self.plain, self.folder, classes, "whole"), base)
+            version = export_saved_model(
+                segmenter_of(self.plain, self.folder, classes, "whole"), base
+            )
             return self._signature(str(version), "segment")

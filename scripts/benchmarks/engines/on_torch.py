@@ -29,7 +29,9 @@ class Eager:
     def __init__(self, model: Any, folder: Path, compiled: bool) -> None:
         self.model, self.folder = model, folder
         # A program for each batch and size: what it compiles for any of them is slower.
-        self.look = torch.compile(model.vision_model, dynamic=False) if compiled else model.vision_model
+        self.look = (
+            torch.compile(model.vision_model, dynamic=False) if compiled else model.vision_model
+        )
         self.words: dict[tuple[str, ...], Any] = {}
         self.embeds: dict[tuple[str, ...], Any] = {}
         side = model.config.vision_config.image_size
@@ -43,7 +45,10 @@ class Eager:
     @torch.inference_mode()
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
         found = self.look(torch.from_numpy(pixels), output_attentions=True, return_dict=True)
-        return {"groups": found.last_hidden_state.numpy(), "assignment": found.attentions[0].numpy()}
+        return {
+            "groups": found.last_hidden_state.numpy(),
+            "assignment": found.attentions[0].numpy(),
+        }
 
     @torch.inference_mode()
     def text(self, ids: np.ndarray) -> dict[str, Any]:
@@ -52,7 +57,9 @@ class Eager:
 
     def _read(self, classes: np.ndarray) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(self.folder)
-        return tokenizer([f"a photo of a {name}." for name in classes], padding=True, return_tensors="pt")
+        return tokenizer(
+            [f"a photo of a {name}." for name in classes], padding=True, return_tensors="pt"
+        )
 
     @torch.inference_mode()
     def photo(self, jpeg: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
@@ -66,7 +73,9 @@ class Eager:
 
     @torch.inference_mode()
     def photo_cached(self, jpeg: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-        """The best rewrite: prompts encoded once, assignments multiplied small, only the classes' scores enlarged."""
+        """The best rewrite: prompts encoded once, assignments multiplied small, only the classes'
+        scores enlarged.
+        """
         key, model = tuple(classes.tolist()), self.model
         if key not in self.embeds:
             pooled = model.text_projection(model.text_model(**self._read(classes)).pooler_output)
@@ -78,7 +87,9 @@ class Eager:
         maps = vision.attentions[1][0] @ vision.attentions[0][0]  # (G, P)
         scores = (self.embeds[key] @ groups.T) @ maps  # (N, P)
         side = int(scores.shape[1] ** 0.5)
-        small = torch.nn.functional.interpolate(scores.reshape(1, -1, side, side), pixels.shape[2:], mode="bilinear")
+        small = torch.nn.functional.interpolate(
+            scores.reshape(1, -1, side, side), pixels.shape[2:], mode="bilinear"
+        )
         return {"labels": _enlarged(small, image)}
 
     def _square(self, jpeg: np.ndarray) -> tuple[Image.Image, Any]:
@@ -87,4 +98,8 @@ class Eager:
 
 
 def _enlarged(scores: Any, image: Image.Image) -> np.ndarray:
-    return torch.nn.functional.interpolate(scores, image.size[::-1], mode="bilinear")[0].argmax(0).numpy()
+    return (
+        torch.nn.functional.interpolate(scores, image.size[::-1], mode="bilinear")[0]
+        .argmax(0)
+        .numpy()
+    )

@@ -1,7 +1,7 @@
 """transformers' PyTorch class on a GPU: eager, compiled, or compiled and replayed as CUDA graphs.
 
-Pixels and results stay on the device while a call is timed. In bfloat16 what is compiled runs under autocast: without
-it, torch 2.11 compiled products of float32 with bfloat16 on a GPU, and failed.
+Pixels and results stay on the device while a call is timed. In bfloat16 what is compiled runs under
+autocast: without it, torch 2.11 compiled products of float32 with bfloat16 on a GPU, and failed.
 """
 
 from pathlib import Path
@@ -26,7 +26,9 @@ def make(name: str, folder: Path, threads: int) -> Any:
     tower = GroupViTModel.from_pretrained(folder, dtype=type_).eval().to(DEVICE).vision_model
     compiled = "compile" in name
     if compiled:
-        tower = torch.compile(tower, dynamic=False, mode="reduce-overhead" if "graphs" in name else "default")
+        tower = torch.compile(
+            tower, dynamic=False, mode="reduce-overhead" if "graphs" in name else "default"
+        )
     return OnDevice(tower, type_, cast=compiled and kind == "bfloat16")
 
 
@@ -43,7 +45,10 @@ class Kept:
 class OnDevice:
     def __init__(self, look: Any, type_: Any, cast: bool) -> None:
         self.look, self.type, self.cast = look, type_, cast
-        self.given, self.pixels = np.zeros(0), None  # the last ones that came, and where they lie on the device
+        self.given, self.pixels = (
+            np.zeros(0),
+            None,
+        )  # the last ones that came, and where they lie on the device
 
     @torch.inference_mode()
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:

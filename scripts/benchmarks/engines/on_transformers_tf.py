@@ -23,10 +23,14 @@ def make(name: str, folder: Path, threads: int) -> Any:
 
 
 def loaded(folder: Path) -> Any:
-    """As ``from_pretrained`` does it, which iterates over a safetensors file; newer ones cannot be iterated over."""
+    """As ``from_pretrained`` does it, which iterates over a safetensors file; newer ones cannot be
+    iterated over.
+    """
     model = TFGroupViTModel(GroupViTConfig.from_pretrained(folder))
     model.build_in_name_scope()
-    return load_pytorch_state_dict_in_tf2_model(model, load_file(folder / "model.safetensors"), tf_inputs=False)
+    return load_pytorch_state_dict_in_tf2_model(
+        model, load_file(folder / "model.safetensors"), tf_inputs=False
+    )
 
 
 class Traced:
@@ -47,13 +51,18 @@ class Traced:
         return {"groups": found.last_hidden_state, "assignment": found.attentions[0]}
 
     def _whole(self, words: dict[str, Any], pixels: Any) -> Any:
-        return self.model(**words, pixel_values=pixels, output_segmentation=True).segmentation_logits
+        return self.model(
+            **words, pixel_values=pixels, output_segmentation=True
+        ).segmentation_logits
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:
         return {name: value.numpy() for name, value in self.look(tf.constant(pixels)).items()}
 
     def text(self, ids: np.ndarray) -> dict[str, Any]:
-        return {name: value.numpy() for name, value in self.read(tf.constant(ids.astype("int32"))).items()}
+        return {
+            name: value.numpy()
+            for name, value in self.read(tf.constant(ids.astype("int32"))).items()
+        }
 
     def photo(self, jpeg: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
         """As transformers documents it: prompts and picture through the model, every time."""

@@ -1,4 +1,6 @@
-"""An engine's name in; a process that holds it, asked over pipes, out. Idle ones sleep, so that others can be timed."""
+"""An engine's name in; a process that holds it, asked over pipes, out. Idle ones sleep, so that
+others can be timed.
+"""
 
 import json
 import os
@@ -18,18 +20,31 @@ class MissingError(Exception):
 class Engine:
     """``ask(work, inputs)`` runs one piece of work and gives {"seconds", "cpu"}, of one call.
 
-    ``settings`` are environment variables, ``python`` the interpreter that has what the engine needs. ``spin``: threads
-    that wait for each other spin. On a machine that does nothing else this is a little faster; where another process
-    takes a core now and then, PyTorch's OpenMP threads wait for the one that does not run, ten times as long.
+    ``settings`` are environment variables, ``python`` the interpreter that has what the engine
+    needs. ``spin``: threads that wait for each other spin. On a machine that does nothing else this
+    is a little faster; where another process takes a core now and then, PyTorch's OpenMP threads
+    wait for the one that does not run, ten times as long.
     """
 
     def __init__(
-        self, name: str, folder: Path, threads: int, settings: dict[str, str], python: str = "", spin: bool = False
+        self,
+        name: str,
+        folder: Path,
+        threads: int,
+        settings: dict[str, str],
+        python: str = "",
+        spin: bool = False,
     ) -> None:
         threading = dict.fromkeys(THREADS, str(threads))
         threading["OMP_WAIT_POLICY"] = "ACTIVE" if spin else "PASSIVE"
         environment = os.environ | threading | {"TF_CPP_MIN_LOG_LEVEL": "3"} | settings
-        command = [python or sys.executable, str(HERE / "worker.py"), name.replace(",", ""), str(folder), str(threads)]
+        command = [
+            python or sys.executable,
+            str(HERE / "worker.py"),
+            name.replace(",", ""),
+            str(folder),
+            str(threads),
+        ]
         try:
             self.process = subprocess.Popen(
                 command,
@@ -54,7 +69,12 @@ class Engine:
         return answer
 
     def ask(
-        self, work: str, inputs: Path | None = None, output: Path | None = None, before: int = 0, repeats: int = 1
+        self,
+        work: str,
+        inputs: Path | None = None,
+        output: Path | None = None,
+        before: int = 0,
+        repeats: int = 1,
     ) -> dict[str, Any]:
         assert self.process.stdin is not None
         if self.process.poll() is not None:

@@ -22,11 +22,21 @@ def machine(threads: int, rounds: int) -> dict[str, Any]:
     names = Path("/proc/cpuinfo")
     lines = names.read_text().splitlines() if names.exists() else []
     processor = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
     )
     load = os.getloadavg()[0]
-    print(f"{processor}, {os.cpu_count()} cores, load average {load:.1f}; {threads} threads an engine, {rounds} rounds")
-    return {"processor": processor, "cores": os.cpu_count(), "threads": threads, "rounds": rounds, "load_average": load}
+    print(
+        f"{processor}, {os.cpu_count()} cores, load average {load:.1f}; {threads} threads an"
+        f" engine, {rounds} rounds"
+    )
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "rounds": rounds,
+        "load_average": load,
+    }
 
 
 def medians(row: dict[str, Any]) -> dict[str, float]:
@@ -41,9 +51,12 @@ def ratios(row: dict[str, Any], base: dict[str, Any], key: str) -> list[float]:
 def shares(row: dict[str, Any], products: dict[str, Any], gflop: float, key: str) -> float:
     """Median share of the fastest matrix product's rate in the same round."""
     best = [
-        min(rounds, key=lambda r: r[key])[key] for rounds in zip(*(p["rounds"] for p in products.values()), strict=True)
+        min(rounds, key=lambda r: r[key])[key]
+        for rounds in zip(*(p["rounds"] for p in products.values()), strict=True)
     ]
-    return statistics.median(gflop / r[key] / (PRODUCT / b) for r, b in zip(row["rounds"], best, strict=True))
+    return statistics.median(
+        gflop / r[key] / (PRODUCT / b) for r, b in zip(row["rounds"], best, strict=True)
+    )
 
 
 def table(
@@ -55,19 +68,30 @@ def table(
     gflop: float = 0.0,
     base: str = OURS,
 ) -> dict[str, Any]:
-    """Print and return a row an engine; with matrix products from the same rounds, what share of their rate it has.
+    """Print and return a row an engine; with matrix products from the same rounds, what share of
+    their rate it has.
 
-    Ratios above 1: the base, ours, is faster. They are medians over rounds, with their range; of the best rounds, which
-    a busy machine disturbs least; and medians by processor time.
+    Ratios above 1: the base, ours, is faster. They are medians over rounds, with their range; of
+    the best rounds, which a busy machine disturbs least; and medians by processor time.
     """
-    print(f"\n{title}: {unit}/s (range); ratio (range), of the best, by the processor; its time; first call")
+    print(
+        f"\n{title}: {unit}/s (range); ratio (range), of the best, by the processor; its time;"
+        " first call"
+    )
     rows: dict[str, Any] = {}
     for name, row in found.items():
         rows[name], said = measured(row, found.get(base), pieces)
         if products:
             rows[name] |= {f"share_{key}": shares(row, products, gflop, key) for key in KEYS}
-            said += f"  {rows[name]['share_seconds']:.0%} ({rows[name]['share_cpu']:.0%}) of the matrix product"
-        compared = {key: value for key, value in row.items() if key.endswith("_within") or key.startswith("same_")}
+            said += (
+                f"  {rows[name]['share_seconds']:.0%} ({rows[name]['share_cpu']:.0%}) of the matrix"
+                " product"
+            )
+        compared = {
+            key: value
+            for key, value in row.items()
+            if key.endswith("_within") or key.startswith("same_")
+        }
         told = ", ".join(f"{key.replace('_', ' ')} {value:.2g}" for key, value in compared.items())
         print(f"  {name:32s} {said}  {told}", flush=True)
         rows[name] |= compared
@@ -78,7 +102,9 @@ def table(
     return rows
 
 
-def measured(row: dict[str, Any], ours: dict[str, Any] | None, pieces: int) -> tuple[dict[str, Any], str]:
+def measured(
+    row: dict[str, Any], ours: dict[str, Any] | None, pieces: int
+) -> tuple[dict[str, Any], str]:
     """One engine's numbers, and how the table says them."""
     middle, seconds = medians(row), sorted(round_["seconds"] for round_ in row["rounds"])
     kept = {"rounds": row["rounds"], "first_s": row["first_s"]}
@@ -107,14 +133,21 @@ def facts(bench: Bench) -> dict[str, Any]:
         found[name] = row
         seconds = f"{row['import_s']:5.1f} s {row['load_s']:6.1f} s"
         print(
-            f"  {name:32s} {seconds} {row['loaded'] / 2**20:7.0f} MiB {row['peak'] / 2**20:7.0f} MiB  {row['version']}"
+            f"  {name:32s} {seconds} {row['loaded'] / 2**20:7.0f} MiB {row['peak'] / 2**20:7.0f}"
+            f" MiB  {row['version']}"
         )
     return found
 
 
 def peers_of(rows: dict[str, Any], mine: str) -> dict[str, float]:
-    """Of each peer with as many bits, how many times as long it took as ``mine``, the median of the rounds."""
-    peers = [n for n in rows if "cpu_ms" in rows[n] and not n.startswith("ours") and ("int8" in n) == ("int8" in mine)]
+    """Of each peer with as many bits, how many times as long it took as ``mine``, the median of the
+    rounds.
+    """
+    peers = [
+        n
+        for n in rows
+        if "cpu_ms" in rows[n] and not n.startswith("ours") and ("int8" in n) == ("int8" in mine)
+    ]
     return {n: statistics.median(ratios(rows[n], rows[mine], "seconds")) for n in peers}
 
 
@@ -128,11 +161,19 @@ def aims(result: dict[str, Any]) -> dict[str, Any]:
                 best = min(peers, key=lambda name: peers[name])
                 found[f"{mine}: tower, batch {batch}, beside {best}"] = (peers[best], ">=", 1.0)
         if batch == "32" and "share_seconds" in rows.get(OURS, {}):
-            found["share of the matrix product, batch 32"] = (rows[OURS]["share_seconds"], ">=", 0.75)
+            found["share of the matrix product, batch 32"] = (
+                rows[OURS]["share_seconds"],
+                ">=",
+                0.75,
+            )
     for rows in result.get("photo", {}).values():
         for mine in (name for name in (OURS, LITE, OPENVINO) if name in rows):
             for name, ratio in peers_of(rows, mine).items():
-                found[f"{mine}: photo, beside {name}"] = (ratio, ">=", 4.0 if "documented" in name else 1.0)
+                found[f"{mine}: photo, beside {name}"] = (
+                    ratio,
+                    ">=",
+                    4.0 if "documented" in name else 1.0,
+                )
     for work in ("tower", "photo"):
         for size, rows in result.get(work, {}).items():
             session = rows.get(f"{OURS}, in a Session", {})
@@ -157,7 +198,9 @@ def write(result: dict[str, Any], output: Path) -> None:
         picture(result, output / "tower.png")
         print(f"Wrote {output}/tower.png")
     except ImportError:
-        print("No picture: matplotlib is missing, it comes with the extra [bench].", file=sys.stderr)
+        print(
+            "No picture: matplotlib is missing, it comes with the extra [bench].", file=sys.stderr
+        )
 
 
 def picture(result: dict[str, Any], file: Path) -> None:
@@ -169,7 +212,9 @@ def picture(result: dict[str, Any], file: Path) -> None:
 
     panels = {f"images/s, batch {batch}": rows for batch, rows in result["tower"].items()}
     panels |= {f"prompts/s, {count}": rows for count, rows in result.get("text", {}).items()}
-    panels |= {f"photos/s, {count} classes": rows for count, rows in result.get("photo", {}).items()}
+    panels |= {
+        f"photos/s, {count} classes": rows for count, rows in result.get("photo", {}).items()
+    }
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure, axes = plot.subplots(lines, columns, figsize=(6 * columns, 3.6 * lines), squeeze=False)
@@ -178,7 +223,12 @@ def picture(result: dict[str, Any], file: Path) -> None:
     for axis, (title, rows) in zip(axes.flat, panels.items(), strict=False):
         bars = {name: row["per_second"] for name, row in rows.items() if "per_second" in row}
         colours = ["tab:green" if name.startswith("ours") else "tab:gray" for name in bars]
-        axis.bar_label(axis.barh(list(bars), list(bars.values()), color=colours), fmt="%.1f", padding=2, fontsize=8)
+        axis.bar_label(
+            axis.barh(list(bars), list(bars.values()), color=colours),
+            fmt="%.1f",
+            padding=2,
+            fontsize=8,
+        )
         axis.set_title(title)
         axis.tick_params(labelsize=8)
         axis.invert_yaxis()

@@ -1,7 +1,8 @@
 """Works and engines in; how long each took in every round, and how far outputs lie apart, out.
 
-All engines answer once before anything is timed, and their outputs are compared. Rounds are interleaved, every second
-one backwards, so that a machine that is busy with something else is so for all.
+All engines answer once before anything is timed, and their outputs are compared. Rounds are
+interleaved, every second one backwards, so that a machine that is busy with something else is so
+for all.
 """
 
 import sys
@@ -30,7 +31,8 @@ class Bench:
 
     Args:
         most_repeats: of a short work in a round.
-        begin_at_once: how many engines compile at a time, before anything is timed; above 1, each has one job only.
+        begin_at_once: how many engines compile at a time, before anything is timed; above 1, each
+            has one job only.
     """
 
     def __init__(
@@ -75,16 +77,24 @@ class Bench:
         """What a round has of a job: a short one is repeated, after a call that is not counted."""
         repeats = min(max(round(ROUND / expected), 1), self.most_repeats)
         inputs = file if job.has_inputs else None
-        return self.engines[job.engine].ask(job.work, inputs, before=int(expected < SHORT), repeats=repeats)
+        return self.engines[job.engine].ask(
+            job.work, inputs, before=int(expected < SHORT), repeats=repeats
+        )
 
-    def _begin(self, job: Job, file: Path, warm: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _begin(
+        self, job: Job, file: Path, warm: int
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """First call and ``warm`` more, none of them counted."""
         engine, inputs = self.engines[job.engine], file if job.has_inputs else None
         output = self.place / f"{job.engine}, {job.work}.npz"
         first = engine.ask(job.work, inputs, output)
         outputs = dict(np.load(output))
         warmed = [engine.ask(job.work, inputs) for _ in range(warm)]
-        return {"first_s": first["seconds"], "warm_s": (warmed or [first])[-1]["seconds"], "rounds": []}, outputs
+        return {
+            "first_s": first["seconds"],
+            "warm_s": (warmed or [first])[-1]["seconds"],
+            "rounds": [],
+        }, outputs
 
 
 def pixels_of(batch: int) -> np.ndarray:
@@ -92,8 +102,12 @@ def pixels_of(batch: int) -> np.ndarray:
     return np.random.default_rng(batch).normal(size=(batch, 3, 224, 224)).astype("float32")
 
 
-def differences(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
-    """Largest difference as a part of the largest value; for label maps and assignments the share of equal ones."""
+def differences(
+    outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Largest difference as a part of the largest value; for label maps and assignments the share
+    of equal ones.
+    """
     kept = {}
     for name, value in outputs.items():
         if name not in expected or expected[name] is value:
@@ -102,7 +116,9 @@ def differences(outputs: dict[str, np.ndarray], expected: dict[str, np.ndarray])
         if name == "labels":
             kept["same_labels"] = float(np.mean(value == theirs))
             continue
-        kept[f"{name}_within"] = float(np.abs(value - theirs).max() / max(np.abs(theirs).max(), 1e-9))
+        kept[f"{name}_within"] = float(
+            np.abs(value - theirs).max() / max(np.abs(theirs).max(), 1e-9)
+        )
         if name == "assignment":
             kept["same_groups"] = float(np.mean(value.argmax(1) == theirs.argmax(1)))
     return kept

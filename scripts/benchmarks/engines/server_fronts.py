@@ -1,7 +1,9 @@
-"""How fast a server answers: a running `Server` and one PredictRequest in; a row per front and number of clients out.
+"""How fast a server answers: a running `Server` and one PredictRequest in; a row per front and
+number of clients out.
 
-The clients of REST and gRPC are threads of a process of their own, as real clients are; "in-process" calls the same
-code without a socket, for comparison in the same run. `scripts/bench` prints the rows.
+The clients of REST and gRPC are threads of a process of their own, as real clients are;
+"in-process" calls the same code without a socket, for comparison in the same run. `scripts/bench`
+prints the rows.
 """
 
 import base64
@@ -34,8 +36,11 @@ class Row:
     p99_ms: float
 
 
-def measure(server: "Server", request: Any, clients: tuple[int, ...] = (1, 8, 32), seconds: float = 5.0) -> list[Row]:
-    """Rows for every front and number of clients. ``request`` is a PredictRequest with string inputs alone.
+def measure(
+    server: "Server", request: Any, clients: tuple[int, ...] = (1, 8, 32), seconds: float = 5.0
+) -> list[Row]:
+    """Rows for every front and number of clients. ``request`` is a PredictRequest with string
+    inputs alone.
 
     The server must listen on both ports. Raises RuntimeError when a client fails.
     """
@@ -45,10 +50,19 @@ def measure(server: "Server", request: Any, clients: tuple[int, ...] = (1, 8, 32
         files["gRPC"].write_bytes(request.SerializeToString())
         files["REST"].write_bytes(as_json(request))
         for count in clients:
-            rows.append(_row("in-process", count, _latencies(lambda: _calls(server, request), count, seconds), seconds))
+            rows.append(
+                _row(
+                    "in-process",
+                    count,
+                    _latencies(lambda: _calls(server, request), count, seconds),
+                    seconds,
+                )
+            )
             for front, file in files.items():
                 port = server.port if front == "gRPC" else server.rest_api_port
-                latencies = _elsewhere(front, str(port), request.model_spec.name, str(count), str(seconds), str(file))
+                latencies = _elsewhere(
+                    front, str(port), request.model_spec.name, str(count), str(seconds), str(file)
+                )
                 rows.append(_row(front, count, latencies, seconds))
     return rows
 
@@ -59,8 +73,12 @@ def as_json(request: Any) -> bytes:
         name: [{"b64": base64.b64encode(value).decode()} for value in tensor.string_val]
         for name, tensor in request.inputs.items()
     }
-    instances = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return json.dumps({"signature_name": request.model_spec.signature_name, "instances": instances}).encode()
+    instances = [
+        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    ]
+    return json.dumps(
+        {"signature_name": request.model_spec.signature_name, "instances": instances}
+    ).encode()
 
 
 def _row(front: str, clients: int, latencies: list[float], seconds: float) -> Row:
@@ -132,15 +150,21 @@ def _latencies(asker: Asker, clients: int, seconds: float) -> list[float]:
 
 def _elsewhere(*arguments: str) -> list[float]:
     command = [sys.executable, __file__, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"GRPC_VERBOSITY": "NONE"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"GRPC_VERBOSITY": "NONE"}
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     return json.loads(done.stdout)
 
 
-def _client_process(front: str, port: str, model: str, clients: str, seconds: str, file: str) -> None:
+def _client_process(
+    front: str, port: str, model: str, clients: str, seconds: str, file: str
+) -> None:
     body, over = Path(file).read_bytes(), {"gRPC": _over_grpc, "REST": _over_rest}[front]
-    print(json.dumps(_latencies(lambda: over(int(port), model, body), int(clients), float(seconds))))
+    print(
+        json.dumps(_latencies(lambda: over(int(port), model, body), int(clients), float(seconds)))
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from engines.process import Engine, MissingError
 
 
-def chosen_of(given: str, known: Iterable[str], mark: str, parser: argparse.ArgumentParser) -> list[str]:
+def chosen_of(
+    given: str, known: Iterable[str], mark: str, parser: argparse.ArgumentParser
+) -> list[str]:
     """The names between marks; ends the program, in one line, with one that is not known."""
     chosen = given.split(mark)
     if unknown := [name for name in chosen if name not in known]:
@@ -16,7 +18,9 @@ def chosen_of(given: str, known: Iterable[str], mark: str, parser: argparse.Argu
     return chosen
 
 
-def start(makers: dict[str, Callable[[], Engine]], at_once: int = 1) -> tuple[dict[str, Engine], dict[str, str]]:
+def start(
+    makers: dict[str, Callable[[], Engine]], at_once: int = 1
+) -> tuple[dict[str, Engine], dict[str, str]]:
     """What ``makers`` make, by name, some ``at_once``; told as they come."""
     running, skipped = {}, {}
     with ThreadPoolExecutor(at_once) as pool:
@@ -26,5 +30,9 @@ def start(makers: dict[str, Callable[[], Engine]], at_once: int = 1) -> tuple[di
                 running[name] = engine.result()
             except MissingError as why:
                 skipped[name] = str(why)
-            print(f"  {name}: {skipped.get(name) or running[name].facts['version']}", file=sys.stderr, flush=True)
+            print(
+                f"  {name}: {skipped.get(name) or running[name].facts['version']}",
+                file=sys.stderr,
+                flush=True,
+            )
     return running, skipped

@@ -1,7 +1,9 @@
-"""Runs inside an engine's process: loads one engine, then answers requests from standard input, one a line.
+"""Runs inside an engine's process: loads one engine, then answers requests from standard input, one
+a line.
 
-A request is [work, file of inputs, file for outputs, calls before, calls that are timed]. Works are methods of the
-engine that take arrays by name; "memory" tells how much the process holds and held at most. Seconds are of one call.
+A request is [work, file of inputs, file for outputs, calls before, calls that are timed]. Works are
+methods of the engine that take arrays by name; "memory" tells how much the process holds and held
+at most. Seconds are of one call.
 """
 
 import importlib
@@ -38,13 +40,19 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     began = time.perf_counter()
     try:
-        module = importlib.import_module(next(MODULES[start] for start in MODULES if name.startswith(start)))
+        module = importlib.import_module(
+            next(MODULES[start] for start in MODULES if name.startswith(start))
+        )
         imported = time.perf_counter()
         engine = module.make(name, folder, threads)
     except Exception as error:  # whatever keeps a peer from running is told, and the others go on
         say({"missing": said(error)})
         return
-    facts = {"import_s": imported - began, "load_s": time.perf_counter() - imported, "loaded": memory("VmRSS:")}
+    facts = {
+        "import_s": imported - began,
+        "load_s": time.perf_counter() - imported,
+        "loaded": memory("VmRSS:"),
+    }
     say({**facts, "version": module.VERSION})
     for line in sys.stdin:
         say(answer_to(engine, *json.loads(line)))
@@ -54,7 +62,9 @@ def said(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def answer_to(engine: Any, work: str, inputs: str, output: str, before: int, repeats: int) -> dict[str, Any]:
+def answer_to(
+    engine: Any, work: str, inputs: str, output: str, before: int, repeats: int
+) -> dict[str, Any]:
     if work == "memory":
         return {"now": memory("VmRSS:"), "peak": memory("VmHWM:")}
     function = getattr(engine, work, None)
@@ -80,7 +90,14 @@ def memory(key: str) -> int:
     status = Path("/proc/self/status")
     if not status.exists():
         return 0
-    return int(next(line for line in status.read_text().splitlines() if line.startswith(key)).split()[1]) * 1024
+    return (
+        int(
+            next(line for line in status.read_text().splitlines() if line.startswith(key)).split()[
+                1
+            ]
+        )
+        * 1024
+    )
 
 
 if __name__ == "__main__":
