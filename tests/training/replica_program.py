@@ -11,9 +11,9 @@ import tensorflow as tf
 from small import OF_ALL, batch, fresh, one_grouping, weights_of
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.training.contrastive_model import TrainingModel
 from tf_groupvit.training.optimizer import set_drop_path
 from tf_groupvit.training.replicas import synchronise
-from tf_groupvit.training.step import TrainingModel
 from tf_groupvit.training.workers import train_on_workers
 
 STEPS, ROWS = 4, 8

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.training.contrastive_model import PARTS
 from tf_groupvit.training.replicas import gathered, own_share, rows_each
-from tf_groupvit.training.step import PARTS
 
 PROGRAM = Path(__file__).parent / "replica_program.py"
 

@@ -14,9 +14,9 @@ from tf_groupvit.evaluation.scenes import CLASSES, scene
 from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.training.building import HISTORY, PICTURES, build, pictures_of
 from tf_groupvit.training.callbacks import History, TensorBoard
-from tf_groupvit.training.measuring import SHOWN_AT
 from tf_groupvit.training.records import Record, first_images
 from tf_groupvit.training.runs import train
+from tf_groupvit.training.validation import SHOWN_AT
 
 RECIPE = dict(steps=4, save_every=2, validate_every=4, validation_scenes=2)
 
@@ -61,7 +61,7 @@ def test_a_run_writes_its_numbers_each_round_and_its_pictures_when_it_measures(t
 def test_pictures_are_held_out_scenes_with_every_patch_in_its_groups_colour(tmp_path):
     pictures = pictures_of(build(tiny_recipe(), tmp_path)).draw()
     image, groups = (np.asarray(pictures[name][1]) for name in ("images", "groups of stage 1"))
-    from tf_groupvit.training.measuring import SEED
+    from tf_groupvit.training.validation import SEED
 
     assert np.array_equal(image[::4, ::4], scene(SEED, 1, 64).image)
     paint = np.abs(2 * groups.astype(int) - image)  # half of each, rounded

@@ -21,8 +21,8 @@ from tf_groupvit.segmentation.writing import make_folder
 from tf_groupvit.training.augment import PLAIN, PUBLISHED, Augmentation
 from tf_groupvit.training.callbacks import say
 from tf_groupvit.training.captions import Prompts, listed_words, tagged_words
+from tf_groupvit.training.contrastive_model import TrainingModel
 from tf_groupvit.training.data import TrainingData
-from tf_groupvit.training.measuring import SEED, GroupPictures, SceneScores
 from tf_groupvit.training.model_setup import begin, checkpoint_of, compile_for
 from tf_groupvit.training.recipe import SCENES, TAGGER, Recipe
 from tf_groupvit.training.records import (
@@ -34,7 +34,7 @@ from tf_groupvit.training.records import (
     split,
 )
 from tf_groupvit.training.scene_batches import DRAWN_AT, PixelValues, SceneBatches
-from tf_groupvit.training.step import TrainingModel
+from tf_groupvit.training.validation import SEED, GroupPictures, SceneScores
 
 STATE, HISTORY, BEST = "training/state.safetensors", "training/history.jsonl", "training/best"
 CLASS_NAMES = "classes.txt"  # of a checkpoint

@@ -19,6 +19,7 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.hub import demo_checkpoint, resolve
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.training.contrastive_model import TrainingModel
 from tf_groupvit.training.optimizer import (
     adamw,
     rematerialise,
@@ -28,7 +29,6 @@ from tf_groupvit.training.optimizer import (
     warm_up_then_cosine,
 )
 from tf_groupvit.training.recipe import DEMO, Recipe
-from tf_groupvit.training.step import TrainingModel
 from tf_groupvit.training.texts import train_vocabulary
 
 
