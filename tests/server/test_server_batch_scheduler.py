@@ -12,7 +12,7 @@ import pytest
 from tf_groupvit.server.batch_arrays import merged
 from tf_groupvit.server.batching import LATE, Scheduler
 from tf_groupvit.server.config import Parameters
-from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.status import StatusError
 
 
 class Held:
@@ -60,7 +60,7 @@ def test_a_full_queue_is_unavailable(held):
     assert run.begun.acquire(timeout=10)
     queued = [submit(2, parameters), submit(2, parameters)]
     waiting(queued, 2)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(StatusError) as refused:
         submit(1, parameters).result(10)
     assert (refused.value.code, refused.value.http_status) == ("UNAVAILABLE", 503)
     assert (
@@ -80,7 +80,7 @@ def test_a_request_that_waited_past_its_deadline_is_resource_exhausted(held):
     waiting([late], 1)
     time.sleep(0.15)
     run.go.set()
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(StatusError) as refused:
         late.result(10)
     assert (refused.value.code, refused.value.http_status, refused.value.text) == (
         "RESOURCE_EXHAUSTED",
@@ -97,7 +97,7 @@ def test_the_answer_to_a_late_request_goes_out_on_time_and_its_place_is_free(hel
     running = submit(2, parameters)
     assert run.begun.acquire(timeout=10)
     for late in (submit(2, parameters, timeout=0.01), submit(1, parameters, timeout=0.01)):
-        with pytest.raises(Refusal, match="waiting in batching queue"):
+        with pytest.raises(StatusError, match="waiting in batching queue"):
             late.result(10)  # while the batch before it still runs
     queued = [submit(2, parameters), submit(2, parameters)]
     run.go.set()
@@ -109,7 +109,7 @@ def test_a_request_whose_batch_runs_too_long_is_answered_on_time_and_the_others_
     parameters = Parameters(max_batch_size=2, batch_timeout_micros=20_000_000)
     late, patient = submit(1, parameters, timeout=0.5), submit(1, parameters, value=4.0)
     assert run.begun.acquire(timeout=10)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(StatusError) as refused:
         late.result(10)
     assert (refused.value.code, refused.value.http_status) == ("DEADLINE_EXCEEDED", 504)
     assert not patient.done()
@@ -127,7 +127,7 @@ def test_a_late_part_of_a_split_request_takes_the_others_out(held):
     )
     running = submit(2, parameters)
     assert run.begun.acquire(timeout=10)
-    with pytest.raises(Refusal, match="waiting in batching queue"):
+    with pytest.raises(StatusError, match="waiting in batching queue"):
         submit(4, parameters, timeout=0.01).result(10)
     whole = submit(4, parameters, value=1.0)
     run.go.set()
@@ -182,7 +182,7 @@ def test_closing_runs_what_waits_and_refuses_what_comes_later():
         waiting([waits], 1)
         scheduler.close()
         assert waits.result(5)[0].tolist() == [0.0]
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(StatusError) as refused:
         ask()
     assert refused.value.code == "UNAVAILABLE"
 
@@ -190,11 +190,11 @@ def test_closing_runs_what_waits_and_refuses_what_comes_later():
 def test_padding_may_not_make_a_batch_much_larger_than_it_came():
     tall, wide = np.zeros((1, 1, 5000), np.uint8), np.zeros((1, 5000, 1), np.uint8)
     with pytest.raises(
-        Refusal, match=r"Padding would add 49,990,000 elements to the batch; at most 16,777,216"
+        StatusError, match=r"Padding would add 49,990,000 elements to the batch; at most 16,777,216"
     ):
         merged([{"x": tall}, {"x": wide}], 0, True)
     long = np.full((1, 2), b"x" * 2**20, object)
     with pytest.raises(
-        Refusal, match="Padding would add"
+        StatusError, match="Padding would add"
     ):  # each copy of that string is one of 1 MiB
         merged([{"x": long}, {"x": np.full((1, 20), b"", object)}], 0, True)

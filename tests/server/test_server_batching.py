@@ -16,8 +16,8 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tf_groupvit.errors import ConfigError, ServerError
 from tf_groupvit.server.answers import PREDICTION
 from tf_groupvit.server.config import Parameters, read_parameters
-from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.running import Options, Server
+from tf_groupvit.server.status import StatusError
 
 ROWS, EVERY = "/v1/models/rows:predict", "/v1/models/every:predict"
 # only a full batch runs
@@ -104,15 +104,15 @@ def test_codes_tell_a_bad_request_from_a_bad_model(server):
         ("", {}, "INVALID_ARGUMENT"),
         ("uneven", {"x": np.ones(2, np.float32)}, "FAILED_PRECONDITION"),
     ):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(StatusError) as refused:
             call(server, signature, **inputs)
         assert refused.value.code == code
-    with pytest.raises(Refusal, match=r"Batching Run\(\) must have at least one input tensor"):
+    with pytest.raises(StatusError, match=r"Batching Run\(\) must have at least one input tensor"):
         call(server, "")
 
 
 def test_a_wrong_type_keeps_the_runtimes_words(server):
-    with pytest.raises(Refusal, match="to be float but int32 is provided"):
+    with pytest.raises(StatusError, match="to be float but int32 is provided"):
         call(server, "float", x=np.ones(2, np.int32))
 
 
@@ -224,7 +224,7 @@ def test_requests_of_other_types_do_not_share_a_batch_in_silence(models, tmp_pat
             for type_ in (np.float32, np.int32)
         ]
         for future in both:
-            with pytest.raises(Refusal, match="Tensor concat operation failed") as refused:
+            with pytest.raises(StatusError, match="Tensor concat operation failed") as refused:
                 future.result(20)
             assert refused.value.code == "INTERNAL"
 

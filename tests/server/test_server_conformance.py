@@ -36,8 +36,8 @@ from tf_groupvit.server.config import Model
 from tf_groupvit.server.dtypes import NUMBER_OF
 from tf_groupvit.server.json_reading import read_predict
 from tf_groupvit.server.json_writing import write_predict
-from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.running import Options, Server
+from tf_groupvit.server.status import StatusError
 from tf_groupvit.server.tensor_protos import FIELDS, read_tensor, write_tensor
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "conformance"
@@ -66,7 +66,7 @@ def _listed_quirks_differ(request):
 def test_a_body_becomes_the_tensors_or_the_error_of_the_case(case):
     types = {name: type_name(given["dtype"]) for name, given in case["signature_inputs"].items()}
     if case["expect"] == "error":
-        with pytest.raises(Refusal) as raised:
+        with pytest.raises(StatusError) as raised:
             read_predict(body_of(case), lambda signature: types)
         assert raised.value.code == case["code"]
         assert case["message_contains"] in raised.value.text
@@ -90,7 +90,7 @@ def rounded(values, type_):
 def test_tensors_become_the_body_or_the_error_of_the_case(case):
     tensors = {name: array(given) for name, given in case["tensors"].items()}
     if case["expect"] == "error":
-        with pytest.raises(Refusal) as raised:
+        with pytest.raises(StatusError) as raised:
             write_predict(tensors, case["format"])
         assert raised.value.code == case["code"]
         assert case["message_contains"] in raised.value.text

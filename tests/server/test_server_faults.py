@@ -19,10 +19,10 @@ from tf_groupvit.server.config import Model, Parameters
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models, list_versions
 from tf_groupvit.server.ports import Ports
-from tf_groupvit.server.refusal import Refusal, named
 from tf_groupvit.server.request_log import JsonFormatter, RequestLog, TextFormatter
 from tf_groupvit.server.running import Server
 from tf_groupvit.server.servable import load
+from tf_groupvit.server.status import StatusError, loggable
 from tf_groupvit.server.versions import Retries, Versions
 
 ODD = os.fsdecode(b"caf\xe9\n\x1b[31m")
@@ -95,7 +95,7 @@ def test_what_should_be_a_graph_and_is_no_file_is_refused_in_the_servers_words(
     tmp_path, name, make
 ):
     make(tmp_path / name)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(StatusError) as refused:
         load(str(tmp_path))
     assert refused.value.code == "NOT_FOUND" and str(tmp_path) in refused.value.text
     assert refused.value.text.startswith(
@@ -105,7 +105,7 @@ def test_what_should_be_a_graph_and_is_no_file_is_refused_in_the_servers_words(
 
 def test_a_graph_in_text_that_cannot_be_read_is_refused_without_a_traceback(tmp_path):
     (tmp_path / "saved_model.pbtxt").write_bytes(b"\xff\xfe")
-    with pytest.raises(Refusal, match="INTERNAL: 'utf-8' codec can't decode"):
+    with pytest.raises(StatusError, match="INTERNAL: 'utf-8' codec can't decode"):
         load(str(tmp_path))
 
 
@@ -226,10 +226,10 @@ def test_a_front_that_ends_by_an_exception_ends_the_server_loudly(base_path, mon
 
 
 def test_a_name_is_shown_on_one_line_without_escape_codes_and_cut():
-    assert named("étoile 1") == "étoile 1"
-    assert named("a\r\nb\x1b[2J\x00\u2028\u202e\udcff") == r"a\r\nb\x1b[2J\x00\u2028\u202e\xff"
-    assert named("x" * 10_000) == "x" * 200
-    assert len(named("\n" * 10_000)) == 200
+    assert loggable("étoile 1") == "étoile 1"
+    assert loggable("a\r\nb\x1b[2J\x00\u2028\u202e\udcff") == r"a\r\nb\x1b[2J\x00\u2028\u202e\xff"
+    assert loggable("x" * 10_000) == "x" * 200
+    assert len(loggable("\n" * 10_000)) == 200
 
 
 def lines_of(formatter, log) -> list[str]:
@@ -252,12 +252,12 @@ def lines_of(formatter, log) -> list[str]:
 
 
 def fail(name: str, error: Exception) -> None:
-    with pytest.raises(Refusal), RequestLog().request("REST", f"GET /{name}"):
+    with pytest.raises(StatusError), RequestLog().request("REST", f"GET /{name}"):
         raise error
 
 
 @pytest.mark.parametrize(
-    "error", [Refusal("NOT_FOUND", FORGED), ValueError(FORGED)], ids=["refusal", "bug"]
+    "error", [StatusError("NOT_FOUND", FORGED), ValueError(FORGED)], ids=["refusal", "bug"]
 )
 def test_a_name_forges_no_line_of_the_log(error):
     for line in lines_of(TextFormatter("%(levelname)s %(message)s"), lambda: fail(FORGED, error)):
@@ -274,7 +274,7 @@ def test_a_name_forges_no_line_of_the_log(error):
 def test_a_name_of_megabytes_takes_no_more_of_the_log_and_the_metrics_than_its_beginning():
     long = "n" * 10_000_000
     for formatter in (TextFormatter("%(message)s"), JsonFormatter()):
-        lines = lines_of(formatter, lambda: fail(long, Refusal("NOT_FOUND", long)))
+        lines = lines_of(formatter, lambda: fail(long, StatusError("NOT_FOUND", long)))
         assert sum(map(len, lines)) < 2000
     metrics = Metrics()
     metrics.answered(long, "NOT_FOUND")

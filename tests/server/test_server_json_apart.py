@@ -15,10 +15,10 @@ import pytest
 from rest_calls import PREDICT
 
 from tf_groupvit.server import json_apart, json_reading
+from tf_groupvit.server.admission import Deadline
 from tf_groupvit.server.json_apart import Reader, count_tokens
 from tf_groupvit.server.json_reading import Signatures
-from tf_groupvit.server.limits import Deadline
-from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.status import StatusError
 
 TYPES = Signatures({"serving_default": {"x": "float"}, "text": {"t": "string"}}, "serving_default")
 PAIR = b'{"signature_name": "text", "instances": ["\\ud83d\\ude00", "a\\tb"]}'
@@ -45,7 +45,7 @@ def fails_here(*_):
 def outcome(predict, body: bytes, types: Signatures = TYPES):
     try:
         form, signature, arrays = predict(body, types, Deadline(20))
-    except Refusal as refusal:
+    except StatusError as refusal:
         return refusal.code, refusal.text
     return form, signature, {name: (array.dtype, array.tolist()) for name, array in arrays.items()}
 
@@ -63,7 +63,7 @@ def outcome(predict, body: bytes, types: Signatures = TYPES):
 )
 def test_tokens_are_counted_from_above(body, count):
     assert count_tokens(body, count) == count
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         count_tokens(body, count - 1)
     assert raised.value.code == "INVALID_ARGUMENT" and raised.value.http_status == 400
     assert (
@@ -123,7 +123,7 @@ def test_a_deadline_is_kept_while_a_body_is_read(reader):
     body = (
         b'{"signature_name": "text", "instances": ["\\ud83d\\ude00"' + b', "a"' * 1_000_000 + b"]}"
     )
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         reader.predict(body, TYPES, Deadline(0.3))
     assert raised.value.code == "DEADLINE_EXCEEDED"
     assert outcome(reader.predict, b'{"instances": [1]}')[0] == "row"
@@ -146,7 +146,7 @@ def test_while_another_body_is_read_a_small_one_does_not_wait_and_a_large_one_wa
     first.start()
     assert held.wait(20)
     assert outcome(reader.predict, b'{"instances": [1]}')[0] == "row"
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         reader.predict(large, TYPES, Deadline(0.05))
     assert raised.value.code == "DEADLINE_EXCEEDED"
     release.set()

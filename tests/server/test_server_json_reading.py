@@ -14,7 +14,7 @@ from tf_groupvit.server.json_filling import Filling
 from tf_groupvit.server.json_reading import read_predict
 from tf_groupvit.server.json_scanning import UNREAD, parse, scan
 from tf_groupvit.server.json_values import echo, shortest
-from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.status import StatusError
 
 JSON = st.recursive(
     st.none()
@@ -35,7 +35,7 @@ TYPES = st.sampled_from(
 
 
 def text_of(refused) -> str:
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         refused()
     return raised.value.text
 
@@ -83,7 +83,7 @@ def test_numpy_and_the_value_by_value_way_agree(value, type_, row, several):
             if row and (not isinstance(part, list) or not part):
                 return None
             arrays = filling.rows(part, types) if row else filling.columns(part, types)
-        except Refusal as refusal:
+        except StatusError as refusal:
             return refusal.code, refusal.text
         return {name: (array.dtype, array.shape, array.tolist()) for name, array in arrays.items()}
 
@@ -95,7 +95,7 @@ def test_numpy_and_the_value_by_value_way_agree(value, type_, row, several):
 def _whole(body: bytes, types: dict[str, str]) -> str:
     try:
         form, _, arrays = read_predict(body, lambda signature: types)
-    except Refusal as refusal:
+    except StatusError as refusal:
         return f"{refusal.code} {refusal.text}"
     return form + str(
         {name: (array.dtype, array.shape, array.tolist()) for name, array in arrays.items()}

@@ -114,10 +114,10 @@ def test_a_type_that_json_does_not_carry_is_501_in_columns_and_400_in_rows(serve
 def test_an_answer_of_a_type_that_json_does_not_carry_is_400(type_):
     from tf_groupvit.server.dtypes import NUMBER_OF, numpy_type
     from tf_groupvit.server.json_writing import write_predict
-    from tf_groupvit.server.refusal import Refusal
+    from tf_groupvit.server.status import StatusError
 
     for form in ("row", "columnar"):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(StatusError) as refused:
             write_predict({"y": np.ones(2, numpy_type(NUMBER_OF[type_]))}, form)
         wanted = ("INVALID_ARGUMENT", f"Failed to write JSON value for tensor type: {type_}")
         assert (refused.value.code, refused.value.text) == wanted

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tf_groupvit.server.json_values import decimals
 from tf_groupvit.server.json_writing import write_error, write_predict
-from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.status import StatusError
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_dense_answers_have_the_measured_sizes_of_the_contract():
     ],
 )
 def test_what_rows_cannot_hold_is_refused(outputs, text):
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         write_predict(outputs, "row")
     assert (raised.value.code, raised.value.text) == ("INVALID_ARGUMENT", text)
 

@@ -17,7 +17,7 @@ from tf_groupvit.server.config import (
     read_models,
 )
 from tf_groupvit.server.models import Models
-from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.status import StatusError
 from tf_groupvit.server.versions import Retries, Versions
 
 
@@ -49,7 +49,7 @@ def models(base_path):
 
 
 def refusal(models, text: str) -> tuple[str, str]:
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         models.reload(config(text))
     return raised.value.code, raised.value.text
 
@@ -108,7 +108,7 @@ def test_a_label_must_point_at_an_available_version(models, base_path):
     models.reload(config(one("a", base_path / "a", 'version_labels { key: "new" value: 2 }')))
     with models.use_named("a", None, "new") as version:
         assert version.number == 2
-    with pytest.raises(Refusal, match="Unrecognized servable version label: old"):
+    with pytest.raises(StatusError, match="Unrecognized servable version label: old"):
         models.use_named("a", None, "old")
 
 
@@ -124,7 +124,7 @@ def test_with_the_flag_a_new_label_may_be_early_but_an_old_one_may_not_move(base
             )
         )
     )
-    with pytest.raises(Refusal, match="assign label to version 9"):
+    with pytest.raises(StatusError, match="assign label to version 9"):
         served.reload(config(one("a", base_path / "a", 'version_labels { key: "x" value: 9 }')))
     served.stop()
 
@@ -157,7 +157,7 @@ def test_a_start_without_versions_or_with_a_broken_one_is_one_line(tmp_path):
 def test_a_reload_behind_another_ends_at_its_deadline(models, base_path):
     with models._config_lock, ThreadPoolExecutor(1) as pool:
         late = pool.submit(models.reload, config(one("a", base_path / "a")), 0.01)
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(StatusError) as refused:
             late.result(10)
     assert refused.value.code == "DEADLINE_EXCEEDED"
     models.reload(config(one("c", base_path / "a")), 10.0)

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from test_server_versions import until
 
-from tf_groupvit.server.limits import Deadline
+from tf_groupvit.server.admission import Deadline
 from tf_groupvit.server.pixels import PixelGate, pixels_in, pixels_of
-from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.servable import Servable
+from tf_groupvit.server.status import StatusError
 
 
 def picture(format_: str, size: tuple[int, int], mode: str = "RGB", **options) -> bytes:
@@ -96,7 +96,7 @@ def test_requests_wait_while_too_many_pixels_are_at_work_first_come_first_served
 
 def test_waiting_for_pixels_ends_at_the_deadline_and_holds_up_nobody():
     gate = PixelGate(100)
-    with gate.hold(100, None), pytest.raises(Refusal) as refused, gate.hold(100, 0.01):
+    with gate.hold(100, None), pytest.raises(StatusError) as refused, gate.hold(100, 0.01):
         pass
     assert refused.value.code == "DEADLINE_EXCEEDED"
     with gate.hold(100, 5.0), gate.hold(0, None):

@@ -9,9 +9,9 @@ import socket
 import pytest
 from rest_calls import PREDICT, call, get, predict, refusal
 
-from tf_groupvit.server.refusal import CODE_NAMES, Refusal
 from tf_groupvit.server.rest_answers import refused
 from tf_groupvit.server.running import Options, Server
+from tf_groupvit.server.status import CODE_NAMES, StatusError
 
 MODEL = "/v1/models/half_plus_two"
 ONE = b'{"instances": [1]}'
@@ -146,7 +146,7 @@ CODES = {
 
 
 def test_each_of_the_canonical_codes_has_its_http_status():
-    assert {code: refused(Refusal(code, "")).status for code in CODE_NAMES} == CODES
+    assert {code: refused(StatusError(code, "")).status for code in CODE_NAMES} == CODES
 
 
 @pytest.mark.parametrize(

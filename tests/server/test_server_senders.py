@@ -18,7 +18,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 from test_server_versions import until
 
-from tf_groupvit.server.limits import Arrivals
+from tf_groupvit.server.admission import Arrivals
 from tf_groupvit.server.rest_answers import RestAnswers
 from tf_groupvit.server.rest_connection import MOST_HEAD_BYTES, Connection, Connections
 from tf_groupvit.server.running import Options, Server

@@ -11,8 +11,8 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from tf_groupvit.server import tensor_protos
 from tf_groupvit.server.dtypes import TYPES, numpy_type
-from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.servable import type_name
+from tf_groupvit.server.status import StatusError
 from tf_groupvit.server.tensor_protos import FIELDS, read_tensor, varints, write_tensor
 
 VALUES = {
@@ -51,7 +51,7 @@ def test_a_message_is_read_as_the_cpp_code_reads_it(proto):
     try:
         wanted = tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(proto.dtype)).numpy()
     except tf.errors.InvalidArgumentError:
-        with pytest.raises(Refusal, match="tensor parsing error: x"):
+        with pytest.raises(StatusError, match="tensor parsing error: x"):
             read_tensor(proto, "x")
         return
     got = read_tensor(proto, "x")
@@ -97,7 +97,7 @@ def test_lengths_of_strings_may_have_up_to_five_bytes(most):
         b"a",
         b"bc",
     ]
-    with pytest.raises(Refusal, match=r"tensor parsing error: x$"):
+    with pytest.raises(StatusError, match=r"tensor parsing error: x$"):
         read_tensor(claim(7, [2], tensor_content=b"\x81\x80\x80\x80\x80\x00\x02abc"), "x")
 
 
@@ -147,7 +147,7 @@ def little_memory(monkeypatch):
 @pytest.mark.parametrize("shape", [[2**24 + 1], [2**36], [1, 9400, 9400, 3], [5, 2**22, 1]])
 def test_a_few_bytes_may_not_become_gigabytes(little_memory, number, shape):
     count = f"{np.prod(shape):,}"
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(StatusError) as refused:
         read_tensor(claim(number, shape), "x")
     most = 2**24 // 64 if number == 7 else 2**24
     assert (
@@ -173,32 +173,33 @@ def test_a_few_bytes_may_not_become_gigabytes(little_memory, number, shape):
 )
 def test_a_shape_that_is_none_is_refused(little_memory, number, shape):
     for content in (b"", b"\0"):
-        with pytest.raises(Refusal, match=r"^INVALID_ARGUMENT: tensor parsing error: x$"):
+        with pytest.raises(StatusError, match=r"^INVALID_ARGUMENT: tensor parsing error: x$"):
             read_tensor(claim(number, shape, tensor_content=content), "x")
 
 
 def test_strings_are_counted_at_what_they_cost(little_memory):
     with pytest.raises(
-        Refusal,
+        StatusError,
         match=r"its shape has 33,000,000 elements and 0 came; at most 262,144 are filled up",
     ):
         read_tensor(claim(7, [33_000_000]), "x")
     with pytest.raises(
-        Refusal, match=r"its shape has 200 elements and 1 came; at most 167 are filled up"
+        StatusError, match=r"its shape has 200 elements and 1 came; at most 167 are filled up"
     ):
         read_tensor(claim(7, [200], string_val=[bytes(100_000)]), "x")  # each copy is one of 100 kB
     with pytest.raises(
-        Refusal, match=r"tensor parsing error: x: 1,048,577 strings, at most 1,048,576 are taken"
+        StatusError,
+        match=r"tensor parsing error: x: 1,048,577 strings, at most 1,048,576 are taken",
     ):
         read_tensor(claim(7, [2**20 + 1], tensor_content=bytes(2**20 + 1)), "x")
-    with pytest.raises(Refusal, match=r"tensor parsing error: x$"):
+    with pytest.raises(StatusError, match=r"tensor parsing error: x$"):
         read_tensor(claim(7, [2**30], tensor_content=b"\0"), "x")
 
 
 def test_many_real_strings_are_refused(monkeypatch):
     monkeypatch.setattr(tensor_protos, "MOST_STRINGS", 9)
     assert read_tensor(claim(7, [9], string_val=[b""] * 10), "x").tolist() == [b""] * 9
-    with pytest.raises(Refusal, match="x: 10 strings, at most 9 are taken"):
+    with pytest.raises(StatusError, match="x: 10 strings, at most 9 are taken"):
         read_tensor(claim(7, [10], string_val=[b""] * 10), "x")
 
 
@@ -217,5 +218,5 @@ def test_content_is_not_copied():
 
 def test_types_without_a_numpy_counterpart_are_refused():
     for dtype in (0, 11, 20, 21, 101):
-        with pytest.raises(Refusal, match="tensor parsing error: x"):
+        with pytest.raises(StatusError, match="tensor parsing error: x"):
             read_tensor(TensorProto(dtype=dtype), "x")

@@ -10,7 +10,7 @@ import pytest
 
 from tf_groupvit.server.config import Model, Policy
 from tf_groupvit.server.models import MissingBasePath, Models, aspired, version_number
-from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.status import StatusError
 from tf_groupvit.server.versions import Retries, State, Versions
 
 
@@ -27,7 +27,7 @@ class Loader:
         assert self.gate.wait(10)
         self.loaded.append(path)
         if "broken" in path:
-            raise Refusal("NOT_FOUND", f"no model in {path}")
+            raise StatusError("NOT_FOUND", f"no model in {path}")
         return Pretended(self, path)
 
 
@@ -84,7 +84,7 @@ def test_a_request_keeps_the_version_it_began_on(versions, loader):
         with versions.use("m") as later:
             assert later.number == 2
         with (
-            pytest.raises(Refusal, match=r"Servable not found for request: Specific\(m, 1\)"),
+            pytest.raises(StatusError, match=r"Servable not found for request: Specific\(m, 1\)"),
             versions.use("m", 1),
         ):
             pass
@@ -164,7 +164,7 @@ def test_emptying_the_base_path_unloads_everything(versions):
     until(lambda: states(versions) == {2: "AVAILABLE", 1: "AVAILABLE"})
     versions.want("m", {})
     until(lambda: states(versions) == {2: "END", 1: "END"})
-    with pytest.raises(Refusal, match=r"Latest\(m\)"), versions.use("m"):
+    with pytest.raises(StatusError, match=r"Latest\(m\)"), versions.use("m"):
         pass
 
 

@@ -10,9 +10,9 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from test_server_versions import until
 
 from tf_groupvit.server import warmup
-from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.servable import load
+from tf_groupvit.server.status import StatusError
 from tf_groupvit.server.warmup import warm_up, warm_up_others
 
 
@@ -40,7 +40,7 @@ def warmed(model: Path, records: list[bytes]):
 
 
 def refusal(model: Path, records: list[bytes]) -> tuple[str, str]:
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         warmed(model, records)
     return raised.value.code, raised.value.text
 
@@ -86,7 +86,7 @@ def test_a_file_that_is_no_tfrecord_is_data_loss(model):
     file = model / "assets.extra" / "tf_serving_warmup_requests"
     warmed(model, [])
     file.write_bytes(b"this is no record file at all")
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         warm_up(load(str(model)))
     assert raised.value.code == "DATA_LOSS"
     assert (
@@ -117,14 +117,14 @@ def test_a_model_without_a_file_is_not_warmed(model, tmp_path):
 def test_a_spoiled_folder_is_refused_with_a_code(tmp_path, spoil, refused):
     folder = half_plus_two(tmp_path)
     spoil(folder)
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         load(str(folder))
     assert raised.value.code == refused[0] and raised.value.text.startswith(refused[1])
 
 
 def test_other_tags_are_looked_for_and_named(tmp_path):
     with pytest.raises(
-        Refusal, match=r"Could not find meta graph def matching supplied tags: \{ gpu \}"
+        StatusError, match=r"Could not find meta graph def matching supplied tags: \{ gpu \}"
     ):
         load(str(half_plus_two(tmp_path)), ("gpu",))
 
@@ -186,7 +186,7 @@ def test_a_record_that_fails_later_is_an_error_in_the_log(model, monkeypatch, ca
 )
 def test_what_is_seen_at_once_fails_the_load_in_any_case(model, log):
     write(model, predict_log(x=[1.0]), log)
-    with pytest.raises(Refusal):
+    with pytest.raises(StatusError):
         warm_up(load(str(model)), only_default=True)
 
 

@@ -62,8 +62,8 @@ def answers(export, requests, clients: int, **flags) -> list[dict[str, np.ndarra
 
 def test_a_stranger_in_a_merged_batch_harms_nobody(export, requests):
     """Four clients at once, one of which sends nonsense: the others get what they get alone."""
-    from tf_groupvit.server.refusal import Refusal
     from tf_groupvit.server.running import Options, Server
+    from tf_groupvit.server.status import StatusError
     from tf_groupvit.server.tensor_protos import read_tensor
 
     good = requests["classify"]
@@ -84,7 +84,7 @@ def test_a_stranger_in_a_merged_batch_harms_nobody(export, requests):
                 name: read_tensor(tensor, name)
                 for name, tensor in server.call(PREDICT, request).outputs.items()
             }
-        except Refusal as refusal:
+        except StatusError as refusal:
             return refusal
 
     folder = {"groupvit": str(export.path.parent)}
@@ -107,7 +107,7 @@ def test_a_stranger_in_a_merged_batch_harms_nobody(export, requests):
                     answers[i]["class_scores"], wanted["class_scores"], rtol=1e-4, atol=1e-5
                 )
             stranger = answers[1]
-            if isinstance(stranger, Refusal):  # of a batch of its own
+            if isinstance(stranger, StatusError):  # of a batch of its own
                 assert "came 8 bytes of another kind" in stranger.text
             else:
                 assert [

@@ -13,7 +13,7 @@ import click
 from tf_groupvit.cli.kernels import give_back_memory, prefer_onednn
 from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.server.ports import Ports
-from tf_groupvit.server.refusal import named
+from tf_groupvit.server.status import loggable
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -193,7 +193,7 @@ def _serve(
     from tf_groupvit.server.request_log import configure_logging
 
     configure_logging(log_level, json_logs)
-    say(f"Loaded TensorFlow in {time.monotonic() - started:.1f} s; loading {named(source)} ...")
+    say(f"Loaded TensorFlow in {time.monotonic() - started:.1f} s; loading {loggable(source)} ...")
 
     def announce(host: str, port: int, rest_port: int, names: list[str]) -> None:
         say(f"Ready {time.monotonic() - started:.1f} s after the start.")
@@ -216,10 +216,10 @@ def _check_paths(base_path: str | None, model_config_file: str | None, wait: boo
         )
     if base_path is None or wait or "://" in base_path:
         return
-    folder, shown = Path(base_path), named(base_path)
+    folder, shown = Path(base_path), loggable(base_path)
     try:
         if (folder / "saved_model.pb").is_file():
-            parent = named(str(folder.absolute().parent))
+            parent = loggable(str(folder.absolute().parent))
             raise ServerError(f"{shown} is a version itself: serve its parent, {parent}.")
         if not folder.is_dir():
             raise ServerError(
@@ -257,6 +257,6 @@ def _announce(host: str, port: int, rest_port: int, names: list[str], as_json: b
             )
         )
         return
-    click.echo(f"Serving {', '.join(map(named, names))}; stop with Ctrl-C")
+    click.echo(f"Serving {', '.join(map(loggable, names))}; stop with Ctrl-C")
     click.echo(f"gRPC: {host}:{port}")
     click.echo(f"REST: http://{host}:{rest_port}/v1/models/{quote(names[0], safe='')}")

@@ -1,4 +1,4 @@
-"""The API's calls: protobuf requests in; protobuf answers out, or a Refusal. What gRPC serves,
+"""The API's calls: protobuf requests in; protobuf answers out, or a StatusError. What gRPC serves,
 without gRPC.
 
 `CALLS` maps each method's path to its function and its messages, so that a socket, a test or a
@@ -20,12 +20,12 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tf_groupvit.server.limits import Deadline, Gate
+from tf_groupvit.server.admission import ConcurrencyLimit, Deadline
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
 from tf_groupvit.server.predict import METHOD_OF, predict_request, refuse_inference
-from tf_groupvit.server.refusal import CODE_NAMES, Refusal, invalid, printable
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE
+from tf_groupvit.server.status import CODE_NAMES, StatusError, invalid, valid_utf8
 from tf_groupvit.server.tensor_protos import write_tensor
 from tf_groupvit.server.versions import Version
 
@@ -48,14 +48,14 @@ class Answers:
     """A server's calls."""
 
     models: Models
-    gate: Gate
+    gate: ConcurrencyLimit
     metrics: Metrics
 
     def predict(self, request: Any, deadline: Deadline, is_active: IsActive) -> Any:
         started, name = time.perf_counter(), request.model_spec.name
         try:
             response = self._predict(request, deadline, is_active)
-        except Refusal as refusal:
+        except StatusError as refusal:
             self.metrics.answered(name, refusal.code)
             raise
         self.metrics.answered(name, "OK")
@@ -67,7 +67,7 @@ class Answers:
         with self.gate.admit() as ticket:
             ticket.start(deadline)
             if not is_active():
-                raise Refusal("CANCELLED", "The caller has gone")
+                raise StatusError("CANCELLED", "The caller has gone")
             with self.models.use(request.model_spec) as version:
                 outcome = predict_request(version.loaded, request, deadline.remaining())
         self.metrics.ran(request.model_spec.name, outcome.run_seconds)
@@ -98,14 +98,14 @@ class Answers:
         )
 
     def status_of(self, name: str, number: int | None) -> Any:
-        """GetModelStatusResponse of a model's versions, newest first, or of one. Raises Refusal."""
+        """GetModelStatusResponse of a model's versions, newest first, or of one. Raises StatusError."""
         response = get_model_status_pb2.GetModelStatusResponse()
         for version in self.models.states(name, number):
             status = response.model_version_status.add(
                 version=version.number, state=int(version.state)
             )
             status.status.error_code = CODE_NAMES.index(version.error.code) if version.error else 0
-            status.status.error_message = printable(version.error.text) if version.error else ""
+            status.status.error_message = valid_utf8(version.error.text) if version.error else ""
         return response
 
     def reload(self, request: Any, deadline: Deadline, is_active: IsActive) -> Any:
@@ -123,7 +123,7 @@ class Answers:
     def multi_inference(self, request: Any, deadline: Deadline, is_active: IsActive) -> Any:
         for task in request.tasks:
             if task.method_name not in METHOD_OF:
-                raise Refusal(
+                raise StatusError(
                     "UNIMPLEMENTED", f"Unsupported signature method_name: {task.method_name}"
                 )
             self._refuse(

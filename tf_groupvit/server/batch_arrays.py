@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.status import StatusError, invalid
 from tf_groupvit.server.tensor_protos import MOST_FILLED, filling_cost
 
 Arrays = dict[str, np.ndarray]  # tensor name -> values
@@ -18,7 +18,7 @@ _MOST_PADDED = 6  # dimensions that the real server pads
 
 
 def rows_of(arrays: Arrays) -> int:
-    """The first dimension that all inputs of a request share. Raises Refusal."""
+    """The first dimension that all inputs of a request share. Raises StatusError."""
     if not arrays:
         raise invalid("Batching Run() must have at least one input tensor")
     sizes = set()
@@ -42,7 +42,7 @@ def cut(arrays: Arrays, sizes: Sequence[int]) -> list[Arrays]:
 
 def merged(requests: Sequence[Arrays], padding: int, pad_lengths: bool) -> Arrays:
     """One array per input, with ``padding`` more rows, copies of the last request's first. Raises
-    Refusal.
+    StatusError.
     """
     return {
         name: _joined(name, [arrays[name] for arrays in requests], padding, pad_lengths)
@@ -52,14 +52,14 @@ def merged(requests: Sequence[Arrays], padding: int, pad_lengths: bool) -> Array
 
 def _joined(name: str, parts: list[np.ndarray], padding: int, pad_lengths: bool) -> np.ndarray:
     if len({part.dtype for part in parts}) > 1:
-        raise Refusal(
+        raise StatusError(
             "INTERNAL",
             f"Tensor concat operation failed: the tensors of '{name}' have different types",
         )
     if pad_lengths:
         parts = _lengthened(parts)
     elif any(part.shape[1:] != parts[0].shape[1:] for part in parts):
-        raise Refusal(
+        raise StatusError(
             "FAILED_PRECONDITION",
             f"Tensors with name '{name}' from different tasks have different shapes and padding is"
             " turned off. Set pad_variable_length_inputs to true, or ensure that all tensors with"
@@ -105,14 +105,14 @@ def _filled(part: np.ndarray, longest: np.ndarray) -> np.ndarray:
 def split(
     outputs: Sequence[np.ndarray], sizes: Sequence[int], padding: int
 ) -> list[list[np.ndarray]]:
-    """Each request's rows of the outputs. Raises Refusal for an output that has no row for each
+    """Each request's rows of the outputs. Raises StatusError for an output that has no row for each
     input row.
     """
     for output in outputs:
         if not output.ndim:
-            raise Refusal("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
+            raise StatusError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
         if output.shape[0] != sum(sizes) + padding:
-            raise Refusal(
+            raise StatusError(
                 "FAILED_PRECONDITION",
                 "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension"
                 " sizes of the input tensors",

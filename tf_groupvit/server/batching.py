@@ -22,12 +22,12 @@ import tensorflow as tf
 from tf_groupvit.errors import ConfigError
 from tf_groupvit.server.batch_arrays import Arrays, cut, merged, rows_of, split
 from tf_groupvit.server.config import PER_MODEL, Parameters, read_parameters
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining, invalid
 from tf_groupvit.server.servable import Endpoint, Servable
+from tf_groupvit.server.status import TIMED_OUT, StatusError, draining, invalid
 from tf_groupvit.server.threads import lasting
 
 LATE = "Run() timeout exceeded while waiting in batching queue"
-# Arrays by tensor name, names of the outputs, seconds -> the outputs. Raises Refusal.
+# Arrays by tensor name, names of the outputs, seconds -> the outputs. Raises StatusError.
 Run = Callable[[Arrays, list[str], float | None], list[np.ndarray]]
 
 
@@ -78,7 +78,7 @@ class Queue:
         if sizes[0] > room or len(sizes) > 1:
             new = len(sizes) - (sizes[0] <= room)
             if len(self._batches) + new > max(self.parameters.max_enqueued_batches, 1):
-                raise Refusal(
+                raise StatusError(
                     "UNAVAILABLE",
                     "The batch scheduling queue to which this task was submitted is full;"
                     f" currently {len(self._batches)} batches enqueued and max_enqueued_batches is"
@@ -151,12 +151,12 @@ def _parts(size: int, room: int, limit: int) -> list[int]:
 
 
 def _longest(tasks: list[Task]) -> float | None:
-    """Seconds until the last task's deadline. Raises Refusal when all have passed."""
+    """Seconds until the last task's deadline. Raises StatusError when all have passed."""
     if any(task.ends is None for task in tasks):
         return None
     left = max(task.ends for task in tasks if task.ends is not None) - time.monotonic()
     if left <= 0:
-        raise Refusal("RESOURCE_EXHAUSTED", LATE)
+        raise StatusError("RESOURCE_EXHAUSTED", LATE)
     return left
 
 
@@ -180,7 +180,7 @@ class Scheduler:
         fetches: list[str],
         timeout: float | None,
     ) -> list[np.ndarray]:
-        """Run with others of the same key; the outputs for these inputs. Raises Refusal."""
+        """Run with others of the same key; the outputs for these inputs. Raises StatusError."""
         ends = None if timeout is None else time.monotonic() + timeout
         task = Task(inputs, rows_of(inputs), ends)
         with self._changed:
@@ -193,8 +193,8 @@ class Scheduler:
             if not part.done.wait(None if ends is None else max(ends - time.monotonic(), 0.0)):
                 self._give_up(queue, parts)
         for part in parts:
-            if isinstance(part.error, Refusal):
-                raise Refusal(part.error.code, part.error.text)
+            if isinstance(part.error, StatusError):
+                raise StatusError(part.error.code, part.error.text)
             if part.error is not None:
                 raise part.error
         return parts[0].outputs if len(parts) == 1 else [
@@ -202,15 +202,15 @@ class Scheduler:
         ]  # fmt: skip
 
     def _give_up(self, queue: Queue, parts: list[Task]) -> None:
-        """Raises Refusal for a request that is late, unless it is done after all. A batch that runs
+        """Raises StatusError for a request that is late, unless it is done after all. A batch that runs
         goes on.
         """
         with self._changed:
             waited = queue.withdraw(parts)
         if waited:
-            raise Refusal("RESOURCE_EXHAUSTED", LATE)
+            raise StatusError("RESOURCE_EXHAUSTED", LATE)
         if not all(part.done.is_set() for part in parts):
-            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
+            raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
 
     def forget(self, owner: Any) -> None:
         """Drop the queues whose key begins with ``owner``, which nobody uses any more."""
@@ -290,7 +290,7 @@ def batched(
     """The servable under batching; as it is where each model has parameters of its own and this one
     has none.
 
-    Raises Refusal where the parameters are wrong, which fails the load.
+    Raises StatusError where the parameters are wrong, which fails the load.
     """
     if per_model:
         file = os.path.join(servable.path, PER_MODEL)

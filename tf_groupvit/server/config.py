@@ -20,7 +20,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from tf_groupvit.errors import ConfigError, InputError
-from tf_groupvit.server.refusal import Refusal, invalid, named
+from tf_groupvit.server.status import StatusError, invalid, loggable
 
 # message: fields in the order of their numbers; a type that is a name of this table is that message
 MESSAGES = {
@@ -68,7 +68,7 @@ def check_model(name: str, base_path: str) -> None:
         raise InputError("The name of a model is empty: requests could not name it.")
     for what, text in (("The name of the model", name), ("The base path", base_path)):
         if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputError(f"{what}, {named(text)}, is not UTF-8: give it another one.")
+            raise InputError(f"{what}, {loggable(text)}, is not UTF-8: give it another one.")
 
 
 @cache
@@ -122,12 +122,12 @@ def read_models(file: str | os.PathLike[str]) -> list[Model]:
         )
     try:
         return models_of(config.model_config_list)
-    except Refusal as refusal:
+    except StatusError as refusal:
         raise ConfigError(f"{file}: {refusal.text}") from None
 
 
 def models_of(config_list: Any, current: Iterable[Model] = ()) -> list[Model]:
-    """The models of a ModelConfigList, checked as the server checks them. Raises Refusal."""
+    """The models of a ModelConfigList, checked as the server checks them. Raises StatusError."""
     _check_names_and_paths(config_list.config)
     platforms = {model.name: model.platform for model in current}
     wanted = {config.name: _platform(config) for config in config_list.config}
@@ -233,7 +233,7 @@ class Parameters:
         return sizes[index] if index < len(sizes) else rows
 
     def check(self) -> None:
-        """Raises Refusal, which fails the load of a model that is to be batched so."""
+        """Raises StatusError, which fails the load of a model that is to be batched so."""
         for name, least in (("num_batch_threads", 1), ("max_batch_size", 1), ("batch_timeout_micros", 0),
                             ("max_enqueued_batches", 0)):  # fmt: skip
             value = getattr(self, name)

@@ -18,13 +18,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tf_groupvit.errors import ConfigError
+from tf_groupvit.server.admission import Deadline
 from tf_groupvit.server.answers import CALLS, MODEL, PREDICTION, Answers, Call
 from tf_groupvit.server.config import message, read_config
 from tf_groupvit.server.grpc_arrivals import MOST_WATCHES, CallArrivals
-from tf_groupvit.server.limits import Deadline
 from tf_groupvit.server.ports import Port
-from tf_groupvit.server.refusal import Refusal, draining, printable
 from tf_groupvit.server.request_log import RequestLog
+from tf_groupvit.server.status import StatusError, draining, valid_utf8
 
 # Names under which the real server's health service answers.
 HEALTH_NAMES = ("", "ModelService", "PredictionService")
@@ -121,7 +121,7 @@ class GrpcFront:
                     line.what += _model(request)
                     deadline = Deadline(_seconds(context))
                     return call.run(self._answers, request, deadline, context.is_active)
-            except Refusal as refusal:
+            except StatusError as refusal:
                 context.abort(_CODES[refusal.code], shortened(refusal.text))
 
         return answer
@@ -189,7 +189,7 @@ def _seconds(context: grpc.ServicerContext) -> float | None:
 
 def shortened(text: str) -> str:
     """The text as a status message carries it: UTF-8, at most 1024 bytes."""
-    data = printable(text).encode()
+    data = valid_utf8(text).encode()
     if len(data) <= _LONGEST_TEXT:
         return data.decode()
     return data[:_LONGEST_TEXT].decode("utf-8", "ignore") + "...TRUNCATED"

@@ -13,8 +13,8 @@ import httpx
 
 from tf_groupvit.server.answers import CALLS
 from tf_groupvit.server.grpc_front import shortened
-from tf_groupvit.server.refusal import Refusal
 from tf_groupvit.server.running import Server
+from tf_groupvit.server.status import StatusError
 
 
 def http_transport(server: Server) -> httpx.MockTransport:
@@ -34,7 +34,7 @@ def http_transport(server: Server) -> httpx.MockTransport:
 class Refused(grpc.RpcError):
     """A refusal as gRPC clients know it: ``code()`` and ``details()``."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: StatusError) -> None:
         super().__init__(str(refusal))
         self._refusal = refusal
 
@@ -67,7 +67,7 @@ class Channel:
                 response = self._server.call(
                     path, call.request.FromString(request_serializer(request)), timeout
                 )
-            except Refusal as refusal:
+            except StatusError as refusal:
                 raise Refused(refusal) from None
             return response_deserializer(response.SerializeToString())
 

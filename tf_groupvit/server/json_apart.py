@@ -19,10 +19,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from tf_groupvit.server.admission import Deadline
 from tf_groupvit.server.json_filling import Arrays, Types
 from tf_groupvit.server.json_reading import Slow, read_examples, read_predict
-from tf_groupvit.server.limits import Deadline
-from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.status import StatusError, invalid
 
 # Read at once, in some 20 ms at most: so many tokens by the parser in C, by the scanner in Python;
 # so many bytes.
@@ -35,7 +35,7 @@ _CHUNK = 2**20
 def count_tokens(body: bytes, most: int) -> int:
     """How many tokens the body has at most; marks and escapes in its strings count as well.
 
-    Raises Refusal (INVALID_ARGUMENT) when there are more than ``most``.
+    Raises StatusError (INVALID_ARGUMENT) when there are more than ``most``.
     """
     count = 1
     for start in range(0, len(body), _CHUNK):  # a chunk at a time, so that others run in between
@@ -60,11 +60,11 @@ class Reader:
     def predict(
         self, body: bytes, types_of: Callable[[str], Types], deadline: Deadline
     ) -> tuple[str, str, Arrays]:
-        """As `read_predict`; ``types_of`` can be pickled. Raises Refusal."""
+        """As `read_predict`; ``types_of`` can be pickled. Raises StatusError."""
         return self._read(partial(read_predict, types_of=types_of), body, deadline)
 
     def examples(self, body: bytes, deadline: Deadline) -> tuple[str, int]:
-        """As `read_examples`. Raises Refusal."""
+        """As `read_examples`. Raises StatusError."""
         return self._read(read_examples, body, deadline)
 
     def _read(self, job: Callable[..., Any], body: bytes, deadline: Deadline) -> Any:
@@ -91,7 +91,7 @@ class Reader:
         except (EOFError, OSError, pickle.UnpicklingError):
             self._end(process)
             deadline.remaining()
-            raise Refusal(
+            raise StatusError(
                 "RESOURCE_EXHAUSTED",
                 "The process that read the request body ended: is memory short?",
             ) from None
@@ -100,7 +100,7 @@ class Reader:
                 end.cancel()
         self._give_back(process, tokens)
         if kind == "refused":
-            raise Refusal(*result)
+            raise StatusError(*result)
         if kind == "failed":
             raise RuntimeError(f"Reading a request body failed:\n{result}")
         return result
@@ -158,7 +158,7 @@ def outcome(job: Callable[[bytes], Any], body: bytes) -> tuple[str, Any]:
     """What a job gives, in words that a pipe can carry."""
     try:
         return "read", job(body)
-    except Refusal as refusal:
+    except StatusError as refusal:
         return "refused", (refusal.code, refusal.text)
     except MemoryError:
         return "refused", (

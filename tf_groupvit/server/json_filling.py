@@ -24,7 +24,7 @@ from tf_groupvit.server.json_values import (
     kind,
     members,
 )
-from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.status import StatusError, invalid
 
 Types = dict[str, str]  # input name -> TensorFlow's type name
 Arrays = dict[str, np.ndarray]
@@ -145,7 +145,7 @@ class Filling:
             flat: list[Any] = []
             self._fill(value, 0, shape, column.type, flat)
             column.add([packed(flat, [len(flat)], column.type)], shape, len(flat))
-        except Refusal as refusal:
+        except StatusError as refusal:
             text = f"{refusal.code}: {refusal.text}"
             raise invalid(f"Failed to process element: {where} Error: {text}") from None
 
@@ -212,7 +212,7 @@ class Filling:
         if type_ == "bool":
             return value if isinstance(value, bool) else self._wrong(value, type_)
         if type_ not in FLOATS | INTEGERS.keys():
-            raise Refusal(
+            raise StatusError(
                 "UNIMPLEMENTED", f"Conversion of JSON Value: {careful_echo(value)} to type: {type_}"
             )
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -294,7 +294,7 @@ def base64_bytes(value: Any) -> bytes:
 
 
 def unescape(text: str) -> bytes:
-    """The bytes of a ``b64`` member, by the rules of absl's Base64Unescape. Raises Refusal.
+    """The bytes of a ``b64`` member, by the rules of absl's Base64Unescape. Raises StatusError.
 
     Standard alphabet only; white space is ignored; padding may be missing, or be dots; surplus
     padding and anything after it is refused.

@@ -25,7 +25,7 @@ from tf_groupvit.server.json_values import (
     kind,
     members,
 )
-from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.status import StatusError, invalid
 
 ROW, COLUMNAR = "row", "columnar"
 _FLOAT = re.compile(r"[0-9][.eE]")
@@ -55,8 +55,8 @@ def read_predict(
 ) -> tuple[str, str, Arrays]:
     """Format, signature name and input arrays of a predict body.
 
-    ``types_of`` gives the inputs of a signature by name ("" is the default one) and raises Refusal
-    where the model or the signature is unknown. Raises Refusal, and Slow as `read`.
+    ``types_of`` gives the inputs of a signature by name ("" is the default one) and raises StatusError
+    where the model or the signature is unknown. Raises StatusError, and Slow as `read`.
     """
     return read(body, lambda value, filling: _predict(top_level(value), types_of, filling), scans)
 
@@ -69,7 +69,7 @@ def read(body: bytes, reader: Callable[[Any, Filling], Any], scans: bool = True)
     """What ``reader`` makes of the body's value; a second time, from the scanner, where the fast
     parser left doubt.
 
-    Raises Refusal, and Slow where the scanner is needed and may not be used.
+    Raises StatusError, and Slow where the scanner is needed and may not be used.
     """
     value = parse(body)
     if value is UNREAD:
@@ -78,7 +78,7 @@ def read(body: bytes, reader: Callable[[Any, Filling], Any], scans: bool = True)
         return reader(value, Filling(exact=False))
     except (Doubt, TooBig):
         pass
-    except Refusal as refusal:
+    except StatusError as refusal:
         if not _FLOAT.search(refusal.text):
             raise
     return _scanned(
@@ -104,13 +104,13 @@ class Signatures:
 
     def __call__(self, name: str) -> Types:
         if self.unknown is not None:
-            raise Refusal(*self.unknown)
+            raise StatusError(*self.unknown)
         if (name or self.default) not in self.types:
             raise no_signature(name or self.default)
         return self.types[name or self.default]
 
 
-def no_signature(name: str) -> Refusal:
+def no_signature(name: str) -> StatusError:
     """The refusal of a signature that a version has not; worded otherwise than by gRPC."""
     return invalid(f'Serving signature name: "{name}" not found in signature def')
 
@@ -146,7 +146,7 @@ def _tensors(value: Any, types: Types, signature: str, filling: Filling) -> tupl
 
 
 def read_examples(body: bytes, scans: bool = True) -> tuple[str, int]:
-    """The signature's name and how many examples the body holds. Raises Refusal, and Slow as
+    """The signature's name and how many examples the body holds. Raises StatusError, and Slow as
     `read`.
     """
     return read(body, _examples, scans)

@@ -16,7 +16,7 @@ import re
 from typing import Any
 
 from tf_groupvit.server.json_numbers import TOKEN, TOO_BIG, TooBig, number
-from tf_groupvit.server.refusal import Refusal, invalid
+from tf_groupvit.server.status import StatusError, invalid
 
 
 class Pairs(tuple):
@@ -41,7 +41,7 @@ UNREAD = object()
 
 
 def parse(body: bytes) -> Any:
-    """The value of a document, or UNREAD where the scanner is needed. Raises Refusal where there is
+    """The value of a document, or UNREAD where the scanner is needed. Raises StatusError where there is
     nothing.
     """
     if not body:
@@ -82,7 +82,7 @@ _ESCAPES = {
 }  # fmt: skip
 
 
-def failure(text: str, offset: int) -> Refusal:
+def failure(text: str, offset: int) -> StatusError:
     return invalid(f"JSON Parse error: {text} at offset: {offset}")
 
 

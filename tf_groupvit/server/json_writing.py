@@ -15,14 +15,14 @@ from google.protobuf import json_format
 from tf_groupvit.server.dtypes import type_of
 from tf_groupvit.server.json_reading import COLUMNAR, ROW
 from tf_groupvit.server.json_values import decimals, quoted
-from tf_groupvit.server.refusal import invalid
+from tf_groupvit.server.status import invalid
 
 _PAD = "    "
 _WHOLE = {"int32", "int16", "int8", "uint8", "int64", "uint32", "uint64"}
 
 
 def write_predict(outputs: dict[str, np.ndarray], form: str) -> bytes:
-    """The body for the outputs, in the form of the request, sorted by name. Raises Refusal.
+    """The body for the outputs, in the form of the request, sorted by name. Raises StatusError.
 
     A signature's own order is that of a hash, which another process seeds otherwise.
     """
@@ -98,7 +98,7 @@ def _columns(outputs: dict[str, np.ndarray]) -> str:
 
 def leaves(name: str, array: np.ndarray, depth: int) -> list[str]:
     """One text per element; ``depth`` is the number of levels open around an element. Raises
-    Refusal.
+    StatusError.
     """
     flat = array.reshape(-1)
     type_ = type_of(array)

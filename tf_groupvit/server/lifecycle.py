@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from tf_groupvit.errors import ServerError
-from tf_groupvit.server.limits import open_files
+from tf_groupvit.server.admission import open_files
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.running import Options, Server
 

@@ -10,7 +10,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Collection
 
-from tf_groupvit.server.refusal import LONGEST_NAME, printable
+from tf_groupvit.server.status import LONGEST_NAME, valid_utf8
 
 _BUCKETS = [10 * 1.8**index for index in range(33)]  # microseconds
 _MOST_SERIES = (
@@ -125,7 +125,7 @@ def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 def _escaped(value: str) -> str:
     """A label's value as Prometheus reads it; of characters that are not to be seen, their escapes."""
-    value = printable(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    value = valid_utf8(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode().replace("\\", "\\\\")
         for c in value

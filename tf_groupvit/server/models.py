@@ -17,7 +17,7 @@ from typing import Any
 
 from tf_groupvit.errors import ServerError
 from tf_groupvit.server.config import Model, Policy, models_of
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal, invalid, named
+from tf_groupvit.server.status import TIMED_OUT, StatusError, invalid, loggable
 from tf_groupvit.server.threads import lasting
 from tf_groupvit.server.versions import State, Version, Versions
 
@@ -39,14 +39,14 @@ def list_versions(base_path: str, warn: Say = _log.warning) -> dict[int, str]:
         number = version_number(child)
         if number is None and not _is_utf8(child):
             warn(
-                f"Ignored {named(child)} below {named(base_path)}: its name is neither a number nor"
+                f"Ignored {loggable(child)} below {loggable(base_path)}: its name is neither a number nor"
                 " UTF-8."
             )
         if number is None:
             continue
         if number in versions:
             warn(
-                f"Versions {named(versions[number])} and {child} are one number: {child} is served."
+                f"Versions {loggable(versions[number])} and {child} are one number: {child} is served."
             )
         versions[number] = f"{base_path.rstrip('/')}/{child}"
     return versions
@@ -146,7 +146,7 @@ class Models:
             )
         try:
             self._label(self._models.values(), checked=not self._labels_before_loading)
-        except Refusal as refusal:
+        except StatusError as refusal:
             raise ServerError(
                 f"Failed to start server. Error: {refusal.code}: {refusal.text}"
             ) from None
@@ -195,10 +195,10 @@ class Models:
             self._complaints.pop(name, None)
         elif self._complaints.get(name) != complaint:
             self._complaints[name] = complaint
-            _log.warning("%s", named(complaint, _LONGEST_COMPLAINT), exc_info=bug)
+            _log.warning("%s", loggable(complaint, _LONGEST_COMPLAINT), exc_info=bug)
 
     def use(self, spec: Any) -> AbstractContextManager[Version]:
-        """The version that a ModelSpec asks for, held until the block ends. Raises Refusal."""
+        """The version that a ModelSpec asks for, held until the block ends. Raises StatusError."""
         choice = spec.WhichOneof("version_choice")
         return self.use_named(
             spec.name,
@@ -218,18 +218,18 @@ class Models:
         return self.versions.use(name, number)
 
     def states(self, name: str, number: int | None) -> list[Version]:
-        """The versions of a model, newest first, or the one asked for. Raises Refusal."""
+        """The versions of a model, newest first, or the one asked for. Raises StatusError."""
         states = self.versions.states(name)
         if number is not None:
             if number not in states:
-                raise Refusal("NOT_FOUND", f"Could not find version {number} of model {name}")
+                raise StatusError("NOT_FOUND", f"Could not find version {number} of model {name}")
             return [states[number]]
         if not states:
-            raise Refusal("NOT_FOUND", f"Could not find any versions of model {name}")
+            raise StatusError("NOT_FOUND", f"Could not find any versions of model {name}")
         return list(states.values())
 
     def reload(self, config: Any, timeout: float | None = None) -> None:
-        """Take a ModelServerConfig's place; returns when new models are available. Raises Refusal."""
+        """Take a ModelServerConfig's place; returns when new models are available. Raises StatusError."""
         if config.WhichOneof("config") != "model_config_list":
             raise invalid(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only"
@@ -255,29 +255,29 @@ class Models:
             new, None if end is None else max(end - time.monotonic(), 0.0)
         )
         if failed:
-            raise Refusal("UNKNOWN", _unavailable("model", failed))
+            raise StatusError("UNKNOWN", _unavailable("model", failed))
 
     @contextmanager
     def _turn(self, timeout: float | None) -> Iterator[None]:
-        """One poll or reload at a time. Raises Refusal where the turn does not come in time."""
+        """One poll or reload at a time. Raises StatusError where the turn does not come in time."""
         if not self._config_lock.acquire(
             timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
         ):
-            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
+            raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
         try:
             yield
         finally:
             self._config_lock.release()
 
     def _label(self, models: Iterable[Model], checked: bool) -> None:
-        """Take over the labels, each of which must point at an AVAILABLE version. Raises Refusal."""
+        """Take over the labels, each of which must point at an AVAILABLE version. Raises StatusError."""
         labels = {model.name: dict(model.labels) for model in models}
         for name, of_model in labels.items():
             states = self.versions.states(name)
             for label, number in of_model.items():
                 available = number in states and states[number].state is State.AVAILABLE
                 if not available and (checked and not self._may_be_early(name, label, number)):
-                    raise Refusal(
+                    raise StatusError(
                         "FAILED_PRECONDITION",
                         f"Request to assign label to version {number} of model {name}, which is not"
                         " currently available for inference",

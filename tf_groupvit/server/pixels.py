@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from tf_groupvit.server.limits import Deadline
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal
+from tf_groupvit.server.admission import Deadline
+from tf_groupvit.server.status import TIMED_OUT, StatusError
 
 _LARGE_FILE = 2**20
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -115,7 +115,7 @@ class PixelGate:
 
     @contextmanager
     def hold(self, pixels: int, timeout: float | None) -> Iterator[float | None]:
-        """Wait for a place among the pixels at work: the seconds that are left. Raises Refusal."""
+        """Wait for a place among the pixels at work: the seconds that are left. Raises StatusError."""
         if not self.most or not pixels:
             yield timeout
             return
@@ -138,7 +138,7 @@ class PixelGate:
                 self._at_work += pixels
             self._changed.notify_all()
         if not came:
-            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
+            raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
 
     def _fits(self, pixels: int) -> bool:
         return not self._at_work or self._at_work + pixels <= self.most

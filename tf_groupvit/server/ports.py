@@ -11,7 +11,7 @@ import errno
 import socket
 
 from tf_groupvit.errors import InputError, ServerError
-from tf_groupvit.server.refusal import named
+from tf_groupvit.server.status import loggable
 
 LARGEST = 65_535
 
@@ -68,7 +68,7 @@ class Port:
 
     def refused(self, why: str, of_port: bool = True) -> ServerError:
         """The error that says that the port cannot be listened on, or that the host has none."""
-        place = f"{named(self.host)}:{self.number}"
+        place = f"{loggable(self.host)}:{self.number}"
         advice = (
             f"{self.option} 0 takes any free port"
             if of_port

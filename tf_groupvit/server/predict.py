@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from tf_groupvit.server.pixels import pixels_in
-from tf_groupvit.server.refusal import Refusal, invalid
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Endpoint, Servable, Signature
+from tf_groupvit.server.status import StatusError, invalid
 from tf_groupvit.server.tensor_protos import check_strings, read_tensor
 
 InputReader = Callable[[str], np.ndarray]
@@ -31,10 +31,10 @@ class Outcome:
 
 
 def predict_signature(servable: Servable, name: str) -> Signature:
-    """The signature that a Predict request names. Raises Refusal."""
+    """The signature that a Predict request names. Raises StatusError."""
     signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
     if signature is None:
-        raise Refusal(
+        raise StatusError(
             "FAILED_PRECONDITION", f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.'
         )
     return signature
@@ -49,7 +49,7 @@ def predict(
     timeout: float | None = None,
 ) -> Outcome:
     """Run one signature. ``read_input`` turns the name of a given input into its array. Raises
-    Refusal.
+    StatusError.
     """
     _check_count(signature, given)
     arrays = {alias: _input(signature, alias, given, read_input) for alias in signature.inputs}
@@ -64,7 +64,7 @@ def predict(
 
 
 def predict_request(servable: Servable, request: Any, timeout: float | None = None) -> Outcome:
-    """Run a PredictRequest, whose name and version have been resolved. Raises Refusal."""
+    """Run a PredictRequest, whose name and version have been resolved. Raises StatusError."""
     signature = predict_signature(servable, request.model_spec.signature_name)
     inputs = request.inputs
     return predict(
@@ -150,7 +150,7 @@ METHOD_OF = {f"tensorflow/serving/{name}": name for name in METHODS}
 def refuse_inference(
     servable: Servable, signature_name: str, method_name: str, examples: int
 ) -> None:
-    """Raises the Refusal of a classify or regress call."""
+    """Raises the StatusError of a classify or regress call."""
     method = METHODS[method_name]
     name = signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
@@ -161,13 +161,13 @@ def refuse_inference(
     if not 1 <= len(signature.outputs) <= method.most_outputs:
         raise invalid(method.outputs_wanted.format(count=len(signature.outputs)))
     if "inputs" not in signature.inputs:
-        raise Refusal(
+        raise StatusError(
             "FAILED_PRECONDITION",
             f"No {method.word} inputs found in SignatureDef: {signature.proto}",
         )
     if not examples:
         raise invalid("Input is empty.")
-    raise Refusal(
+    raise StatusError(
         "UNIMPLEMENTED",
         f"This server answers Predict alone; {method_name} needs TensorFlow Serving.",
     )

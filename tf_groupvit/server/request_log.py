@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tf_groupvit.server.refusal import Refusal, named
+from tf_groupvit.server.status import StatusError, loggable
 
 _log = logging.getLogger("tf_groupvit.server")
 _requests = logging.getLogger("tf_groupvit.server.requests")
@@ -27,7 +27,7 @@ class Line:
         self.size = 0
         self.started = time.perf_counter()
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: StatusError) -> None:
         self.code, self.text = refusal.code, refusal.text
 
 
@@ -39,12 +39,12 @@ class RequestLog:
         line = Line(front, what)
         try:
             yield line
-        except Refusal as refusal:
+        except StatusError as refusal:
             line.refused(refusal)
             raise
         except Exception:
-            _log.exception("%s %s failed", front, named(what))
-            fault = Refusal("INTERNAL", FAULT)
+            _log.exception("%s %s failed", front, loggable(what))
+            fault = StatusError("INTERNAL", FAULT)
             line.refused(fault)
             raise fault from None
         finally:
@@ -54,11 +54,11 @@ class RequestLog:
         if not _requests.isEnabledFor(logging.INFO):
             return
         milliseconds = (time.perf_counter() - line.started) * 1e3
-        text = named(line.text)
+        text = loggable(line.text)
         short = f": '{text}'" if text else ""
         fields = {
             "front": line.front,
-            "request": named(line.what),
+            "request": loggable(line.what),
             "code": line.code,
             "milliseconds": round(milliseconds, 2),
             "bytes": line.size,
@@ -84,7 +84,7 @@ class TextFormatter(logging.Formatter):
 
 
 def _plain(text: str) -> str:
-    return text if text.isprintable() else named(text, len(text) * 10)
+    return text if text.isprintable() else loggable(text, len(text) * 10)
 
 
 class JsonFormatter(logging.Formatter):

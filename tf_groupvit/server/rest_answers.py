@@ -15,15 +15,15 @@ from urllib.parse import unquote_to_bytes
 
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
+from tf_groupvit.server.admission import Deadline, Ticket
 from tf_groupvit.server.answers import Answers, metadata_of
 from tf_groupvit.server.json_apart import Reader
 from tf_groupvit.server.json_reading import Signatures
 from tf_groupvit.server.json_writing import proto_json, write_error, write_predict
-from tf_groupvit.server.limits import Deadline, Ticket
 from tf_groupvit.server.predict import predict, refuse_inference
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal, invalid
 from tf_groupvit.server.request_log import Line, RequestLog
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE
+from tf_groupvit.server.status import TIMED_OUT, StatusError, invalid
 
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
 CORS = {
@@ -60,7 +60,7 @@ class VersionTooLarge(Exception):  # noqa: N818 - an answer of its own: 400 with
 
 
 def route_of(method: str, target: str) -> Route:
-    """The route of a target below /v1/. Raises Refusal, or VersionTooLarge."""
+    """The route of a target below /v1/. Raises StatusError, or VersionTooLarge."""
     pattern = {"POST": _POST, "GET": _GET}.get(method)
     match = pattern.fullmatch(target) if pattern else None
     if match is None:
@@ -107,7 +107,7 @@ def page(status: int, reason: str) -> Answer:
     return Answer(status, body.encode(), {"Content-Type": HTML, "Connection": "close"})
 
 
-def refused(refusal: Refusal) -> Answer:
+def refused(refusal: StatusError) -> Answer:
     return Answer(refusal.http_status, write_error(refusal.text), {"Content-Type": JSON})
 
 
@@ -136,7 +136,7 @@ class RestAnswers:
             return False
         try:
             route_of(method, target)
-        except (Refusal, VersionTooLarge):
+        except (StatusError, VersionTooLarge):
             return False
         return True
 
@@ -151,7 +151,7 @@ class RestAnswers:
                 return self.answer_work(
                     method, target, headers, body, ticket, Deadline(self.timeout)
                 )
-        except Refusal as refusal:
+        except StatusError as refusal:
             return self._dressed(refused(refusal))
 
     def answer_aside(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
@@ -179,7 +179,7 @@ class RestAnswers:
             )
         )
 
-    def refuse(self, method: str, target: str, refusal: Refusal) -> Answer:
+    def refuse(self, method: str, target: str, refusal: StatusError) -> Answer:
         """A request that was not admitted."""
         line = Line("REST", f"{method} {target}")
         line.refused(refusal)
@@ -190,7 +190,7 @@ class RestAnswers:
         """The answer to a request whose time is over while it is at work; its line in the log comes
         when that ends.
         """
-        return self._dressed(refused(Refusal("DEADLINE_EXCEEDED", TIMED_OUT)))
+        return self._dressed(refused(StatusError("DEADLINE_EXCEEDED", TIMED_OUT)))
 
     def _dressed(self, answer: Answer) -> Answer:
         return Answer(answer.status, answer.body, answer.headers | CORS) if self.cors else answer
@@ -200,7 +200,7 @@ class RestAnswers:
             with self.log.request("REST", f"{method} {target}") as line:
                 line.size = size
                 return run(line)
-        except Refusal as refusal:
+        except StatusError as refusal:
             return refused(refusal)
 
     def _aside(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
@@ -266,7 +266,7 @@ class RestAnswers:
         started, metrics = time.perf_counter(), self.answers.metrics
         try:
             text = self._predict(route, body, deadline)
-        except Refusal as refusal:
+        except StatusError as refusal:
             metrics.answered(route.model, refusal.code)
             raise
         metrics.answered(route.model, "OK")
@@ -284,7 +284,7 @@ class RestAnswers:
                     for name, signature in version.loaded.signatures.items()
                 }
                 signatures = Signatures(types, DEFAULT_SIGNATURE)
-            except Refusal as refusal:  # which the body's own faults come before
+            except StatusError as refusal:  # which the body's own faults come before
                 signatures = Signatures({}, DEFAULT_SIGNATURE, (refusal.code, refusal.text))
             form, name, arrays = self.reader.predict(body, signatures, deadline)
             signature = version.loaded.signatures[name or DEFAULT_SIGNATURE]

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
-from tf_groupvit.server.limits import Arrival, Arrivals, Deadline
+from tf_groupvit.server.admission import Arrival, Arrivals, Deadline
 from tf_groupvit.server.ports import Port
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal, draining
 from tf_groupvit.server.rest_answers import Answer, RestAnswers, too_large
 from tf_groupvit.server.rest_connection import Connections
+from tf_groupvit.server.status import TIMED_OUT, StatusError, draining
 
 _CROWDED = "Too many requests are arriving at once, and this one was the slowest; try again later"
 
@@ -67,7 +67,7 @@ class RestApp:
             return self._answers.answer_aside(method, target, headers)
         try:
             return await self._work(method, target, headers, receive)
-        except Refusal as refusal:
+        except StatusError as refusal:
             return self._answers.refuse(method, target, refusal)
 
     async def _work(
@@ -81,7 +81,7 @@ class RestApp:
         try:
             try:
                 body = await self._body(receive, arrival, deadline)
-            except Refusal as refusal:
+            except StatusError as refusal:
                 return closing(self._answers.refuse(method, target, refusal))
             if body is None:
                 return closing(too_large(self._most))
@@ -93,7 +93,7 @@ class RestApp:
             self.arrivals.leave(arrival)
 
     async def _body(self, receive: Any, arrival: Arrival, deadline: Deadline) -> bytes | None:
-        """The whole body, or None when it is longer than allowed. Raises Refusal where it takes too
+        """The whole body, or None when it is longer than allowed. Raises StatusError where it takes too
         long.
         """
         left = deadline.remaining()
@@ -105,8 +105,8 @@ class RestApp:
                 self.arrivals.whole(arrival)
         except TimeoutError:
             if arrival.dropped:
-                raise Refusal("RESOURCE_EXHAUSTED", _CROWDED) from None
-            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT) from None
+                raise StatusError("RESOURCE_EXHAUSTED", _CROWDED) from None
+            raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT) from None
         return body
 
     async def _parts(self, receive: Any, arrival: Arrival) -> bytes | None:
@@ -139,7 +139,7 @@ class RestApp:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(job)), left)
         except TimeoutError:
             if job.cancel():  # it had not begun
-                raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT) from None
+                raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT) from None
             return self._answers.late()
 
     def close(self) -> None:

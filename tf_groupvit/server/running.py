@@ -22,6 +22,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.memory import Growth
+from tf_groupvit.server.admission import Arrivals, ConcurrencyLimit, Deadline, open_files
 from tf_groupvit.server.answers import CALLS, Answers
 from tf_groupvit.server.batching import Scheduler, batched
 from tf_groupvit.server.config import (
@@ -34,7 +35,6 @@ from tf_groupvit.server.config import (
 )
 from tf_groupvit.server.grpc_front import CallLimits, GrpcFront
 from tf_groupvit.server.json_apart import Reader
-from tf_groupvit.server.limits import Arrivals, Deadline, Gate, open_files
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
 from tf_groupvit.server.pixels import PixelGate
@@ -113,7 +113,9 @@ class Server:
         self.host = self.ports.host
         self.options = options
         self.metrics = Metrics(lambda: self.models.names)
-        self.gate = Gate(options.max_in_flight or 4 * (os.cpu_count() or 1), options.max_queued)
+        self.gate = ConcurrencyLimit(
+            options.max_in_flight or 4 * (os.cpu_count() or 1), options.max_queued
+        )
         self._pixels = PixelGate(options.max_pixels_at_work)
         retries = Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6)
         self.models = Models(
@@ -239,7 +241,7 @@ class Server:
 
     def call(self, path: str, request: Any, timeout: float | None = None) -> Any:
         """Answer a call such as "/tensorflow.serving.PredictionService/Predict" without a socket.
-        Raises Refusal.
+        Raises StatusError.
         """
         return CALLS[path].run(self.answers, request, Deadline(timeout), lambda: True)
 

@@ -22,7 +22,7 @@ from tensorflow.python.saved_model.loader_impl import SavedModelLoader, parse_sa
 
 from tf_groupvit.errors import asserted
 from tf_groupvit.server.pixels import UNBOUNDED
-from tf_groupvit.server.refusal import Refusal, code_name
+from tf_groupvit.server.status import StatusError, code_name
 
 DEFAULT_SIGNATURE = "serving_default"
 _MISSING = (
@@ -77,7 +77,7 @@ class Servable:
     def run(
         self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
     ) -> list[np.ndarray]:
-        """Run the graph for some outputs. ``timeout`` is in seconds. Raises Refusal with the
+        """Run the graph for some outputs. ``timeout`` is in seconds. Raises StatusError with the
         runtime's own text.
 
         Of a failed check of the graph that is its words, without the operation's name.
@@ -91,7 +91,7 @@ class Servable:
                 for result in self.session._call_tf_sessionrun(options, given, wanted, [], None)
             ]
         except tf.errors.OpError as error:
-            raise Refusal(code_name(error.error_code), asserted(error.message)) from None
+            raise StatusError(code_name(error.error_code), asserted(error.message)) from None
         finally:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)
@@ -117,7 +117,7 @@ def _run_options(timeout: float | None) -> Any:
 
 
 def load(path: str, tags: tuple[str, ...] = ("serve",), config: Any = None) -> Servable:
-    """Load a SavedModel folder. Raises Refusal with the text of the C++ loader where there is one."""
+    """Load a SavedModel folder. Raises StatusError with the text of the C++ loader where there is one."""
     try:
         meta_graph = _meta_graph(path, tags)
     except (tf.errors.OpError, OSError, UnicodeError) as error:
@@ -145,7 +145,7 @@ def _meta_graph(path: str, tags: tuple[str, ...]) -> Any:
     for meta_graph in model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(tags):
             return meta_graph
-    raise Refusal(
+    raise StatusError(
         "NOT_FOUND",
         f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect"
         " available tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
@@ -157,7 +157,7 @@ def _saved_model(path: str) -> Any:
     if _is_file(f"{file}txt") and not tf.io.gfile.exists(file):
         return parse_saved_model(path)
     if not _is_file(file):
-        raise Refusal(
+        raise StatusError(
             "NOT_FOUND",
             "Specified file path does not appear to contain a SavedModel bundle (should have a"
             f" file called `saved_model.pb`)\nSpecified file path: {path}",
@@ -166,7 +166,7 @@ def _saved_model(path: str) -> Any:
         with tf.io.gfile.GFile(file, "rb") as stream:
             return SavedModel.FromString(stream.read())
     except DecodeError as error:
-        raise Refusal("DATA_LOSS", f"Can't parse {file} as binary proto") from error
+        raise StatusError("DATA_LOSS", f"Can't parse {file} as binary proto") from error
 
 
 def _is_file(path: str) -> bool:
@@ -199,11 +199,11 @@ def _endpoint(info: Any, graph: tf.Graph) -> Endpoint:
     return Endpoint(info.name, info.dtype, output)
 
 
-def _load_error(error: Exception) -> Refusal:
+def _load_error(error: Exception) -> StatusError:
     """A loading error with its canonical code; what Python's loader words itself is INTERNAL."""
     if isinstance(error, tf.errors.OpError):
-        return Refusal(code_name(error.error_code), error.message)
-    if isinstance(error, Refusal):
+        return StatusError(code_name(error.error_code), error.message)
+    if isinstance(error, StatusError):
         return error
     missing = any(phrase in str(error) for phrase in _MISSING)
-    return Refusal("NOT_FOUND" if missing else "INTERNAL", str(error))
+    return StatusError("NOT_FOUND" if missing else "INTERNAL", str(error))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tf_groupvit.server.dtypes import NUMBER_OF, numpy_type, type_of
-from tf_groupvit.server.refusal import invalid
+from tf_groupvit.server.status import invalid
 
 # field of TensorProto that holds each type's values
 FIELDS = {
@@ -45,7 +45,7 @@ class Malformed(Exception):  # noqa: N818 - the caller knows the input's name an
 
 
 def read_tensor(proto: Any, name: str) -> np.ndarray:
-    """The array of a TensorProto. Raises Refusal, before the array is made, for one that is too
+    """The array of a TensorProto. Raises StatusError, before the array is made, for one that is too
     large.
     """
     try:
@@ -55,7 +55,7 @@ def read_tensor(proto: Any, name: str) -> np.ndarray:
 
 
 def check_strings(count: int, name: str) -> None:
-    """Raises Refusal where a tensor has more strings than may be worked on."""
+    """Raises StatusError where a tensor has more strings than may be worked on."""
     if count > MOST_STRINGS:
         raise invalid(
             f"tensor parsing error: {name}: {count:,} strings, at most {MOST_STRINGS:,} are taken"
@@ -84,7 +84,7 @@ def _array(proto: Any, name: str) -> np.ndarray:
 
 
 def _check_filling(proto: Any, count: int, name: str) -> None:
-    """Raises Refusal where too few values stand for too many."""
+    """Raises StatusError where too few values stand for too many."""
     values = getattr(proto, FIELDS[proto.dtype])
     given = len(values) // 2 if proto.dtype in _COMPLEX else len(values)
     if proto.dtype == _STRING:

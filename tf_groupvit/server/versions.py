@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from tf_groupvit.server.refusal import Refusal, named
 from tf_groupvit.server.servable import Servable
+from tf_groupvit.server.status import StatusError, loggable
 
 _log = logging.getLogger("tf_groupvit.server")
 
-Loader = Callable[[str], Servable]  # folder -> loaded and warmed servable; raises Refusal
+Loader = Callable[[str], Servable]  # folder -> loaded and warmed servable; raises StatusError
 
 
 class State(IntEnum):
@@ -51,7 +51,7 @@ class Version:
     number: int
     path: str
     state: State = State.START
-    error: Refusal | None = None
+    error: StatusError | None = None
     servable: Servable | None = None
     in_flight: int = 0  # requests
     finishing: bool = False  # what is left to do when it serves
@@ -118,7 +118,7 @@ class Versions:
         _log.log(
             level,
             "Model %s version %d is %s%s",
-            named(version.model),
+            loggable(version.model),
             version.number,
             state.name,
             why,
@@ -150,7 +150,7 @@ class Versions:
             if afterwards is not None:
                 afterwards(version.unwanted.is_set)
         except Exception:
-            _log.exception("What was left to do for %s failed", named(version.path))
+            _log.exception("What was left to do for %s failed", loggable(version.path))
         finally:
             with self._changed:
                 version.finishing = False
@@ -162,23 +162,23 @@ class Versions:
             if not version.in_flight and version.state is State.UNLOADING:
                 self._changed.notify_all()
 
-    def _attempts(self, version: Version) -> tuple[Servable | None, Refusal | None]:
+    def _attempts(self, version: Version) -> tuple[Servable | None, StatusError | None]:
         """Load, again and again while it fails and is still wanted."""
         error = None
         for attempt in range(1, self._retries.count + 2):
             started = time.perf_counter()
             try:
                 servable = self._loader(version.path)
-            except Refusal as refusal:
+            except StatusError as refusal:
                 error = refusal
             except Exception as bug:
-                _log.exception("Loading %s failed in an unexpected way", named(version.path))
-                error = Refusal("INTERNAL", f"{type(bug).__name__}: {bug}")
+                _log.exception("Loading %s failed in an unexpected way", loggable(version.path))
+                error = StatusError("INTERNAL", f"{type(bug).__name__}: {bug}")
             else:
                 seconds = time.perf_counter() - started
                 _log.info(
                     "Loaded %s version %d from %s in %.1f s",
-                    named(version.model), version.number, named(version.path), seconds,
+                    loggable(version.model), version.number, loggable(version.path), seconds,
                 )  # fmt: skip
                 return servable, None
             self._report(version, error, attempt)
@@ -186,12 +186,12 @@ class Versions:
                 break
         return None, error
 
-    def _report(self, version: Version, error: Refusal, attempt: int) -> None:
+    def _report(self, version: Version, error: StatusError, attempt: int) -> None:
         left = self._retries.count + 1 - attempt
         then = f"next attempt in {self._retries.seconds:g} s, {left} left" if left else "given up"
         _log.warning(
             "Loading %s version %d failed (%s): %s",
-            named(version.model),
+            loggable(version.model),
             version.number,
             then,
             _shown(error),
@@ -211,7 +211,7 @@ class Versions:
             if servable is not None:
                 servable.close()
         except Exception:  # the version ends all the same
-            _log.exception("Unloading %s failed in an unexpected way", named(version.path))
+            _log.exception("Unloading %s failed in an unexpected way", loggable(version.path))
 
     def _end(self, version: Version) -> None:
         """A failed version that is still wanted stays managed, so that it is not tried again."""
@@ -222,7 +222,7 @@ class Versions:
     @contextmanager
     def use(self, model: str, number: int | None = None) -> Iterator[Version]:
         """The version to run a request on, the highest AVAILABLE one without a number. Raises
-        Refusal.
+        StatusError.
         """
         with self._changed:
             version = self._find(model, number)
@@ -242,7 +242,7 @@ class Versions:
         if number is not None and number in numbers:
             return active[number]
         asked = f"Latest({model})" if number is None else f"Specific({model}, {number})"
-        raise Refusal("NOT_FOUND", f"Servable not found for request: {asked}")
+        raise StatusError("NOT_FOUND", f"Servable not found for request: {asked}")
 
     def states(self, model: str) -> dict[int, Version]:
         """Every version ever seen of a model, newest first; copies, which do not change any more."""
@@ -289,8 +289,8 @@ class Versions:
         return [version for of_model in self._active.values() for version in of_model.values()]
 
 
-def _shown(error: Refusal) -> str:
-    return f"{error.code}: {named(error.text, _LONGEST_ERROR)}"
+def _shown(error: StatusError) -> str:
+    return f"{error.code}: {loggable(error.text, _LONGEST_ERROR)}"
 
 
 def _only_finishes(version: Version) -> bool:

@@ -23,8 +23,8 @@ from tf_groupvit.server.predict import (
     predict_signature,
     refuse_inference,
 )
-from tf_groupvit.server.refusal import Refusal, code_name, invalid, named
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Servable
+from tf_groupvit.server.status import StatusError, code_name, invalid, loggable
 
 MAX_RECORDS = 1000
 _log = logging.getLogger("tf_groupvit.server")
@@ -37,16 +37,16 @@ class Warmup:
 
 
 def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False) -> Warmup | None:
-    """Run a version's warm-up file; None where it has none. Raises Refusal.
+    """Run a version's warm-up file; None where it has none. Raises StatusError.
 
     With ``only_default`` the predict requests of other signatures are looked at alone;
     ``warm_up_others`` runs them.
     """
     path = os.path.join(servable.path, "assets.extra", "tf_serving_warmup_requests")
     if not tf.io.gfile.exists(path):
-        _log.info("No warmup data file found at %s", named(path))
+        _log.info("No warmup data file found at %s", loggable(path))
         return None
-    _log.info("Starting to read warmup data for model at %s", named(path))
+    _log.info("Starting to read warmup data for model at %s", loggable(path))
     started, count, run = time.perf_counter(), 0, 0
     timed = _Timed(servable, iterations)
     for record in _records(path):
@@ -63,7 +63,7 @@ def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False)
     _log.info(
         "Finished reading warmup data for model at %s. Number of warmup records read: %d. Elapsed time "
         "(microseconds): %d.",
-        named(path), count, seconds * 1e6,
+        loggable(path), count, seconds * 1e6,
     )  # fmt: skip
     if run < count:
         _log.info("%d records of other signatures are run while the model is served", count - run)
@@ -83,14 +83,16 @@ def warm_up_others(servable: Servable, iterations: int, stopped: Callable[[], bo
             continue
         try:
             timed.run(log)
-        except Refusal as refusal:
+        except StatusError as refusal:
             _log.error(
                 "A warm-up record of %s fails, for which tensorflow_model_server would not load this version: %s: %s",
-                named(_signature(log)), refusal.code, named(refusal.text, 1024),
+                loggable(_signature(log)), refusal.code, loggable(refusal.text, 1024),
             )  # fmt: skip
         count += 1
     seconds = time.perf_counter() - started
-    _log.info("Ran %d more warm-up records of %s in %.1f s", count, named(servable.path), seconds)
+    _log.info(
+        "Ran %d more warm-up records of %s in %.1f s", count, loggable(servable.path), seconds
+    )
     return Warmup(count, seconds)
 
 
@@ -109,7 +111,7 @@ class _Timed:
         signature = _signature(log)
         if signature not in self._known:
             self._known.add(signature)
-            _log.info("Warmed up %s in %.1f s", named(signature), time.perf_counter() - started)
+            _log.info("Warmed up %s in %.1f s", loggable(signature), time.perf_counter() - started)
 
 
 def _signature(log: Any) -> str:
@@ -134,7 +136,7 @@ def _records(path: str) -> Iterator[bytes]:
         )
         if isinstance(error, tf.errors.DataLossError):
             text = f"{text}. Please verify your warmup data is in TFRecord format."
-        raise Refusal(code_name(error.error_code), text) from None
+        raise StatusError(code_name(error.error_code), text) from None
 
 
 def _parsed(record: bytes, path: str) -> Any:
@@ -170,4 +172,4 @@ def _run(servable: Servable, log: Any, iterations: int) -> None:
             number = log.DESCRIPTOR.fields_by_name[
                 kind
             ].number  # which is how the real server says it
-            raise Refusal("UNIMPLEMENTED", f"Unsupported log_type for warmup: {number}")
+            raise StatusError("UNIMPLEMENTED", f"Unsupported log_type for warmup: {number}")

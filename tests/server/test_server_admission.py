@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from tf_groupvit.server import running
-from tf_groupvit.server.limits import Deadline, Gate, open_files
-from tf_groupvit.server.refusal import Refusal
+from tf_groupvit.server.admission import ConcurrencyLimit, Deadline, open_files
+from tf_groupvit.server.status import StatusError
 
 
 def test_the_first_too_many_is_refused_and_a_place_left_is_a_place_free():
-    gate = Gate(running=1, waiting=1)
+    gate = ConcurrencyLimit(running=1, waiting=1)
     first, second = gate.admit(), gate.admit()
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         gate.admit()
     assert raised.value.code == "RESOURCE_EXHAUSTED" and raised.value.http_status == 429
     with first:
@@ -25,7 +25,7 @@ def test_the_first_too_many_is_refused_and_a_place_left_is_a_place_free():
 
 
 def test_waiting_requests_run_first_come_first_served_and_never_too_many():
-    gate, order, running, most = Gate(running=2, waiting=20), [], [0], [0]
+    gate, order, running, most = ConcurrencyLimit(running=2, waiting=20), [], [0], [0]
 
     def work(index: int, ticket):
         with ticket:
@@ -48,11 +48,11 @@ def test_waiting_requests_run_first_come_first_served_and_never_too_many():
 
 
 def test_a_deadline_that_passes_in_the_queue_gives_the_place_back():
-    gate = Gate(running=1, waiting=1)
+    gate = ConcurrencyLimit(running=1, waiting=1)
     with gate.admit() as holder:
         holder.start(Deadline(None))
         with (
-            pytest.raises(Refusal, match="Timed out waiting for notification"),
+            pytest.raises(StatusError, match="Timed out waiting for notification"),
             gate.admit() as ticket,
         ):
             ticket.start(Deadline(0.02))
@@ -62,7 +62,7 @@ def test_a_deadline_that_passes_in_the_queue_gives_the_place_back():
 
 
 def test_a_deadline_in_the_past_is_exceeded():
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(StatusError) as raised:
         Deadline(-1).remaining()
     assert raised.value.code == "DEADLINE_EXCEEDED" and raised.value.http_status == 504
     assert Deadline(None).remaining() is None

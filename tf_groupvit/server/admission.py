@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from tf_groupvit.server.refusal import TIMED_OUT, Refusal
+from tf_groupvit.server.status import TIMED_OUT, StatusError
 
 _FAST_ENOUGH = 2**17  # bytes a second; who sends less falls behind
 _MANY_FILES = 2**16  # more than which is not asked for
@@ -46,16 +46,16 @@ class Deadline:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def remaining(self) -> float | None:
-        """Seconds left. Raises Refusal when there are none."""
+        """Seconds left. Raises StatusError when there are none."""
         if self._end is None:
             return None
         left = self._end - time.monotonic()
         if left <= 0:
-            raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
+            raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
         return left
 
 
-class Gate:
+class ConcurrencyLimit:
     """At most ``running`` requests at work and ``waiting`` behind them."""
 
     def __init__(self, running: int, waiting: int) -> None:
@@ -66,10 +66,10 @@ class Gate:
         self._queue: deque[threading.Event] = deque()
 
     def admit(self) -> "Ticket":
-        """A place in the server. Raises Refusal (RESOURCE_EXHAUSTED) when all are taken."""
+        """A place in the server. Raises StatusError (RESOURCE_EXHAUSTED) when all are taken."""
         with self._lock:
             if self._admitted >= self.running + self.waiting:
-                raise Refusal(
+                raise StatusError(
                     "RESOURCE_EXHAUSTED",
                     f"The server is full: {self.running} requests may run and {self.waiting} wait;"
                     " try again later",
@@ -93,7 +93,7 @@ class Gate:
         with self._lock:
             if not turn.is_set():  # else the slot was handed over a moment ago
                 self._queue.remove(turn)
-                raise Refusal("DEADLINE_EXCEEDED", TIMED_OUT)
+                raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
 
     def _leave(self, has_slot: bool) -> None:
         with self._lock:
@@ -107,12 +107,12 @@ class Gate:
 class Ticket:
     """One admitted request; leaving the block gives its place back."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: ConcurrencyLimit) -> None:
         self._gate = gate
         self._has_slot = False
 
     def start(self, deadline: Deadline) -> None:
-        """Wait for a slot to run in. Raises Refusal (DEADLINE_EXCEEDED)."""
+        """Wait for a slot to run in. Raises StatusError (DEADLINE_EXCEEDED)."""
         self._gate._take_slot(deadline.remaining())
         self._has_slot = True
 

@@ -2,7 +2,7 @@
 out.
 
 TensorFlow Serving words every refusal as one of the sixteen canonical codes and maps them to HTTP
-in one table (contract, section 2). Everything below the two front ends raises `Refusal`; only the
+in one table (contract, section 2). Everything below the two front ends raises `StatusError`; only the
 front ends translate it.
 """
 
@@ -33,7 +33,7 @@ CODE_NAMES = (
 TIMED_OUT = "Timed out waiting for notification"
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault
+class StatusError(Exception):
     """An answer other than OK. ``text`` may hold bytes that are not UTF-8, as surrogate escapes."""
 
     def __init__(self, code: str, text: str) -> None:
@@ -46,14 +46,14 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
         return HTTP_STATUS.get(self.code, 500)
 
 
-def draining() -> Refusal:
+def draining() -> StatusError:
     """What is said to requests that come after the server was told to stop."""
-    return Refusal("UNAVAILABLE", "The server is shutting down")
+    return StatusError("UNAVAILABLE", "The server is shutting down")
 
 
-def invalid(text: str) -> Refusal:
+def invalid(text: str) -> StatusError:
     """INVALID_ARGUMENT, the most common refusal."""
-    return Refusal("INVALID_ARGUMENT", text)
+    return StatusError("INVALID_ARGUMENT", text)
 
 
 def code_name(number: int) -> str:
@@ -64,7 +64,7 @@ def code_name(number: int) -> str:
 LONGEST_NAME = 200
 
 
-def named(text: str, most: int = LONGEST_NAME) -> str:
+def loggable(text: str, most: int = LONGEST_NAME) -> str:
     """A text from outside as logs and metrics show it: on one line, without escape codes, at most
     200 characters.
     """
@@ -78,6 +78,6 @@ def _shown(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
-def printable(text: str) -> str:
+def valid_utf8(text: str) -> str:
     """The text with whatever is not UTF-8 replaced, for logs and gRPC, which carry nothing else."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
