@@ -33,7 +33,7 @@ SIZES = ((224, 224), (480, 640), (333, 500), (1080, 1920))
 
 def pictures() -> list[np.ndarray]:
     """Twenty drawn scenes, and noise of several sizes: uint8 (H, W, 3) each."""
-    from tf_groupvit.evaluation.scenes import scene
+    from tf_groupvit.scenes.scene import scene
 
     random = np.random.default_rng(0)
     noise = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
@@ -57,7 +57,7 @@ def checkpoints(model: str | None) -> Iterator[tuple[str, str]]:
 def write_labels(output: Path, model: str | None) -> None:
     """The labels of every checkpoint, setting and picture, into one .npz file."""
     from tf_groupvit import Segmenter
-    from tf_groupvit.evaluation.scenes import CLASSES
+    from tf_groupvit.scenes.scene import CLASSES
 
     found: dict[str, Any] = {}
     for name, place in checkpoints(model):

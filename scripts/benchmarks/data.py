@@ -22,7 +22,7 @@ def write_shard(path: Path, count: int, size: int) -> None:
     """A shard of scenes, scaled up to photos of ``size`` x ``size`` pixels."""
     from PIL import Image
 
-    from tf_groupvit.evaluation.scenes import scenes
+    from tf_groupvit.scenes.scene import scenes
 
     with tarfile.open(path, "w") as tar:
         for index, scene in enumerate(scenes(0, count)):
@@ -39,8 +39,8 @@ def write_shard(path: Path, count: int, size: int) -> None:
 
 def measure(chosen: argparse.Namespace, path: str, published: bool) -> float:
     """Images per second over --batches batches, after the first few."""
-    from tf_groupvit.evaluation.scenes import CLASSES
     from tf_groupvit.preprocessing.tokenizer import Tokenizer
+    from tf_groupvit.scenes.scene import CLASSES
     from tf_groupvit.training.augment import PLAIN, PUBLISHED
     from tf_groupvit.training.captions import Prompts, listed_words
     from tf_groupvit.training.data import TrainingData

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit import Segmenter
-from tf_groupvit.evaluation.scenes import CLASSES, scene
 from tf_groupvit.hub import demo_checkpoint
+from tf_groupvit.scenes.scene import CLASSES, scene
 
 PICTURE = Path(__file__).resolve().parents[2] / ".github" / "picture.png"
 SCENES = (2, 6, 7, 18)  # of SEED: the examples of the page

@@ -57,7 +57,7 @@ API = {
     ),
     "evaluation.md": (
         "Evaluation",
-        ["evaluation.datasets", "evaluation.evaluator", "evaluation.scenes"],
+        ["evaluation.datasets", "evaluation.evaluator", "scenes.scene"],
     ),
     "errors.md": ("Errors", ["errors"]),
 }

@@ -18,10 +18,10 @@ from tf_groupvit.cli import main
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.evaluation.calibration import calibrate
 from tf_groupvit.evaluation.datasets import BENCHMARKS, MaskDataset
-from tf_groupvit.evaluation.scenes import CLASSES, scenes
 from tf_groupvit.evaluation.scores import ConfusionMatrix
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
+from tf_groupvit.scenes.scene import CLASSES, scenes
 from tf_groupvit.segmentation.segmenter import Segmenter
 
 TEXT = dict(
@@ -237,7 +237,7 @@ def test_a_tree_with_a_folder_for_each_class_gives_top1_and_top5(model, tmp_path
         (("voc", "--root", "nowhere"), "nowhere: there is no such folder"),
         (("voc", "--root", ".", "--seed", "1"), "--seed and --count belong to the scenes"),
         (("scenes", "--root", "."), "leave --root out"),
-        (("scenes", "--count", "0"), "1 or more, 0 came"),
+        (("scenes", "--count", "0"), "1 or more: received 0"),
         (("scenes", "--mask-orientation", "as-photo"), "leave it out for scenes"),
         (("scenes", "--resume", "/dev/full"), "'/dev/full' is a device"),
         (("scenes", "--resume", "."), "'.' is a folder"),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tf_groupvit.cli import main
-from tf_groupvit.evaluation.scenes import CLASSES, scenes
+from tf_groupvit.scenes.scene import CLASSES, scenes
 
 
 def run(*arguments):
@@ -77,8 +77,8 @@ def test_a_size_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--seed", -1), "Seeds are expected"),
-        (("--count", 0), "1 or more, 0 came"),
+        (("--seed", -1), "Seeds must be in"),
+        (("--count", 0), "1 or more: received 0"),
         (("--size", 3), "16..2048"),
     ],
 )
@@ -121,7 +121,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_whole_pictures_alone(tmp_path, 
 
 def test_drawing_needs_no_tensorflow():
     code = (
-        "import sys, tf_groupvit.evaluation.scene_dataset, tf_groupvit.cli.scenes;"
+        "import sys, tf_groupvit.scenes.scene, tf_groupvit.cli.scenes;"
         " print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -66,7 +66,7 @@ def test_the_grid_holds_the_published_thresholds():
 def test_what_cannot_be_calibrated_is_refused(voc, tmp_path):
     with pytest.raises(InputError, match="voc20 has no background"):
         calibrate(Thresholded(), MaskDataset("voc20", tmp_path), 2)
-    with pytest.raises(InputError, match="1 or more, 0 came"):
+    with pytest.raises(InputError, match="1 or more: received 0"):
         calibrate(Thresholded(), voc, 0)
     with pytest.raises(InputError, match="none came"):
         calibrate(Thresholded(), voc, 1, grid=())

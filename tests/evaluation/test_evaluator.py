@@ -123,7 +123,7 @@ def test_a_limit_takes_the_first_pictures(voc):
     answers = Answers(RIGHT, WRONG)
     assert evaluate(answers, voc, limit=2).images == len(answers.shown) == 2
     assert evaluate(Answers(RIGHT, WRONG, RIGHT), voc, limit=99).images == 3
-    with pytest.raises(InputError, match="limit is expected to be 1 or more, 0 came"):
+    with pytest.raises(InputError, match="limit is expected to be 1 or more: received 0"):
         evaluate(answers, voc, limit=0)
 
 

@@ -11,10 +11,9 @@ from trees import voc_tree
 
 from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.evaluation.calibration import calibrate
-from tf_groupvit.evaluation.datasets import MaskDataset
+from tf_groupvit.evaluation.datasets import MaskDataset, SceneDataset
 from tf_groupvit.evaluation.evaluator import evaluate
 from tf_groupvit.evaluation.masks import size_and_orientation
-from tf_groupvit.evaluation.scene_dataset import SceneDataset
 
 ORIENTATION = 0x0112
 # EXIF orientation -> from what a person sees to what the file holds, by Pillow's own names: not our

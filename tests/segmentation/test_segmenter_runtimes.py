@@ -10,8 +10,8 @@ import pytest
 from pictures import noise
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.scenes import CLASSES, scene
 from tf_groupvit.preprocessing.image_arrays import normalise
+from tf_groupvit.scenes.scene import CLASSES, scene
 from tf_groupvit.segmentation import inference
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.segmenter import Segmenter

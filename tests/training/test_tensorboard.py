@@ -10,7 +10,7 @@ import tensorflow as tf
 from tiny_recipe import tiny_recipe
 
 from tf_groupvit.errors import DatasetError, TrainingError
-from tf_groupvit.evaluation.scenes import CLASSES, scene
+from tf_groupvit.scenes.scene import CLASSES, scene
 from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.training.building import HISTORY, PICTURES, build, pictures_of
 from tf_groupvit.training.callbacks import History, TensorBoard

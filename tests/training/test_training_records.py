@@ -8,8 +8,7 @@ import pytest
 from pairs import folder, pairs, picture, shard, write_tar
 
 from tf_groupvit.errors import DatasetError
-from tf_groupvit.evaluation.scene_dataset import write_scenes
-from tf_groupvit.evaluation.scenes import scenes
+from tf_groupvit.scenes.scene import scenes, write_scenes
 from tf_groupvit.training.records import open_pairs
 from tf_groupvit.training.records_tfrecord import write_tfrecord
 

@@ -18,10 +18,10 @@ from tiny_recipe import tiny_recipe
 from tf_groupvit.checkpoints.writing import write_safetensors
 from tf_groupvit.cli import main
 from tf_groupvit.errors import CheckpointError, ConfigError, TrainingError
-from tf_groupvit.evaluation.scenes import CLASSES, scene
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.scenes.scene import CLASSES, scene
 from tf_groupvit.training import callbacks, runs
 from tf_groupvit.training.callbacks import StopOnNaN
 from tf_groupvit.training.recipe import read_recipe

@@ -18,9 +18,9 @@ from PIL import Image
 from tf_groupvit.app.answering import Answering, Choices
 from tf_groupvit.app.showing import CLASSES, chart, refusal, regions, sentence, view_names
 from tf_groupvit.errors import GroupViTError
-from tf_groupvit.evaluation.scenes import scene
 from tf_groupvit.hub import DEMO_WORDS, is_demo
 from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.scenes.scene import scene
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.settings import MODES, PROTOCOLS
 from tf_groupvit.segmentation.templates import SETS, SIMPLE

@@ -32,6 +32,6 @@ def command(
 
 
 def _first_words() -> str:
-    from tf_groupvit.evaluation.scenes import CLASSES
+    from tf_groupvit.scenes.scene import CLASSES
 
     return ", ".join(CLASSES)

@@ -22,7 +22,7 @@ def command(output: str, seed: int, count: int, size: int) -> None:
     """
     from pathlib import Path
 
-    from tf_groupvit.evaluation.scene_dataset import write_scenes
+    from tf_groupvit.scenes.scene import write_scenes
 
     write_scenes(Path(output), seed, count, size, progress=sys.stderr.isatty())
     click.echo(f"{count} scenes of {size}x{size} pixels in {output}", err=True)

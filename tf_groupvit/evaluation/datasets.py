@@ -1,8 +1,9 @@
 """A dataset's name and its root in; its classes, images (H, W, 3) and labels (H, W) out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ from tf_groupvit.evaluation.benchmarks import BACKGROUND
 from tf_groupvit.evaluation.layouts import Pair, find_pairs
 from tf_groupvit.evaluation.masks import checked_choice, read_labels, turn_of
 from tf_groupvit.preprocessing.image_reading import read_image, turn
+from tf_groupvit.scenes.scene import CLASSES, Scene, check_scenes, scene
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,42 @@ class MaskDataset:
 
     def _turn(self, pair: Pair) -> int:
         return turn_of(pair.image, pair.mask, self.mask_orientation)
+
+
+class SceneDataset:
+    """Scenes of the evaluation stream: no pixel is background, none is left out.
+
+    Args:
+        seed, count: which scenes, and how many.
+        size: their side in pixels.
+
+    Raises ``InputError`` for a count below 1, and for a seed or size that cannot be drawn.
+    """
+
+    name = "scenes"
+
+    def __init__(self, seed: int, count: int, size: int = 64) -> None:
+        check_scenes(seed, count, size)
+        self.class_names: Sequence[str] = CLASSES
+        self.names: Sequence[str] = [f"{index:05d}" for index in range(count)]
+        # Image and labels of a scene are read one after the other: it is drawn once.
+        self._scene: Callable[[int], Scene] = lru_cache(maxsize=1)(
+            lambda index: scene(seed, index, size)
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (S, S, 3)."""
+        return self._scene(index).image
+
+    def labels(self, index: int) -> np.ndarray:
+        """uint8 (S, S): numbers of ``CLASSES``."""
+        return self._scene(index).mask
+
+    def check(self, indices: Iterable[int], progress: bool = False) -> None:
+        """Masks and pictures are drawn together: they fit."""
 
 
 def oriented(dataset: Dataset, mask_orientation: str) -> Dataset:

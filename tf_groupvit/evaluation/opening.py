@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation.classification import FolderDataset
-from tf_groupvit.evaluation.datasets import BENCHMARKS, MaskDataset
-from tf_groupvit.evaluation.scene_dataset import SceneDataset
+from tf_groupvit.evaluation.datasets import BENCHMARKS, MaskDataset, SceneDataset
 
 SEED, COUNT = 0, 500  # of the scenes, unless given
 NAMES = (*BENCHMARKS, SceneDataset.name, FolderDataset.name)

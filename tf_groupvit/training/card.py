@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_groupvit.evaluation.scenes import CLASSES
+from tf_groupvit.scenes.scene import CLASSES
 from tf_groupvit.segmentation.writing import write_whole
 from tf_groupvit.training.recipe import SCENES, Recipe
 
@@ -20,7 +20,7 @@ tf-groupvit evaluate scenes --model FOLDER
 
 ## Training
 
-* Data: scenes drawn by `tf_groupvit.evaluation.scenes`, stream "training", seed {seed}; {images} of them, each seen
+* Data: scenes drawn by `tf_groupvit.scenes.scene`, stream "training", seed {seed}; {images} of them, each seen
   once. The held-out scenes below come from the stream "evaluation", which shares none with it.
 * Steps: {steps} of {batch} scenes in {minutes:.1f} minutes. The weights are those of the last step: mIoU was measured
   on the way, and decided nothing.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_groupvit.errors import ConfigError
-from tf_groupvit.evaluation.scenes import CLASSES
+from tf_groupvit.scenes.scene import CLASSES
 
 SCENES, TAGGER, DEMO = "scenes", "tagger", "demo"
 AUGMENTATIONS, STATISTICS = ("none", "published"), ("imagenet", "clip")

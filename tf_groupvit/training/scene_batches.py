@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.evaluation.scenes import scene
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.scenes.scene import scene
 from tf_groupvit.training.texts import Words
 
 DRAWN_AT = 64  # pixels: the size at which scenes are evaluated

@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tf_groupvit.evaluation.scenes import CLASSES, scenes
 from tf_groupvit.evaluation.scores import ConfusionMatrix
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.operations import normalise
 from tf_groupvit.preprocessing.image_arrays import resize_bicubic
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.scenes.scene import CLASSES, scenes
 from tf_groupvit.segmentation.drawing import blend, paint
 from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.segmentation.protocol import group_scores, read_groups

@@ -1,4 +1,4 @@
-"""Scenes: the same for a seed, true to their masks and captions, told apart by colour."""
+"""Scenes: the same for a seed, true to their masks and captions, told apart by color."""
 
 from itertools import islice
 
@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.scene_dataset import SceneDataset
-from tf_groupvit.evaluation.scene_grounds import GROUNDS
-from tf_groupvit.evaluation.scene_things import THINGS, stamp
-from tf_groupvit.evaluation.scenes import CLASSES, COUNTS, FORMS, KINDS, caption, scene, scenes
+from tf_groupvit.evaluation.datasets import SceneDataset
+from tf_groupvit.scenes.painting import GROUNDS, THINGS, stamp
+from tf_groupvit.scenes.scene import CLASSES, COUNTS, FORMS, KINDS, caption, scene, scenes
 
 SAMPLE = list(scenes(7, 200))
 
@@ -127,9 +126,9 @@ def test_any_size_can_be_drawn(size):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((-1, 0), "Seeds are expected"),
-        ((2**62, 0), "Seeds are expected"),
-        ((0, -1), "Seeds are expected"),
+        ((-1, 0), "Seeds must be in"),
+        ((2**62, 0), "Seeds must be in"),
+        ((0, -1), "Seeds must be in"),
         ((0, 0, 15), "size of scenes"),
         ((0, 0, 64, "test"), "no stream 'test'"),
     ],
@@ -151,5 +150,11 @@ def test_scenes_are_a_dataset_of_thirteen_classes_without_background():
     for index, drawn in enumerate(scenes(4, 3)):
         assert (dataset.image(index) == drawn.image).all()
         assert (dataset.labels(index) == drawn.mask).all()
-    with pytest.raises(InputError, match="1 or more, 0 came"):
+    with pytest.raises(InputError, match="1 or more: received 0"):
         SceneDataset(0, 0)
+
+
+def test_the_old_place_of_scenes_works_with_a_warning():
+    with pytest.warns(DeprecationWarning, match=r"is now tf_groupvit\.scenes\.scene"):
+        from tf_groupvit.evaluation.scenes import scenes as old
+    assert old is scenes

@@ -1,0 +1,1 @@
+"""Drawn scenes: data for the demo checkpoint, tests and docs that need no download."""
