@@ -129,7 +129,7 @@ def test_in_mode_window_too_a_bad_image_is_a_row_with_an_error():
     assert (
         mixed["outputs"]["mask_bytes"][0] == b"" and not mixed["outputs"]["class_scores"][2].any()
     )
-    assert bad["error"][0] == 3 and "came 10 bytes of another kind" in bad["error"][1]
+    assert bad["error"][0] == 3 and "got 10 bytes of another kind" in bad["error"][1]
 
 
 @pytest.mark.slow

@@ -21,26 +21,26 @@ def refusal(runner, signature, **inputs):
 
 JPEG = as_file(drawn(50, 50), "JPEG")
 BAD = {
-    "empty": (b"", "came 0 bytes of another kind"),
+    "empty": (b"", "got 0 bytes of another kind"),
     "nonsense": (
         b"no picture",
-        "Expected an image of kind JPEG, PNG, GIF, BMP, WebP, came 10 bytes of another kind.",
+        "Expected an image of kind JPEG, PNG, GIF, BMP, WebP, got 10 bytes of another kind.",
     ),
     "tiff": (as_file(drawn(8, 8), "TIFF"), "bytes of another kind"),
     "huge": (HUGE, "An image of 30000 x 30000 is over the limit of 89478485 pixels: shrink it."),
-    "cut jpeg": (JPEG[:-200], "Expected a whole JPEG, came a damaged or truncated one."),
+    "cut jpeg": (JPEG[:-200], "Expected a whole JPEG, got a damaged or truncated one."),
     "jpeg of a few bytes": (
         JPEG[:9],
-        "Expected a JPEG with a whole header, came a damaged or truncated one.",
+        "Expected a JPEG with a whole header, got a damaged or truncated one.",
     ),
     "cut png": (
         as_file(drawn(50, 50))[:90],
-        "Expected a whole PNG, came a damaged or truncated one.",
+        "Expected a whole PNG, got a damaged or truncated one.",
     ),
     "cut gif": (as_file(drawn(50, 50), "GIF")[:-60], "Expected a GIF with a whole first frame"),
     "cut bmp": (as_file(drawn(50, 50), "BMP")[:-60], "Expected a whole BMP of 50 x 50"),
     "cut webp": (as_file(drawn(50, 50), "WEBP")[:-60], "Expected a whole WebP"),
-    "base64": (base64.b64encode(JPEG), "came base64 as plain text: send {"),
+    "base64": (base64.b64encode(JPEG), "got base64 as plain text: send {"),
 }
 
 
@@ -78,14 +78,14 @@ def test_signatures_without_masks_have_rows_with_an_error_too(runner, signature,
     assert BAD["nonsense"][1].encode() == outputs["error"][0] and outputs["error"][1] == b""
     assert not outputs[numbers][0].any() and outputs[numbers][1].any()
     words = refusal(runner, signature, image_bytes=strings(b"", b"no picture"))
-    assert "came 0 bytes" in words  # of the first
+    assert "got 0 bytes" in words  # of the first
 
 
 @pytest.mark.parametrize("shape", [(), (1, 1)])
 def test_images_that_are_no_list_are_refused_by_name_and_shape(runner, shape):
-    came = "(1, 1)" if shape else "()"
+    received = "(1, 1)" if shape else "()"
     image = np.reshape(IMAGE, shape) if shape else np.array(IMAGE[0], object)
-    assert f"image_bytes: expected shape (B), came {came}." in refusal(
+    assert f"image_bytes: expected shape (B), got {received}." in refusal(
         runner, "serving_default", image_bytes=image
     )
 
@@ -101,7 +101,7 @@ LISTS = {
     "cat,background": "which this model adds by itself",
     ",".join(
         f"c{i}" for i in range(256)
-    ): "at most 256 labels an image, background included, came 257",
+    ): "at most 256 labels an image, background included, got 257",
 }
 
 
@@ -133,7 +133,7 @@ def test_bad_lists_are_rows_with_an_error_among_good_ones(runner):
     wanted = [
         *LISTS.values(),
         BAD["nonsense"][1],
-        "at most 4096 names of classes, synonyms included, came 5001",
+        "at most 4096 names of classes, synonyms included, got 5001",
     ]
     for row, words in enumerate(wanted, start=1):
         assert words in outputs["error"][row].decode()
@@ -162,7 +162,7 @@ def test_a_list_of_a_megabyte_is_not_read_and_of_a_text_only_the_beginning(runne
     words = refusal(
         runner, "segment_open", image_bytes=IMAGE, class_names=strings("a" * (2**20 + 1))
     )
-    assert "Expected a list of classes of at most 1048576 bytes, came 1048577." in words
+    assert "Expected a list of classes of at most 1048576 bytes, got 1048577." in words
     texts = strings("a dog and a cat on the grass " * 40, "a dog and a cat on the grass " * 300_000)
     embeds = runner.answer("encode_text", {"text": texts})["outputs"]["text_embeds"]
     np.testing.assert_allclose(embeds[0], embeds[1], atol=1e-5)
@@ -174,7 +174,7 @@ def test_embeddings_that_are_no_numbers_are_a_row_with_an_error(runner):
     outputs = runner.answer(
         "segment_embeds", {"image_bytes": strings(*[IMAGE[0]] * 3), "text_embeds": embeds}
     )["outputs"]
-    words = b"text_embeds: expected finite numbers, came NaN or infinity."
+    words = b"text_embeds: expected finite numbers, got NaN or infinity."
     assert outputs["error"].tolist() == [b"", words, b""]
     assert outputs["mask_bytes"][0] == outputs["mask_bytes"][2] and outputs["mask_bytes"][1] == b""
 
@@ -185,7 +185,7 @@ MANY = {
     "rows of images": (
         "serving_default",
         {"image_bytes": np.full(257, b"", object)},
-        "at most 256 rows, came 257",
+        "at most 256 rows, got 257",
     ),
     "rows of texts": (
         "encode_text",
@@ -195,13 +195,13 @@ MANY = {
     "rows of pixels": (
         "segment_pixels",
         {"pixels": np.zeros((257, 1, 1, 3), "uint8")},
-        "at most 256 rows, came 257",
+        "at most 256 rows, got 257",
     ),
     "pixels": (
         "segment_pixels",
         {"pixels": np.zeros((256, 1024, 513, 3), "uint8")},
         (
-            "pixels: expected at most 134217728 pixels in all, came 134479872: send fewer or"
+            "pixels: expected at most 134217728 pixels in all, got 134479872: send fewer or"
             " smaller images."
         ),
     ),
@@ -225,38 +225,38 @@ def test_more_rows_or_pixels_than_a_request_may_hold_are_refused(runner, name):
 def test_a_list_for_every_image_is_wanted(runner):
     words = refusal(runner, "segment_open", image_bytes=IMAGE, class_names=strings("cat", "dog"))
     assert (
-        "class_names and image_bytes: expected one row for each image in both, came 2 and 1."
+        "class_names and image_bytes: expected one row for each image in both, got 2 and 1."
         in words
     )
 
 
 PIXELS = {
     "segment_pixels": [
-        ({"pixels": np.zeros((4, 4, 3), "uint8")}, "pixels: expected shape (B, H, W, 3), came (4, 4, 3)."),
-        ({"pixels": np.zeros((1, 4, 4, 4), "uint8")}, "pixels: expected shape (B, H, W, 3), came (1, 4, 4, 4)."),
-        ({"pixels": np.zeros((1, 0, 4, 3), "uint8")}, "pixels: expected at least one, came images of 4 x 0."),
+        ({"pixels": np.zeros((4, 4, 3), "uint8")}, "pixels: expected shape (B, H, W, 3), got (4, 4, 3)."),
+        ({"pixels": np.zeros((1, 4, 4, 4), "uint8")}, "pixels: expected shape (B, H, W, 3), got (1, 4, 4, 4)."),
+        ({"pixels": np.zeros((1, 0, 4, 3), "uint8")}, "pixels: expected at least one, got images of 4 x 0."),
     ],
     "segment_embeds": [
         ({"image_bytes": IMAGE, "text_embeds": np.zeros((1, 8), "float32")}, "text_embeds: expected shape (B, K, 8)"),
-        ({"image_bytes": IMAGE, "text_embeds": np.zeros((1, 2, 7), "float32")}, "came (1, 2, 7)"),
+        ({"image_bytes": IMAGE, "text_embeds": np.zeros((1, 2, 7), "float32")}, "got (1, 2, 7)"),
         ({"image_bytes": IMAGE, "text_embeds": np.zeros((1, 0, 8), "float32")}, "expected 1 to 255 classes an image"),
-        ({"image_bytes": IMAGE, "text_embeds": np.zeros((1, 256, 8), "float32")}, "came 256"),
+        ({"image_bytes": IMAGE, "text_embeds": np.zeros((1, 256, 8), "float32")}, "got 256"),
         ({"image_bytes": IMAGE, "text_embeds": np.full((1, 2, 8), np.nan, "float32")}, "expected finite numbers"),
-        ({"image_bytes": strings(*[b""] * 300), "text_embeds": np.zeros((300, 2, 8), "float32")}, "came 300"),
-        ({"image_bytes": IMAGE, "text_embeds": np.zeros((2, 2, 8), "float32")}, "came 2 and 1"),
+        ({"image_bytes": strings(*[b""] * 300), "text_embeds": np.zeros((300, 2, 8), "float32")}, "got 300"),
+        ({"image_bytes": IMAGE, "text_embeds": np.zeros((2, 2, 8), "float32")}, "got 2 and 1"),
     ],
     "logits": [
-        ({"input_ids": np.zeros((1, 33), "int32")}, "input_ids: expected 1 to 32 tokens a text, came 33."),
+        ({"input_ids": np.zeros((1, 33), "int32")}, "input_ids: expected 1 to 32 tokens a text, got 33."),
         ({"input_ids": np.full((1, 2), 9999, "int32")}, "input_ids: expected numbers from 0 to"),
         ({"attention_mask": np.ones((1, 3), "int32")}, "attention_mask: expected one number for each"),
-        ({"pixel_values": np.zeros((1, 3, 30, 32), "float32")}, "multiples of the patch size (8, 8), came 30 and 32."),
+        ({"pixel_values": np.zeros((1, 3, 30, 32), "float32")}, "multiples of the patch size (8, 8), got 30 and 32."),
         ({"pixel_values": np.zeros((1, 1, 32, 32), "float32")}, "pixel_values: expected shape (B, 3, H, W)"),
-        ({"input_ids": np.zeros((4097, 1), "int32")}, "input_ids: expected at most 4096 rows, came 4097"),
+        ({"input_ids": np.zeros((4097, 1), "int32")}, "input_ids: expected at most 4096 rows, got 4097"),
         # Of 32 x 32 the model takes 256 at once, so of 512 x 512, with 65,536 times the pairs of
         # patches, none.
-        ({"pixel_values": np.zeros((1, 3, 512, 512), "float32")}, "fewer or smaller images, came 1 x 512 x 512"),
+        ({"pixel_values": np.zeros((1, 3, 512, 512), "float32")}, "fewer or smaller images, got 1 x 512 x 512"),
         ({"input_ids": np.zeros((4096, 2), "int32"), "pixel_values": np.zeros((33, 3, 32, 32), "float32")},
-         "segmentation_logits: expected at most 134217728 numbers, came 4096 texts for 33 x 32 x 32."),
+         "segmentation_logits: expected at most 134217728 numbers, got 4096 texts for 33 x 32 x 32."),
     ],
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ class Side:
     read: Any
     resize_bicubic: Any
     resize_bilinear: Any
-    normalise: Any
+    normalize: Any
     error: type[Exception]
 
 
@@ -74,7 +74,7 @@ SIDES = {
         image_reading.read_image,
         image_arrays.resize_bicubic,
         image_arrays.resize_bilinear,
-        image_arrays.normalise,
+        image_arrays.normalize,
         ImageError,
     ),
     "graph": Side(

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tf_groupvit.errors import ConfigError, HubError, ImageError, InputError
-from tf_groupvit.preprocessing.image import ImageProcessor, centre_crop, resized_sides
+from tf_groupvit.preprocessing.image import ImageProcessor, center_crop, resized_sides
 from tf_groupvit.preprocessing.image_arrays import STATISTICS, statistics
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "image" / "cases.json").read_text())
@@ -79,7 +79,7 @@ def test_an_image_is_the_same_alone_and_in_a_list():
         np.testing.assert_array_equal(processor(image)["pixel_values"][0], values)
 
 
-def test_a_photo_comes_out_normalised(photos):
+def test_a_photo_comes_out_normalized(photos):
     values = ImageProcessor()(photos)["pixel_values"]
     B, C, H, W = values.shape
     assert (B, C, H, W) == (3, 3, 224, 224)
@@ -115,10 +115,10 @@ def test_the_long_side_is_rounded_down():
 
 def test_the_crop_by_hand():
     row = np.repeat(np.array([[[1], [2], [3], [4], [5]]], np.uint8), 3, -1)
-    assert centre_crop(row, 1, 2)[0, :, 0].tolist() == [2, 3]
-    assert centre_crop(row, 1, 3)[0, :, 0].tolist() == [2, 3, 4]
-    assert centre_crop(row, 1, 8)[0, :, 0].tolist() == [0, 0, 1, 2, 3, 4, 5, 0]
-    assert centre_crop(row, 2, 5)[:, 0, 0].tolist() == [0, 1]
+    assert center_crop(row, 1, 2)[0, :, 0].tolist() == [2, 3]
+    assert center_crop(row, 1, 3)[0, :, 0].tolist() == [2, 3, 4]
+    assert center_crop(row, 1, 8)[0, :, 0].tolist() == [0, 0, 1, 2, 3, 4, 5, 0]
+    assert center_crop(row, 2, 5)[:, 0, 0].tolist() == [0, 1]
 
 
 # What is refused
@@ -194,14 +194,14 @@ def test_an_unknown_keyword_names_the_nearest_setting():
     [
         ("{", "expected a JSON file"),
         ("", "expected a JSON file"),
-        ("[1]", "expected a JSON object, came list"),
+        ("[1]", "expected a JSON object, got list"),
         (
             {"image_processor_type": "SamImageProcessor"},
             "image_processor_type: expected a CLIPImageProcessor",
         ),
         (
             {"feature_extractor_type": "ViTFeatureExtractor"},
-            "expected a CLIPImageProcessor, came 'ViTFeature",
+            "expected a CLIPImageProcessor, got 'ViTFeature",
         ),
         ({"do_pad": True}, "do_pad: expected false"),
         ({"data_format": "channels_last"}, "data_format: expected 'channels_first'"),
@@ -300,7 +300,7 @@ def test_settings_nested_as_transformers_5_writes_them_come_first(tmp_path):
 
 def test_statistics_are_found_by_name():
     assert statistics("imagenet") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    with pytest.raises(InputError, match="expected one of 'clip', 'imagenet', came 'image_net'"):
+    with pytest.raises(InputError, match="expected one of 'clip', 'imagenet', got 'image_net'"):
         statistics("image_net")
 
 

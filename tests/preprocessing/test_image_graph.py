@@ -59,7 +59,7 @@ def test_a_batch_of_four_kinds_and_sizes_is_as_python_makes_it(prepare):
         pixels = python.resize_bicubic(python.read(file), SIDE, SIDE)
         two_levels = 2 / 255 / min(STATISTICS["clip"][1]) + 1e-6
         np.testing.assert_allclose(
-            value, python.normalise(pixels[None], *STATISTICS["clip"])[0], atol=two_levels
+            value, python.normalize(pixels[None], *STATISTICS["clip"])[0], atol=two_levels
         )
 
 

@@ -445,7 +445,7 @@ def test_other_kinds_that_pillow_reads_are_read(kind):
     np.testing.assert_array_equal(read_image(write(COLOUR, kind)), RGB)
 
 
-def test_sixteen_bit_grey_is_scaled_in_every_mode():
+def test_sixteen_bit_gray_is_scaled_in_every_mode():
     grey = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
     for image in (Image.fromarray(grey), Image.fromarray(grey.astype(np.int32))):
         assert read_image(image)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
@@ -470,14 +470,14 @@ def test_a_broken_file_is_named_in_one_line(name, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="needs a device")
 def test_a_device_is_refused_before_it_is_read():
-    with pytest.raises(ImageError, match=r"^/dev/null: expected an image file, came a device"):
+    with pytest.raises(ImageError, match=r"^/dev/null: expected an image file, got a device"):
         read_image("/dev/null")
 
 
 def test_missing_files_and_directories_are_told_apart(tmp_path):
     with pytest.raises(ImageError, match=r"none\.png: there is no such file"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(ImageError, match="came a directory"):
+    with pytest.raises(ImageError, match="got a directory"):
         read_image(tmp_path)
     with pytest.raises(ImageError, match="cannot be read"):
         read_image("zero\0byte.png")
@@ -494,8 +494,8 @@ def test_missing_files_and_directories_are_told_apart(tmp_path):
         (np.full((4, 5, 3), 9, np.uint16), "16 bits"),
         (np.full((4, 5, 3), 256), "16 bits"),
         (np.zeros((4, 5, 3), bool), r"mask\.astype"),
-        (np.zeros((4, 5, 3), complex), "came complex"),
-        (np.array([["a.jpg"]]), "came <U5"),
+        (np.zeros((4, 5, 3), complex), "got complex"),
+        (np.array([["a.jpg"]]), "got <U5"),
         (np.zeros((3, 4, 5), np.uint8), "channels last"),
         (np.zeros((2, 4, 5, 3), np.uint8), r"give list\(images\), or call predict"),
         (np.zeros((0, 5, 3), np.uint8), "at least one pixel"),
@@ -642,8 +642,8 @@ def test_class_numbers_of_a_pgm_are_not_stretched_to_its_highest(highest, plain)
 @pytest.mark.parametrize(
     ("mask", "kind", "message"),
     [
-        (Image.new("RGB", (2, 2)), "PNG", "came mode 'RGB'"),
-        (Image.new("RGBA", (2, 2)), "PNG", "came mode 'RGBA'"),
+        (Image.new("RGB", (2, 2)), "PNG", "got mode 'RGB'"),
+        (Image.new("RGBA", (2, 2)), "PNG", "got mode 'RGBA'"),
         (Image.new("L", (2, 2)), "JPEG", "does not keep class numbers"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Resizing and normalising: Pillow's bicubic, OpenCV's bilinear, the same in Python and in the
+"""Resizing and normalizing: Pillow's bicubic, OpenCV's bilinear, the same in Python and in the
 graph.
 """
 
@@ -24,7 +24,7 @@ def side(request):
 
 
 def edges(H: int = 90, W: int = 130) -> np.ndarray:
-    """Hard edges, straight and slanted, and a fine chequerboard: uint8 (H, W, 3)."""
+    """Hard edges, straight and slanted, and a fine checkerboard: uint8 (H, W, 3)."""
     rows, columns = np.mgrid[0:H, 0:W]
     planes = [columns > W // 2, rows + columns > (H + W) // 2, (rows + columns) % 2]
     return (np.stack(planes, -1) * 255).astype(np.uint8)
@@ -111,7 +111,7 @@ def test_bilinear_worked_out_in_strips_is_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["resize_bicubic", "resize_bilinear"])
-def test_a_resize_to_its_own_size_changes_nothing_and_one_colour_stays(side, method):
+def test_a_resize_to_its_own_size_changes_nothing_and_one_color_stays(side, method):
     resize = getattr(side, method)
     np.testing.assert_array_equal(resize(edges(), 90, 130), edges())
     plain = np.full((9, 14, 3), (3, 128, 251), np.uint8)
@@ -119,18 +119,18 @@ def test_a_resize_to_its_own_size_changes_nothing_and_one_colour_stays(side, met
 
 
 @pytest.mark.parametrize("name", STATISTICS)
-def test_normalising_is_the_formula(side, name):
+def test_normalizing_is_the_formula(side, name):
     mean, std = STATISTICS[name]
     pixels = np.stack([draw(seed=1), draw(seed=2)])
-    B, C, H, W = (values := side.normalise(pixels, mean, std)).shape
+    B, C, H, W = (values := side.normalize(pixels, mean, std)).shape
     assert (B, C, H, W) == (2, 3, 13, 22)
     assert values.dtype == np.float32
     expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
-def test_normalising_no_image_gives_none(side):
-    assert side.normalise(np.zeros((0, 4, 5, 3), np.uint8), *STATISTICS["clip"]).shape == (
+def test_normalizing_no_image_gives_none(side):
+    assert side.normalize(np.zeros((0, 4, 5, 3), np.uint8), *STATISTICS["clip"]).shape == (
         0,
         3,
         4,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import ImageError, InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.preprocessing.image_arrays import STATISTICS, normalise, resize_bicubic
+from tf_groupvit.preprocessing.image_arrays import STATISTICS, normalize, resize_bicubic
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.result import Segmentation
@@ -41,7 +41,7 @@ def test_labels_are_those_of_the_published_rules(
 def test_window_mode_on_an_image_that_is_one_window_is_paper_scores_on_it(make):
     pixels = noise(64, 64)
     one = make(mode="window")
-    pixel_values = normalise(pixels[None], *STATISTICS["imagenet"])
+    pixel_values = normalize(pixels[None], *STATISTICS["imagenet"])
     expected = np.asarray(paper_scores(one.model, pixel_values, one.text_embeds))[0]
     assert one.inference.scores([pixels], one.text_embeds)[0].of_pixels().transpose(
         2, 0, 1
@@ -53,7 +53,7 @@ def test_mode_whole_on_an_image_of_the_models_size_is_paper_scores_on_it(segment
     pixels = noise(32, 32)
     expected = np.asarray(
         paper_scores(
-            segmenter.model, normalise(pixels[None], *STATISTICS["imagenet"]), segmenter.text_embeds
+            segmenter.model, normalize(pixels[None], *STATISTICS["imagenet"]), segmenter.text_embeds
         )
     )[0]
     assert (segmenter(pixels).labels == expected.argmax(0)).mean() > 0.999
@@ -210,7 +210,7 @@ def test_the_pixels_of_a_final_group_have_its_scores_where_the_size_is_the_model
 def test_the_hf_protocol_labels_by_the_models_logits(make):
     hf = make(protocol="hf")
     pixels = noise(32, 32)
-    values = normalise(pixels[None], *STATISTICS["imagenet"])
+    values = normalize(pixels[None], *STATISTICS["imagenet"])
     found = hf.model(pixel_values=values, text_embeds=hf.text_embeds, output_segmentation=True)
     assert (
         hf(pixels).labels == np.asarray(found["segmentation_logits"])[0].argmax(0)
@@ -267,7 +267,7 @@ def test_a_larger_square_looks_closer(make):
     larger = make(size=64)
     assert larger.inference.square(noise(40, 50)).shape == (64, 64, 3)
     pixels = noise(64, 64)
-    values = normalise(pixels[None], *STATISTICS["imagenet"])
+    values = normalize(pixels[None], *STATISTICS["imagenet"])
     expected = np.asarray(paper_scores(larger.model, values, larger.text_embeds))[0].argmax(0)
     assert (larger(pixels).labels == expected).mean() > 0.999
 
@@ -434,7 +434,7 @@ def test_a_model_without_grouping_is_refused(segmenter):
 
 def test_probabilities_are_the_softmax_of_the_models_logits(make, segmenter):
     pixels = noise(40, 50)
-    values = normalise(resize_bicubic(pixels, 32, 32)[None], *STATISTICS["imagenet"])
+    values = normalize(resize_bicubic(pixels, 32, 32)[None], *STATISTICS["imagenet"])
     logits = np.asarray(
         segmenter.model(pixel_values=values, text_embeds=segmenter.text_embeds)["logits_per_image"]
     )[0]

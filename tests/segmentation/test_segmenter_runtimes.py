@@ -10,7 +10,7 @@ import pytest
 from pictures import noise
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.preprocessing.image_arrays import normalise
+from tf_groupvit.preprocessing.image_arrays import normalize
 from tf_groupvit.scenes.scene import CLASSES, scene
 from tf_groupvit.segmentation import inference
 from tf_groupvit.segmentation.protocol import paper_scores
@@ -27,7 +27,7 @@ def scores_now(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
     """Scores (h, w, K) of the small picture, worked out without a graph: from the weights as they
     are.
     """
-    pixels = normalise(
+    pixels = normalize(
         segmenter.inference.square(image)[None], segmenter.settings.mean, segmenter.settings.std
     )
     return np.asarray(paper_scores(segmenter.model, pixels, segmenter.text_embeds))[0].transpose(

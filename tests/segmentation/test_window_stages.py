@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_groupvit.preprocessing.image_arrays import STATISTICS, normalise, resize_bilinear
+from tf_groupvit.preprocessing.image_arrays import STATISTICS, normalize, resize_bilinear
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.sliding_window import boxes, resized
@@ -52,7 +52,7 @@ def test_windows_begin_where_the_published_ones_do(stage):
 def test_each_window_is_scored_by_paper_scores(stage, segmenter, rendered):
     small, expected = stage("resized"), stage("windows")  # (n, K, tall, wide)
     cut = np.stack([small[y : y + 64, x : x + 64] for y, x in stage("corners")])
-    pixel_values = normalise(cut, *STATISTICS["imagenet"])
+    pixel_values = normalize(cut, *STATISTICS["imagenet"])
     scores = np.asarray(paper_scores(segmenter.model, pixel_values, rendered["subset"]))
     # A pixel between two groups may fall to either by rounding; the others have the same scores.
     assert (np.abs(scores - expected).max(axis=1) < 1e-4).mean() >= 0.999

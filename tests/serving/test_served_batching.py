@@ -108,11 +108,11 @@ def test_a_stranger_in_a_merged_batch_harms_nobody(export, requests):
                 )
             stranger = answers[1]
             if isinstance(stranger, StatusError):  # of a batch of its own
-                assert "came 8 bytes of another kind" in stranger.text
+                assert "got 8 bytes of another kind" in stranger.text
             else:
                 assert [
-                    b"came 8 bytes" in stranger["error"][0],
-                    b"came 0 bytes" in stranger["error"][1],
+                    b"got 8 bytes" in stranger["error"][0],
+                    b"got 0 bytes" in stranger["error"][1],
                 ] == [
                     True,
                     True,

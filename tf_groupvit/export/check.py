@@ -19,7 +19,7 @@ from PIL import Image
 
 from tf_groupvit.errors import ExportError
 from tf_groupvit.export import replay as replay_module
-from tf_groupvit.preprocessing.image_arrays import normalise
+from tf_groupvit.preprocessing.image_arrays import normalize
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.segmentation.prompts import embed_classes, encode_prompts
 
@@ -221,7 +221,7 @@ def _encode_image(segmenter: Any, image_bytes: Any) -> dict[str, Any]:
         [segmenter.inference.square(read_image(one)) for one in image_bytes],
     )
     found = segmenter.model.get_image_features(
-        normalise(np.stack(squares), settings.mean, settings.std)
+        normalize(np.stack(squares), settings.mean, settings.std)
     )
     return {"image_embeds": _of_length_one(np.asarray(found))}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.export.arriving import some_well
+from tf_groupvit.export.input_checks import some_row_valid
 from tf_groupvit.preprocessing.image_graph import (
     encode_mask,
     read_header,
@@ -19,8 +19,8 @@ from tf_groupvit.preprocessing.image_graph import (
     rows_come_first,
     to_pixel_values,
 )
-from tf_groupvit.preprocessing.image_graph_bytes import KINDS, Header
-from tf_groupvit.preprocessing.image_graph_exif import upright
+from tf_groupvit.preprocessing.image_graph_bytes import Header, upright
+from tf_groupvit.preprocessing.image_graph_formats import JPEG
 from tf_groupvit.segmentation.pixels import squares, window_scores
 from tf_groupvit.segmentation.protocol import Groups, compact_scores, group_scores, read_groups
 from tf_groupvit.segmentation.settings import Settings
@@ -108,14 +108,14 @@ class Looking:
         small, sizes, words = tf.map_fn(
             one, given, fn_output_signature=signature, parallel_iterations=AT_ONCE
         )
-        return self.groups(self.pixel_values(some_well(words, small))), sizes, words
+        return self.groups(self.pixel_values(some_row_valid(words, small))), sizes, words
 
 
 def _halvings(head: Header, size: tuple[int, int]) -> tf.Tensor:
     """How many times a large JPEG is halved while it is decoded: still four times as high and wide
     as what is seen.
     """
-    is_large = (tf.reduce_prod(head.size) > LARGE) & (head.kind == list(KINDS).index("JPEG"))
+    is_large = (tf.reduce_prod(head.size) > LARGE) & (head.format == JPEG)
     spare = tf.reduce_min(head.size) // (4 * max(size))
     return tf.where(is_large, tf.reduce_sum(tf.cast(spare >= [2, 4, 8], tf.int32)), 0)
 
@@ -145,12 +145,12 @@ def _turned_square(
 def header_of(contents: tf.Tensor, words: tf.Tensor) -> Header:
     """The header of one image; its words are those that are there already, if there are any."""
     head = read_header(contents)
-    return head._replace(words=tf.where(words == "", head.words, words))
+    return head._replace(error=tf.where(words == "", head.error, words))
 
 
 def to_decode(head: Header) -> tf.Tensor:
     """How many pixels will be decoded, int64."""
-    return tf.where(head.words == "", tf.reduce_prod(head.size), 0)
+    return tf.where(head.error == "", tf.reduce_prod(head.size), 0)
 
 
 def in_turn(pixels: tf.Tensor, make: Callable[[], Any]) -> Any:
@@ -285,7 +285,7 @@ class Labelling:
         answer = dict(
             zip(("mask_bytes", "class_scores", "class_areas", "error"), found, strict=True)
         )
-        return answer | {"error": some_well(answer["error"], answer["error"])}
+        return answer | {"error": some_row_valid(answer["error"], answer["error"])}
 
     def pixels(self, pixels: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
         """uint8 (B, H, W, 3) -> labels uint8 (B, H, W)."""

@@ -11,14 +11,20 @@ import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import ExportError
-from tf_groupvit.export.arriving import few_pixels, nothing_wrong, numbers, strings, together
+from tf_groupvit.export.input_checks import (
+    check_array,
+    check_strings,
+    limit_pixels,
+    no_errors,
+    same_rows,
+)
 from tf_groupvit.export.saving import Limits
 from tf_groupvit.export.segment_graph import Labelling, Looking
 from tf_groupvit.export.text_inputs import MOST_LABELS, Reading, parse_lists
 from tf_groupvit.models.operations import normalise, segmentation_logits
 from tf_groupvit.models.optimized import can_be_optimized, optimized
 from tf_groupvit.models.runtimes import GRAPH
-from tf_groupvit.preprocessing.image_graph_bytes import first_fault, only_if
+from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message, first_error
 from tf_groupvit.segmentation.prompts import BACKGROUND
 
 IMAGES = tf.TensorSpec([None], tf.string, name="image_bytes")
@@ -105,7 +111,7 @@ class Signatures(tf.Module):
         """
         images = self._images(image_bytes)
         answer = self._labelling.images(
-            images, lambda i: self.texts, self._names.shape[0], nothing_wrong(images)
+            images, lambda i: self.texts, self._names.shape[0], no_errors(images)
         )
         return answer | {"class_names": _for_each(self._names, images)}
 
@@ -114,8 +120,8 @@ class Signatures(tf.Module):
         longest list.
         """
         images = self._images(image_bytes)
-        listed = strings(class_names, "class_names", self._limits.max_images)
-        listed = together(listed, "class_names", images, "image_bytes")
+        listed = check_strings(class_names, "class_names", self._limits.max_images)
+        listed = same_rows(listed, "class_names", images, "image_bytes")
         lists = parse_lists(listed, self._background, self._limits.max_texts)
         embeds = self._reading.class_embeds(lists.names, self._classes.templates)  # (M, D)
         longest = lists.longest + int(self._background)
@@ -128,12 +134,16 @@ class Signatures(tf.Module):
 
     def segment_pixels(self, pixels: tf.Tensor) -> Named:
         """Pixels uint8 (B, H, W, 3) -> labels uint8 (B, H, W)."""
-        pixels = numbers(pixels, "pixels", "(B, H, W, 3)", (None, None, 3), self._limits.max_images)
-        pixels = few_pixels(pixels, "pixels", self._limits.max_pixels, 1, 2)
+        pixels = check_array(
+            pixels, "pixels", "(B, H, W, 3)", (None, None, 3), self._limits.max_images
+        )
+        pixels = limit_pixels(pixels, "pixels", self._limits.max_pixels, 1, 2)
         shape = tf.shape(pixels)
         some = (shape[0] == 0) | ((shape[1] > 0) & (shape[2] > 0))
-        said = ["pixels: expected at least one, came images of ", shape[2], " x ", shape[1], "."]
-        return {"labels": self._labelling.pixels(only_if(some, said, pixels), self.texts)}
+        said = ["pixels: expected at least one, got images of ", shape[2], " x ", shape[1], "."]
+        return {
+            "labels": self._labelling.pixels(assert_with_message(some, said, pixels), self.texts)
+        }
 
     def segment_embeds(self, image_bytes: tf.Tensor, text_embeds: tf.Tensor) -> Named:
         """Encoded images (B) and embeddings of the classes of each (B, K, D) -> as ``segment``,
@@ -141,13 +151,13 @@ class Signatures(tf.Module):
         """
         images = self._images(image_bytes)
         width = self.texts.shape[1]
-        embeds = numbers(
+        embeds = check_array(
             text_embeds, "text_embeds", f"(B, K, {width})", (None, width), self._limits.max_images
         )
-        embeds = _some(together(embeds, "text_embeds", images, "image_bytes"), self._background)
+        embeds = _some(same_rows(embeds, "text_embeds", images, "image_bytes"), self._background)
         finite = tf.reduce_all(tf.math.is_finite(embeds), axis=[1, 2])
-        words = first_fault(
-            (finite, ["text_embeds: expected finite numbers, came NaN or infinity."])
+        words = first_error(
+            (finite, ["text_embeds: expected finite numbers, got NaN or infinity."])
         )
         longest = tf.shape(embeds)[1] + int(self._background)
         return self._labelling.images(images, lambda i: embeds[i], longest, words)
@@ -157,7 +167,7 @@ class Signatures(tf.Module):
         N).
         """
         images = self._images(image_bytes)
-        groups, _, words = self._looking.see(images, nothing_wrong(images))
+        groups, _, words = self._looking.see(images, no_errors(images))
         similarity = (
             tf.matmul(groups["image_embeds"], self.texts, transpose_b=True) * groups["scale"]
         )
@@ -171,7 +181,7 @@ class Signatures(tf.Module):
     def encode_image(self, image_bytes: tf.Tensor) -> Named:
         """Encoded images (B) -> embeddings of length one (B, D); 0 where a row has an error."""
         images = self._images(image_bytes)
-        groups, _, words = self._looking.see(images, nothing_wrong(images))
+        groups, _, words = self._looking.see(images, no_errors(images))
         return {"image_embeds": _where_well(words, groups["image_embeds"]), "error": words}
 
     def encode_text(self, text: tf.Tensor) -> Named:
@@ -180,11 +190,11 @@ class Signatures(tf.Module):
         Only the beginning of a text has a place among the model's positions, so only the beginning
         is read.
         """
-        texts = tf.strings.substr(strings(text, "text", self._limits.max_texts), 0, BEGINNING)
+        texts = tf.strings.substr(check_strings(text, "text", self._limits.max_texts), 0, BEGINNING)
         return {"text_embeds": self._reading.embeds(texts)}
 
     def _images(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        return strings(image_bytes, "image_bytes", self._limits.max_images)
+        return check_strings(image_bytes, "image_bytes", self._limits.max_images)
 
     def logits(
         self, input_ids: tf.Tensor, attention_mask: tf.Tensor, pixel_values: tf.Tensor
@@ -228,25 +238,25 @@ class Signatures(tf.Module):
         vision, most = self._model.it.config.vision_config, self._limits
         channels, patch = vision.num_channels, vision.patch_height_width
         letters = f"(B, {channels}, H, W)"
-        values = numbers(
+        values = check_array(
             pixel_values, "pixel_values", letters, (channels, None, None), most.max_images
         )
-        values = few_pixels(_of_patches(values, patch), "pixel_values", most.max_pixels, 2, 3)
+        values = limit_pixels(_of_patches(values, patch), "pixel_values", most.max_pixels, 2, 3)
         B, _, H, W = tf.unstack(tf.cast(tf.shape(values), tf.float64))
         usual = float(np.prod(np.divide(vision.image_height_width, patch)))
         pairs = B * tf.square(H * W / float(patch[0] * patch[1]))
         said = [
-            "pixel_values: expected fewer or smaller images, came ",
+            "pixel_values: expected fewer or smaller images, got ",
             *_times(values),
             " pixels.",
         ]
-        values = only_if(pairs <= most.max_images * usual**2, said, values)
+        values = assert_with_message(pairs <= most.max_images * usual**2, said, values)
         said = [
-            f"segmentation_logits: expected at most {most.max_pixels} numbers, came ",
+            f"segmentation_logits: expected at most {most.max_pixels} numbers, got ",
             N,
             " texts for ",
         ]
-        return only_if(
+        return assert_with_message(
             tf.cast(N, tf.float64) * B * H * W <= most.max_pixels,
             [*said, *_times(values), "."],
             values,
@@ -256,17 +266,21 @@ class Signatures(tf.Module):
         self, input_ids: tf.Tensor, attention_mask: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Ids and mask (N, T) that the text tower can take."""
-        ids = numbers(input_ids, "input_ids", "(N, T)", (None,), self._limits.max_texts)
-        mask = numbers(attention_mask, "attention_mask", "(N, T)", (None,), self._limits.max_texts)
+        ids = check_array(input_ids, "input_ids", "(N, T)", (None,), self._limits.max_texts)
+        mask = check_array(
+            attention_mask, "attention_mask", "(N, T)", (None,), self._limits.max_texts
+        )
         text = self._model.it.config.text_config
         N, T = tf.shape(ids)[0], tf.shape(ids)[1]
-        said = ["attention_mask: expected one number for each of input_ids, came another shape."]
-        ids = only_if(tf.reduce_all(tf.shape(mask) == tf.shape(ids)), said, ids)
+        said = ["attention_mask: expected one number for each of input_ids, got another shape."]
+        ids = assert_with_message(tf.reduce_all(tf.shape(mask) == tf.shape(ids)), said, ids)
         longest = text.max_position_embeddings
-        said = ["input_ids: expected 1 to ", f"{longest} tokens a text, came ", T, "."]
-        ids = only_if((N == 0) | ((T > 0) & (longest >= T)), said, ids)
-        said = [f"input_ids: expected numbers from 0 to {text.vocab_size - 1}, came another."]
-        return only_if(tf.reduce_all((ids >= 0) & (ids < text.vocab_size)), said, ids), mask
+        said = ["input_ids: expected 1 to ", f"{longest} tokens a text, got ", T, "."]
+        ids = assert_with_message((N == 0) | ((T > 0) & (longest >= T)), said, ids)
+        said = [f"input_ids: expected numbers from 0 to {text.vocab_size - 1}, got another."]
+        return assert_with_message(
+            tf.reduce_all((ids >= 0) & (ids < text.vocab_size)), said, ids
+        ), mask
 
 
 class _Untracked:
@@ -306,8 +320,8 @@ def _some(embeds: tf.Tensor, background: bool) -> tf.Tensor:
     """Embeddings (B, K, D) of at least one class, and of no more than fit."""
     B, K = tf.shape(embeds)[0], tf.shape(embeds)[1]
     most = MOST_LABELS - int(background)
-    said = [f"text_embeds: expected 1 to {most} classes an image, came ", K, "."]
-    return only_if((B == 0) | ((K > 0) & (most >= K)), said, embeds)
+    said = [f"text_embeds: expected 1 to {most} classes an image, got ", K, "."]
+    return assert_with_message((B == 0) | ((K > 0) & (most >= K)), said, embeds)
 
 
 def _times(pixel_values: tf.Tensor) -> list[str | tf.Tensor]:
@@ -321,10 +335,10 @@ def _of_patches(pixel_values: tf.Tensor, patch: tuple[int, int]) -> tf.Tensor:
     H, W = shape[2], shape[3]
     fits = (H > 0) & (W > 0) & (H % patch[0] == 0) & (W % patch[1] == 0)
     said = [
-        f"pixel_values: expected H and W that are multiples of the patch size {patch}, came ",
+        f"pixel_values: expected H and W that are multiples of the patch size {patch}, got ",
         H,
         " and ",
         W,
         ".",
     ]
-    return only_if((shape[0] == 0) | fits, said, pixel_values)
+    return assert_with_message((shape[0] == 0) | fits, said, pixel_values)

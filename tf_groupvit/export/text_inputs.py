@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_groupvit.models.operations import normalise
-from tf_groupvit.preprocessing.image_graph_bytes import first_fault
+from tf_groupvit.preprocessing.image_graph_bytes import first_error
 from tf_groupvit.segmentation.prompts import BACKGROUND, PROMPTS_AT_ONCE
 
 MOST_LABELS = 256  # what one byte a pixel can tell apart
@@ -68,7 +68,7 @@ def parse_lists(lists: tf.Tensor, background: bool, max_texts: int) -> ClassList
         """True for the images (B) of whose classes (M) none is bad."""
         return tf.math.unsorted_segment_sum(tf.cast(bad, tf.int32), row, tf.size(lists)) == 0
 
-    words = first_fault(
+    words = first_error(
         (words == "", [words]),
         (
             none_is(_has_empty(names)),
@@ -99,16 +99,16 @@ def _too_many(lists: tf.Tensor, background: bool, max_texts: int) -> tf.Tensor:
     names = _count(lists, ",|") + 1
     labels = _count(lists, ",") + 1 + int(background)
     share = max_texts // tf.maximum(tf.size(lists), 1)
-    most = [f"Expected at most {MOST_LABELS} labels an image, background included, came ", labels]
-    return first_fault(
+    most = [f"Expected at most {MOST_LABELS} labels an image, background included, got ", labels]
+    return first_error(
         (
             length <= MOST_BYTES,
-            [f"Expected a list of classes of at most {MOST_BYTES} bytes, came ", length, "."],
+            [f"Expected a list of classes of at most {MOST_BYTES} bytes, got ", length, "."],
         ),
         (
             (names <= max_texts) & ((tf.reduce_sum(names) <= max_texts) | (names <= share)),
             [
-                f"Expected at most {max_texts} names of classes, synonyms included, came ",
+                f"Expected at most {max_texts} names of classes, synonyms included, got ",
                 names,
                 ": send fewer.",
             ],

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tf_groupvit.errors import ConfigError, ImageError
 from tf_groupvit.hub import resolve
-from tf_groupvit.preprocessing.image_arrays import grey_levels, look_up
+from tf_groupvit.preprocessing.image_arrays import gray_levels, look_up
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_image, several
 from tf_groupvit.preprocessing.image_settings import (
     check_settings,
@@ -19,7 +19,7 @@ from tf_groupvit.preprocessing.image_settings import (
 
 
 class ImageProcessor:
-    """Resize, centre crop, rescale and normalise, as transformers' ``CLIPImageProcessor`` on Pillow
+    """Resize, center crop, rescale and normalize, as transformers' ``CLIPImageProcessor`` on Pillow
     does.
 
     The settings are those of ``preprocessor_config.json`` and have the same names; each of them is
@@ -106,16 +106,16 @@ class ImageProcessor:
         listed = several(images)
         images = [images] if listed is None else list(listed)
         if not images:
-            raise ImageError("Expected at least one image, came an empty list.")
+            raise ImageError("Expected at least one image, got an empty list.")
         prepared = [self._prepare(image, i, len(images)) for i, image in enumerate(images)]
         if len({pixels.shape for pixels in prepared}) > 1:
             sizes = ", ".join(
                 sorted({f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in prepared})
             )
             raise ImageError(
-                f"Expected images of one size after resizing, came {sizes}: set do_center_crop."
+                f"Expected images of one size after resizing, got {sizes}: set do_center_crop."
             )
-        levels = grey_levels(
+        levels = gray_levels(
             self.rescale_factor if self.do_rescale else None,
             self.image_mean if self.do_normalize else None,
             self.image_std if self.do_normalize else None,
@@ -129,7 +129,7 @@ class ImageProcessor:
         if self.do_resize:
             pixels = self._resize(pixels)
         if self.do_center_crop:
-            pixels = centre_crop(pixels, self.crop_size["height"], self.crop_size["width"])
+            pixels = center_crop(pixels, self.crop_size["height"], self.crop_size["width"])
         return pixels
 
     def _resize(self, pixels: np.ndarray) -> np.ndarray:
@@ -164,7 +164,7 @@ def resized_sides(H: int, W: int, size: dict[str, int]) -> tuple[int, int]:
     return sides if H <= W else (sides[1], sides[0])
 
 
-def centre_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def center_crop(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Cut (height, width) out of the middle of (H, W, 3); where the image is smaller, black fills
     up.
 

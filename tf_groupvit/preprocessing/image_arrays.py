@@ -16,7 +16,7 @@ def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize as Pillow's bicubic does: a = -0.5, antialiased, rounded to 8 bits after each of its
     two passes.
 
-    The order of the passes shows by some grey levels at hard edges, and Pillow changed it in
+    The order of the passes shows by some gray levels at hard edges, and Pillow changed it in
     version 13; it is fixed here, as in the exported graph, so that every version of Pillow gives
     the same pixels.
     """
@@ -36,17 +36,17 @@ def rows_first(H: int, W: int, height: int, width: int) -> bool:
 
 
 def resize_bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize bilinearly with half-pixel centres and without antialiasing, as OpenCV does by
+    """Resize bilinearly with half-pixel centers and without antialiasing, as OpenCV does by
     default.
 
     The published segmentation scores were made that way. OpenCV rounds its weights to 11 bits, so
-    it may differ by one grey level. Halves round up. Memory does not grow with the image beyond the
+    it may differ by one gray level. Halves round up. Memory does not grow with the image beyond the
     result.
     """
     H, W, _ = pixels.shape
     result = np.empty((height, width, 3), np.uint8)
-    left, right, across = _neighbours(W, width)
-    upper, lower, down = _neighbours(H, height)
+    left, right, across = _neighbors(W, width)
+    upper, lower, down = _neighbors(H, height)
     rows = max(1, _STRIP // max(width, W))
     for start in range(0, height, rows):
         part = slice(start, start + rows)
@@ -62,8 +62,8 @@ def _mix(rows: np.ndarray, left: np.ndarray, right: np.ndarray, weight: np.ndarr
     return near + (rows[:, right].astype(np.float32) - near) * weight[:, None]
 
 
-def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each new position its two old neighbours and the weight of the second, float32 as in
+def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each new position its two old neighbors and the weight of the second, float32 as in
     TensorFlow.
     """
     scale = np.float32(old) / np.float32(new)
@@ -87,22 +87,22 @@ def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """
     if name not in STATISTICS:
         raise InputError(
-            f"normalize: expected one of {', '.join(map(repr, STATISTICS))}, came {name!r}."
+            f"normalize: expected one of {', '.join(map(repr, STATISTICS))}, got {name!r}."
         )
     return STATISTICS[name]
 
 
-def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+def normalize(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """(pixels / 255 - mean) / std: uint8 (B, H, W, 3) -> float32 (B, 3, H, W)."""
-    return look_up(pixels, grey_levels(1 / 255, mean, std))
+    return look_up(pixels, gray_levels(1 / 255, mean, std))
 
 
-def grey_levels(
+def gray_levels(
     factor: float | None, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> np.ndarray:
-    """Say what each of the 256 grey levels becomes: float32 (256, 3). None leaves a step out.
+    """Say what each of the 256 gray levels becomes: float32 (256, 3). None leaves a step out.
 
-    Parity: transformers multiplies in float64, then normalises in float32.
+    Parity: transformers multiplies in float64, then normalizes in float32.
     """
     levels = np.arange(256, dtype=np.float64)[:, None].repeat(3, axis=1)  # (256, 3)
     levels = (levels if factor is None else levels * factor).astype(np.float32)
@@ -112,7 +112,7 @@ def grey_levels(
 
 
 def look_up(pixels: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Replace each grey level by its value: uint8 (B, H, W, 3), float32 (256, 3) -> float32 (B, 3,
+    """Replace each gray level by its value: uint8 (B, H, W, 3), float32 (256, 3) -> float32 (B, 3,
     H, W).
     """
     B, H, W, _ = pixels.shape

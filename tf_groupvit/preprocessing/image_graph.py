@@ -1,9 +1,9 @@
-"""Bytes of an image in, pixels (H, W, 3), pixel values (B, 3, H, W) and PNG masks out: the graph
-twin of reading.
+"""Decode, resize and normalize images, and encode masks, as operations of a TensorFlow graph.
 
-Core TensorFlow operations alone, of version 2.19 and later, with every size unknown, to be
-exported. An image is read in two steps: ``read_header`` tells its size, and why it cannot be read,
-and ``read_pixels`` decodes it. Neither fails, whatever the bytes are: words say what is wrong.
+The counterpart of ``image_reading`` and ``image_arrays`` for exports: core operations alone, of
+TensorFlow 2.19 and later, with every size unknown. An image is read in two steps: ``read_header``
+says its size, or why it cannot be read, and ``read_pixels`` decodes it. Neither fails, whatever the
+bytes are: errors are data.
 """
 
 import functools
@@ -11,49 +11,44 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tf_groupvit.preprocessing.image_graph_bmp import bmp_header, decode_bmp
 from tf_groupvit.preprocessing.image_graph_bytes import (
-    KINDS,
     Header,
-    big,
+    assert_with_message,
     bytes_of,
-    first_fault,
+    first_error,
     header,
-    kind_of,
-    matches,
-    only_if,
-    place,
-    within_limit,
+    upright,
 )
-from tf_groupvit.preprocessing.image_graph_exif import jpeg_parts, orientation_of, upright
-from tf_groupvit.preprocessing.image_graph_gif import gif_header
-from tf_groupvit.preprocessing.image_graph_webp import decode_webp, webp_header
+from tf_groupvit.preprocessing.image_graph_formats import FORMATS, format_of
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS
 
 HEADER = Header(
-    *(tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64), tf.TensorSpec([], tf.string)),
-    *(tf.TensorSpec([2], tf.int64), tf.TensorSpec([3], tf.uint8), tf.TensorSpec([], tf.int32)),
-    tf.TensorSpec([], tf.int32),
+    error=tf.TensorSpec([], tf.string),
+    size=tf.TensorSpec([2], tf.int64),
+    still=tf.TensorSpec([], tf.string),
+    corner=tf.TensorSpec([2], tf.int64),
+    color=tf.TensorSpec([3], tf.uint8),
+    orientation=tf.TensorSpec([], tf.int32),
+    format=tf.TensorSpec([], tf.int32),
 )
 _BAND = 2**22  # pixels that are resized at a time
-_PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
-# How a file of each kind begins when it is written as base64.
-_AS_BASE64 = r"\s*(data:image/|/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk[A-Za-z0-9+/]{30})(?s:.*)"
+_BASE64 = "|".join(row.base64 for row in FORMATS.values())
 
 
 def decode(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
-    """Decode one image, a scalar string, as image_reading.read_image does: uint8 (H, W, 3).
+    """Decode one image, a scalar string, as ``image_reading.read_image`` does: uint8 (H, W, 3).
 
     JPEG, PNG, GIF (first frame), BMP (uncompressed) and WebP, where the runtime reads it
     (TensorFlow 2.21 does, 2.19 does not). Turned as EXIF says; alpha dropped; the upper eight of
-    sixteen bits. What cannot be decoded, and an image of more than ``max_pixels`` pixels by its
-    header, is INVALID_ARGUMENT; the latter before anything is decoded. The pixels are Pillow's, to
-    the bit where the file is sound (one level off in some CMYK). Orientation that stands in XMP
-    alone, which Pillow also reads, is not looked for.
+    sixteen bits. The pixels are Pillow's, to the bit where the file is sound (one level off in some
+    CMYK). Orientation that is in XMP alone, which Pillow also reads, is not looked for.
+
+    Fails with INVALID_ARGUMENT for what cannot be decoded, and for an image of more than
+    ``max_pixels`` pixels by its header, the latter before anything is decoded.
     """
     head = read_header(contents, max_pixels)
-    words, pixels = read_pixels(head)
-    return upright(only_if(words == "", [words], pixels), head.orientation)
+    error, pixels = read_pixels(head)
+    return upright(assert_with_message(error == "", [error], pixels), head.orientation)
 
 
 def read_header(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> Header:
@@ -62,49 +57,57 @@ def read_header(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> Header:
 
 
 def read_pixels(head: Header, halvings: tf.Tensor | int = 0) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decode the file of a header: why that cannot be done, "" where all is well, and uint8 (H, W,
-    3), else (0, 0, 3).
-
-    The pixels lie as they are stored: ``upright`` turns them.
+    """Decode the file of a header.
 
     Args:
-        head: of ``read_header``; where it has words, nothing is decoded.
+        head: of ``read_header``; where it has an error, nothing is decoded.
         halvings: 0 to 3; a JPEG is decoded at that many times half its size, rounded up. Other
-            kinds are not.
+            formats are not.
+
+    Returns:
+        Why it cannot be decoded, a scalar string, "" where it can; and uint8 (H, W, 3), else
+        (0, 0, 3). The pixels lie as they are stored: ``upright`` turns them.
     """
     return _pixel_reader()(*head, tf.cast(halvings, tf.int32))
 
 
+# The readers are functions of the graph, so that signatures share their nodes, traced once.
+
+
 @functools.cache
 def _header_reader(max_pixels: int) -> Callable[..., Header]:
-    """Make the reader a function of the graph, so that signatures share its nodes, traced once."""
-
     def read(contents: tf.Tensor) -> Header:
         data = bytes_of(contents)
-        by_kind = {
-            "JPEG": lambda: _jpeg_header(contents, data, max_pixels),
-            "PNG": lambda: _png_header(contents, data, max_pixels),
-            "GIF": lambda: gif_header(contents, data, max_pixels),
-            "BMP": lambda: bmp_header(contents, data, max_pixels),
-            "WebP": lambda: webp_header(contents, data, max_pixels),
-        }
-        kind = kind_of(data)
-        found = tf.switch_case(
-            kind, [*(by_kind[name] for name in KINDS), lambda: _no_image(contents)]
-        )
-        return found._replace(kind=kind)
+        number = format_of(data)
+        readers = [
+            lambda row=row: row.read_header(contents, data, max_pixels) for row in FORMATS.values()
+        ]
+        found = tf.switch_case(number, [*readers, lambda: _no_image(contents)])
+        return found._replace(format=number)
 
     return tf.function(read, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 
 
+def _no_image(contents: tf.Tensor) -> Header:
+    length = tf.strings.length(contents)
+    beginning = tf.strings.substr(contents, 0, 64)
+    is_base64 = tf.strings.regex_full_match(beginning, rf"\s*(data:image/|{_BASE64})(?s:.*)")
+    hint = (
+        'Expected the bytes of an image, got base64 as plain text: send {"b64": "..."} over REST,'
+        " bytes over gRPC."
+    )
+    expected = f"Expected an image of kind {', '.join(FORMATS)}, got "
+    other = [expected, length, " bytes of another kind."]
+    nothing = tf.constant(0, tf.int64)
+    return header(first_error((~is_base64, [hint]), (False, other)), nothing, nothing, contents)
+
+
 @functools.cache
 def _pixel_reader() -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """Make the decoder a function of the graph, as above."""
-
     def read(*fields: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         head, halvings = Header(*fields[:-1]), fields[-1]
-        nothing = (head.words, tf.zeros([0, 0, 3], tf.uint8))
-        return tf.cond(head.words == "", lambda: _decoded(head, halvings), lambda: nothing)
+        nothing = (head.error, tf.zeros([0, 0, 3], tf.uint8))
+        return tf.cond(head.error == "", lambda: _decoded(head, halvings), lambda: nothing)
 
     return tf.function(
         read, input_signature=[*HEADER, tf.TensorSpec([], tf.int32)], autograph=False
@@ -112,101 +115,13 @@ def _pixel_reader() -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
 
 
 def _decoded(head: Header, halvings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    by_kind = {
-        "JPEG": lambda: tf.switch_case(
-            halvings, [lambda i=i: _guarded(_jpeg_decoder(2**i), head.still) for i in range(4)]
-        ),
-        "PNG": lambda: _guarded(lambda still: tf.io.decode_png(still, channels=3), head.still),
-        "GIF": lambda: _on_canvas(head, lambda still: tf.io.decode_gif(still)[0]),
-        "BMP": lambda: _guarded(decode_bmp, head.still),
-        "WebP": lambda: _on_canvas(head, decode_webp),
-    }
-    pixels = tf.ensure_shape(
-        tf.switch_case(head.kind, [by_kind[kind] for kind in KINDS]), [None, None, 3]
-    )
-    # TensorFlow 2.19 reads no WebP, and a graph cannot ask which one runs it.
-    words = [f"Expected a whole {kind}, came a damaged or truncated one." for kind in KINDS]
-    words[list(KINDS).index("WebP")] = (
-        "Expected a whole WebP, came a damaged or truncated one, or this TensorFlow does not read"
-        " WebP."
-    )
-    said = tf.gather(words, head.kind)
-    return tf.where(tf.size(pixels) > 0, "", said), pixels
+    decoders = [lambda row=row: row.decode(head, halvings) for row in FORMATS.values()]
+    pixels = tf.ensure_shape(tf.switch_case(head.format, decoders), [None, None, 3])
+    failure = tf.gather([row.failure for row in FORMATS.values()], head.format)
+    return tf.where(tf.size(pixels) > 0, "", failure), pixels
 
 
-def _jpeg_decoder(ratio: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Parity: the accurate DCT gives Pillow's pixels to the bit; TensorFlow's default is up to 12
-    levels off.
-    """
-    return lambda still: tf.io.decode_jpeg(
-        still, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE"
-    )
-
-
-def _on_canvas(head: Header, decoder: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    def decode_and_place(
-        still: tf.Tensor, size: tf.Tensor, corner: tf.Tensor, color: tf.Tensor
-    ) -> tf.Tensor:
-        pixels = decoder(still)
-        fills = tf.reduce_all(tf.shape(pixels, out_type=tf.int64)[:2] == size)
-        return tf.cond(fills, lambda: pixels, lambda: place(pixels, corner, size, color))
-
-    return _guarded(decode_and_place, head.still, head.size, head.corner, head.color)
-
-
-def _guarded(
-    decoder: Callable[..., tf.Tensor], *given: tf.Tensor, none: tf.Tensor | None = None
-) -> tf.Tensor:
-    """``decoder(*given)``, or nothing, (0, 0, 3), where it fails: a graph cannot catch an error,
-    its datasets can.
-
-    The decoder is prepared anew each time, so it should be of few operations.
-    """
-    none = tf.zeros([0, 0, 3], tf.uint8) if none is None else none
-    made = tf.data.Dataset.from_tensors(given).map(decoder).ignore_errors()
-    return made.concatenate(tf.data.Dataset.from_tensors(none)).take(1).get_single_element()
-
-
-def _jpeg_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
-    """Where the segments are in disorder, which many readers forgive, the decoder is asked for the
-    size.
-    """
-    orientation, height, width = jpeg_parts(data)
-
-    def ask() -> tuple[tf.Tensor, tf.Tensor]:
-        sides = _guarded(tf.image.extract_jpeg_shape, contents, none=tf.fill([3], -1))
-        return tf.cast(sides[0], tf.int64), tf.cast(sides[1], tf.int64)
-
-    height, width = tf.cond(height < 0, ask, lambda: (height, width))
-    sound = (height >= 0, ["Expected a JPEG with a whole header, came a damaged or truncated one."])
-    words = first_fault(sound, *within_limit(height, width, max_pixels))
-    return header(words, height, width, contents, orientation=orientation)
-
-
-def _png_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
-    """A missing end is added: pixels that are all there are shown without it everywhere else, too."""
-    height, width = big(data, 20, 4), big(data, 16, 4)
-    begins = (
-        matches(data, 12, b"IHDR"),
-        ["Expected a PNG that begins with IHDR, came a broken one."],
-    )
-    words = first_fault(begins, *within_limit(height, width, max_pixels))
-    ends = matches(data, tf.size(data, out_type=tf.int64) - 1 - len(_PNG_END), _PNG_END)
-    still = tf.cond(ends, lambda: contents, lambda: tf.strings.join([contents, _PNG_END]))
-    return header(words, height, width, still, orientation=orientation_of(data, "PNG"))
-
-
-def _no_image(contents: tf.Tensor) -> Header:
-    length, kinds = tf.strings.length(contents), ", ".join(KINDS)
-    is_base64 = tf.strings.regex_full_match(tf.strings.substr(contents, 0, 64), _AS_BASE64)
-    hint = (
-        'Expected the bytes of an image, came base64 as plain text: send {"b64": "..."} over REST,'
-        " bytes over gRPC."
-    )
-    other = [f"Expected an image of kind {kinds}, came ", length, " bytes of another kind."]
-    words = first_fault((~is_base64, [hint]), (False, other))
-    nothing = tf.constant(0, tf.int64)
-    return header(words, nothing, nothing, contents)
+# ---- resizing and normalizing ----
 
 
 def resize_bicubic(
@@ -216,18 +131,17 @@ def resize_bicubic(
     covered: tf.Tensor | None = None,
     rows_first: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Resize uint8 (H, W, 3) to (height, width, 3) as image_arrays.resize_bicubic does, within 2
-    grey levels.
+    """Resize uint8 (H, W, 3) to (height, width, 3) as Pillow's bicubic does, within 2 levels.
 
     Pillow rounds to 8 bits after each of its two passes, and which one comes first shows; so it is
-    done here.
+    done here, in the order of ``image_arrays.resize_bicubic``.
 
     Args:
         covered: float32 (2): how many of the rows and columns the image covers, all of them unless
             given. A JPEG that was decoded at a fraction of its size ends somewhere within the last
             ones.
-        rows_first: whether the number of rows changes first; as ``rows_come_first`` says unless
-            given.
+        rows_first: bool scalar: whether the number of rows changes first; as ``rows_come_first``
+            says unless given.
     """
     H, W = tf.unstack(tf.shape(pixels)[:2])
     height, width = tf.cast(height, tf.int32), tf.cast(width, tf.int32)
@@ -236,23 +150,20 @@ def resize_bicubic(
     first = tf.where(rows_first, tf.stack([height, W]), tf.stack([H, width]))
     for size in (first, tf.stack([height, width])):
         same = size == tf.shape(pixels)[:2]
-        pixels = _resize_by_bands(
-            pixels, size, tf.where(same, 1.0, tf.cast(size, tf.float32) / covered)
-        )
+        scale = tf.where(same, 1.0, tf.cast(size, tf.float32) / covered)
+        pixels = _resize_by_bands(pixels, size, scale)
     return tf.ensure_shape(pixels, [tf.get_static_value(height), tf.get_static_value(width), 3])
 
 
 def rows_come_first(
     H: tf.Tensor, W: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int
 ) -> tf.Tensor:
-    """Say whether the number of rows changes first: the graph's twin of
-    ``image_arrays.rows_first``.
-    """
+    """Whether the number of rows changes first, as ``image_arrays.rows_first``: bool scalar."""
     return H - height > tf.maximum(0, 2 * (W - width))
 
 
 def _resize_by_bands(pixels: tf.Tensor, size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """Where the number of columns alone changes, one band of rows after the other.
+    """Resize once; where only the number of columns changes, a band of rows at a time.
 
     In between the operation holds float32 of the new height and the old width: twelve bytes for
     each old pixel.
@@ -261,17 +172,15 @@ def _resize_by_bands(pixels: tf.Tensor, size: tf.Tensor, scale: tf.Tensor) -> tf
     rows = tf.maximum(_BAND // W, 1)
 
     def step(at: tf.Tensor, bands: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        some = pixels[at : at + rows]
-        return at + rows, bands.write(
-            at // rows, _resize_once(some, tf.stack([tf.shape(some)[0], size[1]]), scale)
-        )
+        band = pixels[at : at + rows]
+        resized = _resize_once(band, tf.stack([tf.shape(band)[0], size[1]]), scale)
+        return at + rows, bands.write(at // rows, resized)
 
     def by_bands() -> tf.Tensor:
         count = (H + rows - 1) // rows
         bands = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
-        return tf.while_loop(lambda at, _: at < H, step, (0, bands), parallel_iterations=1)[
-            1
-        ].concat()
+        _, bands = tf.while_loop(lambda at, _: at < H, step, (0, bands), parallel_iterations=1)
+        return bands.concat()
 
     is_large = (size[0] == H) & (rows < H)
     return tf.cond(is_large, by_bands, lambda: _resize_once(pixels, size, scale))
@@ -292,8 +201,9 @@ def _resize_once(pixels: tf.Tensor, size: tf.Tensor, scale: tf.Tensor) -> tf.Ten
 def resize_bilinear(
     pixels: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int
 ) -> tf.Tensor:
-    """Resize uint8 (H, W, 3) to (height, width, 3) as image_arrays.resize_bilinear does: no
-    antialiasing.
+    """Resize uint8 (H, W, 3) to (height, width, 3) as OpenCV's bilinear does by default.
+
+    Half-pixel centers and no antialiasing, as ``image_arrays.resize_bilinear``, within 1 level.
     """
     size = tf.stack([tf.cast(height, tf.int32), tf.cast(width, tf.int32)])
     return _round(
@@ -306,8 +216,9 @@ def _round(levels: tf.Tensor) -> tf.Tensor:
 
 
 def to_pixel_values(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
-    """(pixels / 255 - mean) / std, as image_arrays.normalise: uint8 (B, H, W, 3) -> float32 (B, 3,
-    H, W).
+    """(pixels / 255 - mean) / std: uint8 (B, H, W, 3) -> float32 (B, 3, H, W).
+
+    As ``image_arrays.normalize``, within 1e-6.
     """
     levels = tf.cast(tf.transpose(pixels, [0, 3, 1, 2]), tf.float32) / 255.0
     shift, scale = (tf.reshape(tf.cast(numbers, tf.float32), [3, 1, 1]) for numbers in (mean, std))
@@ -315,5 +226,5 @@ def to_pixel_values(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[floa
 
 
 def encode_mask(labels: tf.Tensor) -> tf.Tensor:
-    """Write labels uint8 (H, W) as a grey PNG, one byte a pixel: scalar string."""
+    """Write labels uint8 (H, W) as a gray PNG, one byte a pixel: scalar string."""
     return tf.io.encode_png(labels[..., None])

@@ -91,7 +91,7 @@ def read_image(
         return _decode(array.item(), max_pixels, name) if encoded else _rgb_of_array(array, name)
     raise ImageError(
         f"{name}: expected a path, an open file, bytes, a PIL image or an array (H, W, 3) of"
-        f" numbers from 0 to 255, came {type(source).__name__}."
+        f" numbers from 0 to 255, got {type(source).__name__}."
     )
 
 
@@ -130,7 +130,7 @@ def read_file(file: Any, name: str) -> bytes:
         ) from error
     if not isinstance(content, bytes):
         raise ImageError(
-            f"{name}: expected a file of bytes, came {type(content).__name__}: open it with mode"
+            f"{name}: expected a file of bytes, got {type(content).__name__}: open it with mode"
             " 'rb'."
         )
     return content
@@ -161,7 +161,7 @@ def eight_bits(array: np.ndarray, name: str) -> np.ndarray:
         how = "give the image as uint8, as it was before it was scaled or normalized"
     extent = f" from {low:g} to {high:g}" if kind in "iuf" else ""
     raise ImageError(
-        f"{name}: expected numbers from 0 to 255, came {array.dtype} {array.shape}{extent}: {how}."
+        f"{name}: expected numbers from 0 to 255, got {array.dtype} {array.shape}{extent}: {how}."
     )
 
 
@@ -178,7 +178,7 @@ def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
     """
     if picture.mode not in NUMBER_MODES:
         raise ImageError(
-            f"{name}: expected one class number a pixel (gray, palette or 16-bit), came mode"
+            f"{name}: expected one class number a pixel (gray, palette or 16-bit), got mode"
             f" '{picture.mode}': convert its colors to class numbers."
         )
     if picture.format in ("JPEG", "MPO"):
@@ -239,20 +239,20 @@ def _bytes_of(path: Path, name: str) -> bytes:
         content = b"" if device else path.read_bytes()  # /dev/zero has no end
     except IsADirectoryError:
         raise ImageError(
-            f"{name}: expected an image file, came a directory: name the files in it."
+            f"{name}: expected an image file, got a directory: name the files in it."
         ) from None
     except FileNotFoundError:
         raise ImageError(f"{name}: there is no such file: check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
         raise ImageError(f"{name}: cannot be read: {_one_line(error)}.") from error
     if device:
-        raise ImageError(f"{name}: expected an image file, came a device: name a file.")
+        raise ImageError(f"{name}: expected an image file, got a device: name a file.")
     return content
 
 
 def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
     if not data:
-        raise ImageError(f"{name}: expected an image, came 0 bytes: is the file complete?")
+        raise ImageError(f"{name}: expected an image, got 0 bytes: is the file complete?")
     if data.startswith(_PNG):
         data = _sound_png(data, name)
     try:
@@ -269,7 +269,7 @@ def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
                 f"{name}: is a pointer of git-lfs, not the image: run 'git lfs pull' first."
             ) from error
         raise ImageError(
-            f"{name}: expected an image such as JPEG or PNG, came {len(data):,} bytes that start"
+            f"{name}: expected an image such as JPEG or PNG, got {len(data):,} bytes that start"
             f" with {data[:12]!r}."
         ) from error
     except Exception as error:  # Pillow's readers raise whatever a broken header makes them raise
@@ -290,7 +290,7 @@ def _sound_png(data: bytes, name: str) -> bytes:
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data):
             raise ImageError(
-                f"{name}: expected a whole PNG, came a truncated one of {len(data):,} bytes."
+                f"{name}: expected a whole PNG, got a truncated one of {len(data):,} bytes."
             )
         right = zlib.crc32(memoryview(data)[at + 4 : end - 4]) == int.from_bytes(
             data[end - 4 : end], "big"
@@ -298,13 +298,13 @@ def _sound_png(data: bytes, name: str) -> bytes:
         # The case of the first letter tells whether a reader can do without the part.
         if not kind.isalpha() or (kind[:1].isupper() and not right):
             raise ImageError(
-                f"{name}: expected a sound PNG, came one whose part {kind!r} is damaged."
+                f"{name}: expected a sound PNG, got one whose part {kind!r} is damaged."
             )
         if not right:
             spoiled.append((at, end))
         at = end
     if at < len(data) and data[at : at + 12] != _PNG_END:
-        raise ImageError(f"{name}: expected a whole PNG, came one whose end is damaged.")
+        raise ImageError(f"{name}: expected a whole PNG, got one whose end is damaged.")
     for start, end in reversed(spoiled):
         data = data[:start] + data[end:]
     return data
@@ -314,7 +314,7 @@ def _pixels_of(image: Image.Image, max_pixels: int | None, name: str) -> np.ndar
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageError(
-            f"{name}: expected at least one pixel, came an image of {width} x {height}."
+            f"{name}: expected at least one pixel, got an image of {width} x {height}."
         )
     if max_pixels is not None and width * height > max_pixels:
         raise ImageError(
@@ -366,7 +366,7 @@ def _upper_bits(gray: np.ndarray, name: str) -> np.ndarray:
     """
     if gray.min() < 0 or gray.max() > 65535:
         raise ImageError(
-            f"{name}: expected 16-bit gray from 0 to 65535, came {gray.min()} to {gray.max()}."
+            f"{name}: expected 16-bit gray from 0 to 65535, got {gray.min()} to {gray.max()}."
         )
     return np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=-1)
 
@@ -397,7 +397,7 @@ def _rgb_of_array(array: np.ndarray, name: str) -> np.ndarray:
         elif array.ndim == 3 and array.shape[0] in (1, 3, 4):
             hint = ": put channels last with np.moveaxis(image, 0, -1)"
         raise ImageError(
-            f"{name}: expected an array (H, W, 3) with at least one pixel, came {array.dtype}"
+            f"{name}: expected an array (H, W, 3) with at least one pixel, got {array.dtype}"
             f" {array.shape}{hint}."
         )
     return three_channels(eight_bits(pixels, name))

@@ -38,14 +38,14 @@ def _flag(name: str, value: Any) -> bool:
     if value is None:
         return False  # Parity: transformers leaves a step out whose flag is null
     if not isinstance(value, bool):
-        raise ConfigError(f"{name}: expected true or false, came {value!r}.")
+        raise ConfigError(f"{name}: expected true or false, got {value!r}.")
     return value
 
 
 def _side(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
         raise ConfigError(
-            f"{name}: expected a whole number of pixels from 1 to {MAX_SIDE}, came {value!r}."
+            f"{name}: expected a whole number of pixels from 1 to {MAX_SIDE}, got {value!r}."
         )
     return value
 
@@ -56,7 +56,7 @@ def _sides(name: str, value: Any, forms: tuple[set[str], ...]) -> dict[str, int]
         value = {"height": value[0], "width": value[1]}
     if not isinstance(value, Mapping) or set(value) not in forms:
         wanted = " or ".join(str(sorted(form)) for form in forms)
-        raise ConfigError(f"{name}: expected a number of pixels or {wanted}, came {value!r}.")
+        raise ConfigError(f"{name}: expected a number of pixels or {wanted}, got {value!r}.")
     return {key: _side(f"{name}.{key}", side) for key, side in value.items()}
 
 
@@ -75,7 +75,7 @@ def _crop(name: str, value: Any) -> dict[str, int]:
 def _filter(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 5:
         raise ConfigError(
-            f"{name}: expected one of Pillow's filters from 0 to 5 (3 is bicubic), came {value!r}."
+            f"{name}: expected one of Pillow's filters from 0 to 5 (3 is bicubic), got {value!r}."
         )
     return int(value)
 
@@ -84,7 +84,7 @@ def _number(name: str, value: Any, least: float = -math.inf) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value <= least:
         above = "" if least == -math.inf else f" above {least:g}"
-        raise ConfigError(f"{name}: expected a finite number{above}, came {value!r}.")
+        raise ConfigError(f"{name}: expected a finite number{above}, got {value!r}.")
     return float(value)
 
 
@@ -94,7 +94,7 @@ def _triple(name: str, value: Any, least: float = -math.inf) -> tuple[float, ...
         value = (value,) * 3
     if len(value) != 3:
         raise ConfigError(
-            f"{name}: expected 3 numbers, one each for red, green and blue, came {len(value)}."
+            f"{name}: expected 3 numbers, one each for red, green and blue, got {len(value)}."
         )
     return tuple(_number(f"{name}[{i}]", number, least) for i, number in enumerate(value))
 
@@ -151,14 +151,14 @@ def split_file(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
         or "CLIPImageProcessor"
     )
     if not str(kind).startswith("CLIP"):
-        raise ConfigError(f"image_processor_type: expected a CLIPImageProcessor, came {kind!r}.")
+        raise ConfigError(f"image_processor_type: expected a CLIPImageProcessor, got {kind!r}.")
     if content.get("do_pad"):
         raise ConfigError(
-            "do_pad: expected false, came true: CLIP's images are cropped to one size, not padded."
+            "do_pad: expected false, got true: CLIP's images are cropped to one size, not padded."
         )
     if content.get("data_format") not in (None, "channels_first"):
         raise ConfigError(
-            f"data_format: expected 'channels_first', came {content['data_format']!r}."
+            f"data_format: expected 'channels_first', got {content['data_format']!r}."
         )
     settings = {name: value for name, value in content.items() if name in SETTINGS}
     extra = {name: value for name, value in content.items() if name not in SETTINGS}
@@ -225,7 +225,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path}: expected a JSON file: {' '.join(str(error).split())}."
         ) from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a JSON object, came {type(content).__name__}.")
+        raise ConfigError(f"{path}: expected a JSON object, got {type(content).__name__}.")
     return content
 
 

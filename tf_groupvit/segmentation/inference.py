@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tf_groupvit.models.entry import WeightsOf
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.preprocessing.image_arrays import normalise, resize_bicubic, resize_bilinear
+from tf_groupvit.preprocessing.image_arrays import normalize, resize_bicubic, resize_bilinear
 from tf_groupvit.segmentation.protocol import (
     Groups,
     class_affinity,
@@ -202,7 +202,7 @@ class Inference:
 
     def _look(self, pixels: np.ndarray) -> Groups:
         """uint8 (B, H, W, 3) -> ``Groups``."""
-        return looking(self.model)(normalise(pixels, self.settings.mean, self.settings.std))
+        return looking(self.model)(normalize(pixels, self.settings.mean, self.settings.std))
 
     def _compare(
         self, groups: Groups, texts: np.ndarray, size: tuple[int, int], whole: bool

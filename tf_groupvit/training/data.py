@@ -19,7 +19,7 @@ import tensorflow as tf
 from tf_groupvit.errors import DatasetError, GroupViTError, InputError
 from tf_groupvit.preprocessing.image_arrays import statistics
 from tf_groupvit.preprocessing.image_graph import decode, to_pixel_values
-from tf_groupvit.preprocessing.image_graph_bytes import only_if
+from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PUBLISHED, Augmentation, augmenter, erase
 from tf_groupvit.training.captions import Prompts
@@ -296,7 +296,7 @@ class TrainingData:
         """
         pixels = decode(contents)
         sides = tf.shape(pixels)
-        pixels = only_if(
+        pixels = assert_with_message(
             tf.reduce_min(sides[:2]) >= MIN_SIDE, ["Expected more than one pixel."], pixels
         )
         place = tf.cast(where, tf.int32)

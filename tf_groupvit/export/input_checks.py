@@ -1,0 +1,114 @@
+"""Check the shapes and sizes of a request's inputs while the exported graph runs.
+
+Neither the server nor its C++ session looks at the shapes that a signature declares, and TensorFlow
+folds a check of them away when it believes the declaration. So the checks here read the rank at run
+time, and each gives its input back: what is made of the result depends on the check.
+
+Every failure is INVALID_ARGUMENT.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message
+from tf_groupvit.preprocessing.image_reading import MAX_SIDE
+
+
+def check_strings(value: tf.Tensor, name: str, most: int) -> tf.Tensor:
+    """A string for each image or text, (B), of at most ``most``."""
+    return _limit_rows(_of_rank(value, name, "(B)", 1), name, most)
+
+
+def check_array(
+    value: tf.Tensor, name: str, letters: str, sizes: Sequence[int | None], most: int
+) -> tf.Tensor:
+    """An array (B, *sizes), where None is any size, and B at most ``most``.
+
+    An empty batch may come as shape (0): JSON has no way to say (0, 4, 4, 3).
+
+    Args:
+        letters: the shape as messages write it, e.g. ``"(B, H, W, 3)"``.
+    """
+    loose = _unknown_shape(value)
+    shape = tf.shape(loose)
+    is_empty = tf.reduce_all(tf.equal(shape, 0)) & tf.equal(tf.size(shape), 1)
+    empty = tf.constant([0, *(size or 1 for size in sizes)])
+    loose = tf.cond(
+        is_empty, lambda: _unknown_shape(tf.reshape(loose, empty)), lambda: tf.identity(loose)
+    )
+    value = _of_rank(loose, name, letters, 1 + len(sizes))
+    shape = tf.shape(value)
+    wanted = tf.constant([-1, *(-1 if size is None else size for size in sizes)])
+    fits = tf.reduce_all(tf.equal(wanted, -1) | tf.equal(shape, wanted))
+    message = [f"{name}: expected shape {letters}, got ", _shape_text(shape), "."]
+    value = assert_with_message(fits, message, value)
+    return _limit_rows(tf.ensure_shape(value, [None, *sizes]), name, most)
+
+
+def _limit_rows(value: tf.Tensor, name: str, most: int) -> tf.Tensor:
+    rows = tf.shape(value, out_type=tf.int64)[0]
+    message = [f"{name}: expected at most {most} rows, got ", rows, ": send fewer at once."]
+    return assert_with_message(rows <= most, message, value)
+
+
+def limit_pixels(value: tf.Tensor, name: str, most: int, height: int, width: int) -> tf.Tensor:
+    """``value`` (B, ...), if its images have at most ``most`` pixels, all together.
+
+    No side may be over ``MAX_SIDE`` pixels either.
+
+    Args:
+        height: the axis of the height; ``width`` likewise.
+    """
+    shape = tf.shape(value, out_type=tf.int64)
+    pixels = shape[0] * shape[height] * shape[width]
+    message = [f"{name}: expected at most {most} pixels in all, got ", pixels]
+    value = assert_with_message(
+        pixels <= most, [*message, ": send fewer or smaller images."], value
+    )
+    longest = tf.maximum(shape[height], shape[width])
+    message = [f"{name}: expected at most {MAX_SIDE} pixels a side, got ", longest, ": shrink it."]
+    return assert_with_message(longest <= MAX_SIDE, message, value)
+
+
+def some_row_valid(errors: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """``value`` of any shape, unless every one of the rows has an error; then the first fails.
+
+    Args:
+        errors: string (B), "" for a row that is valid. Without rows nothing fails.
+    """
+    first = tf.concat([errors, [""]], axis=0)[0]
+    some = (tf.size(errors) == 0) | tf.reduce_any(errors == "")
+    return assert_with_message(some, [first], value)
+
+
+def no_errors(rows: tf.Tensor) -> tf.Tensor:
+    """An empty error for each of the rows (B, ...): string (B)."""
+    return tf.fill(tf.shape(rows)[:1], "")
+
+
+def same_rows(value: tf.Tensor, name: str, other: tf.Tensor, other_name: str) -> tf.Tensor:
+    """``value`` (B, ...), if ``other`` has as many rows."""
+    mine, theirs = tf.shape(value)[0], tf.shape(other)[0]
+    expected = f"{name} and {other_name}: expected one row for each image in both, got "
+    return assert_with_message(
+        tf.equal(mine, theirs), [expected, mine, " and ", theirs, "."], value
+    )
+
+
+def _of_rank(value: tf.Tensor, name: str, letters: str, rank: int) -> tf.Tensor:
+    loose = _unknown_shape(value)
+    shape = tf.shape(loose)
+    message = [f"{name}: expected shape {letters}, got ", _shape_text(shape), "."]
+    checked = assert_with_message(tf.equal(tf.size(shape), rank), message, loose)
+    return tf.ensure_shape(checked, [None] * rank)
+
+
+def _unknown_shape(value: tf.Tensor) -> tf.Tensor:
+    """The same tensor, of a shape that TensorFlow does not believe to know."""
+    return tf.raw_ops.PlaceholderWithDefault(input=value, shape=tf.TensorShape(None))
+
+
+def _shape_text(shape: tf.Tensor) -> tf.Tensor:
+    sizes = tf.strings.reduce_join(tf.strings.as_string(shape), separator=", ")
+    return tf.strings.join(["(", sizes, ")"])
