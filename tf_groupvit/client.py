@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from tf_groupvit.errors import ImageError, InputError, RequestError
+from tf_groupvit.errors import ImageError, InputError, RequestError, one_line
 from tf_groupvit.segmentation.class_names import ClassNames, parse_classes, refuse_twice
 from tf_groupvit.segmentation.result import ImageLike, Segmentation, encode_image, several
-from tf_groupvit.wires.asks import SIDES, Ask, NotReachedError, one_line
+from tf_groupvit.wires.asks import SIDES, Ask, NotReachedError
 from tf_groupvit.wires.dtypes import NUMPY_OF
 from tf_groupvit.wires.remote_calls import GrpcWire
 from tf_groupvit.wires.rest import RestWire

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Self
 
 from tf_groupvit.config_rules import Checked, is_count, is_number, is_token, strict_keywords
 from tf_groupvit.errors import ConfigError
-from tf_groupvit.hub import refuse_pointer, resolve
+from tf_groupvit.files import atomic_write, make_folder, read_json
+from tf_groupvit.hub import resolve
 
 # Written by transformers into configs of every model: kept and written back, without a word.
 TRANSFORMERS_KEYS = frozenset(
@@ -99,7 +100,9 @@ class _Config(Checked):
                 model.
         """
         path = resolve(folder_or_hub_id, weights=False, **hub_options)
-        return cls.from_dict(read_json(path / "config.json" if path.is_dir() else path))
+        return cls.from_dict(
+            read_json(path / "config.json" if path.is_dir() else path, ConfigError)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json: every field, every kept key, and ``model_type``."""
@@ -113,22 +116,13 @@ class _Config(Checked):
         Raises:
             ConfigError: the folder cannot be written, or a kept key holds what JSON cannot.
         """
-        target = Path(folder)
-        beside = target / f".config.json.{os.getpid()}.tmp"
         try:
             text = json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-            target.mkdir(parents=True, exist_ok=True)
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(target / "config.json")
-        except OSError as error:
-            beside.unlink(missing_ok=True) if target.is_dir() else None
-            raise ConfigError(
-                f"{target / 'config.json'} cannot be written: {error.strerror or error}."
-            ) from error
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 f"The config cannot be written as JSON ({error}): check the keys in extra."
             ) from error
+        atomic_write(make_folder(folder, ConfigError) / "config.json", text, ConfigError)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -365,28 +359,6 @@ def config_beside(weights: Path) -> Path:
             f"{file} is not there: put the config.json of the model beside {weights.name}."
         )
     return file
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in ``file``.
-
-    Raises:
-        ConfigError: no such file, a pointer of git-lfs, not JSON, or not an object.
-    """
-    refuse_pointer(file, ConfigError)
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{file} cannot be read ({error.strerror}): expected a checkpoint's config.json."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{file} is not valid JSON ({error}): restore the file that came with the weights."
-        ) from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} holds a {type(values).__name__}: expected a JSON object.")
-    return values
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

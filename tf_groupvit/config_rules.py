@@ -2,12 +2,11 @@
 are checked with.
 """
 
-import difflib
 import functools
 from dataclasses import fields
 from typing import Any
 
-from tf_groupvit.errors import ConfigError
+from tf_groupvit.errors import ConfigError, did_you_mean
 
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "selu")
 
@@ -64,8 +63,9 @@ def strict_keywords(cls: type) -> type:
     def init(self: Any, *args: Any, **values: Any) -> None:
         for name in values:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-                raise ConfigError(f"{cls.__name__} has no field {name!r}: did you mean {near!r}?")
+                raise ConfigError(
+                    f"{cls.__name__} has no field {name!r}: {did_you_mean(name, known)}"
+                )
         plain(self, *args, **values)
 
     cls.__init__ = init  # type: ignore[misc]

@@ -16,6 +16,7 @@ Every message is one line: what was expected, what came, what to do.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -89,14 +90,36 @@ class RequestError(GroupViTError):
         return f"{self.code}: {self.message}"
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'nearest'?``, for a message about a name that is not among ``known``."""
+    import difflib
+
+    (nearest,) = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0)
+    return f"did you mean {nearest!r}?"
+
+
+def one_line(words: object, most: int = 200) -> str:
+    """Words from elsewhere, or an error's, as a message can hold them: on one line, without control
+    characters, at most ``most`` of them.
+
+    Of an error without words it is the name of its type; an error's full stop is left off.
+    """
+    text = " ".join(str(words)[: 10 * most].split())
+    if isinstance(words, BaseException):
+        text = text.rstrip(".") or type(words).__name__
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1]
+    )
+    return shown if len(shown) <= most else f"{shown[:most]}..."
+
+
 _ASSERTED = re.compile(r"(?s).*?assertion failed: \[((?:(?!\] \[).)*?)\]\s*(?:\[\[.*)?")
+LONGEST_ASSERTION = 10_000  # letters; no words of ours are as long
 
 
 def asserted(words: str) -> str:
     """What a graph says of a failed check, without what TensorFlow puts around it; other texts as
     they are.
     """
-    found = (
-        _ASSERTED.fullmatch(words) if len(words) < 10_000 else None
-    )  # no words of ours are as long
+    found = _ASSERTED.fullmatch(words) if len(words) < LONGEST_ASSERTION else None
     return re.sub(r"\\(.)", r"\1", found[1]) if found else words

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tf_groupvit.errors import GroupViTError, HubError
+from tf_groupvit.errors import HubError, one_line
 
 # Weights in the order in which they are wanted; of the first kind that the repository has, all
 # files are fetched.
@@ -126,29 +126,6 @@ def resolve(
     return _Repository(name, revision, token, cache_dir, weights).folder(local_files_only)
 
 
-def is_pointer(start: bytes) -> bool:
-    """Whether a file with this start is the text that a clone without git-lfs leaves in a large
-    file's place.
-    """
-    return start.startswith(b"version ") and b"git-lfs" in start[:64]
-
-
-def refuse_pointer(path: Path, error: type[GroupViTError]) -> None:
-    """Raise ``error`` where ``path`` is a pointer of git-lfs; a file that cannot be read is left to
-    who reads it.
-    """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except OSError:
-        return
-    if is_pointer(start):
-        raise error(
-            f"{path} is a pointer of git-lfs, not the file itself: run 'git lfs pull' in its"
-            " folder."
-        )
-
-
 def _refuse_path(name: str) -> None:
     if not name:
         raise HubError(
@@ -194,7 +171,8 @@ class _Repository:
         except Exception as error:
             refusal = _refusal(error)
             if refusal is None:
-                folder = self._cached(f"the hub cannot be reached ({_first_line(error)})", error)
+                reason = one_line(f"{type(error).__name__}: {error}", 120)
+                folder = self._cached(f"the hub cannot be reached ({reason})", error)
                 warnings.warn(
                     f"The hub cannot be reached: '{self._title()}' is taken from the cache.",
                     stacklevel=4,
@@ -265,10 +243,6 @@ class _Repository:
                 )
                 return [*beside, *shards, file]
         return None
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".split("\n")[0][:120]
 
 
 # Name in huggingface_hub.errors -> what to tell. The first that an error is an instance of counts.

@@ -184,7 +184,7 @@ def test_a_nonsense_value_is_refused_with_the_field_named(field, value, tmp_path
 def test_an_unknown_keyword_names_the_nearest_setting():
     with pytest.raises(
         ConfigError,
-        match="do_centre_crop: there is no such setting; the nearest is 'do_center_crop'",
+        match=r"do_centre_crop: there is no such setting: did you mean 'do_center_crop'\?",
     ):
         ImageProcessor(do_centre_crop=True)
 
@@ -192,9 +192,9 @@ def test_an_unknown_keyword_names_the_nearest_setting():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "expected a JSON file"),
-        ("", "expected a JSON file"),
-        ("[1]", "expected a JSON object, got list"),
+        ("{", "is not valid JSON"),
+        ("", "is not valid JSON"),
+        ("[1]", "holds a list: expected a JSON object"),
         (
             {"image_processor_type": "SamImageProcessor"},
             "image_processor_type: expected a CLIPImageProcessor",
@@ -306,8 +306,6 @@ def test_statistics_are_found_by_name():
 
 def test_settings_that_cannot_be_written_are_told_in_one_line(tmp_path):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(
-        ConfigError, match=r"preprocessor_config\.json cannot be written: "
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"'.*file' cannot be made: .* is no folder") as caught:
         ImageProcessor().save_pretrained(tmp_path / "file")
     assert "\n" not in str(caught.value) and (tmp_path / "file").read_text() == "kept"

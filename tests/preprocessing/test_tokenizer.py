@@ -209,7 +209,7 @@ def test_saving_keeps_settings_that_it_does_not_know(toy, tmp_path):
 
 def test_saving_over_a_file_is_refused_in_one_line(toy, tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(CheckpointError, match=r"cannot be made: .*taken' is no folder"):
         Tokenizer.from_pretrained(toy).save_pretrained(tmp_path / "taken")
 
 
@@ -258,7 +258,7 @@ def test_an_impossible_length_in_a_file_is_refused_with_its_name(toy, length):
 
 def test_a_broken_config_is_a_config_error(toy):
     write(toy, "config.json", "{")
-    with pytest.raises(ConfigError, match="should be JSON"):
+    with pytest.raises(ConfigError, match="is not valid JSON"):
         Tokenizer.from_pretrained(toy)
 
 
@@ -322,8 +322,8 @@ def test_ids_that_are_none_are_refused(folder_of, ids):
 
 
 DAMAGE = [
-    ("vocab.json", "{", "should be JSON"),
-    ("vocab.json", "[1]", "should hold a JSON object"),
+    ("vocab.json", "{", "is not valid JSON"),
+    ("vocab.json", "[1]", "expected a JSON object"),
     ("vocab.json", "{}", "should map tokens to ids"),
     ("vocab.json", {"a</w>": "0"}, "should be a whole number"),
     ("vocab.json", {"a</w>": 0, "b": 0}, "the same id"),
@@ -338,7 +338,7 @@ DAMAGE = [
         {"model": {"vocab": {"a</w>": 0}, "merges": [["a"]]}},
         "merge 1 should be two tokens",
     ),
-    ("tokenizer_config.json", "[]", "should hold a JSON object"),
+    ("tokenizer_config.json", "[]", "expected a JSON object"),
     (
         "tokenizer_config.json",
         {"added_tokens_decoder": {"x": {"content": "y"}}},

@@ -17,9 +17,9 @@ from tf_groupvit.config import (
     GroupViTTextConfig,
     GroupViTVisionConfig,
     config_beside,
-    read_json,
 )
 from tf_groupvit.errors import ConfigError
+from tf_groupvit.files import read_json
 
 Config = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
 
@@ -45,7 +45,7 @@ def config_of(path: Path) -> Config | None:
     if path.suffix == ".pth" and path.is_file() and not path.with_name("config.json").exists():
         return None
     file = path / "config.json" if path.is_dir() else config_beside(path)
-    values = read_json(file)
+    values = read_json(file, ConfigError)
     kind = values.get("model_type", GroupViTConfig.model_type)
     if not isinstance(kind, str) or kind not in CONFIG_CLASSES:
         raise ConfigError(

@@ -20,7 +20,7 @@ from tf_groupvit.checkpoints.pickles import read_pickle
 from tf_groupvit.checkpoints.safetensors_file import read_safetensors
 from tf_groupvit.checkpoints.tensors import Entry, Tensors, collect
 from tf_groupvit.errors import CheckpointError
-from tf_groupvit.hub import refuse_pointer
+from tf_groupvit.files import refuse_pointer
 
 LONGEST_INDEX = 2**26  # bytes; the full model's has 40,000
 

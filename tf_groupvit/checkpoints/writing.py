@@ -3,8 +3,7 @@ name.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from tf_groupvit.checkpoints.names import batch_counters
 from tf_groupvit.checkpoints.safetensors_file import DTYPES
 from tf_groupvit.checkpoints.tensors import Entry, Tensors
 from tf_groupvit.errors import CheckpointError
+from tf_groupvit.files import replacing
 
 WEIGHTS = "model.safetensors"
 
@@ -48,30 +48,17 @@ def write_safetensors(
     path = Path(path)
     arrays = {name: _writable(name, array) for name, array in tensors.items()}
     try:
-        with _replacing(path) as beside:
-            save_file(arrays, beside, dict(metadata) if metadata else None)
+        with replacing(path) as unfinished:
+            unfinished.touch()
+            mode = unfinished.stat().st_mode
+            save_file(arrays, unfinished, dict(metadata) if metadata else None)
+            unfinished.chmod(mode)  # safetensors 0.8 writes a file that nobody else may read
+            with open(unfinished, "r+b") as file:
+                os.fsync(file.fileno())  # else a power cut can leave the name on an empty file
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"Cannot write {path}: {getattr(error, 'strerror', None) or error}."
         ) from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place when the block ends well, and goes away when it
-    does not.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.touch()
-    try:
-        mode = beside.stat().st_mode
-        yield beside
-        beside.chmod(mode)  # safetensors 0.8 makes a new file, which nobody else may read
-        with open(beside, "r+b") as file:
-            os.fsync(file.fileno())  # else a power cut can leave the new name on an empty file
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _writable(name: str, array: np.ndarray) -> np.ndarray:

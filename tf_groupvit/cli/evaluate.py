@@ -83,7 +83,7 @@ def command(
 
     from tf_groupvit.evaluation.classification import FolderDataset
     from tf_groupvit.evaluation.opening import open_dataset
-    from tf_groupvit.segmentation.writing import check_place
+    from tf_groupvit.files import check_place
 
     if resume is not None:
         check_place(Path(resume))

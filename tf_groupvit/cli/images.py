@@ -18,18 +18,9 @@ from tqdm import tqdm
 
 from tf_groupvit.cli.outputs import KINDS
 from tf_groupvit.errors import ImageError, InputError, RequestError
+from tf_groupvit.files import IMAGE_SUFFIXES
 from tf_groupvit.segmentation.views import VIEWS
 
-ENDINGS = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-)  # what is taken from a folder
 OUTPUT = re.compile(rf"(?P<name>.+)\.((?P<kind>{'|'.join((*KINDS, *VIEWS))})\.png|json)")
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
 FASTEST = 0.1  # seconds between two looks of the bar
@@ -94,7 +85,7 @@ def _in_folder(folder: str, recursive: bool) -> list[str]:
                 " give --recursive"
             )
         else:
-            what = f"holds no images ({', '.join(ENDINGS)}): name another"
+            what = f"holds no images ({', '.join(IMAGE_SUFFIXES)}): name another"
         raise InputError(f"The folder '{folder}' {what}.")
     _tell_of_folders(folder, below)
     return kept
@@ -151,7 +142,7 @@ def _step(base: str, part: str) -> list[str]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in ENDINGS and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _is_hidden(path: PurePath) -> bool:
@@ -189,7 +180,7 @@ def _is_output(path: str) -> bool:
     if kind:
         beside.append(".json")
     if kind in KINDS:
-        beside += ["", *ENDINGS]  # the image itself
+        beside += ["", *IMAGE_SUFFIXES]  # the image itself
     return any(Path(name + ending).is_file() for ending in beside)
 
 

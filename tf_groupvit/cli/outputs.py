@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from tf_groupvit.files import atomic_write, make_folder
 from tf_groupvit.segmentation.picture import png
 from tf_groupvit.segmentation.result import Segmentation
-from tf_groupvit.segmentation.writing import make_folder, write_whole
 
 __all__ = ["line_of", "make_folder", "names_for", "record_of", "write_outputs"]
 
@@ -76,7 +76,7 @@ def write_outputs(
     paths = []
     for ending, content in files.items():
         paths.append(Path(folder) / f"{name}.{ending}")
-        write_whole(paths[-1], content)
+        atomic_write(paths[-1], content)
     return paths
 
 

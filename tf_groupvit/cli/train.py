@@ -92,8 +92,8 @@ def command(
     """
     from pathlib import Path
 
+    from tf_groupvit.files import check_folder
     from tf_groupvit.memory import keep_freed_memory
-    from tf_groupvit.segmentation.writing import check_folder
     from tf_groupvit.training.recipe import read_recipe
 
     keep_freed_memory()

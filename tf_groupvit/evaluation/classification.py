@@ -12,10 +12,10 @@ from tf_groupvit.evaluation.evaluator import checked_count
 from tf_groupvit.evaluation.file_names import first_in_doubt, is_junk
 from tf_groupvit.evaluation.rounds import go_through, open_file
 from tf_groupvit.evaluation.scores import ClassificationScores, TopK
+from tf_groupvit.files import IMAGE_SUFFIXES
 from tf_groupvit.preprocessing.image_reading import read_image
 
 NAMES_FILE = "classes.txt"
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 Classify = Callable[[np.ndarray], Any]  # uint8 (H, W, 3) -> probabilities (K)
 
@@ -114,12 +114,12 @@ def evaluate_classes(
 
 
 def _images_of(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     inside = (path for path in files if not is_junk(path.relative_to(folder).as_posix()))
     images = sorted(path for path in inside if path.is_file())
     if not images:
         raise DatasetError(
-            f"{folder}: expected the images of a class ({', '.join(ENDINGS)}), the folder holds"
+            f"{folder}: expected the images of a class ({', '.join(IMAGE_SUFFIXES)}), the folder holds"
             " none."
         )
     return images

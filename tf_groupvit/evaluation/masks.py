@@ -15,7 +15,7 @@ from PIL import Image
 
 from tf_groupvit.errors import DatasetError, ImageError, InputError
 from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN
-from tf_groupvit.hub import refuse_pointer
+from tf_groupvit.files import EXIF_ORIENTATION, refuse_pointer
 from tf_groupvit.preprocessing.image_reading import ORIENTATIONS, read_class_numbers
 
 AS_PHOTO = "as-photo"  # the mask lies as a person sees the photo
@@ -23,7 +23,7 @@ AS_STORED = (  # the mask lies as the photo's pixels in its file, and has to be 
     "as-stored"
 )
 CHOICES = (AS_PHOTO, AS_STORED)
-UPRIGHT, TAG = 1, 0x0112
+UPRIGHT = 1
 NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # chunks of a PNG that may hold an orientation
 Size = tuple[int, int]  # width, height
 
@@ -132,7 +132,9 @@ def size_and_orientation(path: Path) -> tuple[Size, int]:
         try:
             # Of a PNG, Pillow's own getexif decodes the pixels, to look for notes behind them.
             quick = picture.format == "PNG" and not _notes_behind(path)
-            found = (Image.Image.getexif(picture) if quick else picture.getexif()).get(TAG, UPRIGHT)
+            found = (Image.Image.getexif(picture) if quick else picture.getexif()).get(
+                EXIF_ORIENTATION, UPRIGHT
+            )
             return picture.size, int(found) if int(found) in ORIENTATIONS else UPRIGHT
         except Exception:  # as in reading images: broken EXIF says nothing about how a picture lies
             return picture.size, UPRIGHT

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from tf_groupvit.errors import InputError
-from tf_groupvit.segmentation.writing import check_place, write_whole
+from tf_groupvit.errors import GroupViTError, InputError, one_line
+from tf_groupvit.files import atomic_write, check_place
 
 VERSION = 1
 SAVE_SECONDS = 10.0  # what a killed run loses at most, besides the picture it was at
@@ -94,7 +94,7 @@ class ProgressFile:
             "done": list(done),
             "counts": self.tally.state(),
         }
-        write_whole(self.path, json.dumps(content, ensure_ascii=False).encode())
+        atomic_write(self.path, json.dumps(content, ensure_ascii=False).encode())
 
     def _checked(self, text: str) -> dict[str, Any]:
         try:
@@ -187,7 +187,7 @@ def go_through(
                 Exception
             ) as error:  # whatever it is, it is counted and named, and the others are not lost
                 first = first or error
-                failures[names[index]] = _one_line(error)
+                failures[names[index]] = _reason(error)
                 tqdm.write(f"{names[index]}: {failures[names[index]]}", file=sys.stderr)
                 if not counted and len(failures) == HOPELESS:
                     break
@@ -216,7 +216,6 @@ def open_file(
     return file, file.load(names)
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    from_us = type(error).__module__.startswith("tf_groupvit")
-    return text if from_us and text else f"{type(error).__name__}: {text}".rstrip(": ")
+def _reason(error: Exception) -> str:
+    ours = isinstance(error, GroupViTError) and str(error)
+    return str(error) if ours else one_line(f"{type(error).__name__}: {error}").rstrip(": ")

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from tf_groupvit.errors import InputError
+from tf_groupvit.errors import InputError, one_line
 from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.outputs import plain
 from tf_groupvit.models.processes import check_process, is_forked
@@ -90,7 +90,7 @@ class EntryModel(keras.Model):
             if keywords.get("dtype") is None:
                 raise
             raise InputError(
-                f"{_first_line(error)}; give dtype='float32', 'mixed_bfloat16' or the like."
+                f"{one_line(error)}; give dtype='float32', 'mixed_bfloat16' or the like."
             ) from error
         if narrow:
             raise InputError(
@@ -185,7 +185,3 @@ class FlatOutputs(keras.Model):
         return {
             name: value for name, value in result.items() if not isinstance(value, dict | tuple)
         }
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:200].rstrip(".")

@@ -2,7 +2,6 @@
 named early.
 """
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from keras import ops
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
-from tf_groupvit.errors import InputError
+from tf_groupvit.errors import InputError, did_you_mean
 
 # Name -> what it is, and what its dtype may begin with.
 TENSORS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -106,9 +105,9 @@ def unpack(first: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     merged: dict[str, Any] = {first_name: None, **{name: given[name] for name in others}}
     for name, value in first.items():
         if name not in given:
-            near = difflib.get_close_matches(name, list(given), n=1, cutoff=0)[0]
             raise InputError(
-                f"There is no input {name!r}: did you mean {near!r}? Inputs: {', '.join(given)}."
+                f"There is no input {name!r}: {did_you_mean(name, given)}"
+                f" Inputs: {', '.join(given)}."
             )
         if merged[name] is not None:
             raise InputError(f"{name} came twice, in the dict and as an argument: give it once.")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_groupvit.files import EXIF_ORIENTATION
 from tf_groupvit.preprocessing.image_reading import MAX_SIDE, ORIENTATIONS
 
 Message = list[str | tf.Tensor]  # the parts of a message: texts, and numbers in the graph
@@ -144,7 +145,7 @@ _MAX_ENTRIES = 512
 _NOT_FOUND = -1
 _PREFIX = b"Exif\x00\x00"
 _NO_FRAMES = (0xFFC4, 0xFFC8, 0xFFCC)  # of the markers FFC0 to FFCF, those that begin no frame
-_TAG, _SHORT, _LONG = 0x0112, 3, 4
+_SHORT, _LONG = 3, 4
 
 # Position and end of the file -> position of the next part, and of the EXIF block in this one.
 NextPart = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -250,7 +251,7 @@ def _orientation_in(data: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
     )
     # The low half of a big-endian number of four bytes is the second.
     value = tf.where((form == _LONG) & ~intel, second, first)
-    wanted = known & (tag == _TAG) & ((form == _SHORT) | (form == _LONG))
+    wanted = known & (tag == EXIF_ORIENTATION) & ((form == _SHORT) | (form == _LONG))
     value = tf.reduce_max(tf.concat([tf.where(wanted, value, 0), [0]], 0))
     return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from tf_groupvit.errors import ImageError
-from tf_groupvit.hub import is_pointer
+from tf_groupvit.errors import ImageError, one_line
+from tf_groupvit.files import EXIF_ORIENTATION, is_pointer
 
 # Pillow's own default for Image.MAX_IMAGE_PIXELS: 89 million. Pillow warns there and refuses at
 # twice as much; here, and in the exported graph, the first number is the limit.
@@ -33,7 +33,6 @@ ORIENTATIONS = {
     7: (True, True, True),
     8: (True, False, True),
 }
-_ORIENTATION_TAG = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
@@ -126,7 +125,7 @@ def read_file(file: Any, name: str) -> bytes:
         ValueError,
     ) as error:  # ValueError: the file is closed, or is text that cannot be decoded
         raise ImageError(
-            f"{name}: cannot be read: {_one_line(error)}: open it with mode 'rb'."
+            f"{name}: cannot be read: {one_line(error)}: open it with mode 'rb'."
         ) from error
     if not isinstance(content, bytes):
         raise ImageError(
@@ -189,9 +188,7 @@ def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
     try:
         numbers = np.asarray(picture)
     except Exception as error:  # truncated and damaged data make Pillow raise errors of many kinds
-        raise ImageError(
-            f"{name}: the mask is damaged or cut short: {_one_line(error)}."
-        ) from error
+        raise ImageError(f"{name}: the mask is damaged or cut short: {one_line(error)}.") from error
     numbers = numbers[..., 0] if numbers.ndim == 3 else numbers
     numbers = numbers.astype(np.uint8) if numbers.dtype == bool else numbers
     if widest == narrow:
@@ -244,7 +241,7 @@ def _bytes_of(path: Path, name: str) -> bytes:
     except FileNotFoundError:
         raise ImageError(f"{name}: there is no such file: check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
-        raise ImageError(f"{name}: cannot be read: {_one_line(error)}.") from error
+        raise ImageError(f"{name}: cannot be read: {one_line(error)}.") from error
     if device:
         raise ImageError(f"{name}: expected an image file, got a device: name a file.")
     return content
@@ -261,7 +258,7 @@ def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
             image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name}: over the limit of {max_pixels or MAX_PIXELS:,} pixels: {_one_line(error)}"
+            f"{name}: over the limit of {max_pixels or MAX_PIXELS:,} pixels: {one_line(error)}"
         ) from error
     except Image.UnidentifiedImageError as error:
         if is_pointer(data):
@@ -273,7 +270,7 @@ def _decode(data: bytes, max_pixels: int | None, name: str) -> np.ndarray:
             f" with {data[:12]!r}."
         ) from error
     except Exception as error:  # Pillow's readers raise whatever a broken header makes them raise
-        raise ImageError(f"{name}: the image's header is broken: {_one_line(error)}.") from error
+        raise ImageError(f"{name}: the image's header is broken: {one_line(error)}.") from error
     with image:
         return _pixels_of(image, max_pixels, name)
 
@@ -337,7 +334,7 @@ def _pixels_of(image: Image.Image, max_pixels: int | None, name: str) -> np.ndar
             Exception
         ) as error:  # as above: truncated and damaged data come as many kinds of error
             raise ImageError(
-                f"{name}: the image is damaged or incomplete: {_one_line(error)}."
+                f"{name}: the image is damaged or incomplete: {one_line(error)}."
             ) from error
         return turn(pixels, _orientation_of(image))
 
@@ -373,7 +370,7 @@ def _upper_bits(gray: np.ndarray, name: str) -> np.ndarray:
 
 def _orientation_of(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # a broken EXIF block says nothing about how the picture lies
         return 1
 
@@ -383,7 +380,7 @@ def _array_of(source: Any, name: str) -> np.ndarray:
         return np.asarray(source)
     except Exception as error:  # tensors of a graph and of other devices raise what they like
         raise ImageError(
-            f"{name}: {type(source).__name__} cannot be read as an array: {_one_line(error)}."
+            f"{name}: {type(source).__name__} cannot be read as an array: {one_line(error)}."
         ) from error
 
 
@@ -408,7 +405,3 @@ def three_channels(pixels: np.ndarray) -> np.ndarray:
     if pixels.shape[-1] == 3:
         return pixels
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

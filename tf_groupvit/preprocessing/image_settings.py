@@ -2,7 +2,6 @@
 spelling out.
 """
 
-import difflib
 import json
 import logging
 import math
@@ -11,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tf_groupvit.errors import ConfigError
-from tf_groupvit.hub import refuse_pointer
+from tf_groupvit.errors import ConfigError, did_you_mean
+from tf_groupvit.files import atomic_write, make_folder, read_json
 from tf_groupvit.preprocessing.image_arrays import STATISTICS
 
 FILE_NAME = "preprocessor_config.json"
@@ -124,8 +123,7 @@ def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name in given:
         if name not in SETTINGS:
-            near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{name}: there is no such setting; the nearest is {near!r}.")
+            raise ConfigError(f"{name}: there is no such setting: {did_you_mean(name, SETTINGS)}")
     return {
         name: check(
             name,
@@ -181,18 +179,18 @@ def read_file(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder)
     if path.is_file():
-        return _settings_in(path) or _read_json(path)
+        return _settings_in(path) or read_json(path, ConfigError)
     if (path / NESTED_FILE_NAME).is_file() and (nested := _settings_in(path / NESTED_FILE_NAME)):
         return nested
     if not (path / FILE_NAME).is_file():
         raise ConfigError(
             f"{path}: expected a folder with {FILE_NAME}, and there is none: check the path."
         )
-    return _read_json(path / FILE_NAME)
+    return read_json(path / FILE_NAME, ConfigError)
 
 
 def _settings_in(path: Path) -> dict[str, Any] | None:
-    nested = _read_json(path).get(NESTED_KEY)
+    nested = read_json(path, ConfigError).get(NESTED_KEY)
     return nested if isinstance(nested, dict) else None
 
 
@@ -202,37 +200,12 @@ def write_file(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> No
 
     Raises ``ConfigError`` where it cannot be written.
     """
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        _write_json(path / FILE_NAME, content)
-        nested = path / NESTED_FILE_NAME
-        if nested.is_file() and _settings_in(nested):
-            _write_json(nested, {**_read_json(nested), NESTED_KEY: content})
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(
-            f"{path / FILE_NAME} cannot be written: {reason}: give another folder."
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    refuse_pointer(path, ConfigError)
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: expected a JSON file: {' '.join(str(error).split())}."
-        ) from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a JSON object, got {type(content).__name__}.")
-    return content
+    path = make_folder(folder, ConfigError)
+    _write_json(path / FILE_NAME, content)
+    nested = path / NESTED_FILE_NAME
+    if nested.is_file() and _settings_in(nested):
+        _write_json(nested, {**read_json(nested, ConfigError), NESTED_KEY: content})
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    atomic_write(path, json.dumps(content, indent=2, sort_keys=True) + "\n", ConfigError)

@@ -2,7 +2,6 @@
 
 import json
 import operator
-import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from tf_groupvit.errors import CheckpointError, InputError
+from tf_groupvit.files import atomic_write, make_folder
 from tf_groupvit.hub import resolve
 from tf_groupvit.preprocessing.tokenizer_files import (
     END_OF_WORD,
@@ -161,20 +161,9 @@ class Tokenizer:
         """Write the files that transformers' ``CLIPTokenizerFast`` loads, each beside its place and
         then renamed.
         """
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, text in self._files_to_write().items():
-                beside = folder / f".{name}.{os.getpid()}.tmp"
-                try:
-                    beside.write_text(text, encoding="utf-8", newline="\n")
-                    beside.replace(folder / name)
-                finally:
-                    beside.unlink(missing_ok=True)
-        except OSError as error:
-            raise CheckpointError(
-                f"The tokenizer cannot be written to {folder} ({error}): give another folder."
-            ) from error
+        folder = make_folder(folder, CheckpointError)
+        for name, text in self._files_to_write().items():
+            atomic_write(folder / name, text, CheckpointError)
 
     def _files_to_write(self) -> dict[str, str]:
         special, added = self.files.special, self.backend.get_added_tokens_decoder()

@@ -10,7 +10,6 @@ Which file wins is what transformers 5 does (``PreTrainedTokenizerBase._from_pre
 both give equal ids.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from tf_groupvit.errors import CheckpointError, ConfigError
-from tf_groupvit.hub import refuse_pointer
+from tf_groupvit import files
+from tf_groupvit.errors import CheckpointError, ConfigError, GroupViTError
 
 END_OF_WORD = "</w>"
 DEFAULT_MAX_LENGTH = 77  # positions of every published GroupViT and CLIP text tower
@@ -73,22 +72,9 @@ def read_folder(folder: str | Path) -> TokenizerFiles:
     )
 
 
-def read_json(file: Path) -> dict[str, Any] | None:
+def read_json(file: Path, error: type[GroupViTError] = CheckpointError) -> dict[str, Any] | None:
     """The object in a JSON file, or None where there is no such file."""
-    if not file.exists():
-        return None
-    refuse_pointer(file, CheckpointError)
-    try:
-        value = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{file} should be JSON and cannot be read ({error}): fetch it again."
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{file} should hold a JSON object, got {type(value).__name__}: fetch it again."
-        )
-    return value
+    return files.read_json(file, error) if file.exists() else None
 
 
 # ---- vocabulary and merges ----
@@ -119,7 +105,7 @@ def _from_two(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
         raise CheckpointError(
             f"{folder} needs tokenizer.json, or vocab.json and merges.txt; it holds {there}."
         )
-    refuse_pointer(merges_file, CheckpointError)
+    files.refuse_pointer(merges_file, CheckpointError)
     try:
         lines = merges_file.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
@@ -281,10 +267,7 @@ def read_max_length(folder: Path, settings: dict[str, Any]) -> int:
     length = settings.get("model_max_length")
     if length is not None and not (isinstance(length, (int, float)) and length > UNSET_ABOVE):
         return _checked_length(length, folder / "tokenizer_config.json", "model_max_length")
-    try:
-        config = read_json(folder / "config.json") or {}
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from error
+    config = read_json(folder / "config.json", ConfigError) or {}
     # A joint config keeps it under text_config; files of 2022 under text_config_dict, which wins in
     # transformers.
     for part in (config.get("text_config_dict"), config.get("text_config"), config):

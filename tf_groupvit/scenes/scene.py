@@ -14,9 +14,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from tf_groupvit.errors import DatasetError, InputError
+from tf_groupvit.files import atomic_write, check_folder, make_folder
 from tf_groupvit.scenes.painting import GROUNDS, REACH, THINGS, ground, stamp, surface
 from tf_groupvit.segmentation.picture import png
-from tf_groupvit.segmentation.writing import check_folder, make_folder, write_whole
 
 T = TypeVar("T")
 
@@ -338,10 +338,10 @@ def write_scenes(
     drawn = tqdm(scenes(seed, count, size), "scenes", count, leave=False, disable=not progress)
     for index, one in enumerate(drawn):
         captions.append(one.caption)
-        write_whole(images / f"{index:0{digits}d}.png", png(Image.fromarray(one.image)))
-        write_whole(masks / f"{index:0{digits}d}.png", png(Image.fromarray(one.mask)))
+        atomic_write(images / f"{index:0{digits}d}.png", png(Image.fromarray(one.image)))
+        atomic_write(masks / f"{index:0{digits}d}.png", png(Image.fromarray(one.mask)))
     for name, lines in (("classes", CLASSES), ("captions", captions)):
-        write_whole(folder / f"{name}.txt", "".join(f"{line}\n" for line in lines).encode())
+        atomic_write(folder / f"{name}.txt", "".join(f"{line}\n" for line in lines).encode())
 
 
 def check_scenes(seed: int, count: int, size: int) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image
 
 from tf_groupvit.errors import ImageError
+from tf_groupvit.files import EXIF_ORIENTATION
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_file, read_image
 
 SERVED = ("JPEG", "PNG", "GIF", "BMP")  # what TensorFlow decodes from 2.19 on; WebP came later
-ORIENTATION = 0x0112  # EXIF 2.32, table 4; values from 5 on swap the sides
 
 
 def encode_image(source: Any) -> bytes:
@@ -77,7 +77,7 @@ def png(picture: Image.Image) -> bytes:
 
 def _orientation(picture: Image.Image) -> int:
     try:
-        orientation = picture.getexif().get(ORIENTATION, 1)
+        orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:  # a broken EXIF block says nothing about how the picture lies
         return 1
     return orientation if orientation in range(1, 9) else 1

@@ -17,11 +17,10 @@ import numpy as np
 from keras import ops
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.hub import refuse_pointer
+from tf_groupvit.files import atomic_write, refuse_pointer
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.segmentation.class_names import ClassNames, parse_classes, refuse_twice
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of
-from tf_groupvit.segmentation.writing import write_whole
 
 BACKGROUND = "background"
 PROMPTS_AT_ONCE = 64
@@ -59,7 +58,7 @@ class ClassEmbeddings:
         content = BytesIO()
         names, templates = np.array(self.names), np.array(self.templates)
         np.savez(content, names=names, embeds=self.embeds, templates=templates)
-        write_whole(Path(path), content.getvalue())
+        atomic_write(Path(path), content.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ClassEmbeddings":

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.files import atomic_write
 from tf_groupvit.preprocessing.image_reading import (
     ImageLike,
     read_class_numbers,
@@ -23,7 +24,6 @@ from tf_groupvit.preprocessing.image_reading import (
 from tf_groupvit.segmentation import views
 from tf_groupvit.segmentation.palette import picture_colors
 from tf_groupvit.segmentation.picture import encode_image, open_picture, png, seen_size
-from tf_groupvit.segmentation.writing import write_whole
 
 __all__ = ["ImageLike", "Segmentation", "encode_image", "several"]
 
@@ -358,7 +358,7 @@ class Segmentation:
             raise InputError(
                 f"'{path.name}' ends in '{path.suffix}': name a file ending in .png or .json."
             )
-        write_whole(path, WRITERS[kind](self))
+        atomic_write(path, WRITERS[kind](self))
 
 
 def _checked_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.hub import refuse_pointer, resolve, warn_of_demo
+from tf_groupvit.files import atomic_write, read_json
+from tf_groupvit.hub import resolve, warn_of_demo
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.optimized import optimized
 from tf_groupvit.models.processes import check_process, is_forked
@@ -28,7 +29,6 @@ from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.settings import check_choices, make_settings
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of
 from tf_groupvit.segmentation.upsampling import SmallScores
-from tf_groupvit.segmentation.writing import write_whole
 
 CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings
 SAVED = ("protocol", "mode", "background", "size", "normalize")
@@ -236,7 +236,7 @@ class Segmenter:
             self.tokenizer.save_pretrained(target)
         self.classes.save(target / "classes.npz")
         content = {"classes": "classes.npz", **{name: self._choices[name] for name in SAVED}}
-        write_whole(target / CHOICES, (json.dumps(content, indent=2) + "\n").encode())
+        atomic_write(target / CHOICES, (json.dumps(content, indent=2) + "\n").encode())
 
     @property
     def classes(self) -> ClassEmbeddings:
@@ -487,12 +487,11 @@ def _read_choices(folder: Path, choices: dict[str, Any]) -> tuple[ClassEmbedding
         )
     if "templates" in choices:
         raise InputError("templates= needs classes=: the folder's classes are encoded already.")
-    refuse_pointer(file, InputError)
+    saved = read_json(file, InputError)
     try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
         classes = Path(saved.pop("classes")).name  # of this folder, whatever the file says
         chosen = {name: saved.pop(name) for name in SAVED}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
             f"{file} is damaged ({error!r}): write it again with save_pretrained."
         ) from error

@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import DatasetError, InputError
+from tf_groupvit.files import make_folder
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_arrays import statistics
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import scenes
-from tf_groupvit.segmentation.writing import make_folder
 from tf_groupvit.training.augment import PLAIN, PUBLISHED, Augmentation
 from tf_groupvit.training.callbacks import say
 from tf_groupvit.training.captions import Prompts, listed_words, tagged_words

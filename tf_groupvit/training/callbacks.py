@@ -19,8 +19,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from tf_groupvit.errors import TrainingError
+from tf_groupvit.files import atomic_write
 from tf_groupvit.segmentation.picture import png
-from tf_groupvit.segmentation.writing import write_whole
 from tf_groupvit.training.data import Position, Skipped
 from tf_groupvit.training.state import save_state, step_of
 
@@ -171,7 +171,7 @@ class History(Counted):
             if logs is not None:
                 logs.update(measured)  # for callbacks behind this one: best checkpoint, early stop
         self.lines.append(line)
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
+        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_groupvit.files import atomic_write
 from tf_groupvit.scenes.scene import CLASSES
-from tf_groupvit.segmentation.writing import write_whole
 from tf_groupvit.training.recipe import SCENES, Recipe
 
 CARD = """# GroupViT, trained on captioned scenes by the recipe '{name}'
@@ -66,7 +66,7 @@ def write_card(
 ) -> None:
     """Write ``folder``/README.md."""
     text = (_of_scenes if recipe.data.source == SCENES else _of_captions)(recipe, seed, history)
-    write_whole(folder / "README.md", text.encode())
+    atomic_write(folder / "README.md", text.encode())
 
 
 def _of_scenes(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) -> str:

@@ -4,14 +4,13 @@ of one's own.
 Each table of it is a dataclass whose defaults stand where a file says nothing.
 """
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tf_groupvit.errors import ConfigError
+from tf_groupvit.errors import ConfigError, did_you_mean
 from tf_groupvit.scenes.scene import CLASSES
 
 SCENES, TAGGER, DEMO = "scenes", "tagger", "demo"
@@ -148,8 +147,7 @@ def made(kind: Any, values: Any, where: str) -> Any:
     known = {field.name: field for field in fields(kind)}
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
-            raise ConfigError(f"{where} has no key '{key}': did you mean '{near}'?")
+            raise ConfigError(f"{where} has no key '{key}': {did_you_mean(key, known)}")
     return kind(
         **{
             key: _typed(f"{where} {key}", value, known[key].default)

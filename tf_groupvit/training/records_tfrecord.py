@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from tf_groupvit.errors import DatasetError
+from tf_groupvit.errors import DatasetError, one_line
+from tf_groupvit.files import replacing
 from tf_groupvit.training.records import Record, broken, read_bytes
 
 # Features by the names that are in use: the first is ours, "jpg" and "txt" are img2dataset's.
@@ -78,9 +79,8 @@ def write_tfrecord(path: str | os.PathLike[str], pairs: Iterable[tuple[bytes, st
     import tensorflow as tf
 
     path, count = Path(path), 0
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with tf.io.TFRecordWriter(os.fspath(beside)) as writer:
+        with replacing(path) as unfinished, tf.io.TFRecordWriter(os.fspath(unfinished)) as writer:
             for image, caption in pairs:
                 texts = {"image": image, "caption": caption.encode()}
                 feature = {
@@ -93,10 +93,6 @@ def write_tfrecord(path: str | os.PathLike[str], pairs: Iterable[tuple[bytes, st
                     ).SerializeToString()
                 )
                 count += 1
-        beside.replace(path)
     except (OSError, tf.errors.OpError) as error:
-        message = " ".join(str(getattr(error, "message", error)).split())
-        raise DatasetError(f"{path} cannot be written: {message}.") from error
-    finally:
-        beside.unlink(missing_ok=True)
+        raise DatasetError(f"{path} cannot be written: {one_line(error)}.") from error
     return count

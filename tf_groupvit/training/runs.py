@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_groupvit.files import atomic_write
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.segmentation.writing import write_whole
 from tf_groupvit.training.building import (
     BEST,
     CLASS_NAMES,
@@ -149,4 +149,4 @@ def _save(run: Run) -> None:
     run.processor.save_pretrained(run.folder)
     run.tokenizer.save_pretrained(run.folder)
     if names := class_names(run):
-        write_whole(run.folder / CLASS_NAMES, "".join(f"{name}\n" for name in names).encode())
+        atomic_write(run.folder / CLASS_NAMES, "".join(f"{name}\n" for name in names).encode())

@@ -11,9 +11,9 @@ import tensorflow as tf
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from tf_groupvit.files import atomic_write, make_folder
 from tf_groupvit.preprocessing.tokenizer import NORMALIZER, PIECES, Tokenizer
 from tf_groupvit.preprocessing.tokenizer_files import DEFAULT_SPECIAL, END_OF_WORD
-from tf_groupvit.segmentation.writing import make_folder, write_whole
 from tf_groupvit.training.captions import Prompts, listed_words
 
 # A word's prompt is one of these, another at every step: what is learned should not hang on the
@@ -140,9 +140,9 @@ def train_vocabulary(folder: Path, texts: Iterable[str], merges: int, max_length
     numbered = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     lines = ["#version: 0.2", *map(" ".join, learned)]
     make_folder(folder)
-    write_whole(folder / "vocab.json", json.dumps(numbered, ensure_ascii=False).encode())
-    write_whole(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
-    write_whole(
+    atomic_write(folder / "vocab.json", json.dumps(numbered, ensure_ascii=False).encode())
+    atomic_write(folder / "merges.txt", ("\n".join(lines) + "\n").encode())
+    atomic_write(
         folder / "tokenizer_config.json", json.dumps({"model_max_length": max_length}).encode()
     )
     return Tokenizer.from_pretrained(folder)

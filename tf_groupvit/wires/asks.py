@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from tf_groupvit.errors import InputError, RequestError
+from tf_groupvit.errors import InputError, RequestError, one_line
 
 # Canonical status names in the order of their numbers (google/rpc/code.proto), and those of HTTP
 # statuses.
@@ -34,16 +34,6 @@ class Ask:
 
 class NotReachedError(RequestError):
     """Nothing listens at the address (yet): the connection was refused."""
-
-
-def one_line(words: str, most: int = 200) -> str:
-    """What a server says, as it can be shown: on one line, without control characters, cut."""
-    shown = "".join(map(_shown, " ".join(words[: 10 * most].split())))
-    return shown if len(shown) <= most else f"{shown[:most]}..."
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def too_large(most: int) -> RequestError:

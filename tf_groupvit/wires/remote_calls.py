@@ -5,7 +5,7 @@ from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from tf_groupvit.errors import RequestError, asserted
+from tf_groupvit.errors import RequestError, asserted, one_line
 from tf_groupvit.wires.asks import (
     GONE,
     SLOW,
@@ -14,7 +14,6 @@ from tf_groupvit.wires.asks import (
     NotReachedError,
     needed,
     not_ours,
-    one_line,
     too_large,
 )
 from tf_groupvit.wires.messages import fill, from_tensor, message_classes

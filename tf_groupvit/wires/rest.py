@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from tf_groupvit.errors import InputError, RequestError, asserted
+from tf_groupvit.errors import InputError, RequestError, asserted, one_line
 from tf_groupvit.wires.asks import (
     CODES,
     GONE,
@@ -23,7 +23,6 @@ from tf_groupvit.wires.asks import (
     NotReachedError,
     needed,
     not_ours,
-    one_line,
     too_large,
 )
 from tf_groupvit.wires.dtypes import NUMPY_OF

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tf_groupvit.wires.asks import CODES, SIDES, Ask, one_line
+from tf_groupvit.errors import one_line
+from tf_groupvit.wires.asks import CODES, SIDES, Ask
 from tf_groupvit.wires.dtypes import NAME_OF
 
 STATES = {10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}

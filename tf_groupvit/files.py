@@ -1,0 +1,142 @@
+"""Files and folders: written whole or not at all, JSON read within bounds, pointers of git-lfs.
+
+Each function takes the class of the error that it raises.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tf_groupvit.errors import GroupViTError, InputError, one_line
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+EXIF_ORIENTATION = 0x0112  # EXIF 2.32, table 4: the tag; its values from 5 on swap the sides
+LONGEST_JSON = 2**26  # bytes; the tokenizer.json of CLIP has 2 million
+
+Error = type[GroupViTError]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path next to ``path`` to write to. It takes the place of ``path`` when the block ends well,
+    and is deleted when it does not; an older file stays until then.
+    """
+    unfinished = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: str | bytes, error: Error = InputError) -> None:
+    """Write ``content`` to ``path``: readers find the old file or the whole new one.
+
+    Text is written as UTF-8. Raises ``error`` as ``check_place`` does, and where the file cannot be
+    written for another reason.
+    """
+    check_place(path, error)
+    with _refused(f"'{path}' cannot be written", error), replacing(path) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_place(path: Path, error: Error = InputError) -> None:
+    """Raise ``error`` where ``atomic_write`` could not write to ``path``, as far as can be known
+    before there is something to write: the folder is missing or write-protected, or the path is a
+    folder or a device.
+    """
+    with _refused(f"'{path}' cannot be written", error, "choose another"):
+        if not path.parent.is_dir():
+            raise error(
+                f"There is no folder '{path.parent}' to write '{path.name}' into: make it first."
+            )
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise error(
+                f"The folder '{path.parent}' is write-protected: write '{path.name}' elsewhere."
+            )
+        if path.is_dir():
+            raise error(f"'{path}' is a folder: give the name of a file in it.")
+        if path.exists() and not path.is_file():
+            raise error(f"'{path}' is a device or a pipe: give the name of a file.")
+
+
+def check_folder(folder: str | os.PathLike[str], error: Error = InputError) -> None:
+    """Raise ``error`` where ``make_folder`` could not make the folder, as far as can be known
+    without making it.
+    """
+    whole = Path(folder).absolute()
+    with _refused(f"The folder '{folder}' cannot be made", error, "choose another"):
+        there = next(place for place in (whole, *whole.parents) if place.exists())
+        if not there.is_dir():
+            raise error(
+                f"The folder '{folder}' cannot be made: '{there}' is no folder: choose another."
+            )
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise error(f"The folder '{folder}' is write-protected: choose another.")
+
+
+def make_folder(folder: str | os.PathLike[str], error: Error = InputError) -> Path:
+    """The folder, made if it is missing. Raises ``error`` if it cannot be, or takes no files."""
+    check_folder(folder, error)
+    with _refused(f"The folder '{folder}' cannot be made", error, "choose another"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    check_folder(folder, error)
+    return Path(folder)
+
+
+def read_json(file: Path, error: Error) -> dict[str, Any]:
+    """The JSON object in ``file``, with or without a byte order mark.
+
+    Raises ``error``: no such file, a pointer of git-lfs, over 64 MiB, not JSON, or not an object.
+    """
+    refuse_pointer(file, error)
+    with _refused(f"{file} cannot be read", error, "expected a JSON file"):
+        size = file.stat().st_size
+        if size > LONGEST_JSON:
+            raise error(
+                f"{file} has {size:,} bytes: expected JSON, at most {LONGEST_JSON:,} bytes."
+            )
+        content = file.read_bytes()
+    try:
+        values = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as failure:
+        raise error(f"{file} is not valid JSON ({one_line(failure)}): fetch it again.") from failure
+    if not isinstance(values, dict):
+        raise error(f"{file} holds a {type(values).__name__}: expected a JSON object.")
+    return values
+
+
+def is_pointer(start: bytes) -> bool:
+    """Whether a file with this start is the text that a clone without git-lfs leaves in place of a
+    large file.
+    """
+    return start.startswith(b"version ") and b"git-lfs" in start[:64]
+
+
+def refuse_pointer(path: Path, error: Error) -> None:
+    """Raise ``error`` where ``path`` is a pointer of git-lfs; a file that cannot be read is left to
+    whoever reads it.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError:
+        return
+    if is_pointer(start):
+        raise error(
+            f"{path} is a pointer of git-lfs, not the file itself: run 'git lfs pull' in its"
+            " folder."
+        )
+
+
+@contextmanager
+def _refused(what: str, error: Error, advice: str = "") -> Iterator[None]:
+    """An error of the system becomes one line of ours."""
+    try:
+        yield
+    except OSError as failure:
+        reason = failure.strerror or one_line(failure)
+        raise error(f"{what}: {reason}{advice and f': {advice}'}.") from failure
