@@ -29,10 +29,33 @@ def test_the_workflow_runs_on_both_systems_under_every_python_that_is_allowed():
     assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos"}
 
 
-def test_actions_are_pinned_to_a_release():
-    for step in JOB["steps"]:
-        if "uses" in step:
-            assert re.fullmatch(r"[\w./-]+@v\d+\.\d+\.\d+", step["uses"])
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / ".github/workflows").iterdir()), ids=lambda p: p.stem
+)
+def test_actions_are_pinned_to_a_release(file):
+    jobs = yaml.safe_load(file.read_text())["jobs"].values()
+    used = [step["uses"] for job in jobs for step in job["steps"] if "uses" in step]
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w./-]+@v\d+\.\d+\.\d+", action)
+
+
+def test_a_release_publishes_for_tags_alone_and_only_what_was_checked_and_built():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]
+    steps = [step["run"] for step in jobs["build"]["steps"] if "run" in step]
+    assert steps.index("scripts/check") < steps.index("scripts/test") < len(steps) - 1
+    assert steps[-1].startswith("scripts/build --images --model ")
+    for name, job in jobs.items():
+        if name != "build":
+            assert job["if"] == "github.ref_type == 'tag'"
+            assert "build" in _needed(jobs, name)
+
+
+def _needed(jobs, name):
+    """The jobs that must have passed before this one."""
+    before = jobs[name].get("needs", [])
+    before = [before] if isinstance(before, str) else before
+    return {*before, *(other for job in before for other in _needed(jobs, job))}
 
 
 def test_what_runs_before_a_commit_is_the_check():

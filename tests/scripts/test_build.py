@@ -1,8 +1,10 @@
-"""Wheel, sdist and Space as `scripts/build` writes them: installed into an empty environment, and
-run there.
+"""Wheel, sdist, Space and images as `scripts/build` writes them; the wheel is installed into an empty
+environment, and run there.
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -15,9 +17,22 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from tf_groupvit import __version__
+from tf_groupvit.cli.serve import command as serve
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SPACE = ROOT / "serving" / "space"
+# Stands for podman: keeps what it was given, and writes an archive, as podman adds to one that exists.
+TOOL = """#!/bin/bash -e
+if [[ $1 == build ]]; then
+  cp -R "${@: -1}" "$KEPT/$(basename "$3")"
+else
+  target="${3#docker-archive:}"
+  [[ ! -e "${target%%:*}" ]]
+  echo "$2" >"${target%%:*}"
+fi
+"""
 
 
 def run(*command, **more):
@@ -27,9 +42,21 @@ def run(*command, **more):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dist")
-    run(ROOT / "scripts" / "build", "--output", folder, env=_without_noise())
+def kept(tmp_path_factory):
+    """What the tool that builds images was given: a folder for each Dockerfile."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, kept):
+    folder, tools = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("tools")
+    (tools / "podman").write_text(TOOL)
+    (tools / "podman").chmod(0o755)
+    (tools / "model" / "3").mkdir(parents=True)
+    (tools / "model" / "3" / "saved_model.pb").write_bytes(b"")
+    more = {"PATH": f"{tools}:{os.environ['PATH']}", "CONTAINER_TOOL": "podman", "KEPT": str(kept)}
+    images = ("--images", "--model", tools / "model")
+    run(ROOT / "scripts" / "build", "--output", folder, *images, env=_without_noise() | more)
     return folder
 
 
@@ -109,6 +136,53 @@ def test_the_space_comes_with_the_wheel_that_it_installs(built, wheel):
     assert [line for line in lines if not line.startswith("#")] == [f"./{wheel.name}[demo]"]
 
 
+@pytest.mark.slow
+def test_images_are_files_and_are_built_from_what_their_dockerfiles_copy(built, kept, wheel):
+    version = __version__
+    names = {path.name for path in built.glob("*.tar*") if path.suffix == ".tar"}
+    assert names == {f"tf-groupvit-serve-{version}.tar", f"groupvit-serving-{version}.tar"}
+    assert (
+        built / f"groupvit-serving-{version}.tar"
+    ).read_text() == f"groupvit-serving:{version}\n"
+    for name in ("Dockerfile", "Dockerfile.server"):
+        copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "serving" / name).read_text(), re.MULTILINE)
+        for source in " ".join(copied).split():
+            assert list((kept / name).glob(source)), f"{name} copies {source}"
+    assert (kept / "Dockerfile" / "models/groupvit/3/saved_model.pb").exists()
+    assert [path.name for path in (kept / "Dockerfile.server").glob("*.whl")] == [wheel.name]
+
+
+def test_the_image_of_the_server_starts_it_as_the_command_line_allows():
+    lines = (ROOT / "serving" / "Dockerfile.server").read_text()
+    entry, arguments = (
+        json.loads(re.search(rf"^{word} (\[.+\])$", lines, re.MULTILINE)[1])
+        for word in ("ENTRYPOINT", "CMD")
+    )
+    assert entry[:2] == ["tf-groupvit", "serve"]
+    context = serve.make_context("serve", [*entry[2:], *arguments])
+    assert context.params["host"] == "0.0.0.0" and context.params["base_path"] == "/models/groupvit"
+    ports = {str(context.params[name]) for name in ("port", "rest_api_port")}
+    assert set(re.search(r"^EXPOSE (.+)$", lines, re.MULTILINE)[1].split()) == ports
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "x"], "give --images"),
+        (["--images", "--model", "x"], "expected a folder with a version in it"),
+        (["--images"], "needs one of docker"),
+        (["--image"], "Usage"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_made(arguments, words, tmp_path):
+    command = [ROOT / "scripts" / "build", "--output", tmp_path / "dist", *arguments]
+    # No such tool: the search for one ends.
+    environment = {**os.environ, "CONTAINER_TOOL": "no-such-tool"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode != 0 and words in done.stderr
+    assert not (tmp_path / "dist").exists()
+
+
 def test_the_front_matter_of_the_space_fits_the_package():
     front = yaml.safe_load((SPACE / "README.md").read_text().split("---\n")[1])
     (gradio,) = map(Requirement, PROJECT["optional-dependencies"]["demo"])
@@ -119,6 +193,4 @@ def test_the_front_matter_of_the_space_fits_the_package():
 
 
 def _without_noise():
-    import os
-
     return {**os.environ, "PYTHONWARNINGS": "ignore"}
