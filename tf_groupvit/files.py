@@ -12,7 +12,8 @@ from typing import Any
 
 from tf_groupvit.errors import GroupViTError, InputError, one_line
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+GRAPH_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")  # TensorFlow decodes them
+IMAGE_SUFFIXES = (*GRAPH_IMAGE_SUFFIXES, ".tif", ".tiff")  # and Pillow these too
 EXIF_ORIENTATION = 0x0112  # EXIF 2.32, table 4: the tag; its values from 5 on swap the sides
 LONGEST_JSON = 2**26  # bytes; the tokenizer.json of CLIP has 2 million
 

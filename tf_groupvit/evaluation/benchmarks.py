@@ -15,7 +15,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-BACKGROUND = "background"  # label 0 where a dataset has it; never a prompt
 IGNORED = 255  # pixels that take no part, in every dataset's own files and here
 UNKNOWN = -1
 # COCO-Stuff numbers 182 categories from 0, of which 11 were never drawn.

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.benchmarks import BACKGROUND
 from tf_groupvit.evaluation.datasets import Dataset
 from tf_groupvit.evaluation.evaluator import checked_count
 from tf_groupvit.evaluation.rounds import go_through
 from tf_groupvit.evaluation.scores import ConfusionMatrix
+from tf_groupvit.segmentation.class_names import BACKGROUND
 
 # The published thresholds (0.35, 0.95) and their surroundings.
 GRID = (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)

@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation import benchmarks
-from tf_groupvit.evaluation.benchmarks import BACKGROUND
 from tf_groupvit.evaluation.layouts import Pair, find_pairs
 from tf_groupvit.evaluation.masks import checked_choice, read_labels, turn_of
 from tf_groupvit.preprocessing.image_reading import read_image, turn
 from tf_groupvit.scenes.scene import CLASSES, Scene, check_scenes, scene
+from tf_groupvit.segmentation.class_names import BACKGROUND
 
 
 @dataclass(frozen=True)

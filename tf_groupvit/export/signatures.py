@@ -25,7 +25,7 @@ from tf_groupvit.models.operations import normalise, segmentation_logits
 from tf_groupvit.models.optimized import can_be_optimized, optimized
 from tf_groupvit.models.runtimes import GRAPH
 from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message, first_error
-from tf_groupvit.segmentation.prompts import BACKGROUND
+from tf_groupvit.segmentation.class_names import BACKGROUND
 
 IMAGES = tf.TensorSpec([None], tf.string, name="image_bytes")
 DEFAULT, ITS_NAME = "serving_default", "segment"

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from tf_groupvit.models.operations import normalise
 from tf_groupvit.preprocessing.image_graph_bytes import first_error
-from tf_groupvit.segmentation.prompts import BACKGROUND, PROMPTS_AT_ONCE
+from tf_groupvit.segmentation.class_names import BACKGROUND
+from tf_groupvit.segmentation.prompts import PROMPTS_AT_ONCE
 
 MOST_LABELS = 256  # what one byte a pixel can tell apart
 MOST_BYTES = 2**20  # of a list; for each byte that it reads the tokenizer takes some hundred

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tf_groupvit.errors import InputError
 
+BACKGROUND = "background"  # label 0 where it is a class; never a prompt
 ClassNames = str | Iterable[str] | Mapping[str, str | Iterable[str]]
 
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-BACKGROUND = (0, 0, 0)
+BACKGROUND_COLOR = (0, 0, 0)
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 # Colors that few classes have: they differ in hue, which is left where a color covers half of an
 # image, and less in lightness, which is not.
@@ -99,7 +99,7 @@ def class_colors(class_names: Sequence[str]) -> np.ndarray:
     behind = len(class_names) and class_names[0] == "background"
     colors = _class_table()[(np.arange(len(class_names)) - bool(behind)) % 256]
     if behind:
-        colors[0] = BACKGROUND
+        colors[0] = BACKGROUND_COLOR
     return colors
 
 

@@ -22,7 +22,6 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.segmentation.class_names import ClassNames, parse_classes, refuse_twice
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of
 
-BACKGROUND = "background"
 PROMPTS_AT_ONCE = 64
 
 # What NumPy raises for files that are not there, cut short, of another kind, or with sizes that

@@ -21,10 +21,10 @@ from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_reading import ImageLike, read_image, several
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.segmentation.class_names import ClassNames, parse_classes
+from tf_groupvit.segmentation.class_names import BACKGROUND, ClassNames, parse_classes
 from tf_groupvit.segmentation.inference import Found, Inference
 from tf_groupvit.segmentation.pixels import PixelLabeler
-from tf_groupvit.segmentation.prompts import BACKGROUND, ClassEmbeddings, embed_classes
+from tf_groupvit.segmentation.prompts import ClassEmbeddings, embed_classes
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.settings import check_choices, make_settings
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of

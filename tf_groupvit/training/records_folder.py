@@ -15,6 +15,7 @@ from typing import Any
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.file_names import first_in_doubt, is_junk
+from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES
 from tf_groupvit.training.records import Record, read_bytes
 
 # Columns, or entries of a JSON line, by the names that are in use.
@@ -23,7 +24,6 @@ CAPTIONS = ("caption", "captions", "text", "title")
 NAMES = tuple(
     f"{name}.{kind}" for name in ("captions", "metadata") for kind in ("csv", "tsv", "jsonl", "txt")
 )
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 SHOWN = 5  # missing images that a message names
 NO_ENTRY = (
     ValueError,
@@ -260,5 +260,7 @@ def _images_in(folder: Path) -> list[str]:
     with os.scandir(folder) as files:
         names: Iterable[str] = (file.name for file in files if file.is_file())
         return sorted(
-            name for name in names if name.lower().endswith(SUFFIXES) and not is_junk(name)
+            name
+            for name in names
+            if name.lower().endswith(GRAPH_IMAGE_SUFFIXES) and not is_junk(name)
         )
