@@ -17,8 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tf_groupvit.client import AsyncClient, Client
-from tf_groupvit.wires.dtypes import NUMBER_OF, NUMPY_OF
-from tf_groupvit.wires.messages import fill, from_tensor, message_classes
+from tf_groupvit.transport.messages import NUMBER_OF, NUMPY_OF, fill, from_tensor, message_classes
 
 NAMES = ["background", "dog", "cat"]
 PHOTO = np.zeros((4, 6, 3), np.uint8)
@@ -138,7 +137,7 @@ class RefusalError(Exception):
 
 
 class Serving:
-    """What both wires hand their requests to."""
+    """What REST and gRPC hand their requests to."""
 
     def __init__(self):
         self.asked, self.refusals, self.slow, self.state = [], [], 0.0, 30
@@ -328,8 +327,8 @@ def asking(way, serving):
     """Yields ``ask(method, *arguments, **options)`` over one of the four ways; the options are the
     client's.
     """
-    wire, _, awaited = way.partition("-")
-    server, address = grpc_server(serving) if wire == "grpc" else (None, "tfserving.test:8501")
+    kind, _, awaited = way.partition("-")
+    server, address = grpc_server(serving) if kind == "grpc" else (None, "tfserving.test:8501")
     transport = {} if server else {"transport": rest(serving)}
 
     def parted(options):

@@ -123,7 +123,7 @@ def test_what_is_wrong_with_the_request_is_no_fault_of_an_image(ask, monkeypatch
         with pytest.raises(RequestError, match="INVALID_ARGUMENT: at most 256 labels"):
             ask("segment", [PHOTO, PHOTO], ["dog"], errors=errors)
     with pytest.raises(
-        InputError, match="errors is expected as 'raise' or 'return', 'ignore' came"
+        InputError, match="errors is expected as 'raise' or 'return', not as 'ignore'"
     ):
         ask("segment", PHOTO, errors="ignore")
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from tf_groupvit.client import AsyncClient, Client
 from tf_groupvit.errors import InputError, RequestError
-from tf_groupvit.wires.messages import fill, message_classes
+from tf_groupvit.transport.messages import fill, message_classes
 
 MASK = encoded((PHOTO[..., 0] > 127).astype(np.uint8))
 METHODS = {
@@ -450,7 +450,7 @@ def test_a_large_message_is_an_error_and_so_is_one_that_is_packed(compression):
 @pytest.mark.parametrize("awaited", [False, True])
 def test_a_body_that_drips_ends_with_the_timeout(awaited, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("tf_groupvit.wires.rest.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("tf_groupvit.transport.rest_transport.time.monotonic", lambda: clock[0])
     stream = Stream((b" " for _ in range(10**6)), lambda: clock.__setitem__(0, clock[0] + 0.5))
     ask = asked_async if awaited else lambda *where, **options: outcome("status", *where, **options)
     error = ask(*streamed(stream), timeout=10)

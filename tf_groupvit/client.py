@@ -1,9 +1,7 @@
-"""An address and images in, ``Segmentation``s out: for TensorFlow Serving and for the embedded
-server alike.
+"""Client and AsyncClient: segment images on TensorFlow Serving or the embedded server.
 
-No TensorFlow. What is asked and how an answer is read is written once, as generators that yield
-what to send and how long to pause; ``Client`` and ``AsyncClient`` drive them over one of two wires,
-REST (httpx) or gRPC (grpcio).
+They need no TensorFlow. What is sent and how an answer is read is written once, in generators that
+yield requests and pauses; each client drives them its own way, over REST (httpx) or gRPC (grpcio).
 """
 
 import asyncio
@@ -17,18 +15,23 @@ from unicodedata import category, normalize
 from urllib.parse import urlsplit
 
 import numpy as np
+import numpy.typing as npt
 
 from tf_groupvit.errors import ImageError, InputError, RequestError, one_line
 from tf_groupvit.segmentation.class_names import ClassNames, parse_classes, refuse_twice
 from tf_groupvit.segmentation.result import ImageLike, Segmentation, encode_image, several
-from tf_groupvit.wires.asks import SIDES, Ask, NotReachedError
-from tf_groupvit.wires.dtypes import NUMPY_OF
-from tf_groupvit.wires.remote_calls import GrpcWire
-from tf_groupvit.wires.rest import RestWire
+from tf_groupvit.transport.grpc_transport import GrpcTransport
+from tf_groupvit.transport.messages import NUMPY_OF
+from tf_groupvit.transport.request import SIDES, Inputs, NotReachedError, Request
+from tf_groupvit.transport.rest_transport import RestTransport
+
+if TYPE_CHECKING:
+    from grpc import Channel, aio
+    from httpx import AsyncBaseTransport, BaseTransport
 
 RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 FIRST_PAUSE, LONGEST_PAUSE, READY_PAUSE = 0.1, 5.0, 0.25  # seconds
-LONGEST_WAIT = 1.0  # seconds between two looks whether the server is there
+LONGEST_WAIT = 1.0  # seconds between two attempts to reach a server that is not there yet
 MAX_ANSWER_BYTES = 64 * 2**20
 NOT_SENT = (
     "A server's answer holds a mask, not pixel scores or groups: use a Segmenter where the"
@@ -38,13 +41,9 @@ NOT_SENT = (
 # What is read of each answer. Exports of version 0.1 have no "error", which says why an image could
 # not be read.
 ERROR = {"error": "DT_STRING"}
+MASKS = {"mask_bytes": "DT_STRING", "class_scores": "DT_FLOAT", "class_names": "DT_STRING"}
 OUTPUTS = {
-    "segment": {
-        "mask_bytes": "DT_STRING",
-        "class_scores": "DT_FLOAT",
-        "class_names": "DT_STRING",
-        **ERROR,
-    },
+    "segment": MASKS | ERROR,
     "classify": {"class_names": "DT_STRING", "probabilities": "DT_FLOAT", **ERROR},
     "encode_image": {"image_embeds": "DT_FLOAT", **ERROR},
     "encode_text": {"text_embeds": "DT_FLOAT"},
@@ -53,14 +52,21 @@ ONE_EACH = ("mask_bytes", "error")  # (B); everything else is (B, N)
 _log = logging.getLogger(__name__)
 
 Errors = Literal["raise", "return"]
+Arrays = Mapping[str, npt.ArrayLike]
 Row = dict[str, Any]  # an answer's outputs for one row
-Step = tuple[Ask | None, float]  # ask within so many seconds; or, without an Ask, pause for so many
-Flow = Generator[Step, Any, Any]
+Many = Iterable[ImageLike]
+Images = ImageLike | Many
+Classes = ClassNames | None
+Name = str | None
+Scores = dict[str, float]  # probability by class name, best first
+Read = Callable[[bytes, Row], Any]  # an image and its row of the answer -> the result
+# Generators that yield a request and the seconds for it, or None and the seconds of a pause; they
+# are sent the answer.
+Flow = Generator[tuple[Request | None, float], Any, Any]
 
 
-class _Questions:
-    """All that can be asked. In ``Client`` every method returns its result, in ``AsyncClient`` an
-    awaitable of it.
+class _ClientBase:
+    """Every method of ``Client`` returns its result, of ``AsyncClient`` an awaitable of it.
 
     Args:
         address: ``http://host:port``, ``https://host:port``, ``grpc://host:port``; ``host:port`` is
@@ -83,8 +89,8 @@ class _Questions:
         InputError: an address, a class name or an input is not usable, or httpx or grpcio is not
             installed.
         ImageError: an image cannot be read, here or by the server: the first of them, with its
-            ``index``, and as ``results`` what the others gave. All others are asked about before it
-            is raised.
+            ``index``, and as ``results`` what the others gave. It is raised after all others have
+            been sent.
         RequestError: the server refuses, cannot be reached, or is no server of this model; ``code``
             says which, and ``results`` holds what requests before it gave.
 
@@ -103,7 +109,7 @@ class _Questions:
         batch_size: int = 8,
         wait: bool = True,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
-        transport: Any = None,
+        transport: "BaseTransport | AsyncBaseTransport | Channel | aio.Channel | None" = None,
     ) -> None:
         if not timeout > 0:  # not a number is refused, too
             raise InputError(f"timeout is {timeout}: expected a number of seconds above 0.")
@@ -111,11 +117,11 @@ class _Questions:
             raise InputError(
                 f"batch_size is {batch_size}: expected the images of one request, 1 or more."
             )
-        scheme, host, address = _parsed(address)
+        scheme, host, address = _parse_address(address)
         local = host in ("localhost", "::1") or host.startswith("127.")  # no proxy leads there
-        wire = GrpcWire if scheme == "grpc" else RestWire
-        awaited, most = isinstance(self, AsyncClient), max_answer_bytes
-        self._wire: Any = wire(address, (model_name, version), transport, local, awaited, most)
+        kind: Any = GrpcTransport if scheme == "grpc" else RestTransport
+        awaited, spec = isinstance(self, AsyncClient), (model_name, version)
+        self._transport = kind(address, spec, transport, local, awaited, max_answer_bytes)
         self._timeout, self._retries, self._batch_size = timeout, retries, batch_size
         self._waits = wait and retries > 0
         self._model = f"model '{model_name}' at {address}"
@@ -126,56 +132,62 @@ class _Questions:
 
     def segment(
         self,
-        images: Any,
-        class_names: Any = None,
+        images: Images,
+        class_names: ClassNames | None = None,
         signature_name: str | None = None,
         *,
         errors: Errors = "raise",
     ) -> Any:
-        """One ``Segmentation`` for an image, a list for several; images are paths, bytes, PIL or
-        uint8 (H, W, 3).
+        """A ``Segmentation`` with labels (H, W) for an image, or a list of them for several.
 
-        ``class_names`` take the place of the classes that the model was exported with: a list, one
-        text with commas between them, or a dict of names and their synonyms, as a ``Segmenter``
-        takes them.
+        Images are paths, bytes, PIL images or uint8 arrays (H, W, 3). ``class_names`` take the
+        place of the classes that the model was exported with: a list, one text with commas, or a
+        dict of names and their synonyms, as a ``Segmenter`` takes them.
         """
         return self._run(self._segment(images, class_names, signature_name, errors))
 
-    def classify(self, images: Any, *, errors: Errors = "raise") -> Any:
-        """{class name: probability}, best first, of the whole image; a list of them for several."""
-        return self._run(self._classify(images, errors))
+    def classify(self, images: Images, *, errors: Errors = "raise") -> Any:
+        """{class name: probability}, best first, of a whole image (H, W, 3); a list for several."""
+        return self._run(self._images("classify", images, {}, "classify", errors, _probabilities))
 
-    def encode_image(self, images: Any, *, errors: Errors = "raise") -> Any:
+    def encode_image(self, images: Images, *, errors: Errors = "raise") -> Any:
         """Normalized embedding (D), or (B, D) for several; a list with ``errors="return"``."""
         return self._run(self._encode_image(images, errors))
 
     def encode_text(self, texts: str | Sequence[str]) -> Any:
-        """Normalised embedding (D) of a text, taken as it is (in composed form, NFC), or (N, D) for
-        a list.
+        """Normalized embedding (D) of a text, or (N, D) of a list, without a template.
+
+        Texts are sent in composed form (NFC).
         """
         return self._run(self._encode_text(texts))
 
-    def predict(self, inputs: Mapping[str, Any], signature_name: str = "serving_default") -> Any:
-        """{output: array} of any signature, in its dtypes; strings are str, or bytes where a name
-        ends in _bytes.
+    def predict(self, inputs: Arrays, signature_name: str = "serving_default") -> Any:
+        """{output: array} of any signature, in its dtypes and shapes.
+
+        Strings are str, or bytes where an output's name ends in _bytes.
         """
         return self._run(self._predict(inputs, signature_name))
 
     def status(self) -> Any:
-        """The versions, newest first: ``[{"version": 1, "state": "AVAILABLE", "error_code",
-        "error_message"}]``.
+        """The versions, newest first.
+
+        Each is ``{"version": 1, "state": "AVAILABLE", "error_code", "error_message"}``.
         """
-        return self._run(self._ask(Ask("status")))
+        return self._run(self._ask(Request("status")))
 
     def metadata(self) -> Any:
-        """``{"name", "version", "signatures": {name: {"inputs", "outputs": {name: {"dtype",
+        """The signatures of the model, with dtype and shape of each input and output.
+
+        ``{"name", "version", "signatures": {name: {"inputs", "outputs": {name: {"dtype",
         "shape"}}}}}``.
         """
-        return self._run(self._ask(Ask("metadata")))
+        return self._run(self._ask(Request("metadata")))
 
     def wait_until_ready(self, timeout: float = 60.0) -> Any:
-        """Return None once a version is AVAILABLE; DEADLINE_EXCEEDED when that takes longer than
-        ``timeout`` s.
+        """Return None once a version is AVAILABLE.
+
+        Raises:
+            RequestError: DEADLINE_EXCEEDED when that takes longer than ``timeout`` seconds.
         """
         return self._run(self._wait(time.monotonic() + timeout, timeout))
 
@@ -184,59 +196,57 @@ class _Questions:
     def _end(self) -> float:
         return time.monotonic() + self._timeout
 
-    def _ask(self, ask: Ask, end: float | None = None, retries: int | None = None) -> Flow:
+    def _ask(self, request: Request, end: float | None = None, retries: int | None = None) -> Flow:
+        """The answer to a request, sent again as ``retries`` and ``wait`` allow."""
         end = self._end() if end is None else end
         left = self._retries if retries is None else retries
-        waits, told, pause = self._waits and left > 0, False, FIRST_PAUSE
+        waits, logged, pause = self._waits and left > 0, False, FIRST_PAUSE
         while True:
-            answer = yield ask, max(end - time.monotonic(), 0.001)
+            answer = yield request, max(end - time.monotonic(), 0.001)
             if not isinstance(answer, RequestError):
                 return answer
             waiting = waits and isinstance(answer, NotReachedError)
+            retried = waiting or (answer.code in RETRIED and left > 0)
             wait = pause * random.uniform(0.5, 1.0)
-            if (
-                not (waiting or (answer.code in RETRIED and left > 0))
-                or time.monotonic() + wait > end
-            ):
+            if not retried or time.monotonic() + wait > end:
                 raise answer
-            if waiting and not told:
+            if waiting and not logged:
                 _log.warning(
                     "Nothing answers yet for %s: waiting up to %g s.", self._model, self._timeout
                 )
-                told = True
+                logged = True
             yield None, wait
             left -= not waiting
             pause = min(2 * pause, LONGEST_WAIT if waiting else LONGEST_PAUSE)
 
-    def _rows(self, kind: str, inputs: Mapping[str, list[Any]], signature: str, end: float) -> Flow:
+    def _rows(self, kind: str, inputs: Inputs, signature: str, end: float) -> Flow:
         """The outputs of ``kind`` for every row of the inputs: a list of Row."""
         names: Mapping[str, str] = OUTPUTS[kind]
         count = len(next(iter(inputs.values())))
-        answer = yield from self._ask(
-            Ask("predict", inputs, signature, names, rows=True, optional=tuple(ERROR)), end
-        )
-        answer = {"error": np.full(count, "", object)} | answer
-        lost = [name for name in names if not _is_right(answer.get(name), name, count)]
+        request = Request("predict", inputs, signature, names, rows=True, optional=tuple(ERROR))
+        answer = {"error": np.full(count, "", object)} | (yield from self._ask(request, end))
+        lost = [name for name in names if not _has_rows(answer.get(name), name, count)]
         if lost:
             shapes = one_line(str({name: np.shape(values) for name, values in answer.items()}))
-            raise RequestError("UNKNOWN", f"{count} rows of {', '.join(lost)} were expected of {self._model}, "
-                               f"{shapes} came: is it ours?")  # fmt: skip
+            raise RequestError(
+                "UNKNOWN",
+                f"{count} rows of {', '.join(lost)} were expected of {self._model}, not the shapes"
+                f" {shapes}: is it ours?",
+            )
         return [{name: values[row] for name, values in answer.items()} for row in range(count)]
 
     def _images(
         self,
         kind: str,
-        images: Any,
-        inputs: Mapping[str, Any],
+        images: Images,
+        inputs: Mapping[str, str],
         signature: str,
-        errors: str,
-        read: Callable[..., Any],
+        errors: Errors,
+        read: Read,
     ) -> Flow:
-        """``read(content, row)`` of an image's answer, or a list for several; ``inputs`` are one
-        value for all.
-        """
+        """What ``read`` gives for an image, or a list for several; ``inputs`` are alike for all."""
         if errors not in ("raise", "return"):
-            raise InputError(f"errors is expected as 'raise' or 'return', {errors!r} came.")
+            raise InputError(f"errors is expected as 'raise' or 'return', not as {errors!r}.")
         listed = several(images)
         given = [images] if listed is None else list(listed)
         results: list[Any] = [None] * len(given)
@@ -250,12 +260,7 @@ class _Questions:
                 if batch and (len(batch) == self._batch_size or place == len(given) - 1):
                     rows = yield from self._batch(kind, list(batch.values()), inputs, signature)
                     for (at, content), row in zip(batch.items(), rows, strict=True):
-                        words = row["error"]
-                        results[at] = (
-                            ImageError(f"{_name_of(given[at])}: {one_line(words)}")
-                            if words
-                            else self._readable(read, content, row)
-                        )
+                        results[at] = self._result(given[at], content, row, read)
                     batch = {}
         except RequestError as error:
             error.results = results
@@ -269,9 +274,9 @@ class _Questions:
         return results[0] if listed is None else results
 
     def _batch(
-        self, kind: str, contents: list[bytes], inputs: Mapping[str, Any], signature: str
+        self, kind: str, contents: list[bytes], inputs: Mapping[str, str], signature: str
     ) -> Flow:
-        """A Row for each image. Where the server refuses all of them, each is asked about alone.
+        """A Row for each image. Where the server refuses all of them, each is sent alone.
 
         That is the answer where every image is bad, and of exports of version 0.1 where one is; but
         also where something else is wrong with the request, which an image that is surely good
@@ -293,69 +298,65 @@ class _Questions:
             yield from ask([encode_image(np.zeros((32, 32, 3), np.uint8))])
         except RequestError as error:
             raise (refusal if error.code == "INVALID_ARGUMENT" else error) from None
+        if len(contents) == 1:
+            return [{"error": refusal.message}]
         rows: list[Row] = []
         for content in contents:
             try:
-                rows += (
-                    (yield from ask([content]))
-                    if len(contents) > 1
-                    else [{"error": refusal.message}]
-                )
+                rows += yield from ask([content])
             except RequestError as error:
                 if error.code != "INVALID_ARGUMENT":
                     raise
                 rows.append({"error": error.message})
         return rows
 
-    def _readable(self, read: Callable[..., Any], content: bytes, row: Row) -> Any:
+    def _result(self, image: object, content: bytes, row: Row, read: Read) -> Any:
+        if row["error"]:
+            name = str(image) if isinstance(image, (str, PathLike)) else "image"
+            return ImageError(f"{name}: {one_line(row['error'])}")
         try:
             return read(content, row)
         except InputError as error:
-            words = one_line(str(error))
+            reason = one_line(str(error))
             raise RequestError(
-                "UNKNOWN", f"The answer of {self._model} cannot be used: {words}"
+                "UNKNOWN", f"The answer of {self._model} cannot be used: {reason}"
             ) from error
 
     def _segment(
-        self, images: Any, class_names: Any, signature: str | None, errors: Errors
+        self, images: Images, class_names: ClassNames | None, signature: str | None, errors: Errors
     ) -> Flow:
         if class_names is None:
-            return self._images(
-                "segment", images, {}, signature or "serving_default", errors, _segmentation
-            )
+            signature = signature or "serving_default"
+            return self._images("segment", images, {}, signature, errors, _segmentation)
         given = parse_classes(class_names)
-        inputs = {"class_names": _joined(["|".join(names) for names in given])}
+        inputs = {"class_names": _join_classes(["|".join(names) for names in given])}
         called = {
             normalize("NFC", first): first for first, *_ in given
         }  # a result has the names as they were given
         read = lambda content, row: _segmentation(content, row, called)  # noqa: E731
         return self._images("segment", images, inputs, signature or "segment_open", errors, read)
 
-    def _classify(self, images: Any, errors: Errors) -> Flow:
-        return self._images("classify", images, {}, "classify", errors, _probabilities)
-
-    def _encode_image(self, images: Any, errors: Errors) -> Flow:
+    def _encode_image(self, images: Images, errors: Errors) -> Flow:
         found = yield from self._images(
-            "encode_image", images, {}, "encode_image", errors, _embedding
+            "encode_image", images, {}, "encode_image", errors, lambda _, row: row["image_embeds"]
         )
-        return _stacked(found) if isinstance(found, list) and errors == "raise" else found
+        return _stack(found) if isinstance(found, list) and errors == "raise" else found
 
     def _encode_text(self, texts: str | Sequence[str]) -> Flow:
-        alone = isinstance(texts, str)
-        composed = [_composed(text) for text in ([texts] if alone else texts)]
+        single = isinstance(texts, str)
+        composed = [_composed(text) for text in ([texts] if single else texts)]
         rows: list[Row] = []
         for start in range(0, len(composed), self._batch_size):
             batch = {"text": composed[start : start + self._batch_size]}
             rows += yield from self._rows("encode_text", batch, "encode_text", self._end())
         embeds = [row["text_embeds"] for row in rows]
-        return embeds[0] if alone else _stacked(embeds)
+        return embeds[0] if single else _stack(embeds)
 
-    def _predict(self, inputs: Mapping[str, Any], signature: str) -> Flow:
+    def _predict(self, inputs: Arrays, signature: str) -> Flow:
         end = self._end()
-        if (
-            signature not in self._signatures
-        ):  # asked for again when a new version may have brought it
-            self._signatures = (yield from self._ask(Ask("metadata"), end))["signatures"]
+        # Metadata are asked for again when a new version may have brought the signature.
+        if signature not in self._signatures:
+            self._signatures = (yield from self._ask(Request("metadata"), end))["signatures"]
         if signature not in self._signatures:
             known = one_line(", ".join(sorted(self._signatures)))
             raise InputError(
@@ -366,30 +367,28 @@ class _Questions:
         )
         if inputs.keys() != wanted.keys():
             raise InputError(
-                f"'{signature}' takes {one_line(str(sorted(wanted)))}, {sorted(inputs)} came."
+                f"'{signature}' takes {one_line(str(sorted(wanted)))}, not {sorted(inputs)}."
             )
         arrays = {name: _cast(name, value, wanted[name]) for name, value in inputs.items()}
         # Columns: the only form in REST that suits inputs and outputs of different lengths.
-        answer = yield from self._ask(Ask("predict", arrays, signature, given), end)
-        return answer
+        return (yield from self._ask(Request("predict", arrays, signature, given), end))
 
     def _wait(self, end: float, timeout: float) -> Flow:
         seen = ""
         while True:
             try:
-                versions = yield from self._ask(Ask("status"), end, retries=0)
+                versions = yield from self._ask(Request("status"), end, retries=0)
                 if any(version["state"] == "AVAILABLE" for version in versions):
                     return
-                told = [
+                states = [
                     f"version {v['version']} is {v['state']} {v['error_message']}"
                     for v in versions[:9]
                 ]
-                seen = one_line(", ".join(told))
+                seen = one_line(", ".join(states))
             except RequestError as error:
                 if error.code not in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
                     raise
-                # The last look has little time: that it was too little says less than the one
-                # before.
+                # The last look has little time; the one before says more than that it timed out.
                 seen = (error.code == "DEADLINE_EXCEEDED" and seen) or error.message
             if time.monotonic() + READY_PAUSE >= end:
                 raise RequestError(
@@ -398,89 +397,82 @@ class _Questions:
             yield None, READY_PAUSE
 
 
-class Client(_Questions):
-    __doc__ = f"A client that waits for each answer; a context manager.\n\n    {_Questions.__doc__}"
+class Client(_ClientBase):
+    __doc__ = (
+        f"A client that waits for each answer; a context manager.\n\n    {_ClientBase.__doc__}"
+    )
 
     if TYPE_CHECKING:
+        # A path and a file can be iterated over, but are one image.
 
         @overload  # type: ignore[override]
-        def segment(  # type: ignore[overload-overlap]  # a path and a file can be gone through, but are one image
-            self,
-            images: ImageLike,
-            class_names: ClassNames | None = ...,
-            signature_name: str | None = ...,
+        def segment(  # type: ignore[overload-overlap]
+            self, images: ImageLike, class_names: Classes = ..., signature_name: Name = ...
         ) -> Segmentation: ...
         @overload
         def segment(
-            self,
-            images: Iterable[ImageLike],
-            class_names: ClassNames | None = ...,
-            signature_name: str | None = ...,
+            self, images: Many, class_names: Classes = ..., signature_name: Name = ...
         ) -> list[Segmentation]: ...
         @overload
         def segment(  # type: ignore[overload-overlap]
             self,
             images: ImageLike,
-            class_names: ClassNames | None = ...,
-            signature_name: str | None = ...,
+            class_names: Classes = ...,
+            signature_name: Name = ...,
             *,
             errors: Errors,
         ) -> Segmentation | ImageError: ...
         @overload
         def segment(
             self,
-            images: Iterable[ImageLike],
-            class_names: ClassNames | None = ...,
-            signature_name: str | None = ...,
+            images: Many,
+            class_names: Classes = ...,
+            signature_name: Name = ...,
             *,
             errors: Errors,
         ) -> list[Segmentation | ImageError]: ...
         def segment(self, *arguments: Any, **keywords: Any) -> Any: ...
 
         @overload  # type: ignore[override]
-        def classify(self, images: ImageLike) -> dict[str, float]: ...  # type: ignore[overload-overlap]
+        def classify(self, images: ImageLike) -> Scores: ...  # type: ignore[overload-overlap]
         @overload
-        def classify(self, images: Iterable[ImageLike]) -> list[dict[str, float]]: ...
+        def classify(self, images: Many) -> list[Scores]: ...
         @overload
         def classify(  # type: ignore[overload-overlap]
             self, images: ImageLike, *, errors: Errors
-        ) -> dict[str, float] | ImageError: ...
+        ) -> Scores | ImageError: ...
         @overload
-        def classify(
-            self, images: Iterable[ImageLike], *, errors: Errors
-        ) -> list[dict[str, float] | ImageError]: ...
+        def classify(self, images: Many, *, errors: Errors) -> list[Scores | ImageError]: ...
         def classify(self, *arguments: Any, **keywords: Any) -> Any: ...
 
         @overload  # type: ignore[override]
-        def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray: ...
+        def encode_image(self, images: Images) -> np.ndarray: ...
         @overload
         def encode_image(
-            self, images: ImageLike | Iterable[ImageLike], *, errors: Errors
+            self, images: Images, *, errors: Errors
         ) -> np.ndarray | ImageError | list[np.ndarray | ImageError]: ...
         def encode_image(self, *arguments: Any, **keywords: Any) -> Any: ...
 
         def encode_text(self, texts: str | Sequence[str]) -> np.ndarray: ...
-        def predict(
-            self, inputs: Mapping[str, Any], signature_name: str = "serving_default"
-        ) -> dict[str, np.ndarray]: ...
+        def predict(self, inputs: Arrays, signature_name: str = ...) -> dict[str, np.ndarray]: ...
         def status(self) -> list[dict[str, Any]]: ...
         def metadata(self) -> dict[str, Any]: ...
-        def wait_until_ready(self, timeout: float = 60.0) -> None: ...
+        def wait_until_ready(self, timeout: float = ...) -> None: ...
 
     def _run(self, flow: Flow) -> Any:
         answer = None
         while True:
             try:
-                ask, seconds = flow.send(answer)
+                request, seconds = flow.send(answer)
             except StopIteration as end:
                 return end.value
-            if ask is None:
+            if request is None:
                 time.sleep(seconds)
-            answer = ask and self._wire.send(ask, seconds)
+            answer = request and self._transport.send(request, seconds)
 
     def close(self) -> None:
         """Close the connections."""
-        self._wire.close()
+        self._transport.close()
 
     def __enter__(self) -> "Client":
         return self
@@ -489,92 +481,85 @@ class Client(_Questions):
         self.close()
 
 
-class AsyncClient(_Questions):
+class AsyncClient(_ClientBase):
     __doc__ = (
         "The same for asyncio: ``await`` every method; an asynchronous context manager.\n\n   "
-        f" {_Questions.__doc__}"
+        f" {_ClientBase.__doc__}"
     )
 
     if TYPE_CHECKING:
 
         @overload  # type: ignore[override]
-        def segment(  # type: ignore[overload-overlap]  # a path and a file can be gone through, but are one image
-            self,
-            images: ImageLike,
-            class_names: ClassNames | None = ...,
-            signature_name: str | None = ...,
+        def segment(  # type: ignore[overload-overlap]
+            self, images: ImageLike, class_names: Classes = ..., signature_name: Name = ...
         ) -> Awaitable[Segmentation]: ...
         @overload
         def segment(
-            self,
-            images: Iterable[ImageLike],
-            class_names: ClassNames | None = ...,
-            signature_name: str | None = ...,
+            self, images: Many, class_names: Classes = ..., signature_name: Name = ...
         ) -> Awaitable[list[Segmentation]]: ...
         @overload
         def segment(  # type: ignore[overload-overlap]
             self,
             images: ImageLike,
-            class_names: ClassNames | None = ...,
-            signature_name: str | None = ...,
+            class_names: Classes = ...,
+            signature_name: Name = ...,
             *,
             errors: Errors,
         ) -> Awaitable[Segmentation | ImageError]: ...
         @overload
         def segment(
             self,
-            images: Iterable[ImageLike],
-            class_names: ClassNames | None = ...,
-            signature_name: str | None = ...,
+            images: Many,
+            class_names: Classes = ...,
+            signature_name: Name = ...,
             *,
             errors: Errors,
         ) -> Awaitable[list[Segmentation | ImageError]]: ...
         def segment(self, *arguments: Any, **keywords: Any) -> Any: ...
 
         @overload  # type: ignore[override]
-        def classify(self, images: ImageLike) -> Awaitable[dict[str, float]]: ...  # type: ignore[overload-overlap]
+        def classify(self, images: ImageLike) -> Awaitable[Scores]: ...  # type: ignore[overload-overlap]
         @overload
-        def classify(self, images: Iterable[ImageLike]) -> Awaitable[list[dict[str, float]]]: ...
+        def classify(self, images: Many) -> Awaitable[list[Scores]]: ...
         @overload
         def classify(  # type: ignore[overload-overlap]
             self, images: ImageLike, *, errors: Errors
-        ) -> Awaitable[dict[str, float] | ImageError]: ...
+        ) -> Awaitable[Scores | ImageError]: ...
         @overload
         def classify(
-            self, images: Iterable[ImageLike], *, errors: Errors
-        ) -> Awaitable[list[dict[str, float] | ImageError]]: ...
+            self, images: Many, *, errors: Errors
+        ) -> Awaitable[list[Scores | ImageError]]: ...
         def classify(self, *arguments: Any, **keywords: Any) -> Any: ...
 
         @overload  # type: ignore[override]
-        def encode_image(
-            self, images: ImageLike | Iterable[ImageLike]
-        ) -> Awaitable[np.ndarray]: ...
+        def encode_image(self, images: Images) -> Awaitable[np.ndarray]: ...
         @overload
         def encode_image(
-            self, images: ImageLike | Iterable[ImageLike], *, errors: Errors
+            self, images: Images, *, errors: Errors
         ) -> Awaitable[np.ndarray | ImageError | list[np.ndarray | ImageError]]: ...
         def encode_image(self, *arguments: Any, **keywords: Any) -> Any: ...
 
         def encode_text(self, texts: str | Sequence[str]) -> Awaitable[np.ndarray]: ...
         def predict(
-            self, inputs: Mapping[str, Any], signature_name: str = "serving_default"
+            self, inputs: Arrays, signature_name: str = ...
         ) -> Awaitable[dict[str, np.ndarray]]: ...
         def status(self) -> Awaitable[list[dict[str, Any]]]: ...
         def metadata(self) -> Awaitable[dict[str, Any]]: ...
-        def wait_until_ready(self, timeout: float = 60.0) -> Awaitable[None]: ...
+        def wait_until_ready(self, timeout: float = ...) -> Awaitable[None]: ...
 
     async def _run(self, flow: Flow) -> Any:
         answer = None
         while True:
             try:
-                ask, seconds = flow.send(answer)
+                request, seconds = flow.send(answer)
             except StopIteration as end:
                 return end.value
-            answer = await (self._wire.send(ask, seconds) if ask else asyncio.sleep(seconds))
+            waiting = self._transport.send(request, seconds) if request else asyncio.sleep(seconds)
+            answer = await waiting
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._wire.close()
+        await self._transport.close()
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -583,10 +568,10 @@ class AsyncClient(_Questions):
         await self.aclose()
 
 
-# What the caller gave
+# Checks of what the caller gave
 
 
-def _parsed(address: str) -> tuple[str, str, str]:
+def _parse_address(address: str) -> tuple[str, str, str]:
     """Scheme, host, and the address in full."""
     full = address if "://" in address else f"http://{address}"
     try:
@@ -609,37 +594,33 @@ def _parsed(address: str) -> tuple[str, str, str]:
     return parts.scheme, parts.hostname, full.rstrip("/")
 
 
-def _joined(class_names: Any) -> str:
+def _join_classes(class_names: ClassNames) -> str:
     """Classes as a request holds them, in composed form (NFC): "sofa|couch,cat"."""
     entries = [_composed("|".join(names)) for names in parse_classes(class_names)]
     refuse_twice([entry.split("|")[0] for entry in entries])
     for entry in entries:
         if "," in entry:
             raise InputError(
-                f"The class '{entry}' has a comma in it, which parts classes in a request: leave it"
+                f"The class '{entry}' has a comma in it, which separates classes in a request: leave it"
                 " out."
             )
     return ",".join(entries)
 
 
-def _composed(text: Any) -> str:
+def _composed(text: object) -> str:
     """A text in composed form (NFC): exports of version 0.1 know no other."""
     if not isinstance(text, str):
         raise InputError(
-            f"Texts are expected as strings, {type(text).__name__} came: {str(text)[:40]!r}."
+            f"Texts are expected as strings, not as {type(text).__name__}: {str(text)[:40]!r}."
         )
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise InputError(
-            f"A text has half of a surrogate pair, which UTF-8 has not: clean it ({text[:40]!a})."
+            f"A text has half of a surrogate pair, which is no UTF-8: clean it ({text[:40]!a})."
         )
     return normalize("NFC", text)
 
 
-def _name_of(image: Any) -> str:
-    return str(image) if isinstance(image, (str, PathLike)) else "image"
-
-
-def _cast(name: str, value: Any, dtype: str) -> np.ndarray:
+def _cast(name: str, value: npt.ArrayLike, dtype: str) -> np.ndarray:
     """An input in the dtype of its signature; what would lose a fraction or a kind is refused."""
     array = np.array(value, object) if dtype == "DT_STRING" else np.asarray(value)
     if dtype == "DT_STRING":
@@ -648,16 +629,18 @@ def _cast(name: str, value: Any, dtype: str) -> np.ndarray:
         fits = dtype in NUMPY_OF and np.can_cast(array.dtype, NUMPY_OF[dtype], "same_kind")
     if not fits:
         raise InputError(
-            f"Input '{name}' is expected as {dtype}, {array.dtype} {array.shape} came."
+            f"Input '{name}' is expected as {dtype}, not as {array.dtype} {array.shape}."
         )
     return array.astype(NUMPY_OF[dtype])
 
 
-# What the server answered: a row (of the image's bytes) in, a result out; InputError where they do
-# not go together
+# From a row of an answer, and the bytes of its image, to a result. Raise InputError where the row
+# makes no sense.
 
 
-def _is_right(values: Any, name: str, count: int) -> bool:
+def _has_rows(values: np.ndarray | None, name: str, count: int) -> bool:
+    if values is None:
+        return False
     return np.ndim(values) == 1 + (name not in ONE_EACH) and len(values) == count
 
 
@@ -673,7 +656,7 @@ def _segmentation(
 ) -> Segmentation:
     names, scores = _names(row), row["class_scores"]
     if len(scores) != len(names):
-        raise InputError(f"{len(names)} class names and {len(scores)} class scores came.")
+        raise InputError(f"{len(names)} class names have {len(scores)} class scores.")
     while names and not names[-1]:  # padding: another image of the batch has more classes
         names.pop()
     names = [(called or {}).get(name, name) for name in names]
@@ -686,19 +669,14 @@ def _probabilities(_: bytes, row: Row) -> dict[str, float]:
     names, numbers = _names(row), row["probabilities"].tolist()
     if not len(set(names)) == len(names) == len(numbers):
         raise InputError(
-            f"{len(set(names))} different class names and {len(numbers)} probabilities came."
+            f"{len(set(names))} different class names have {len(numbers)} probabilities."
         )
     return dict(sorted(zip(names, numbers, strict=True), key=lambda pair: -pair[1]))
 
 
-def _embedding(_: bytes, row: Row) -> np.ndarray:
-    embedding: np.ndarray = row["image_embeds"]
-    return embedding
-
-
-def _stacked(embeds: list[np.ndarray]) -> np.ndarray:
+def _stack(embeds: list[np.ndarray]) -> np.ndarray:
     if len({len(embed) for embed in embeds}) > 1:
         raise RequestError(
-            "UNKNOWN", "Embeddings of different lengths came: has the model changed meanwhile?"
+            "UNKNOWN", "The embeddings differ in length: has the model changed meanwhile?"
         )
     return np.stack(embeds) if embeds else np.zeros((0, 0), np.float32)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_the_demo_ends_with_the_same_masks_from_here_and_over_both_wires(tmp_path):
+def test_the_demo_ends_with_the_same_masks_from_here_and_over_rest_and_grpc(tmp_path):
     command = [ROOT / "scripts" / "demo", "--output", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -25,7 +25,7 @@ from tf_groupvit.export.saving import Limits
 from tf_groupvit.export.signatures import DEFAULT, UNBATCHABLE
 from tf_groupvit.models.weights import variables_by_name
 from tf_groupvit.segmentation.palette import class_colors
-from tf_groupvit.wires.messages import fill, message_classes
+from tf_groupvit.transport.messages import fill, message_classes
 
 FILE = "tf_serving_warmup_requests"
 BATCHES = (1, 4, 8)  # of the default signature: the first requests of a kind are the slow ones

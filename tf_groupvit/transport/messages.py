@@ -1,21 +1,36 @@
-"""Arrays in, TensorFlow Serving's gRPC messages out, and back: without its classes, which import
-TensorFlow.
+"""Protobuf messages from a short description, and TensorFlow Serving's with their tensors.
+
+TensorFlow Serving's own message classes import TensorFlow; a second copy under their names would
+clash with it. So the few messages that a client needs are described here, in a pool of their own.
 """
 
 import math
 from functools import cache
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_groupvit.errors import RequestError
-from tf_groupvit.wires.asks import needed
-from tf_groupvit.wires.dtypes import FIELD_OF, NAME_OF, NUMBER_OF, NUMPY_OF
 
-# The messages of TensorFlow Serving that are needed, [] repeated, {} a map from strings, in a pool
-# of their own: importing the generated ones imports TensorFlow, and a second copy under their names
-# would clash with it.
-MESSAGES = """
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pb2 import DescriptorProto
+    from google.protobuf.message import Message
+
+# number and name of a dtype in tensorflow/core/framework/types.proto, its numpy type, and the field
+# of a TensorProto that holds its values
+DTYPES = [line.split() for line in """1 DT_FLOAT <f4 float_val; 2 DT_DOUBLE <f8 double_val; 3 DT_INT32 <i4 int_val;
+    4 DT_UINT8 u1 int_val; 5 DT_INT16 <i2 int_val; 6 DT_INT8 i1 int_val; 7 DT_STRING O string_val;
+    9 DT_INT64 <i8 int64_val; 10 DT_BOOL ? bool_val; 17 DT_UINT16 <u2 int_val; 19 DT_HALF <f2 half_val;
+    22 DT_UINT32 <u4 uint32_val; 23 DT_UINT64 <u8 uint64_val""".split(";")]  # fmt: skip
+NUMPY_OF = {name: np.dtype(kind) for _, name, kind, _ in DTYPES}
+NUMBER_OF = {name: int(number) for number, name, _, _ in DTYPES}
+NAME_OF = {number: name for name, number in NUMBER_OF.items()}
+FIELD_OF = {name: values for _, name, _, values in DTYPES}
+MOST_DIMENSIONS = 32  # NumPy 1's limit; TensorFlow's own is 254, of which nobody makes use
+
+# One message a line: its fields as number, type, name; [] is repeated, {} a map from strings.
+SERVING = """
 Dim: 1 int64 size, 2 string name
 Shape: 2 Dim[] dim, 3 bool unknown_rank
 Tensor: 1 int32 dtype, 2 Shape tensor_shape, 4 bytes tensor_content, 5 float[] float_val, 6 double[] double_val,\
@@ -38,17 +53,14 @@ SignatureDefMap: 1 SignatureDef{} signature_def
 """
 
 
-MOST_DIMENSIONS = 32  # NumPy 1's limit; TensorFlow's own is 254, of which nobody makes use
-
-
 @cache
-def message_classes() -> dict[str, Any]:
-    """The message classes by name, from ``MESSAGES``."""
-    protos = needed("google.protobuf.descriptor_pb2")
+def message_classes(description: str = SERVING) -> dict[str, type["Message"]]:
+    """The message classes of a description, by name. Raises ImportError without protobuf."""
+    protos = import_module("google.protobuf.descriptor_pb2")
     file = protos.FileDescriptorProto(
-        name="tf_groupvit/serving.proto", package="tf_groupvit", syntax="proto3"
+        name="tf_groupvit.proto", package="tf_groupvit", syntax="proto3"
     )
-    for line in MESSAGES.strip().splitlines():
+    for line in description.strip().splitlines():
         name, fields = line.split(": ")
         message = file.message_type.add(name=name)
         for number, kind, label in (entry.split() for entry in fields.split(", ")):
@@ -59,34 +71,28 @@ def message_classes() -> dict[str, Any]:
                 _add_field(entry, 2, kind[:-2], "value")
                 kind = f"{name}.{entry.name}[]"
             _add_field(message, int(number), kind, label)
-    pool = needed("google.protobuf.descriptor_pool").DescriptorPool()
-    (
-        pool.Add(file)
-        if not hasattr(pool, "AddSerializedFile")
-        else pool.AddSerializedFile(file.SerializeToString())
-    )
-    factory = needed("google.protobuf.message_factory")
+    pool = import_module("google.protobuf.descriptor_pool").DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    message_class = import_module("google.protobuf.message_factory").GetMessageClass
     return {
-        m.name: factory.GetMessageClass(pool.FindMessageTypeByName(f"tf_groupvit.{m.name}"))
-        for m in file.message_type
+        message.name: message_class(pool.FindMessageTypeByName(f"tf_groupvit.{message.name}"))
+        for message in file.message_type
     }
 
 
-def _add_field(message: Any, number: int, kind: str, name: str) -> None:
-    protos = needed("google.protobuf.descriptor_pb2").FieldDescriptorProto
+def _add_field(message: "DescriptorProto", number: int, kind: str, name: str) -> None:
     bare = kind.removesuffix("[]")
     added = message.field.add(name=name, number=number, label=3 if kind.endswith("[]") else 1)
-    if hasattr(protos, f"TYPE_{bare.upper()}"):
-        added.type = getattr(protos, f"TYPE_{bare.upper()}")
-    else:
-        added.type, added.type_name = protos.TYPE_MESSAGE, f".tf_groupvit.{bare}"
+    scalar = getattr(added, f"TYPE_{bare.upper()}", None)
+    added.type = added.TYPE_MESSAGE if scalar is None else scalar
+    if scalar is None:
+        added.type_name = f".tf_groupvit.{bare}"
 
 
-def fill(tensor: Any, value: Any) -> None:
-    """Write an array, or a list of strings, into a TensorProto."""
+def fill(tensor: "Message", value: np.ndarray | list[str] | list[bytes]) -> None:
+    """Write an array of any shape, or a list of strings, into a TensorProto."""
     array = value if isinstance(value, np.ndarray) else np.array(value, object)
-    dtype = next(name for name, kind in NUMPY_OF.items() if kind == array.dtype)
-    tensor.dtype = NUMBER_OF[dtype]
+    tensor.dtype = next(NUMBER_OF[name] for name, kind in NUMPY_OF.items() if kind == array.dtype)
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
     if array.dtype == object:
@@ -97,11 +103,12 @@ def fill(tensor: Any, value: Any) -> None:
         tensor.tensor_content = array.tobytes()
 
 
-def from_tensor(name: str, tensor: Any, expected: str | None = None) -> np.ndarray:
-    """A TensorProto's values, from tensor_content or from the field of its type.
+def from_tensor(name: str, tensor: "Message", expected: str | None = None) -> np.ndarray:
+    """A TensorProto's values, in its shape, from tensor_content or from the field of its type.
 
-    Raises ``RequestError`` for a type that is unknown or not the ``expected`` one, and where shape
-    and values do not go together.
+    Raises:
+        RequestError: its type is unknown or not the ``expected`` one, or shape and values do not
+            fit together.
     """
     dtype, shape = NAME_OF.get(tensor.dtype), [dim.size for dim in tensor.tensor_shape.dim]
     if dtype is None:
@@ -110,15 +117,15 @@ def from_tensor(name: str, tensor: Any, expected: str | None = None) -> np.ndarr
             f"Output '{name}' is of TensorFlow's type {tensor.dtype}: ask for another.",
         )
     if dtype != (expected or dtype):
-        raise RequestError("DATA_LOSS", f"Output '{name}' is expected as {expected}, {dtype} came.")
+        raise RequestError(
+            "DATA_LOSS", f"Output '{name}' is expected as {expected}, not as {dtype}."
+        )
     if len(shape) > MOST_DIMENSIONS or any(size < 0 for size in shape):
         sizes = f"{len(shape)} dimensions" if len(shape) > MOST_DIMENSIONS else f"the sizes {shape}"
-        raise RequestError("DATA_LOSS", f"Output '{name}' came with {sizes}: no tensor has such.")
+        raise RequestError("DATA_LOSS", f"Output '{name}' has {sizes}, as no tensor can have.")
     if dtype == "DT_STRING":
-        strings = [
-            value if name.endswith("_bytes") else value.decode(errors="replace")
-            for value in tensor.string_val
-        ]
+        as_bytes = name.endswith("_bytes")
+        strings = [v if as_bytes else v.decode(errors="replace") for v in tensor.string_val]
         values = np.array(strings, object)
     elif tensor.tensor_content:
         values = np.frombuffer(tensor.tensor_content, NUMPY_OF[dtype])

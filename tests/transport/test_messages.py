@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from tf_groupvit.errors import RequestError
-from tf_groupvit.wires.dtypes import DTYPES, NUMPY_OF
-from tf_groupvit.wires.messages import fill, from_tensor, message_classes
+from tf_groupvit.transport.messages import DTYPES, NUMPY_OF, fill, from_tensor, message_classes
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,7 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
 
 SAME_BYTES = """
 import numpy as np, sys
-from tf_groupvit.wires.messages import message_classes, fill
+from tf_groupvit.transport.messages import message_classes, fill
 ours = message_classes()
 from tensorflow_serving.apis import get_model_metadata_pb2 as md, get_model_status_pb2 as st, model_pb2, predict_pb2
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
@@ -73,7 +72,7 @@ for name, generated in theirs.items():
         g = generated.DESCRIPTOR.fields_by_name[f.name]
         same = (g.number, kinds(g), g.is_repeated, g.is_packed) == (f.number, kinds(f), f.is_repeated, f.is_packed)
         assert same, (name, f.name)
-from tf_groupvit.wires.dtypes import NUMBER_OF
+from tf_groupvit.transport.messages import NUMBER_OF
 assert all(types_pb2.DataType.Value(name) == number for name, number in NUMBER_OF.items())
 a, b = ours["PredictRequest"](), predict_pb2.PredictRequest()
 a.model_spec.name = b.model_spec.name = "groupvit"
