@@ -234,6 +234,7 @@ def segmenter_with(runtime: str, make, how: str, **choices) -> Segmenter:
 
 
 @pytest.mark.slow
+@pytest.mark.lowest
 @pytest.mark.parametrize("how", ["runtime", "model"])
 @pytest.mark.parametrize("mode", ["whole", "window"])
 def test_another_runtime_gives_the_same_labels(make, mode, how, other_runtime):
