@@ -142,7 +142,7 @@ def test_too_few_rows_are_an_error(ask, monkeypatch):
     ("mask", "message"),
     [
         (encoded(PHOTO[..., 0][:2]), "6x2 and the image 6x4"),
-        (encoded(PHOTO[..., 0]), "255 is among them"),
+        (encoded(PHOTO[..., 0]), "received 255"),
         (b"?", "mask"),
     ],
 )

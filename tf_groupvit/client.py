@@ -248,7 +248,7 @@ class _ClientBase:
         if errors not in ("raise", "return"):
             raise InputError(f"errors is expected as 'raise' or 'return', not as {errors!r}.")
         listed = several(images)
-        given = [images] if listed is None else list(listed)
+        given: list[Any] = [images] if listed is None else list(listed)
         results: list[Any] = [None] * len(given)
         batch: dict[int, bytes] = {}
         try:

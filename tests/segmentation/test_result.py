@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.segmentation.picture import png
+from tf_groupvit.segmentation.image_encoding import png
+from tf_groupvit.segmentation.overlay import VIEWS
 from tf_groupvit.segmentation.result import Segmentation
-from tf_groupvit.segmentation.views import VIEWS
 
 GREY = np.full((2, 4, 3), 100, np.uint8)
 LABELS = np.array([[0, 0, 1, 1], [0, 0, 0, 2]])
@@ -157,10 +157,10 @@ def test_each_group_names_its_best_classes():
         (np.zeros((2, 4)), NAMES, GREY, "integers"),
         (np.zeros((2, 4, 1), int), NAMES, GREY, "integers"),
         (np.zeros((0, 4), int), NAMES, GREY[:0], "integers"),
-        (np.full((2, 4), 4), NAMES, GREY, r"0\.\.3, 4 is among them"),
-        (np.full((2, 4), -1), NAMES, GREY, r"0\.\.3, -1 is among them"),
+        (np.full((2, 4), 4), NAMES, GREY, r"0\.\.3, received 4"),
+        (np.full((2, 4), -1), NAMES, GREY, r"0\.\.3, received -1"),
         (LABELS, ["a", "b", "a"], GREY, "'a' is there twice"),
-        (LABELS, NAMES, GREY[:, :3], r"\(2, 4, 3\), uint8 \(2, 3, 3\) came"),
+        (LABELS, NAMES, GREY[:, :3], r"\(2, 4, 3\), received uint8 \(2, 3, 3\)"),
         (LABELS, NAMES, GREY / 255, "uint8"),
     ],
 )
@@ -172,7 +172,7 @@ def test_what_does_not_go_together_is_refused(labels, names, image, message):
 def test_scores_groups_and_class_scores_of_another_shape_are_refused():
     with pytest.raises(InputError, match=r"\(4, 2, 4\)"):
         _ = small(scores=np.zeros((2, 4, 4))).scores
-    with pytest.raises(InputError, match="Group maps"):
+    with pytest.raises(InputError, match="group maps"):
         _ = small(groups=[np.zeros((4, 2))]).groups
     with pytest.raises(InputError, match="4 class scores"):
         _ = Segmentation(LABELS, NAMES, GREY, class_scores=[1.0]).class_scores

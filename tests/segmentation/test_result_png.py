@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tf_groupvit.errors import ImageError, InputError
-from tf_groupvit.segmentation.picture import encode_image
+from tf_groupvit.segmentation.image_encoding import encode_image
 from tf_groupvit.segmentation.result import Segmentation
 
 GREY = np.full((2, 4, 3), 100, np.uint8)
@@ -65,7 +65,7 @@ def test_the_mask_has_the_size_of_the_image_as_a_person_sees_it():
         (b"", "no image is in it"),
         (encoded(GREY), "mode 'RGB'"),
         (encoded(LABELS.astype(np.uint8), "JPEG"), "JPEG does not keep class numbers"),
-        (encoded(np.full((2, 4), 9, np.uint8)), "9 is among them"),
+        (encoded(np.full((2, 4), 9, np.uint8)), "received 9"),
         (
             encoded(np.random.default_rng(0).integers(0, 3, (2, 4)).astype(np.uint8))[:45],
             "damaged|no image",
@@ -90,7 +90,7 @@ def test_sixteen_bit_grey_is_scaled_and_alpha_dropped():
 
 
 def test_an_image_over_the_pixel_limit_is_refused_from_its_header(monkeypatch):
-    monkeypatch.setattr("tf_groupvit.segmentation.picture.MAX_PIXELS", 4)
+    monkeypatch.setattr("tf_groupvit.segmentation.image_encoding.MAX_PIXELS", 4)
     with pytest.raises(ImageError, match="4x2 is over 4 pixels"):
         Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY))
 

@@ -15,12 +15,12 @@ from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import ImageError, InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_arrays import STATISTICS, normalize, resize_bicubic
+from tf_groupvit.segmentation.overlay import VIEWS
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.segmenter import Segmenter
 from tf_groupvit.segmentation.upsampling import SmallScores
-from tf_groupvit.segmentation.views import VIEWS
 
 # Against PyTorch: scripts/make_golden/protocol.py
 

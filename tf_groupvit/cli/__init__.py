@@ -75,6 +75,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.BadParameter as error:
+            raise Refusal(error.format_message()) from error
         except GroupViTError as error:
             raise Refusal(str(error)) from error
 

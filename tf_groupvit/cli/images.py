@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tf_groupvit.cli.outputs import KINDS
 from tf_groupvit.errors import ImageError, InputError, RequestError
 from tf_groupvit.files import IMAGE_SUFFIXES
-from tf_groupvit.segmentation.views import VIEWS
+from tf_groupvit.segmentation.overlay import VIEWS
 
 OUTPUT = re.compile(rf"(?P<name>.+)\.((?P<kind>{'|'.join((*KINDS, *VIEWS))})\.png|json)")
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"

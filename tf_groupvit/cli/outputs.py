@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tf_groupvit.files import atomic_write, make_folder
-from tf_groupvit.segmentation.picture import png
+from tf_groupvit.segmentation.image_encoding import png
 from tf_groupvit.segmentation.result import Segmentation
 
 __all__ = ["line_of", "make_folder", "names_for", "record_of", "write_outputs"]

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from tf_groupvit.cli.choices import load_segmenter, recursive_option, segmenter_options
+from tf_groupvit.segmentation.overlay import VIEWS
 
 
 @click.command(context_settings={"show_default": True})
@@ -25,7 +26,8 @@ from tf_groupvit.cli.choices import load_segmenter, recursive_option, segmenter_
     "--view",
     "views",
     multiple=True,
-    help="Also write this view, e.g. input_pred_label. May be repeated.",
+    type=click.Choice(list(VIEWS)),
+    help="Also write this view. May be repeated.",
 )
 @recursive_option
 @click.option("--output", default="out", metavar="DIR", help="Where the files go.")
@@ -49,10 +51,7 @@ def command(
     """
     from tf_groupvit.cli.images import find_images, report, source_of
     from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs
-    from tf_groupvit.segmentation.views import check_view
 
-    for view in views:
-        check_view(view)
     sources = find_images(images, recursive)
     names, folder = names_for(sources, list(filter(os.path.isdir, images))), make_folder(output)
     segmenter = load_segmenter(**choices)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.files import atomic_write, check_folder, make_folder
 from tf_groupvit.scenes.painting import GROUNDS, REACH, THINGS, ground, stamp, surface
-from tf_groupvit.segmentation.picture import png
+from tf_groupvit.segmentation.image_encoding import png
 
 T = TypeVar("T")
 

@@ -1,5 +1,6 @@
-"""A label map (H, W) and its image in; areas, pictures, files and JSON out. numpy and Pillow, no
-TensorFlow.
+"""``Segmentation``: a label map with its image, areas, pictures, files and JSON.
+
+Needs NumPy and Pillow, no TensorFlow: the client returns it, too.
 """
 
 import json
@@ -8,7 +9,7 @@ from functools import cached_property, partial
 from math import isfinite
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -21,18 +22,20 @@ from tf_groupvit.preprocessing.image_reading import (
     read_image,
     several,
 )
-from tf_groupvit.segmentation import views
+from tf_groupvit.segmentation import overlay
+from tf_groupvit.segmentation.image_encoding import encode_image, open_picture, png, seen_size
 from tf_groupvit.segmentation.palette import picture_colors
-from tf_groupvit.segmentation.picture import encode_image, open_picture, png, seen_size
 
 __all__ = ["ImageLike", "Segmentation", "encode_image", "several"]
 
-SCREEN = (1600, 1200)  # the largest picture that a notebook is given
-Deferred = (
-    Any  # a value, or a function without arguments that works it out when it is first asked for
-)
+SCREEN = (1600, 1200)  # the largest picture, in pixels, that a notebook is given
 
-# What may be there or not, by attribute: said in the error of one that is not.
+# What a segmentation is made from: values, or functions that compute them when they are first used.
+Picture = np.ndarray | Image.Image | bytes
+ClassScores = Mapping[str, float] | Sequence[float] | np.ndarray
+Array = np.ndarray | Callable[[], np.ndarray] | None
+
+# Attributes that may be missing, and how an error calls them.
 PARTS = {
     "scores": "scores of every pixel",
     "groups": "group maps",
@@ -42,46 +45,44 @@ PARTS = {
 
 
 class Segmentation:
-    """One image, segmented: a class number for every pixel, at the size of the image as a person
-    sees it.
+    """One segmented image: a class number for every pixel, at the size of the upright image.
 
     Attributes:
         labels: (H, W) class numbers, uint8 up to 256 classes, else int32.
-        class_names: the K classes in the order of their numbers; "background" is first where there
-            is one.
+        class_names: the K classes in the order of their numbers; "background" can only be first.
         image: (H, W, 3) uint8 RGB.
-        scores: (K, H, W) float, worked out when first asked for.
-        groups: for each grouping stage the group number of every pixel, (H, W); ``first_group`` and
-            ``final_group`` are the ends of the list.
-        group_embeds: (G, D) embeddings of the final groups; ``group_scores`` (G, K) their affinity
-            to the classes.
+        scores: (K, H, W) float, computed when they are first used.
+        groups: the group number of every pixel, (H, W), for each grouping stage; ``first_group``
+            and ``final_group`` are the ends of the list.
+        group_embeds: (G, D) embeddings of the final groups.
+        group_scores: (G, K) affinity of the final groups to the classes.
 
     Args:
         labels: (H, W) integers in 0..K-1.
         class_names: K different names.
-        image: (H, W, 3) uint8, a PIL image, the bytes of an encoded image, or a function without
-            arguments that returns one of these. Bytes are decoded when the image is first asked
-            for.
-        class_scores: the highest pixel score of each class, K numbers or by name; left out, it
-            comes from ``scores``. scores, groups, group_embeds, group_scores: values, functions
-            without arguments that return them, or None.
-        absence: why those that are None are not there: one sentence for the error.
+        image: (H, W, 3) uint8, a PIL image, the bytes of an encoded image, which are decoded when
+            the image is first used, or a function without arguments that returns one of these.
+        class_scores: the highest pixel score of each class, K numbers or by name; computed from
+            ``scores`` if left out.
+        scores, groups, group_embeds, group_scores: values, functions without arguments that return
+            them, or None.
+        absence: why those that are None are missing: one sentence for the error.
 
     Raises:
-        InputError: shapes or numbers do not go together; or, on access, a part is not there.
+        InputError: shapes or numbers do not match; or, on access, a part is missing.
     """
 
     def __init__(
         self,
         labels: np.ndarray,
         class_names: Sequence[str],
-        image: Deferred,
+        image: Picture | Callable[[], Picture],
         *,
-        class_scores: Deferred = None,
-        scores: Deferred = None,
-        groups: Deferred = None,
-        group_embeds: Deferred = None,
-        group_scores: Deferred = None,
+        class_scores: ClassScores | Callable[[], ClassScores] | None = None,
+        scores: Array = None,
+        groups: Sequence[np.ndarray] | Callable[[], Sequence[np.ndarray]] | None = None,
+        group_embeds: Array = None,
+        group_scores: Array = None,
         absence: str = "They were not kept.",
     ) -> None:
         self.class_names: list[str] = [str(name) for name in class_names]
@@ -96,7 +97,7 @@ class Segmentation:
         }
         self._absence = absence
         if not callable(image) and not isinstance(image, bytes):
-            self.image  # noqa: B018 - a picture of another size is refused here, not when it is drawn
+            self.image  # noqa: B018 - an image of another size is refused here, not when it is drawn
 
     @classmethod
     def from_png(
@@ -105,14 +106,12 @@ class Segmentation:
         class_names: Sequence[str],
         image: bytes,
         *,
-        class_scores: Deferred = None,
+        class_scores: ClassScores | Callable[[], ClassScores] | None = None,
         absence: str = "They were not kept.",
-    ) -> "Segmentation":
-        """From a PNG of class numbers, gray of any depth or palette, and the encoded image that it
-        belongs to.
+    ) -> Self:
+        """From a PNG of class numbers, gray of any depth or palette, and the encoded image.
 
-        Raises ``InputError`` if the mask is no such PNG, or has another size than the image as a
-        person sees it.
+        Raises ``InputError`` if the mask is no such PNG, or has another size than the upright image.
         """
         picture = open_picture(image, "The image")
         drawn = open_picture(mask, "The mask")
@@ -125,60 +124,53 @@ class Segmentation:
         return cls(labels, class_names, bytes(image), class_scores=class_scores, absence=absence)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything as data, for pickle and copy: parts whose functions could not go along are
-        worked out.
-        """
+        """Everything as data, for pickle and copy: what functions would compute is computed."""
         state = dict(vars(self))
         given = {"image": self._image, "class_scores": self._class_scores, **self._parts}
         for name in (name for name, part in given.items() if callable(part) and not _is_data(part)):
             given[name] = getattr(self, name)
-        state.update(
-            _image=given.pop("image"), _class_scores=given.pop("class_scores"), _parts=given
-        )
-        return state
+        image, class_scores = given.pop("image"), given.pop("class_scores")
+        return {**state, "_image": image, "_class_scores": class_scores, "_parts": given}
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
-        shares = [f"{name} {100 * area:.1f}%" for name, area in self._by_area()]
-        return (
-            f"Segmentation({width}x{height}:"
-            f" {', '.join([*shares[:5], *(['...'] if shares[5:] else [])])})"
-        )
+        present = sorted(self.areas.items(), key=lambda item: -item[1])
+        shares = [f"{name} {100 * area:.1f}%" for name, area in present if area]
+        more = ["..."] if shares[5:] else []
+        return f"Segmentation({width}x{height}: {', '.join([*shares[:5], *more])})"
 
     # Numbers
 
     @cached_property
     def areas(self) -> dict[str, float]:
-        """{name: fraction of the pixels, 0..1} for every class, in the order of their numbers; they
-        sum to 1.
-        """
+        """{name: fraction of the pixels, 0..1} of every class, in the order of their numbers."""
         pixels = np.bincount(self.labels.ravel(), minlength=len(self.class_names))
         return dict(zip(self.class_names, (pixels / self.labels.size).tolist(), strict=True))
 
     @cached_property
     def class_scores(self) -> dict[str, float]:
-        """{name: the highest score of any pixel} for every class, in the order of their numbers."""
+        """{name: the highest score of any pixel} of every class, in the order of their numbers."""
         given = self._class_scores() if callable(self._class_scores) else self._class_scores
         if isinstance(given, Mapping):
             given = [given[name] for name in self.class_names]
         highest = self.scores.max(axis=(1, 2)) if given is None else np.asarray(given, np.float64)
         if highest.shape != (len(self.class_names),):
             raise InputError(
-                f"{len(self.class_names)} class scores are expected, {highest.shape} came."
+                f"Expected {len(self.class_names)} class scores, received {highest.shape}."
             )
         return dict(zip(self.class_names, map(float, highest), strict=True))
 
     @cached_property
     def image(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, the image as a person sees it."""
+        """(H, W, 3) uint8 RGB, upright."""
         image = self._image() if callable(self._image) else self._image
         if isinstance(image, bytes):
             image = read_image(image)
         pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-        if pixels.shape != (*self.labels.shape, 3) or pixels.dtype != np.uint8:
-            wanted = (*self.labels.shape, 3)
+        wanted = (*self.labels.shape, 3)
+        if pixels.shape != wanted or pixels.dtype != np.uint8:
             raise InputError(
-                f"The image is expected as uint8 {wanted}, {pixels.dtype} {pixels.shape} came."
+                f"Expected the image as uint8 {wanted}, received {pixels.dtype} {pixels.shape}."
             )
         return pixels
 
@@ -188,19 +180,17 @@ class Segmentation:
         scores = np.asarray(self._part("scores"))
         wanted = (len(self.class_names), *self.labels.shape)
         if scores.shape != wanted:
-            raise InputError(f"Scores are expected as {wanted}, {scores.shape} came.")
+            raise InputError(f"Expected scores {wanted}, received {scores.shape}.")
         return scores
 
     @cached_property
     def groups(self) -> list[np.ndarray]:
-        """The group number of every pixel, (H, W), for each grouping stage from the first to the
-        last.
-        """
+        """The group number of every pixel, (H, W), for each grouping stage, first to last."""
         groups = [np.asarray(stage) for stage in self._part("groups")]
         for stage in groups:
             if stage.shape != self.labels.shape:
                 raise InputError(
-                    f"Group maps are expected as {self.labels.shape}, {stage.shape} came."
+                    f"Expected group maps {self.labels.shape}, received {stage.shape}."
                 )
         return groups
 
@@ -225,7 +215,7 @@ class Segmentation:
         return np.asarray(self._part("group_scores"))
 
     def group_classes(self, count: int = 3) -> list[list[tuple[str, float]]]:
-        """For each final group its ``count`` best classes with their scores, best first."""
+        """The ``count`` best classes of each final group with their scores, best first."""
         order = np.argsort(-self.group_scores, axis=1, kind="stable")[:, :count]
         rows = zip(order, self.group_scores, strict=True)
         return [[(self.class_names[k], float(scores[k])) for k in best] for best, scores in rows]
@@ -236,102 +226,101 @@ class Segmentation:
             raise InputError(f"This segmentation has no {PARTS[name]}. {self._absence}")
         return part() if callable(part) else part
 
-    def _by_area(self) -> list[tuple[str, float]]:
-        """The classes that are present and their areas, largest first."""
-        present = [(name, area) for name, area in self.areas.items() if area]
-        return sorted(present, key=lambda item: -item[1])
-
     # Pictures
 
     def view(self, name: str) -> Image.Image:
         """One of the seven views of the original demo, as an RGB picture.
 
-        ``input`` the image; ``pred`` the classes in their colors; ``input_pred`` half of each, but
-        for the background, which is left as it is; ``input_pred_label`` that with names inside the
-        regions (a region without room for its name stays without); ``first_group`` and
-        ``final_group`` half image, half groups of that stage; ``all_groups`` such a panel for every
-        stage, under captions. All but the last have the size of the image.
+        ``input``: the image. ``pred``: the classes in their colors. ``input_pred``: half of each,
+        except for the background, which is the image. ``input_pred_label``: that with names inside
+        the regions that have room for them. ``first_group``, ``final_group``: half image, half
+        groups of that stage. ``all_groups``: such a picture of every stage, under captions. All
+        but the last have the size of the image.
 
-        Raises ``InputError`` for another name, and where group maps are asked for and not there.
+        Raises ``InputError`` for another name, and where group maps are missing.
         """
-        return views.VIEWS[views.check_view(name)](self)
+        if name not in overlay.VIEWS:
+            raise InputError(f"There is no view '{name}': choose from {', '.join(overlay.VIEWS)}.")
+        return overlay.VIEWS[name](self)
 
     @cached_property
     def colors(self) -> np.ndarray:
         """(K, 3) uint8 colors of the classes in the pictures of this result; "background" is black.
 
-        A class has the same color in every result, with and without background, unless it could
-        hardly be seen over its own region of this image, or told from another class in it: then it
-        has another one here.
+        A class has the same color in every result, with and without background, unless that would
+        be hard to see over its own region of this image, or hard to tell from another class in it.
         """
         return picture_colors(self.class_names, self.labels, self.image)
 
     def overlay(
         self, alpha: float = 0.5, legend: bool = True, contours: bool = True
     ) -> Image.Image:
-        """The image covered by its classes, and their legend (swatch, name, area) below it or to
-        its right.
+        """The image covered by its classes, with a legend (swatch, name, area) below or beside it.
 
         The picture is at the top left at its own size; the legend lists the classes that are
-        present, largest first. A name in letters that no font at hand has is given by its number,
-        e.g. ``#3``.
+        present, largest first. A class whose name no font can write is called by its number, e.g.
+        ``#3``.
 
         Args:
-            alpha: how much of the colors covers the image, from 0, none of them, to 1, nothing
-                else.
-            legend: whether there is one; without, the picture has the size of the image.
-            contours: whether a line runs between the classes.
+            alpha: opacity of the colors, from 0, the image alone, to 1, the colors alone.
+            legend: whether there is a legend; without, the picture has the size of the image.
+            contours: whether lines are drawn between the classes.
 
         Raises ``InputError`` for other values.
         """
-        return views.overlay(self, alpha, legend, contours)
+        return overlay.overlay(self, alpha, legend, contours)
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: the overlay, made smaller where it is larger than a screen."""
+        """What a notebook shows: the overlay, reduced to the size of a screen."""
         picture = self.overlay()
         picture.thumbnail(SCREEN)
         return png(picture)
 
     def label_image(self) -> Image.Image:
-        """The class numbers as a gray image, mode "L", one byte a pixel: every reader of its PNG
-        finds the numbers.
+        """The class numbers as a gray image, mode "L", one byte a pixel.
 
         Over 256 classes do not fit a byte: two bytes a pixel then, mode "I;16", which TensorFlow
         reads with ``tf.io.decode_png(content, dtype=tf.uint16)``.
         """
-        return views.label_image(self)
+        small = len(self.class_names) <= 256
+        return Image.fromarray(self.labels if small else self.labels.astype(np.uint16))
 
     def color_image(self) -> Image.Image:
-        """The classes in their colors: mode "P", with the class number as palette entry; "RGB" over
-        256 classes.
+        """The classes in their colors: mode "P" with class numbers as palette entries.
+
+        Over 256 classes do not fit a palette: the view "pred" then, mode "RGB".
         """
-        return views.color_image(self)
+        if len(self.class_names) > 256:
+            return self.view("pred")
+        picture = Image.fromarray(self.labels)
+        # All 256 entries, or Pillow would pack several pixels into a byte.
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(self.class_names)] = self.colors
+        picture.putpalette(palette.tobytes())
+        return picture
 
     # Files
 
     def to_dict(self) -> dict[str, Any]:
-        """Size, class names, areas, class scores and labels, in plain Python values.
+        """``summary`` and the labels, in plain Python values.
 
-        The labels are run lengths in reading order:
-        ``np.repeat(d["labels"]["values"], d["labels"]["counts"]).reshape(d["height"],
-        d["width"])``. Class scores are None where there are none, and so is one that is not finite.
+        The labels are run lengths in reading order: ``np.repeat(d["labels"]["values"],
+        d["labels"]["counts"]).reshape(d["height"], d["width"])`` gives them back.
         """
         flat = self.labels.ravel()
         starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
         counts = np.diff(np.append(starts, flat.size))
-        return {
-            **self.summary(),
-            "labels": {"values": flat[starts].tolist(), "counts": counts.tolist()},
-        }
+        labels = {"values": flat[starts].tolist(), "counts": counts.tolist()}
+        return {**self.summary(), "labels": labels}
 
     def summary(self) -> dict[str, Any]:
-        """``to_dict`` without the labels."""
-        known = self._class_scores is not None or self._parts["scores"] is not None
-        scores = (
-            {name: score if isfinite(score) else None for name, score in self.class_scores.items()}
-            if known
-            else None
-        )
+        """Size, class names, areas and class scores, in plain Python values.
+
+        Class scores are None without any, and so is a score that is not finite.
+        """
+        scores: dict[str, float | None] | None = None
+        if self._class_scores is not None or self._parts["scores"] is not None:
+            scores = {name: x if isfinite(x) else None for name, x in self.class_scores.items()}
         height, width = self.labels.shape
         return {
             "width": width,
@@ -346,48 +335,38 @@ class Segmentation:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write ``.png``: the label image, in gray numbers, or ``.json``: the JSON text; whole or
-        not at all.
+        """Write ``.png``, the label image in gray numbers, or ``.json``; whole or not at all.
 
-        Raises ``InputError`` for another extension, a missing folder, or a place that cannot be
+        Raises ``InputError`` for another extension, a missing folder, or a file that cannot be
         written.
         """
         path = Path(path)
         kind = path.suffix.lower()
-        if kind not in WRITERS:
+        if kind not in (".png", ".json"):
             raise InputError(
                 f"'{path.name}' ends in '{path.suffix}': name a file ending in .png or .json."
             )
-        atomic_write(path, WRITERS[kind](self))
+        text = kind == ".json"
+        atomic_write(path, f"{self.to_json()}\n".encode() if text else png(self.label_image()))
 
 
 def _checked_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """The labels in their own dtype, after a look at shape, type, range and the names."""
+    """The labels (H, W) as uint8 or int32, if their shape, type and range and the names are right."""
     labels = np.asarray(labels)
     if len(set(class_names)) < len(class_names):
         twice = next(name for name in class_names if class_names.count(name) > 1)
         raise InputError(f"Class names must differ: '{twice}' is there twice.")
     if labels.ndim != 2 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
-            f"Labels are expected as integers (H, W), {labels.dtype} {labels.shape} came."
+            f"Expected labels as integers (H, W), received {labels.dtype} {labels.shape}."
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(class_names):
         wrong = low if low < 0 else high
-        raise InputError(
-            f"Labels are expected in 0..{len(class_names) - 1}, {wrong} is among them."
-        )
+        raise InputError(f"Expected labels in 0..{len(class_names) - 1}, received {wrong}.")
     return np.ascontiguousarray(labels, np.uint8 if len(class_names) <= 256 else np.int32)
 
 
 def _is_data(part: Callable[[], Any]) -> bool:
-    """Whether a deferred part is a function of a module, or a method, with arguments that were
-    given beforehand.
-    """
+    """Whether a function can be pickled: one of a module, or a method, with its arguments."""
     return isinstance(part, partial) and "<" not in getattr(part.func, "__qualname__", "<")
-
-
-WRITERS: dict[str, Callable[[Segmentation], bytes]] = {
-    ".png": lambda result: png(result.label_image()),
-    ".json": lambda result: (result.to_json() + "\n").encode(),
-}

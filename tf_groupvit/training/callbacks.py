@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from tf_groupvit.errors import TrainingError
 from tf_groupvit.files import atomic_write
-from tf_groupvit.segmentation.picture import png
+from tf_groupvit.segmentation.image_encoding import png
 from tf_groupvit.training.data import Position, Skipped
 from tf_groupvit.training.state import save_state, step_of
 

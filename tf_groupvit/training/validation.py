@@ -16,13 +16,12 @@ from tf_groupvit.models.operations import normalise
 from tf_groupvit.preprocessing.image_arrays import resize_bicubic
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import CLASSES, scenes
-from tf_groupvit.segmentation.drawing import blend, paint
+from tf_groupvit.segmentation.overlay import blend, names_over_image, paint
 from tf_groupvit.segmentation.palette import group_colors
 from tf_groupvit.segmentation.protocol import group_scores, read_groups
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.templates import SIMPLE
 from tf_groupvit.segmentation.upsampling import SmallScores
-from tf_groupvit.segmentation.views import names_over_image
 from tf_groupvit.training.scene_batches import DRAWN_AT
 
 SEED = 2**40  # of the held-out scenes; the streams of training and evaluation share none anyway

@@ -1,27 +1,24 @@
-"""An image of any kind in, its encoded bytes, as a server reads them, and its size, as a person
-sees it, out.
-"""
+"""Images as encoded bytes: what is sent to a server, PNG, and the size after EXIF rotation."""
 
 import io
 import warnings
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from tf_groupvit.errors import ImageError
 from tf_groupvit.files import EXIF_ORIENTATION
-from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, read_file, read_image
+from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, ImageLike, read_file, read_image
 
-SERVED = ("JPEG", "PNG", "GIF", "BMP")  # what TensorFlow decodes from 2.19 on; WebP came later
+SERVED = ("JPEG", "PNG", "GIF", "BMP")  # formats that TensorFlow decodes since 2.19
 
 
-def encode_image(source: Any) -> bytes:
-    """Bytes of an image for a server: of whatever ``read_image`` reads.
+def encode_image(source: ImageLike) -> bytes:
+    """Bytes of an image for a server; arrays are (H, W, 3), as ``read_image`` takes them.
 
     Files are sent as they are where TensorFlow reads their format; everything else is sent as PNG,
-    without loss. Raises ``ImageError`` for what is no image, from its header.
+    without loss. Raises ``ImageError``, from the header, for what is no image.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         content, name = bytes(source), "image"
@@ -39,21 +36,16 @@ def encode_image(source: Any) -> bytes:
 
 
 def open_picture(content: bytes, name: str) -> Image.Image:
-    """Read the header of an image. Raises ``ImageError`` if there is none, or it has too many
-    pixels.
-    """
+    """Read the header of an image. Raises ``ImageError`` without one, or for too many pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = Image.open(io.BytesIO(content))
     except Exception as error:  # Pillow's readers raise whatever a broken header makes them raise
-        reason = (
-            " ".join(str(error).split())
-            if isinstance(error, Image.DecompressionBombError)
-            else "no image is in it"
-        )
+        bomb = isinstance(error, Image.DecompressionBombError)
+        reason = " ".join(str(error).split()) if bomb else "no image is in it"
         raise ImageError(
-            f"{name}: expected an image, came {len(content):,} bytes: {reason}."
+            f"{name}: expected an image, received {len(content):,} bytes: {reason}."
         ) from error
     if picture.width * picture.height > MAX_PIXELS:
         raise ImageError(

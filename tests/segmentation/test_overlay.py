@@ -5,7 +5,8 @@ import pytest
 from PIL import Image, ImageFont
 
 from tf_groupvit.segmentation import label_placement
-from tf_groupvit.segmentation.drawing import (
+from tf_groupvit.segmentation.label_placement import depth, legible, place
+from tf_groupvit.segmentation.overlay import (
     Entry,
     Tag,
     blend,
@@ -13,7 +14,6 @@ from tf_groupvit.segmentation.drawing import (
     draw_names,
     with_legend,
 )
-from tf_groupvit.segmentation.label_placement import depth, legible, place
 from tf_groupvit.segmentation.palette import (
     class_colors,
     contrast,
