@@ -30,9 +30,9 @@ def fixture_base_path(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(fixture_base_path, tmp_path_factory):
     """A server as the conformance cases assume it, on ports of its own."""
-    from tf_groupvit.server.config import Model
+    from tf_groupvit.server.config_files import ServedModel
     from tf_groupvit.server.running import Server
 
-    model = Model("half_plus_two", str(fixture_base_path), labels={"stable": 123})
+    model = ServedModel("half_plus_two", str(fixture_base_path), labels={"stable": 123})
     with Server([model]) as running:
         yield running

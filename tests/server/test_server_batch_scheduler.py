@@ -11,7 +11,7 @@ import pytest
 
 from tf_groupvit.server.batch_arrays import merged
 from tf_groupvit.server.batching import LATE, Scheduler
-from tf_groupvit.server.config import Parameters
+from tf_groupvit.server.config_files import Parameters
 from tf_groupvit.server.status import StatusError
 
 

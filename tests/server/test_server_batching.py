@@ -15,7 +15,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from tf_groupvit.errors import ConfigError, ServerError
 from tf_groupvit.server.answers import PREDICTION
-from tf_groupvit.server.config import Parameters, read_parameters
+from tf_groupvit.server.config_files import Parameters, read_parameters
 from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.status import StatusError
 

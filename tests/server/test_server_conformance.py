@@ -32,7 +32,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from tf_groupvit.server.config import Model
+from tf_groupvit.server.config_files import ServedModel
 from tf_groupvit.server.dtypes import NUMBER_OF
 from tf_groupvit.server.json_reading import read_predict
 from tf_groupvit.server.json_writing import write_predict
@@ -140,7 +140,7 @@ def start_embedded(flag: tuple[str, str] | None, base_path: Path, folder: Path) 
     if name in MISSING_FLAGS or name not in {field.name for field in fields(Options)}:
         pytest.skip(f"this server has no --{name}: {MISSING_FLAGS.get(name, 'see DIFFERENCES.md')}")
     given = monitoring_file(folder) if name == "monitoring_config_file" else json.loads(value)
-    model = Model("half_plus_two", str(base_path), labels={"stable": 123})
+    model = ServedModel("half_plus_two", str(base_path), labels={"stable": 123})
     values: dict[str, Any] = {name: given}
     return Server([model], options=Options(**values)).start()
 

@@ -15,7 +15,7 @@ from tf_groupvit.cli import main
 from tf_groupvit.errors import InputError, ServerError
 from tf_groupvit.server import lifecycle, models, rest_front, threads
 from tf_groupvit.server.batching import Scheduler
-from tf_groupvit.server.config import Model, Parameters
+from tf_groupvit.server.config_files import Parameters, ServedModel
 from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models, list_versions
 from tf_groupvit.server.ports import Ports
@@ -47,7 +47,7 @@ def test_a_folder_whose_name_is_not_utf8_is_named_once_and_ignored(base_path, po
     (base_path / ODD).mkdir()
     assert list_versions(str(base_path)) == {1: f"{base_path}/1"}
     caplog.clear()
-    polled.start([Model("m", str(base_path))])
+    polled.start([ServedModel("m", str(base_path))])
     (base_path / "2").mkdir()
     until(lambda: states(polled.versions) == {2: "AVAILABLE", 1: "END"})  # polling goes on
     warnings = [
@@ -119,7 +119,7 @@ def test_a_fault_in_looking_at_one_model_is_said_once_and_stops_no_other(
     with pytest.raises(
         ServerError, match="Looking for versions of servable a failed: ZeroDivisionError: integer"
     ):
-        polled.start([Model("a", "/nowhere"), Model("m", str(base_path))])
+        polled.start([ServedModel("a", "/nowhere"), ServedModel("m", str(base_path))])
     polled._poll()
     assert 1 in states(polled.versions)
     assert caplog.text.count("ZeroDivisionError: integer division or modulo by zero.") == 1
@@ -129,7 +129,7 @@ def test_a_fault_in_looking_at_one_model_is_said_once_and_stops_no_other(
 def test_polling_that_ends_by_an_exception_starts_again_loudly(
     base_path, polled, monkeypatch, caplog
 ):
-    polled.start([Model("m", str(base_path))])
+    polled.start([ServedModel("m", str(base_path))])
     poll, failed = polled._poll, threading.Event()
 
     def fails_once():
@@ -154,7 +154,7 @@ def test_a_version_whose_thread_cannot_be_started_is_tried_again(base_path, poll
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    polled.start([Model("m", str(base_path))])
+    polled.start([ServedModel("m", str(base_path))])
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", none_left)
         (base_path / "2").mkdir()
@@ -164,7 +164,7 @@ def test_a_version_whose_thread_cannot_be_started_is_tried_again(base_path, poll
 
 
 def test_a_version_that_cannot_be_closed_ends_all_the_same(base_path, polled, monkeypatch, caplog):
-    polled.start([Model("m", str(base_path))])
+    polled.start([ServedModel("m", str(base_path))])
     with polled.versions.use("m") as version:
         monkeypatch.setattr(version.servable, "close", lambda: 1 // 0)
     (base_path / "2").mkdir()
@@ -299,9 +299,9 @@ def test_unknown_names_do_not_take_the_series_of_models_that_are_served():
 
 def test_names_of_a_reload_forge_no_line(base_path, polled, caplog):
     caplog.set_level("INFO")
-    polled.start([Model("m", str(base_path))])
-    polled._models[FORGED] = Model(FORGED, str(base_path))
-    polled._models["gone"] = Model("gone", "/no/\n\x1b" + "x" * 5000)
+    polled.start([ServedModel("m", str(base_path))])
+    polled._models[FORGED] = ServedModel(FORGED, str(base_path))
+    polled._models["gone"] = ServedModel("gone", "/no/\n\x1b" + "x" * 5000)
     polled._poll()
     until(lambda: states(polled.versions, FORGED) == {1: "AVAILABLE"})
     said = [record.getMessage() for record in caplog.records]

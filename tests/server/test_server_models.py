@@ -8,10 +8,9 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from test_server_versions import Loader, states, until
 
 from tf_groupvit.errors import ConfigError, ServerError
-from tf_groupvit.server.config import (
-    Model,
-    Policy,
-    message,
+from tf_groupvit.server.config_files import (
+    ServedModel,
+    VersionPolicy,
     prometheus_path,
     read_config,
     read_models,
@@ -43,7 +42,7 @@ def one(name: str, path, extra: str = "", platform: str = 'model_platform: "tens
 @pytest.fixture
 def models(base_path):
     served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0.01)
-    served.start([Model("a", str(base_path / "a"))])
+    served.start([ServedModel("a", str(base_path / "a"))])
     yield served
     served.stop()
 
@@ -114,7 +113,7 @@ def test_a_label_must_point_at_an_available_version(models, base_path):
 
 def test_with_the_flag_a_new_label_may_be_early_but_an_old_one_may_not_move(base_path):
     served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0, labels_before_loading=True)
-    served.start([Model("a", str(base_path / "a"), labels={"x": 2})])
+    served.start([ServedModel("a", str(base_path / "a"), labels={"x": 2})])
     served.reload(
         config(
             one(
@@ -143,11 +142,11 @@ def test_a_start_without_versions_or_with_a_broken_one_is_one_line(tmp_path):
     ):
         served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0)
         with pytest.raises(ServerError, match=text):
-            served.start([Model("m", str(folder))])
+            served.start([ServedModel("m", str(folder))])
     (tmp_path / "broken" / "3").mkdir(parents=True)
     served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0)
     with pytest.raises(ServerError) as raised:
-        served.start([Model("m", str(tmp_path / "broken"))])
+        served.start([ServedModel("m", str(tmp_path / "broken"))])
     assert str(raised.value).startswith(
         "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: {{{name: m"
         " version: 3} due to error: NOT_FOUND: no model"
@@ -174,7 +173,7 @@ def test_a_model_config_file_is_read(tmp_path):
             " value: 7 }",
         )
     )
-    assert read_models(file) == [Model("m", "/models/m", Policy(latest=3), {"l": 7})]
+    assert read_models(file) == [ServedModel("m", "/models/m", VersionPolicy(latest=3), {"l": 7})]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +196,7 @@ def test_monitoring_and_ssl_configs_are_the_real_servers_text_protos(tmp_path):
     file.write_text("prometheus_config {}")
     assert prometheus_path(file) is None and prometheus_path(None) is None
     file.write_text('server_key: "k" server_cert: "c" custom_ca: "a" client_verify: true')
-    ssl = read_config(file, message("SSLConfig")())
+    ssl = read_config(file, "SSLConfig")
     assert (ssl.server_key, ssl.server_cert, ssl.custom_ca, ssl.client_verify) == (
         "k",
         "c",

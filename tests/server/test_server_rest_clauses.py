@@ -11,7 +11,8 @@ from rest_calls import PREDICT, call, get, predict, refusal
 
 from tf_groupvit.server.rest_answers import refused
 from tf_groupvit.server.running import Options, Server
-from tf_groupvit.server.status import CODE_NAMES, StatusError
+from tf_groupvit.server.status import StatusError
+from tf_groupvit.transport.status_codes import CODES as ALL_CODES
 
 MODEL = "/v1/models/half_plus_two"
 ONE = b'{"instances": [1]}'
@@ -146,7 +147,7 @@ CODES = {
 
 
 def test_each_of_the_canonical_codes_has_its_http_status():
-    assert {code: refused(StatusError(code, "")).status for code in CODE_NAMES} == CODES
+    assert {code: refused(StatusError(code, "")).status for code in ALL_CODES} == CODES
 
 
 @pytest.mark.parametrize(

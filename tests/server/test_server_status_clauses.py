@@ -14,7 +14,7 @@ from small_models import echo, half_plus_two
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 
-from tf_groupvit.server.config import Model, Policy
+from tf_groupvit.server.config_files import ServedModel, VersionPolicy
 from tf_groupvit.server.running import Options, Server
 
 MODEL = "/v1/models/m"
@@ -167,7 +167,7 @@ def test_versions_come_newest_first_and_the_highest_answers(store, base_path):
     (base_path / "note.txt").touch()
     (base_path / "v4").mkdir()
     with Server(
-        [Model("m", str(base_path), Policy(all=True))], port=None, options=QUICK
+        [ServedModel("m", str(base_path), VersionPolicy(all=True))], port=None, options=QUICK
     ) as running:
         until(running, [("3", "AVAILABLE"), ("2", "AVAILABLE"), ("1", "AVAILABLE")])
         assert answer(running) == 3.5
@@ -248,7 +248,7 @@ def test_the_defaults_of_polling_and_retrying_are_the_real_servers():
     assert options.file_system_poll_wait_seconds == 1.0
     assert (options.max_num_load_retries, options.load_retry_interval_micros) == (5, 60_000_000)
     assert (options.saved_model_tags, options.enable_model_warmup) == ("serve", True)
-    assert Model("m", "/m").policy == Policy(latest=1)
+    assert ServedModel("m", "/m").policy == VersionPolicy(latest=1)
 
 
 def test_a_reload_that_fails_leaves_only_its_code_and_text_to_the_caller(store, base_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_groupvit.server.config import Model, Policy
+from tf_groupvit.server.config_files import ServedModel, VersionPolicy
 from tf_groupvit.server.models import MissingBasePath, Models, aspired, version_number
 from tf_groupvit.server.status import StatusError
 from tf_groupvit.server.versions import Retries, State, Versions
@@ -212,19 +212,20 @@ def test_a_version_is_a_folder_whose_whole_name_is_an_int64(name, number):
 
 @pytest.mark.parametrize(
     ("policy", "numbers"),
-    [(Policy(), {3}), (Policy(latest=2), {2, 3}), (Policy(latest=9), {1, 2, 3}), (Policy(all=True), {1, 2, 3}),
-     (Policy(latest=0, specific=frozenset({1, 7})), {1})],
+    [(VersionPolicy(), {3}), (VersionPolicy(latest=2), {2, 3}), (VersionPolicy(latest=9), {1, 2, 3}),
+     (VersionPolicy(all=True), {1, 2, 3}),
+     (VersionPolicy(latest=0, specific=frozenset({1, 7})), {1})],
 )  # fmt: skip
 def test_a_policy_chooses_versions(tmp_path, policy, numbers):
     for name in ("1", "2", "3", "staging", "v9"):
         (tmp_path / name).mkdir()
-    assert set(aspired(Model("m", str(tmp_path), policy))) == numbers
+    assert set(aspired(ServedModel("m", str(tmp_path), policy))) == numbers
 
 
 def test_two_names_of_one_number_are_warned_about_and_the_last_wins(tmp_path, caplog):
     for name in ("1", "0001"):
         (tmp_path / name).mkdir()
-    assert aspired(Model("m", str(tmp_path))) == {1: f"{tmp_path}/1"}
+    assert aspired(ServedModel("m", str(tmp_path))) == {1: f"{tmp_path}/1"}
     assert "one number" in caplog.text
 
 
@@ -232,17 +233,17 @@ def test_a_base_path_that_vanishes_unloads_nothing(tmp_path, versions):
     base_path = tmp_path / "m"
     (base_path / "1").mkdir(parents=True)
     models = Models(versions, poll_seconds=0)
-    models.start([Model("m", str(base_path))])
+    models.start([ServedModel("m", str(base_path))])
     base_path.rename(tmp_path / "elsewhere")
     with pytest.raises(MissingBasePath):
-        aspired(Model("m", str(base_path)))
+        aspired(ServedModel("m", str(base_path)))
     models._poll()
     assert states(versions) == {1: "AVAILABLE"}
 
 
 def test_waiting_for_versions_ends_when_one_comes(tmp_path, versions):
     models = Models(versions, poll_seconds=0.01)
-    started = threading.Thread(target=models.start, args=[[Model("m", str(tmp_path))], True])
+    started = threading.Thread(target=models.start, args=[[ServedModel("m", str(tmp_path))], True])
     started.start()
     started.join(0.2)
     assert started.is_alive()

@@ -29,7 +29,7 @@ def test_the_model_config_is_what_the_server_reads():
 
 
 def test_our_server_reads_the_same_model_and_monitoring_configs():
-    from tf_groupvit.server.config import prometheus_path, read_models
+    from tf_groupvit.server.config_files import prometheus_path, read_models
 
     (model,) = read_models(SERVING / "models.config")
     assert model.name == "groupvit"

@@ -238,7 +238,7 @@ def _check_paths(base_path: str | None, model_config_file: str | None, wait: boo
 
 
 def _models(base_path: str | None, model_config_file: str | None, name: str) -> Any:
-    from tf_groupvit.server.config import check_model, read_models
+    from tf_groupvit.server.config_files import check_model, read_models
 
     if model_config_file is not None:
         models = read_models(model_config_file)

@@ -25,9 +25,10 @@ from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.models import Models
 from tf_groupvit.server.predict import METHOD_OF, predict_request, refuse_inference
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE
-from tf_groupvit.server.status import CODE_NAMES, StatusError, invalid, valid_utf8
+from tf_groupvit.server.status import StatusError, invalid, valid_utf8
 from tf_groupvit.server.tensor_protos import write_tensor
 from tf_groupvit.server.versions import Version
+from tf_groupvit.transport.status_codes import CODES
 
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 IsActive = Callable[[], bool]
@@ -104,7 +105,7 @@ class Answers:
             status = response.model_version_status.add(
                 version=version.number, state=int(version.state)
             )
-            status.status.error_code = CODE_NAMES.index(version.error.code) if version.error else 0
+            status.status.error_code = CODES.index(version.error.code) if version.error else 0
             status.status.error_message = valid_utf8(version.error.text) if version.error else ""
         return response
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tf_groupvit.errors import ConfigError
 from tf_groupvit.server.batch_arrays import Arrays, cut, merged, rows_of, split
-from tf_groupvit.server.config import PER_MODEL, Parameters, read_parameters
+from tf_groupvit.server.config_files import PER_MODEL, Parameters, read_parameters
 from tf_groupvit.server.servable import Endpoint, Servable
 from tf_groupvit.server.status import TIMED_OUT, StatusError, draining, invalid
 from tf_groupvit.server.threads import lasting

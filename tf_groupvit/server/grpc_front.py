@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from tf_groupvit.errors import ConfigError
 from tf_groupvit.server.admission import Deadline
 from tf_groupvit.server.answers import CALLS, MODEL, PREDICTION, Answers, Call
-from tf_groupvit.server.config import message, read_config
+from tf_groupvit.server.config_files import read_config
 from tf_groupvit.server.grpc_arrivals import MOST_WATCHES, CallArrivals
 from tf_groupvit.server.ports import Port
 from tf_groupvit.server.request_log import RequestLog
@@ -197,7 +197,7 @@ def shortened(text: str) -> str:
 
 def server_credentials(file: str | os.PathLike[str]) -> grpc.ServerCredentials:
     """TLS from an SSLConfig text proto, with PEM texts in it. Raises ConfigError."""
-    config = read_config(file, message("SSLConfig")())
+    config = read_config(file, "SSLConfig")
     if not config.server_key or not config.server_cert:
         raise ConfigError(f"{file} names no server_key or no server_cert: both are PEM texts.")
     if config.client_verify and not config.custom_ca:

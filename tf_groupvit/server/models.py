@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tf_groupvit.errors import ServerError
-from tf_groupvit.server.config import Model, Policy, models_of
+from tf_groupvit.server.config_files import ServedModel, models_of
 from tf_groupvit.server.status import TIMED_OUT, StatusError, invalid, loggable
 from tf_groupvit.server.threads import lasting
 from tf_groupvit.server.versions import State, Version, Versions
@@ -83,22 +83,9 @@ def version_number(name: str) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
-def chosen(versions: dict[int, str], policy: Policy) -> dict[int, str]:
-    """The versions that a policy serves."""
-    if policy.all:
-        return dict(versions)
-    if policy.specific:
-        return {number: path for number, path in versions.items() if number in policy.specific}
-    return (
-        {number: versions[number] for number in sorted(versions)[-policy.latest :]}
-        if policy.latest
-        else {}
-    )
-
-
-def aspired(model: Model, warn: Say = _log.warning) -> dict[int, str]:
+def aspired(model: ServedModel, warn: Say = _log.warning) -> dict[int, str]:
     """The versions of a model that should be served now. Raises MissingBasePath."""
-    return chosen(list_versions(model.base_path, warn), model.policy)
+    return model.policy.chosen(list_versions(model.base_path, warn))
 
 
 class Models:
@@ -110,7 +97,7 @@ class Models:
         self.versions = versions
         self._poll_seconds = poll_seconds
         self._labels_before_loading = labels_before_loading
-        self._models: dict[str, Model] = {}
+        self._models: dict[str, ServedModel] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._config_lock = threading.RLock()  # one poll or reload at a time
         self._complaints: dict[str, str] = {}
@@ -122,7 +109,7 @@ class Models:
     def names(self) -> list[str]:
         return list(self._models)
 
-    def start(self, models: Iterable[Model], wait: bool = False) -> None:
+    def start(self, models: Iterable[ServedModel], wait: bool = False) -> None:
         """Load what is there and begin to poll; returns when every model is available. Raises
         ServerError.
 
@@ -269,7 +256,7 @@ class Models:
         finally:
             self._config_lock.release()
 
-    def _label(self, models: Iterable[Model], checked: bool) -> None:
+    def _label(self, models: Iterable[ServedModel], checked: bool) -> None:
         """Take over the labels, each of which must point at an AVAILABLE version. Raises StatusError."""
         labels = {model.name: dict(model.labels) for model in models}
         for name, of_model in labels.items():
@@ -300,7 +287,7 @@ class Models:
         return self.versions.close()
 
 
-def _no_versions(model: Model) -> str:
+def _no_versions(model: ServedModel) -> str:
     return (
         f"No versions of servable {model.name} found under base path {model.base_path}. Did you"
         " forget to name your leaf directory as a number (eg. '/1/')?"

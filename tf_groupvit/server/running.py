@@ -25,10 +25,10 @@ from tf_groupvit.memory import Growth
 from tf_groupvit.server.admission import Arrivals, ConcurrencyLimit, Deadline, open_files
 from tf_groupvit.server.answers import CALLS, Answers
 from tf_groupvit.server.batching import Scheduler, batched
-from tf_groupvit.server.config import (
+from tf_groupvit.server.config_files import (
     PROMETHEUS_PATH,
-    Model,
     Parameters,
+    ServedModel,
     check_model,
     prometheus_path,
     read_parameters,
@@ -98,7 +98,7 @@ class Server:
 
     def __init__(
         self,
-        models: ModelPaths | list[Model],
+        models: ModelPaths | list[ServedModel],
         host: str = "127.0.0.1",
         port: int | None = 0,
         rest_api_port: int | None = 0,
@@ -306,10 +306,10 @@ def batching_parameters(options: Options) -> Parameters | None:
     return None
 
 
-def model_configs(models: ModelPaths | list[Model]) -> list[Model]:
+def model_configs(models: ModelPaths | list[ServedModel]) -> list[ServedModel]:
     """Configs of models given as name -> base path."""
     if isinstance(models, Mapping):
-        models = [Model(name, absolute(path)) for name, path in models.items()]
+        models = [ServedModel(name, absolute(path)) for name, path in models.items()]
     if not models:
         raise InputError(
             "No model to serve: give at least one, e.g. {'groupvit': 'models/groupvit'}."
@@ -326,8 +326,8 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 __all__ = [
     "PROMETHEUS_PATH",
-    "Model",
     "Options",
+    "ServedModel",
     "Server",
     "ServerError",
     "absolute",

@@ -22,7 +22,8 @@ from tensorflow.python.saved_model.loader_impl import SavedModelLoader, parse_sa
 
 from tf_groupvit.errors import asserted
 from tf_groupvit.server.pixels import UNBOUNDED
-from tf_groupvit.server.status import StatusError, code_name
+from tf_groupvit.server.status import StatusError
+from tf_groupvit.transport.status_codes import code_name
 
 DEFAULT_SIGNATURE = "serving_default"
 _MISSING = (

@@ -24,7 +24,8 @@ from tf_groupvit.server.predict import (
     refuse_inference,
 )
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Servable
-from tf_groupvit.server.status import StatusError, code_name, invalid, loggable
+from tf_groupvit.server.status import StatusError, invalid, loggable
+from tf_groupvit.transport.status_codes import code_name
 
 MAX_RECORDS = 1000
 _log = logging.getLogger("tf_groupvit.server")

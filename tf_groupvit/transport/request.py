@@ -7,31 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from tf_groupvit.errors import InputError, RequestError, one_line
 from tf_groupvit.transport.messages import NAME_OF
+from tf_groupvit.transport.status_codes import CODES
 
 if TYPE_CHECKING:
     import numpy as np
 
-# The canonical status codes in the order of their numbers (google/rpc/code.proto), and the HTTP
-# status that TensorFlow Serving gives each; all others are 500.
-CODES = """OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
-    RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS
-    UNAUTHENTICATED""".split()
-HTTP_STATUS = {
-    "OK": 200,
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "ABORTED": 409,
-    "ALREADY_EXISTS": 409,
-    "RESOURCE_EXHAUSTED": 429,
-    "CANCELLED": 499,
-    "UNIMPLEMENTED": 501,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-}
 STATES = {10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 SIDES = ("inputs", "outputs")
 ModelSpec = tuple[str, int | str | None]  # name, and version number or label
@@ -114,8 +94,15 @@ def model_versions(body: dict[str, Any]) -> list[dict[str, Any]]:
         "version": int(entry.get("version", 0)),
         "state": _name(entry.get("state", 0), STATES),
         "error_code": _name(entry.get("status", {}).get("error_code", 0), dict(enumerate(CODES))),
-        "error_message": one_line(entry.get("status", {}).get("error_message", "")),
+        "error_message": _text(entry.get("status", {}).get("error_message", "")),
     } for entry in body["model_version_status"]]  # fmt: skip
+
+
+def _text(value: object) -> str:
+    """A server's text on one line. Raises TypeError for what is no text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return one_line(value)
 
 
 def _name(value: int | str, names: dict[int, str]) -> str:
@@ -128,7 +115,7 @@ def model_metadata(body: dict[str, Any]) -> dict[str, Any]:
     """Name, version and signatures of a model, from a GetModelMetadataResponse."""
     signatures = body["metadata"]["signature_def"]["signature_def"]
     return {
-        "name": one_line(body["model_spec"].get("name", "")),
+        "name": _text(body["model_spec"].get("name", "")),
         "version": int(body["model_spec"].get("version", 0)),
         "signatures": {
             name: {

@@ -16,7 +16,6 @@ import numpy as np
 from tf_groupvit.errors import InputError, RequestError, asserted, one_line
 from tf_groupvit.transport.messages import NUMPY_OF
 from tf_groupvit.transport.request import (
-    HTTP_STATUS,
     ModelSpec,
     Request,
     import_extra,
@@ -27,6 +26,7 @@ from tf_groupvit.transport.request import (
     too_large,
     unexpected_answer,
 )
+from tf_groupvit.transport.status_codes import HTTP_STATUS
 
 if TYPE_CHECKING:
     import httpx
