@@ -13,11 +13,11 @@ from test_server_versions import Loader, states, until
 
 from tf_groupvit.cli import main
 from tf_groupvit.errors import InputError, ServerError
-from tf_groupvit.server import lifecycle, models, rest_front, threads
+from tf_groupvit.server import lifecycle, model_manager, rest_front, threads
 from tf_groupvit.server.batching import Scheduler
 from tf_groupvit.server.config_files import Parameters, ServedModel
 from tf_groupvit.server.metrics import Metrics
-from tf_groupvit.server.models import Models, list_versions
+from tf_groupvit.server.model_manager import ModelManager, versions_to_serve
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.request_log import JsonFormatter, RequestLog, TextFormatter
 from tf_groupvit.server.running import Server
@@ -38,14 +38,14 @@ def base_path(tmp_path):
 @pytest.fixture
 def polled(base_path, monkeypatch):
     monkeypatch.setattr(threads, "PAUSE", 0.001)
-    served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0.001)
+    served = ModelManager(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0.001)
     yield served
     served.stop()
 
 
 def test_a_folder_whose_name_is_not_utf8_is_named_once_and_ignored(base_path, polled, caplog):
     (base_path / ODD).mkdir()
-    assert list_versions(str(base_path)) == {1: f"{base_path}/1"}
+    assert versions_to_serve(ServedModel("m", str(base_path))) == {1: f"{base_path}/1"}
     caplog.clear()
     polled.start([ServedModel("m", str(base_path))])
     (base_path / "2").mkdir()
@@ -112,15 +112,17 @@ def test_a_graph_in_text_that_cannot_be_read_is_refused_without_a_traceback(tmp_
 def test_a_fault_in_looking_at_one_model_is_said_once_and_stops_no_other(
     base_path, polled, monkeypatch, caplog
 ):
-    looked = models.aspired
+    looked = model_manager.versions_to_serve
     monkeypatch.setattr(
-        models, "aspired", lambda model, warn: looked(model, warn) if model.name == "m" else 1 // 0
+        model_manager,
+        "versions_to_serve",
+        lambda model, warn: looked(model, warn) if model.name == "m" else 1 // 0,
     )
     with pytest.raises(
         ServerError, match="Looking for versions of servable a failed: ZeroDivisionError: integer"
     ):
         polled.start([ServedModel("a", "/nowhere"), ServedModel("m", str(base_path))])
-    polled._poll()
+    polled.poll()
     assert 1 in states(polled.versions)
     assert caplog.text.count("ZeroDivisionError: integer division or modulo by zero.") == 1
     assert "Traceback" in caplog.text
@@ -130,7 +132,7 @@ def test_polling_that_ends_by_an_exception_starts_again_loudly(
     base_path, polled, monkeypatch, caplog
 ):
     polled.start([ServedModel("m", str(base_path))])
-    poll, failed = polled._poll, threading.Event()
+    poll, failed = polled.poll, threading.Event()
 
     def fails_once():
         if not failed.is_set():
@@ -138,7 +140,7 @@ def test_polling_that_ends_by_an_exception_starts_again_loudly(
             raise RuntimeError("injected")
         poll()
 
-    monkeypatch.setattr(polled, "_poll", fails_once)
+    monkeypatch.setattr(polled, "poll", fails_once)
     assert failed.wait(10)
     (base_path / "2").mkdir()
     until(lambda: states(polled.versions) == {2: "AVAILABLE", 1: "END"})
@@ -302,7 +304,7 @@ def test_names_of_a_reload_forge_no_line(base_path, polled, caplog):
     polled.start([ServedModel("m", str(base_path))])
     polled._models[FORGED] = ServedModel(FORGED, str(base_path))
     polled._models["gone"] = ServedModel("gone", "/no/\n\x1b" + "x" * 5000)
-    polled._poll()
+    polled.poll()
     until(lambda: states(polled.versions, FORGED) == {1: "AVAILABLE"})
     said = [record.getMessage() for record in caplog.records]
     assert any(r"m\n2026" in text for text in said)

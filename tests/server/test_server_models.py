@@ -15,7 +15,7 @@ from tf_groupvit.server.config_files import (
     read_config,
     read_models,
 )
-from tf_groupvit.server.models import Models
+from tf_groupvit.server.model_manager import ModelManager
 from tf_groupvit.server.status import StatusError
 from tf_groupvit.server.versions import Retries, Versions
 
@@ -41,7 +41,7 @@ def one(name: str, path, extra: str = "", platform: str = 'model_platform: "tens
 
 @pytest.fixture
 def models(base_path):
-    served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0.01)
+    served = ModelManager(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0.01)
     served.start([ServedModel("a", str(base_path / "a"))])
     yield served
     served.stop()
@@ -112,7 +112,9 @@ def test_a_label_must_point_at_an_available_version(models, base_path):
 
 
 def test_with_the_flag_a_new_label_may_be_early_but_an_old_one_may_not_move(base_path):
-    served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0, labels_before_loading=True)
+    served = ModelManager(
+        Versions(Loader(), Retries(0, 0.0)), poll_seconds=0, labels_before_loading=True
+    )
     served.start([ServedModel("a", str(base_path / "a"), labels={"x": 2})])
     served.reload(
         config(
@@ -140,11 +142,11 @@ def test_a_start_without_versions_or_with_a_broken_one_is_one_line(tmp_path):
         (tmp_path, "No versions of servable m found"),
         (tmp_path / "no", "Could not find base path"),
     ):
-        served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0)
+        served = ModelManager(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0)
         with pytest.raises(ServerError, match=text):
             served.start([ServedModel("m", str(folder))])
     (tmp_path / "broken" / "3").mkdir(parents=True)
-    served = Models(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0)
+    served = ModelManager(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0)
     with pytest.raises(ServerError) as raised:
         served.start([ServedModel("m", str(tmp_path / "broken"))])
     assert str(raised.value).startswith(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tf_groupvit.server.config_files import ServedModel, VersionPolicy
-from tf_groupvit.server.models import MissingBasePath, Models, aspired, version_number
+from tf_groupvit.server.model_manager import MissingBasePath, ModelManager, versions_to_serve
 from tf_groupvit.server.status import StatusError
 from tf_groupvit.server.versions import Retries, State, Versions
 
@@ -204,10 +204,12 @@ def test_requests_and_swaps_at_once_lose_nothing(versions):
 @pytest.mark.parametrize(
     ("name", "number"),
     [("1", 1), ("00000123", 123), ("-1", -1), ("9223372036854775807", 2**63 - 1), ("9223372036854775808", None),
-     ("1a", None), ("v1", None), ("1.0", None), ("", None), ("\u0661", None)],
+     ("1a", None), ("v1", None), ("1.0", None), ("\u0661", None)],
 )  # fmt: skip
-def test_a_version_is_a_folder_whose_whole_name_is_an_int64(name, number):
-    assert version_number(name) == number
+def test_a_version_is_a_folder_whose_whole_name_is_an_int64(tmp_path, name, number):
+    (tmp_path / name).mkdir()
+    found = versions_to_serve(ServedModel("m", str(tmp_path)))
+    assert found == ({} if number is None else {number: f"{tmp_path}/{name}"})
 
 
 @pytest.mark.parametrize(
@@ -219,30 +221,30 @@ def test_a_version_is_a_folder_whose_whole_name_is_an_int64(name, number):
 def test_a_policy_chooses_versions(tmp_path, policy, numbers):
     for name in ("1", "2", "3", "staging", "v9"):
         (tmp_path / name).mkdir()
-    assert set(aspired(ServedModel("m", str(tmp_path), policy))) == numbers
+    assert set(versions_to_serve(ServedModel("m", str(tmp_path), policy))) == numbers
 
 
 def test_two_names_of_one_number_are_warned_about_and_the_last_wins(tmp_path, caplog):
     for name in ("1", "0001"):
         (tmp_path / name).mkdir()
-    assert aspired(ServedModel("m", str(tmp_path))) == {1: f"{tmp_path}/1"}
+    assert versions_to_serve(ServedModel("m", str(tmp_path))) == {1: f"{tmp_path}/1"}
     assert "one number" in caplog.text
 
 
 def test_a_base_path_that_vanishes_unloads_nothing(tmp_path, versions):
     base_path = tmp_path / "m"
     (base_path / "1").mkdir(parents=True)
-    models = Models(versions, poll_seconds=0)
+    models = ModelManager(versions, poll_seconds=0)
     models.start([ServedModel("m", str(base_path))])
     base_path.rename(tmp_path / "elsewhere")
     with pytest.raises(MissingBasePath):
-        aspired(ServedModel("m", str(base_path)))
-    models._poll()
+        versions_to_serve(ServedModel("m", str(base_path)))
+    models.poll()
     assert states(versions) == {1: "AVAILABLE"}
 
 
 def test_waiting_for_versions_ends_when_one_comes(tmp_path, versions):
-    models = Models(versions, poll_seconds=0.01)
+    models = ModelManager(versions, poll_seconds=0.01)
     started = threading.Thread(target=models.start, args=[[ServedModel("m", str(tmp_path))], True])
     started.start()
     started.join(0.2)

@@ -219,7 +219,7 @@ def test_a_version_serves_when_the_default_signature_is_warm(
         go.set()
         until(lambda: seen == states)
         write(half_plus_two(tmp_path, 124), predict_log("total", x=[1.0]))
-        server.models._poll()
+        server.models.poll()
         until(lambda: server.models.states("m", 124)[0].state.name == "AVAILABLE")
         assert seen == [*states, "LOADING"]  # what replaces another version is warm before it does
         until(lambda: f"model_warmup_records_read{{{labels}}} 2" in server.metrics.page())

@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 
 from tf_groupvit.server.admission import ConcurrencyLimit, Deadline
 from tf_groupvit.server.metrics import Metrics
-from tf_groupvit.server.models import Models
+from tf_groupvit.server.model_manager import ModelManager
 from tf_groupvit.server.predict import METHOD_OF, predict_request, refuse_inference
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE
 from tf_groupvit.server.status import StatusError, invalid, valid_utf8
@@ -48,7 +48,7 @@ class Call:
 class Answers:
     """A server's calls."""
 
-    models: Models
+    models: ModelManager
     gate: ConcurrencyLimit
     metrics: Metrics
 

@@ -36,7 +36,7 @@ from tf_groupvit.server.config_files import (
 from tf_groupvit.server.grpc_front import CallLimits, GrpcFront
 from tf_groupvit.server.json_apart import Reader
 from tf_groupvit.server.metrics import Metrics
-from tf_groupvit.server.models import Models
+from tf_groupvit.server.model_manager import ModelManager
 from tf_groupvit.server.pixels import PixelGate
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.request_log import RequestLog
@@ -118,7 +118,7 @@ class Server:
         )
         self._pixels = PixelGate(options.max_pixels_at_work)
         retries = Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6)
-        self.models = Models(
+        self.models = ModelManager(
             Versions(self._load, retries),
             options.file_system_poll_wait_seconds,
             options.allow_version_labels_for_unavailable_models,
