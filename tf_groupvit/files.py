@@ -1,11 +1,12 @@
-"""Files and folders: written whole or not at all, JSON read within bounds, pointers of git-lfs.
+"""Files and folders: written whole or not at all, JSON read within bounds, names that are data.
 
 Each function takes the class of the error that it raises.
 """
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,32 @@ def _refused(what: str, error: Error, advice: str = "") -> Iterator[None]:
     except OSError as failure:
         reason = failure.strerror or one_line(failure)
         raise error(f"{what}: {reason}{advice and f': {advice}'}.") from failure
+
+
+# What systems and programs leave among files, besides names that begin with a dot (``._x``).
+JUNK = ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini")
+
+
+def is_junk(path: str) -> bool:
+    """Whether a path below the root of some data is hidden or in ``JUNK``, or in such a folder."""
+    parts = path.replace("\\", "/").split("/")
+    return any(
+        (part.startswith(".") and part.strip(".") != "") or part.lower() in JUNK for part in parts
+    )
+
+
+def first_in_doubt(names: Iterable[str]) -> tuple[int, str, str] | None:
+    """Where sorting names as strings and as file managers do differs for the first time.
+
+    Strings have ``10.jpg`` before ``2.jpg``; file managers sort numbers by value, and capitals as
+    small letters. Returns the place, counted from 0, and the names there in both orders; None where
+    both agree.
+    """
+
+    def natural(name: str) -> list[tuple[int, int]]:
+        parts = re.findall(r"\d+|\D", name.casefold())
+        return [(ord("0"), int(part)) if part.isdecimal() else (ord(part), 0) for part in parts]
+
+    by_letter = sorted(names)
+    pairs = enumerate(zip(by_letter, sorted(by_letter, key=natural), strict=True))
+    return next(((place, one, other) for place, (one, other) in pairs if one != other), None)

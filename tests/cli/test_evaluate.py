@@ -17,7 +17,8 @@ from trees import ade_tree, voc_tree, write_image, write_mask
 from tf_groupvit.cli import main
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.evaluation.calibration import calibrate
-from tf_groupvit.evaluation.datasets import BENCHMARKS, MaskDataset
+from tf_groupvit.evaluation.datasets import BENCHMARKS, MaskDataset, open_dataset
+from tf_groupvit.evaluation.evaluator import evaluate
 from tf_groupvit.evaluation.scores import ConfusionMatrix
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
@@ -124,6 +125,29 @@ def test_voc_is_segmented_as_published_unless_said_otherwise(model, root):
         0.95,
     )
     assert (settings["normalize"], settings["templates"]) == ("imagenet", ["a photo of a {}."])
+
+
+@pytest.mark.parametrize("normalize", [None, pytest.param("checkpoint", marks=pytest.mark.slow)])
+def test_python_and_the_command_give_the_same_report(model, root, normalize):
+    options = () if normalize is None else ("--normalize", normalize)
+    content = answer("voc", "--root", root, "--model", model, *options)
+    opened = open_dataset("voc", root)
+    segmenter = Segmenter.from_pretrained(
+        model,
+        opened.prompts,
+        mode=opened.mode,
+        background=opened.background,
+        normalize=None if normalize == "checkpoint" else normalize,
+    )
+    scores = evaluate(segmenter, opened.dataset, as_trained=normalize is None).to_dict()
+    settings = content.pop("settings")
+    assert {key: settings.pop(key) for key in ("model", "limit")} == {
+        "model": str(model),
+        "limit": None,
+    }
+    assert scores.pop("settings") == settings
+    assert scores == content
+    assert settings["normalize"] == (normalize or "imagenet")
 
 
 @pytest.mark.slow

@@ -68,5 +68,5 @@ def test_what_cannot_be_calibrated_is_refused(voc, tmp_path):
         calibrate(Thresholded(), MaskDataset("voc20", tmp_path), 2)
     with pytest.raises(InputError, match="1 or more: received 0"):
         calibrate(Thresholded(), voc, 0)
-    with pytest.raises(InputError, match="none came"):
+    with pytest.raises(InputError, match="received none"):
         calibrate(Thresholded(), voc, 1, grid=())

@@ -5,7 +5,8 @@ import pytest
 from trees import write_image
 
 from tf_groupvit.errors import DatasetError, InputError
-from tf_groupvit.evaluation.classification import FolderDataset, evaluate_classes
+from tf_groupvit.evaluation.datasets import FolderDataset
+from tf_groupvit.evaluation.evaluator import evaluate_classes
 from tf_groupvit.evaluation.scores import TopK
 
 SIX = ("a", "b", "c", "d", "e", "f")
@@ -79,7 +80,7 @@ def test_a_file_can_name_the_classes(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("tabby\n", "expected 2 names, one a folder; 1 lines"),
+        ("tabby\n", "expected 2 names, one a folder; found 1 lines"),
         ("n01\ttabby\n", "'n02' has none"),
         ("tabby\ntabby|cat\n", "two classes are called 'tabby'"),
         ("n01\ttabby\nfrankfurter\n", "expected 2 names"),

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tf_groupvit.evaluation.rounds import fingerprint
+from tf_groupvit.evaluation.evaluator import fingerprint
 
 
 def made(first=1.0, width=2):

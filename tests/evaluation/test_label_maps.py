@@ -6,7 +6,6 @@ import pytest
 from tf_groupvit.evaluation import benchmarks
 from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN
 from tf_groupvit.evaluation.datasets import BENCHMARKS
-from tf_groupvit.evaluation.layouts import LAYOUTS
 
 # name -> (classes, background threshold); the counts that the benchmarks are known by.
 SIZES = {
@@ -32,7 +31,7 @@ def test_a_benchmark_has_its_classes_and_its_published_threshold(name):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_every_map_of_a_benchmark_reaches_every_class_and_no_other_label(name):
-    for _, table in LAYOUTS[name].mask_suffixes:
+    for _, table in BENCHMARKS[name].layout.mask_suffixes:
         assert set(table.tolist()) - {IGNORED, UNKNOWN} == set(range(SIZES[name][0]))
 
 

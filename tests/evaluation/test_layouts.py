@@ -97,7 +97,7 @@ def test_a_missing_mask_is_named(tmp_path, name):
         if "leftImg8bit" not in path.name and kept not in path.name
     ]:
         mask.unlink()
-    with pytest.raises(DatasetError, match=r"expected the mask .*\.png .* is not there"):
+    with pytest.raises(DatasetError, match=r"expected the mask .*\.png .* does not exist"):
         MaskDataset(name, tmp_path)
 
 
@@ -119,7 +119,7 @@ def test_an_empty_folder_is_refused(tmp_path, name):
     home = make(tmp_path, numbers)
     for path in [path for path in home.rglob("*") if path.is_file()]:
         path.unlink()
-    with pytest.raises(DatasetError, match="none is there"):
+    with pytest.raises(DatasetError, match="found none"):
         MaskDataset(name, tmp_path)
 
 
@@ -189,7 +189,7 @@ def test_a_mask_of_another_size_is_named_with_both_sizes_before_work_starts(tmp_
     dataset = MaskDataset("voc", tmp_path)
     dataset.check([0])
     with pytest.raises(
-        DatasetError, match=r"b\.png: expected the 2x1 pixels of its image b\.jpg, came 1x2"
+        DatasetError, match=r"b\.png: expected the 2x1 pixels of its image b\.jpg, received 1x2"
     ):
         dataset.check([0, 1])
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from tf_groupvit.evaluation.datasets import open_dataset
 from tf_groupvit.evaluation.evaluator import evaluate
-from tf_groupvit.evaluation.opening import open_dataset
 
 PUBLISHED = {
     "voc": 52.3

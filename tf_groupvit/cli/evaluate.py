@@ -1,13 +1,19 @@
-"""tf-groupvit evaluate: a dataset and a model in, mIoU and IoU by class (or top-1 and top-5) out."""
+"""The command `tf-groupvit evaluate`."""
 
 import json
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tf_groupvit.cli.choices import load_segmenter, segmenter_options
 from tf_groupvit.errors import InputError
+from tf_groupvit.evaluation.datasets import FolderDataset, OpenedDataset, open_dataset
+from tf_groupvit.files import check_place
+
+if TYPE_CHECKING:
+    from tf_groupvit.segmentation.segmenter import Segmenter
 
 
 @click.command(name="evaluate")
@@ -79,12 +85,6 @@ def command(
 
     An image that fails is named, and the rest are measured; the exit code is 2 then.
     """
-    from pathlib import Path
-
-    from tf_groupvit.evaluation.classification import FolderDataset
-    from tf_groupvit.evaluation.opening import open_dataset
-    from tf_groupvit.files import check_place
-
     if resume is not None:
         check_place(Path(resume))
     opened = open_dataset(dataset, root, seed, count, mask_orientation)
@@ -94,16 +94,15 @@ def command(
         content, table = work(opened, options, **choices)
     except KeyboardInterrupt:
         kept = resume is not None and Path(resume).exists()
-        told = (
+        advice = (
             f"What was counted is kept in {resume}: the same command goes on from there."
             if kept
-            else (
-                "Nothing is kept: with --resume FILE, the same command goes on where it was"
-                " stopped."
-            )
+            else "Nothing is kept: with --resume FILE, the same command goes on where it stopped."
         )
-        click.echo(f"Stopped. {told}", err=True)
+        click.echo(f"Stopped. {advice}", err=True)
         raise
+    settings = {"model": choices["model"] or "demo", "limit": limit, **content["settings"]}
+    content = {**content, "settings": settings}
     click.echo(json.dumps(content, ensure_ascii=False, indent=2) if as_json else table)
     if content["failures"]:
         names = ", ".join(failure["image"] for failure in content["failures"])
@@ -111,90 +110,67 @@ def command(
         raise click.exceptions.Exit(2)
 
 
-def _segment(opened: Any, options: dict[str, Any], **choices: Any) -> tuple[dict[str, Any], str]:
+def _segment(
+    opened: OpenedDataset,
+    options: dict[str, Any],
+    calibrate: int | None,
+    background: float | None,
+    **choices: Any,
+) -> tuple[dict[str, Any], str]:
     """Evaluate a dataset with masks: what --json prints, and the table."""
-    name, published = opened.dataset.name, opened.background
-    count = choices.pop("calibrate")
-    if published is None and (count is not None or choices["background"] is not None):
-        raise InputError(f"{name} has no background: leave --background and --calibrate out.")
-    if count is not None and choices["background"] is not None:
+    dataset = opened.dataset
+    assert not isinstance(dataset, FolderDataset)
+    if opened.background is None and (calibrate is not None or background is not None):
+        raise InputError(
+            f"{dataset.name} has no background: leave --background and --calibrate out."
+        )
+    if calibrate is not None and background is not None:
         raise InputError(
             "--calibrate chooses the threshold that --background gives: take one of them."
         )
-    choices["mode"] = choices["mode"] or opened.mode
-    choices["protocol"] = choices["protocol"] or "paper"
-    choices["background"] = published if choices["background"] is None else choices["background"]
-    segmenter, settings = _loaded(opened, choices)
-    from tf_groupvit.evaluation.calibration import calibrate
+    mode = choices.pop("mode") or opened.mode
+    background = opened.background if background is None else background
+    segmenter, as_trained = _load(opened, mode=mode, background=background, **choices)
+    from tf_groupvit.evaluation import calibration
     from tf_groupvit.evaluation.evaluator import evaluate
 
-    calibration = None
-    if count is not None:
-        calibration = calibrate(segmenter, opened.dataset, count, progress=options["progress"])
-        segmenter = segmenter.with_background(calibration.background)
-    kept = {key: choices[key] for key in ("protocol", "mode")}
-    settings = {**settings, **kept, "background": segmenter.settings.background}
-    scores = evaluate(segmenter, opened.dataset, settings=settings, **options)
-    content, table = _told(scores, choices, options), scores.table()
-    if calibration:
-        content["calibration"] = calibration.to_dict()
-        table += (
-            f"\nbackground {calibration.background:g}, calibrated on {calibration.images} of the"
-            " images"
+    more, line = {}, ""
+    if calibrate is not None:
+        found = calibration.calibrate(
+            segmenter,
+            dataset,
+            calibrate,
+            as_trained=as_trained,
+            progress=options["progress"],
         )
-    return content, table
+        segmenter = segmenter.with_background(found.background)
+        more = {"calibration": found.to_dict()}
+        line = f"\nbackground {found.background:g}, calibrated on {found.images} of the images"
+    scores = evaluate(segmenter, dataset, as_trained=as_trained, **options)
+    return {**scores.to_dict(), **more}, scores.table() + line
 
 
-def _classify(opened: Any, options: dict[str, Any], **choices: Any) -> tuple[dict[str, Any], str]:
+def _classify(
+    opened: OpenedDataset, options: dict[str, Any], **choices: Any
+) -> tuple[dict[str, Any], str]:
     """Evaluate a tree with a folder for each class: what --json prints, and the table."""
+    dataset = opened.dataset
+    assert isinstance(dataset, FolderDataset)
     for option in ("protocol", "mode", "background", "calibrate"):
         if choices.pop(option) is not None:
             raise InputError(f"--{option} is about masks, and folder is classified: leave it out.")
-    segmenter, settings = _loaded(opened, choices)
-    from tf_groupvit.evaluation.classification import evaluate_classes
+    segmenter, as_trained = _load(opened, **choices)
+    from tf_groupvit.evaluation.evaluator import evaluate_classes
 
-    scores = evaluate_classes(segmenter.classify, opened.dataset, settings=settings, **options)
-    return _told(scores, choices, options), scores.table()
+    scores = evaluate_classes(segmenter, dataset, as_trained=as_trained, **options)
+    return scores.to_dict(), scores.table()
 
 
-def _loaded(opened: Any, choices: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The segmenter for a dataset's classes, and what its scores depend on."""
-    from tf_groupvit.evaluation.rounds import fingerprint
-
-    chosen = choices["normalize"]
-    named = None if chosen == "checkpoint" else chosen
+def _load(opened: OpenedDataset, normalize: str | None, **choices: Any) -> tuple["Segmenter", bool]:
+    """The segmenter for a dataset's classes, and whether ``evaluate`` may change its statistics."""
     photos = opened.dataset.name != "scenes"  # drawn ones are what the demo checkpoint knows
+    statistics = None if normalize == "checkpoint" else normalize
     segmenter = load_segmenter(
-        photos=photos, **{**choices, "classes": list(opened.prompts), "normalize": named}
+        photos=photos, classes=list(opened.prompts), normalize=statistics, **choices
     )
-    if chosen is None and choices["model"] and opened.dataset.name != "scenes":
-        segmenter, chosen = _as_trained(segmenter)
-    settings = {
-        "templates": list(segmenter.classes.templates),
-        "normalize": chosen or "checkpoint",
-        "weights": fingerprint(segmenter.model),
-    }
-    return segmenter, settings
-
-
-def _as_trained(segmenter: Any) -> tuple[Any, str | None]:
-    """The segmenter with ImageNet's statistics, where the checkpoint names CLIP's, as the published
-    ones do.
-    """
-    from tf_groupvit.preprocessing.image_arrays import STATISTICS
-
-    mean, std = STATISTICS["clip"]
-    own = [*segmenter.processor.mean, *segmenter.processor.std]
-    if any(abs(ours - clips) > 1e-6 for ours, clips in zip(own, (*mean, *std), strict=True)):
-        return segmenter, None
-    return segmenter.with_choices(normalize="imagenet"), "imagenet"
-
-
-def _told(scores: Any, choices: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    content = scores.to_dict()
-    content["settings"] = {
-        "model": choices["model"] or "demo",
-        "limit": options["limit"],
-        **content["settings"],
-    }
-    return content
+    return segmenter, normalize is None

@@ -1,6 +1,6 @@
-"""A segmenter and part of a dataset in, the background threshold with the highest mIoU there out."""
+"""Choosing the background threshold that has the highest mIoU on some pictures of a dataset."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,31 +8,29 @@ import numpy as np
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation.datasets import Dataset
-from tf_groupvit.evaluation.evaluator import checked_count
-from tf_groupvit.evaluation.rounds import go_through
+from tf_groupvit.evaluation.evaluator import checked_count, with_trained_statistics
+from tf_groupvit.evaluation.progress import count_pictures
 from tf_groupvit.evaluation.scores import ConfusionMatrix
+from tf_groupvit.segmentation.batches import in_batches
 from tf_groupvit.segmentation.class_names import BACKGROUND
+from tf_groupvit.segmentation.segmenter import Segmenter
 
 # The published thresholds (0.35, 0.95) and their surroundings.
 GRID = (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
 
 
 class Thresholded(Protocol):
-    """A segmenter that looks once at an image, and says what each background threshold would make
-    of it.
-    """
+    """A segmenter that gives the labels of an image under several thresholds from one pass."""
 
     def labels_by_threshold(
         self, image: np.ndarray, thresholds: Sequence[float]
     ) -> Iterable[np.ndarray]:
-        """uint8 (H, W, 3) -> labels (H, W), one after the other in the order of the thresholds."""
+        """uint8 (H, W, 3) -> labels (H, W) for each threshold, in their order."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The threshold that was chosen, and the mIoU that each one of the grid had on the pictures it
-    was chosen on.
-    """
+    """The chosen threshold, and the mIoU of each one tried on so many images."""
 
     background: float
     miou: dict[float, float | None]
@@ -50,13 +48,14 @@ def calibrate(
     count: int,
     *,
     grid: Sequence[float] = GRID,
+    as_trained: bool = True,
     progress: bool = False,
 ) -> Calibration:
-    """Try each threshold of ``grid`` on ``count`` pictures spread evenly over the dataset; the
-    lowest wins ties.
+    """Try each threshold of ``grid`` on ``count`` pictures spread evenly over the dataset.
 
-    Each picture goes through the model once. Masks are used: a score over the same pictures is no
-    longer zero-shot in this one number, and reports say that it was calibrated.
+    The lowest threshold wins ties. Each picture goes through the model once. Since masks are used,
+    a score over the same pictures is no longer zero-shot in this one number, and reports say that
+    it was calibrated. ``as_trained`` as in ``evaluate``.
 
     Raises:
         InputError: the dataset has no background, or there is nothing to try.
@@ -65,19 +64,29 @@ def calibrate(
     if BACKGROUND not in dataset.class_names:
         raise InputError(f"{dataset.name} has no background: there is no threshold to calibrate.")
     if not grid:
-        raise InputError("Thresholds to try are expected, none came.")
+        raise InputError("Expected thresholds to try, received none.")
     checked_count(count, "number of pictures to calibrate on")
     indices = np.unique(np.linspace(0, len(dataset.names) - 1, count).round().astype(int)).tolist()
     dataset.check(indices, progress=progress)
     trials = Trials(dataset.class_names, sorted(set(grid)))
+    if isinstance(segmenter, Segmenter) and as_trained:
+        segmenter = with_trained_statistics(segmenter, dataset)
 
-    def measure(position: int) -> None:
-        index = indices[position]
-        labels, image = dataset.labels(index), dataset.image(index)
-        trials.update(labels, segmenter.labels_by_threshold(image, trials.thresholds))
+    def answers(places: list[int]) -> Iterator[tuple[int, Any]]:
+        return in_batches(
+            places,
+            lambda place: dataset.image(indices[place]),
+            lambda images: [segmenter.labels_by_threshold(images[0], trials.thresholds)],
+            most_images=1,
+        )
+
+    def measure(place: int, predicted: Iterable[np.ndarray]) -> None:
+        trials.update(dataset.labels(indices[place]), predicted)
 
     names = [dataset.names[index] for index in indices]
-    images, _ = go_through(names, measure, trials, progress=progress, title="calibrating")
+    images, _ = count_pictures(
+        names, answers, measure, trials, progress=progress, title="calibrating"
+    )
     return Calibration(trials.best, trials.miou, images)
 
 
@@ -91,9 +100,7 @@ class Trials:
     def update(self, labels: np.ndarray, predicted: Iterable[np.ndarray]) -> None:
         """Count one picture: labels (H, W), and what was predicted with each threshold."""
         names = self._tallies[0].class_names
-        found = [
-            ConfusionMatrix(names) for _ in self.thresholds
-        ]  # of their own: the image may still fail
+        found = [ConfusionMatrix(names) for _ in self.thresholds]  # the picture may still fail
         for tally, answer in zip(found, predicted, strict=True):
             tally.update(labels, answer)
         for total, tally in zip(self._tallies, found, strict=True):
@@ -102,10 +109,8 @@ class Trials:
     @property
     def miou(self) -> dict[float, float | None]:
         """{threshold: mean IoU}, from the lowest threshold to the highest."""
-        return {
-            threshold: tally.miou
-            for threshold, tally in zip(self.thresholds, self._tallies, strict=True)
-        }
+        pairs = zip(self.thresholds, self._tallies, strict=True)
+        return {threshold: tally.miou for threshold, tally in pairs}
 
     @property
     def best(self) -> float:

@@ -1,4 +1,4 @@
-"""A dataset's name and its root in; its classes, images (H, W, 3) and labels (H, W) out."""
+"""Datasets to evaluate on: benchmarks with masks, drawn scenes, and trees with a folder a class."""
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -11,43 +11,28 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation import benchmarks
+from tf_groupvit.errors import DatasetError, InputError
+from tf_groupvit.evaluation.benchmarks import BENCHMARKS, Benchmark
 from tf_groupvit.evaluation.layouts import Pair, find_pairs
 from tf_groupvit.evaluation.masks import checked_choice, read_labels, turn_of
+from tf_groupvit.files import IMAGE_SUFFIXES, first_in_doubt, is_junk
 from tf_groupvit.preprocessing.image_reading import read_image, turn
 from tf_groupvit.scenes.scene import CLASSES, Scene, check_scenes, scene
-from tf_groupvit.segmentation.class_names import BACKGROUND
 
+__all__ = [
+    "BENCHMARKS",
+    "NAMES",
+    "Benchmark",
+    "Dataset",
+    "FolderDataset",
+    "MaskDataset",
+    "OpenedDataset",
+    "SceneDataset",
+    "open_dataset",
+]
 
-@dataclass(frozen=True)
-class Benchmark:
-    """What is fixed about a benchmark: its prompts, and the background threshold where it has a
-    background.
-
-    Source of the thresholds: the configurations of the published evaluation (the paper's text names
-    others).
-    """
-
-    prompts: tuple[str, ...]
-    background: float | None = None
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The K classes in the order of the labels; "background" is first where there is one."""
-        return self.prompts if self.background is None else (BACKGROUND, *self.prompts)
-
-
-BENCHMARKS = {
-    "voc": Benchmark(benchmarks.VOC, background=0.95),
-    "voc20": Benchmark(benchmarks.VOC),
-    "context": Benchmark(benchmarks.CONTEXT, background=0.35),
-    "context59": Benchmark(benchmarks.CONTEXT),
-    "coco-object": Benchmark(benchmarks.COCO_OBJECT, background=0.95),
-    "coco-stuff": Benchmark(benchmarks.COCO_STUFF),
-    "ade20k": Benchmark(benchmarks.ADE20K),
-    "cityscapes": Benchmark(benchmarks.CITYSCAPES),
-}
+SEED, COUNT = 0, 500  # of the scenes, unless given
+NAMES_FILE = "classes.txt"
 
 
 class Dataset(Protocol):
@@ -68,15 +53,14 @@ class Dataset(Protocol):
 
 
 class MaskDataset:
-    """A benchmark on disk. Its files are found, and none is missing, once it is made; they are read
-    one at a time.
+    """A benchmark on disk: its files are found when it is made, and read one at a time.
 
     Args:
         name: a key of ``BENCHMARKS``.
-        root: the dataset's own folder, or one that holds it under its usual names
-            (``layouts.LAYOUTS``).
-        mask_orientation: how masks lie beside photos that EXIF turns, where their sizes do not
-            tell: "as-photo", as a person sees the photo, or "as-stored", as its pixels in the file.
+        root: the dataset's own folder, or one that holds it under its usual names (the ``homes`` of
+            its layout).
+        mask_orientation: how masks lie over photos that EXIF turns, where their sizes do not tell:
+            "as-photo", as the upright photo, or "as-stored", as its pixels in the file.
 
     Raises:
         InputError: there is no such benchmark, or no such orientation.
@@ -102,23 +86,28 @@ class MaskDataset:
         return read_image(self._pairs[index].image)
 
     def labels(self, index: int) -> np.ndarray:
-        """uint8 (H, W), upright: 0..K-1, or 255. Raises ``DatasetError`` for a mask that cannot be
-        used.
-        """
+        """uint8 (H, W), upright: 0..K-1, or 255. Raises ``DatasetError`` for an unusable mask."""
         pair = self._pairs[index]
         return turn(read_labels(pair.mask, pair.table), self._turn(pair))
 
     def check(self, indices: Iterable[int], progress: bool = False) -> None:
-        """Read every header, then every mask: how they lie and what they hold is known to fit
-        before work starts.
+        """Read every header, then every mask, so that what is wrong is known before work starts.
 
         An image whose header cannot be read passes: the evaluation meets, counts and names it.
+        Raises ``DatasetError`` for the first mask that cannot be used.
         """
         listed = list(indices)
-        for index in _shown(listed, "checking sizes", progress):
+        bar = dict(unit="mask", disable=not progress, leave=False)
+        for index in tqdm(listed, desc="checking sizes", **bar):
             self._turn(self._pairs[index])
-        for index in _shown(listed, "checking masks", progress):
+        for index in tqdm(listed, desc="checking masks", **bar):
             self.labels(index)
+
+    def oriented(self, mask_orientation: str) -> "MaskDataset":
+        """The same dataset with another ``mask_orientation``. Raises ``InputError`` as it does."""
+        other = copy(self)
+        other.mask_orientation = checked_choice(mask_orientation)
+        return other
 
     def _turn(self, pair: Pair) -> int:
         return turn_of(pair.image, pair.mask, self.mask_orientation)
@@ -140,8 +129,8 @@ class SceneDataset:
         check_scenes(seed, count, size)
         self.class_names: Sequence[str] = CLASSES
         self.names: Sequence[str] = [f"{index:05d}" for index in range(count)]
-        # Image and labels of a scene are read one after the other: it is drawn once.
-        self._scene: Callable[[int], Scene] = lru_cache(maxsize=1)(
+        # Image and labels of the scenes of a batch are read one after the other: drawn once.
+        self._scene: Callable[[int], Scene] = lru_cache(maxsize=16)(
             lambda index: scene(seed, index, size)
         )
 
@@ -157,21 +146,167 @@ class SceneDataset:
         return self._scene(index).mask
 
     def check(self, indices: Iterable[int], progress: bool = False) -> None:
-        """Masks and pictures are drawn together: they fit."""
+        """Nothing to check: masks and pictures are drawn together."""
 
 
-def oriented(dataset: Dataset, mask_orientation: str) -> Dataset:
-    """The same dataset with another word on how its masks lie. Raises ``InputError`` where it has
-    no such masks.
+class FolderDataset:
+    """A tree with a folder for each class, as ImageNet's validation pictures are kept.
+
+    A class is called as its folder, underscores read as blanks. A ``classes.txt`` in the root
+    renames them: a line for each folder, ``folder<TAB>name``, or the names alone in the
+    alphabetical order of the folders. A name may hold synonyms, as a segmenter takes them:
+    ``sofa|couch`` in ``prompts``, ``sofa`` in ``class_names``.
+
+    Raises:
+        DatasetError: there are no folders, a folder has no images, or ``classes.txt`` does not
+            match the folders.
     """
-    if not isinstance(dataset, MaskDataset):
-        raise InputError(
-            f"mask_orientation is about masks beside photos: leave it out for {dataset.name}."
+
+    name = "folder"
+
+    def __init__(self, root: str | PathLike[str]) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise DatasetError(
+                f"{self.root}: there is no such folder: give one with a folder for each class."
+            )
+        below = (path for path in self.root.iterdir() if path.is_dir())
+        folders = sorted(path for path in below if not is_junk(path.name))
+        if not folders:
+            raise DatasetError(f"{self.root}: expected a folder for each class, found none.")
+        self.prompts = _class_names(self.root, [folder.name for folder in folders])
+        self.class_names = [_first_synonym(prompt) for prompt in self.prompts]
+        self.names: list[str] = []
+        self.labels: list[int] = []
+        for label, folder in enumerate(folders):
+            images = _images_of(folder)
+            self.names += [path.relative_to(self.root).as_posix() for path in images]
+            self.labels += [label] * len(images)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (H, W, 3). Raises ``ImageError`` for a file that cannot be read."""
+        return read_image(self.root / self.names[index])
+
+
+def _images_of(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    inside = (path for path in files if not is_junk(path.relative_to(folder).as_posix()))
+    images = sorted(path for path in inside if path.is_file())
+    if not images:
+        raise DatasetError(
+            f"{folder}: expected the images of a class ({', '.join(IMAGE_SUFFIXES)}), found none."
         )
-    other = copy(dataset)
-    other.mask_orientation = checked_choice(mask_orientation)
-    return other
+    return images
 
 
-def _shown(indices: list[int], what: str, progress: bool) -> Iterable[int]:
-    return tqdm(indices, desc=what, unit="mask", disable=not progress, leave=False)
+def _class_names(root: Path, folders: list[str]) -> list[str]:
+    """The class names in the order of the folders, all different."""
+    file = root / NAMES_FILE
+    named = file.is_file()
+    names = (
+        _renamed(file, folders) if named else [name.replace("_", " ").strip() for name in folders]
+    )
+    shown = [_first_synonym(name) for name in names]
+    twice = next((name for name in shown if shown.count(name) > 1), None)
+    if twice is not None:
+        raise DatasetError(
+            f"{file if named else root}: two classes are called '{twice}': names must differ:"
+            f" rename one in {NAMES_FILE}."
+        )
+    return names
+
+
+def _renamed(file: Path, folders: list[str]) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file}: cannot be read: {error}.") from error
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not all("\t" in line for line in lines):
+        if len(lines) != len(folders) or any("\t" in line for line in lines):
+            raise DatasetError(
+                f"{file}: expected {len(folders)} names, one a folder; found {len(lines)} lines."
+            )
+        if doubt := first_in_doubt(folders):
+            place, by_letter, by_number = doubt
+            raise DatasetError(
+                f"{file}: '{lines[place]}' may be the class of the folder '{by_letter}' (sorted by"
+                f" letters) or '{by_number}' (by numbers): write a line for each folder,"
+                " 'folder<TAB>name'."
+            )
+        return lines
+    pairs = (line.split("\t", 1) for line in lines)
+    names = {folder.strip(): name.strip() for folder, name in pairs}
+    nameless = next((folder for folder in folders if not names.get(folder)), None)
+    if nameless is not None:
+        raise DatasetError(f"{file}: expected a line for every folder, '{nameless}' has none.")
+    return [names[folder] for folder in folders]
+
+
+def _first_synonym(prompt: str) -> str:
+    return " ".join(prompt.split("|")[0].split())
+
+
+NAMES = (*BENCHMARKS, SceneDataset.name, FolderDataset.name)
+
+
+@dataclass(frozen=True)
+class OpenedDataset:
+    """A dataset, ready to be read, and how it is segmented unless said otherwise.
+
+    Attributes:
+        dataset: its pictures, with a mask or a class each.
+        prompts: its classes without the background.
+        mode: "window" as published, "whole" for scenes and for classification.
+        background: the published threshold; None where there is no background.
+    """
+
+    dataset: MaskDataset | SceneDataset | FolderDataset
+    prompts: tuple[str, ...]
+    mode: str
+    background: float | None = None
+
+
+def open_dataset(
+    name: str,
+    root: str | PathLike[str] | None = None,
+    seed: int | None = None,
+    count: int | None = None,
+    mask_orientation: str | None = None,
+) -> OpenedDataset:
+    """Find the pictures of a dataset.
+
+    Args:
+        name: one of ``NAMES``.
+        root: its folder; all need one but "scenes".
+        seed, count: which scenes, and how many; 0 and 500 unless given.
+        mask_orientation: see ``MaskDataset``.
+
+    Raises:
+        InputError: there is no such dataset, or an argument is missing or belongs to another one.
+        DatasetError: its files are missing or do not match.
+    """
+    if name not in NAMES:
+        raise InputError(f"There is no dataset '{name}': choose from {', '.join(NAMES)}.")
+    if mask_orientation is not None and name not in BENCHMARKS:
+        raise InputError(f"--mask-orientation is about masks of photos: leave it out for {name}.")
+    if name == SceneDataset.name:
+        if root is not None:
+            raise InputError("The scenes are drawn, not read: leave --root out.")
+        drawn = SceneDataset(SEED if seed is None else seed, COUNT if count is None else count)
+        return OpenedDataset(drawn, tuple(drawn.class_names), "whole")
+    if seed is not None or count is not None:
+        raise InputError(
+            f"--seed and --count belong to the scenes: leave them out for {name}, or use --limit."
+        )
+    if root is None:
+        raise InputError(f"{name} is read from a folder: give it with --root DIR.")
+    if name == FolderDataset.name:
+        tree = FolderDataset(root)
+        return OpenedDataset(tree, tuple(tree.prompts), "whole")
+    row = BENCHMARKS[name]
+    masks = MaskDataset(name, root, mask_orientation)
+    return OpenedDataset(masks, row.prompts, "window", row.background)

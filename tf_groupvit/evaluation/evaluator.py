@@ -1,89 +1,211 @@
-"""A segmenter and a dataset in, mIoU, IoU by class and pixel accuracy out."""
+"""Zero-shot scores of a segmenter: mIoU on a dataset with masks, top-1 and top-5 on classes.
 
-from collections.abc import Callable, Mapping, Sequence
+What `tf-groupvit evaluate` prints comes from here, so that both give the same numbers.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import numpy.typing as npt
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.datasets import Dataset, oriented
-from tf_groupvit.evaluation.rounds import go_through, open_file
-from tf_groupvit.evaluation.scores import ConfusionMatrix, SegmentationScores
+from tf_groupvit.evaluation.datasets import Dataset, FolderDataset, MaskDataset, SceneDataset
+from tf_groupvit.evaluation.progress import count_pictures, open_file
+from tf_groupvit.evaluation.scores import (
+    ClassificationScores,
+    ConfusionMatrix,
+    SegmentationScores,
+    TopK,
+)
+from tf_groupvit.preprocessing.image_arrays import STATISTICS
+from tf_groupvit.segmentation.batches import in_batches
+from tf_groupvit.segmentation.result import Segmentation
+from tf_groupvit.segmentation.segmenter import Segmenter
 
-Segment = Callable[
-    [np.ndarray], Any
-]  # uint8 (H, W, 3) -> integers (H, W), or a Segmentation, which has them
+Segment = Callable[[np.ndarray], npt.ArrayLike | Segmentation]  # (H, W, 3) uint8 -> (H, W)
+Classify = Callable[[np.ndarray], npt.ArrayLike]  # (H, W, 3) uint8 -> probabilities (K)
 
 
 def evaluate(
-    segment: Segment,
+    segment: Segmenter | Segment,
     dataset: Dataset,
     *,
     limit: int | None = None,
     state: str | PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     mask_orientation: str | None = None,
+    as_trained: bool = True,
     progress: bool = False,
 ) -> SegmentationScores:
     """Segment every picture of a dataset and compare its pixels with the labels.
 
     Args:
-        segment: a ``Segmenter``, or any function from an image, uint8 (H, W, 3), to class numbers
-            (H, W) in the order of ``dataset.class_names``.
-        limit: only the first so many pictures.
+        segment: a ``Segmenter``, which gets pictures in batches; or any function from an image,
+            uint8 (H, W, 3), to class numbers (H, W) in the order of ``dataset.class_names``.
+        limit: only so many pictures, the first ones.
         state: a file to go on from, made where it is missing: written at least every ten seconds
             and at the end. Pictures that failed are tried again.
-        settings: what the scores depend on besides (JSON values): reported, and compared with those
-            of ``state``.
+        settings: what else the scores depend on (JSON values), besides the settings of a
+            ``Segmenter``: reported, and compared with those of ``state``.
         mask_orientation: in place of the dataset's own, see ``MaskDataset``.
+        as_trained: use the statistics that the published models were trained with, see
+            ``with_trained_statistics``.
         progress: show a bar with the running mIoU on standard error.
 
     Raises:
         InputError: the segmenter has other classes than the dataset; the state is of another
             evaluation.
-        DatasetError: a mask cannot be used (every one is read before work starts), or may lie in
-            two ways.
-        GroupViTError: not one picture could be segmented; it is the first one's. Single ones are in
-            ``.failures``.
+        DatasetError: a mask cannot be used (all are read before work starts), or may lie in two
+            ways.
+        GroupViTError: not one picture could be segmented: the error of the first one. Single errors
+            are in ``.failures``.
     """
     _check_classes(getattr(segment, "class_names", None), dataset)
-    dataset = dataset if mask_orientation is None else oriented(dataset, mask_orientation)
-    settings = {**(settings or {}), **_orientation_of(dataset)}
+    if mask_orientation is not None:
+        if not isinstance(dataset, MaskDataset):
+            raise InputError(
+                f"mask_orientation is about masks of photos: leave it out for {dataset.name}."
+            )
+        dataset = dataset.oriented(mask_orientation)
+    settings = dict(settings or {})
+    if isinstance(segment, Segmenter):
+        segment = with_trained_statistics(segment, dataset) if as_trained else segment
+        settings = {**_described(segment), **_masks_described(segment), **settings}
+    if (orientation := getattr(dataset, "mask_orientation", None)) is not None:
+        settings["mask_orientation"] = orientation
     names = dataset.names[: checked_count(limit, "limit")]
     tally = ConfusionMatrix(dataset.class_names)
     described = {"dataset": dataset.name, "class_names": list(dataset.class_names), **settings}
-    file, done = open_file(None if state is None else Path(state), described, tally, names)
+    file, done = open_file(state, described, tally, names)
+    known = set(done)
     dataset.check(
-        (index for index, name in enumerate(names) if name not in set(done)), progress=progress
+        (index for index, name in enumerate(names) if name not in known), progress=progress
     )
 
-    def measure(index: int) -> None:
-        tally.update(dataset.labels(index), labels_of(segment(dataset.image(index))))
+    def answers(indices: list[int]) -> Iterator[tuple[int, Any]]:
+        if isinstance(segment, Segmenter):
+            return in_batches(indices, dataset.image, segment)
+        return in_batches(indices, dataset.image, lambda images: [segment(images[0])], 1)
 
-    images, failures = go_through(
-        names, measure, tally, file=file, done=done, progress=progress, title=dataset.name
+    def count(index: int, answer: npt.ArrayLike | Segmentation) -> None:
+        predicted = answer.labels if isinstance(answer, Segmentation) else np.asarray(answer)
+        tally.update(dataset.labels(index), predicted)
+
+    images, failures = count_pictures(
+        names, answers, count, tally, file=file, done=done, progress=progress, title=dataset.name
     )
     return SegmentationScores(dataset.name, images, failures, settings, tally.results())
 
 
-def _orientation_of(dataset: Dataset) -> dict[str, str]:
-    """What the scores depend on besides, where it was said."""
-    said = getattr(dataset, "mask_orientation", None)
-    return {} if said is None else {"mask_orientation": said}
+def evaluate_classes(
+    classify: Segmenter | Classify,
+    dataset: FolderDataset,
+    *,
+    limit: int | None = None,
+    state: str | PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    as_trained: bool = True,
+    progress: bool = False,
+) -> ClassificationScores:
+    """Classify every picture of a tree with a folder for each class.
+
+    Args:
+        classify: a ``Segmenter``, which gets pictures in batches; or any function from an image,
+            uint8 (H, W, 3), to probabilities (K) in the order of the class names.
+        limit: only so many pictures, spread evenly over the tree, whose classes lie one after the
+            other.
+        state, settings, as_trained, progress: as in ``evaluate``.
+
+    Raises:
+        InputError: the state is of another evaluation.
+        The error of the first picture, where not one could be classified. Single errors are in
+        ``.failures``.
+    """
+    settings = dict(settings or {})
+    if isinstance(classify, Segmenter):
+        classify = with_trained_statistics(classify, dataset) if as_trained else classify
+        settings = {**_described(classify), **settings}
+    total = min(checked_count(limit, "limit") or len(dataset), len(dataset))
+    indices = [k * len(dataset) // total for k in range(total)]
+    names = [dataset.names[index] for index in indices]
+    tally = TopK(dataset.class_names)
+    described = {"dataset": dataset.name, "class_names": list(dataset.class_names), **settings}
+    file, done = open_file(state, described, tally, names)
+
+    def read(place: int) -> np.ndarray:
+        return dataset.image(indices[place])
+
+    def answers(places: list[int]) -> Iterator[tuple[int, Any]]:
+        if isinstance(classify, Segmenter):
+            return in_batches(places, read, classify.classify)
+        return in_batches(places, read, lambda images: [classify(images[0])], 1)
+
+    def count(place: int, answer: npt.ArrayLike) -> None:
+        tally.update(dataset.labels[indices[place]], np.asarray(answer))
+
+    images, failures = count_pictures(
+        names, answers, count, tally, file=file, done=done, progress=progress, title=dataset.name
+    )
+    return ClassificationScores(dataset.name, images, failures, settings, tally.results())
 
 
-def labels_of(answer: Any) -> np.ndarray:
-    """The class numbers (H, W) of a ``Segmentation``, or of an answer that is them."""
-    return np.asarray(getattr(answer, "labels", answer))
+def with_trained_statistics(segmenter: Segmenter, dataset: Dataset | FolderDataset) -> Segmenter:
+    """The segmenter with ImageNet's statistics, where photos are measured and it has CLIP's.
+
+    The published checkpoints were trained with ImageNet's mean and standard deviation, and their
+    processor files name CLIP's. A segmenter whose ``normalize`` was chosen stays as it is, and so
+    does one whose checkpoint names other statistics.
+    """
+    if segmenter.normalize is not None or isinstance(dataset, SceneDataset):
+        return segmenter
+    own, clip = (segmenter.processor.mean, segmenter.processor.std), STATISTICS["clip"]
+    if not np.allclose(own, clip, rtol=0, atol=1e-6):
+        return segmenter
+    return segmenter.with_choices(normalize="imagenet")
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Sixteen hexadecimal digits over shapes and values of a model's weights, in their order.
+
+    Names are left out, since Keras counts models in them; so are integers, which are states of
+    random generators.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for weight in model.weights:
+        if "float" in str(weight.dtype):
+            digest.update(str(tuple(weight.shape)).encode())
+            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return digest.hexdigest()
 
 
 def checked_count(count: int | None, name: str) -> int | None:
-    """The count, where it is one. Raises ``InputError`` below 1."""
+    """The count, or None where there is none. Raises ``InputError`` below 1."""
     if count is not None and count < 1:
-        raise InputError(f"The {name} is expected to be 1 or more, {count} came.")
+        raise InputError(f"The {name} is expected to be 1 or more: received {count}.")
     return count
+
+
+def _described(segmenter: Segmenter) -> dict[str, Any]:
+    """What all scores of a segmenter depend on, besides its classes."""
+    return {
+        "templates": list(segmenter.classes.templates),
+        "normalize": segmenter.normalize or "checkpoint",
+        "weights": fingerprint(segmenter.model),
+    }
+
+
+def _masks_described(segmenter: Segmenter) -> dict[str, Any]:
+    """What its masks depend on, besides."""
+    settings, config = segmenter.settings, segmenter.model.config.vision_config
+    described: dict[str, Any] = {name: getattr(settings, name) for name in ("protocol", "mode")}
+    described["background"] = settings.background
+    if settings.size != config.image_height_width:
+        described["size"] = list(settings.size)
+    return described
 
 
 def _check_classes(given: Sequence[str] | None, dataset: Dataset) -> None:
@@ -92,10 +214,10 @@ def _check_classes(given: Sequence[str] | None, dataset: Dataset) -> None:
     pairs = zip(given, dataset.class_names, strict=False)
     number = next((k for k, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
     if number is None:
-        expected, came = f"{len(dataset.class_names)} classes", f"{len(given)}"
+        expected, found = f"{len(dataset.class_names)} classes", f"{len(given)}"
     else:
-        expected, came = f"'{dataset.class_names[number]}' as class {number}", f"'{given[number]}'"
+        expected, found = f"'{dataset.class_names[number]}' as class {number}", f"'{given[number]}'"
     raise InputError(
-        f"{dataset.name}: expected {expected}, the segmenter has {came}: make it with these"
+        f"{dataset.name}: expected {expected}, the segmenter has {found}: make it with these"
         " classes."
     )

@@ -1,8 +1,7 @@
-"""Mask files: their labels (H, W), 255 where a pixel does not count, and the EXIF orientation that
-turns them upright.
+"""Mask files: their labels, and how they have to be turned to lie over their photo.
 
-A camera stores a photo as its sensor lies, and EXIF says how it has to be turned for a person to
-see it upright. A mask is drawn over one or the other; to find out which, headers alone are read.
+A camera stores a photo as its sensor lies, and EXIF says how to turn it upright. A mask is drawn
+over the stored pixels or over the upright photo; to find out which, only headers are read.
 """
 
 import os
@@ -18,10 +17,8 @@ from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN
 from tf_groupvit.files import EXIF_ORIENTATION, refuse_pointer
 from tf_groupvit.preprocessing.image_reading import ORIENTATIONS, read_class_numbers
 
-AS_PHOTO = "as-photo"  # the mask lies as a person sees the photo
-AS_STORED = (  # the mask lies as the photo's pixels in its file, and has to be turned with them
-    "as-stored"
-)
+AS_PHOTO = "as-photo"  # the mask lies as the upright photo
+AS_STORED = "as-stored"  # the mask lies as the stored pixels, and has to be turned with them
 CHOICES = (AS_PHOTO, AS_STORED)
 UPRIGHT = 1
 NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # chunks of a PNG that may hold an orientation
@@ -29,10 +26,9 @@ Size = tuple[int, int]  # width, height
 
 
 def read_numbers(path: Path) -> np.ndarray:
-    """The class numbers (H, W) as they are in the file.
+    """The class numbers (H, W) int32 of a mask, as they are in the file.
 
-    Raises ``DatasetError`` for a file that is missing, damaged, or holds colours in place of
-    numbers.
+    Raises ``DatasetError`` for a file that is missing, damaged, or holds colors, not numbers.
     """
     with open_picture(path) as picture:
         try:
@@ -42,24 +38,24 @@ def read_numbers(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path, table: np.ndarray) -> np.ndarray:
-    """The labels (H, W) uint8 of a mask, by its dataset's map (256).
+    """The labels (H, W) uint8 of a mask, by its dataset's label map (256).
 
-    Raises ``DatasetError`` as ``read_numbers`` does, and for a number that the map does not know.
+    Raises ``DatasetError`` as ``read_numbers`` does, and for a number that is not in the map.
     """
     numbers = read_numbers(path)
     inside = (numbers >= 0) & (numbers < len(table))
     labels = np.where(inside, table[np.where(inside, numbers, 0)], UNKNOWN)
     if (labels == UNKNOWN).any():
-        stranger = int(numbers[labels == UNKNOWN].flat[0])
+        unknown = int(numbers[labels == UNKNOWN].flat[0])
         raise DatasetError(
-            f"{path}: label {stranger} is beyond the class list: expected {_known(table)}, "
+            f"{path}: label {unknown} is beyond the class list: expected {_known(table)}, "
             f"{IGNORED} where nothing counts: is it a mask of this dataset?"
         )
     return labels.astype(np.uint8)
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A picture whose header is read. Raises ``DatasetError`` where it is missing or no picture."""
+    """A picture of which only the header is read. Raises ``DatasetError`` where there is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -75,11 +71,8 @@ def open_picture(path: Path) -> Image.Image:
 
 def _known(table: np.ndarray) -> str:
     numbers = np.flatnonzero((table != UNKNOWN) & (np.arange(len(table)) != IGNORED))
-    return (
-        f"0..{int(numbers[-1])}"
-        if len(numbers) == numbers[-1] + 1
-        else f"one of {len(numbers)} numbers"
-    )
+    whole = len(numbers) == numbers[-1] + 1
+    return f"0..{int(numbers[-1])}" if whole else f"one of {len(numbers)} numbers"
 
 
 def checked_choice(choice: str | None) -> str | None:
@@ -90,58 +83,58 @@ def checked_choice(choice: str | None) -> str | None:
 
 
 def turn_of(image: Path, mask: Path, choice: str | None = None) -> int:
-    """The EXIF orientation by which a mask has to be turned to lie as the photo is seen; 1 where it
-    does.
+    """The EXIF orientation by which a mask has to be turned to lie over the upright photo.
 
-    A mask that says itself how it lies is turned so. Else the sizes tell, and where they fit both
-    ways, ``choice``.
+    It is 1 where the mask lies so already. A mask with an orientation of its own is turned by that;
+    else the sizes decide, and where they fit both ways, ``choice``.
 
     Raises:
-        DatasetError: the mask has another size than the photo, or the choice is missing where
-            nothing else tells.
+        DatasetError: the mask has another size than the photo, or only ``choice`` could decide and
+            there is none.
     """
     try:
         stored, photo = size_and_orientation(image)
     except DatasetError:
-        return UPRIGHT  # a broken image is for the evaluation to meet, count and name
+        return UPRIGHT  # the evaluation will meet, count and name the broken image
     drawn, own = size_and_orientation(mask)
     seen, shown = _turned(stored, photo), _turned(drawn, own)
     fits = {AS_PHOTO: shown == seen, AS_STORED: drawn == stored and own in (UPRIGHT, photo)}
     if not any(fits.values()):
         raise DatasetError(
-            f"{mask}: expected the {_by(seen)} of its image {image.name}, came {_by(shown)}: "
+            f"{mask}: expected the {_by(seen)} of its image {image.name}, received {_by(shown)}: "
             "is it the mask of another picture?"
         )
     if own != UPRIGHT or photo == UPRIGHT:
         return own
     if all(fits.values()) and choice is None:
         raise DatasetError(
-            f"{mask}: its photo {image.name} is turned by EXIF (orientation {photo}), and its size"
-            f" does not tell whether the mask is: give --mask-orientation {AS_PHOTO} where masks"
-            f" lie as a person sees the photo, {AS_STORED} where they lie as its stored pixels."
+            f"{mask}: its photo {image.name} is turned by EXIF (orientation {photo}), and sizes do"
+            f" not tell whether the mask is: give --mask-orientation {AS_PHOTO} where masks lie as"
+            f" the upright photo, {AS_STORED} where they lie as its stored pixels."
         )
     as_photo = choice == AS_PHOTO if all(fits.values()) else fits[AS_PHOTO]
     return UPRIGHT if as_photo else photo
 
 
 def size_and_orientation(path: Path) -> tuple[Size, int]:
-    """(width, height) as stored, and the EXIF orientation, 1 to 8. Raises ``DatasetError`` where it
-    is no picture.
+    """(width, height) as stored, and the EXIF orientation, 1 to 8.
+
+    Raises ``DatasetError`` where there is no picture.
     """
     with open_picture(path) as picture:
         try:
-            # Of a PNG, Pillow's own getexif decodes the pixels, to look for notes behind them.
+            # Pillow's own getexif decodes the pixels of a PNG, to look for EXIF behind them.
             quick = picture.format == "PNG" and not _notes_behind(path)
             found = (Image.Image.getexif(picture) if quick else picture.getexif()).get(
                 EXIF_ORIENTATION, UPRIGHT
             )
             return picture.size, int(found) if int(found) in ORIENTATIONS else UPRIGHT
-        except Exception:  # as in reading images: broken EXIF says nothing about how a picture lies
+        except Exception:  # as in reading images: broken EXIF says nothing about the orientation
             return picture.size, UPRIGHT
 
 
 def _notes_behind(path: Path) -> bool:
-    """Whether a PNG has text or EXIF behind its pixels, as some programs write it."""
+    """Whether a PNG has text or EXIF behind its pixels, where some programs write it."""
     pixels = False
     with open(path, "rb") as file:
         file.seek(8)

@@ -262,6 +262,11 @@ class Segmenter:
         self._labeler = None  # knows the last classes
 
     @property
+    def normalize(self) -> str | None:
+        """The statistics chosen in place of the processor's, "imagenet" or "clip"; or None."""
+        return self._choices["normalize"]
+
+    @property
     def class_names(self) -> list[str]:
         """The K classes in the order of their labels; "background" first where there is one."""
         return [BACKGROUND] * (self.settings.background is not None) + list(self.classes.names)
@@ -417,11 +422,12 @@ class Segmenter:
         """
         check_process()
         listed = several(images)
-        single, sources = listed is None, [images] if listed is None else list(listed)
-        rows = np.empty((len(sources), len(self.text_embeds)), "float32")
-        for row, source in zip(rows, sources, strict=True):
-            row[:] = self.inference.probabilities([read_image(source)], self.text_embeds)[0]
-        return rows[0] if single else rows
+        waiting = iter([images] if listed is None else listed)
+        found = [np.empty((0, len(self.text_embeds)), "float32")]
+        while batch := list(islice(waiting, IMAGES_AT_ONCE)):
+            pixels = [read_image(source) for source in batch]
+            found.append(self.inference.probabilities(pixels, self.text_embeds))
+        return found[1][0] if listed is None else np.concatenate(found)
 
     def predict(self, pixels: Any, **keywords: Any) -> np.ndarray:
         """Labels (B, H, W) of images of one size, under Keras' own ``predict``, which takes the

@@ -19,8 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from tf_groupvit.errors import DatasetError, GroupViTError
-from tf_groupvit.evaluation.file_names import is_junk
-from tf_groupvit.files import refuse_pointer
+from tf_groupvit.files import is_junk, refuse_pointer
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.training.captions import clean_caption
 

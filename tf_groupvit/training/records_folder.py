@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_groupvit.errors import DatasetError
-from tf_groupvit.evaluation.file_names import first_in_doubt, is_junk
-from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES
+from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES, first_in_doubt, is_junk
 from tf_groupvit.training.records import Record, read_bytes
 
 # Columns, or entries of a JSON line, by the names that are in use.

@@ -14,8 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tf_groupvit.errors import DatasetError
-from tf_groupvit.evaluation.file_names import is_junk
-from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES
+from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES, is_junk
 from tf_groupvit.training.records import Record, broken, read_bytes
 from tf_groupvit.training.records_folder import NO_ENTRY, captions_in
 

@@ -1,30 +1,25 @@
-"""Going through the pictures of a dataset: what fails is named, and what is counted goes into a
-file to go on from.
+"""Counting the pictures of a dataset: failures are named, and a state file lets a run go on."""
 
-The file is written whole or not at all.
-"""
-
-import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from tqdm import tqdm
 
 from tf_groupvit.errors import GroupViTError, InputError, one_line
 from tf_groupvit.files import atomic_write, check_place
 
 VERSION = 1
-SAVE_SECONDS = 10.0  # what a killed run loses at most, besides the picture it was at
-HOPELESS = 20  # so many failures before the first success: it is not the pictures
+SAVE_SECONDS = 10.0  # what a killed run loses at most, besides the batch under way
+HOPELESS = 20  # after so many failures before the first success, the pictures are not the cause
 
 
 class Running(Protocol):
-    """What has a score to show while pictures are counted."""
+    """Something that has a score to show while pictures are counted."""
 
     def headline(self) -> str:
         """The running score, for a progress bar."""
@@ -40,42 +35,37 @@ class Tally(Running, Protocol):
         """The counts, as JSON takes them."""
 
     def restore(self, state: Any) -> None:
-        """Take up such counts. Raises ``ValueError`` where they do not fit."""
+        """Continue from such counts. Raises ``ValueError`` where they do not match."""
 
 
 class ProgressFile:
     """The state of an evaluation on disk: which pictures are counted, and their counts.
 
-    The settings that the scores depend on stand in the file; one that was written under others is
-    refused.
+    The file holds the settings that the scores depend on; a file of other settings is refused.
 
     Raises:
-        InputError: the file is none of ours, is damaged, or belongs to another evaluation; or
+        InputError: the file is of another kind, is damaged, belongs to another evaluation, or
             cannot be written.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], tally: Tally) -> None:
         self.path, self.tally = path, tally
-        # What JSON makes of them is what will be compared: tuples become lists.
+        # They are compared as JSON gives them back: tuples become lists.
         self.settings = json.loads(json.dumps(dict(settings)))
 
     def load(self, names: Iterable[str]) -> list[str]:
-        """Fill the tally and return the names that are counted already; none where there is no file
-        yet.
-        """
+        """Fill the tally and return the names that are counted already, none without a file."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self.path}: the state of an evaluation cannot be read: {error}."
-            ) from error
+            raise InputError(f"{self.path}: the state cannot be read: {error}.") from error
         content = self._checked(text)
-        strangers = set(content["done"]) - set(names)
-        if strangers:
+        unknown = set(content["done"]) - set(names)
+        if unknown:
             raise InputError(
-                f"{self.path}: '{min(strangers)}' is counted there and not among the pictures to"
+                f"{self.path}: '{min(unknown)}' is counted there and not among the pictures to"
                 " evaluate: take the same dataset and no smaller limit, or name another file."
             )
         try:
@@ -87,24 +77,17 @@ class ProgressFile:
         return list(content["done"])
 
     def save(self, done: Iterable[str]) -> None:
-        """Write beside and rename: a run that is killed leaves the last whole state."""
-        content = {
-            "version": VERSION,
-            "settings": self.settings,
-            "done": list(done),
-            "counts": self.tally.state(),
-        }
-        atomic_write(self.path, json.dumps(content, ensure_ascii=False).encode())
+        """Write the state; a run that is killed leaves the last whole one."""
+        content = {"version": VERSION, "settings": self.settings, "done": list(done)}
+        content["counts"] = self.tally.state()
+        atomic_write(self.path, json.dumps(content, ensure_ascii=False))
 
     def _checked(self, text: str) -> dict[str, Any]:
         try:
             content = json.loads(text)
-            settings, done, version = content["settings"], content["done"], content["version"]
-            fits = (
-                version == VERSION
-                and isinstance(settings, dict)
-                and all(isinstance(name, str) for name in done)
-            )
+            settings, done = content["settings"], content["done"]
+            fits = content["version"] == VERSION and isinstance(settings, dict)
+            fits = fits and all(isinstance(name, str) for name in done)
             fits = fits and len(set(done)) == len(done) and "counts" in content
         except (ValueError, KeyError, TypeError):
             fits = False
@@ -112,17 +95,13 @@ class ProgressFile:
             raise InputError(
                 f"{self.path}: expected the state of an evaluation: delete it or name another file."
             )
-        other = [
-            key
-            for key in sorted({*settings, *self.settings})
-            if settings.get(key) != self.settings.get(key)
-        ]
-        if other:
-            was, now = (_short(held.get(other[0])) for held in (settings, self.settings))
-            raise InputError(
-                f"{self.path}: belongs to another evaluation: {other[0]} was {was} and is {now}"
-                " now: use the same settings, or name another file."
-            )
+        for key in sorted({*settings, *self.settings}):
+            if settings.get(key) != self.settings.get(key):
+                was, now = (_short(held.get(key)) for held in (settings, self.settings))
+                raise InputError(
+                    f"{self.path}: belongs to another evaluation: {key} was {was} and is {now}"
+                    " now: use the same settings, or name another file."
+                )
         return content
 
 
@@ -131,23 +110,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def fingerprint(model: Any) -> str:
-    """Sixteen hexadecimal digits over shapes and values of a Keras model's weights, in their order.
-
-    Names are left out, since Keras counts models up in them; so are whole numbers, which are states
-    of chance.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for weight in model.weights:
-        if "float" in str(weight.dtype):
-            digest.update(str(tuple(weight.shape)).encode())
-            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-    return digest.hexdigest()
-
-
-def go_through(
+def count_pictures(
     names: Sequence[str],
-    measure: Callable[[int], None],
+    answers: Callable[[list[int]], Iterator[tuple[int, Any]]],
+    count: Callable[[int, Any], None],
     tally: Running,
     *,
     file: ProgressFile | None = None,
@@ -155,37 +121,39 @@ def go_through(
     progress: bool = False,
     title: str | None = None,
 ) -> tuple[int, dict[str, str]]:
-    """Measure every picture that is not ``done`` yet, and keep the state in ``file``.
+    """Count every picture that is not ``done`` yet, and keep the state in ``file``.
 
-    A picture that fails, for whatever reason, is named on standard error, and the rest are
-    measured.
+    A picture that fails, for whatever reason, is named on standard error; the others are counted.
 
     Args:
-        names: the pictures; ``measure(index)`` adds one of them to ``tally``.
+        names: the pictures.
+        answers: from the indices of pictures to each index with the answer to it, or its error
+            (``in_batches``).
+        count: adds an index and its answer to ``tally``.
         progress: show a bar with the running score on standard error.
 
     Returns:
         (pictures counted, those of earlier runs included; {name: error} of those that failed).
 
     Raises:
-        The error of the first picture, where none could be measured: then it is not the pictures
-        that are at fault.
+        The error of the first picture, where none could be counted: then pictures are not the
+        cause.
     """
-    counted, failures = list(done), dict[str, str]()
-    pending = [index for index, name in enumerate(names) if name not in set(done)]
+    counted, failures, known = list(done), dict[str, str](), set(done)
+    pending = [index for index, name in enumerate(names) if name not in known]
     first: Exception | None = None
     saved = time.monotonic()
     bar = tqdm(
         total=len(names), initial=len(counted), unit="image", desc=title, disable=not progress
     )
     try:
-        for index in pending:
+        for index, answer in answers(pending):
             try:
-                measure(index)
+                if isinstance(answer, Exception):
+                    raise answer
+                count(index, answer)
                 counted.append(names[index])
-            except (
-                Exception
-            ) as error:  # whatever it is, it is counted and named, and the others are not lost
+            except Exception as error:  # whatever it is, the other pictures are not lost
                 first = first or error
                 failures[names[index]] = _reason(error)
                 tqdm.write(f"{names[index]}: {failures[names[index]]}", file=sys.stderr)
@@ -206,13 +174,16 @@ def go_through(
 
 
 def open_file(
-    path: Path | None, settings: dict, tally: Tally, names: Sequence[str]
+    path: str | PathLike[str] | None,
+    settings: Mapping[str, Any],
+    tally: Tally,
+    names: Sequence[str],
 ) -> tuple[ProgressFile | None, list[str]]:
-    """The state file of an evaluation, and the pictures that it holds; (None, []) without a path."""
+    """The state file of an evaluation, and the pictures that it has; (None, []) without a path."""
     if path is None:
         return None, []
-    check_place(path)
-    file = ProgressFile(path, settings, tally)
+    check_place(Path(path))
+    file = ProgressFile(Path(path), settings, tally)
     return file, file.load(names)
 
 
