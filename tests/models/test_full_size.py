@@ -11,8 +11,7 @@ from tf_groupvit.checkpoints.description import parameters_of
 from tf_groupvit.checkpoints.names import batch_counters
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.models.initialization import weights_will_be_loaded
-from tf_groupvit.models.weights import expected_shapes
+from tf_groupvit.models.weights import expected_shapes, weights_will_be_loaded
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from tiny_models import (
     vision_config,
 )
 
-from tf_groupvit.models.operations import contrastive_loss, normalise, resize_maps
+from tf_groupvit.models.operations import contrastive_loss, normalize, resize_maps
 
 pytestmark = pytest.mark.models
 
@@ -78,7 +78,7 @@ def naive_segmentation_logits(model, pixels, text_embeds):
     for assignment in vision.attentions[1:]:
         maps = np.einsum("bgp,bpq->bgq", numbers(assignment), maps)
     maps = numbers(resize_maps(ops.convert_to_tensor(maps.reshape(B, -1, rows, columns)), H, W))
-    groups = numbers(normalise(model.visual_projection(vision.last_hidden_state)))
+    groups = numbers(normalize(model.visual_projection(vision.last_hidden_state)))
     scale = np.exp(numbers(model.logit_scale))
     logits = np.zeros((B, len(text_embeds), H, W))
     for b, n in np.ndindex(B, len(text_embeds)):

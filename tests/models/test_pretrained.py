@@ -289,7 +289,7 @@ def test_loading_draws_no_numbers_and_fills_no_memory_before_the_weights_come(
     make().save_pretrained(tmp_path)
     for initializer in ("RandomNormal", "TruncatedNormal", "Constant", "Zeros", "Ones"):
         monkeypatch.setattr(getattr(keras.initializers, initializer), "__call__", refuse)
-    monkeypatch.setattr("tf_groupvit.models.initialization.ops.zeros", refuse)
+    monkeypatch.setattr("tf_groupvit.models.weights.ops.zeros", refuse)
     TFGroupViTModel.from_pretrained(tmp_path)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from tiny_models import numbers, some_pixels, tiny
 
+from tf_groupvit import runtimes
 from tf_groupvit.errors import InputError
-from tf_groupvit.models import programs, runtimes
+from tf_groupvit.runtimes import compiled
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="folding is TensorFlow's"
@@ -25,7 +26,7 @@ def test_programs_are_kept_for_the_last_sizes_and_take_no_image_too(other_runtim
     for side in (4, 8, 12, 16, 8):
         assert tower(np.zeros((1, 3, side, side), "float32"))[0].shape[0] == 1
     assert [shape[1] for shape in tower.look._sizes] == [12, 16, 8]
-    assert len(tower.look._sizes) == programs.SIZES
+    assert len(tower.look._sizes) == compiled.SIZES
     assert (
         tower(np.zeros((0, 3, 8, 8), "float32"))[0].shape
         == tower(np.zeros((1, 3, 8, 8), "float32"))[0][:0].shape
@@ -35,7 +36,7 @@ def test_programs_are_kept_for_the_last_sizes_and_take_no_image_too(other_runtim
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_a_batch_is_answered_as_each_image_is(monkeypatch, threads, other_runtime):
     monkeypatch.setattr(
-        programs.tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads
+        compiled.tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads
     )
     look = tiny().optimized(other_runtime).vision_model.look
     images = some_pixels(5, 8, 8)
@@ -103,7 +104,7 @@ def test_openvino_is_loaded_when_it_is_asked_for_and_tells_nobody():
     if runtimes.find_spec("openvino") is None:
         pytest.skip("OpenVINO is not installed: the extra openvino brings it")
     code = (
-        "import sys, tf_groupvit.models.openvino as ours\nassert 'openvino' not in"
+        "import sys, tf_groupvit.runtimes.openvino as ours\nassert 'openvino' not in"
         " sys.modules\nassert ours._openvino() is sys.modules['openvino']\nassert"
         " 'openvino_telemetry' not in sys.modules\nassert"
         " sys.modules['openvino.tools.ovc.telemetry_utils'].tm.__name__.endswith('telemetry_stub')"

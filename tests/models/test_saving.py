@@ -10,7 +10,7 @@ from tiny_models import CLASSES, equal, inputs_of, joint_config, make, numbers, 
 
 from tf_groupvit.checkpoints.names import checkpoint_name
 from tf_groupvit.errors import CheckpointError, InputError
-from tf_groupvit.models.against_texts import ImagesAgainstTexts
+from tf_groupvit.models.zero_shot import FixedTextModel
 
 pytestmark = pytest.mark.models
 
@@ -141,7 +141,7 @@ def test_images_against_texts_keep_the_texts(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(numbers(again.text_embeds), texts)
-    assert type(again) is ImagesAgainstTexts and not again.output_segmentation
+    assert type(again) is FixedTextModel and not again.output_segmentation
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import numpy as np
 
 from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.models.initialization import weights_will_be_loaded
 from tf_groupvit.models.text import TFGroupViTTextModel
 from tf_groupvit.models.vision import TFGroupViTVisionModel
+from tf_groupvit.models.weights import weights_will_be_loaded
 
 END = 9
 

@@ -284,12 +284,12 @@ def test_in_8_bits_weights_are_rounded_and_the_program_is_small(demo):
 def test_another_runtime_is_a_snapshot_from_the_first_image_on_until_it_is_renewed(
     fresh, monkeypatch
 ):
-    from tf_groupvit.models.programs import ProgramFunction
+    from tf_groupvit.runtimes.compiled import CompiledFunction
 
     ran, image = [], noise(50, 60)
-    run = ProgramFunction.run
+    run = CompiledFunction.run
     monkeypatch.setattr(
-        ProgramFunction, "run", lambda self, pixels: ran.append(self) or run(self, pixels)
+        CompiledFunction, "run", lambda self, pixels: ran.append(self) or run(self, pixels)
     )
     lite = Segmenter(
         fresh.model,

@@ -14,7 +14,7 @@ import pytest
 from pictures import noise
 
 from tf_groupvit.errors import GroupViTError, InputError
-from tf_groupvit.models import processes
+from tf_groupvit.models import base_model
 from tf_groupvit.segmentation.inference import untraced
 from tf_groupvit.segmentation.segmenter import Segmenter
 
@@ -194,7 +194,7 @@ def test_a_forked_process_is_told_to_spawn_and_does_not_hang(segmenter):
 
 
 def test_a_process_that_was_forked_before_any_model_may_load_one(monkeypatch):
-    monkeypatch.setattr(processes, "_first", [])
-    assert not processes.is_forked()
-    processes.check_process()
-    assert processes._first and not processes.is_forked()
+    monkeypatch.setattr(base_model, "_first_process", [])
+    assert not base_model.is_forked()
+    base_model.check_process()
+    assert base_model._first_process and not base_model.is_forked()

@@ -11,8 +11,8 @@ from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.errors import InputError
 from tf_groupvit.files import refuse_pointer
 from tf_groupvit.hub import DEMO_NAME, demo_checkpoint, resolve, warn_of_demo
-from tf_groupvit.models.runtimes import GRAPH, TITLES
 from tf_groupvit.quiet import held_back, import_tensorflow
+from tf_groupvit.runtimes import GRAPH, TITLES
 
 OPTIONS = {
     "model": click.option(

@@ -21,10 +21,10 @@ from tf_groupvit.export.input_checks import (
 from tf_groupvit.export.saving import Limits
 from tf_groupvit.export.segment_graph import Labelling, Looking
 from tf_groupvit.export.text_inputs import MOST_LABELS, Reading, parse_lists
-from tf_groupvit.models.operations import normalise, segmentation_logits
+from tf_groupvit.models.operations import normalize, segmentation_logits
 from tf_groupvit.models.optimized import can_be_optimized, optimized
-from tf_groupvit.models.runtimes import GRAPH
 from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message, first_error
+from tf_groupvit.runtimes import GRAPH
 from tf_groupvit.segmentation.class_names import BACKGROUND
 
 IMAGES = tf.TensorSpec([None], tf.string, name="image_bytes")
@@ -205,7 +205,7 @@ class Signatures(tf.Module):
         ids, mask = self._checked_ids(input_ids, attention_mask)
         pixel_values = self._checked_values(pixel_values, tf.shape(ids)[0])
         texts, groups = (
-            normalise(self._reading.by_parts(ids, mask)),
+            normalize(self._reading.by_parts(ids, mask)),
             self._looking.groups(pixel_values),
         )
         B, H, W, N = (

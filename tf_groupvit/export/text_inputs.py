@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_groupvit.models.operations import normalise
+from tf_groupvit.models.operations import normalize
 from tf_groupvit.preprocessing.image_graph_bytes import first_error
 from tf_groupvit.segmentation.class_names import BACKGROUND
 from tf_groupvit.segmentation.prompts import PROMPTS_AT_ONCE
@@ -198,7 +198,7 @@ class Reading:
 
     def embeds(self, texts: tf.Tensor) -> tf.Tensor:
         """Normalised embeddings (N, D) of texts (N)."""
-        return normalise(self.features(texts))
+        return normalize(self.features(texts))
 
     def class_embeds(self, names: tf.RaggedTensor, templates: tuple[str, ...]) -> tf.Tensor:
         """Classes by their names (M, synonyms) -> embeddings (M, D), as segmentation/prompts.py
@@ -212,4 +212,4 @@ class Reading:
         )
         unique, use = tf.unique(tf.reshape(prompts, [-1]))
         rows = tf.reshape(tf.gather(self.features(unique), use), [-1, len(templates), self.width])
-        return normalise(tf.math.segment_mean(tf.reduce_mean(rows, axis=1), names.value_rowids()))
+        return normalize(tf.math.segment_mean(tf.reduce_mean(rows, axis=1), names.value_rowids()))

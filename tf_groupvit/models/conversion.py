@@ -125,10 +125,9 @@ def _read_tokenizer(folder: Path) -> None:
 def _matched(config: Any, checkpoint: Checkpoint) -> Match:
     """The checkpoint's tensors, fitted to the model that the config describes."""
     from tf_groupvit.models.groupvit import TFGroupViTModel
-    from tf_groupvit.models.initialization import weights_will_be_loaded
     from tf_groupvit.models.text import TFGroupViTTextModel
     from tf_groupvit.models.vision import TFGroupViTVisionModel
-    from tf_groupvit.models.weights import expected_shapes
+    from tf_groupvit.models.weights import expected_shapes, weights_will_be_loaded
 
     classes: Mapping[type, Any] = {
         GroupViTConfig: TFGroupViTModel,

@@ -11,7 +11,6 @@ import keras
 from keras import ops
 
 from tf_groupvit.config import GroupViTVisionConfig
-from tf_groupvit.models.initialization import constant, normal
 from tf_groupvit.models.layers import (
     MLP,
     Attention,
@@ -23,6 +22,7 @@ from tf_groupvit.models.layers import (
     softmax,
 )
 from tf_groupvit.models.operations import one_hot_max
+from tf_groupvit.models.weights import constant, normal
 
 
 class AssignAttention(keras.layers.Layer):

@@ -10,8 +10,7 @@ from keras import ops
 
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.against_texts import ImagesAgainstTexts
-from tf_groupvit.models.initialization import constant
+from tf_groupvit.models.base_model import check_process
 from tf_groupvit.models.inputs import (
     accept,
     check_pairs_of_rows,
@@ -25,14 +24,15 @@ from tf_groupvit.models.layers import dense, layer_name
 from tf_groupvit.models.operations import (
     contrastive_loss,
     group_maps,
-    normalise,
+    normalize,
     segmentation_logits,
 )
 from tf_groupvit.models.outputs import GroupViTOutput, TowerOutput, without
 from tf_groupvit.models.pretrained import PretrainedModel
-from tf_groupvit.models.processes import check_process
 from tf_groupvit.models.text import TextTower
 from tf_groupvit.models.vision import VisionTower
+from tf_groupvit.models.weights import constant
+from tf_groupvit.models.zero_shot import FixedTextModel
 
 PAIRWISE = ("loss", "logits_per_image", "logits_per_text", "segmentation_logits")
 
@@ -177,7 +177,7 @@ class TFGroupViTModel(PretrainedModel):
             return None, self._checked_embeds(embeds)
         masks = {name: given[name] for name in ("attention_mask", "position_ids")}
         text = self.text_model(ids, training=training, **masks, **flags)
-        return text, normalise(self.text_projection(text["pooler_output"], training=training))
+        return text, normalize(self.text_projection(text["pooler_output"], training=training))
 
     def _checked_embeds(self, embeds: Any) -> Any:
         embeds = ops.cast(ops.convert_to_tensor(embeds), "float32")
@@ -199,7 +199,7 @@ class TFGroupViTModel(PretrainedModel):
         flags: dict[str, bool],
         training: Any,
     ) -> GroupViTOutput:
-        image_embeds = normalise(self.visual_projection(vision["pooler_output"], training=training))
+        image_embeds = normalize(self.visual_projection(vision["pooler_output"], training=training))
         scale = ops.exp(ops.cast(self.logit_scale, "float32"))
         logits_per_text = ops.matmul(text_embeds, ops.transpose(image_embeds)) * scale  # (N, B)
         if return_loss:
@@ -227,7 +227,7 @@ class TFGroupViTModel(PretrainedModel):
         height, width = ops.shape(pixel_values)[2:]
         patch = self.config.vision_config.patch_height_width
         maps = group_maps(vision.attentions or (), height // patch[0], width // patch[1])
-        groups = normalise(
+        groups = normalize(
             self.visual_projection(vision["last_hidden_state"], training=training)
         )  # (B, G, D)
         return segmentation_logits(
@@ -271,11 +271,11 @@ class TFGroupViTModel(PretrainedModel):
 
     def with_text_embeds(
         self, text_embeds: Any, output_segmentation: bool = True
-    ) -> "ImagesAgainstTexts":
+    ) -> "FixedTextModel":
         """A model of images alone, against fixed texts (N, D): what ``predict`` can batch without
         harm.
         """
-        return ImagesAgainstTexts(self, text_embeds, output_segmentation)
+        return FixedTextModel(self, text_embeds, output_segmentation)
 
     def optimized(self, runtime: str = "graph") -> "TFGroupViTModel":
         """A snapshot of the model folded for inference: the same answers within 1e-4, faster.

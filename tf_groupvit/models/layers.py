@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
-from tf_groupvit.models.initialization import constant, normal
+from tf_groupvit.models.weights import constant, normal
 
 LOWEST = float(
     np.finfo("float32").min

@@ -107,7 +107,7 @@ def resize_grid(embeddings: Any, grid: tuple[int, int], rows: Any, columns: Any)
     return ops.reshape(table, (1, -1, channels))
 
 
-def normalise(x: Any) -> Any:
+def normalize(x: Any) -> Any:
     """Vectors (..., D) scaled to length one, float32."""
     x = ops.cast(x, "float32")
     return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
@@ -124,13 +124,13 @@ def contrastive_loss(logits_per_text: Any) -> Any:
 
 def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
     """How much each patch belongs to each final group, in place -> (B, G, rows, columns). Raises as
-    ``belonging``.
+    ``compose_assignments``.
     """
-    maps = belonging(assignments)
+    maps = compose_assignments(assignments)
     return ops.reshape(maps, (-1, maps.shape[1], rows, columns))
 
 
-def belonging(assignments: tuple[Any, ...]) -> Any:
+def compose_assignments(assignments: tuple[Any, ...]) -> Any:
     """How much each patch belongs to each final group: product of the stages' soft assignments ->
     (B, G, P).
 

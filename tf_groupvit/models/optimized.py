@@ -16,10 +16,9 @@ import keras
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.entry import EntryModel
+from tf_groupvit.models.base_model import BaseModel
 from tf_groupvit.models.groupvit import Projection, TFGroupViTModel
 from tf_groupvit.models.layers import LOWEST
-from tf_groupvit.models.openvino import OpenVinoProgram
 from tf_groupvit.models.optimized_layers import (
     Folded,
     FoldedBlock,
@@ -31,9 +30,10 @@ from tf_groupvit.models.optimized_layers import (
 )
 from tf_groupvit.models.optimized_vision import FoldedVisionTower
 from tf_groupvit.models.outputs import TowerOutput
-from tf_groupvit.models.programs import ProgramFunction
-from tf_groupvit.models.runtimes import GRAPH, OPENVINO, check_runtime
 from tf_groupvit.models.text import TextTower
+from tf_groupvit.runtimes import GRAPH, OPENVINO, check_runtime
+from tf_groupvit.runtimes.compiled import CompiledFunction
+from tf_groupvit.runtimes.openvino import OpenVinoProgram
 
 
 class FoldedTextTower(Folded, TextTower):
@@ -119,7 +119,7 @@ class FoldedProjection(Folded):
         self.outer = self.product("outer", dense_of(projection.outer))
         shape = (None, projection.outer.kernel.shape[1])
         self.program = (
-            ProgramFunction(self._rows, [shape], OpenVinoProgram) if runtime == OPENVINO else None
+            CompiledFunction(self._rows, [shape], OpenVinoProgram) if runtime == OPENVINO else None
         )
 
     def call(self, x: Any, training: Any = None) -> Any:
@@ -140,11 +140,11 @@ class OptimizedGroupViT(TFGroupViTModel):
     snapshot: it holds the weights as they were when it was made, whatever becomes of them; make
         another to renew it. Hidden states, attentions of texts, training and saving are refused.
         With a ``runtime`` other than "graph" LiteRT or OpenVINO runs the vision tower
-        (models/programs.py); with "lite_int8" neither the 1e-4 nor the assignments are kept.
+        (runtimes/compiled.py); with "lite_int8" neither the 1e-4 nor the assignments are kept.
     """
 
     def __init__(self, model: TFGroupViTModel, runtime: str = GRAPH) -> None:
-        EntryModel.__init__(self, dtype="float32", name=f"{model.name}_optimized")
+        BaseModel.__init__(self, dtype="float32", name=f"{model.name}_optimized")
         self.config = model.config
         self.vision_model = FoldedVisionTower(model.vision_model, runtime=runtime)
         self.text_model = FoldedTextTower(model.text_model)

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.layers import ACTIVATION, Attention, Block
-from tf_groupvit.models.runtimes import GRAPH, OPENVINO, built_for
+from tf_groupvit.runtimes import GRAPH, OPENVINO, built_for
 
 
 class Dense(NamedTuple):

@@ -9,8 +9,6 @@ from typing import Any
 import tensorflow as tf
 
 from tf_groupvit.models.grouping import GroupingBlock, GroupProjector, Stage, TokenMixer
-from tf_groupvit.models.lite import LiteProgram
-from tf_groupvit.models.openvino import OpenVinoProgram
 from tf_groupvit.models.operations import one_hot_max, resize_grid
 from tf_groupvit.models.optimized_layers import (
     Dense,
@@ -32,9 +30,11 @@ from tf_groupvit.models.optimized_layers import (
     values,
 )
 from tf_groupvit.models.outputs import TowerOutput
-from tf_groupvit.models.programs import Program, ProgramFunction
-from tf_groupvit.models.runtimes import GRAPH, LITE, LITE_INT8, OPENVINO, building_for, built_for
 from tf_groupvit.models.vision import PatchEmbedding, VisionTower
+from tf_groupvit.runtimes import GRAPH, LITE, LITE_INT8, OPENVINO, building_for, built_for
+from tf_groupvit.runtimes.compiled import CompiledFunction, Program
+from tf_groupvit.runtimes.lite import LiteProgram
+from tf_groupvit.runtimes.openvino import OpenVinoProgram
 
 PROGRAMS: dict[str, Callable[..., Program]] = {
     LITE: LiteProgram,
@@ -248,11 +248,11 @@ class FoldedVisionTower(Folded, VisionTower):
             self.last_norm = self.norm("layernorm", tower.layernorm)
         self.look = self._look if runtime == GRAPH else self._in_programs(PROGRAMS[runtime])
 
-    def _in_programs(self, make: Callable[..., Program]) -> ProgramFunction:
+    def _in_programs(self, make: Callable[..., Program]) -> CompiledFunction:
         counts = [stage.grouping.count for stage in self.stages if stage.tokens]
         tokens = counts[-1:] or [None]
         shapes = [(*tokens, self.config.hidden_size), *((count, None) for count in counts)]
-        return ProgramFunction(self._look, shapes, make)
+        return CompiledFunction(self._look, shapes, make)
 
     def call(
         self,

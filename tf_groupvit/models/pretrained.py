@@ -17,15 +17,15 @@ from tf_groupvit.config import (
     config_beside,
 )
 from tf_groupvit.errors import CheckpointError, ConfigError, InputError
-from tf_groupvit.models.entry import EntryModel
-from tf_groupvit.models.initialization import starting_from
+from tf_groupvit.models.base_model import BaseModel
+from tf_groupvit.models.weights import starting_from
 
 AnyConfig = GroupViTConfig | GroupViTTextConfig | GroupViTVisionConfig
 
 logger = logging.getLogger(__name__)
 
 
-class PretrainedModel(EntryModel):
+class PretrainedModel(BaseModel):
     """A keras.Model with a ``.config``, that comes from a checkpoint and goes back to one."""
 
     config_class: ClassVar[Any]

@@ -9,12 +9,12 @@ from keras import ops
 from tf_groupvit.checkpoints.matching import BESIDE_TEXT
 from tf_groupvit.config import GroupViTTextConfig
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.initialization import normal
 from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, text_inputs
 from tf_groupvit.models.layers import Block, flat, layer_name, layer_norm
 from tf_groupvit.models.operations import first_argmax
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
+from tf_groupvit.models.weights import normal
 
 LEGACY_END = 2  # configs from before the end token was named: a text ends at its highest id
 

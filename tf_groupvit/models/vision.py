@@ -11,12 +11,12 @@ from tf_groupvit.checkpoints.matching import BESIDE_VISION
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.grouping import Stage
-from tf_groupvit.models.initialization import constant, normal, truncated_normal
 from tf_groupvit.models.inputs import image_input, refuse_tuple
 from tf_groupvit.models.layers import dropout, layer_name, layer_norm
 from tf_groupvit.models.operations import resize_grid
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
+from tf_groupvit.models.weights import constant, normal, truncated_normal
 
 
 class PatchEmbedding(keras.layers.Layer):

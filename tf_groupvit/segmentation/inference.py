@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.models.entry import WeightsOf
+from tf_groupvit.models.base_model import VariablesOf
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_arrays import normalize, resize_bicubic, resize_bilinear
 from tf_groupvit.segmentation.protocol import (
@@ -94,12 +94,12 @@ class LiveGraph:
     ) -> None:
         self._model: Callable[[], Any] = weakref.ref(model)
         self._function, self._signature = function, signature
-        self._made: tuple[WeightsOf, Callable[..., Any]] | None = None
+        self._made: tuple[VariablesOf, Callable[..., Any]] | None = None
 
     def __call__(self, *tensors: Any) -> Any:
         model, made = self._model(), self._made
-        if made is None or not made[0].are_those_of(model):
-            made = self._made = WeightsOf(model), traced(self._run, *self._signature)
+        if made is None or not made[0].still_in(model):
+            made = self._made = VariablesOf(model), traced(self._run, *self._signature)
         return made[1](*tensors)
 
     def _run(self, *tensors: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import ImageError, InputError
-from tf_groupvit.models.entry import EntryModel
+from tf_groupvit.models.base_model import BaseModel
 from tf_groupvit.preprocessing.image_graph import resize_bicubic, resize_bilinear, to_pixel_values
 from tf_groupvit.preprocessing.image_reading import eight_bits, read_image, several, three_channels
 from tf_groupvit.segmentation.inference import TEXTS, Inference, LiveGraph
@@ -92,7 +92,7 @@ def pixel_labels(model: Any, pixels: tf.Tensor, texts: tf.Tensor, settings: Sett
     )
 
 
-class PixelLabeler(EntryModel):
+class PixelLabeler(BaseModel):
     """``pixel_labels`` under Keras' ``predict``, one graph for every size. Needs the TensorFlow
     backend.
     """

@@ -15,7 +15,7 @@ from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.operations import (
     first_argmax,
     group_maps,
-    normalise,
+    normalize,
     resize_maps,
     segmentation_affinity,
 )
@@ -59,7 +59,7 @@ def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
     features = ops.concatenate(
         [vision["last_hidden_state"], vision["pooler_output"][:, None]], axis=1
     )
-    embeds = normalise(model.visual_projection(features, training=False))  # (B, G + 1, D)
+    embeds = normalize(model.visual_projection(features, training=False))  # (B, G + 1, D)
     return Groups(
         maps=maps,
         group_embeds=embeds[:, :-1],

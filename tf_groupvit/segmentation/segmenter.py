@@ -14,13 +14,13 @@ from tqdm import tqdm
 from tf_groupvit.errors import InputError
 from tf_groupvit.files import atomic_write, read_json
 from tf_groupvit.hub import resolve, warn_of_demo
+from tf_groupvit.models.base_model import check_process, is_forked
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.optimized import optimized
-from tf_groupvit.models.processes import check_process, is_forked
-from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_reading import ImageLike, read_image, several
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.runtimes import GRAPH, check_runtime
 from tf_groupvit.segmentation.class_names import BACKGROUND, ClassNames, parse_classes
 from tf_groupvit.segmentation.inference import Found, Inference
 from tf_groupvit.segmentation.pixels import PixelLabeler
@@ -68,7 +68,7 @@ class Segmenter:
             "lite_int8", the same in 8 bits: faster still, with labels that are nearly the same; or
             "openvino", OpenVINO in LiteRT's place, which the extra ``openvino`` brings: faster
             where Intel made the processor, and prepared earlier. How each works is said in
-            models/lite.py and models/openvino.py.
+            runtimes/lite.py and runtimes/openvino.py.
 
     Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first),
         ``text_embeds`` (N, D), ``settings``, ``runtime``, ``source`` (the folder that it was loaded

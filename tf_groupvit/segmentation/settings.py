@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.runtimes import GRAPH, check_runtime
 from tf_groupvit.preprocessing.image_arrays import statistics
+from tf_groupvit.runtimes import GRAPH, check_runtime
 
 PROTOCOLS = ("paper", "hf")
 MODES = ("whole", "window")

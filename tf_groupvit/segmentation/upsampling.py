@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.models.processes import check_process
+from tf_groupvit.models.base_model import check_process
 
 STRIP = 1 << 20  # scores worked on at a time: 4 MB, which stays near the caches
 OPEN = -1  # stands for a label that is not known yet

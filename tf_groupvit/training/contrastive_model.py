@@ -11,7 +11,7 @@ from keras import ops
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.models.operations import belonging, normalise
+from tf_groupvit.models.operations import compose_assignments, normalize
 from tf_groupvit.training.losses import (
     contrastive_loss,
     group_word_loss,
@@ -110,12 +110,12 @@ class TrainingModel(AcrossReplicas):
         )
         pooled, groups = vision["pooler_output"], vision["last_hidden_state"]
         if not reads_groups:
-            return Seen(normalise(self.model.visual_projection(pooled, training=training)))
+            return Seen(normalize(self.model.visual_projection(pooled, training=training)))
         B, G, C = ops.shape(groups)
         rows = ops.concatenate([pooled, ops.reshape(groups, (-1, C))], axis=0)
-        embeds = normalise(self.model.visual_projection(rows, training=training))  # (B + B * G, D)
+        embeds = normalize(self.model.visual_projection(rows, training=training))  # (B + B * G, D)
         by_group = ops.reshape(embeds[B:], (B, G, embeds.shape[-1]))
-        return Seen(embeds[:B], by_group, belonging(vision["attentions"]))
+        return Seen(embeds[:B], by_group, compose_assignments(vision["attentions"]))
 
     def read(self, prompts: Mapping[str, tuple[Any, Any]], training: Any) -> dict[str, Any]:
         """Token ids and masks (n, T) by kind -> embeddings (n, D) of length one by kind, in one
@@ -125,7 +125,7 @@ class TrainingModel(AcrossReplicas):
         ids = ops.concatenate([_padded(ids, length) for ids, _ in prompts.values()], axis=0)
         mask = ops.concatenate([_padded(mask, length) for _, mask in prompts.values()], axis=0)
         text = self.model.text_model(ids, attention_mask=mask, training=training)
-        embeds = normalise(self.model.text_projection(text["pooler_output"], training=training))
+        embeds = normalize(self.model.text_projection(text["pooler_output"], training=training))
         found, start = {}, 0
         for kind, (rows, _) in prompts.items():
             found[kind] = embeds[start : start + ops.shape(rows)[0]]

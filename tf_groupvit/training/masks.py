@@ -18,7 +18,7 @@ from keras import ops
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.models.operations import group_maps, normalise, segmentation_logits
+from tf_groupvit.models.operations import group_maps, normalize, segmentation_logits
 from tf_groupvit.training.replicas import AcrossReplicas
 
 IGNORED = 255  # the label of pixels that do not count, in masks of PASCAL VOC and others
@@ -78,7 +78,7 @@ class MaskTrainingModel(AcrossReplicas):
         patch = self.model.config.vision_config.patch_height_width
         maps = group_maps(vision["attentions"], height // patch[0], width // patch[1])
         maps = maps if self.through_maps else ops.stop_gradient(maps)
-        groups = normalise(
+        groups = normalize(
             self.model.visual_projection(vision["last_hidden_state"], training=training)
         )  # (B, G, D)
         scale = ops.exp(ops.cast(self.model.logit_scale, "float32"))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tf_groupvit.evaluation.scores import ConfusionMatrix
 from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.models.operations import normalise
+from tf_groupvit.models.operations import normalize
 from tf_groupvit.preprocessing.image_arrays import resize_bicubic
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import CLASSES, scenes
@@ -63,7 +63,7 @@ class SceneScores:
 
     def _labels(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """uint8 (B, H, W, 3) -> labels (B, H, W), and the group of each patch (B, rows, columns)."""
-        texts = normalise(self.model.get_text_features(*self.prompts, training=False))
+        texts = normalize(self.model.get_text_features(*self.prompts, training=False))
         pixels = self.to_pixels(images)
         groups = read_groups(self.model, pixels)
         scores = group_scores(
@@ -121,7 +121,7 @@ class GroupPictures:
     def _seen(self) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
         """Maps (B, rows, columns, G) of each stage, and scores (B, S, S, K)."""
         groups = read_groups(self.model, self.pixels)
-        texts = normalise(self.model.get_text_features(*self.prompts, training=False))
+        texts = normalize(self.model.get_text_features(*self.prompts, training=False))
         height, width = self.pixels.shape[2:]
         scores = group_scores(groups, texts, height, width, "paper")
         return tuple(tf.transpose(maps, (0, 2, 3, 1)) for maps in groups["maps"]), scores

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.models.programs import STREAMS, thread_count, traced
-from tf_groupvit.models.runtimes import LITE
+from tf_groupvit.runtimes import LITE
+from tf_groupvit.runtimes.compiled import STREAMS, thread_count, traced
 
 
 class LiteProgram:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
-from tf_groupvit.models.entry import EntryModel
+from tf_groupvit.models.base_model import BaseModel
 from tf_groupvit.models.inputs import accept, image_input
 from tf_groupvit.models.outputs import GroupViTOutput, without
 
 
-@keras.saving.register_keras_serializable("tf_groupvit")
-class ImagesAgainstTexts(EntryModel):
+@keras.saving.register_keras_serializable("tf_groupvit", name="ImagesAgainstTexts")  # of old files
+class FixedTextModel(BaseModel):
     """Pixels (B, 3, H, W) -> logits against fixed texts, every entry with B rows.
 
     ``logits_per_image`` (B, N), ``image_embeds`` (B, D) and, if asked for, ``segmentation_logits``
@@ -65,9 +65,7 @@ class ImagesAgainstTexts(EntryModel):
         }
 
     @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
-    ) -> "ImagesAgainstTexts":
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "FixedTextModel":
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
         embeds = ops.zeros(config["text_embeds_shape"])  # the values come with the weights
         return cls(model, embeds, config["output_segmentation"], name=config["name"])

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_groupvit.models.programs import STREAMS, thread_count, traced
-from tf_groupvit.models.runtimes import OPENVINO
+from tf_groupvit.runtimes import OPENVINO
+from tf_groupvit.runtimes.compiled import STREAMS, thread_count, traced
 
 
 class OpenVinoProgram:

@@ -1,6 +1,4 @@
-"""A call's arguments in, named tensors of the right kind out; what is the same for every model that
-a user calls.
-"""
+"""What every model that a user calls has in common: its arguments, Keras' loops, pickling and export."""
 
 import inspect
 import operator
@@ -15,7 +13,27 @@ import keras
 from tf_groupvit.errors import InputError, one_line
 from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.outputs import plain
-from tf_groupvit.models.processes import check_process, is_forked
+
+# The process in which TensorFlow began to work. Its threads do not exist in a fork, and whatever waits
+# for them there waits forever; a spawned process starts anew.
+_first_process: list[int] = []
+
+
+def is_forked() -> bool:
+    """Whether a model was made before this process was forked."""
+    return _first_process != [] and _first_process != [os.getpid()]
+
+
+def check_process() -> None:
+    """Called before a model is made or run. Raises ``InputError`` where that would never end."""
+    if is_forked():
+        raise InputError(
+            "This process was forked after a model was loaded, and TensorFlow would hang in it:"
+            " start processes with multiprocessing.get_context('spawn'), or load the model in the"
+            " new process alone."
+        )
+    if not _first_process:
+        _first_process.append(os.getpid())
 
 
 @cache
@@ -42,7 +60,7 @@ def _weights_outlive_errors(model: keras.Model) -> Iterator[None]:
         raise
 
 
-class WeightsOf:
+class VariablesOf:
     """The variables that a model has now: something was traced with them, and answers from them
     alone.
     """
@@ -50,7 +68,7 @@ class WeightsOf:
     def __init__(self, model: keras.Model) -> None:
         self._held = model.weights
 
-    def are_those_of(self, model: keras.Model) -> bool:
+    def still_in(self, model: keras.Model) -> bool:
         """Whether they still are: ``quantize`` and LoRA put others in their place, or add some."""
         now = model.weights
         return len(now) == len(self._held) and all(map(operator.is_, now, self._held))
@@ -73,12 +91,12 @@ def _brought_back(make: Callable[..., Any], *arguments: Any) -> Any:
     return LeftBehind() if is_forked() else make(*arguments)
 
 
-class EntryModel(keras.Model):
+class BaseModel(keras.Model):
     """A keras.Model whose arguments come by position or by name, as arrays, tensors or nested
     lists.
     """
 
-    _traced_with: WeightsOf | None = None  # what Keras' loops were
+    _traced_with: VariablesOf | None = None  # what Keras' loops were
 
     def __init__(self, **keywords: Any) -> None:
         if keras.backend.backend() != "torch":  # whose models a forked process can run
@@ -136,9 +154,9 @@ class EntryModel(keras.Model):
         """Keras keeps what it traced for its loops, also when a layer has got other variables
         since.
         """
-        if self._traced_with is None or not self._traced_with.are_those_of(self):
+        if self._traced_with is None or not self._traced_with.still_in(self):
             self.train_function = self.test_function = self.predict_function = None
-            self._traced_with = WeightsOf(self)
+            self._traced_with = VariablesOf(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         make, arguments = super().__reduce__()
@@ -175,7 +193,7 @@ class EntryModel(keras.Model):
 class FlatOutputs(keras.Model):
     """A model's result without its nested entries: what a signature can hold."""
 
-    def __init__(self, model: EntryModel) -> None:
+    def __init__(self, model: BaseModel) -> None:
         super().__init__(dtype=model.dtype_policy)
         self.model = model
         self.built = True

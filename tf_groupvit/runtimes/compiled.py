@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.models.runtimes import building_for
+from tf_groupvit.runtimes import building_for
 
 SIZES = 3  # kept: each holds the weights as they came, and packed twice or more
 STREAMS = (
@@ -27,7 +27,7 @@ Program = Callable[
 ]  # images (B, C, H, W), one or more -> results, B rows each
 
 
-class ProgramFunction:
+class CompiledFunction:
     """Calls are those of ``function``: pixels (B, C, H, W), or features (B, G, C), -> a list of
     float32 tensors with B rows each.
 
