@@ -39,7 +39,7 @@ say((time.perf_counter() - started, memory() - before))
 def answer(*request):
     began = time.process_time()
     return model.answer(*request) | {"cpu": time.process_time() - began}
-answers = [answer(*request) for request in replay.warmup_requests(sys.argv[2])]
+answers = [answer(*request) for request in pickle.load(sys.stdin.buffer)]
 assert all(one["error"] is None for one in answers)
 say(([{key: one[key] for key in ("signature", "seconds", "cpu")} for one in answers], memory()))
 while True:
@@ -100,11 +100,13 @@ class Session:
 
     def __init__(self, path: Path) -> None:
         from tf_groupvit.export import replay
+        from tf_groupvit.export.version_folder import read_warmup
 
         command = [sys.executable, "-I", "-c", LOOP, str(replay.__file__), str(path)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
+        self.send(read_warmup(path))
 
     def __enter__(self) -> "Session":
         seconds, held = self.hear()
@@ -123,10 +125,13 @@ class Session:
         assert self.process.stdout is not None
         return pickle.load(self.process.stdout)
 
-    def ask(self, signature: str, inputs: dict[str, np.ndarray]) -> dict:
+    def send(self, value: Any) -> None:
         assert self.process.stdin is not None
-        pickle.dump((signature, inputs), self.process.stdin)
+        pickle.dump(value, self.process.stdin)
         self.process.stdin.flush()
+
+    def ask(self, signature: str, inputs: dict[str, np.ndarray]) -> dict:
+        self.send((signature, inputs))
         return self.hear()
 
     def __exit__(self, *_: object) -> None:

@@ -59,7 +59,7 @@ def test_an_export_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr("tf_groupvit.cli.export.load_segmenter", lambda **_: None)
     monkeypatch.setattr("tf_groupvit.export.signatures.check_servable", lambda _: None)
-    monkeypatch.setattr("tf_groupvit.export.saving._write", half_written)
+    monkeypatch.setattr("tf_groupvit.export.version_folder.write_version", half_written)
     result = CliRunner().invoke(main, ["export", str(tmp_path / "models"), "--classes", "dog,sky"])
     assert result.exit_code == 1
     assert result.output.strip() == "Aborted!"

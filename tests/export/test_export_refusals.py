@@ -205,6 +205,11 @@ MANY = {
             " smaller images."
         ),
     ),
+    "a long side": (
+        "segment_pixels",
+        {"pixels": np.zeros((1, 1, 1_000_001, 3), "uint8")},
+        "pixels: expected at most 1000000 pixels a side, got 1000001: shrink it.",
+    ),
 }
 
 
@@ -215,6 +220,7 @@ MANY = {
         "rows of texts",
         pytest.param("rows of pixels", marks=pytest.mark.slow),
         pytest.param("pixels", marks=pytest.mark.slow),
+        pytest.param("a long side", marks=pytest.mark.slow),
     ],
 )
 def test_more_rows_or_pixels_than_a_request_may_hold_are_refused(runner, name):

@@ -1,23 +1,33 @@
-"""A segmenter and a base path in; a version folder, whole, with all that a server reads, out."""
+"""An export is written whole, with all that a server reads, and its signatures are as listed."""
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from exported import tiny_segmenter
 from google.protobuf import text_format
+from tensorflow.core.framework.types_pb2 import DataType
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from tf_groupvit.client import ONE_EACH, OUTPUTS
 from tf_groupvit.errors import ExportError
-from tf_groupvit.export import export_saved_model, saving
-from tf_groupvit.export.replay import request_of, warmup_requests
+from tf_groupvit.export import export_saved_model, version_folder
+from tf_groupvit.export.saving import Limits, versions_in
+from tf_groupvit.export.signatures import (
+    DEFAULT,
+    DEFAULT_OF,
+    SIGNATURES,
+    SignatureFunctions,
+    row_of,
+)
+from tf_groupvit.export.version_folder import read_warmup
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.segmenter import Segmenter
 
-SIGNATURES = """serving_default segment segment_open segment_pixels segment_embeds classify encode_image encode_text
-    logits""".split()
+NAMES = {DEFAULT, *SIGNATURES}
 
 
 def meta_of(path):
@@ -30,24 +40,47 @@ def test_all_signatures_are_there_named_and_with_an_open_leading_dimension(expor
     signatures = {
         k: v for k, v in meta_of(export.path).signature_def.items() if not k.startswith("__")
     }
-    assert set(signatures) == set(SIGNATURES)
+    assert set(signatures) == NAMES
     for signature in signatures.values():
         assert signature.method_name == "tensorflow/serving/predict"
         for name, info in [*signature.inputs.items(), *signature.outputs.items()]:
             assert re.fullmatch("[a-z][a-z0-9_]*", name) and info.tensor_shape.dim[0].size == -1
-    default = signatures["serving_default"]
-    assert set(default.inputs) == {"image_bytes"}
-    assert set(default.outputs) == {
-        "mask_bytes",
-        "class_scores",
-        "class_areas",
-        "class_names",
-        "error",
-    }
+    for name, signature in signatures.items():
+        for declared, infos in (
+            (row_of(name).inputs, signature.inputs),
+            (row_of(name).outputs, signature.outputs),
+        ):
+            found = {
+                key: (tf.dtypes.as_dtype(info.dtype).name, len(info.tensor_shape.dim))
+                for key, info in infos.items()
+            }
+            assert found == {
+                key: (text.split()[0], text.count(",") + 1) for key, text in declared.items()
+            }
     with_error = {name for name, signature in signatures.items() if "error" in signature.outputs}
     assert with_error == {
         name for name, signature in signatures.items() if "image_bytes" in signature.inputs
     }
+
+
+def cell(entries):
+    return ", ".join(f"`{name}` {kind}" for name, kind in entries.items())
+
+
+def test_the_page_on_serving_lists_every_signature_as_it_is():
+    page = (Path(__file__).parents[2] / "serving" / "README.md").read_text()
+    for name, row in SIGNATURES.items():
+        names = f"`{DEFAULT}`, `{name}`" if name == DEFAULT_OF else f"`{name}`"
+        assert f"\n| {names} | {cell(row.inputs)} | {cell(row.outputs)} |\n" in page
+
+
+def test_the_client_reads_outputs_that_there_are(export):
+    """The client works without TensorFlow, so it has a table of its own."""
+    for name, outputs in OUTPUTS.items():
+        for output, dtype in outputs.items():
+            kind = SIGNATURES[name].outputs[output].split()[0]
+            assert tf.dtypes.as_dtype(kind).as_datatype_enum == DataType.Value(dtype)
+            assert (SIGNATURES[name].outputs[output].endswith(" (B)")) == (output in ONE_EACH)
 
 
 def test_only_outputs_that_hold_bytes_are_called_so(export):
@@ -76,19 +109,21 @@ def test_the_warm_up_is_what_a_server_reads_small_and_valid_under_batching(expor
         rows = {tensor.tensor_shape.dim[0].size for tensor in request.inputs.values()}
         assert len(rows) == 1
         seen.append((request.model_spec.signature_name, *rows))
-    assert {name for name, _ in seen} == set(SIGNATURES)
+    assert {name for name, _ in seen} == NAMES
     assert [rows for name, rows in seen if name == "serving_default"] == [1, 4, 8]
 
 
-def test_the_replay_reads_records_as_the_protos_do(export):
+def test_warm_up_requests_are_read_as_tensorflow_servings_own_messages_read_them(export):
     file = export.path / "assets.extra" / "tf_serving_warmup_requests"
-    for record in tf.data.TFRecordDataset(str(file)):
-        request = PredictionLog.FromString(record.numpy()).predict_log.request
-        signature, inputs = request_of(record.numpy())
+    found = read_warmup(export.path)
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
+    for record, (signature, inputs) in zip(records, found, strict=True):
+        request = PredictionLog.FromString(record).predict_log.request
+        assert record == PredictionLog.FromString(record).SerializeToString(deterministic=True)
         assert signature == request.model_spec.signature_name and set(inputs) == set(request.inputs)
         for name, value in inputs.items():
             np.testing.assert_array_equal(value, tf.make_ndarray(request.inputs[name]))
-    assert len(warmup_requests(export.path)) == 11
+    assert len(found) == 11
 
 
 def test_extra_assets_say_what_was_exported_from_what(export):
@@ -105,7 +140,7 @@ def test_extra_assets_say_what_was_exported_from_what(export):
     assert card["templates"] == ["a photo of a {}."]
     assert card["limits"] == {"max_images": 256, "max_texts": 4096, "max_pixels": 2**27}
     batchable = {name for name, entry in card["signatures"].items() if entry["batchable"]}
-    assert batchable == set(SIGNATURES) - {"logits"}
+    assert batchable == NAMES - {"logits"}
     assert card["signatures"]["segment_pixels"]["outputs"] == {
         "labels": {"dtype": "uint8", "shape": [-1, -1, -1]}
     }
@@ -129,7 +164,7 @@ def fast(monkeypatch):
         folder.mkdir()
         (folder / "saved_model.pb").write_bytes(b"graph")
 
-    monkeypatch.setattr(saving, "_write", write)
+    monkeypatch.setattr(version_folder, "write_version", write)
     return tiny_segmenter()
 
 
@@ -175,21 +210,18 @@ def test_the_graph_is_exported_whatever_runs_the_segmenter_here(tmp_path):
 
 
 def test_each_export_folds_the_weights_as_they_are_then():
-    from tf_groupvit.export.saving import Limits
-    from tf_groupvit.export.signatures import Signatures
-
     parts = tiny_segmenter()
     segmenter = Segmenter(parts.model, None, parts.processor, parts.classes)
     pixels, weight = (
         np.random.default_rng(0).normal(size=(1, 3, 32, 32)),
         parts.model.visual_projection.outer.kernel,
     )
-    first, kept = Signatures(segmenter, Limits()), np.array(weight)
+    first, kept = SignatureFunctions(segmenter, Limits()), np.array(weight)
     try:
         weight.assign(np.concatenate([kept[:1], 2 * kept[1:]]))
         found = [
-            each._model.it.get_image_features(pixels).numpy()
-            for each in (first, Signatures(segmenter, Limits()))
+            each.model.get_image_features(pixels).numpy()
+            for each in (first, SignatureFunctions(segmenter, Limits()))
         ]
         np.testing.assert_allclose(
             found[1], segmenter.model.get_image_features(pixels), rtol=1e-4, atol=1e-4
@@ -200,14 +232,14 @@ def test_each_export_folds_the_weights_as_they_are_then():
 
 
 def test_a_version_appears_whole_or_not_at_all(fast, tmp_path, monkeypatch):
-    whole = saving._write
+    whole = version_folder.write_version
 
     def watch(segmenter, folder, *others):
         whole(segmenter, folder, *others)
-        assert not folder.name.isdigit() and not saving.versions_in(tmp_path)
+        assert not folder.name.isdigit() and not versions_in(tmp_path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, "_write", watch)
+    monkeypatch.setattr(version_folder, "write_version", watch)
     with pytest.raises(ExportError, match="No space left on device"):
         export_saved_model(fast, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -216,14 +248,14 @@ def test_a_version_appears_whole_or_not_at_all(fast, tmp_path, monkeypatch):
 def test_a_number_that_another_export_took_meanwhile_is_not_overwritten(
     fast, tmp_path, monkeypatch
 ):
-    whole = saving._write
+    whole = version_folder.write_version
 
     def overtaken(segmenter, folder, *others):
         whole(segmenter, folder, *others)
         (tmp_path / "1").mkdir()
         (tmp_path / "1" / "saved_model.pb").write_bytes(b"theirs")
 
-    monkeypatch.setattr(saving, "_write", overtaken)
+    monkeypatch.setattr(version_folder, "write_version", overtaken)
     assert export_saved_model(fast, tmp_path).name == "2"
     assert (tmp_path / "1" / "saved_model.pb").read_bytes() == b"theirs"
 

@@ -28,14 +28,14 @@ def requests(export):
     import tensorflow as tf
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-    from tf_groupvit.export.signatures import UNBATCHABLE
+    from tf_groupvit.export.signatures import row_of
 
     file = export.path / "assets.extra" / "tf_serving_warmup_requests"
     found = {}
     for record in tf.data.TFRecordDataset(str(file)):
         request = PredictionLog.FromString(record.numpy()).predict_log.request
         request.model_spec.name = "groupvit"
-        if request.model_spec.signature_name not in UNBATCHABLE:
+        if row_of(request.model_spec.signature_name).batchable:
             found[request.model_spec.signature_name] = request
     return found
 

@@ -9,9 +9,12 @@ Every failure is INVALID_ARGUMENT.
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message
+from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
+from tf_groupvit.export.saving import Limits
+from tf_groupvit.preprocessing.image_graph_bytes import Message, assert_with_message
 from tf_groupvit.preprocessing.image_reading import MAX_SIDE
 
 
@@ -112,3 +115,66 @@ def _unknown_shape(value: tf.Tensor) -> tf.Tensor:
 def _shape_text(shape: tf.Tensor) -> tf.Tensor:
     sizes = tf.strings.reduce_join(tf.strings.as_string(shape), separator=", ")
     return tf.strings.join(["(", sizes, ")"])
+
+
+# ---- inputs of one signature ----
+
+
+def check_class_embeds(
+    embeds: tf.Tensor, width: int, most_classes: int, most_rows: int, images: tf.Tensor
+) -> tf.Tensor:
+    """Embeddings (B, K, width) of 1 to ``most_classes`` classes for each of the images (B)."""
+    letters = f"(B, K, {width})"
+    embeds = check_array(embeds, "text_embeds", letters, (None, width), most_rows)
+    embeds = same_rows(embeds, "text_embeds", images, "image_bytes")
+    B, K = tf.shape(embeds)[0], tf.shape(embeds)[1]
+    message = [f"text_embeds: expected 1 to {most_classes} classes an image, got ", K, "."]
+    return assert_with_message((B == 0) | ((K > 0) & (most_classes >= K)), message, embeds)
+
+
+def check_token_ids(
+    input_ids: tf.Tensor, attention_mask: tf.Tensor, config: GroupViTTextConfig, most: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Token ids and mask (N, T) that the text tower takes, N at most ``most``."""
+    ids = check_array(input_ids, "input_ids", "(N, T)", (None,), most)
+    mask = check_array(attention_mask, "attention_mask", "(N, T)", (None,), most)
+    N, T = tf.shape(ids)[0], tf.shape(ids)[1]
+    same = tf.reduce_all(tf.shape(mask) == tf.shape(ids))
+    message = ["attention_mask: expected one number for each of input_ids, got another shape."]
+    ids = assert_with_message(same, message, ids)
+    longest, highest = config.max_position_embeddings, config.vocab_size - 1
+    message = [f"input_ids: expected 1 to {longest} tokens a text, got ", T, "."]
+    ids = assert_with_message((N == 0) | ((T > 0) & (longest >= T)), message, ids)
+    message = [f"input_ids: expected numbers from 0 to {highest}, got another."]
+    return assert_with_message(tf.reduce_all((ids >= 0) & (ids <= highest)), message, ids), mask
+
+
+def check_patches(
+    pixel_values: tf.Tensor, N: tf.Tensor, config: GroupViTVisionConfig, limits: Limits
+) -> tf.Tensor:
+    """Normalized pixels (B, C, H, W) that the vision tower takes, and whose answer is not too large.
+
+    Every patch attends to all others, so work and memory grow with the square of their number: no
+    more is taken than of as many images as the limit says, at the size that the model was trained
+    with.
+
+    Args:
+        N: the number of texts, int32 scalar: ``segmentation_logits`` have N maps of each image.
+    """
+    channels, patch = config.num_channels, config.patch_height_width
+    letters, sizes = f"(B, {channels}, H, W)", (channels, None, None)
+    values = check_array(pixel_values, "pixel_values", letters, sizes, limits.max_images)
+    B, _, H, W = tf.unstack(tf.shape(values))
+    fits = (H > 0) & (W > 0) & (H % patch[0] == 0) & (W % patch[1] == 0)
+    expected = f"pixel_values: expected H and W that are multiples of the patch size {patch}, got "
+    values = assert_with_message((B == 0) | fits, [expected, H, " and ", W, "."], values)
+    values = limit_pixels(values, "pixel_values", limits.max_pixels, 2, 3)
+    shown: Message = [B, " x ", H, " x ", W]
+    B, H, W = (tf.cast(size, tf.float64) for size in (B, H, W))
+    usual = float(np.prod(np.divide(config.image_height_width, patch)))
+    pairs = B * tf.square(H * W / float(patch[0] * patch[1]))
+    message = ["pixel_values: expected fewer or smaller images, got ", *shown, " pixels."]
+    values = assert_with_message(pairs <= limits.max_images * usual**2, message, values)
+    expected = f"segmentation_logits: expected at most {limits.max_pixels} numbers, got "
+    few = tf.cast(N, tf.float64) * B * H * W <= limits.max_pixels
+    return assert_with_message(few, [expected, N, " texts for ", *shown, "."], values)

@@ -1,27 +1,30 @@
-"""The MetaGraphDef of an export in; the same graph with less to read, keep and optimise, changed in
-place.
+"""Prune the graph of an export: fewer functions and shorter names to read, keep and optimize.
 
 A server keeps several copies of a graph, functions and all, and reads through all of it for each
 signature that it prepares. Names are most of it: Keras' are some hundred letters long, and each
 stands wherever it is used.
-Measured: one trial at the published size in a Session, 122 of the 329 MiB beside the weights and a
+Measured: one trial at the published size in a Session, 122 of the 329 MiB besides the weights and a
     quarter of the time to load were gone; scripts/bench export prints what is left.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.function_pb2 import FunctionDef
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 # What Python keeps with nodes and arguments for itself; a session infers shapes anew.
 _PYTHON_ONLY = ("_output_shapes", "_has_manual_control_dependencies")
 _OF_ARGUMENTS = ("_output_shapes", "_user_specified_name")
 
 
-def slim(meta_graph: Any) -> None:
-    """Leave out how the model is saved again, which nobody asks of an export; shorten the names
-    within functions.
-    """
+def prune(meta_graph: "MetaGraphDef") -> None:
+    """Leave out, in place, what saves the model again, and shorten the names within functions."""
     graph, saved_by = meta_graph.graph_def, meta_graph.saver_def.save_tensor_name.partition(":")[0]
     _keep(graph.node, lambda node: node.name != saved_by)
     reached = _reached(graph, set(meta_graph.object_graph_def.concrete_functions))
@@ -30,13 +33,14 @@ def slim(meta_graph: Any) -> None:
         _shorten(function)
 
 
-def _keep(repeated: Any, wanted: Any) -> None:
+def _keep(repeated: Any, wanted: Callable[[Any], bool]) -> None:
+    """Keep those of a repeated field, of any message, that are wanted."""
     kept = [item for item in repeated if wanted(item)]
     del repeated[:]
     repeated.extend(kept)
 
 
-def _reached(graph: Any, objects: set[str]) -> set[str]:
+def _reached(graph: "GraphDef", objects: set[str]) -> set[str]:
     """The functions of objects, those that the nodes of the graph call, and those that these call."""
     functions = {function.signature.name: function for function in graph.library.function}
     reached: set[str] = set()
@@ -49,7 +53,7 @@ def _reached(graph: Any, objects: set[str]) -> set[str]:
     return reached
 
 
-def _called(nodes: Any) -> Iterator[str]:
+def _called(nodes: Iterable["NodeDef"]) -> Iterator[str]:
     for node in nodes:
         for value in node.attr.values():
             if value.HasField("func"):
@@ -57,31 +61,32 @@ def _called(nodes: Any) -> Iterator[str]:
             yield from (function.name for function in value.list.func)
 
 
-def _shorten(function: Any) -> None:
-    """Name nodes by their operation and number; arguments too, where they are weights and tables."""
-    captured = [
-        argument for argument in function.signature.input_arg if argument.type == DT_RESOURCE
-    ]
-    short = {argument.name: argument.name for argument in function.signature.input_arg}
+def _shorten(function: "FunctionDef") -> None:
+    """Name nodes by operation and number; so arguments that are weights and tables."""
+    arguments = function.signature.input_arg
+    captured = [argument for argument in arguments if argument.type == DT_RESOURCE]
+    short = {argument.name: argument.name for argument in arguments}
     short |= {argument.name: f"resource_{i}" for i, argument in enumerate(captured)}
     short |= {node.name: f"{node.op}_{i}" for i, node in enumerate(function.node_def)}
     for argument in captured:
         argument.name = short[argument.name]
-    for number, argument in enumerate(function.signature.input_arg):
-        _drop(function.arg_attr[number].attr, _OF_ARGUMENTS if argument.type == DT_RESOURCE else ())
+    for number, argument in enumerate(arguments):
+        if argument.type == DT_RESOURCE:
+            _drop(function.arg_attr[number].attr, _OF_ARGUMENTS)
     for node in function.node_def:
         node.name = short[node.name]
         node.input[:] = [_renamed(name, short) for name in node.input]
         node.ClearField("experimental_debug_info")
         _drop(node.attr, _PYTHON_ONLY)
         places = node.attr["_class"].list.s if "_class" in node.attr else []
-        places[:] = [_beside(place, short) for place in places]
+        places[:] = [_same_device(place, short) for place in places]
     for returned in (function.ret, function.control_ret):
         for key, name in list(returned.items()):
             returned[key] = _renamed(name, short)
 
 
 def _drop(attributes: Any, names: tuple[str, ...]) -> None:
+    """Delete entries of a protobuf map."""
     for name in names:
         if name in attributes:
             del attributes[name]
@@ -94,7 +99,7 @@ def _renamed(reference: str, short: dict[str, str]) -> str:
     return f"{control}{short[name]}{colon}{output}"
 
 
-def _beside(place: bytes, short: dict[str, str]) -> bytes:
-    """The mark of a node that must share the device of another."""
+def _same_device(place: bytes, short: dict[str, str]) -> bytes:
+    """The mark of a node that must be on the same device as another."""
     mark, at, name = place.decode().partition("@")
     return f"{mark}{at}{short.get(name, name)}".encode()

@@ -1,0 +1,199 @@
+"""Write the content of a version folder: graph, weights, warm-up requests, card and classes.
+
+The server runs the warm-up requests after loading and before it is AVAILABLE; one that fails keeps
+the model from loading.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from tf_groupvit import __version__
+from tf_groupvit.errors import ExportError
+from tf_groupvit.export.graph_pruning import prune
+from tf_groupvit.export.saving import Limits
+from tf_groupvit.export.signature_examples import Inputs, pictures
+from tf_groupvit.export.signatures import (
+    DEFAULT,
+    DEFAULT_OF,
+    SIGNATURES,
+    SignatureFunctions,
+    row_of,
+)
+from tf_groupvit.models.weights import variables_by_name
+from tf_groupvit.segmentation.palette import class_colors
+from tf_groupvit.transport.messages import SERVING, fill, message_classes
+
+if TYPE_CHECKING:
+    from tf_groupvit.models.groupvit import TFGroupViTModel
+    from tf_groupvit.segmentation.segmenter import Segmenter
+
+Request = tuple[str, Inputs]  # signature and inputs
+
+WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
+BATCHES = (1, 4, 8)  # of the default signature: the first requests of a kind are the slow ones
+# Read by a server that runs with --enable_batching --enable_per_model_batching_parameters.
+BATCHING = """\
+# Requests that arrive within 5 ms of each other run as one batch of at most 32 images.
+max_batch_size { value: 32 }
+batch_timeout_micros { value: 5000 }
+max_enqueued_batches { value: 100 }
+"""
+
+
+def write_version(
+    segmenter: "Segmenter", folder: Path, say: Callable[[str], None], limits: Limits
+) -> None:
+    """Write everything that a version of a segmenter consists of to a new folder.
+
+    Raises:
+        ExportError: TensorFlow cannot write; OSError where the folder takes no files.
+    """
+    say("Preparing the towers ...")
+    module = SignatureFunctions(segmenter, limits)
+    functions = module.traced(say)
+    functions = {DEFAULT: functions.pop(DEFAULT_OF), **functions}
+    say("Writing the graph and its weights ...")
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    try:
+        tf.saved_model.save(module, str(folder), signatures=functions, options=options)
+    except tf.errors.OpError as error:  # a full disk, for one
+        reason = error.message.splitlines()[0]
+        raise ExportError(f"{folder} cannot be written: {reason}.") from error
+    _rewrite(folder / "saved_model.pb")
+    functions = {DEFAULT: functions[DEFAULT], DEFAULT_OF: functions[DEFAULT], **functions}
+    _write_extras(folder, segmenter, functions, limits)
+    write_warmup(folder, warmup_requests(segmenter, list(functions)))
+    say(f"Signatures: {', '.join(functions)}")
+
+
+def _rewrite(file: Path) -> None:
+    """Prune the graph, and give the default signature its own name, for the same tensors.
+
+    TensorFlow would write a call for each name, and a server take its seconds to optimize both.
+    """
+    saved = SavedModel.FromString(file.read_bytes())
+    for meta_graph in saved.meta_graphs:
+        prune(meta_graph)
+        meta_graph.signature_def[DEFAULT_OF].CopyFrom(meta_graph.signature_def[DEFAULT])
+    file.write_bytes(saved.SerializeToString(deterministic=True))
+
+
+# ---- warm-up ----
+
+
+def warmup_requests(segmenter: "Segmenter", signatures: list[str]) -> Iterator[Request]:
+    """Requests for the signatures that there are, in their order, the default one first."""
+    for count in BATCHES:
+        yield DEFAULT, {"image_bytes": pictures(*range(count))}
+    for name in signatures:
+        if name in SIGNATURES:
+            yield name, SIGNATURES[name].example(segmenter)
+
+
+@cache
+def _prediction_log() -> Any:
+    # Source: tensorflow_serving/apis/prediction_log.proto. The package tensorflow-serving-api, which
+    # has the generated classes, belongs to an extra; an export does not need it.
+    logs = "PredictLog: 1 PredictRequest request\nPredictionLog: 6 PredictLog predict_log\n"
+    return message_classes(SERVING + logs)["PredictionLog"]
+
+
+def write_warmup(folder: Path, requests: Iterator[Request]) -> None:
+    """Write the requests to a version folder as PredictionLogs, one a record."""
+    with tf.io.TFRecordWriter(str(folder / WARMUP)) as file:
+        for signature, inputs in requests:
+            log = _prediction_log()()
+            log.predict_log.request.model_spec.signature_name = signature
+            for name, value in inputs.items():
+                fill(log.predict_log.request.inputs[name], value)
+            file.write(log.SerializeToString(deterministic=True))
+
+
+def read_warmup(folder: Path) -> list[Request]:
+    """The warm-up requests of a version folder, with arrays as inputs."""
+    requests = []
+    for record in tf.data.TFRecordDataset(str(folder / WARMUP)):
+        request = _prediction_log().FromString(record.numpy()).predict_log.request
+        inputs = {
+            name: tf.make_ndarray(TensorProto.FromString(tensor.SerializeToString()))
+            for name, tensor in request.inputs.items()
+        }
+        requests.append((request.model_spec.signature_name or DEFAULT, inputs))
+    return requests
+
+
+# ---- card, classes and batching ----
+
+
+def _write_extras(
+    folder: Path, segmenter: "Segmenter", functions: dict[str, Any], limits: Limits
+) -> None:
+    """Fill ``assets.extra``, and put the batching parameters next to the graph."""
+    extra = folder / "assets.extra"
+    extra.mkdir(exist_ok=True)
+    names = segmenter.class_names
+    colors = class_colors(names).tolist()
+    content = {
+        "classes.json": {"class_names": names, "background": segmenter.settings.background},
+        "palette.json": [
+            {"label": i, "class": name, "rgb": color}
+            for i, (name, color) in enumerate(zip(names, colors, strict=True))
+        ],
+        "card.json": _card(segmenter, functions, limits),
+    }
+    for name, value in content.items():
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+        (extra / name).write_text(f"{text}\n", encoding="utf-8")
+    (folder / "batching_params.pbtxt").write_text(BATCHING)
+
+
+def _card(segmenter: "Segmenter", functions: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    """What was exported, from what, by which versions."""
+    return {
+        "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights_sha256": weights_hash(segmenter.model),
+        "parameters": sum(int(tf.size(variable)) for variable in segmenter.model.weights),
+        "versions": {
+            "tf_groupvit": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        "settings": asdict(segmenter.settings),
+        "limits": asdict(limits),
+        "templates": list(segmenter.classes.templates),
+        "classes": segmenter.class_names,
+        "signatures": {name: _described(name, function) for name, function in functions.items()},
+    }
+
+
+def weights_hash(model: "TFGroupViTModel") -> str:
+    """SHA-256 over the names and values of all weights, in the order of the names."""
+    found = hashlib.sha256()
+    for name, variable in sorted(variables_by_name(model).items()):
+        found.update(name.encode())
+        found.update(keras.ops.convert_to_numpy(variable).tobytes())
+    return found.hexdigest()
+
+
+def _described(name: str, function: Any) -> dict[str, Any]:
+    return {
+        "inputs": {spec.name: _shape(spec) for spec in function.structured_input_signature[0]},
+        "outputs": {key: _shape(spec) for key, spec in function.structured_outputs.items()},
+        "batchable": row_of(name).batchable,
+    }
+
+
+def _shape(spec: tf.TensorSpec) -> dict[str, Any]:
+    shape = [-1 if size is None else size for size in spec.shape]
+    return {"dtype": spec.dtype.name, "shape": shape}
