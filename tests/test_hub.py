@@ -431,7 +431,7 @@ def test_a_pointer_of_git_lfs_is_told_in_every_file_of_a_checkpoint(name, tmp_pa
 def test_a_pointer_of_git_lfs_among_data_is_told(name, tmp_path):
     from tf_groupvit.errors import DatasetError
     from tf_groupvit.evaluation.masks import open_picture
-    from tf_groupvit.training.records import open_pairs
+    from tf_groupvit.training.caption_sources import open_pairs
 
     (tmp_path / name).write_text(POINTER)
     with pytest.raises(DatasetError, match=rf"{name} is a pointer of git-lfs.*'git lfs pull'"):

@@ -42,9 +42,9 @@ def measure(chosen: argparse.Namespace, path: str, published: bool) -> float:
     from tf_groupvit.preprocessing.tokenizer import Tokenizer
     from tf_groupvit.scenes.scene import CLASSES
     from tf_groupvit.training.augment import PLAIN, PUBLISHED
-    from tf_groupvit.training.captions import Prompts, listed_words
-    from tf_groupvit.training.data import TrainingData
-    from tf_groupvit.training.records import open_pairs
+    from tf_groupvit.training.caption_batches import TrainingData
+    from tf_groupvit.training.caption_sources import open_pairs
+    from tf_groupvit.training.texts import Prompts, listed_words
 
     data = TrainingData(
         open_pairs(path),

@@ -54,7 +54,7 @@ OURS = """
 import keras, tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(threads)
 from tf_groupvit import GroupViTConfig, TFGroupViTModel
-from tf_groupvit.training.optimizer import adamw
+from tf_groupvit.training.model_setup import adamw
 from tf_groupvit.training.contrastive_model import TrainingModel
 config = GroupViTConfig.from_dict(dict(vision_config=vision, text_config=text, **joint))
 training = TrainingModel(TFGroupViTModel(config))

@@ -52,8 +52,8 @@ def arguments() -> argparse.Namespace:
 def measured(chosen: argparse.Namespace) -> dict[str, float]:
     import tensorflow as tf
 
-    from tf_groupvit.training.building import build
     from tf_groupvit.training.recipe import read_recipe
+    from tf_groupvit.training.trainer import build
 
     changes: dict[str, Any] = {"data": {"source": chosen.data}} if chosen.data else {}
     if chosen.model:

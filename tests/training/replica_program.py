@@ -12,9 +12,8 @@ from small import OF_ALL, batch, fresh, one_grouping, weights_of
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.training.contrastive_model import TrainingModel
-from tf_groupvit.training.optimizer import set_drop_path
-from tf_groupvit.training.replicas import synchronise
-from tf_groupvit.training.workers import train_on_workers
+from tf_groupvit.training.model_setup import set_drop_path
+from tf_groupvit.training.replicas import synchronize, train_on_workers
 
 STEPS, ROWS = 4, 8
 EVERY = {"caption": 1.0, "multi_label": 0.5, "vocabulary": 0.5, "group_word": 0.5}
@@ -67,7 +66,7 @@ def mirrored() -> None:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         model = make()
-        synchronise(model)
+        synchronize(model)
     check_how_batches_are_split(strategy, model)
     parts = [
         part(step, half) for step in range(STEPS) for half in HALVES

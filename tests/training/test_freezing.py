@@ -8,8 +8,8 @@ from small import batch, fresh, weights_of, without_groups
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.training.contrastive_model import TrainingModel
-from tf_groupvit.training.masks import MaskTrainingModel, mask_loss
-from tf_groupvit.training.optimizer import train_lora, train_only
+from tf_groupvit.training.mask_model import MaskTrainingModel, mask_loss
+from tf_groupvit.training.model_setup import train_lora, train_only
 
 UNSEEN = "k_proj/bias"  # a softmax over keys cannot see it: it has no gradient
 

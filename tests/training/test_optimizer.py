@@ -6,8 +6,7 @@ import pytest
 from tiny_recipe import some_batch, tiny_model
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.training.model_setup import spread_groups
-from tf_groupvit.training.optimizer import adamw, decays, warm_up_then_cosine
+from tf_groupvit.training.model_setup import adamw, decays, spread_groups, warm_up_then_cosine
 
 
 def test_the_rate_climbs_in_a_line_and_falls_in_half_a_cosine():

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tiny_recipe import some_batch, tiny_model
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.training.optimizer import rematerialise, set_drop_path
+from tf_groupvit.training.model_setup import rematerialize, set_drop_path
 
 
 def gradients(model, pixels):
@@ -31,7 +31,7 @@ def test_gradients_are_the_same_when_activations_are_computed_again():
     model, pixels = tiny_model(), some_batch(4)["pixel_values"]
     set_drop_path(model, 0.4)
     kept = gradients(model, pixels)
-    rematerialise(model)
+    rematerialize(model)
     again = gradients(model, pixels)
     assert any(np.abs(gradient).max() > 0.01 for gradient in kept)
     for one, other in zip(kept, again, strict=True):

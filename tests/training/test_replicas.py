@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.training.contrastive_model import PARTS
-from tf_groupvit.training.replicas import gathered, own_share, rows_each
+from tf_groupvit.training.losses import LOSSES
+from tf_groupvit.training.replicas import gathered, own_share, rows_per_replica
 
 PROGRAM = Path(__file__).parent / "replica_program.py"
 
@@ -49,7 +49,7 @@ def close(one: dict, other: dict) -> None:
     them.
     """
     for mine, theirs in zip(one["losses"], other["losses"], strict=True):
-        assert mine.keys() == theirs.keys() >= {"loss", *(f"{name}_loss" for name in PARTS)}
+        assert mine.keys() == theirs.keys() >= {"loss", *(f"{name}_loss" for name in LOSSES)}
         np.testing.assert_allclose([mine[k] for k in mine], [theirs[k] for k in mine], rtol=2e-4)
     assert one["weights"].keys() == other["weights"].keys()
     for path, size in one["weights"].items():
@@ -96,6 +96,6 @@ def test_one_replica_has_all_rows():
 )
 def test_a_batch_that_replicas_cannot_share_is_refused_in_one_line(batch, words):
     with pytest.raises(InputError, match=words) as caught:
-        rows_each(batch, 2)
+        rows_per_replica(batch, 2)
     assert "\n" not in str(caught.value)
-    assert rows_each(6, 2) == 3
+    assert rows_per_replica(6, 2) == 3

@@ -12,10 +12,10 @@ from tiny_recipe import tiny_recipe
 from tf_groupvit.errors import DatasetError, TrainingError
 from tf_groupvit.scenes.scene import CLASSES, scene
 from tf_groupvit.segmentation.palette import group_colors
-from tf_groupvit.training.building import HISTORY, PICTURES, build, pictures_of
 from tf_groupvit.training.callbacks import History, TensorBoard
-from tf_groupvit.training.records import Record, first_images
-from tf_groupvit.training.runs import train
+from tf_groupvit.training.caption_shards import Record
+from tf_groupvit.training.caption_sources import first_images
+from tf_groupvit.training.trainer import HISTORY, PICTURES, build, train
 from tf_groupvit.training.validation import SHOWN_AT
 
 RECIPE = dict(steps=4, save_every=2, validate_every=4, validation_scenes=2)
@@ -59,7 +59,7 @@ def test_a_run_writes_its_numbers_each_round_and_its_pictures_when_it_measures(t
 
 
 def test_pictures_are_held_out_scenes_with_every_patch_in_its_groups_colour(tmp_path):
-    pictures = pictures_of(build(tiny_recipe(), tmp_path)).draw()
+    pictures = build(tiny_recipe(), tmp_path).make_pictures().draw()
     image, groups = (np.asarray(pictures[name][1]) for name in ("images", "groups of stage 1"))
     from tf_groupvit.training.validation import SEED
 
@@ -100,4 +100,4 @@ def test_images_that_cannot_be_read_are_passed_over(tmp_path):
 
 
 def test_the_scenes_words_are_the_classes_of_the_masks(tmp_path):
-    assert pictures_of(build(tiny_recipe(), tmp_path)).words == list(CLASSES)
+    assert build(tiny_recipe(), tmp_path).make_pictures().words == list(CLASSES)

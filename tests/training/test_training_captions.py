@@ -5,7 +5,7 @@ import pytest
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.segmentation.templates import FULL
-from tf_groupvit.training.captions import Prompts, clean_caption, listed_words, tagged_words
+from tf_groupvit.training.texts import Prompts, clean_caption, listed_words, tagged_words
 
 
 def rng(seed=0):

@@ -12,10 +12,10 @@ from pairs import folder, pairs, picture, png, shard, write_tar
 from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PLAIN, PUBLISHED, Augmentation
-from tf_groupvit.training.captions import Prompts, listed_words
-from tf_groupvit.training.data import Position, Share, TrainingData
-from tf_groupvit.training.records import open_pairs
-from tf_groupvit.training.records_tfrecord import write_tfrecord
+from tf_groupvit.training.caption_batches import Position, Share, TrainingData
+from tf_groupvit.training.caption_shards import write_tfrecord
+from tf_groupvit.training.caption_sources import open_pairs
+from tf_groupvit.training.texts import Prompts, listed_words
 
 UNIT = ((0.0, 0.0, 0.0), (1 / 255,) * 3)  # mean and deviation that give grey levels back
 
@@ -209,7 +209,7 @@ def test_workers_share_every_global_batch_among_them(tmp_path, tokenizer):
 
 def test_rounds_that_are_still_in_the_graph_are_waited_for(tmp_path, tokenizer):
     data = data_of(shard(tmp_path / "s.tar", 3), tokenizer)
-    ahead = islice(data._records(Position()), 12 * 3)  # no batch has come out yet
+    ahead = islice(data.records_from(Position()), 12 * 3)  # no batch has come out yet
     assert [place for place, *_ in ahead] == [
         (number, place) for number in range(12) for place in range(3)
     ]
@@ -224,7 +224,7 @@ def test_data_of_which_nothing_can_be_used_end(tmp_path, tokenizer, caption):
     }
     data = data_of(write_tar(tmp_path / "s.tar", members), tokenizer)
     with pytest.raises(DatasetError, match="gave no batch of 3: 3 records were skipped"):
-        list(data._records(Position()))
+        list(data.records_from(Position()))
 
 
 def test_fewer_records_than_a_batch_are_refused(tmp_path, tokenizer):

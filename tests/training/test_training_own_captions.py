@@ -18,11 +18,11 @@ from tf_groupvit.errors import ConfigError, DatasetError, InputError
 from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.training import building, runs
-from tf_groupvit.training.building import BEST, measure_of, open_sources
+from tf_groupvit.training import trainer
+from tf_groupvit.training.callbacks import KeepBest
 from tf_groupvit.training.recipe import read_recipe, recipe_of
-from tf_groupvit.training.runs import HISTORY, STATE, build
-from tf_groupvit.training.state import KeepBest, position_of, step_of
+from tf_groupvit.training.state import position_of, step_of
+from tf_groupvit.training.trainer import BEST, HISTORY, STATE, build, open_sources
 
 SHALLOW = {**VISION, "num_hidden_layers": 1, "depths": [1, 0]}  # tracing takes most of the time
 SMALL = """
@@ -101,7 +101,7 @@ def run(tmp_path_factory, recipe):
     had left it.
     """
     folder, killed = (tmp_path_factory.mktemp("run") / name for name in ("made", "killed"))
-    save = runs.SaveState.on_epoch_end
+    save = trainer.SaveState.on_epoch_end
 
     def copy(self, epoch, logs=None):
         save(self, epoch, logs)
@@ -109,7 +109,7 @@ def run(tmp_path_factory, recipe):
             shutil.copytree(folder, killed)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs.SaveState, "on_epoch_end", copy)
+        patch.setattr(trainer.SaveState, "on_epoch_end", copy)
         done = command("--recipe", recipe, "--output", folder, "--seed", 3)
     return folder, done, killed
 
@@ -208,7 +208,7 @@ def test_a_share_is_held_out_and_a_vocabularys_words_are_looked_for_in_captions(
     )
     run = build(recipe, tmp_path)
     assert len(run.data) == 20
-    assert np.isfinite(measure_of(run)()["val_loss"])
+    assert np.isfinite(run.make_validation()()["val_loss"])
     (batch,) = run.data.batches().take(1).as_numpy_iterator()
     texts = run.tokenizer.decode(batch["input_ids"], skip_special_tokens=True)
     assert batch["present"].tolist() == [
@@ -225,14 +225,14 @@ def test_a_share_too_small_to_hold_a_pair_out_is_refused(captions, tmp_path):
         data={"source": str(captions), "validation_share": 0.01}, losses={"caption": 1.0}
     )
     with pytest.raises(DatasetError, match=r"raise \[data\] validation_share"):
-        measure_of(build(recipe, tmp_path))
+        build(recipe, tmp_path).make_validation()
 
 
 def test_the_recipe_says_what_of_the_model_learns_and_how(tmp_path):
     how = {
         "trains": "group tokens",
         "drop_path": 0.3,
-        "rematerialise": True,
+        "rematerialize": True,
         "start": {"checkpoint": "demo"},
     }
     training = build(tiny_recipe(model={}, **how), tmp_path).training
@@ -284,7 +284,7 @@ def test_a_batch_larger_than_the_data_is_lowered_with_a_word(captions, tmp_path,
 def test_a_single_pair_is_refused(tmp_path):
     (tmp_path / "captions.csv").write_text("image,caption\na.png,a cat\n")
     (tmp_path / "a.png").write_bytes(b"image")
-    with pytest.raises(DatasetError, match="pairs to train on should be 2 or more, 1 came"):
+    with pytest.raises(DatasetError, match="pairs to train on should be 2 or more, got 1"):
         build(tiny_recipe(data={"source": str(tmp_path)}, losses={"caption": 1.0}), tmp_path)
 
 
@@ -294,16 +294,16 @@ def test_a_lowered_batch_is_one_that_replicas_can_share(captions, monkeypatch):
     monkeypatch.setattr(
         "tensorflow.distribute.get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=4)
     )
-    assert building._fitted(recipe, source).batch_size == 24
+    assert trainer.fit_batch(recipe, source).batch_size == 24
     monkeypatch.setattr(
         "tensorflow.distribute.get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=32)
     )
-    with pytest.raises(DatasetError, match="should be 32 or more, 26 came"):
-        building._fitted(recipe, source)
+    with pytest.raises(DatasetError, match="should be 32 or more, got 26"):
+        trainer.fit_batch(recipe, source)
 
 
 def test_a_folder_may_be_named_from_where_one_stands(captions, monkeypatch):
-    from tf_groupvit.training.records import open_pairs
+    from tf_groupvit.training.caption_sources import open_pairs
 
     monkeypatch.chdir(captions.parent)
     source = open_pairs(captions.name)
@@ -343,7 +343,7 @@ def test_a_recipe_that_cannot_be_is_refused(content, words):
 def test_options_take_the_place_of_what_the_recipe_says(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        runs,
+        trainer,
         "train",
         lambda recipe, *rest, **words: asked.append(recipe) or [{"step": 1, "loss": 1}],
     )

@@ -9,8 +9,8 @@ from pairs import folder, pairs, picture, shard, write_tar
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.scenes.scene import scenes, write_scenes
-from tf_groupvit.training.records import open_pairs
-from tf_groupvit.training.records_tfrecord import write_tfrecord
+from tf_groupvit.training.caption_shards import write_tfrecord
+from tf_groupvit.training.caption_sources import open_pairs
 
 
 def loaded(source) -> tuple[list[tuple[bytes, str]], dict[str, str]]:
@@ -316,7 +316,7 @@ def test_the_folder_that_the_command_scenes_writes_is_training_data(tmp_path):
         (
             "captions.csv",
             "image,caption\na.png,a dog, a cat\n",
-            "line 2: expected 2 columns, came 3: .*quotation marks",
+            "line 2: expected 2 columns, got 3: .*quotation marks",
         ),
         (
             "captions.csv",

@@ -22,13 +22,13 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import CLASSES, scene
-from tf_groupvit.training import callbacks, runs
+from tf_groupvit.training import callbacks, trainer
 from tf_groupvit.training.callbacks import StopOnNaN
 from tf_groupvit.training.recipe import read_recipe
-from tf_groupvit.training.runs import HISTORY, STATE, build, train
 from tf_groupvit.training.scene_batches import SceneBatches
 from tf_groupvit.training.state import restore_state, save_state, step_of
 from tf_groupvit.training.texts import train_vocabulary
+from tf_groupvit.training.trainer import HISTORY, STATE, build, train
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ import sys, time
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from tiny_recipe import tiny_recipe
-from tf_groupvit.training.runs import train
+from tf_groupvit.training.trainer import train
 train(tiny_recipe(), Path(sys.argv[1]), seed=3)
 """
 
@@ -225,7 +225,7 @@ def test_the_command_trains_and_says_what_came_of_it(tmp_path, monkeypatch):
         asked.update(recipe=recipe, folder=folder, seed=seed, tensorboard=tensorboard)
         return [{"step": 5, "loss": 1.5, "val_miou": 0.25}]
 
-    monkeypatch.setattr(runs, "train", pretend)
+    monkeypatch.setattr(trainer, "train", pretend)
     given = ("--output", str(tmp_path), "--steps", "5", "--seed", "9", "--tensorboard", "shown")
     done = CliRunner().invoke(main, ["train", *given])
     assert done.exit_code == 0, done.output
@@ -257,7 +257,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "train", interrupted)
+    monkeypatch.setattr(trainer, "train", interrupted)
     folder = tmp_path / "my run"
     given = ["train", "--output", str(folder), "--steps", "60"]
     done = CliRunner().invoke(main, given)

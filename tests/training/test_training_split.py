@@ -5,7 +5,7 @@ shards.
 import pytest
 from pairs import shard
 
-from tf_groupvit.training.records import open_pairs, split
+from tf_groupvit.training.caption_sources import open_pairs, split
 
 
 def names(source):

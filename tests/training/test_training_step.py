@@ -7,7 +7,7 @@ from tiny_recipe import EVERY_LOSS, some_batch, tiny_model
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.training.contrastive_model import TrainingModel
-from tf_groupvit.training.optimizer import adamw
+from tf_groupvit.training.model_setup import adamw
 
 
 @pytest.fixture(autouse=True)

@@ -115,7 +115,7 @@ def command(
         err=True,
     )
     import_tensorflow()
-    from tf_groupvit.training.runs import train
+    from tf_groupvit.training.trainer import train
 
     shown = None if tensorboard is None else Path(tensorboard)
     try:
@@ -128,8 +128,8 @@ def command(
 
 def _kept(folder: Any) -> str:
     """What an interrupted run leaves behind, and the command that goes on with it."""
-    from tf_groupvit.training.building import STATE
     from tf_groupvit.training.state import step_of
+    from tf_groupvit.training.trainer import STATE
 
     context = click.get_current_context()
     given = [

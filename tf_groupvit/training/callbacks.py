@@ -1,8 +1,8 @@
-"""Callbacks of a ``fit`` of ``TrainingModel``: progress, saved states, a loss that is no number,
-TensorBoard.
+"""Keras callbacks of a training run: when it stops, what it keeps, and what it reports.
 
-Summaries are written as TensorBoard's own ``scalar`` and ``image`` would: those need its package,
-this does not.
+They take the place of Keras' own where a run must resume in the middle: ``EarlyStopping`` forgets
+its count and warns in rounds without a measurement, ``TerminateOnNaN`` stops without an error,
+``CSVLogger`` is not cut back to the saved step, and ``TensorBoard`` needs its package.
 """
 
 import json
@@ -20,47 +20,50 @@ from tqdm import tqdm
 
 from tf_groupvit.errors import TrainingError
 from tf_groupvit.files import atomic_write
+from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.segmentation.image_encoding import png
-from tf_groupvit.training.data import Position, Skipped
+from tf_groupvit.training.caption_batches import Position, Skipped
 from tf_groupvit.training.state import save_state, step_of
 
-TOLD_EVERY = 30.0  # seconds between two lines of progress, where a round takes longer
+REPORT_EVERY = 30.0  # seconds between two lines of progress, where a round takes longer
+BETTER = {"val_miou": 1, "val_loss": -1}  # measured -> 1 where more is better
+NOT_PLOTTED = ("step", "seconds")  # of a line of the history
 # Name of TensorBoard's plugin -> the class of its data, as its files have it.
-CLASSES = {"scalars": 1, "images": 3}
-UNSHOWN = ("step", "seconds")  # of a line of the history
+DATA_CLASSES = {"scalars": 1, "images": 3}
 Draw = Callable[[], Mapping[str, Sequence[Image.Image]]]
+Logs = dict[str, float]
 
 
-def say(line: str) -> None:
-    """Write a line to standard error, above a bar that may be there."""
+def log(line: str) -> None:
+    """Write a line to standard error, above a progress bar that may be there."""
     tqdm.write(line, file=sys.stderr)
 
 
-class Counted(keras.callbacks.Callback):
-    """A callback that knows the step: ``self.step`` batches have been trained on, earlier runs
-    included.
-    """
+class StepCallback(keras.callbacks.Callback):
+    """A callback that knows the step: ``self.step`` batches have been trained on in all runs."""
 
     def __init__(self, start: int = 0) -> None:
         super().__init__()
         self.step = start
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Count, and call ``after_step``."""
         self.step += 1
         self.after_step(logs or {})
 
-    def after_step(self, logs: Mapping[str, float]) -> None:
+    def after_step(self, logs: Logs) -> None:
         """What is to be done after each step."""
 
 
-class StopOnNaN(Counted):
-    """Stops with the step and the last good state named, once the loss is NaN or infinite."""
+class StopOnNaN(StepCallback):
+    """Raises TrainingError, with the step and the last good state, once the loss is not finite."""
 
     def __init__(self, state: Path | None = None, start: int = 0) -> None:
         super().__init__(start)
         self.state = state
 
-    def after_step(self, logs: Mapping[str, float]) -> None:
+    def after_step(self, logs: Logs) -> None:
+        """Check the loss."""
         if math.isfinite(logs["loss"]):
             return
         good = "no state was saved before it"
@@ -72,9 +75,24 @@ class StopOnNaN(Counted):
         )
 
 
-class SaveState(Counted):
-    """Saves the state at the end of each round. It stands behind ``History``, so that no round's
-    line is lost.
+class StopAt(StepCallback):
+    """Ends the training at a step, also in the middle of a round."""
+
+    def __init__(self, steps: int, start: int = 0) -> None:
+        super().__init__(start)
+        self.steps = steps
+
+    def after_step(self, logs: Logs) -> None:
+        """Check the step."""
+        if self.step >= self.steps:
+            self.model.stop_training = True
+
+
+class SaveState(StepCallback):
+    """Saves the state after each round. It goes after ``History``, so that no line is lost.
+
+    Args:
+        position: step -> where its data stand, where they have a position.
     """
 
     def __init__(
@@ -87,38 +105,14 @@ class SaveState(Counted):
         super().__init__(start)
         self.path, self.recipe, self.position = path, recipe, position
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Save."""
         position = self.position(self.step) if self.position else None
         save_state(self.path, self.model, self.step, self.recipe, position)
 
 
-class StopAt(Counted):
-    """Ends the training at a step, also in the middle of a round."""
-
-    def __init__(self, steps: int, start: int = 0) -> None:
-        super().__init__(start)
-        self.steps = steps
-
-    def after_step(self, logs: Mapping[str, float]) -> None:
-        if self.step >= self.steps:
-            self.model.stop_training = True
-
-
-class TellSkipped(keras.callbacks.Callback):
-    """Tells at the end which records were left out, on standard error."""
-
-    def __init__(self, skipped: Skipped | None) -> None:
-        super().__init__()
-        self.skipped = skipped
-
-    def on_train_end(self, logs: Any = None) -> None:
-        if self.skipped:
-            say(self.skipped.summary())
-
-
-class History(Counted):
-    """A line of JSON for each round in a file: step, the means of the losses, images a second, and
-    what is measured.
+class History(StepCallback):
+    """Writes a line of JSON a round: step, mean losses, images a second, and what is measured.
 
     Args:
         measure: called in rounds that pass a multiple of ``measure_every`` steps, and at the
@@ -137,77 +131,134 @@ class History(Counted):
         last: int | None = None,
     ) -> None:
         super().__init__(start)
+        self.path, self.batch_size = path, batch_size
+        self.measure, self.measure_every = measure, measure_every
         self.last, self.measured = last, False
-        self.path, self.batch_size, self.measure, self.measure_every = (
-            path,
-            batch_size,
-            measure,
-            measure_every,
-        )
-        self.lines = [
-            line for line in _lines(path) if line["step"] <= start
-        ]  # a killed run may have written more
+        written = path.read_text().splitlines() if path.exists() else []
+        # A killed run may have written more than it saved.
+        self.lines = [line for line in map(json.loads, written) if line["step"] <= start]
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Take the time."""
         self.began, self.first = time.monotonic(), self.step
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Measure, and write the line; ``logs`` get what was measured, for callbacks after this."""
+        logs = {} if logs is None else logs
         seconds = time.monotonic() - self.began
-        line = {
-            "step": self.step,
-            **{name: round(float(value), 5) for name, value in (logs or {}).items()},
-        }
-        line["images_per_second"] = round(
-            (self.step - self.first) * self.batch_size / max(seconds, 1e-9), 1
-        )
+        images = (self.step - self.first) * self.batch_size
+        line: dict[str, float] = {"step": self.step}
+        line |= {name: round(float(value), 5) for name, value in logs.items()}
+        line["images_per_second"] = round(images / max(seconds, 1e-9), 1)
         line["seconds"] = round(seconds, 1)
-        self.measured = (
-            self.step // self.measure_every > self.first // self.measure_every
-            or self.step == self.last
-        )
+        passed = self.step // self.measure_every > self.first // self.measure_every
+        self.measured = passed or self.step == self.last
         if self.measured:
             measured = self.measure()
             line |= measured
-            if logs is not None:
-                logs.update(measured)  # for callbacks behind this one: best checkpoint, early stop
+            logs.update(measured)
         self.lines.append(line)
-        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
+        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+class KeepBest(keras.callbacks.Callback):
+    """Early stopping, and the best checkpoint, by what ``History``, before this, has measured.
+
+    Args:
+        folder: where the best checkpoint goes, each time that one is measured.
+        model: what is saved.
+        keep: whether it is saved at all.
+        patience: measurements in a row without a better one, after which training stops; 0: never.
+        lines: the history of a run that is resumed.
+
+    Attribute ``enough``: whether training has been stopped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: TFGroupViTModel,
+        keep: bool,
+        patience: int,
+        lines: Sequence[Logs] = (),
+    ) -> None:
+        super().__init__()
+        self.folder, self.kept_model, self.keep, self.patience = folder, model, keep, patience
+        self.best, self.since = float("-inf"), 0
+        for line in lines:
+            self._is_better(line)
+
+    @property
+    def enough(self) -> bool:
+        """Whether ``patience`` measurements brought nothing better."""
+        return 0 < self.patience <= self.since
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Save the model if it is better; stop where it is enough."""
+        if self._is_better(logs or {}) and self.keep:
+            self.kept_model.save_pretrained(self.folder)
+        if self.enough:
+            self.model.stop_training = True
+
+    def _is_better(self, numbers: Logs) -> bool:
+        """Count a measurement, where there is one."""
+        for name, sign in BETTER.items():
+            if name in numbers:
+                better = sign * numbers[name] > self.best
+                self.best = max(self.best, sign * numbers[name])
+                self.since = 0 if better else self.since + 1
+                return better
+        return False
 
 
-class Progress(Counted):
+class ReportSkipped(keras.callbacks.Callback):
+    """Says at the end which records were left out, on standard error."""
+
+    def __init__(self, skipped: Skipped | None) -> None:
+        super().__init__()
+        self.skipped = skipped
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Write the summary."""
+        if self.skipped:
+            log(self.skipped.summary())
+
+
+class Progress(StepCallback):
     """A bar on standard error with images per second and the loss.
 
-    Where that is no terminal: a line after the second step, each round, and every ``TOLD_EVERY``
+    Where that is no terminal: a line after the second step, each round, and every ``REPORT_EVERY``
     seconds, with the loss and how long the rest will take.
     """
 
     def __init__(self, steps: int, batch_size: int, start: int = 0, bar: bool = True) -> None:
         super().__init__(start)
         self.steps, self.batch_size, self.bar = steps, batch_size, bar
-        self.shown: Any = None
+        self.shown: tqdm | None = None
         self.since: tuple[int, float] | None = None  # step and time
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Show the bar."""
         total, done = self.steps * self.batch_size, self.step * self.batch_size
         self.shown = tqdm(total=total, initial=done, unit="image", disable=not self.bar)
 
-    def after_step(self, logs: Mapping[str, float]) -> None:
-        self.shown.update(self.batch_size)
-        self.shown.set_postfix_str(f"step {self.step}, loss {logs['loss']:.3f}", refresh=False)
+    def after_step(self, logs: Logs) -> None:
+        """Move the bar, or write a line when it is time."""
+        if self.shown is not None:
+            self.shown.update(self.batch_size)
+            self.shown.set_postfix_str(f"step {self.step}, loss {logs['loss']:.3f}", refresh=False)
         now = time.monotonic()
         if self.since is None:  # the first step traces the graph: it says nothing about the others
-            self.since, self.told = (self.step, now), now
-        elif self.step == self.since[0] + 1 or now - self.told > TOLD_EVERY:
-            self._tell(logs)
+            self.since, self.reported = (self.step, now), now
+        elif self.step == self.since[0] + 1 or now - self.reported > REPORT_EVERY:
+            self._report(logs)
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._tell(logs or {})
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Write the line of the round."""
+        self._report(logs or {})
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Close the bar."""
         self.close()
 
     def close(self) -> None:
@@ -215,43 +266,42 @@ class Progress(Counted):
         if self.shown is not None:
             self.shown.close()
 
-    def _tell(self, logs: Mapping[str, float]) -> None:
-        self.told = time.monotonic()
+    def _report(self, logs: Logs) -> None:
+        self.reported = time.monotonic()
         if not self.bar:
             numbers = ", ".join(f"{name} {value:.3f}" for name, value in logs.items())
-            say(f"step {self.step} of {self.steps}: {numbers}{self._left()}")
+            log(f"step {self.step} of {self.steps}: {numbers}{self._time_left()}")
 
-    def _left(self) -> str:
-        begun, at = self.since or (self.step, self.told)
+    def _time_left(self) -> str:
+        begun, at = self.since or (self.step, self.reported)
         done, left = self.step - begun, self.steps - self.step
         if done < 1 or left < 1:
             return ""
-        return f", about {_in_words((self.told - at) / done * left)} left"
-
-
-def _in_words(seconds: float) -> str:
-    """50 s, 14 min, 2 h 5 min."""
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+        seconds = (self.reported - at) / done * left
+        if seconds < 90:
+            return f", about {round(seconds)} s left"
+        minutes = round(seconds / 60)
+        short = f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+        return f", about {short} left"
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Stands behind ``History``: the numbers of its lines, and pictures in the rounds in which it
-    measured.
+    """Writes the numbers of ``History``, before this, and images in the rounds that measured.
 
     Args:
         folder: for ``tensorboard --logdir``; made if it is missing.
-        draw: gives pictures by name.
+        draw: gives images by name.
+
+    Raises:
+        TrainingError: when training begins, if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, history: History, draw: Draw) -> None:
         super().__init__()
         self.folder, self.history, self.draw = folder, history, draw
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Raises TrainingError for a folder that cannot be written."""
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Open the event file."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.writer = tf.summary.create_file_writer(str(self.folder))
@@ -260,31 +310,28 @@ class TensorBoard(keras.callbacks.Callback):
                 f"{self.folder} cannot be written for TensorBoard: {error}."
             ) from error
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Write the line of the round."""
         line = self.history.lines[-1]
+        rate = self.model.optimizer.learning_rate
         with self.writer.as_default(step=line["step"]):
-            for name, value in line.items():
-                if name not in UNSHOWN:
-                    _write(name, "scalars", tf.constant(float(value)))
-            _write(
-                "learning_rate", "scalars", tf.cast(self.model.optimizer.learning_rate, tf.float32)
-            )
+            for name, value in {**line, "learning_rate": float(rate)}.items():
+                if name not in NOT_PLOTTED:
+                    _write_summary(name, "scalars", tf.constant(float(value)))
             if self.history.measured:
-                for name, pictures in self.draw().items():
-                    _write(name, "images", _as_images(pictures))
+                for name, images in self.draw().items():
+                    # Width, height, and the PNG file of each, as the plugin has them.
+                    sizes = [str(side).encode() for side in images[0].size]
+                    _write_summary(name, "images", tf.constant([*sizes, *map(png, images)]))
         self.writer.flush()
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Close the event file."""
         self.writer.close()
 
 
-def _as_images(pictures: Sequence[Image.Image]) -> tf.Tensor:
-    """Width, height, and the PNG file of each, as the plugin has them."""
-    width, height = pictures[0].size
-    return tf.constant([str(width).encode(), str(height).encode(), *map(png, pictures)])
-
-
-def _write(name: str, plugin: str, value: tf.Tensor) -> None:
-    metadata = tf.compat.v1.SummaryMetadata(data_class=CLASSES[plugin])
+def _write_summary(name: str, plugin: str, value: tf.Tensor) -> None:
+    """As ``tf.summary.scalar`` and ``image`` would; those need TensorBoard's package."""
+    metadata = tf.compat.v1.SummaryMetadata(data_class=DATA_CLASSES[plugin])
     metadata.plugin_data.plugin_name = plugin
     tf.summary.write(name, value, metadata=metadata)

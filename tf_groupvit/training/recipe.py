@@ -1,17 +1,19 @@
-"""A TOML file in, everything that a training run needs to know out: ``--recipe demo``, or the path
-of one's own.
+"""Recipes: TOML files that say what a training run needs to know, read and checked.
 
-Each table of it is a dataclass whose defaults stand where a file says nothing.
+Each table of the file is a dataclass; its defaults count where the file says nothing. TensorFlow is
+not loaded.
 """
 
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tf_groupvit.errors import ConfigError, did_you_mean
+from tf_groupvit.errors import ConfigError, InputError, did_you_mean
 from tf_groupvit.scenes.scene import CLASSES
+from tf_groupvit.training.losses import LOSSES, check_weights
 
 SCENES, TAGGER, DEMO = "scenes", "tagger", "demo"
 AUGMENTATIONS, STATISTICS = ("none", "published"), ("imagenet", "clip")
@@ -19,7 +21,8 @@ RECIPES = Path(__file__).resolve().parents[1] / "assets" / "recipes"
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 TRAINS = ("all", "group tokens", "projections", "vision", "lora")
 KEEPS = ("last", "best")
-OF_WORDS = ("vocabulary", "group_word")  # losses over a fixed vocabulary
+# Keys of 0.1 -> those of today; the old ones are read for one release.
+RENAMED = {"initialisation": "initialization", "rematerialise": "rematerialize"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,13 @@ class Data:
             need none.
         validation_share: in place of ``validation``, the share of the source's own pairs that is
             held out.
-        validation_pairs: of the held-out pairs, so many are read.
-        augmentation: one of ``AUGMENTATIONS``; scenes know none.
+        validation_pairs: how many of the held-out pairs are read.
+        augmentation: one of ``AUGMENTATIONS``; scenes have none.
         normalize: the statistics of pixels, one of ``STATISTICS``; the checkpoint's processor gets
             them too.
         words: for the loss ``multi_label``, a file with a word a line, or ``tagger``, NLTK's.
         word_count: how many words of a caption are drawn.
-        shuffle: of how many records each is drawn; 1 keeps the order.
+        shuffle: size of the buffer from which records are drawn; 1 keeps the order.
     """
 
     source: str = SCENES
@@ -53,10 +56,10 @@ class Data:
     shuffle: int = 10_000
 
     def __post_init__(self) -> None:
-        one_of("[data] augmentation", self.augmentation, AUGMENTATIONS)
-        one_of("[data] normalize", self.normalize, STATISTICS)
+        require_choice("[data] augmentation", self.augmentation, AUGMENTATIONS)
+        require_choice("[data] normalize", self.normalize, STATISTICS)
         for name in ("validation_pairs", "word_count", "shuffle"):
-            whole("[data] " + name, getattr(self, name))
+            require_int("[data] " + name, getattr(self, name))
         if not self.source:
             raise ConfigError(
                 "[data] source is empty: say what to train on, e.g. --data my-captions."
@@ -82,11 +85,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: at a checkpoint, or at the sizes of ``[model]`` with a tokenizer.
+    """Where a run begins: at a checkpoint, or at the sizes of ``[model]`` and a tokenizer.
 
     Attributes:
-        checkpoint: a folder, a hub id, or ``demo``, the one that comes with the package; the sizes
-            unless given.
+        checkpoint: a folder, a hub id, or ``demo``, the one in the package; the sizes unless
+            given.
         tokenizer: a folder; the checkpoint's own unless given, and for sizes one learned from the
             first captions.
     """
@@ -97,14 +100,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The texts' side: a byte-pair vocabulary learned from the first captions, and the words that
-    losses look for.
+    """A byte-pair vocabulary learned from the first captions, and the words that losses look for.
 
     ``words`` are those of the losses ``vocabulary`` and ``group_word``, and class names of the
-    checkpoint; the classes of the scenes are there unasked, where scenes are trained on.
+    checkpoint; where scenes are trained on, their classes unless given.
     """
 
-    captions: int = 5000  # of so many captions the merges are learned
+    captions: int = 5000  # from which the merges are learned
     merges: int = 256
     max_length: int = 48  # tokens of a prompt, in the checkpoint
     text_length: int = 24  # tokens of a caption, in training: padding costs time
@@ -118,8 +120,8 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Initialisation:
-    """See ``training.initialisation``."""
+class Initialization:
+    """See ``model_setup.spread_groups``."""
 
     group_token_std: float = 1.0
     assign_gain: float = 1.5
@@ -127,7 +129,7 @@ class Initialisation:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """See ``training.optimizer``."""
+    """See ``model_setup.adamw`` and ``warm_up_then_cosine``."""
 
     rate: float = 1e-3
     start: float = 1e-5
@@ -138,9 +140,11 @@ class Optimizer:
     accumulation: int = 1
 
 
-def made(kind: Any, values: Any, where: str) -> Any:
-    """A table's dataclass. ConfigError for an unknown key, with the nearest known one, or a value
-    of another type.
+def parse_section(kind: Any, values: Any, where: str) -> Any:
+    """The dataclass ``kind`` of a table.
+
+    Raises:
+        ConfigError: an unknown key, with the nearest known one, or a value of another type.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where} is {values!r:.60}: expected a table.")
@@ -148,12 +152,10 @@ def made(kind: Any, values: Any, where: str) -> Any:
     for key in values:
         if key not in known:
             raise ConfigError(f"{where} has no key '{key}': {did_you_mean(key, known)}")
-    return kind(
-        **{
-            key: _typed(f"{where} {key}", value, known[key].default)
-            for key, value in values.items()
-        }
-    )
+    typed = {
+        key: _typed(f"{where} {key}", value, known[key].default) for key, value in values.items()
+    }
+    return kind(**typed)
 
 
 def _typed(where: str, value: Any, default: Any) -> Any:
@@ -167,14 +169,14 @@ def _typed(where: str, value: Any, default: Any) -> Any:
     return value
 
 
-def one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices."""
+def require_choice(where: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError for a value that is none of the choices."""
     if value not in choices:
         raise ConfigError(f"{where} is {value!r}: expected one of {', '.join(choices)}.")
 
 
-def whole(where: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number from ``least``."""
+def require_int(where: str, value: object, least: int = 1) -> None:
+    """Raise ConfigError for a value that is no whole number from ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{where} is {value!r}: expected a whole number from {least}.")
 
@@ -184,15 +186,15 @@ class Recipe:
     """One training run. ``model`` holds fields of the configs, by section: vision, text, joint.
 
     Attributes:
-        epochs: in place of ``steps``, times that the captions are gone through; 0: the steps count.
-        save_every: steps between two states from which a run that was stopped goes on.
+        epochs: in place of ``steps``, how often all captions are seen; 0: the steps count.
+        save_every: steps between two states from which a run that was stopped can resume.
         validate_every: steps between two measurements, of mIoU on held-out scenes or of the loss of
             held-out captions.
         keep: whether the checkpoint is the ``last`` one, or the ``best`` that was measured.
-        patience: measurements in a row without a better one, after which training stops; 0: it does
-            not.
-        trains: what learns, see ``training.freezing``; ``lora`` takes ``lora_rank``.
-        drop_path, rematerialise: see ``training.regularisation``.
+        patience: measurements in a row without a better one, after which training stops; 0: never.
+        trains: what learns, see ``model_setup.PARTS``; ``lora`` takes ``lora_rank``.
+        drop_path, rematerialize: see ``model_setup``.
+        losses: name of a loss, see ``losses.LOSSES`` -> its weight.
     """
 
     name: str = "recipe"
@@ -208,30 +210,24 @@ class Recipe:
     trains: str = "all"
     lora_rank: int = 8
     drop_path: float = 0.0
-    rematerialise: bool = False
+    rematerialize: bool = False
     data: Data = Data()
     start: Start = Start()
     losses: Mapping[str, float] = field(default_factory=lambda: {"caption": 1.0})
     model: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     vocabulary: Vocabulary = Vocabulary()
-    initialisation: Initialisation = Initialisation()
+    initialization: Initialization = Initialization()
     optimizer: Optimizer = Optimizer()
 
     def __post_init__(self) -> None:
         where = f"in recipe '{self.name}'"
-        for name in (
-            "steps",
-            "batch_size",
-            "save_every",
-            "validate_every",
-            "validation_scenes",
-            "lora_rank",
-        ):
-            whole(f"{name} {where}", getattr(self, name))
+        counts = "steps batch_size save_every validate_every validation_scenes lora_rank".split()
+        for name in counts:
+            require_int(f"{name} {where}", getattr(self, name))
         for name in ("epochs", "patience"):
-            whole(f"{name} {where}", getattr(self, name), least=0)
+            require_int(f"{name} {where}", getattr(self, name), least=0)
         for name, choices in (("keep", KEEPS), ("precision", PRECISIONS), ("trains", TRAINS)):
-            one_of(f"{name} {where}", getattr(self, name), choices)
+            require_choice(f"{name} {where}", getattr(self, name), choices)
         self._check_losses()
         self._check_start()
 
@@ -242,14 +238,18 @@ class Recipe:
                 raise ConfigError(
                     f"[losses] {name} is {weight!r:.40}: expected a number, its weight."
                 )
-        wanted = {name for name, weight in self.losses.items() if weight}
-        if self.data.source == SCENES and "multi_label" in wanted:
+        try:
+            reads = {LOSSES[name].texts: name for name in check_weights(self.losses)}
+        except InputError as error:
+            raise ConfigError(str(error)) from error
+        if self.data.source == SCENES and "label" in reads:
             raise ConfigError("Scenes have no words for the loss multi_label: take vocabulary.")
-        if (fixed := sorted(wanted & {*OF_WORDS})) and not self.words:
+        if "word" in reads and not self.words:
             raise ConfigError(
-                f"The loss {fixed[0]} needs [vocabulary] words: those to be looked for in captions."
+                f"The loss {reads['word']} needs [vocabulary] words: those to be looked for in"
+                " captions."
             )
-        if ("multi_label" in wanted) != bool(self.data.words):
+        if ("label" in reads) != bool(self.data.words):
             raise ConfigError(
                 "The loss multi_label and [data] words go together: give both, or none."
             )
@@ -262,9 +262,8 @@ class Recipe:
             )
         if self.epochs and self.data.source == SCENES:
             raise ConfigError("Scenes have no end: give steps in place of epochs.")
-        if (self.keep == "best" or self.patience) and not (
-            self.data.source == SCENES or self.data.held_out
-        ):
+        measured = self.data.source == SCENES or self.data.held_out
+        if (self.keep == "best" or self.patience) and not measured:
             raise ConfigError(
                 'keep = "best" and patience need held-out captions: [data] validation, or'
                 " validation_share."
@@ -272,18 +271,17 @@ class Recipe:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The vocabulary of losses that have one, and the class names of the checkpoint; the scenes
-        have theirs.
-        """
+        """The vocabulary of losses that have one, and the class names of the checkpoint."""
         return self.vocabulary.words or (CLASSES if self.data.source == SCENES else ())
 
     @property
-    def sought_words(self) -> tuple[str, ...]:
-        """Those of ``words`` that a loss reads: all, or none."""
-        return self.words if any(self.losses.get(name) for name in OF_WORDS) else ()
+    def vocabulary_words(self) -> tuple[str, ...]:
+        """The words, where a loss reads them; else none."""
+        read = any(LOSSES[name].texts == "word" for name in check_weights(self.losses))
+        return self.words if read else ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in a file, every default written out."""
+        """The recipe as a file would hold it, every default written out."""
         return asdict(self)
 
 
@@ -291,16 +289,17 @@ SECTIONS = {
     "data": Data,
     "start": Start,
     "vocabulary": Vocabulary,
-    "initialisation": Initialisation,
+    "initialization": Initialization,
     "optimizer": Optimizer,
 }
 
 
 def read_recipe(name_or_path: str | Path, **changes: Any) -> Recipe:
-    """The recipe of a name that comes with the package, or of a TOML file; ``changes`` replace its
-    top-level fields.
+    """The recipe of a name that comes with the package, or of a TOML file.
 
-    A change that is a dict replaces keys of a table; ``steps`` take the place of epochs.
+    Args:
+        changes: replace top-level fields; a dict replaces keys of a table, and ``steps`` take the
+            place of epochs.
 
     Raises:
         ConfigError: no such recipe, not TOML, an unknown key, or a value that cannot be.
@@ -316,34 +315,37 @@ def read_recipe(name_or_path: str | Path, **changes: Any) -> Recipe:
             " file."
         )
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = {"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))}
     except (OSError, ValueError) as error:
         raise ConfigError(f"The recipe {path} cannot be read: {error}.") from error
-    return recipe_of(_changed({"name": path.stem, **content}, changes))
+    if "steps" in changes:
+        content.pop("epochs", None)
+    for key, value in changes.items():
+        table = content.get(key)
+        if isinstance(table, Mapping) and isinstance(value, Mapping):
+            value = {**table, **value}
+        content[key] = value
+    return recipe_of(content)
 
 
 def recipe_of(content: Mapping[str, Any]) -> Recipe:
-    """The recipe that a parsed file holds."""
+    """The recipe that a parsed file holds. ConfigError as ``read_recipe``."""
     if content.get("epochs") and "steps" in content:
         raise ConfigError(
             f"The recipe has {content['steps']} steps and {content['epochs']} epochs: give one of"
             " them."
         )
-    values = dict(content)
+    for old in RENAMED.keys() & content.keys():
+        warnings.warn(
+            f"The recipe's {old} is now {RENAMED[old]}.", DeprecationWarning, stacklevel=2
+        )
+    values = with_new_names(content)
     for section, kind in SECTIONS.items():
         if section in values:
-            values[section] = made(kind, values[section], f"[{section}]")
-    return made(Recipe, values, "the recipe")
+            values[section] = parse_section(kind, values[section], f"[{section}]")
+    return parse_section(Recipe, values, "the recipe")
 
 
-def _changed(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    if "steps" in changes:
-        content.pop("epochs", None)
-    for key, value in changes.items():
-        table = content.get(key)
-        content[key] = (
-            {**table, **value}
-            if isinstance(table, Mapping) and isinstance(value, Mapping)
-            else value
-        )
-    return content
+def with_new_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's fields, as ``to_dict`` gives them, with keys of 0.1 under the names of today."""
+    return {RENAMED.get(key, key): value for key, value in content.items()}

@@ -1,57 +1,60 @@
-"""Rows of one replica in, rows of all replicas out; and what else training on several devices or
-machines needs.
+"""Training on several devices or machines, so that all replicas together learn as one process.
+
+Embeddings are gathered from all replicas before they are compared; batch normalization, noise and
+gradient clipping are those of the global batch. ``train_on_workers`` is the loop for several
+machines, since Keras' ``fit`` does not run under ``MultiWorkerMirroredStrategy``.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.grouping import AssignAttention, Stage
+from tf_groupvit.types import Tensor
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tf_groupvit.training.caption_batches import Share
 
 LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")  # of an optimizer
 
 
-def gathered(rows: Any) -> tuple[Any, Any]:
-    """This replica's rows (B, ...) -> those of all replicas (A, ...), in their order, and where
-    this one's begin.
+def gathered(rows: Tensor) -> tuple[Tensor, int | Tensor]:
+    """This replica's rows (B, ...) -> those of all replicas (A, ...), and where this one's begin.
 
     Gradients flow through: what any replica's loss asks of a row comes back to the replica that
     made it. Outside of ``tf.distribute``, and on other backends than TensorFlow, the rows are all
     there are.
     """
-    context = _context()
+    context = _replica_context()
     if context is None:
         return rows, 0
     import tensorflow as tf
 
-    placed = tf.identity(
-        rows
-    )  # what came with the batch lies on no device yet, which the gather refuses
+    placed = tf.identity(rows)  # rows of the batch have no device yet, which the gather refuses
     return context.all_gather(placed, axis=0), context.replica_id_in_sync_group * ops.shape(rows)[0]
 
 
-def own_share(rows: Any) -> Any:
-    """Of rows (n, ...) that all replicas have alike, those that are this one's to work on.
+def own_share(rows: Tensor) -> Tensor:
+    """Of rows (n, ...) that all replicas have alike, those that this one works on.
 
-    ``gathered`` puts what became of them together again, in their order. The shares differ by one
-    row at most, so that each row is worked on once, as in one process: batch normalisation counts
-    it once.
+    ``gathered`` puts the results together again, in their order. The shares differ by one row at
+    most and do not overlap: batch normalization counts each row once, as in one process.
     """
-    context = _context()
+    context = _replica_context()
     if context is None:
         return rows
-    N, number, n = (
-        context.num_replicas_in_sync,
-        context.replica_id_in_sync_group,
-        ops.shape(rows)[0],
-    )
+    N, number = context.num_replicas_in_sync, context.replica_id_in_sync_group
+    n = ops.shape(rows)[0]
     return rows[number * n // N : (number + 1) * n // N]
 
 
-def _context() -> Any:
+def _replica_context() -> "tf.distribute.ReplicaContext | None":
     """The replica that this code runs in, if there are others."""
     if keras.backend.backend() != "tensorflow":
         return None
@@ -61,19 +64,17 @@ def _context() -> Any:
     return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
-def synchronise(model: keras.Model, workers: int = 1) -> None:
-    """Let each replica do what one process does with the global batch, where a layer looks beyond
-    single rows.
+def synchronize(model: keras.Model, workers: int = 1) -> None:
+    """Let each replica do what one process does with the global batch, where layers mix rows.
 
-    Batch normalisation takes its statistics over the rows of all replicas, as published (SyncBN).
-    Noise is drawn for the rows of all, as often as there are replicas, and each takes that of its
-    own: every replica's generator starts alike, so that without this they would all meet the same
-    noise.
+    Batch normalization takes its statistics over the rows of all replicas, as published (SyncBN).
+    Noise is drawn for the rows of all replicas, and each takes that of its own rows: every
+    replica's generator starts alike, so that without this they would all have the same noise.
 
     Args:
-        workers: among which records are shared in turn (``data.Share``); a worker's replicas take
-            its batches in turn. With one worker, the global batch is what its replicas have, in
-            their order.
+        workers: among which records are shared in turn (``caption_batches.Share``); a worker's
+            replicas take its batches in turn. With one worker, the global batch is what its
+            replicas have, in their order.
     """
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -84,65 +85,69 @@ def synchronise(model: keras.Model, workers: int = 1) -> None:
             layer.uniform = partial(_uniform, axis=1, workers=workers)  # (2, B)
 
 
-def _uniform(shape: Any, seed: Any, axis: int, workers: int, **keywords: Any) -> Any:
-    """``keras.random.uniform`` for the global batch, of which this replica's rows, along ``axis``."""
-    context = _context()
+def _uniform(
+    shape: Sequence[int | Tensor],
+    seed: keras.random.SeedGenerator,
+    axis: int,
+    workers: int,
+    **keywords: Any,
+) -> Tensor:
+    """This replica's rows, along ``axis``, of ``keras.random.uniform`` for the global batch."""
+    context = _replica_context()
     if context is None:
         return keras.random.uniform(shape, seed=seed, **keywords)
     N, sizes = context.num_replicas_in_sync, [*shape]
-    rows, each = sizes[axis], N // workers  # replicas
-    worker, number = (
-        context.replica_id_in_sync_group // each,
-        context.replica_id_in_sync_group % each,
-    )
+    rows, each = sizes[axis], N // workers  # replicas of a worker
+    worker = context.replica_id_in_sync_group // each
+    number = context.replica_id_in_sync_group % each
     sizes[axis] = rows * N
     places = (number * rows + ops.arange(rows)) * workers + worker
     return ops.take(keras.random.uniform(sizes, seed=seed, **keywords), places, axis=axis)
 
 
-def rows_each(batch_size: int, count: int) -> int:
+def rows_per_replica(batch_size: int, replicas: int) -> int:
     """How many rows of a global batch are each replica's.
 
-    Raises InputError for a batch that is smaller than the number of replicas, or that they cannot
-    share evenly.
+    Raises:
+        InputError: a batch smaller than the number of replicas, or that they cannot share evenly.
     """
-    if batch_size < count:
+    if batch_size < replicas:
         raise InputError(
-            f"A batch of {batch_size} is smaller than the {count} replicas: give at least {count}."
+            f"A batch of {batch_size} is smaller than the {replicas} replicas: give at least"
+            f" {replicas}."
         )
-    if batch_size % count:
+    if batch_size % replicas:
         raise InputError(
-            f"A batch of {batch_size} cannot be shared evenly by {count} replicas: take"
-            f" {batch_size // count * count}."
+            f"A batch of {batch_size} cannot be shared evenly by {replicas} replicas: take"
+            f" {batch_size // replicas * replicas}."
         )
-    return batch_size // count
+    return batch_size // replicas
 
 
 class AcrossReplicas(keras.Model):
-    """A keras.Model whose training step under ``tf.distribute`` is that of one process with the
-    global batch.
+    """A keras.Model whose step under ``tf.distribute`` is that of one process.
 
     ``compute_loss`` gives the mean over this replica's rows; the mean of the replicas is the loss.
     Gradients are summed before they are clipped, where Keras clips those of each replica.
     """
 
     def compile(self, *arguments: Any, **keywords: Any) -> None:
-        """As Keras' own; the optimizer's thresholds of clipping are those of the whole gradient."""
+        """Compile as Keras does; the optimizer clips the whole gradient."""
         super().compile(*arguments, **keywords)
         self._limits = {name: getattr(_inner(self.optimizer), name, None) for name in LIMITS}
 
-    def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
+    def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> keras.callbacks.History:
         """Keras' ``fit``. With several replicas it splits each batch of a dataset, row by row.
 
         Batches that hold more than rows, such as the words of a vocabulary, are made for each
-        replica instead, in turn: ``strategy.distribute_datasets_from_function``. Raises InputError
-        for a batch that the replicas cannot share.
+        replica instead, in turn: ``strategy.distribute_datasets_from_function``.
+
+        Raises:
+            InputError: a batch that the replicas cannot share.
         """
         if keras.backend.backend() == "tensorflow":
-            count, rows = (
-                self.distribute_strategy.num_replicas_in_sync,
-                _rows_of(x, keywords.get("batch_size")),
-            )
+            count = self.distribute_strategy.num_replicas_in_sync
+            rows = _row_counts(x, keywords.get("batch_size"))
             if count > 1 and len(rows) > 1:
                 raise InputError(
                     f"A batch with parts of {rows[0]} and of {rows[1]} rows cannot be split among"
@@ -150,12 +155,13 @@ class AcrossReplicas(keras.Model):
                     " strategy.distribute_datasets_from_function."
                 )
             if count > 1 and rows:
-                rows_each(rows[0], count)
+                rows_per_replica(rows[0], count)
         return super().fit(x, *arguments, **keywords)
 
-    def train_step(self, *arguments: Any) -> Any:
-        """One step on a batch that is a dict. What the loss does not reach, or is frozen, is left
-        without a word.
+    def train_step(self, *arguments: Any) -> dict[str, Tensor]:
+        """One step on a batch that is a dict -> means of the losses, scalars.
+
+        Variables that the loss does not reach, or that are frozen, are left without a warning.
         """
         if keras.backend.backend() != "tensorflow":
             return super().train_step(*arguments)
@@ -168,20 +174,17 @@ class AcrossReplicas(keras.Model):
             scaled = self.optimizer.scale_loss(loss)
         self._loss_tracker.update_state(loss)
         variables = self.trainable_variables
-        there = [
-            (g, v)
-            for g, v in zip(tape.gradient(scaled, variables), variables, strict=True)
-            if g is not None
-        ]
-        self._update(
-            [tf.convert_to_tensor(gradient) for gradient, _ in there],
-            [variable for _, variable in there],
-        )
+        pairs = zip(tape.gradient(scaled, variables), variables, strict=True)
+        there = [(tf.convert_to_tensor(g), variable) for g, variable in pairs if g is not None]
+        self._update([gradient for gradient, _ in there], [variable for _, variable in there])
         return self.compute_metrics(batch, None, found)
 
-    def _update(self, gradients: list[Any], variables: list[Any]) -> None:
-        """Apply the mean of all replicas' gradients. Each hands the optimizer its share of it,
-        which it sums.
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """The means so far, scalars: ``compute_loss`` has updated them."""
+        return self.get_metrics_result()
+
+    def _update(self, gradients: list[Tensor], variables: list[keras.Variable]) -> None:
+        """Apply the mean of all replicas' gradients; the optimizer sums the replicas' shares.
 
         The thresholds of clipping shrink likewise, while the step is traced. Replicas of one
         process trace in threads that take turns, so what they shrink from must not be read off the
@@ -189,7 +192,7 @@ class AcrossReplicas(keras.Model):
         """
         import tensorflow as tf
 
-        context, optimizer = _context(), self.optimizer
+        context, optimizer = _replica_context(), self.optimizer
         if context is None:
             optimizer.apply(gradients, variables)
             return
@@ -204,12 +207,12 @@ class AcrossReplicas(keras.Model):
                 setattr(_inner(optimizer), name, limit)
 
 
-def _inner(optimizer: Any) -> Any:
+def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer itself, where mixed precision has wrapped it to scale the loss."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def _rows_of(x: Any, batch_size: int | None) -> list[int]:
+def _row_counts(x: Any, batch_size: int | None) -> list[int]:
     """Rows of a batch that ``fit`` would split, as far as they are known, each number once."""
     import tensorflow as tf
 
@@ -217,3 +220,67 @@ def _rows_of(x: Any, batch_size: int | None) -> list[int]:
         shapes = [spec.shape for spec in keras.tree.flatten(x.element_spec)]
         return sorted({shape[0] for shape in shapes if shape.rank and shape[0]}, reverse=True)
     return [] if batch_size is None or hasattr(x, "element_spec") else [batch_size]
+
+
+def train_on_workers(
+    strategy: "tf.distribute.Strategy",
+    make_model: Callable[[], keras.Model],
+    make_batches: "Callable[[int, Share], tf.data.Dataset]",
+    batch_size: int,
+    steps: int,
+    after_step: Callable[[keras.Model, int, dict[str, float]], None] | None = None,
+) -> keras.Model:
+    """Train on several machines and return the model, the same in every worker.
+
+    Each worker is a process that runs the same program; ``TF_CONFIG`` says who the others are and
+    which one it is. What is learned is what one process would learn from the same records.
+
+    Args:
+        strategy: ``tf.distribute.MultiWorkerMirroredStrategy()``, made before anything else of
+            TensorFlow; others work.
+        make_model: makes and compiles the training model; called under the strategy. Every worker
+            must start from the same weights: TensorFlow hands out those of the first.
+        make_batches: rows of a replica and a worker's share of the records -> its batches, such as
+            ``TrainingData(..., batch_size=rows, share=share).batches()``.
+        batch_size: of all workers together.
+        after_step: called with the model, the number of steps done, and the means of the losses in
+            that step.
+
+    Raises:
+        InputError: a batch that the replicas cannot share, or fewer than one step.
+    """
+    import tensorflow as tf
+
+    from tf_groupvit.training.caption_batches import Share
+
+    rows = rows_per_replica(batch_size, strategy.num_replicas_in_sync)
+    if steps < 1:
+        raise InputError(f"The number of steps should be 1 or more, got {steps}.")
+    resolver = strategy.cluster_resolver  # none where the strategy has no cluster
+    cluster = resolver.cluster_spec().as_dict() if resolver else {}
+    workers = sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
+    with strategy.scope():
+        model = make_model()
+        synchronize(model, max(1, workers))
+        model.optimizer.build(model.trainable_variables)
+    data = iter(
+        strategy.distribute_datasets_from_function(
+            lambda context: make_batches(
+                rows, Share(context.input_pipeline_id, context.num_input_pipelines)
+            )
+        )
+    )
+
+    def one_step(batch: dict[str, Tensor]) -> None:
+        model.train_step(batch)
+
+    step = tf.function(
+        lambda batch: strategy.run(one_step, args=(batch,)), autograph=False, reduce_retracing=True
+    )
+    for done in range(1, steps + 1):
+        model.reset_metrics()
+        step(next(data))
+        if after_step is not None:
+            means = {name: float(value) for name, value in model.get_metrics_result().items()}
+            after_step(model, done, means)
+    return model

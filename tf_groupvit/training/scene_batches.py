@@ -1,6 +1,4 @@
-"""A seed and a step in, a batch of captioned scenes out, always the same one; their masks go no
-further than here.
-"""
+"""Batches of drawn scenes with captions, each a pure function of the seed and its number."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,8 +15,7 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 
 class SceneBatches:
-    """Endless batches of scenes of the training stream, each a pure function of the seed and its
-    number.
+    """Endless batches of scenes of the training stream; their masks are not used.
 
     Args:
         words: the vocabulary whose words are looked for in captions.
@@ -44,12 +41,10 @@ class SceneBatches:
         self.text_length = text_length
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
-        """Batch ``number``, counted from 0: uint8 ``images`` (B, 64, 64, 3) and all else that a
-        step reads.
-        """
+        """Batch ``number``, counted from 0, as ``signature`` says."""
         first = number * self.batch_size
         drawn = [scene(self.seed, first + i, DRAWN_AT, "training") for i in range(self.batch_size)]
-        captions = [one.caption for one in drawn]  # the masks stay behind
+        captions = [one.caption for one in drawn]
         tokens = self.tokenizer(captions, max_length=self.text_length, padding="max_length")
         word_ids, word_mask = self.words.prompts(number)
         return {
@@ -60,8 +55,21 @@ class SceneBatches:
             "present": self.words.present(captions),
         }
 
+    @property
+    def signature(self) -> dict[str, tf.TensorSpec]:
+        """Name -> shape and type: uint8 ``images`` (B, 64, 64, 3), and what the losses read."""
+        B, (V, T) = self.batch_size, self.words.shape
+        return {
+            "images": tf.TensorSpec((B, DRAWN_AT, DRAWN_AT, 3), tf.uint8),
+            "input_ids": tf.TensorSpec((B, T), tf.int32),
+            "attention_mask": tf.TensorSpec((B, T), tf.int32),
+            "word_ids": tf.TensorSpec((V, T), tf.int32),
+            "word_mask": tf.TensorSpec((V, T), tf.int32),
+            "present": tf.TensorSpec((B, V), tf.float32),
+        }
+
     def batches(self, start: int = 0) -> tf.data.Dataset:
-        """Batches from number ``start`` on, as the training step takes them."""
+        """Batches from number ``start`` on, with ``pixel_values`` (B, 3, S, S) for ``images``."""
 
         def draw() -> Iterator[dict[str, np.ndarray]]:
             number = start
@@ -69,31 +77,16 @@ class SceneBatches:
                 yield self.batch(number)
                 number += 1
 
-        B, (V, T) = self.batch_size, self.words.shape
-        shapes = {
-            "input_ids": (B, T),
-            "attention_mask": (B, T),
-            "word_ids": (V, T),
-            "word_mask": (V, T),
-        }
-        signature = {name: tf.TensorSpec(shape, tf.int32) for name, shape in shapes.items()}
-        signature["images"] = tf.TensorSpec((B, DRAWN_AT, DRAWN_AT, 3), tf.uint8)
-        signature["present"] = tf.TensorSpec((B, V), tf.float32)
-        return (
-            tf.data.Dataset.from_generator(draw, output_signature=signature)
-            .map(self._with_pixels)
-            .prefetch(AHEAD)
-        )
+        def with_pixels(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            images = batch.pop("images")
+            return {"pixel_values": self.to_pixels(images), **batch}
 
-    def _with_pixels(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        rest = {name: value for name, value in batch.items() if name != "images"}
-        return {"pixel_values": self.to_pixels(batch["images"]), **rest}
+        drawn = tf.data.Dataset.from_generator(draw, output_signature=self.signature)
+        return drawn.map(with_pixels).prefetch(AHEAD)
 
 
 class PixelValues:
-    """uint8 (B, H, W, 3) -> normalised floats (B, 3, S, S), in graph ops; resized as mode "whole"
-    resizes.
-    """
+    """uint8 (B, H, W, 3) -> normalized floats (B, 3, S, S), in graph ops; resized as mode "whole"."""
 
     def __init__(self, size: int, statistics: Statistics) -> None:
         self.size = size

@@ -1,14 +1,14 @@
-"""Files that a training run keeps: its state, from which it goes on exactly, and its best
-checkpoint.
+"""The state of a training run in one file, from which the run resumes exactly.
 
 One safetensors file holds every variable: weights, optimizer, logit scales, and the states of
 random generators. Its metadata say which step it is, which recipe made it, and where it stands in
-the data, where these are a user's own. Scenes need no position but the step: batch number n is
-there for the asking.
+the data, where these are a user's own; scenes are batch number ``step``. Keras'
+``BackupAndRestore`` resumes at epochs, without a place in the data, and a kill while it writes
+leaves a broken file.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,8 @@ import numpy as np
 from tf_groupvit.checkpoints.safetensors_file import read_metadata, read_safetensors
 from tf_groupvit.checkpoints.writing import write_safetensors
 from tf_groupvit.errors import CheckpointError
-from tf_groupvit.models.groupvit import TFGroupViTModel
-from tf_groupvit.training.data import Position
-
-BETTER = {"val_miou": 1, "val_loss": -1}  # measured -> 1 where more is better
+from tf_groupvit.training.caption_batches import Position
+from tf_groupvit.training.recipe import with_new_names
 
 
 def save_state(
@@ -31,15 +29,13 @@ def save_state(
     recipe: Mapping[str, Any],
     position: Position | None = None,
 ) -> None:
-    """Write the state beside ``path`` and rename it: a full disk or a kill leaves the older one
-    whole.
+    """Write the state; a full disk or a kill leaves the older one whole.
 
     Raises:
         CheckpointError: it cannot be written; the older state is named, where there is one.
     """
-    arrays = {
-        name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model).items()
-    }
+    variables = _variables(model).items()
+    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in variables}
     about = {"step": str(step), "recipe": json.dumps(recipe, sort_keys=True)}
     if position is not None:
         about["position"] = json.dumps(position.to_dict())
@@ -51,13 +47,14 @@ def save_state(
 
 
 def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, Any]) -> int:
-    """Put a state back into a model that was built and compiled the same way; returns its step.
+    """Put a state into a model that was built and compiled the same way; returns its step.
 
     Raises:
         CheckpointError: it is of another recipe, or does not fit the model.
     """
     tensors, about = read_safetensors(path), read_metadata(path)
-    if json.loads(about.get("recipe", "{}")) != json.loads(json.dumps(recipe, sort_keys=True)):
+    made_by = with_new_names(json.loads(about.get("recipe", "{}")))
+    if made_by != json.loads(json.dumps(recipe)):
         raise CheckpointError(
             f"{path} is of another recipe: train into another folder, or empty this one."
         )
@@ -73,7 +70,7 @@ def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, Any]) -> 
 
 
 def step_of(path: Path) -> int:
-    """The step that a state was saved at."""
+    """The step at which a state was saved."""
     return int(read_metadata(path)["step"])
 
 
@@ -82,60 +79,9 @@ def position_of(path: Path) -> Position:
     return Position.from_dict(json.loads(read_metadata(path).get("position", "{}")))
 
 
-def _variables(model: keras.Model) -> dict[str, Any]:
-    """Every variable by its place: Keras numbers layers through a process, so that their names are
-    not the same.
-    """
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Every variable by its place: Keras numbers layers through a process, so names differ."""
     kinds = {"model": model.variables, "optimizer": model.optimizer.variables}
     return {
         f"{kind}.{i}": variable for kind, found in kinds.items() for i, variable in enumerate(found)
     }
-
-
-class KeepBest(keras.callbacks.Callback):
-    """Stands behind ``History``, whose measurements it reads.
-
-    Args:
-        folder: where the best checkpoint goes, each time that one is measured.
-        model: what is saved.
-        keep: whether it is saved at all.
-        patience: measurements in a row without a better one, after which training stops; 0: it does
-            not.
-        lines: the history of a run that goes on.
-
-    Attribute ``enough``: whether training has been stopped.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        model: TFGroupViTModel,
-        keep: bool,
-        patience: int,
-        lines: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        super().__init__()
-        self.folder, self.kept_model, self.keep, self.patience = folder, model, keep, patience
-        self.best, self.since = float("-inf"), 0
-        for line in lines:
-            self._is_better(line)
-
-    @property
-    def enough(self) -> bool:
-        return 0 < self.patience <= self.since
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self._is_better(logs or {}) and self.keep:
-            self.kept_model.save_pretrained(self.folder)
-        if self.enough:
-            self.model.stop_training = True
-
-    def _is_better(self, numbers: Mapping[str, float]) -> bool:
-        """Counts a measurement, where there is one."""
-        for name, sign in BETTER.items():
-            if name in numbers:
-                better = sign * numbers[name] > self.best
-                self.best = max(self.best, sign * numbers[name])
-                self.since = 0 if better else self.since + 1
-                return better
-        return False

@@ -22,6 +22,8 @@ from tf_groupvit.segmentation.protocol import group_scores, read_groups
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.templates import SIMPLE
 from tf_groupvit.segmentation.upsampling import SmallScores
+from tf_groupvit.training.caption_batches import TrainingData
+from tf_groupvit.training.contrastive_model import Batch, TrainingModel
 from tf_groupvit.training.scene_batches import DRAWN_AT
 
 SEED = 2**40  # of the held-out scenes; the streams of training and evaluation share none anyway
@@ -73,6 +75,30 @@ class SceneScores:
         return tf.argmax(scores, axis=-1, output_type=tf.int32), tf.argmax(
             groups["maps"][-1], axis=1
         )
+
+
+class CaptionScores:
+    """``measure()`` -> ``{"val_loss"}``: the weighted loss of held-out pairs, without noise.
+
+    Batches should have the size of the training's, or all pairs, where those are fewer: with
+    another size the contrastive loss is another number.
+
+    Args:
+        data: the held-out pairs, in the order of their files.
+        count: how many of them are read.
+    """
+
+    def __init__(self, training: TrainingModel, data: TrainingData, count: int) -> None:
+        self.training = training
+        self.batches = data.batches().take(count // data.batch_size)
+        self._loss = tf.function(self._weighted_loss, autograph=False)
+
+    def measure(self) -> dict[str, float]:
+        """Measure the model as it is now."""
+        return {"val_loss": float(np.mean([self._loss(batch).numpy() for batch in self.batches]))}
+
+    def _weighted_loss(self, batch: Batch) -> tf.Tensor:
+        return sum(self.training.weighted(self.training(batch, training=False)))
 
 
 class GroupPictures:

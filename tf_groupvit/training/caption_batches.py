@@ -1,17 +1,16 @@
-"""Batches of training pairs as a ``tf.data.Dataset``: the order of the records, what was skipped,
-and the batches.
+"""Batches of training pairs as a ``tf.data.Dataset`` that resumes exactly where it stopped.
 
-Python reads records and draws words; images are decoded and changed in graph ops, on all cores.
-Each batch is a dict: ``pixel_values`` float32 (B, 3, S, S), normalised, and what ``texts.Texts``
-makes of the captions.
+Python reads records and draws words; images are decoded and augmented in graph ops, on all cores.
+Each batch is a dict: ``pixel_values`` float32 (B, 3, S, S), normalized, and the arrays that
+``texts.Texts`` makes of the captions.
 """
 
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -22,18 +21,24 @@ from tf_groupvit.preprocessing.image_graph import decode, to_pixel_values
 from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PUBLISHED, Augmentation, augmenter, erase
-from tf_groupvit.training.captions import Prompts
-from tf_groupvit.training.records import MIN_SIDE, UNDECODED, Record, Source, load_pair, why_not
-from tf_groupvit.training.texts import Texts, Words
+from tf_groupvit.training.caption_shards import Record
+from tf_groupvit.training.caption_sources import (
+    MIN_SIDE,
+    UNDECODED,
+    Source,
+    decode_error,
+    load_pair,
+)
+from tf_groupvit.training.texts import Prompts, Texts, Words
 
-SHOWN = 10
-IN_FLIGHT = tf.data.AUTOTUNE
+SHOWN = 10  # skipped records that a summary names
 KEPT = 100_000  # of the last batches it is known where they ended
+Place = tuple[int, int]  # round, and place in its order
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands in its data, to be saved beside a checkpoint.
+    """Where training stands in its data, to be saved with a checkpoint.
 
     Attributes:
         batches: how many batches have been taken since the beginning.
@@ -46,10 +51,11 @@ class Position:
     record: int = 0
 
     def to_dict(self) -> dict[str, int]:
-        return {"batches": self.batches, "round": self.round, "record": self.record}
+        """The position as JSON can hold it."""
+        return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "Position":
+    def from_dict(cls, content: Mapping[str, Any]) -> "Position":
         """Read what ``to_dict`` gave. Raises InputError for anything else."""
         try:
             position = cls(**{name: int(value) for name, value in content.items()})
@@ -94,12 +100,11 @@ def shuffled(records: Iterable[Record], buffer: int, rng: random.Random) -> Iter
 def one_round(
     source: Source, number: int, seed: int, buffer: int, share: Share
 ) -> Iterator[tuple[int, Record]]:
-    """Records of a round with their places in its order; the share's alone. Seed and round say all
-    about the order.
+    """The share's records of a round, with their places in its order: by seed and number alone.
 
-    Shards come in another order each round, unless the buffer says not to shuffle. What is in the
-    buffer is names and places in files, not images: ten thousand take a few megabytes, and skipping
-    to a place loads nothing.
+    Shards are in another order each round, unless the buffer says not to shuffle. The buffer holds
+    names and places in files, not images: ten thousand take a few megabytes, and skipping to a
+    place loads nothing.
     """
     rng = random.Random(f"{seed} {number}")
     shards = list(source.shards)
@@ -115,6 +120,7 @@ class Skipped(dict[str, str]):
     """Name -> reason of every record that was left out, each once."""
 
     def add(self, name: str, reason: str) -> None:
+        """Note a record, with the reason on one line."""
         self[name] = " ".join(reason.split())
 
     def summary(self, shown: int = SHOWN) -> str:
@@ -137,13 +143,13 @@ class Skipped(dict[str, str]):
 class TrainingData:
     """Pairs of a source in batches, endlessly: ``model.fit(data.batches(), steps_per_epoch=...)``.
 
-    A record that is broken (not to be read or decoded, no caption, one pixel) is left out and told
-    by name in ``skipped``. Captions are cleaned of HTML's entities. Images of a batch hang on the
-    seed and on their places in the order, on nothing else: ``batches(data.position(n))`` goes on
-    exactly where ``n`` batches had been taken.
+    A record that is broken (cannot be read or decoded, no caption, one pixel) is left out and noted
+    by name in ``skipped``. Captions are cleaned of HTML's entities. What is drawn for a record
+    depends on the seed and its place in the order, on nothing else: ``batches(data.position(n))``
+    goes on exactly where ``n`` batches had been taken.
 
     Args:
-        source: see ``records.open_pairs``.
+        source: see ``caption_sources.open_pairs``.
         tokenizer: its ``max_length`` is T; longer captions are cut, as published.
         size: S, the side of the images.
         batch_size: B, of this worker.
@@ -151,7 +157,7 @@ class TrainingData:
         words: the vocabulary of the losses that have one; none unless given.
         augmentation: the published one unless given; ``PLAIN`` for none.
         normalize: the mean and standard deviation of pixels, by name or as two triples.
-        shuffle: of how many records each is drawn; 1 keeps the order.
+        shuffle: size of the buffer from which records are drawn; 1 keeps the order.
         seed: of the order, the augmentation and the words.
         share: which records are this worker's, where there are several.
 
@@ -179,24 +185,18 @@ class TrainingData:
                 f"batch_size and size should be 1 or more, got {batch_size} and {size}."
             )
         self.source, self.tokenizer, self.augmentation = source, tokenizer, augmentation
-        self.size, self.batch_size, self.shuffle, self.seed, self.share = (
-            size,
-            batch_size,
-            shuffle,
-            seed,
-            share,
-        )
+        self.size, self.batch_size = size, batch_size
+        self.shuffle, self.seed, self.share = shuffle, seed, share
         self.mean, self.std = statistics(normalize) if isinstance(normalize, str) else normalize
         vocabulary = Words(words, tokenizer, tokenizer.max_length, seed) if words else None
         self.texts = Texts(tokenizer, prompts, vocabulary, seed)
         self.skipped = Skipped()
         self.failure: Exception | None = None
-        self._loaded: dict[tuple[int, int], Record] = {}  # on their way, by round and place
+        self._loaded: dict[Place, Record] = {}  # on their way through the graph
         self._ends: dict[int, Position] = {}  # where each batch ended, by how many had been taken
-        self._last = 0  # of the batches that came out of the graph
-        self._in_graph = (
-            4 * batch_size + 4 * (os.cpu_count() or 1) + 64
-        )  # more records than ever are on their way
+        self._last = 0  # of the batches that left the graph
+        # More records than are ever on their way at once.
+        self._in_graph = 4 * batch_size + 4 * (os.cpu_count() or 1) + 64
         found = sum(1 for _ in islice(self._round(0), batch_size))
         if found < batch_size:
             raise DatasetError(
@@ -205,30 +205,28 @@ class TrainingData:
             )
 
     def batches(self, position: Position = Position()) -> tf.data.Dataset:
-        """Batches from a position on, without an end. One dataset at a time tells positions."""
+        """Batches from a position on, without an end; see the module for their arrays.
+
+        Only the latest dataset's batches are known to ``position``.
+        """
         self._ends[position.batches] = position
-        spec = (
-            tf.TensorSpec([2], tf.int64),
-            tf.TensorSpec([], tf.string),
-            tf.TensorSpec([], tf.string),
-        )
-        dataset = tf.data.Dataset.from_generator(
+        spec = tf.TensorSpec([2], tf.int64), *[tf.TensorSpec([], tf.string)] * 2
+        records = tf.data.Dataset.from_generator(
             lambda: self._load(position), output_signature=spec
         )
-        dataset = dataset.map(
-            self._image, num_parallel_calls=IN_FLIGHT, deterministic=True
+        images = records.map(
+            self._image, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         ).ignore_errors()
-        dataset = dataset.concatenate(
-            tf.data.Dataset.from_generator(self._refuse, output_signature=dataset.element_spec)
-        )
-        dataset = dataset.batch(self.batch_size, drop_remainder=True)
-        counted = dataset.enumerate(position.batches + 1)
+        refusal = tf.data.Dataset.from_generator(self._refuse, output_signature=images.element_spec)
+        batches = images.concatenate(refusal).batch(self.batch_size, drop_remainder=True)
+        counted = batches.enumerate(position.batches + 1)
         return counted.map(self._batch, num_parallel_calls=1, deterministic=True).prefetch(2)
 
     def position(self, batches: int) -> Position:
-        """Where the data stand when so many batches have been taken since the very beginning.
+        """Where the data stand when ``batches`` batches have been taken since the very beginning.
 
-        Raises InputError for a number of batches that have not been made, or too long ago.
+        Raises:
+            InputError: batches that have not been made, or too long ago.
         """
         if batches not in self._ends:
             raise InputError(
@@ -237,31 +235,30 @@ class TrainingData:
         return self._ends[batches]
 
     def __len__(self) -> int:
-        """How many records a round has, broken ones counted; the headers of all shards are walked
-        for it.
-        """
+        """How many records a round has, broken ones included; reads the headers of all shards."""
         return sum(1 for _ in self._round(0))
 
     def _round(self, number: int) -> Iterator[tuple[int, Record]]:
         return one_round(self.source, number, self.seed, self.shuffle, self.share)
 
-    def _load(self, position: Position) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
-        """What ``_records`` gives; an error of it would be ignored with those of images, so it is
-        kept for later.
-        """
+    def _load(self, position: Position) -> Iterator[tuple[Place, bytes, bytes]]:
+        """``records_from``, whose error is kept: it would be ignored together with images' errors."""
         try:
-            yield from self._records(position)
+            yield from self.records_from(position)
         except Exception as error:
             self.failure = error
 
-    def _refuse(self) -> Iterator[Any]:
-        """What comes after the last record of endless data: the reason why there is one."""
+    def _refuse(self) -> NoReturn:
+        """Called where endless data ended: raises the reason."""
         raise self.failure or DatasetError("The data ended, which they should not.")
-        yield
 
-    def _records(self, position: Position) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
-        """Round and place, image and caption of every record from a position on; what cannot be
-        loaded is noted.
+    def records_from(self, position: Position) -> Iterator[tuple[Place, bytes, bytes]]:
+        """Place, image and caption of every record from a position on, without an end.
+
+        What cannot be loaded is noted in ``skipped``.
+
+        Raises:
+            DatasetError: two whole rounds gave no batch.
         """
         self._loaded.clear()
         number, start, waiting, last = position.round, position.record, 0, self._last
@@ -278,10 +275,9 @@ class TrainingData:
                 self._loaded[number, place] = record
                 waiting += 1
                 yield (number, place), image, caption.encode()
-            nothing_left = waiting == before
             if last != self._last:
                 waiting, last = 0, self._last
-            elif number > position.round + 1 and (nothing_left or waiting > self._in_graph):
+            elif number > position.round + 1 and (waiting == before or waiting > self._in_graph):
                 self._note_unreadable()
                 raise DatasetError(
                     f"Two rounds gave no batch of {self.batch_size}: {self.skipped.in_one_line()}"
@@ -289,65 +285,63 @@ class TrainingData:
             number, start = number + 1, 0
 
     def _image(
-        self, where: tf.Tensor, contents: tf.Tensor, caption: tf.Tensor
+        self, place: tf.Tensor, contents: tf.Tensor, caption: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        """Normalised values (3, S, S) of one image; INVALID_ARGUMENT if it cannot be decoded or has
-        one pixel.
+        """An encoded image as normalized values (3, S, S); place and caption as they are.
+
+        INVALID_ARGUMENT, which leaves the record out, if it cannot be decoded or has one pixel.
         """
         pixels = decode(contents)
-        sides = tf.shape(pixels)
+        shortest = tf.reduce_min(tf.shape(pixels)[:2])
         pixels = assert_with_message(
-            tf.reduce_min(sides[:2]) >= MIN_SIDE, ["Expected more than one pixel."], pixels
+            shortest >= MIN_SIDE, ["Expected more than one pixel."], pixels
         )
-        place = tf.cast(where, tf.int32)
-        seed = tf.random.fold_in([self.seed % 2**31, place[0]], place[1], alg="philox")
+        number, record = tf.unstack(tf.cast(place, tf.int32))
+        seed = tf.random.fold_in([self.seed % 2**31, number], record, alg="philox")
         of_pixels, of_values = tf.unstack(tf.random.split(seed, 2, alg="philox"))
         pixels = augmenter(self.size, self.augmentation)(pixels, of_pixels)
         values = to_pixel_values(pixels[None], self.mean, self.std)[0]
         if self.augmentation.erasing:
-            values = tf.transpose(
-                erase(tf.transpose(values, [1, 2, 0]), self.augmentation.erasing, of_values),
-                [2, 0, 1],
-            )
-        return where, values, caption
+            values = tf.transpose(values, [1, 2, 0])
+            values = erase(values, self.augmentation.erasing, of_values)
+            values = tf.transpose(values, [2, 0, 1])
+        return place, values, caption
 
-    def _batch(self, batches: tf.Tensor, row: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
-        where, values, captions = row
+    def _batch(self, number: tf.Tensor, rows: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        """Images (B, 3, S, S) with the arrays of their captions, which Python makes."""
+        places, values, captions = rows
         specs = self.texts.signature(self.batch_size)
         arrays = tf.numpy_function(
-            self._read, [batches, where, captions], [spec.dtype for spec in specs.values()]
+            self._texts_of, [number, places, captions], [spec.dtype for spec in specs.values()]
         )
-        shaped = zip(specs.items(), arrays, strict=True)
-        return {
-            "pixel_values": values,
-            **{name: tf.ensure_shape(x, spec.shape) for (name, spec), x in shaped},
-        }
+        batch = {"pixel_values": values}
+        for (name, spec), array in zip(specs.items(), arrays, strict=True):
+            batch[name] = tf.ensure_shape(array, spec.shape)
+        return batch
 
-    def _read(self, batches: int, where: np.ndarray, captions: np.ndarray) -> list[np.ndarray]:
-        """The arrays of ``Texts``; called once a batch, in their order."""
-        places = [(int(number), int(place)) for number, place in where]
-        self._note(int(batches), places)
-        return list(
-            self.texts(int(batches), places, [caption.decode() for caption in captions]).values()
-        )
+    def _texts_of(
+        self, number: np.int64, places: np.ndarray, captions: np.ndarray
+    ) -> list[np.ndarray]:
+        """The arrays of ``Texts`` of batch ``number``; called once a batch, in their order."""
+        where = [(int(round_), int(place)) for round_, place in places]
+        self._note_batch(int(number), where)
+        texts = [caption.decode() for caption in captions]
+        return list(self.texts(int(number), where, texts).values())
 
-    def _note(self, batches: int, where: list[tuple[int, int]]) -> None:
-        """Write down where a batch ended, and which records before it did not come out of the
-        graph.
-        """
-        self._ends[batches] = Position(batches, where[-1][0], where[-1][1] + 1)
-        self._last = batches
-        self._ends.pop(batches - KEPT, None)
-        came = set(where)
-        for key in [key for key in list(self._loaded) if key <= where[-1]]:
+    def _note_batch(self, number: int, where: list[Place]) -> None:
+        """Note where a batch ended, and which records before its end the graph left out."""
+        end = where[-1]
+        self._ends[number] = Position(number, end[0], end[1] + 1)
+        self._last = number
+        self._ends.pop(number - KEPT, None)
+        found = set(where)
+        for key in [key for key in list(self._loaded) if key <= end]:  # another thread adds to it
             record = self._loaded.pop(key)
-            if key not in came:
-                self.skipped.add(record.name, why_not(record))
+            if key not in found:
+                self.skipped.add(record.name, decode_error(record))
 
     def _note_unreadable(self) -> None:
-        """Of the records on their way, note those that Pillow cannot read either: there is no batch
-        to tell.
-        """
+        """Note records on their way that Pillow cannot read either: no batch will tell of them."""
         for record in list(self._loaded.values()):
-            if (reason := why_not(record)) != UNDECODED:
+            if (reason := decode_error(record)) != UNDECODED:
                 self.skipped.add(record.name, reason)

@@ -1,0 +1,322 @@
+"""Train as a recipe says, into a folder; a run that was stopped resumes where it was."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_groupvit.errors import DatasetError
+from tf_groupvit.files import atomic_write, make_folder
+from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.preprocessing.image import ImageProcessor
+from tf_groupvit.preprocessing.image_arrays import statistics
+from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.scenes.scene import scenes
+from tf_groupvit.training.augment import PLAIN, PUBLISHED
+from tf_groupvit.training.callbacks import (
+    History,
+    KeepBest,
+    Progress,
+    ReportSkipped,
+    SaveState,
+    StopAt,
+    StopOnNaN,
+    TensorBoard,
+    log,
+)
+from tf_groupvit.training.caption_batches import Position, TrainingData
+from tf_groupvit.training.caption_sources import (
+    Source,
+    describe_size,
+    first_captions,
+    first_images,
+    open_pairs,
+    records_of,
+    split,
+)
+from tf_groupvit.training.card import write_card
+from tf_groupvit.training.contrastive_model import TrainingModel
+from tf_groupvit.training.model_setup import checkpoint_of, compile_for, make_model
+from tf_groupvit.training.recipe import SCENES, TAGGER, Recipe
+from tf_groupvit.training.scene_batches import DRAWN_AT, PixelValues, SceneBatches
+from tf_groupvit.training.state import position_of, restore_state
+from tf_groupvit.training.texts import Prompts, listed_words, read_words, tagged_words
+from tf_groupvit.training.validation import SEED, CaptionScores, GroupPictures, SceneScores
+
+STATE, HISTORY, BEST = "training/state.safetensors", "training/history.jsonl", "training/best"
+CLASS_NAMES = "classes.txt"  # of a checkpoint
+PICTURES = 8  # images that TensorBoard shows
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything of a run before its first step, built from its recipe and seed."""
+
+    recipe: Recipe
+    seed: int
+    folder: Path
+    tokenizer: Tokenizer
+    processor: ImageProcessor
+    training: TrainingModel
+    data: SceneBatches | TrainingData
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a state must agree with, so that the run can resume from it."""
+        return {"seed": self.seed, **self.recipe.to_dict()}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The recipe's, or those of the checkpoint that training began at; or none."""
+        if self.recipe.words:
+            return self.recipe.words
+        before = checkpoint_of(self.recipe)
+        listed = before / CLASS_NAMES if before else None
+        if listed is None or not listed.is_file():
+            return ()
+        return tuple(filter(None, map(str.strip, listed.read_text(encoding="utf-8").split("\n"))))
+
+    def make_validation(self) -> Callable[[], dict[str, float]]:
+        """What measures the model on the way.
+
+        mIoU on held-out scenes, the loss of held-out captions, or nothing.
+        """
+        recipe, model = self.recipe, self.training.model
+        if isinstance(self.data, SceneBatches):
+            count = recipe.validation_scenes
+            return SceneScores(model, self.tokenizer, self.data.to_pixels, count).measure
+        if not recipe.data.held_out:
+            return dict
+        source = open_sources(recipe)[1]
+        count = sum(1 for _ in islice(records_of(source), recipe.data.validation_pairs))
+        if not count:
+            raise DatasetError(
+                "No pairs are held out: raise [data] validation_share, or give [data] validation."
+            )
+        data = make_data(
+            replace(recipe, batch_size=min(recipe.batch_size, count)),
+            source,
+            self.data.tokenizer,
+            self.data.size,
+            self.seed,
+            held_out=True,
+        )
+        return CaptionScores(self.training, data, count).measure
+
+    def make_pictures(self) -> GroupPictures:
+        """What is drawn on the way: of held-out images where there are some, else of the first."""
+        data, recipe = self.data, self.recipe
+        if isinstance(data, SceneBatches):
+            images = [one.image for one in scenes(SEED, PICTURES, DRAWN_AT)]
+            to_pixels = data.to_pixels
+        else:
+            images = first_images(open_sources(recipe)[recipe.data.held_out], PICTURES)
+            to_pixels = PixelValues(data.size, (data.mean, data.std))
+        return GroupPictures(
+            self.training.model,
+            self.tokenizer,
+            to_pixels,
+            to_pixels.size,
+            images,
+            self.class_names,
+        )
+
+
+def open_sources(recipe: Recipe) -> tuple[Source, Source]:
+    """The pairs to train on, and the held-out ones; the same where the recipe holds none out."""
+    chosen = recipe.data
+    source = open_pairs(chosen.source)
+    if chosen.validation_share:
+        return split(source, chosen.validation_share)
+    return source, open_pairs(chosen.validation) if chosen.validation else source
+
+
+def make_data(
+    recipe: Recipe,
+    source: Source,
+    tokenizer: Tokenizer,
+    size: int,
+    seed: int,
+    held_out: bool = False,
+) -> TrainingData:
+    """Batches of pairs with all that the recipe's losses read; held-out ones as they are.
+
+    Args:
+        tokenizer: cuts captions to its length.
+        size: the side of the model's images.
+        held_out: in the order of the files, without augmentation.
+    """
+    chosen, prompts = recipe.data, None
+    if chosen.words:
+        tagger = chosen.words == TAGGER
+        words = tagged_words() if tagger else listed_words(read_words(Path(chosen.words)))
+        prompts = Prompts(words, chosen.word_count)
+    plain = held_out or chosen.augmentation != "published"
+    return TrainingData(
+        source,
+        tokenizer,
+        size,
+        recipe.batch_size,
+        prompts=prompts,
+        words=recipe.vocabulary_words,
+        augmentation=PLAIN if plain else PUBLISHED,
+        normalize=chosen.normalize,
+        shuffle=1 if held_out else chosen.shuffle,
+        seed=seed,
+    )
+
+
+def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
+    """Tokenizer, model, optimizer and data of a run, the same for the same recipe and seed.
+
+    A batch that is larger than the data is lowered to them, with a line on standard error.
+    """
+    keras.utils.set_random_seed(seed)
+    source = None if recipe.data.source == SCENES else open_sources(recipe)[0]
+    count = recipe.vocabulary.captions
+    captions: Iterator[str]
+    if source is None:
+        captions = (one.caption for one in scenes(seed, count, DRAWN_AT, "training"))
+    else:
+        recipe, captions = fit_batch(recipe, source), first_captions(source, count)
+    resume = (folder / STATE).exists()
+    tokenizer, training = make_model(recipe, folder, seed, captions, resume)
+    config = training.model.config
+    size = config.vision_config.image_height_width[0]
+    mean, std = statistics(recipe.data.normalize)
+    square = {"height": size, "width": size}
+    processor = ImageProcessor(size=square, crop_size=square, image_mean=mean, image_std=std)
+    length, longest = recipe.vocabulary.text_length, config.text_config.max_position_embeddings
+    data: SceneBatches | TrainingData
+    if source is None:
+        B = recipe.batch_size
+        data = SceneBatches(tokenizer, recipe.words, size, B, (mean, std), seed, length)
+    else:
+        data = make_data(recipe, source, tokenizer.limited_to(min(length, longest)), size, seed)
+        if recipe.epochs:
+            recipe = replace(recipe, steps=max(1, recipe.epochs * len(data) // recipe.batch_size))
+    compile_for(training, recipe)
+    make_folder((folder / STATE).parent)
+    return Run(recipe, seed, folder, tokenizer, processor, training, data)
+
+
+def fit_batch(recipe: Recipe, source: Source) -> Recipe:
+    """The recipe with a batch that the data can fill, and that replicas can share evenly.
+
+    Raises:
+        DatasetError: there are fewer pairs than two, or than replicas.
+    """
+    wanted, replicas = recipe.batch_size, tf.distribute.get_strategy().num_replicas_in_sync
+    found = sum(1 for _ in islice(records_of(source), wanted))
+    if found == wanted:
+        return recipe
+    lowered, least = found - found % replicas, max(2, replicas)
+    if lowered < least:
+        raise DatasetError(
+            f"{recipe.data.source}: pairs to train on should be {least} or more, got {found}."
+        )
+    log(
+        f"{recipe.data.source} holds {found} pairs to train on: the batch of {wanted} is lowered to"
+        f" {lowered}."
+    )
+    return replace(recipe, batch_size=lowered)
+
+
+def train(
+    recipe: Recipe, folder: Path, seed: int = 0, bar: bool = False, tensorboard: Path | None = None
+) -> list[dict[str, Any]]:
+    """Train as the recipe says and write the checkpoint; returns the history, a dict a round.
+
+    A folder with a state of the same recipe and seed is resumed, with the same losses as if it had
+    never stopped. What is trained on, how long the rest will take, and which records were left out
+    is reported on standard error.
+
+    Args:
+        folder: where the checkpoint goes.
+        bar: whether progress is a bar instead of lines.
+        tensorboard: a folder for the numbers of each round and pictures of groups and masks; they
+            change nothing else.
+
+    Raises:
+        TrainingError: the loss is not a number any more, or TensorBoard's folder cannot be written.
+        CheckpointError: the folder's state is of another recipe, or it cannot be written.
+        DatasetError: the pairs cannot be read, or are fewer than a batch.
+    """
+    run = build(recipe, folder, seed)
+    recipe, state = run.recipe, folder / STATE
+    start = restore_state(state, run.training, run.about) if state.exists() else 0
+    _announce(run, start)
+    steps, B = recipe.steps, recipe.batch_size
+    history = History(
+        folder / HISTORY, B, run.make_validation(), recipe.validate_every, start, last=steps
+    )
+    keep = recipe.keep == "best"
+    best = KeepBest(folder / BEST, run.training.model, keep, recipe.patience, history.lines)
+    if not best.enough and start < steps:
+        progress = Progress(steps, B, start, bar)
+        position = getattr(run.data, "position", None)
+        callbacks = [  # what reads the history goes after it, and a state has its round's line
+            StopOnNaN(state, start),
+            StopAt(steps, start),
+            history,
+            progress,
+            best,
+            SaveState(state, run.about, start, position),
+            ReportSkipped(getattr(run.data, "skipped", None)),
+        ]
+        if tensorboard is not None:
+            callbacks.append(TensorBoard(tensorboard, history, run.make_pictures().draw))
+        try:
+            _fit(run, start, callbacks)
+        finally:
+            progress.close()
+    _save(run)
+    write_card(folder, recipe, seed, history.lines)
+    return history.lines
+
+
+def _announce(run: Run, start: int) -> None:
+    """Say what is about to happen, before the first step, which takes longer than the others."""
+    recipe, what = run.recipe, "scenes"
+    if isinstance(run.data, TrainingData):
+        what = f"{recipe.data.source} ({describe_size(run.data.source)})"
+    log(
+        f"Training on {what}: {recipe.steps:,} steps of {recipe.batch_size} pictures, into"
+        f" {run.folder}."
+    )
+    if start >= recipe.steps:
+        log(f"{run.folder} is at step {start} of {recipe.steps}: nothing is left to train.")
+    elif start:
+        log(f"Resuming at step {start} of {recipe.steps} from {run.folder}.")
+
+
+def _fit(run: Run, start: int, callbacks: list[keras.callbacks.Callback]) -> None:
+    """Train in rounds of ``save_every`` steps; ``StopAt`` cuts the last one short."""
+    every, left = run.recipe.save_every, run.recipe.steps - start
+    if isinstance(run.data, SceneBatches):
+        batches = run.data.batches(start)
+    else:
+        batches = run.data.batches(position_of(run.folder / STATE) if start else Position())
+    rounds = dict(epochs=-(-left // every), steps_per_epoch=every)
+    try:
+        run.training.fit(batches, **rounds, shuffle=False, verbose=0, callbacks=callbacks)
+    except tf.errors.OpError:
+        if failure := getattr(run.data, "failure", None):
+            raise failure from None  # TensorFlow's error holds it as a traceback in a string
+        raise
+
+
+def _save(run: Run) -> None:
+    """Write the checkpoint: the best one where the recipe keeps it, else the last."""
+    best = run.folder / BEST
+    kept = best.exists() and run.recipe.keep == "best"
+    model = TFGroupViTModel.from_pretrained(best) if kept else run.training.model
+    model.save_pretrained(run.folder)
+    run.processor.save_pretrained(run.folder)
+    run.tokenizer.save_pretrained(run.folder)
+    if names := run.class_names:
+        atomic_write(run.folder / CLASS_NAMES, "".join(f"{name}\n" for name in names))
