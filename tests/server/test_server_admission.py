@@ -73,7 +73,7 @@ def test_a_server_looks_at_its_memory_while_nothing_is_at_work(monkeypatch):
     monkeypatch.setattr(running, "_MEMORY_SECONDS", 0.001)
     monkeypatch.setattr(running, "Growth", lambda: SimpleNamespace(look=looked.set))
     server, stopped = running.Server({"m": "/m"}), threading.Event()  # not started
-    with server.gate.admit():
+    with server.limit.admit():
         watching = threading.Thread(target=server._watch_memory, args=[stopped])
         watching.start()
         assert not looked.wait(0.05)

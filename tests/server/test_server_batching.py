@@ -14,8 +14,8 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from tf_groupvit.errors import ConfigError, ServerError
-from tf_groupvit.server.answers import PREDICTION
 from tf_groupvit.server.config_files import Parameters, read_parameters
+from tf_groupvit.server.grpc_service import PREDICTION
 from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.status import StatusError
 
@@ -265,4 +265,4 @@ def test_warm_up_goes_through_batching_and_so_may_fail_the_load(tmp_path):
     ):
         Server({"m": tmp_path}, options=options).start()
     with Server({"m": tmp_path}, port=None, rest_api_port=None) as running:
-        assert running.rest("GET", "/v1/models/m").status == 200
+        assert running.rest("GET", "/v1/models/m").status_code == 200

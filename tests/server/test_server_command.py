@@ -93,7 +93,7 @@ def test_the_start_says_what_it_does_in_seconds_and_as_json_only_the_ports(
 
     lifecycle = SimpleNamespace(serve_until_stopped=serve_until_stopped)
     monkeypatch.setitem(sys.modules, "tf_groupvit.server.lifecycle", lifecycle)
-    monkeypatch.setattr("tf_groupvit.server.request_log.configure_logging", lambda *_: None)
+    monkeypatch.setattr("tf_groupvit.server.monitoring.configure_logging", lambda *_: None)
     (tmp_path / "1").mkdir()
     arguments = [str(tmp_path), "--model-name", "a b", "--port", "0", "--rest-api-port", "0", *logs]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)

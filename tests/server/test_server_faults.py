@@ -13,13 +13,12 @@ from test_server_versions import Loader, states, until
 
 from tf_groupvit.cli import main
 from tf_groupvit.errors import InputError, ServerError
-from tf_groupvit.server import lifecycle, model_manager, rest_front, threads
+from tf_groupvit.server import lifecycle, model_manager, rest_server, threads
 from tf_groupvit.server.batching import Scheduler
 from tf_groupvit.server.config_files import Parameters, ServedModel
-from tf_groupvit.server.metrics import Metrics
 from tf_groupvit.server.model_manager import ModelManager, versions_to_serve
+from tf_groupvit.server.monitoring import JsonFormatter, Metrics, TextFormatter, logged_request
 from tf_groupvit.server.ports import Ports
-from tf_groupvit.server.request_log import JsonFormatter, RequestLog, TextFormatter
 from tf_groupvit.server.running import Server
 from tf_groupvit.server.servable import load
 from tf_groupvit.server.status import StatusError, loggable
@@ -213,7 +212,7 @@ def test_a_front_that_ends_by_an_exception_ends_the_server_loudly(base_path, mon
     monkeypatch.setattr(lifecycle, "_on_signals", lambda *_: None)
     for name in ("_forget_start_up", "cut_off_after", "_end_for_certain"):
         monkeypatch.setattr(lifecycle, name, lambda *_: None)
-    monkeypatch.setattr(rest_front.RestFront, "stop", lambda *_: None)
+    monkeypatch.setattr(rest_server.RestServer, "stop", lambda *_: None)
     monkeypatch.setattr("tf_groupvit.server.running.load", lambda path, *_: Loader()(path))
     with (
         Ports("127.0.0.1", None, 0) as ports,
@@ -223,7 +222,8 @@ def test_a_front_that_ends_by_an_exception_ends_the_server_loudly(base_path, mon
             {"m": str(base_path)}, ports, 0.0, lambda *_: None, enable_model_warmup=False
         )
     assert (
-        "The REST front ended by an exception" in caplog.text and "OSError: injected" in caplog.text
+        "The REST server ended by an exception" in caplog.text
+        and "OSError: injected" in caplog.text
     )
 
 
@@ -254,7 +254,7 @@ def lines_of(formatter, log) -> list[str]:
 
 
 def fail(name: str, error: Exception) -> None:
-    with pytest.raises(StatusError), RequestLog().request("REST", f"GET /{name}"):
+    with pytest.raises(StatusError), logged_request("REST", f"GET /{name}"):
         raise error
 
 
@@ -280,7 +280,7 @@ def test_a_name_of_megabytes_takes_no_more_of_the_log_and_the_metrics_than_its_b
         assert sum(map(len, lines)) < 2000
     metrics = Metrics()
     metrics.answered(long, "NOT_FOUND")
-    assert sum(len(name) for name, _ in metrics._requests.values) == 200
+    assert len(metrics.page()) < 400
     assert f'model_name="{"n" * 200}",status="NOT_FOUND"' in metrics.page()
 
 

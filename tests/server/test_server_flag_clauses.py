@@ -50,7 +50,7 @@ def test_flags_that_both_servers_have_have_the_same_defaults():
 
 def test_threads_are_bounded_as_there_and_sizes_as_the_table_of_differences_says(fixture_base_path):
     server = Server({"m": fixture_base_path})  # not started
-    assert server.gate.running == 4 * (os.cpu_count() or 1)
+    assert server.limit.running == 4 * (os.cpu_count() or 1)
     ours = {
         "max_request_bytes": 2**28, "max_json_tokens": 2**24, "max_receiving": 256, "max_receiving_bytes": 2**30,
         "max_connections": 1000, "receive_timeout_seconds": 60.0,

@@ -65,7 +65,7 @@ def assert_blameless(status: int, body: bytes) -> None:
 @given(st.randoms(use_true_random=False))
 def test_a_spoiled_body_is_never_a_fault_of_the_server(server, chance):
     answer = server.rest("POST", PREDICT, spoiled(chance))
-    assert_blameless(answer.status, answer.body)
+    assert_blameless(answer.status_code, answer.body)
 
 
 @settings(max_examples=150, deadline=None)
@@ -76,7 +76,7 @@ def test_a_spoiled_body_is_never_a_fault_of_the_server(server, chance):
 def test_any_bytes_are_never_a_fault_of_the_server(server, body, path):
     for headers in ({}, {"Content-Encoding": "gzip"}):
         answer = server.rest("POST", path, body, headers)
-        assert_blameless(answer.status, answer.body)
+        assert_blameless(answer.status_code, answer.body)
 
 
 @settings(max_examples=200, deadline=None)
@@ -86,7 +86,7 @@ def test_any_bytes_are_never_a_fault_of_the_server(server, body, path):
 )
 def test_any_path_is_never_a_fault_of_the_server(server, method, path):
     for target in (f"/{path}", f"/v1/models/{path}", f"/v1/models/half_plus_two{path}"):
-        assert server.rest(method, target, b"").status < 500
+        assert server.rest(method, target, b"").status_code < 500
 
 
 def spoiled_message(chance: random.Random) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from in_process import Channel
 from small_models import echo, slow
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
@@ -20,8 +21,7 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 from test_server_versions import until
 
 from tf_groupvit.errors import ConfigError, ServerError
-from tf_groupvit.server.grpc_front import shortened
-from tf_groupvit.server.in_process import Channel
+from tf_groupvit.server.grpc_service import shortened
 from tf_groupvit.server.running import Options, Server
 
 HOME = "127.0.0.1"
@@ -148,7 +148,7 @@ def test_the_one_too_many_is_refused_while_others_wait(busy):
         for thread in threads:
             thread.join()
     assert set(codes) == {"OK", "RESOURCE_EXHAUSTED"} and codes.count("OK") >= 2
-    assert busy.gate.admitted == 0
+    assert busy.limit.admitted == 0
 
 
 def test_only_the_outputs_of_the_filter_come_back(stub):
@@ -303,7 +303,7 @@ def test_while_it_stops_health_says_so_new_calls_are_refused_and_the_one_under_w
     with grpc.insecure_channel(f"{HOME}:{running.port}") as channel:
         stub, health = PredictionServiceStub(channel), health_pb2_grpc.HealthStub(channel)
         under_way = stub.Predict.future(request("slow", x=[1.0], work=np.int32(2500)), timeout=60)
-        until(lambda: running.gate.admitted == 1)
+        until(lambda: running.limit.admitted == 1)
         stopping = threading.Thread(target=running.stop)
         stopping.start()
         asked = health_pb2.HealthCheckRequest()
@@ -316,4 +316,4 @@ def test_while_it_stops_health_says_so_new_calls_are_refused_and_the_one_under_w
         assert late == ("UNAVAILABLE", "The server is shutting down")
         assert under_way.result().outputs["y"].float_val == [2.0]
         stopping.join()
-    assert running.gate.admitted == 0
+    assert running.limit.admitted == 0

@@ -9,8 +9,8 @@ import tensorflow as tf
 from google.protobuf import text_format
 from small_models import TYPES, every_type
 
-from tf_groupvit.server.answers import CALLS, MODEL, PREDICTION
 from tf_groupvit.server.dtypes import NUMBER_OF
+from tf_groupvit.server.grpc_service import CALLS, MODEL, PREDICTION
 from tf_groupvit.server.running import Server
 from tf_groupvit.server.tensor_protos import FIELDS
 

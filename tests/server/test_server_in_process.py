@@ -6,6 +6,7 @@ import grpc
 import httpx
 import pytest
 import tensorflow as tf
+from in_process import Channel, http_transport
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
@@ -13,7 +14,6 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.server import tensor_protos
-from tf_groupvit.server.in_process import Channel, http_transport
 from tf_groupvit.server.running import Server
 
 BODY = b'{"instances": [1.0, 2.0]}'
@@ -91,10 +91,10 @@ def test_a_request_of_a_few_bytes_is_refused_before_it_takes_memory(server):
 )
 def test_a_body_of_too_many_strings_is_refused(server, monkeypatch, values):
     body = f'{{"signature_name": "segment", {values}}}'.encode()
-    assert server.rest("POST", PREDICT, body).status == 200
+    assert server.rest("POST", PREDICT, body).status_code == 200
     monkeypatch.setattr(tensor_protos, "MOST_STRINGS", 1)
     answer = server.rest("POST", PREDICT, body)
-    assert (answer.status, answer.body.count(b"2 strings, at most 1 are taken")) == (400, 1)
+    assert (answer.status_code, answer.body.count(b"2 strings, at most 1 are taken")) == (400, 1)
 
 
 def test_a_server_needs_a_model():
@@ -103,12 +103,12 @@ def test_a_server_needs_a_model():
 
 
 def test_a_bug_is_500_without_a_word_of_it(server, monkeypatch, caplog):
-    from tf_groupvit.server import rest_answers
+    from tf_groupvit.server import rest_app
 
-    monkeypatch.setattr(rest_answers.Reader, "predict", lambda *_: 1 / 0)
+    monkeypatch.setattr(rest_app.Reader, "predict", lambda *_: 1 / 0)
     answer = server.rest("POST", PREDICT, BODY)
     assert (
-        answer.status == 500
+        answer.status_code == 500
         and b"ZeroDivision" not in answer.body
         and b"Traceback" not in answer.body
     )

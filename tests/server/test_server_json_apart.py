@@ -78,13 +78,14 @@ def test_tokens_are_counted_across_chunks(monkeypatch):
 
 
 def test_a_body_of_too_many_tokens_is_refused_whatever_it_is_for(server, monkeypatch):
-    monkeypatch.setattr(server.rest_answers, "reader", Reader(most_tokens=20))
+    monkeypatch.setattr(server.app, "reader", Reader(most_tokens=20))
     few, many = (json.dumps({"instances": [1] * count}).encode() for count in (15, 30))
-    assert server.rest("POST", PREDICT, few).status == 200
+    assert server.rest("POST", PREDICT, few).status_code == 200
     for target in (PREDICT, PREDICT.replace("predict", "classify"), "/v1/models/none:predict"):
         answer = server.rest("POST", target, many)
         assert (
-            answer.status == 400 and "more than 20 JSON tokens" in json.loads(answer.body)["error"]
+            answer.status_code == 400
+            and "more than 20 JSON tokens" in json.loads(answer.body)["error"]
         )
 
 

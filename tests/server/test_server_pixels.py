@@ -121,7 +121,8 @@ def test_a_servers_requests_take_turns_by_pixels(fixture_base_path, monkeypatch)
             first.set()
             until(lambda: len(server._pixels._queue) == 1)
             assert (
-                server.rest("POST", "/v1/models/m:predict", b'{"instances": [1.0]}').status == 200
+                server.rest("POST", "/v1/models/m:predict", b'{"instances": [1.0]}').status_code
+                == 200
             )
         try:
             return run(self, feeds, fetches, timeout)

@@ -9,8 +9,8 @@ import pytest
 from conformance_cases import ask
 from small_models import echo, half_plus_two
 
-from tf_groupvit.server.metrics import Metrics
-from tf_groupvit.server.rest_answers import Route, VersionTooLarge, inflated, route_of
+from tf_groupvit.server.monitoring import Metrics
+from tf_groupvit.server.rest_app import Route, gunzip, route_of
 from tf_groupvit.server.running import Options, Server
 
 PREDICT = "/v1/models/half_plus_two:predict"
@@ -52,8 +52,6 @@ def test_a_path_is_matched_as_it_stands(method, target, route):
 
 @pytest.mark.parametrize("number", ["9223372036854775808", "9" * 5000, "1" + "0" * 500])
 def test_a_version_beyond_int64_is_400_with_an_empty_body(server, number):
-    with pytest.raises(VersionTooLarge):
-        route_of("GET", f"/v1/models/m/versions/{number}")
     for method, path in (
         ("GET", f"/v1/models/m/versions/{number}"),
         ("POST", f"/v1/models/m/versions/{number}:predict"),
@@ -141,12 +139,12 @@ def test_a_gzip_body_is_inflated_and_a_broken_one_is_empty(server):
 
 
 def test_a_gzip_body_inflates_to_100_mib_at_most(monkeypatch):
-    from tf_groupvit.server import rest_answers
+    from tf_groupvit.server import rest_app
 
-    assert rest_answers._INFLATED_BYTES == 100 * 2**20
-    monkeypatch.setattr(rest_answers, "_INFLATED_BYTES", 1000)
-    assert inflated(gzip.compress(b" " * 1000)) == b" " * 1000
-    assert inflated(gzip.compress(b" " * 1001)) == b""
+    assert rest_app._GUNZIPPED_BYTES == 100 * 2**20
+    monkeypatch.setattr(rest_app, "_GUNZIPPED_BYTES", 1000)
+    assert gunzip(gzip.compress(b" " * 1000)) == b" " * 1000
+    assert gunzip(gzip.compress(b" " * 1001)) == b""
 
 
 def test_chunked_bodies_and_kept_connections_work(server):
@@ -172,7 +170,7 @@ def test_a_caller_that_leaves_in_the_middle_of_a_body_leaves_its_place(server):
     assert json.loads(post(server, b'{"instances": [1]}')[1]) == {"predictions": [2.5]}
     from test_server_versions import until
 
-    until(lambda: server.gate.admitted == 0)
+    until(lambda: server.limit.admitted == 0)
 
 
 def test_the_status_route_ignores_a_label_and_the_metadata_route_does_not(server):
@@ -347,5 +345,5 @@ def test_a_graph_error_keeps_the_runtimes_own_words(tmp_path):
             "/v1/models/m:predict",
             b'{"signature_name": "mask", "inputs": [[1, 2], [3, 4]]}',
         )
-        assert answer.status == 200  # a rank other than the signature's is not checked
-        assert quiet.rest("GET", "/v1/models/m").status == 200
+        assert answer.status_code == 200  # a rank other than the signature's is not checked
+        assert quiet.rest("GET", "/v1/models/m").status_code == 200

@@ -9,7 +9,6 @@ import socket
 import pytest
 from rest_calls import PREDICT, call, get, predict, refusal
 
-from tf_groupvit.server.rest_answers import refused
 from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.status import StatusError
 from tf_groupvit.transport.status_codes import CODES as ALL_CODES
@@ -147,7 +146,7 @@ CODES = {
 
 
 def test_each_of_the_canonical_codes_has_its_http_status():
-    assert {code: refused(StatusError(code, "")).status for code in ALL_CODES} == CODES
+    assert {code: StatusError(code, "").http_status for code in ALL_CODES} == CODES
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 from test_server_versions import until
 
+from tf_groupvit.server import rest_app
 from tf_groupvit.server.admission import Arrivals
-from tf_groupvit.server.rest_answers import RestAnswers
-from tf_groupvit.server.rest_connection import MOST_HEAD_BYTES, Connection, Connections
+from tf_groupvit.server.rest_server import MOST_HEAD_BYTES, Connection, Connections
 from tf_groupvit.server.running import Options, Server
 
 GOOD = '{"instances": [1.0, 5.0]}'
@@ -66,12 +66,12 @@ def assert_answers(server: Server) -> None:
 
 
 def test_more_slow_senders_than_there_are_places_keep_nobody_out(server):
-    places = server.gate.running + server.gate.waiting
+    places = server.limit.places
     with ExitStack() as stack:
         for _ in range(places + 8):
             stack.enter_context(closing(connect(server, SLOW)))
         until(lambda: len(server.app.arrivals) == places + 8)
-        assert server.gate.admitted == 0
+        assert server.limit.admitted == 0
         assert_answers(server)
     until(lambda: len(server.app.arrivals) == 0)
     assert server.app.arrivals.held == 0
@@ -239,13 +239,13 @@ def test_a_refusal_is_read_by_a_client_that_is_still_sending(strict):
 
 
 def test_the_answer_goes_out_in_time_whatever_runs(strict, monkeypatch):
-    release, work = threading.Event(), RestAnswers.answer_work
+    release, run = threading.Event(), rest_app.predict
 
-    def stuck(self, *given, **named):
+    def stuck(*given, **named):
         assert release.wait(20)
-        return work(self, *given, **named)
+        return run(*given, **named)
 
-    monkeypatch.setattr(RestAnswers, "answer_work", stuck)
+    monkeypatch.setattr(rest_app, "predict", stuck)
     late = (504, "Timed out waiting for notification")
     answers = []
     threads = [
@@ -257,9 +257,9 @@ def test_the_answer_goes_out_in_time_whatever_runs(strict, monkeypatch):
     for thread in threads:
         thread.join()
     assert answers == [late, late] and time.monotonic() - started < 10
-    assert strict.gate.admitted == 1  # the one at work; the one that waited has left
+    until(lambda: strict.limit.admitted == 1)  # the one at work; the one that waited has left
     release.set()
-    until(lambda: strict.gate.admitted == 0)
+    until(lambda: strict.limit.admitted == 0)
     monkeypatch.undo()
     assert_answers(strict)
 
@@ -302,14 +302,14 @@ def assert_calls_are_answered(server: Server) -> None:
 
 @pytest.mark.parametrize(("path", "streams"), PATHS)
 def test_calls_whose_message_does_not_come_keep_nobody_out(server, path, streams):
-    places = server.gate.running + server.gate.waiting
+    places = server.limit.places
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         calls = [held_back(channel, path, streams) for _ in range(places + 40)]
-        until(lambda: len(server.grpc_front.arrivals) == places + 40)
+        until(lambda: len(server.grpc_server.arrivals) == places + 40)
         assert_calls_are_answered(server)
         for call in calls:
             call.cancel()
-    until(lambda: len(server.grpc_front.arrivals) == 0)
+    until(lambda: len(server.grpc_server.arrivals) == 0)
 
 
 @pytest.fixture(scope="module")
@@ -326,13 +326,13 @@ def test_a_call_whose_message_does_not_come_in_time_is_cancelled(strict_calls, p
     with grpc.insecure_channel(f"127.0.0.1:{strict_calls.port}") as channel:
         call = held_back(channel, path, streams)
         assert call.code() is grpc.StatusCode.CANCELLED
-    until(lambda: len(strict_calls.grpc_front.arrivals) == 0)
+    until(lambda: len(strict_calls.grpc_server.arrivals) == 0)
 
 
 def test_far_more_calls_without_a_message_than_threads_keep_nobody_out(strict_calls):
     with grpc.insecure_channel(f"127.0.0.1:{strict_calls.port}") as channel:
         calls = [held_back(channel, *PATHS[0]) for _ in range(60)]
-        until(lambda: len(strict_calls.grpc_front.arrivals) >= 8)
+        until(lambda: len(strict_calls.grpc_server.arrivals) >= 8)
         assert_calls_are_answered(strict_calls)
         for call in calls:
             call.cancel()

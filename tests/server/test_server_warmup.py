@@ -210,7 +210,9 @@ def test_a_version_serves_when_the_default_signature_is_warm(
     monkeypatch.setattr(warmup, "predict_request", counted)
     labels = f'model_path="{version}",status="OK"'
     with server:
-        assert server.rest("POST", "/v1/models/m:predict", b'{"instances": [1.0]}').status == 200
+        assert (
+            server.rest("POST", "/v1/models/m:predict", b'{"instances": [1.0]}').status_code == 200
+        )
         assert seen == states[:1] if background else states
         assert (
             f"model_warmup_records_read{{{labels}}} {1 if background else 2}"

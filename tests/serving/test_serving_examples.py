@@ -66,7 +66,7 @@ def test_the_example_request_is_answered_as_it_is(server):
     answer = server.rest(
         "POST", "/v1/models/groupvit:predict", (EXAMPLES / "request.json").read_bytes()
     )
-    assert answer.status == 200, answer.body[:400]
+    assert answer.status_code == 200, answer.body[:400]
     (row,) = json.loads(answer.body)["predictions"]
     assert row["class_names"] == ["background", "disc", "bar", "shades"]
 

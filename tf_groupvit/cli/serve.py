@@ -190,7 +190,7 @@ def _serve(
 
     say("Loading TensorFlow ...")
     from tf_groupvit.server.lifecycle import serve_until_stopped
-    from tf_groupvit.server.request_log import configure_logging
+    from tf_groupvit.server.monitoring import configure_logging
 
     configure_logging(log_level, json_logs)
     say(f"Loaded TensorFlow in {time.monotonic() - started:.1f} s; loading {loggable(source)} ...")

@@ -1,52 +1,31 @@
-"""Pressure: requests in; at most so many arriving, so many running and so many waiting, the rest
-refused at once.
+"""Limits under load: how many requests run, wait and arrive, and how long each may take.
 
-Both front ends share one gate, so that a server under five times its load keeps its memory and its
-latency. Waiting requests are served first come, first served. A request has a place in the gate
-only when it has arrived whole; until then it is one of the `Arrivals`, of which the slowest makes
-room for a new one.
+REST and gRPC share one ConcurrencyLimit, so that a server under five times its load keeps its
+memory and its latency. A request is admitted when it has arrived whole; until then it is one of the
+`Arrivals`, of which the slowest makes room for a new one.
 """
 
 import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tf_groupvit.server.status import TIMED_OUT, StatusError
 
 _FAST_ENOUGH = 2**17  # bytes a second; who sends less falls behind
-_MANY_FILES = 2**16  # more than which is not asked for
 _CREDIT = 1.0  # seconds that nobody needs to send in
-
-
-def open_files(most: bool = False) -> int:
-    """How many files and connections the process may open; with ``most``, after raising that as far
-    as it may.
-    """
-    try:
-        import resource
-    except ImportError:  # Windows
-        return _MANY_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft, hard = (
-        _MANY_FILES if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard)
-    )
-    if most and soft < min(hard, _MANY_FILES):
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MANY_FILES), hard))
-            return min(hard, _MANY_FILES)
-    return soft
+_MANY_FILES = 2**16  # more than which is not asked for
 
 
 class Deadline:
-    """A moment after which an answer is of no use; None is never."""
+    """A moment after which an answer is of no use; ``seconds`` from now, or None for never."""
 
     def __init__(self, seconds: float | None) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def remaining(self) -> float | None:
-        """Seconds left. Raises StatusError when there are none."""
+        """Seconds left. Raises StatusError (DEADLINE_EXCEEDED) when there are none."""
         if self._end is None:
             return None
         left = self._end - time.monotonic()
@@ -56,32 +35,39 @@ class Deadline:
 
 
 class ConcurrencyLimit:
-    """At most ``running`` requests at work and ``waiting`` behind them."""
+    """At most ``running`` requests at work and ``waiting`` behind them, first come, first served."""
 
     def __init__(self, running: int, waiting: int) -> None:
         self.running, self.waiting = running, waiting
+        self.admitted = 0
         self._lock = threading.Lock()
-        self._admitted = 0
         self._free = running
         self._queue: deque[threading.Event] = deque()
+
+    @property
+    def places(self) -> int:
+        """How many requests may be admitted at once."""
+        return self.running + self.waiting
 
     def admit(self) -> "Ticket":
         """A place in the server. Raises StatusError (RESOURCE_EXHAUSTED) when all are taken."""
         with self._lock:
-            if self._admitted >= self.running + self.waiting:
+            if self.admitted >= self.places:
                 raise StatusError(
                     "RESOURCE_EXHAUSTED",
                     f"The server is full: {self.running} requests may run and {self.waiting} wait;"
                     " try again later",
                 )
-            self._admitted += 1
+            self.admitted += 1
         return Ticket(self)
 
-    @property
-    def admitted(self) -> int:
-        return self._admitted
+    def leave(self) -> None:
+        """Give a place back."""
+        with self._lock:
+            self.admitted -= 1
 
-    def _take_slot(self, timeout: float | None) -> None:
+    def take_slot(self, timeout: float | None) -> None:
+        """Wait, at most ``timeout`` seconds, to be at work. Raises StatusError."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -95,36 +81,45 @@ class ConcurrencyLimit:
                 self._queue.remove(turn)
                 raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
 
-    def _leave(self, has_slot: bool) -> None:
+    def free_slot(self) -> None:
+        """Hand the slot to the request that has waited longest."""
         with self._lock:
-            self._admitted -= 1
-            if has_slot and self._queue:
+            if self._queue:
                 self._queue.popleft().set()
-            elif has_slot:
+            else:
                 self._free += 1
 
 
 class Ticket:
     """One admitted request; leaving the block gives its place back."""
 
-    def __init__(self, gate: ConcurrencyLimit) -> None:
-        self._gate = gate
+    def __init__(self, limit: ConcurrencyLimit) -> None:
+        self._limit = limit
         self._has_slot = False
 
     def start(self, deadline: Deadline) -> None:
         """Wait for a slot to run in. Raises StatusError (DEADLINE_EXCEEDED)."""
-        self._gate._take_slot(deadline.remaining())
+        self._limit.take_slot(deadline.remaining())
         self._has_slot = True
 
-    def leave(self) -> None:
-        self._gate._leave(self._has_slot)
-        self._has_slot = False
+    @contextlib.contextmanager
+    def paused(self, deadline: Deadline) -> Iterator[None]:
+        """Leave the slot to others within, where the request waits for another process."""
+        self._free_slot()
+        yield
+        self.start(deadline)
+
+    def _free_slot(self) -> None:
+        if self._has_slot:
+            self._has_slot = False
+            self._limit.free_slot()
 
     def __enter__(self) -> "Ticket":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.leave()
+        self._free_slot()
+        self._limit.leave()
 
 
 class Arrival:
@@ -135,10 +130,6 @@ class Arrival:
         self.size = 0
         self.dropped = False
         self.excused = now + _CREDIT  # until then, what has arrived is enough
-
-    def grow(self, size: int, now: float) -> None:
-        self.size += size
-        self.excused = min(max(self.excused, now) + size / _FAST_ENOUGH, now + _CREDIT)
 
 
 class Arrivals:
@@ -159,6 +150,7 @@ class Arrivals:
         return len(self._arriving)
 
     def enter(self) -> Arrival:
+        """A body that begins to arrive."""
         if len(self._arriving) >= self._most:
             self._drop_slowest()
         arrival = Arrival(self._clock())
@@ -166,18 +158,22 @@ class Arrivals:
         return arrival
 
     def grow(self, arrival: Arrival, size: int) -> None:
-        """So many more bytes are there; they are counted until the request leaves."""
+        """``size`` more bytes have arrived; they count until the request leaves."""
         if arrival.dropped:
             return
-        arrival.grow(size, self._clock())
+        now = self._clock()
+        arrival.size += size
+        arrival.excused = min(max(arrival.excused, now) + size / _FAST_ENOUGH, now + _CREDIT)
         self.held += size
         while self.held > self._most_bytes and self._arriving:
             self._drop_slowest()
 
     def whole(self, arrival: Arrival) -> None:
+        """The body has arrived."""
         self._arriving.pop(arrival, None)
 
     def leave(self, arrival: Arrival) -> None:
+        """The request is answered, or given up."""
         self.whole(arrival)
         self.held -= arrival.size
         arrival.size = 0
@@ -187,3 +183,20 @@ class Arrivals:
         self.leave(slowest)
         slowest.dropped = True
         slowest.drop()
+
+
+def open_files(most: bool = False) -> int:
+    """How many files and connections the process may open; with ``most``, raised if possible."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _MANY_FILES
+    soft, hard = (
+        _MANY_FILES if limit == resource.RLIM_INFINITY else limit
+        for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    if most and soft < min(hard, _MANY_FILES):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MANY_FILES), hard))
+            return min(hard, _MANY_FILES)
+    return soft

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ FEW, FEW_SCANNED, SMALL = 50_000, 2_000, 2**25
 _MANY = 1_000_000  # tokens after which a process is ended, so that its memory is free again
 _MARKS = (b",", b":", b"[", b"{", b"\\")
 _CHUNK = 2**20
+Paused = Callable[[Deadline], AbstractContextManager[Any]]
 
 
 def count_tokens(body: bytes, most: int) -> int:
@@ -58,27 +60,38 @@ class Reader:
         self._all: set[subprocess.Popen[bytes]] = set()
 
     def predict(
-        self, body: bytes, types_of: Callable[[str], Types], deadline: Deadline
+        self,
+        body: bytes,
+        types_of: Callable[[str], Types],
+        deadline: Deadline,
+        paused: Paused = nullcontext,
     ) -> tuple[str, str, Arrays]:
-        """As `read_predict`; ``types_of`` can be pickled. Raises StatusError."""
-        return self._read(partial(read_predict, types_of=types_of), body, deadline)
+        """As `read_predict`; ``types_of`` can be pickled. Raises StatusError.
 
-    def examples(self, body: bytes, deadline: Deadline) -> tuple[str, int]:
+        Within ``paused`` the body waits for another process, and needs no time of this one.
+        """
+        return self._read(partial(read_predict, types_of=types_of), body, deadline, paused)
+
+    def examples(
+        self, body: bytes, deadline: Deadline, paused: Paused = nullcontext
+    ) -> tuple[str, int]:
         """As `read_examples`. Raises StatusError."""
-        return self._read(read_examples, body, deadline)
+        return self._read(read_examples, body, deadline, paused)
 
-    def _read(self, job: Callable[..., Any], body: bytes, deadline: Deadline) -> Any:
+    def _read(
+        self, job: Callable[..., Any], body: bytes, deadline: Deadline, paused: Paused
+    ) -> Any:
         tokens = count_tokens(body, self._most_tokens)
         if tokens <= FEW and len(body) <= SMALL:
             with contextlib.suppress(Slow):
                 return job(body, scans=tokens <= FEW_SCANNED)
-        left = deadline.remaining()
-        if not self._free.acquire(timeout=left):
-            deadline.remaining()
-        try:
-            return self._apart(job, body, deadline, tokens)
-        finally:
-            self._free.release()
+        with paused(deadline):
+            if not self._free.acquire(timeout=deadline.remaining()):
+                deadline.remaining()
+            try:
+                return self._apart(job, body, deadline, tokens)
+            finally:
+                self._free.release()
 
     def _apart(self, job: Callable[..., Any], body: bytes, deadline: Deadline, tokens: int) -> Any:
         process = self._process()

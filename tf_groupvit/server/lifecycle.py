@@ -20,8 +20,9 @@ from typing import Any
 
 from tf_groupvit.errors import ServerError
 from tf_groupvit.server.admission import open_files
+from tf_groupvit.server.options import Options
 from tf_groupvit.server.ports import Ports
-from tf_groupvit.server.running import Options, Server
+from tf_groupvit.server.running import Server
 
 _log = logging.getLogger("tf_groupvit.server")
 # After the grace period: for the fronts to close and models to unload; for a cut-off to come
@@ -57,7 +58,7 @@ def serve_until_stopped(
     stop.wait()
     _log.info(
         "Stopping: %d requests under way have %g s to finish",
-        server.gate.admitted,
+        server.limit.admitted,
         shutdown_grace_seconds,
     )
     code = 2 if broken.is_set() else 0
@@ -95,7 +96,7 @@ def cut_off_after(
     """
 
     def cut_off() -> None:
-        _log.warning("Stopped; requests under way that were cut off: %d", server.gate.admitted)
+        _log.warning("Stopped; requests under way that were cut off: %d", server.limit.admitted)
         _leave_now(code, leave)
 
     timer = threading.Timer(grace + _CUT_OFF_SECONDS, cut_off)

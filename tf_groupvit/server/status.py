@@ -13,15 +13,11 @@ TIMED_OUT = "Timed out waiting for notification"
 class StatusError(Exception):
     """An answer other than OK. ``text`` may hold bytes that are not UTF-8, as surrogate escapes."""
 
-    def __init__(self, code: str, text: str) -> None:
+    def __init__(self, code: str, text: str, http_status: int | None = None) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text
-
-    @property
-    def http_status(self) -> int:
-        """The HTTP status of the answer."""
-        return HTTP_STATUS.get(self.code, 500)
+        self.http_status = http_status or HTTP_STATUS.get(code, 500)
 
 
 def draining() -> StatusError:

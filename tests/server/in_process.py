@@ -11,8 +11,7 @@ from typing import Any
 import grpc
 import httpx
 
-from tf_groupvit.server.answers import CALLS
-from tf_groupvit.server.grpc_front import shortened
+from tf_groupvit.server.grpc_service import CALLS, shortened
 from tf_groupvit.server.running import Server
 from tf_groupvit.server.status import StatusError
 
@@ -26,7 +25,7 @@ def http_transport(server: Server) -> httpx.MockTransport:
         answer = server.rest(
             request.method, request.url.raw_path.decode(), request.read(), dict(request.headers)
         )
-        return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.body)
 
     return httpx.MockTransport(handle)
 

@@ -1,0 +1,36 @@
+"""The options of a server, as the flags of ``tf-groupvit serve`` set them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """Names and defaults are the real server's where it has them."""
+
+    file_system_poll_wait_seconds: float = 1.0
+    max_num_load_retries: int = 5
+    load_retry_interval_micros: int = 60_000_000
+    allow_version_labels_for_unavailable_models: bool = False
+    wait_for_versions: bool = False
+    saved_model_tags: str = "serve"
+    enable_model_warmup: bool = True
+    num_request_iterations_for_warmup: int = 0  # 0: once
+    background_warmup: bool = False  # at the start, of all signatures but the default one
+    tensorflow_intra_op_parallelism: int = 0
+    tensorflow_inter_op_parallelism: int = 0
+    rest_api_timeout_in_ms: int = 30_000  # 0: none
+    rest_api_enable_cors_support: bool = False
+    ssl_config_file: str | None = None
+    monitoring_config_file: str | None = None
+    enable_batching: bool = False
+    batching_parameters_file: str | None = None
+    enable_per_model_batching_parameters: bool = False
+    max_in_flight: int = 0  # 0: four for each CPU
+    max_queued: int = 64
+    max_pixels_at_work: int = 100_000_000  # 0: any number
+    max_request_bytes: int = 2**28
+    max_json_tokens: int = 2**24
+    max_receiving: int = 256  # requests, of each front end
+    max_receiving_bytes: int = 2**30
+    max_connections: int = 1000
+    receive_timeout_seconds: float = 60.0
