@@ -5,7 +5,9 @@ Every quirk that is not named here is copied, and a test holds it to that.
 `tf_groupvit/server/DIFFERENCES.md` tells users the same, clause by clause.
 """
 
-NOT_COPIED: dict[str, str] = {}
+NOT_COPIED = {
+    "Inf, -Inf and -NaN spellings are accepted too": "Python's parser knows NaN and Infinity alone",
+}
 
 # Flags of the real server that a case may name and this one has not, each with its reason; the case
 # is then skipped.

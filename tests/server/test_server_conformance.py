@@ -33,12 +33,11 @@ from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from tf_groupvit.server.config_files import ServedModel
-from tf_groupvit.server.dtypes import NUMBER_OF
-from tf_groupvit.server.json_reading import read_predict
-from tf_groupvit.server.json_writing import write_predict
+from tf_groupvit.server.json_requests import read_predict
+from tf_groupvit.server.json_responses import write_predict
 from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.status import StatusError
-from tf_groupvit.server.tensor_protos import FIELDS, read_tensor, write_tensor
+from tf_groupvit.server.tensor_protos import FIELDS, NUMBER_OF, read_tensor, write_tensor
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "conformance"
 CASES = [

@@ -9,10 +9,9 @@ import tensorflow as tf
 from google.protobuf import text_format
 from small_models import TYPES, every_type
 
-from tf_groupvit.server.dtypes import NUMBER_OF
 from tf_groupvit.server.grpc_service import CALLS, MODEL, PREDICTION
 from tf_groupvit.server.running import Server
-from tf_groupvit.server.tensor_protos import FIELDS
+from tf_groupvit.server.tensor_protos import FIELDS, NUMBER_OF
 
 X = 'inputs { key: "x" value { dtype: DT_FLOAT tensor_shape { dim { size: 1 } } float_val: 1 } }'
 HALF = 'model_spec { name: "half_plus_two" }'

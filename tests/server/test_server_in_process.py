@@ -74,7 +74,7 @@ def test_a_request_of_a_few_bytes_is_refused_before_it_takes_memory(server):
         PredictionServiceStub(Channel(server)).Predict(request)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert (
-        "its shape has 33,000,000 elements and 0 came; at most 262,144 are filled up"
+        "its shape has 33,000,000 elements, 0 are given; at most 262,144 are filled up"
         in raised.value.details()
     )
 
@@ -103,9 +103,7 @@ def test_a_server_needs_a_model():
 
 
 def test_a_bug_is_500_without_a_word_of_it(server, monkeypatch, caplog):
-    from tf_groupvit.server import rest_app
-
-    monkeypatch.setattr(rest_app.Reader, "predict", lambda *_: 1 / 0)
+    monkeypatch.setattr(server.app.reader, "read", lambda *_: 1 / 0)
     answer = server.rest("POST", PREDICT, BODY)
     assert (
         answer.status_code == 500

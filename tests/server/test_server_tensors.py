@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from tf_groupvit.server import tensor_protos
-from tf_groupvit.server.dtypes import TYPES, numpy_type
 from tf_groupvit.server.servable import type_name
 from tf_groupvit.server.status import StatusError
-from tf_groupvit.server.tensor_protos import FIELDS, read_tensor, varints, write_tensor
+from tf_groupvit.server.tensor_protos import (
+    FIELDS,
+    TYPES,
+    numpy_type,
+    read_tensor,
+    varints,
+    write_tensor,
+)
 
 VALUES = {
     "string_val": st.binary(max_size=3),
@@ -60,7 +66,7 @@ def test_a_message_is_read_as_the_cpp_code_reads_it(proto):
 
 
 def test_types_are_named_as_tensorflow_names_them():
-    names = {number: name for number, (name, _) in TYPES.items()}
+    names = {number: name for number, (name, _, _) in TYPES.items()}
     others = {
         0: "INVALID",
         13: "qint32",
@@ -153,7 +159,7 @@ def test_a_few_bytes_may_not_become_gigabytes(little_memory, number, shape):
     assert (
         refused.value.code == "INVALID_ARGUMENT"
         and refused.value.text
-        == f"tensor parsing error: x: its shape has {count} elements and 0 came; at most {most:,}"
+        == f"tensor parsing error: x: its shape has {count} elements, 0 are given; at most {most:,}"
         " are filled up"
     )
 
@@ -180,11 +186,11 @@ def test_a_shape_that_is_none_is_refused(little_memory, number, shape):
 def test_strings_are_counted_at_what_they_cost(little_memory):
     with pytest.raises(
         StatusError,
-        match=r"its shape has 33,000,000 elements and 0 came; at most 262,144 are filled up",
+        match=r"its shape has 33,000,000 elements, 0 are given; at most 262,144 are filled up",
     ):
         read_tensor(claim(7, [33_000_000]), "x")
     with pytest.raises(
-        StatusError, match=r"its shape has 200 elements and 1 came; at most 167 are filled up"
+        StatusError, match=r"its shape has 200 elements, 1 are given; at most 167 are filled up"
     ):
         read_tensor(claim(7, [200], string_val=[bytes(100_000)]), "x")  # each copy is one of 100 kB
     with pytest.raises(

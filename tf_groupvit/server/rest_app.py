@@ -24,9 +24,9 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 from tf_groupvit.server.admission import Arrival, Arrivals, ConcurrencyLimit, Deadline, Ticket
 from tf_groupvit.server.config_files import prometheus_path
 from tf_groupvit.server.grpc_service import metadata_response, status_response
-from tf_groupvit.server.json_apart import Reader
-from tf_groupvit.server.json_reading import Signatures
-from tf_groupvit.server.json_writing import proto_json, write_error, write_predict
+from tf_groupvit.server.json_reader import JsonReader
+from tf_groupvit.server.json_requests import Signatures, read_examples, read_predict
+from tf_groupvit.server.json_responses import proto_json, write_error, write_predict
 from tf_groupvit.server.model_manager import ModelManager
 from tf_groupvit.server.monitoring import Metrics, logged_request
 from tf_groupvit.server.options import Options
@@ -119,7 +119,7 @@ class RestApp:
         self._metrics_path = prometheus_path(options.monitoring_config_file)
         held = max(options.max_receiving_bytes, options.max_request_bytes)
         self.arrivals = Arrivals(options.max_receiving, held)
-        self.reader = Reader(options.max_json_tokens)
+        self.reader = JsonReader(options.max_json_tokens)
         # A thread for each request that is admitted: those that wait, or are read by another
         # process, leave the slots of the limit to others.
         self._pool = ThreadPoolExecutor(limit.places, thread_name_prefix="rest")
@@ -310,7 +310,7 @@ class RestApp:
         if len(body) > self._most_bytes:
             raise self._too_large()
         if route.action != "predict":
-            signature, examples = self.reader.examples(body, deadline, ticket.paused)
+            signature, examples = self.reader.read(read_examples, body, deadline, ticket.paused)
             with self._models.use_named(route.model, route.version, route.label) as version:
                 refuse_inference(version.loaded, signature, route.action, examples)
             raise AssertionError("refuse_inference refuses")
@@ -338,7 +338,9 @@ class RestApp:
                 signatures = Signatures(types, DEFAULT_SIGNATURE)
             except StatusError as error:  # which the body's own faults come before
                 signatures = Signatures({}, DEFAULT_SIGNATURE, (error.code, error.text))
-            form, name, arrays = self.reader.predict(body, signatures, deadline, ticket.paused)
+            form, name, arrays = self.reader.read(
+                partial(read_predict, types_of=signatures), body, deadline, ticket.paused
+            )
             signature = version.loaded.signatures[name or DEFAULT_SIGNATURE]
             left = deadline.remaining()
             outcome = predict(

@@ -22,7 +22,7 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from tf_groupvit.server.json_writing import write_error
+from tf_groupvit.server.json_responses import write_error
 from tf_groupvit.server.options import Options
 from tf_groupvit.server.ports import Port
 from tf_groupvit.server.rest_app import RestApp

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tf_groupvit.server.json_values import decimals
-from tf_groupvit.server.json_writing import write_error, write_predict
+from tf_groupvit.server.json_responses import decimals, write_error, write_predict
 from tf_groupvit.server.status import StatusError
 
 
@@ -99,5 +98,5 @@ def test_an_empty_half_tensor_has_nothing_that_cannot_be_written():
 
 
 def test_an_error_body_escapes_what_json_must():
-    assert write_error('a"b\n\x1f') == b'{\n    "error": "a\\"b\\n\\u001F"\n}'
+    assert write_error('a"b\n\x1f') == b'{\n    "error": "a\\"b\\n\\u001f"\n}'
     assert write_error("\udcff") == b'{\n    "error": "\xff"\n}'
