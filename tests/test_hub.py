@@ -387,13 +387,13 @@ def _read_all(folder):
     """Everything that a segmenter reads of its folder, file by file."""
     from tf_groupvit.checkpoints.reading import read_checkpoint
     from tf_groupvit.config import GroupViTConfig
-    from tf_groupvit.preprocessing.image_settings import read_file
+    from tf_groupvit.preprocessing.image import read_settings
     from tf_groupvit.preprocessing.tokenizer_files import read_folder
     from tf_groupvit.segmentation.segmenter import _read_choices
 
     GroupViTConfig.from_pretrained(folder)
     read_folder(folder)
-    read_file(folder)
+    read_settings(folder)
     single = folder / "last.ckpt"
     read_checkpoint(single if single.exists() else folder)
     if (folder / "segmenter.json").exists():
