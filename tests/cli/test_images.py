@@ -2,15 +2,16 @@
 
 import io
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from tf_groupvit import hub
-from tf_groupvit.cli import choices, images
-from tf_groupvit.cli.images import find_images, report, work_through
-from tf_groupvit.cli.outputs import names_for
+from tf_groupvit.cli import choices, outputs
+from tf_groupvit.cli.images import find_images
+from tf_groupvit.cli.outputs import names_for, report
 from tf_groupvit.errors import InputError
 
 
@@ -148,28 +149,31 @@ class Terminal(io.StringIO):
         return True
 
 
+def told(index, answer):
+    return {"image": answer}, answer
+
+
 def test_a_terminal_shows_how_many_of_how_many(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(images, "FASTEST", 0)
-    work_through(["a"] * 3, lambda index, source: None)
+    monkeypatch.setattr(outputs, "FASTEST", 0)
+    report(["a"] * 3, enumerate("abc"), told, as_json=False)
     for words in ("0 of 3 images", "1 of 3 images", "2 of 3 images"):
         assert words in sys.stderr.getvalue()
 
 
 def test_a_log_shows_it_now_and_then(monkeypatch, capsys):
-    monkeypatch.setattr(images, "EVERY", 0)
-    work_through(["a"] * 3, lambda index, source: None)
+    monkeypatch.setattr(outputs, "EVERY", 0)
+    report(["a"] * 3, enumerate("abc"), told, as_json=False)
     assert capsys.readouterr().err == "1 of 3 images\n2 of 3 images\n"
 
 
 def test_an_interruption_says_what_was_kept(capsys):
-    def work(index, source):
-        if index == 2:
-            raise KeyboardInterrupt
-        return {}, source
+    def answers():
+        yield from enumerate("ab")
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        report(["a", "b", "c", "d"], work, False, "out")
+        report([*"abcd"], answers(), told, as_json=False, kept="out")
     assert capsys.readouterr().err == "Stopped: 2 of 4 images were done; their files are in out\n"
 
 
@@ -265,5 +269,27 @@ def test_python_is_told_once_that_it_has_the_demo_checkpoint(monkeypatch, caplog
 def test_a_folder_called_demo_is_taken_where_it_is_named_and_only_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
-    assert choices.model_folder("demo") == "demo"
-    assert choices.model_folder(None) == str(hub.DEMO)
+    loaded = []
+    monkeypatch.setattr(
+        "tf_groupvit.segmentation.segmenter.Segmenter.from_pretrained",
+        lambda folder, *_, **__: loaded.append(folder) or type("Made", (), {"runtime": "graph"}),
+    )
+    for model in ("demo", None):
+        choices.load_segmenter(model, classes="dog")
+    assert loaded == [Path("demo"), hub.DEMO]
+
+
+def test_a_hub_id_is_resolved_once(monkeypatch):
+    asked, model = [], hub.DEMO.resolve()
+
+    def resolve(name):
+        asked.append(name)
+        return model
+
+    monkeypatch.setattr(choices, "resolve", resolve)
+    monkeypatch.setattr(
+        "tf_groupvit.segmentation.segmenter.Segmenter.from_pretrained",
+        lambda folder, *_, **__: asked.append(folder) or type("Made", (), {"runtime": "graph"}),
+    )
+    choices.load_segmenter("organization/name", classes="dog")
+    assert asked == ["organization/name", model]

@@ -6,12 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+from click.exceptions import Exit
 from click.testing import CliRunner
 from client_serving import PHOTO, Serving, encoded, grpc_server
 from PIL import Image
 
-from tf_groupvit.cli.images import find_images, work_through
-from tf_groupvit.cli.outputs import names_for, write_outputs
+from tf_groupvit.cli.images import find_images
+from tf_groupvit.cli.outputs import names_for, report, write_outputs
 from tf_groupvit.cli.query import command
 from tf_groupvit.errors import ImageError, InputError, RequestError
 from tf_groupvit.segmentation.result import Segmentation
@@ -174,19 +175,17 @@ class Terminal(io.StringIO):
 def test_the_progress_bar_runs_over_several_images_on_a_terminal(monkeypatch, stream, count, bar):
     stderr = stream()
     monkeypatch.setattr(sys, "stderr", stderr)
-    assert work_through(["a"] * count, lambda index, source: None) == {}
+    report(["a"] * count, enumerate("a" * count), lambda index, answer: ({}, answer), as_json=False)
     assert ("image" in stderr.getvalue()) == bar
 
 
 def test_errors_of_images_are_collected_and_others_raised(capsys):
-    def work(index, source):
-        raise {
-            "a": ImageError("a: expected an image"),
-            "b": RequestError("INTERNAL", "odd"),
-            "c": InputError("no"),
-        }[source]
-
-    assert work_through(["a", "b"], work) == {"a": "expected an image", "b": "INTERNAL: odd"}
-    assert capsys.readouterr().err == "a: expected an image\nb: INTERNAL: odd\n"
-    with pytest.raises(InputError, match="no"):
-        work_through(["c"], work)
+    errors = [ImageError("a: expected an image"), RequestError("INTERNAL", "odd")]
+    with pytest.raises(Exit):
+        report(
+            [*"abc"], enumerate([*errors, "c"]), lambda index, answer: ({}, answer), as_json=False
+        )
+    assert capsys.readouterr() == ("c\n", "a: expected an image\nb: INTERNAL: odd\n")
+    for error in (InputError("no"), RequestError("UNAVAILABLE", "no")):
+        with pytest.raises(type(error), match="no"):
+            report(["d"], [(0, error)], lambda index, answer: ({}, answer), as_json=False)

@@ -1,4 +1,4 @@
-"""The command `tf-groupvit`: one file per command, each loaded when it is named."""
+"""The command line `tf-groupvit`: one file a command, loaded when the command is named."""
 
 import errno
 import io
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tf_groupvit.errors import GroupViTError
+from tf_groupvit.errors import GroupViTError, one_line
 
 # Name -> what it does, in the order of the help page. The module of the same name holds the command
 # as `command`.
@@ -30,7 +30,7 @@ COMMANDS = {
 }
 
 
-class Refusal(click.ClickException):
+class OneLineError(click.ClickException):
     """An error of ours: one line, exit code 2, no traceback."""
 
     exit_code = 2
@@ -50,50 +50,43 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def main(self, *arguments: Any, **keywords: Any) -> Any:
-        """As click's own; what could not be written, to a file or to standard output, is told in
-        one line.
-        """
+        """Run a command; files and standard output that cannot be written are one line."""
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(
-                errors="backslashreplace"
-            )  # a name that it cannot say is no reason to stop
+            # A name that standard output cannot encode is no reason to stop.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             try:
                 return super().main(*arguments, **keywords)
             finally:
-                if sys.stdout is not None:  # it was closed where the command was started with >&-
-                    # a full disk shows itself here; at the exit it would be a traceback
-                    sys.stdout.flush()
+                if sys.stdout is not None:  # as it is for a command started with >&-
+                    sys.stdout.flush()  # a full disk shows here, not as a traceback at exit
         except OSError as error:
             _stop_writing()
-            if error.errno == errno.EPIPE:  # who reads the output has seen enough
+            if error.errno == errno.EPIPE:  # the reader of the output has seen enough
                 sys.exit(1)
             with suppress(OSError):  # standard error may be on that disk
-                click.echo(f"Error: {_told(error)}", err=True)
-            sys.exit(Refusal.exit_code)
+                click.echo(f"Error: {_described(error)}", err=True)
+            sys.exit(OneLineError.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except click.BadParameter as error:
-            raise Refusal(error.format_message()) from error
+            raise OneLineError(error.format_message()) from error
         except GroupViTError as error:
-            raise Refusal(str(error)) from error
+            raise OneLineError(str(error)) from error
 
 
 def _stop_writing() -> None:
-    """Let what is left for standard output go nowhere: Python would try again, and fail again, when
-    it ends.
-    """
+    """Discard what is left for standard output: Python would fail on it again at exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
-def _told(error: OSError) -> str:
-    """An error of the system in our words: what, where, and what to do."""
-    what = error.strerror or " ".join(str(error).split()) or type(error).__name__
+def _described(error: OSError) -> str:
+    what = error.strerror or one_line(error)
     if error.filename is None:
         return f"{what}: the output cannot be written."
     return (

@@ -1,4 +1,4 @@
-"""`tf-groupvit app`: a checkpoint in; a page in the browser, until it is told to stop, out."""
+"""The command `tf-groupvit app`."""
 
 from typing import Any
 
@@ -16,22 +16,19 @@ def command(
 ) -> None:
     """Open a page to play with: drop a photo, type words, see the regions light up.
 
-    --classes are the words that the page begins with. Nothing that is given to the page leaves this
+    --classes are the words that the page begins with. Nothing that you give to the page leaves this
     machine. Needs the extra demo: pip install 'tf-groupvit[demo]'.
     """
     from tf_groupvit.app.running import check_gradio, check_port, running_page, wait_until_stopped
+    from tf_groupvit.scenes.scene import CLASSES
 
     check_gradio()
     check_port(host, port)
-    segmenter = load_segmenter(classes=classes or _first_words(), normalize=normalize, **choices)
+    segmenter = load_segmenter(
+        classes=classes or ", ".join(CLASSES), normalize=normalize, **choices
+    )
     click.echo("Opening the page ...", err=True)
     with running_page(segmenter, host, port, normalize) as address:
         click.echo(f"The page is at {address}; stop with Ctrl-C")
         wait_until_stopped()
     click.echo("Closed.", err=True)
-
-
-def _first_words() -> str:
-    from tf_groupvit.scenes.scene import CLASSES
-
-    return ", ".join(CLASSES)

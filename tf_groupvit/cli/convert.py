@@ -1,6 +1,4 @@
-"""`tf-groupvit convert`: a checkpoint in any format in; a folder of config.json and
-model.safetensors out.
-"""
+"""The command `tf-groupvit convert`."""
 
 import click
 
@@ -39,5 +37,5 @@ def command(source: str, folder: str, tokenizer: str | None, overwrite: bool) ->
     click.echo(f"Wrote {done.folder}: {', '.join(done.files)}")
     if not {"tokenizer.json", "vocab.json"} & set(done.files):
         click.echo(
-            "There is no tokenizer with it: give --tokenizer FOLDER to take one along.", err=True
+            "The checkpoint has no tokenizer: give --tokenizer FOLDER to take one along.", err=True
         )

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tf_groupvit.cli.choices import load_segmenter, segmenter_options
+from tf_groupvit.cli.choices import MODE, load_segmenter, segmenter_options
 from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation.datasets import FolderDataset, OpenedDataset, open_dataset
+from tf_groupvit.evaluation.masks import MASK_ORIENTATIONS
 from tf_groupvit.files import check_place
+from tf_groupvit.preprocessing.image_arrays import STATISTICS
 
 if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
@@ -21,12 +23,10 @@ if TYPE_CHECKING:
 @click.option(
     "--root", metavar="DIR", help="The dataset's folder, or one that holds it under its usual name."
 )
-@segmenter_options("model", "templates", "runtime")
+@segmenter_options("model", "templates", "protocol", "runtime")
 @click.option(
-    "--protocol",
-    help="paper, the published inference, or hf, transformers' logits.  [default: paper]",
+    "--mode", type=MODE, help="window, as published, or whole.  [default: window; whole for scenes]"
 )
-@click.option("--mode", help="window, as published, or whole.  [default: window; whole for scenes]")
 @click.option(
     "--background",
     type=float,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--normalize",
-    type=click.Choice(["imagenet", "clip", "checkpoint"]),
+    type=click.Choice([*STATISTICS, "checkpoint"]),
     help=(
         "Statistics; checkpoint is its own.  [default: imagenet where the checkpoint names CLIP's"
         " statistics, as the published ones do, though they were trained with ImageNet's; else its"
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--mask-orientation",
-    type=click.Choice(["as-photo", "as-stored"]),
+    type=click.Choice(MASK_ORIENTATIONS),
     help=(
         "How masks lie beside photos that EXIF turns: as-photo, as a person sees the photo;"
         " as-stored, as the pixels lie in the photo's file, before EXIF turns them. Counts only"

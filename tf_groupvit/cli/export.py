@@ -1,6 +1,4 @@
-"""`tf-groupvit export`: a checkpoint and class names in; a version folder that TensorFlow Serving
-runs out.
-"""
+"""The command `tf-groupvit export`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,49 +1,33 @@
-"""The IMAGE arguments of a command in; every image worked on, the bad ones reported, lines or JSON
-printed.
-"""
+"""Which images the IMAGE arguments of a command mean: files, folders, patterns, standard input."""
 
 import glob
-import json
 import re
-import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any
 
 import click
-from tqdm import tqdm
+import numpy as np
 
 from tf_groupvit.cli.outputs import KINDS
-from tf_groupvit.errors import ImageError, InputError, RequestError
+from tf_groupvit.errors import InputError
 from tf_groupvit.files import IMAGE_SUFFIXES
+from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.segmentation.overlay import VIEWS
 
 OUTPUT = re.compile(rf"(?P<name>.+)\.((?P<kind>{'|'.join((*KINDS, *VIEWS))})\.png|json)")
-BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
-FASTEST = 0.1  # seconds between two looks of the bar
-MOST_LOOKED_AT = 10_000  # files below a folder, for a word on those that are left out
-EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
-# A server's answers that concern every image alike: there is no use in going on.
-HOPELESS = (
-    "UNAVAILABLE",
-    "NOT_FOUND",
-    "UNAUTHENTICATED",
-    "PERMISSION_DENIED",
-    "UNIMPLEMENTED",
-    "FAILED_PRECONDITION",
-)
+MOST_SEARCHED = 10_000  # files below a folder, to say that it has images
 
 
 def find_images(arguments: Sequence[str], recursive: bool = False) -> list[str]:
-    """Files as they are, "-" for standard input, the images of a folder, what a pattern matches, in
-    order.
+    """The images of files, folders and patterns, in order; "-" is standard input.
 
     A path that exists is taken as it is written, whatever its name. With ``recursive``, the folders
-    below a folder count, too. What an earlier run has written, and folders that are left out, are
-    told on standard error. A file that is not there stays in the list, to be reported in its turn.
+    below a folder count, too. What an earlier run has written is left out, and so are other
+    folders, with a word on standard error. A file that does not exist stays in the list, to be
+    reported in its turn.
+
     Raises ``InputError`` for a folder without images and a pattern that matches nothing.
     """
     found: list[str] = []
@@ -87,11 +71,11 @@ def _in_folder(folder: str, recursive: bool) -> list[str]:
         else:
             what = f"holds no images ({', '.join(IMAGE_SUFFIXES)}): name another"
         raise InputError(f"The folder '{folder}' {what}.")
-    _tell_of_folders(folder, below)
+    _say_left_out(folder, below)
     return kept
 
 
-def _tell_of_folders(where: str, folders: Sequence[str | Path]) -> None:
+def _say_left_out(where: str, folders: Sequence[str | Path]) -> None:
     if folders:
         names = _listed([PurePath(path).name for path in folders])
         click.echo(
@@ -101,11 +85,10 @@ def _tell_of_folders(where: str, folders: Sequence[str | Path]) -> None:
 
 
 def _matching(pattern: str, recursive: bool) -> list[str]:
-    """What a pattern matches, in order; a part of it that is there as it is written is meant as it
-    is written.
+    """What a pattern matches, in order; a part of it that exists as written is meant as written.
 
-    Files are taken; folders where there are no files, as a shell gives them to a command, or with
-    ``recursive``.
+    Files are taken, and folders where there are no files (a shell, too, gives a command both) or
+    with ``recursive``.
     """
     bases = [""]
     *folders, last = PurePath(pattern).parts
@@ -115,7 +98,7 @@ def _matching(pattern: str, recursive: bool) -> list[str]:
         ]
     matches = sorted({path for base in bases for path in _step(base, last)})
     found = [path for path in matches if Path(path).is_file()]
-    if not all(map(_is_output, found)):  # else they are meant
+    if not all(map(_is_output, found)):  # else the outputs are what is meant
         found = _without_outputs(found, pattern)
     below = [
         path
@@ -124,14 +107,12 @@ def _matching(pattern: str, recursive: bool) -> list[str]:
     ]
     if recursive or not found:
         return found + [image for folder in below for image in _in_folder(folder, recursive)]
-    _tell_of_folders(pattern, below)
+    _say_left_out(pattern, below)
     return found
 
 
 def _step(base: str, part: str) -> list[str]:
-    """The paths one step below ``base`` that a part of a pattern means; "**" is ``base`` and every
-    folder below it.
-    """
+    """The paths that a part of a pattern means below ``base``; "**" also means ``base`` itself."""
     if part != "**" and (literal := Path(base, part)).exists():
         return [str(literal)]
     matches = glob.glob(part, root_dir=base or None, recursive=True)
@@ -146,46 +127,40 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_hidden(path: PurePath) -> bool:
-    """Hidden files are what systems leave beside images, not images."""
+    """Whether a file is hidden: systems leave such files next to images."""
     return any(part.startswith(".") for part in path.parts)
 
 
 def _holds_images(folder: Path) -> bool:
-    """Whether --recursive would find an image soon in a folder; one that may not be read holds
-    none.
-    """
+    """Whether --recursive would soon find an image in a folder; not if it may not be read."""
     if folder.name.startswith("."):
         return False
     try:
-        looked_at = islice(folder.rglob("*"), MOST_LOOKED_AT)
+        images = filter(_is_image, islice(folder.rglob("*"), MOST_SEARCHED))
         return any(
-            _is_image(path)
-            and not _is_output(str(path))
-            and not _is_hidden(path.relative_to(folder))
-            for path in looked_at
+            not _is_output(str(path)) and not _is_hidden(path.relative_to(folder))
+            for path in images
         )
     except OSError:
         return False
 
 
 def _is_output(path: str) -> bool:
-    """Whether an earlier run has written a file: by its name, and by what else of that name is
-    beside it.
-    """
+    """Whether an earlier run has written a file: by its name, and by what is next to it."""
     found = OUTPUT.fullmatch(path)
     if found is None:
         return False
     name, kind = found["name"], found["kind"]
-    beside = [f".{other}.png" for other in KINDS if other != kind]
+    others = [f".{other}.png" for other in KINDS if other != kind]
     if kind:
-        beside.append(".json")
+        others.append(".json")
     if kind in KINDS:
-        beside += ["", *IMAGE_SUFFIXES]  # the image itself
-    return any(Path(name + ending).is_file() for ending in beside)
+        others += ["", *IMAGE_SUFFIXES]  # the image itself
+    return any(Path(name + ending).is_file() for ending in others)
 
 
 def _without_outputs(images: list[str], where: str) -> list[str]:
-    """The images that no earlier run has written; the others are told."""
+    """The images that no earlier run has written; the others are named on standard error."""
     outputs = dict.fromkeys(path for path in images if _is_output(path))
     if outputs:
         names = _listed([PurePath(path).name for path in outputs])
@@ -204,100 +179,6 @@ def source_of(argument: str) -> str | bytes:
     return sys.stdin.buffer.read() if argument == "-" else argument
 
 
-def work_through(
-    sources: Sequence[str], work: Callable[[int, str], None], kept: str = ""
-) -> dict[str, str]:
-    """Call ``work(index, source)`` for every source; returns {source: error} of those that failed.
-
-    A bad image is reported in one line on standard error and the rest are done; an error that
-    concerns all of them is raised. Over several images standard error shows how many are done: a
-    bar in a terminal, else a line now and then. Ctrl-C says how many were done, and where they are
-    ``kept``.
-    """
-    failed: dict[str, str] = {}
-    with _Progress(len(sources), kept) as progress:
-        for index, source in enumerate(sources):
-            try:
-                work(index, source)
-            except (ImageError, RequestError) as error:
-                if isinstance(error, RequestError) and error.code in HOPELESS:
-                    raise
-                failed[source] = str(error).removeprefix(
-                    "image: " if source == "-" else f"{source}: "
-                )
-                tqdm.write(f"{source}: {failed[source]}", file=sys.stderr)
-            progress.step()
-    return failed
-
-
-class _Progress:
-    """How many of several images are done, on standard error."""
-
-    def __init__(self, count: int, kept: str) -> None:
-        self.count, self.kept, self.done, self.told = count, kept, 0, time.monotonic()
-
-    def __enter__(self) -> "_Progress":
-        self.in_terminal = sys.stderr.isatty()
-        quiet = self.count < 2 or not self.in_terminal
-        columns, rows = (
-            shutil.get_terminal_size()
-        )  # tqdm shows nothing in a terminal that tells no size
-        look: dict[str, Any] = {
-            "bar_format": BAR,
-            "mininterval": FASTEST,
-            "ncols": columns,
-            "nrows": rows,
-        }
-        self.bar = tqdm(total=self.count, disable=quiet, leave=False, **look)
-        return self
-
-    def step(self) -> None:
-        self.done += 1
-        self.bar.update()
-        if (
-            not self.in_terminal
-            and time.monotonic() - self.told >= EVERY
-            and self.done < self.count
-        ):
-            self.told = time.monotonic()
-            click.echo(f"{self.done} of {self.count} images", err=True)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.bar.close()
-        if kind is KeyboardInterrupt:
-            kept = f"; their files are in {self.kept}" if self.kept and self.done else ""
-            click.echo(
-                "\n" * self.in_terminal
-                + f"Stopped: {self.done} of {self.count} images were done{kept}",
-                err=True,
-            )
-
-
-def report(
-    sources: Sequence[str],
-    work: Callable[[int, str], tuple[dict[str, Any], str]],
-    as_json: bool,
-    kept: str = "",
-) -> None:
-    """Print what ``work(index, source)`` gives for each source: its line as it comes, or all
-    records as one JSON list.
-
-    A bad image becomes ``{"image", "error"}`` in the list; the exit code is 2 then.
-    """
-    records: list[dict[str, Any] | None] = [None] * len(sources)  # a source may be named twice
-
-    def one(index: int, source: str) -> None:
-        record, line = work(index, source)
-        records[index] = record
-        if not as_json:
-            tqdm.write(line, file=sys.stdout)
-
-    failed = work_through(sources, one, kept)
-    if as_json:
-        pairs = zip(sources, records, strict=True)
-        listed = [
-            record or {"image": source, "error": failed.get(source)} for source, record in pairs
-        ]
-        click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
-    if failed:
-        raise click.exceptions.Exit(2)
+def read_source(argument: str) -> np.ndarray:
+    """The image that an argument names, uint8 (H, W, 3). Raises ``ImageError`` as it does."""
+    return read_image(source_of(argument))

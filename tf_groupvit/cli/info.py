@@ -1,6 +1,4 @@
-"""`tf-groupvit info`: a checkpoint in; its sizes, config and parameter counts out, without loading
-TensorFlow.
-"""
+"""The command `tf-groupvit info`, which loads no TensorFlow."""
 
 import json
 from typing import Any

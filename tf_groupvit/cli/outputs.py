@@ -1,38 +1,57 @@
-"""A segmentation, a name and a folder in; files, a line of text or a JSON record out."""
+"""What commands write and print of several images: files, lines or JSON, and how many are done."""
 
 import json
-from collections.abc import Sequence
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Self, TypeVar
 
+import click
+from tqdm import tqdm
+
+from tf_groupvit.errors import ImageError, RequestError
 from tf_groupvit.files import atomic_write, make_folder
 from tf_groupvit.segmentation.image_encoding import png
 from tf_groupvit.segmentation.result import Segmentation
 
-__all__ = ["line_of", "make_folder", "names_for", "record_of", "write_outputs"]
-
 KINDS = ("overlay", "labels", "colors")  # written of every image, as NAME.KIND.png
+BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
+FASTEST = 0.1  # seconds between two updates of the bar
+EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
+# Answers of a server that concern every image: there is no use in going on.
+HOPELESS = (
+    "UNAVAILABLE",
+    "NOT_FOUND",
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+    "UNIMPLEMENTED",
+    "FAILED_PRECONDITION",
+)
+Answer = TypeVar("Answer")
+
+# Files
 
 
 def names_for(sources: Sequence[str], folders: Sequence[str] = ()) -> list[str]:
-    """A name for the outputs of each source: its stem, "stdin" for "-", with a number where that is
-    taken.
+    """A name for the outputs of each source: its stem, "stdin" for "-", numbered if it is taken.
 
-    Files of one folder that differ in their ending alone keep it: x.bmp and x.gif. What lies below
-    one of ``folders`` lies so among the outputs, too: ``deep/x``. Names differ even where a file
-    system does not tell capitals: outputs never overwrite one another.
+    Files of one folder that differ in their suffix alone keep it: x.bmp and x.gif. What lies below
+    one of ``folders`` lies so among the outputs, too: ``deep/x``. Names differ not only in case, so
+    that outputs never overwrite one another on any file system.
     """
-    endings: dict[tuple[PurePath, str], set[str]] = {}
-    for source in sources:
-        path = PurePath(source)
-        endings.setdefault((path.parent, path.stem.casefold()), set()).add(path.suffix)
+    suffixes: dict[tuple[PurePath, str], set[str]] = {}
+    for path in map(PurePath, sources):
+        suffixes.setdefault((path.parent, path.stem.casefold()), set()).add(path.suffix)
     names: list[str] = []
     taken: set[str] = set()
     for source in sources:
         path = PurePath(source)
-        alike = len(endings[path.parent, path.stem.casefold()]) > 1
+        alike = len(suffixes[path.parent, path.stem.casefold()]) > 1
         own = "stdin" if source == "-" else (path.name if alike else path.stem) or "image"
-        stem = str(_below(path, folders) / own)
+        above = next((folder for folder in folders if path.is_relative_to(folder)), path.parent)
+        stem = str(path.parent.relative_to(above) / own)
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1
@@ -42,12 +61,6 @@ def names_for(sources: Sequence[str], folders: Sequence[str] = ()) -> list[str]:
     return names
 
 
-def _below(path: PurePath, folders: Sequence[str]) -> PurePath:
-    """Where a file lies below the first of the folders that holds it; ``.`` where none does."""
-    above = next((folder for folder in folders if path.is_relative_to(folder)), path.parent)
-    return path.parent.relative_to(above)
-
-
 def write_outputs(
     result: Segmentation,
     name: str,
@@ -55,12 +68,11 @@ def write_outputs(
     views: Sequence[str] = (),
     source: str | None = None,
 ) -> list[Path]:
-    """Write overlay, labels (gray class numbers), colors, JSON and each view, as NAME.KIND.png;
-    returns their paths.
+    """Write overlay, labels (gray class numbers), colors, JSON and views; returns their paths.
 
-    The JSON names ``source``, the image. Everything is drawn before anything is written, and each
-    file is whole or not there. Raises ``InputError`` for a view that there is not, and where the
-    folder is missing or cannot be written.
+    Pictures are NAME.KIND.png; the JSON names ``source``, the image. All are drawn before anything
+    is written, and each file is written whole. Raises ``InputError`` for a view that does not exist,
+    and where the folder is missing or cannot be written.
     """
     named = {} if source is None else {"image": source}
     text = json.dumps({**named, **result.to_dict()}, ensure_ascii=False, allow_nan=False)
@@ -74,8 +86,8 @@ def write_outputs(
     if PurePath(name).parent != PurePath():
         make_folder(Path(folder) / PurePath(name).parent)
     paths = []
-    for ending, content in files.items():
-        paths.append(Path(folder) / f"{name}.{ending}")
+    for kind, content in files.items():
+        paths.append(Path(folder) / f"{name}.{kind}")
         atomic_write(paths[-1], content)
     return paths
 
@@ -92,3 +104,80 @@ def record_of(result: Segmentation, source: str, paths: Sequence[Path] = ()) -> 
     labels.
     """
     return {"image": source, **result.summary(), "files": [str(path) for path in paths]}
+
+
+# Reports
+
+
+def report(
+    sources: Sequence[str],
+    answers: Iterable[tuple[int, Answer | Exception]],
+    tell: Callable[[int, Answer], tuple[dict[str, Any], str]],
+    as_json: bool,
+    kept: str = "",
+) -> None:
+    """Print a line for the answer to each source as it arrives, or all records as one JSON list.
+
+    A bad image is one line on standard error, ``{"image", "error"}`` in the list, and exit code 2;
+    the others are done. An error that concerns all images is raised. Over several images standard
+    error shows how many are done: a bar in a terminal, else a line now and then. Ctrl-C says how
+    many were done, and that their files are in ``kept``.
+
+    Args:
+        answers: the index of each source with the answer to it, or its error.
+        tell: from an index and its answer to the record and the line.
+    """
+    records: list[dict[str, Any]] = [{"image": source, "error": None} for source in sources]
+    failed = False
+    with _Progress(len(sources), kept) as progress:
+        for index, answer in answers:
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                records[index], line = tell(index, answer)
+                if not as_json:
+                    tqdm.write(line, file=sys.stdout)
+            except (ImageError, RequestError) as error:
+                if isinstance(error, RequestError) and error.code in HOPELESS:
+                    raise
+                failed, source = True, sources[index]
+                prefix = "image: " if source == "-" else f"{source}: "
+                records[index]["error"] = str(error).removeprefix(prefix)
+                tqdm.write(f"{source}: {records[index]['error']}", file=sys.stderr)
+            progress.step()
+    if as_json:
+        click.echo(json.dumps(records, ensure_ascii=False, indent=2))
+    if failed:
+        raise click.exceptions.Exit(2)
+
+
+class _Progress:
+    """How many of several images are done, on standard error."""
+
+    def __init__(self, count: int, kept: str) -> None:
+        self.count, self.kept, self.done, self.last_line = count, kept, 0, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.in_terminal = sys.stderr.isatty()
+        quiet = self.count < 2 or not self.in_terminal
+        # tqdm shows nothing in a terminal that does not say its size.
+        columns, rows = shutil.get_terminal_size()
+        size: dict[str, Any] = {"mininterval": FASTEST, "ncols": columns, "nrows": rows}
+        self.bar = tqdm(total=self.count, disable=quiet, leave=False, bar_format=BAR, **size)
+        return self
+
+    def step(self) -> None:
+        """One more image is done."""
+        self.done += 1
+        self.bar.update()
+        due = time.monotonic() - self.last_line >= EVERY and self.done < self.count
+        if due and not self.in_terminal:
+            self.last_line = time.monotonic()
+            click.echo(f"{self.done} of {self.count} images", err=True)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.bar.close()
+        if kind is KeyboardInterrupt:
+            files = f"; their files are in {self.kept}" if self.kept and self.done else ""
+            words = f"Stopped: {self.done} of {self.count} images were done{files}"
+            click.echo("\n" * self.in_terminal + words, err=True)

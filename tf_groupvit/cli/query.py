@@ -1,14 +1,23 @@
-"""tf-groupvit query: images and a server's address in, overlays and areas out."""
+"""The command `tf-groupvit query`."""
 
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tf_groupvit.cli.choices import class_list, recursive_option
+from tf_groupvit.cli.choices import class_list, json_option, recursive_option
+from tf_groupvit.cli.images import find_images, source_of
+from tf_groupvit.cli.outputs import line_of, names_for, record_of, report, write_outputs
+from tf_groupvit.errors import ImageError, RequestError
+from tf_groupvit.files import make_folder
+
+if TYPE_CHECKING:
+    from tf_groupvit.client import Client
+    from tf_groupvit.segmentation.result import Segmentation
 
 
-@click.command(name="query")
+@click.command(name="query", context_settings={"show_default": True})
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--server",
@@ -16,32 +25,19 @@ from tf_groupvit.cli.choices import class_list, recursive_option
     metavar="ADDRESS",
     help="http://host:port or grpc://host:port; host:port is http.",
 )
-@click.option(
-    "--model-name", default="groupvit", show_default=True, help="The model's name on the server."
-)
+@click.option("--model-name", default="groupvit", help="The model's name on the server.")
 @click.option(
     "--classes",
     help="Names, or a file, as for segment, in place of those that the model was exported with.",
 )
 @recursive_option
 @click.option("--output", metavar="DIR", help="Write overlay, labels and JSON of each image here.")
+@json_option
 @click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print JSON alone: a list with an object for each image.",
+    "--timeout", default=60.0, help="Seconds for one image, waiting and retries included."
 )
 @click.option(
-    "--timeout",
-    default=60.0,
-    show_default=True,
-    help="Seconds for one image, waiting and retries included.",
-)
-@click.option(
-    "--wait/--no-wait",
-    default=True,
-    show_default=True,
-    help="Wait for a server that is starting, until --timeout.",
+    "--wait/--no-wait", default=True, help="Wait for a server that is starting, until --timeout."
 )
 def command(
     images: tuple[str, ...],
@@ -61,8 +57,6 @@ def command(
     NAME.colors.png (the same in colors) and NAME.json are written. A bad image is reported, the
     others are done, and the exit code is 2 then.
     """
-    from tf_groupvit.cli.images import find_images, report, source_of
-    from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs
     from tf_groupvit.client import Client
 
     sources = find_images(images, recursive)
@@ -70,24 +64,27 @@ def command(
     folder = make_folder(output) if output else None
     wanted = class_list(classes) if classes else classes
 
+    def tell(index: int, result: "Segmentation") -> tuple[dict[str, Any], str]:
+        source = sources[index]
+        paths = write_outputs(result, names[index], folder, source=source) if folder else []
+        return record_of(result, source, paths), line_of(result, source, paths)
+
     with Client(server, model_name, timeout=timeout, wait=wait) as client:
         if wait:
             _wait_while_loading(client, timeout)
 
-        def work(index: int, source: str) -> tuple[dict[str, Any], str]:
-            result = client.segment(source_of(source), wanted)
-            paths = write_outputs(result, names[index], folder, source=source) if folder else []
-            return record_of(result, source, paths), line_of(result, source, paths)
+        def answers() -> Iterator[tuple[int, "Segmentation | Exception"]]:
+            for index, source in enumerate(sources):
+                try:
+                    yield index, client.segment(source_of(source), wanted)
+                except (ImageError, RequestError) as error:
+                    yield index, error
 
-        report(sources, work, as_json, kept=output or "")
+        report(sources, answers(), tell, as_json, kept=output or "")
 
 
-def _wait_while_loading(client: Any, timeout: float) -> None:
-    """Wait for a model that its server is loading; whatever else is wrong shows with the first
-    image.
-    """
-    from tf_groupvit.errors import RequestError
-
+def _wait_while_loading(client: "Client", timeout: float) -> None:
+    """Wait for a model that its server is loading; other faults show with the first image."""
     try:
         states = [version["state"] for version in client.status()]
     except RequestError as error:

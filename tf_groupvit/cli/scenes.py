@@ -1,6 +1,7 @@
-"""tf-groupvit scenes: a folder and a seed in, captioned pictures with masks in that folder out."""
+"""The command `tf-groupvit scenes`."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -20,8 +21,6 @@ def command(output: str, seed: int, count: int, size: int) -> None:
     images/NNNNN.png, masks/NNNNN.png (class numbers, one byte a pixel), captions.txt (a line for
     each picture) and classes.txt (one class a line, in the order of the numbers).
     """
-    from pathlib import Path
-
     from tf_groupvit.scenes.scene import write_scenes
 
     write_scenes(Path(output), seed, count, size, progress=sys.stderr.isatty())

@@ -1,12 +1,24 @@
-"""`tf-groupvit segment`: images and class names in; overlay, label image and JSON for each out."""
+"""The command `tf-groupvit segment`."""
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tf_groupvit.cli.choices import load_segmenter, recursive_option, segmenter_options
+from tf_groupvit.cli.choices import (
+    json_option,
+    load_segmenter,
+    recursive_option,
+    segmenter_options,
+)
+from tf_groupvit.cli.images import find_images, read_source
+from tf_groupvit.cli.outputs import line_of, names_for, record_of, report, write_outputs
+from tf_groupvit.files import make_folder
+from tf_groupvit.segmentation.batches import in_batches
 from tf_groupvit.segmentation.overlay import VIEWS
+
+if TYPE_CHECKING:
+    from tf_groupvit.segmentation.result import Segmentation
 
 
 @click.command(context_settings={"show_default": True})
@@ -26,14 +38,12 @@ from tf_groupvit.segmentation.overlay import VIEWS
     "--view",
     "views",
     multiple=True,
-    type=click.Choice(list(VIEWS)),
+    type=click.Choice([*VIEWS]),
     help="Also write this view. May be repeated.",
 )
 @recursive_option
 @click.option("--output", default="out", metavar="DIR", help="Where the files go.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON alone, a list with one object an image."
-)
+@json_option
 def command(
     images: tuple[str, ...],
     views: tuple[str, ...],
@@ -49,19 +59,18 @@ def command(
     NAME.colors.png (the same in colors) and NAME.json are written; a bad one is reported, and the
     rest are done.
     """
-    from tf_groupvit.cli.images import find_images, report, source_of
-    from tf_groupvit.cli.outputs import line_of, make_folder, names_for, record_of, write_outputs
-
     sources = find_images(images, recursive)
-    names, folder = names_for(sources, list(filter(os.path.isdir, images))), make_folder(output)
+    names = names_for(sources, list(filter(os.path.isdir, images)))
+    folder = make_folder(output)
     segmenter = load_segmenter(**choices)
 
     from tf_groupvit.segmentation.inference import untraced
 
-    def work(index: int, source: str) -> tuple[dict[str, Any], str]:
-        with untraced(len(sources) == 1):
-            result = segmenter(source_of(source))
+    def tell(index: int, result: "Segmentation") -> tuple[dict[str, Any], str]:
+        source = sources[index]
         paths = write_outputs(result, names[index], folder, views, source)
         return record_of(result, source, paths), line_of(result, source, paths)
 
-    report(sources, work, as_json, kept=output)
+    with untraced(len(sources) == 1):
+        answers = in_batches(range(len(sources)), lambda k: read_source(sources[k]), segmenter)
+        report(sources, answers, tell, as_json, kept=output)

@@ -1,6 +1,4 @@
-"""`tf-groupvit serve`: a base path or a model config file in; a server on two ports out, until it
-is told to stop.
-"""
+"""The command `tf-groupvit serve`."""
 
 import json
 import time
@@ -18,81 +16,40 @@ from tf_groupvit.server.status import loggable
 _FILE = click.Path(exists=True, dir_okay=False)
 
 
-@click.command("serve")
+@click.command("serve", context_settings={"show_default": True})
 @click.argument("base_path", required=False, type=click.Path())
 @click.option(
     "--model-config-file", type=_FILE, help="Several models: a ModelServerConfig text proto."
 )
-@click.option(
-    "--model-name", default="groupvit", show_default=True, help="Name of the model at BASE_PATH."
-)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all."
-)
-@click.option("--port", default=8500, show_default=True, help="gRPC port; 0 for any.")
-@click.option("--rest-api-port", default=8501, show_default=True, help="REST port; 0 for any.")
+@click.option("--model-name", default="groupvit", help="Name of the model at BASE_PATH.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", default=8500, help="gRPC port; 0 for any.")
+@click.option("--rest-api-port", default=8501, help="REST port; 0 for any.")
 @click.option(
     "--monitoring-config-file", type=_FILE, help="MonitoringConfig text proto: Prometheus metrics."
 )
 @click.option("--ssl-config-file", type=_FILE, help="SSLConfig text proto: TLS for gRPC.")
-@click.option(
-    "--rest-api-timeout-in-ms",
-    default=30_000,
-    show_default=True,
-    help="For a REST request; 0 for none.",
-)
+@click.option("--rest-api-timeout-in-ms", default=30_000, help="For a REST request; 0 for none.")
 @click.option(
     "--rest-api-enable-cors-support", is_flag=True, help="Add CORS headers to REST answers."
 )
-@click.option(
-    "--file-system-poll-wait-seconds",
-    default=1.0,
-    show_default=True,
-    help="Between looks at base paths.",
-)
-@click.option(
-    "--max-num-load-retries",
-    default=5,
-    show_default=True,
-    help="Further attempts at a failed load.",
-)
-@click.option(
-    "--load-retry-interval-micros",
-    default=60_000_000,
-    show_default=True,
-    help="Between two attempts.",
-)
+@click.option("--file-system-poll-wait-seconds", default=1.0, help="Between looks at base paths.")
+@click.option("--max-num-load-retries", default=5, help="Further attempts at a failed load.")
+@click.option("--load-retry-interval-micros", default=60_000_000, help="Between two attempts.")
 @click.option(
     "--allow-version-labels-for-unavailable-models", is_flag=True, help="New labels may be early."
 )
-@click.option("--saved-model-tags", default="serve", show_default=True, help="Comma-separated.")
-@click.option("--enable-model-warmup/--no-enable-model-warmup", default=True, show_default=True)
-@click.option(
-    "--num-request-iterations-for-warmup",
-    default=0,
-    show_default=True,
-    help="Of each record; 0: one.",
-)
+@click.option("--saved-model-tags", default="serve", help="Comma-separated.")
+@click.option("--enable-model-warmup/--no-enable-model-warmup", default=True)
+@click.option("--num-request-iterations-for-warmup", default=0, help="Of each record; 0: one.")
 @click.option(
     "--background-warmup/--no-background-warmup",
     default=True,
-    show_default=True,
-    help=(
-        "At the start, serve when the default signature is warm, and warm up the others meanwhile."
-    ),
+    help=("Serve as soon as the default signature is warm, and warm up the others meanwhile."),
 )
-@click.option(
-    "--tensorflow-intra-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses."
-)
-@click.option(
-    "--tensorflow-inter-op-parallelism", default=0, show_default=True, help="Threads; 0 chooses."
-)
-@click.option(
-    "--enable-batching/--no-enable-batching",
-    default=False,
-    show_default=True,
-    help="Merge requests.",
-)
+@click.option("--tensorflow-intra-op-parallelism", default=0, help="Threads; 0 chooses.")
+@click.option("--tensorflow-inter-op-parallelism", default=0, help="Threads; 0 chooses.")
+@click.option("--enable-batching/--no-enable-batching", default=False, help="Merge requests.")
 @click.option(
     "--batching-parameters-file", type=_FILE, help="BatchingParameters text proto, for all models."
 )
@@ -101,47 +58,24 @@ _FILE = click.Path(exists=True, dir_okay=False)
     is_flag=True,
     help="Batch only versions with a batching_params.pbtxt.",
 )
-@click.option(
-    "--max-in-flight", default=0, show_default=True, help="Requests at work; 0: four for each CPU."
-)
-@click.option(
-    "--max-queued", default=64, show_default=True, help="Requests waiting; beyond them 429."
-)
+@click.option("--max-in-flight", default=0, help="Requests at work; 0: four for each CPU.")
+@click.option("--max-queued", default=64, help="Requests waiting; beyond them 429.")
 @click.option(
     "--max-pixels-at-work",
     default=100_000_000,
-    show_default=True,
     help=(
-        "Of all requests at work together, by their pictures' headers; a larger one runs alone. 0:"
-        " any number."
+        "Of all requests at work together, from their pictures' headers; a larger one runs alone."
+        " 0: any number."
     ),
 )
-@click.option(
-    "--max-request-bytes",
-    default=2**28,
-    show_default=True,
-    help="Largest request, unpacked; both fronts.",
-)
-@click.option(
-    "--max-json-tokens", default=2**24, show_default=True, help="Of a REST body; beyond them 400."
-)
-@click.option(
-    "--max-receiving",
-    default=256,
-    show_default=True,
-    help="Requests arriving at once, on each front.",
-)
-@click.option(
-    "--max-receiving-bytes",
-    default=2**30,
-    show_default=True,
-    help="Of all REST requests, until answered.",
-)
-@click.option("--max-connections", default=1000, show_default=True, help="Open at once over REST.")
+@click.option("--max-request-bytes", default=2**28, help="Largest request, unpacked; both fronts.")
+@click.option("--max-json-tokens", default=2**24, help="Of a REST body; beyond them 400.")
+@click.option("--max-receiving", default=256, help="Requests arriving at once, on each front.")
+@click.option("--max-receiving-bytes", default=2**30, help="Of all REST requests, until answered.")
+@click.option("--max-connections", default=1000, help="Open at once over REST.")
 @click.option(
     "--receive-timeout-seconds",
     default=60.0,
-    show_default=True,
     help="For a request to arrive whole; quiet connections are closed after it.",
 )
 @click.option(
@@ -149,23 +83,16 @@ _FILE = click.Path(exists=True, dir_okay=False)
     is_flag=True,
     help="Wait for a base path to get a version, as TF Serving does.",
 )
-@click.option(
-    "--shutdown-grace-seconds",
-    default=30.0,
-    show_default=True,
-    help="For requests under way at SIGTERM.",
-)
+@click.option("--shutdown-grace-seconds", default=30.0, help="For requests under way at SIGTERM.")
 @click.option(
     "--log-level",
     default="info",
-    show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="info has a line per request.",
 )
 @click.option("--json-logs", is_flag=True, help="Logs and ports as one JSON object a line.")
 def command(base_path: str | None, model_config_file: str | None, **flags: Any) -> None:
-    """Serve SavedModels as tensorflow_model_server does: the same ports, requests, answers and
-    errors.
+    """Serve SavedModels as tensorflow_model_server does: same ports, requests, answers, errors.
 
     BASE_PATH holds numbered versions of one model (models/groupvit/1/saved_model.pb); several
     models come from --model-config-file. Meant for development, tests and small deployments.
@@ -199,16 +126,11 @@ def _serve(
         say(f"Ready {time.monotonic() - started:.1f} s after the start.")
         _announce(host, port, rest_port, names, json_logs)
 
-    serve_until_stopped(
-        models,
-        ports,
-        announce=announce,
-        **flags,
-    )
+    serve_until_stopped(models, ports, announce=announce, **flags)
 
 
 def _check_paths(base_path: str | None, model_config_file: str | None, wait: bool) -> None:
-    """Say what is wrong before TensorFlow is loaded."""
+    """Raise what is wrong with the paths before TensorFlow is loaded."""
     if (base_path is None) == (model_config_file is None):
         raise InputError(
             "Give either a BASE_PATH or a --model-config-file, e.g. tf-groupvit serve"
@@ -251,11 +173,8 @@ def _models(base_path: str | None, model_config_file: str | None, name: str) -> 
 
 def _announce(host: str, port: int, rest_port: int, names: list[str], as_json: bool) -> None:
     if as_json:
-        click.echo(
-            json.dumps(
-                {"event": "ready", "models": names, "port": port, "rest_api_port": rest_port}
-            )
-        )
+        event = {"event": "ready", "models": names, "port": port, "rest_api_port": rest_port}
+        click.echo(json.dumps(event))
         return
     click.echo(f"Serving {', '.join(map(loggable, names))}; stop with Ctrl-C")
     click.echo(f"gRPC: {host}:{port}")

@@ -19,7 +19,7 @@ from tf_groupvit.preprocessing.image_reading import ORIENTATIONS, read_class_num
 
 AS_PHOTO = "as-photo"  # the mask lies as the upright photo
 AS_STORED = "as-stored"  # the mask lies as the stored pixels, and has to be turned with them
-CHOICES = (AS_PHOTO, AS_STORED)
+MASK_ORIENTATIONS = (AS_PHOTO, AS_STORED)
 UPRIGHT = 1
 NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # chunks of a PNG that may hold an orientation
 Size = tuple[int, int]  # width, height
@@ -76,9 +76,11 @@ def _known(table: np.ndarray) -> str:
 
 
 def checked_choice(choice: str | None) -> str | None:
-    """One of ``CHOICES``, or None. Raises ``InputError`` for anything else."""
-    if choice is not None and choice not in CHOICES:
-        raise InputError(f"mask_orientation is {choice!r}: expected one of {', '.join(CHOICES)}.")
+    """One of ``MASK_ORIENTATIONS``, or None. Raises ``InputError`` for anything else."""
+    if choice is not None and choice not in MASK_ORIENTATIONS:
+        raise InputError(
+            f"mask_orientation is {choice!r}: expected one of {', '.join(MASK_ORIENTATIONS)}."
+        )
     return choice
 
 
