@@ -1,8 +1,11 @@
-"""Augmentation: hand-sized pictures, and what holds for every draw."""
+"""Augmentation: hand-sized pictures, what holds for every draw, and RandAugment's operations,
+which give to the level what Pillow gives, or within one where pixels are mixed.
+"""
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageEnhance, ImageOps
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.training import augment
@@ -59,8 +62,6 @@ def test_where_no_crop_fits_the_middle_is_taken(sides, expected):
 
 
 def test_resizing_is_pillows_bilinear_within_a_level():
-    from PIL import Image
-
     pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3)).astype("uint8")
     for size in (8, 64):
         expected = np.asarray(
@@ -164,3 +165,131 @@ def test_operations_grow_with_their_level_and_go_to_both_sides():
 def test_impossible_settings_are_refused(change):
     with pytest.raises(InputError):
         Augmentation(**change)
+
+
+def some_pixels(seed=0, low=0, high=256, size=(13, 17)):
+    return np.random.default_rng(seed).integers(low, high, (*size, 3)).astype("uint8")
+
+
+def whole(value):
+    return tf.constant(value, tf.int32)
+
+
+IMAGES = {
+    "noise": some_pixels(),
+    "narrow": some_pixels(1, 90, 140),
+    "flat": np.full((13, 17, 3), 77, np.uint8),
+    "large": some_pixels(2, 30, 200, (64, 48)),
+}
+EXACT = {
+    "autocontrast": (augment.autocontrast, ImageOps.autocontrast),
+    "equalize": (augment.equalize, ImageOps.equalize),
+    "invert": (lambda x: augment.OPERATIONS["invert"](x, 1.0, 1.0), ImageOps.invert),
+    **{
+        f"posterize to {bits}": (
+            lambda x, b=bits: augment.posterize(x, whole(b)),
+            lambda x, b=bits: ImageOps.posterize(x, b),
+        )
+        for bits in (1, 3, 8)
+    },
+    **{
+        f"solarize from {t}": (
+            lambda x, t=t: augment.solarize(x, whole(t)),
+            lambda x, t=t: ImageOps.solarize(x, t),
+        )
+        for t in (0, 26, 128, 256)
+    },
+    **{
+        f"{name} {f}": (
+            lambda x, d=degenerate, f=f: augment.blend(d(x), x, f),
+            lambda x, p=peer, f=f: p(x).enhance(f),
+        )
+        for name, degenerate, peer in (
+            ("color", augment.gray, ImageEnhance.Color),
+            ("contrast", augment.mean_gray, ImageEnhance.Contrast),
+            ("brightness", lambda x: 0.0, ImageEnhance.Brightness),
+            ("sharpness", augment.smooth, ImageEnhance.Sharpness),
+        )
+        for f in (0.25, 1.0, 1.75)  # exact in floats of 32 bits
+    },
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_levels_are_pillows_own(name):
+    ours, peer = EXACT[name]
+    for kind, pixels in IMAGES.items():
+        expected = np.asarray(peer(Image.fromarray(pixels)))
+        np.testing.assert_array_equal(ours(tf.constant(pixels)).numpy(), expected, err_msg=kind)
+
+
+def affine(matrix):
+    return lambda image: image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+
+
+MOVED = {
+    "shear x": (
+        lambda x: augment.move(x, [[1, 0.27, 0], [0, 1, 0]]),
+        affine((1, 0.27, 0, 0, 1, 0)),
+    ),
+    "shear y": (
+        lambda x: augment.move(x, [[1, 0, 0], [-0.2, 1, 0]]),
+        affine((1, 0, 0, -0.2, 1, 0)),
+    ),
+    "translate x": (
+        lambda x: augment.translate(x, 0.0, 0.3),
+        affine((1, 0, 0.3 * 48, 0, 1, 0)),
+    ),
+    "translate y": (
+        lambda x: augment.translate(x, -0.3, 0.0),
+        affine((1, 0, 0, 0, 1, -0.3 * 64)),
+    ),
+    "rotate": (
+        lambda x: augment.rotate(x, 27.0),
+        lambda image: image.rotate(27, Image.Resampling.BILINEAR),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_moved_pictures_are_pillows_within_a_level(name):
+    """But for the border, where Pillow repeats the last pixel and TensorFlow mixes it with the
+    filling.
+    """
+    ours, peer = MOVED[name]
+    pixels = IMAGES["large"]
+    inside = np.asarray(peer(Image.fromarray(np.full_like(pixels, 255))))[..., 0] == 255
+    away = np.pad(inside, 2)
+    core = np.all(
+        [away[2 + dy :, 2 + dx :][:64, :48] for dy in (-2, 0, 2) for dx in (-2, 0, 2)], axis=0
+    )
+    core[:2] = core[-2:] = core[:, :2] = core[:, -2:] = False
+    assert core.mean() > 0.3
+    difference = ours(tf.constant(pixels)).numpy().astype(int) - np.asarray(
+        peer(Image.fromarray(pixels))
+    )
+    assert np.abs(difference)[core].max() <= 1
+
+
+def test_what_a_move_leaves_empty_gets_the_mean_color():
+    moved = augment.translate(tf.zeros([4, 4, 3], tf.uint8), 0.0, 0.5).numpy()
+    assert (moved[:, :2] == 0).all() and (moved[:, 2:] == augment.FILL).all()
+
+
+def test_solarize_add_by_hand():
+    pixels = tf.constant([[[0, 100, 127], [128, 200, 255]]], tf.uint8)
+    assert augment.solarize_add(pixels, whole(99)).numpy().tolist() == [
+        [[99, 199, 226], [128, 200, 255]]
+    ]
+    assert augment.solarize_add(pixels, whole(140)).numpy().tolist() == [
+        [[140, 240, 255], [128, 200, 255]]
+    ]
+
+
+def test_a_quarter_turn_moves_each_corner_to_the_next_one():
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    pixels[0, 0] = 200
+    turned = augment.rotate(tf.constant(pixels), 90.0).numpy()
+    assert turned[1, 0].tolist() == [200] * 3 and turned.sum() == 600
