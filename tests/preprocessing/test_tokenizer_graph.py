@@ -18,9 +18,13 @@ from hypothesis import strategies as st
 from tf_groupvit import Tokenizer
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.tokenizer_files import TokenizerFiles
-from tf_groupvit.preprocessing.tokenizer_graph import CONTEXT, merge_ranks
-from tf_groupvit.preprocessing.tokenizer_merges import Merges, merges_are_ordered
-from tf_groupvit.preprocessing.tokenizer_strings import byte_letters
+from tf_groupvit.preprocessing.tokenizer_graph import CONTEXT
+from tf_groupvit.preprocessing.tokenizer_merges import (
+    Merges,
+    byte_letters,
+    merge_ranks,
+    merges_are_ordered,
+)
 from tf_groupvit.preprocessing.tokenizer_unicode import classes, normal_forms
 
 SMALL = ("toy", "trained", "listed")
@@ -72,7 +76,7 @@ def test_graph_gives_the_ids_of_the_full_vocabulary(clip, golden):
     assert_equal(clip, texts_of(golden / "tokenizer" / "clip.json"))
 
 
-# What the pattern, the normaliser and the added tokens look at, in pieces that land beside each
+# What the pattern, the normalizer and the added tokens look at, in pieces that land beside each
 # other.
 PIECES = st.sampled_from(
     ["<|endoftext|>", "<|startoftext|>", "<|ENDOFTEXT|>", "<|StartOfText|>", "<|", "|>", "<", "endoftext", "'", "'s",

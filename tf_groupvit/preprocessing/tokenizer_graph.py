@@ -1,6 +1,4 @@
-"""Strings (N) in a TensorFlow graph -> token ids and attention mask, int32 (N, max_length), as the
-Python side's.
-"""
+"""The tokenizer as a TensorFlow graph: strings to token ids, equal to the Python tokenizer's."""
 
 import shutil
 import tempfile
@@ -8,24 +6,25 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.preprocessing.tokenizer_composition import Composition
 from tf_groupvit.preprocessing.tokenizer_files import END_OF_WORD
-from tf_groupvit.preprocessing.tokenizer_merges import Merges, read_table
-from tf_groupvit.preprocessing.tokenizer_strings import (
-    LETTERS,
-    Literals,
+from tf_groupvit.preprocessing.tokenizer_merges import Merges, Words, merge_ranks, spell
+from tf_groupvit.preprocessing.tokenizer_unicode import (
+    CODE_POINTS,
+    SPACE,
+    Composition,
+    NormalForms,
+    PageTable,
     begins,
-    byte_letters,
+    class_table,
     decode,
     encode,
     keep,
-    spell,
     splits,
 )
-from tf_groupvit.preprocessing.tokenizer_unicode import CODE_POINTS, SPACE, Classes, NormalForms
 
 if TYPE_CHECKING:
     from tf_groupvit.preprocessing.tokenizer import Tokenizer
@@ -44,12 +43,11 @@ CONTEXT = 4096
 
 
 class GraphTokenizer(tf.Module):
-    """The tokenizer as core TensorFlow operations: ``graph(["a cat"])`` -> ``{"input_ids",
-    "attention_mask"}``.
+    """The tokenizer as core TensorFlow operations: ``graph(["a cat"])``.
 
-    Both are int32 (N, max_length). The vocabulary and the merges are static tables, assets of any
-    SavedModel whose module holds this one. Ids equal the Python tokenizer's on every string,
-    composed (``é``), decomposed (``e`` + U+0301) or neither; there:
+    The vocabulary and the merges are static tables, assets of any SavedModel whose module holds
+    this one. Ids equal the Python tokenizer's on every string, composed (``é``), decomposed (``e``
+    + U+0301) or neither; there:
 
     * Bytes that are no UTF-8 count as U+FFFD, as ``bytes.decode("utf-8", "replace")`` gives it.
     * A text over max_length is cut, its end token kept, without a warning.
@@ -60,49 +58,42 @@ class GraphTokenizer(tf.Module):
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         super().__init__(name="tokenizer")
+        # Saving copies the tables' files from here.
         folder = Path(tempfile.mkdtemp(prefix="tf_groupvit_tokenizer_"))
-        weakref.finalize(
-            self, shutil.rmtree, folder, ignore_errors=True
-        )  # saving copies the tables' files from it
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.max_length = tokenizer.max_length
-        self.bos, self.eos, self.pad = (
-            tokenizer.bos_token_id,
-            tokenizer.eos_token_id,
-            tokenizer.pad_token_id,
-        )
+        self.bos, self.eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self.pad = tokenizer.pad_token_id
         longest = max(len(token.removesuffix(END_OF_WORD)) for token in tokenizer.files.vocabulary)
         self.characters_read = (self.max_length - 2) * longest + CONTEXT
         with tf.init_scope(), tf.device("CPU"):
             self._added = AddedTokens(tokenizer)
             self._composition = Composition(self._added.count)
-            self._forms, self._classes = NormalForms(self._added.count), Classes(self._added.count)
+            self._forms = NormalForms(self._added.count)
+            self._classes = class_table(self._added.count)
             self._words = Words(tokenizer, self._added.ids, folder)
             self._merges = Merges(merge_ranks(tokenizer), longest, folder)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def __call__(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Ids and mask, int32 (N, max_length), of strings (N)."""
+        """``input_ids`` and ``attention_mask``, int32 (N, max_length), of strings (N)."""
         with tf.device("CPU"):  # no accelerator has strings or tables
             N = tf.size(text, tf.int64)
-            points, row = self._added.plain(
-                *decode(text), N
-            )  # (S) code points of all texts, and their texts
+            # (S) code points of all texts, and their texts
+            points, row = self._added.plain(*decode(text), N)
             points, row = self._composition(points, row)
-            points, row = self._added.normalised(*self._forms(points, row), N)
+            points, row = self._added.normalized(*self._forms(points, row), N)
             points, row, piece = self._cut(*self._split(points, row, N))
             return self._frame(self._encode(points, row, piece, N))
 
     def _split(
         self, points: tf.Tensor, row: tf.Tensor, N: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """All characters but blanks, their texts, and their pieces, counted over all texts: each
-        (S).
-        """
+        """All characters but blanks, their texts, and their pieces, counted over all texts: (S)."""
         kinds = self._classes(points)
         marked = tf.strings.regex_replace(encode(kinds, row, N), PIECE, r"\0" + MARK)
-        named = tf.reduce_any(kinds == ord("<"))
         marked = tf.cond(
-            named,
+            tf.reduce_any(kinds == ord("<")),
             lambda: tf.strings.regex_replace(marked, NAMED_PIECE, NAMED_PARTS),
             lambda: marked,
         )
@@ -114,16 +105,14 @@ class GraphTokenizer(tf.Module):
     def _cut(
         self, points: tf.Tensor, row: tf.Tensor, piece: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What can matter of each text: a piece is a token or more, and a token has a bounded
-        number of bytes.
+        """What can matter of each text (S).
+
+        A piece is a token or more, and a token has a bounded number of bytes.
         """
-        first = tf.searchsorted(
-            row, row, out_type=tf.int64
-        )  # (S) where each character's text begins
+        first = tf.searchsorted(row, row, out_type=tf.int64)  # (S) where its text begins
         place = tf.range(tf.size(row, tf.int64)) - first
-        near = (piece - tf.gather(piece, first) < self.max_length - 2) & (
-            place < self.characters_read
-        )
+        pieces_before = piece - tf.gather(piece, first)
+        near = (pieces_before < self.max_length - 2) & (place < self.characters_read)
         points, row, piece = keep(near, points, row, piece)
         return points, row, piece
 
@@ -137,18 +126,15 @@ class GraphTokenizer(tf.Module):
         words, use = tf.unique(self._added.rename(spelled, first), tf.int64)
         symbols, word = self._merges(*self._words(words))
         ends = splits(word, tf.size(words, tf.int64))
-        tokens = tf.gather(
-            tf.RaggedTensor.from_row_splits(symbols, ends, validate=False), use
-        )  # (pieces, tokens)
+        by_word = tf.RaggedTensor.from_row_splits(symbols, ends, validate=False)
+        tokens = tf.gather(by_word, use)  # (pieces, tokens)
         ends = tf.gather(tokens.row_splits, splits(row_of_piece, N))
         return tf.RaggedTensor.from_row_splits(tokens.values, ends, validate=False)
 
     def _frame(self, tokens: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """Start token, as many tokens as fit, end token, padding: (N, max_length)."""
         room = self.max_length - 2
-        inner = tf.cast(tokens, tf.int32).to_tensor(
-            self.pad, shape=[None, room]
-        )  # (N, max_length - 2)
+        inner = tf.cast(tokens, tf.int32).to_tensor(self.pad, shape=[None, room])
         length = tf.cast(tf.minimum(tokens.row_lengths(), room), tf.int32)[:, None] + 2  # (N, 1)
         place = tf.range(self.max_length)[None]  # (1, max_length)
         ids = tf.pad(inner, [[0, 0], [1, 1]], constant_values=self.pad)
@@ -160,8 +146,9 @@ class GraphTokenizer(tf.Module):
 
 
 class AddedTokens(tf.Module):
-    """Tokens that are found in a text as they stand: among code points, each is one number from
-    CODE_POINTS on.
+    """Tokens that are found in a text as they stand.
+
+    Among code points each is one number from CODE_POINTS on.
     """
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
@@ -176,17 +163,15 @@ class AddedTokens(tf.Module):
         ids = tokenizer.backend.get_vocab()
         self.ids = {f" {i}": ids[token.content] for i, token in enumerate(tokens)}
         self.names = tf.constant([*self.ids])
-        normalise = tokenizer.backend.normalizer.normalize_str
-        plain = {
-            token.content: CODE_POINTS + i for i, token in enumerate(tokens) if not token.normalized
-        }
-        forms = {
-            normalise(token.content): CODE_POINTS + i
-            for i, token in enumerate(tokens)
-            if token.normalized
-        }
+        normalize = tokenizer.backend.normalizer.normalize_str
+        plain, forms = {}, {}
+        for number, token in enumerate(tokens, CODE_POINTS):
+            if token.normalized:
+                forms[normalize(token.content)] = number
+            else:
+                plain[token.content] = number
         highest = CODE_POINTS + self.count
-        self.plain, self.normalised = Literals(plain, highest), Literals(forms, highest)
+        self.plain, self.normalized = Literals(plain, highest), Literals(forms, highest)
 
     def rename(self, words: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
         """Words (pieces), those whose first number is an added token's under that token's name."""
@@ -194,58 +179,49 @@ class AddedTokens(tf.Module):
         return tf.where(added < 0, words, tf.gather(self.names, tf.maximum(added, 0)))
 
 
-class Words(tf.Module):
-    """Words (U) in byte letters -> the symbols to merge: one for a word that is a token, one per
-    byte for any other.
+class Literals(tf.Module):
+    """Finds fixed strings among code points, and puts one number for each.
+
+    Of those that begin leftmost, the longest is found.
     """
 
-    def __init__(self, tokenizer: "Tokenizer", added: dict[str, int], folder: Path) -> None:
-        super().__init__(name="words")
-        rows = [f"{word}\t{number}\n" for word, number in (whole_words(tokenizer) | added).items()]
-        self.table = read_table(folder / "vocabulary.tsv", rows, tf.string, default=-1)
-        ids = tokenizer.files.vocabulary
-        unknown = ids.get(tokenizer.files.special["unk_token"], -1)
-        letters = [chr(i) for i in range(LETTERS)]
-        self.inner = tf.constant([ids.get(letter, unknown) for letter in letters], tf.int64)
-        self.last = tf.constant(
-            [ids.get(letter + END_OF_WORD, unknown) for letter in letters], tf.int64
-        )
-        ends = {letter + END_OF_WORD for letter in byte_letters()}
-        if unknown < 0 and not ids.keys() >= ends | set(byte_letters()):
-            raise InputError(
-                "A graph needs a token for every byte or an unk_token in the vocabulary, and has"
-                " neither."
-            )
+    def __init__(self, numbers: dict[str, int], highest: int) -> None:
+        """``numbers``: literal -> its number; no code point is above ``highest``."""
+        super().__init__(name="literals")
+        longest_first = sorted(numbers, key=len, reverse=True)
+        self.numbers = tf.constant([numbers[literal] for literal in longest_first], tf.int32)
+        # Every letter of the literals has a code of its own, first letters first; all others share
+        # the blank.
+        first_letters = [literal[0] for literal in numbers]
+        letters = dict.fromkeys([*first_letters, *"".join(numbers)])
+        code_of = {letter: chr(0x100 + i) for i, letter in enumerate(letters)}
+        self.after_first = 0x100 + len(set(first_letters))
+        coded = ["".join(code_of[letter] for letter in literal) for literal in longest_first]
+        self.pattern, self.coded = "|".join(coded), tf.constant(coded, tf.string)
+        table = np.full(highest + 1, ord(" "), np.int32)
+        table[[ord(letter) for letter in letters]] = [ord(code) for code in code_of.values()]
+        self.codes = PageTable(table)
 
-    def __call__(self, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Symbols (S) and the word that each is of (S), both int64."""
-        known = self.table.lookup(words)  # (U)
-        letter, word = decode(tf.where(known < 0, words, "?"))  # (S) one for a known word
-        last = tf.reverse(begins(tf.reverse(word, [0])), [0])
-        symbols = tf.where(last, tf.gather(self.last, letter), tf.gather(self.inner, letter))
-        whole = tf.gather(known, word)
-        return tf.where(whole < 0, symbols, whole), word
+    def __call__(
+        self, points: tf.Tensor, of: tf.Tensor, N: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Code points (S) and their texts (S), of N texts -> the same, literals replaced."""
+        if not self.pattern:
+            return points, of
+        codes = self.codes(points)
+        present = tf.reduce_any((codes >= 0x100) & (codes < self.after_first))
+        return tf.cond(present, lambda: self._replace(points, of, codes, N), lambda: (points, of))
 
-
-def whole_words(tokenizer: "Tokenizer") -> dict[str, int]:
-    """Words that the merges make one token of, in byte letters, each with its id."""
-    alphabet = set(byte_letters())
-    found: dict[str, int] = {}
-    for token in tokenizer.files.vocabulary:
-        word = token.removesuffix(END_OF_WORD)
-        if word != token and word and alphabet >= set(word):
-            made = tokenizer.backend.model.tokenize(word)
-            if len(made) == 1:
-                found[word] = made[0].id
-    return found
-
-
-def merge_ranks(tokenizer: "Tokenizer") -> dict[tuple[int, int], tuple[int, int]]:
-    """(left id, right id) -> (rank, merged id); of a pair that is listed twice, the later rank, as
-    in tokenizers.
-    """
-    ids = tokenizer.files.vocabulary
-    return {
-        (ids[left], ids[right]): (rank, ids[left + right])
-        for rank, (left, right) in enumerate(tokenizer.files.merges)
-    }
+    def _replace(
+        self, points: tf.Tensor, of: tf.Tensor, codes: tf.Tensor, N: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        marked, _ = decode(tf.strings.regex_replace(encode(codes, of, N), self.pattern, r"(\0)"))
+        opens, closes = marked == ord("("), marked == ord(")")
+        depth = tf.cumsum(tf.cast(opens, tf.int32)) - tf.cumsum(tf.cast(closes, tf.int32))
+        after_open = tf.concat([tf.zeros_like(opens[:1]), opens[:-1]], 0)
+        inside, first = keep(~(opens | closes), depth > 0, after_open)  # (S)
+        letters, literal = keep(inside, codes, tf.cumsum(tf.cast(first, tf.int64)) - 1)
+        places = tf.where(first)
+        found = encode(letters, literal, tf.size(places, tf.int64))  # (literals found)
+        number = tf.gather(self.numbers, tf.argmax(found[:, None] == self.coded, 1))
+        return keep(first | ~inside, tf.tensor_scatter_nd_update(points, places, number), of)

@@ -1,32 +1,138 @@
-"""Symbols of words, (S) ids each with the number of its word -> the same after every byte-pair
-merge that applies.
-"""
+"""Byte-pair encoding of the words of a batch in a TensorFlow graph: words to symbols, then merges."""
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from tf_groupvit.errors import InputError
+from tf_groupvit.preprocessing.tokenizer_files import END_OF_WORD
+from tf_groupvit.preprocessing.tokenizer_unicode import begins, decode, encode, flatten
+
+if TYPE_CHECKING:
+    from tf_groupvit.preprocessing.tokenizer import Tokenizer
+
 NO_MERGE = tf.int64.max
+LETTERS = 512  # no byte's letter is beyond
+
+
+def byte_letters() -> list[str]:
+    """The printable character that stands for each of the 256 bytes in the vocabulary.
+
+    It is GPT-2's byte-level alphabet.
+    """
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, LETTERS))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+def spell(points: tf.Tensor, of: tf.Tensor, N: tf.Tensor) -> tf.Tensor:
+    """Strings (N) of the letters of the UTF-8 bytes of code points (S), given their strings (S).
+
+    Written out, since ``tf.strings.unicode_encode`` of TensorFlow 2.19 replaces the 66
+    noncharacters.
+    """
+    lead = tf.where(points < 0x10000, 0xE0 | points // 4096, 0xF0 | points // 262144)
+    lead = tf.where(points < 0x80, points, tf.where(points < 0x800, 0xC0 | points // 64, lead))
+    # An added token, which is above all code points, is renamed afterwards.
+    columns = [lead % 256]
+    for least, shift in ((0x10000, 4096), (0x800, 64), (0x80, 1)):
+        columns.append(tf.where(points < least, -1, 0x80 | points // shift % 64))
+    octets, of = flatten(columns, of)
+    return encode(tf.gather([ord(letter) for letter in byte_letters()], octets), of, N)
+
+
+def read_table(
+    file: Path, rows: Iterable[str], key_dtype: tf.DType, default: int
+) -> tf.lookup.StaticHashTable:
+    """A table from tab-separated rows (key, int64 value).
+
+    It is read from a file that is written for it, which a SavedModel keeps as its asset.
+    """
+    file.write_bytes("".join(rows).encode())
+    source = tf.lookup.TextFileInitializer(str(file), key_dtype, 0, tf.int64, 1, delimiter="\t")
+    return tf.lookup.StaticHashTable(source, default, name=file.stem)
+
+
+class Words(tf.Module):
+    """Words in byte letters to the symbols that are merged.
+
+    A word that is a token is one symbol; any other has one for each byte.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer", added: dict[str, int], folder: Path) -> None:
+        """``added``: names of added tokens and their ids; a file is written to ``folder``."""
+        super().__init__(name="words")
+        rows = [f"{word}\t{number}\n" for word, number in (whole_words(tokenizer) | added).items()]
+        self.table = read_table(folder / "vocabulary.tsv", rows, tf.string, default=-1)
+        ids = tokenizer.files.vocabulary
+        unknown = ids.get(tokenizer.files.special["unk_token"], -1)
+        letters = [chr(i) for i in range(LETTERS)]
+        self.inner, self.last = (
+            tf.constant([ids.get(letter + end, unknown) for letter in letters], tf.int64)
+            for end in ("", END_OF_WORD)
+        )
+        ends = {letter + END_OF_WORD for letter in byte_letters()}
+        if unknown < 0 and not ids.keys() >= ends | set(byte_letters()):
+            raise InputError(
+                "A graph needs a token for every byte or an unk_token in the vocabulary, and has"
+                " neither."
+            )
+
+    def __call__(self, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Symbols (S) of words (U), and the word that each is of (S), both int64."""
+        known = self.table.lookup(words)  # (U)
+        letter, word = decode(tf.where(known < 0, words, "?"))  # (S) one for a known word
+        last = tf.reverse(begins(tf.reverse(word, [0])), [0])
+        symbols = tf.where(last, tf.gather(self.last, letter), tf.gather(self.inner, letter))
+        whole = tf.gather(known, word)
+        return tf.where(whole < 0, symbols, whole), word
+
+
+def whole_words(tokenizer: "Tokenizer") -> dict[str, int]:
+    """Words that the merges make one token of, in byte letters, each with its id."""
+    alphabet = set(byte_letters())
+    found: dict[str, int] = {}
+    for token in tokenizer.files.vocabulary:
+        word = token.removesuffix(END_OF_WORD)
+        if word != token and word and alphabet >= set(word):
+            made = tokenizer.backend.model.tokenize(word)
+            if len(made) == 1:
+                found[word] = made[0].id
+    return found
+
+
+def merge_ranks(tokenizer: "Tokenizer") -> dict[tuple[int, int], tuple[int, int]]:
+    """(left id, right id) -> (rank, merged id).
+
+    Of a pair that is listed twice, the later rank counts, as in the tokenizers library.
+    """
+    ids = tokenizer.files.vocabulary
+    return {
+        (ids[left], ids[right]): (rank, ids[left + right])
+        for rank, (left, right) in enumerate(tokenizer.files.merges)
+    }
 
 
 class Merges(tf.Module):
-    """Byte-pair merges of all words of a batch at once, equal to merging each word's lowest-ranked
-    pair first.
+    """Byte-pair merges of all words of a batch at once.
 
-    In the usual vocabulary a merge's result only takes part in later merges. Then a pair may be
-    merged as soon as no pair near it ranks lower: a neighbour could only take one of its halves
-    away after growing, growth starts with a pair of lower rank inside the grown token, and no token
-    is longer than the longest of the vocabulary. So every block of twice that length merges its
-    best pair, wherever the two blocks beside it have no better one, and the rounds do not grow with
-    the length of a word. In any other vocabulary each round merges one pair per word.
+    The result is that of merging each word's lowest-ranked pair first. In the usual vocabulary a
+    merge's result only takes part in later merges. Then a pair may be merged as soon as no pair
+    near it ranks lower: a neighbor could only take one of its halves away after growing, growth
+    starts with a pair of lower rank inside the grown token, and no token is longer than the longest
+    of the vocabulary. So every block of twice that length merges its best pair, wherever the two
+    blocks next to it have no better one, and the rounds do not grow with the length of a word. In
+    any other vocabulary each round merges one pair per word.
     """
 
     def __init__(
         self, ranks: dict[tuple[int, int], tuple[int, int]], longest: int, folder: Path
     ) -> None:
-        """``ranks``: (left id, right id) -> (rank, merged id); ``longest``: bytes of the longest
-        token; the table's file is written to ``folder`` and becomes an asset of a SavedModel.
+        """``ranks``: as ``merge_ranks`` gives them; ``longest``: bytes of the longest token.
+
+        The table's file is written to ``folder`` and becomes an asset of a SavedModel.
         """
         super().__init__(name="merges")
         rows = [f"-1\t{NO_MERGE}\n"]  # no pair has this key, but a table's file must not be empty
@@ -39,16 +145,12 @@ class Merges(tf.Module):
         self.ordered = merges_are_ordered(ranks)
 
     def __call__(self, symbols: tf.Tensor, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """``symbols`` (S) int64, one per byte; ``words`` (S) int64, the number of its word, never
-        falling.
+        """Merge ``symbols`` (S) int64, one per byte; ``words`` (S) int64 are their words, rising.
+
+        Returns:
+            Symbols and words after the merges, (S), shorter rows.
         """
         blocks, near = self._blocks(words)
-        state = (symbols, words, blocks, self._look_up(symbols, words))
-
-        def unfinished(
-            symbols: tf.Tensor, words: tf.Tensor, blocks: tf.Tensor, merges: tf.Tensor
-        ) -> tf.Tensor:
-            return tf.reduce_any(merges != NO_MERGE)
 
         def merge(
             symbols: tf.Tensor, words: tf.Tensor, blocks: tf.Tensor, merges: tf.Tensor
@@ -60,52 +162,48 @@ class Merges(tf.Module):
             )
             merged = tf.where(taken, merges & 0xFFFFFFFF, symbols)
             stays = tf.where(~tf.concat([[False], taken[:-1]], 0))[:, 0]  # its right half goes
-            symbols, words, blocks = (
-                tf.gather(values, stays) for values in (merged, words, blocks)
-            )
+            symbols, words, blocks = (tf.gather(row, stays) for row in (merged, words, blocks))
             return symbols, words, blocks, self._look_up(symbols, words)
 
-        shapes = (tf.TensorShape([None]),) * 4
-        symbols, words, _, _ = tf.while_loop(unfinished, merge, state, shape_invariants=shapes)
+        symbols, words, _, _ = tf.while_loop(
+            lambda symbols, words, blocks, merges: tf.reduce_any(merges != NO_MERGE),
+            merge,
+            (symbols, words, blocks, self._look_up(symbols, words)),
+            shape_invariants=(tf.TensorShape([None]),) * 4,
+        )
         return symbols, words
 
     def _look_up(self, symbols: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-        """Merge of each symbol with its right neighbour, rank << 32 | result, or NO_MERGE: (S)
-        int64.
-        """
-        found = self.table.lookup(
-            tf.bitwise.left_shift(symbols[:-1], tf.constant(32, tf.int64)) | symbols[1:]
-        )
-        within = tf.where(words[:-1] == words[1:], found, NO_MERGE)
-        return tf.concat(
-            [within, tf.fill(tf.shape(symbols[:1]), tf.constant(NO_MERGE, tf.int64))], 0
-        )
+        """Merge of each symbol with its right neighbor, rank << 32 | result, or NO_MERGE: (S)."""
+        keys = tf.bitwise.left_shift(symbols[:-1], tf.constant(32, tf.int64)) | symbols[1:]
+        within = tf.where(words[:-1] == words[1:], self.table.lookup(keys), NO_MERGE)
+        last = tf.fill(tf.shape(symbols[:1]), tf.constant(NO_MERGE, tf.int64))
+        return tf.concat([within, last], 0)
 
     def _blocks(self, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Block of each symbol (S), and whether each block's right neighbour is of the same word
-        (blocks).
-        """
+        """Block of each symbol (S); whether each block's right neighbor is of its word (blocks)."""
         position = tf.range(tf.size(words, tf.int64))
-        first = tf.gather(
-            tf.math.unsorted_segment_min(position, words, _count(words)), words
-        )  # (S) its word's start
-        begins = (position - first) % self.block_length == 0
-        blocks = tf.cumsum(tf.cast(begins, tf.int64)) - 1
-        word_of_block = tf.boolean_mask(words, begins)
-        return blocks, tf.concat([word_of_block[:-1] == word_of_block[1:], [False]], 0)[
-            : tf.size(word_of_block)
-        ]
+        starts = tf.math.unsorted_segment_min(position, words, _count(words))
+        starting = (position - tf.gather(starts, words)) % self.block_length == 0
+        blocks = tf.cumsum(tf.cast(starting, tf.int64)) - 1
+        word_of_block = tf.boolean_mask(words, starting)
+        near = tf.concat([word_of_block[:-1] == word_of_block[1:], [False]], 0)
+        return blocks, near[: tf.size(word_of_block)]
 
 
 def best_of_blocks(merges: tf.Tensor, blocks: tf.Tensor, near: tf.Tensor) -> tf.Tensor:
-    """Which merges to make now, (S): the lowest of their block and of the two blocks beside it,
-    leftmost first.
+    """Which merges (S) to make now: the lowest of each block and of the two next to it.
+
+    Args:
+        blocks: (S) of each symbol; ``near`` (blocks) as ``Merges`` finds them.
+
+    Returns:
+        bool (S), leftmost first where merges overlap.
     """
     best = tf.math.unsorted_segment_min(merges, blocks, tf.size(near, tf.int64))  # (blocks)
     from_right = tf.where(near, tf.roll(best, -1, 0), NO_MERGE)
-    from_left = tf.where(
-        tf.roll(near, 1, 0), tf.roll(best, 1, 0), NO_MERGE
-    )  # the last block is near to none
+    # The last block is near to none, so that rolling it to the front does no harm.
+    from_left = tf.where(tf.roll(near, 1, 0), tf.roll(best, 1, 0), NO_MERGE)
     lowest = tf.gather(tf.minimum(best, tf.minimum(from_left, from_right)), blocks)
     ready = (merges == lowest) & (merges != NO_MERGE)  # (S)
 
@@ -121,14 +219,13 @@ def best_of_blocks(merges: tf.Tensor, blocks: tf.Tensor, near: tf.Tensor) -> tf.
 
 
 def first_of_words(merges: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-    """Which merges to make now, (S): in each word the leftmost of the lowest rank."""
+    """Which merges (S) to make now: in each of the words (S) the leftmost of the lowest rank."""
     best = tf.gather(tf.math.unsorted_segment_min(merges, words, _count(words)), words)
     lowest = (merges == best) & (merges != NO_MERGE)
     position = tf.range(tf.size(merges, tf.int64))
     candidate = tf.where(lowest, position, tf.int64.max)
-    return lowest & (
-        position == tf.gather(tf.math.unsorted_segment_min(candidate, words, _count(words)), words)
-    )
+    leftmost = tf.math.unsorted_segment_min(candidate, words, _count(words))
+    return lowest & (position == tf.gather(leftmost, words))
 
 
 def _count(segments: tf.Tensor) -> tf.Tensor:
@@ -142,14 +239,3 @@ def merges_are_ordered(ranks: dict[tuple[int, int], tuple[int, int]]) -> bool:
     for rank, new in ranks.values():
         made[new] = max(rank, made.get(new, -1))
     return all(rank > max(made.get(half, -1) for half in pair) for pair, (rank, _) in ranks.items())
-
-
-def read_table(
-    file: Path, rows: Iterable[str], key_dtype: tf.DType, default: int
-) -> tf.lookup.StaticHashTable:
-    """A table from tab-separated rows (key, int64 value), by way of a file that a SavedModel keeps
-    as its asset.
-    """
-    file.write_bytes("".join(rows).encode())
-    source = tf.lookup.TextFileInitializer(str(file), key_dtype, 0, tf.int64, 1, delimiter="\t")
-    return tf.lookup.StaticHashTable(source, default, name=file.stem)
