@@ -1,5 +1,6 @@
-"""Pictures as NumPy arrays: uint8 pixels resized in the two ways of segmentation, and scaled by
-named statistics.
+"""Resize and normalize images in NumPy: as Pillow and as OpenCV resize, by named statistics.
+
+``image_graph`` has the same operations for TensorFlow graphs.
 """
 
 from collections.abc import Sequence
@@ -11,14 +12,19 @@ from tf_groupvit.errors import InputError
 
 _STRIP = 1 << 20  # pixels that are worked on at a time, to bound the float32 in between
 
+# name -> (mean, standard deviation) of red, green and blue, on a scale from 0 to 1.
+STATISTICS = {
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
 
 def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize as Pillow's bicubic does: a = -0.5, antialiased, rounded to 8 bits after each of its
-    two passes.
+    """Resize uint8 (H, W, 3) to (height, width, 3) as Pillow's bicubic does.
 
-    The order of the passes shows by some gray levels at hard edges, and Pillow changed it in
-    version 13; it is fixed here, as in the exported graph, so that every version of Pillow gives
-    the same pixels.
+    That is a = -0.5, antialiased, rounded to 8 bits after each of its two passes. The order of the
+    passes shows by some gray levels at hard edges, and Pillow changed it in version 13; it is fixed
+    here, as in the exported graph, so that every version of Pillow gives the same pixels.
     """
     H, W, _ = pixels.shape
     image = Image.fromarray(pixels)
@@ -29,19 +35,19 @@ def resize_bicubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def rows_first(H: int, W: int, height: int, width: int) -> bool:
-    """Say whether the number of rows changes first. Parity: Pillow 13; before it, columns always
-    came first.
+    """Whether the number of rows changes first, from H x W to height x width pixels.
+
+    Parity: Pillow 13; before it, columns always were first.
     """
     return H - height > max(0, 2 * (W - width))
 
 
 def resize_bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize bilinearly with half-pixel centers and without antialiasing, as OpenCV does by
-    default.
+    """Resize uint8 (H, W, 3) to (height, width, 3) bilinearly as OpenCV does by default.
 
-    The published segmentation scores were made that way. OpenCV rounds its weights to 11 bits, so
-    it may differ by one gray level. Halves round up. Memory does not grow with the image beyond the
-    result.
+    That is half-pixel centers without antialiasing, as the published segmentation scores were made.
+    OpenCV rounds its weights to 11 bits, so it may differ by one gray level. Halves round up.
+    Memory does not grow with the image beyond the result.
     """
     H, W, _ = pixels.shape
     result = np.empty((height, width, 3), np.uint8)
@@ -63,9 +69,7 @@ def _mix(rows: np.ndarray, left: np.ndarray, right: np.ndarray, weight: np.ndarr
 
 
 def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each new position its two old neighbors and the weight of the second, float32 as in
-    TensorFlow.
-    """
+    """Two old neighbors of each new position and the weight of the second, float32 as in TensorFlow."""
     scale = np.float32(old) / np.float32(new)
     place = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
     below = np.floor(place)
@@ -74,17 +78,8 @@ def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first, second, place - below
 
 
-# name -> (mean, standard deviation) of red, green and blue, on a scale from 0 to 1.
-STATISTICS = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
-
-
 def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give (mean, std) of ``"clip"`` or ``"imagenet"``, three numbers each; InputError for another
-    name.
-    """
+    """Give (mean, std) of ``"clip"`` or ``"imagenet"``, three numbers each; InputError for others."""
     if name not in STATISTICS:
         raise InputError(
             f"normalize: expected one of {', '.join(map(repr, STATISTICS))}, got {name!r}."
@@ -100,7 +95,7 @@ def normalize(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
 def gray_levels(
     factor: float | None, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> np.ndarray:
-    """Say what each of the 256 gray levels becomes: float32 (256, 3). None leaves a step out.
+    """What each of the 256 gray levels becomes: float32 (256, 3). None leaves a step out.
 
     Parity: transformers multiplies in float64, then normalizes in float32.
     """
@@ -112,9 +107,7 @@ def gray_levels(
 
 
 def look_up(pixels: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Replace each gray level by its value: uint8 (B, H, W, 3), float32 (256, 3) -> float32 (B, 3,
-    H, W).
-    """
+    """Replace gray levels: uint8 (B, H, W, 3), float32 (256, 3) -> float32 (B, 3, H, W)."""
     B, H, W, _ = pixels.shape
     values = np.empty((B, 3, H, W), np.float32)
     for channel in range(3):

@@ -9,7 +9,13 @@ from PIL import Image
 
 from tf_groupvit.errors import ImageError
 from tf_groupvit.files import EXIF_ORIENTATION
-from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, ImageLike, read_file, read_image
+from tf_groupvit.preprocessing.image_reading import (
+    MAX_PIXELS,
+    ImageLike,
+    OpenFile,
+    read_file,
+    read_image,
+)
 
 SERVED = ("JPEG", "PNG", "GIF", "BMP")  # formats that TensorFlow decodes since 2.19
 
@@ -24,7 +30,7 @@ def encode_image(source: ImageLike) -> bytes:
         content, name = bytes(source), "image"
     elif isinstance(source, (str, PathLike)):
         content, name = _content(fspath(source)), str(source)
-    elif hasattr(source, "read"):
+    elif isinstance(source, OpenFile):
         name = str(getattr(source, "name", "image"))
         content = read_file(source, name)
     else:
