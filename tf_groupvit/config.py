@@ -351,12 +351,14 @@ def joint_section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     return {**(plain or {}), **(tower.from_dict(older).to_dict() if older is not None else {})}
 
 
-def config_beside(weights: Path) -> Path:
-    """The config.json beside a file of weights. Raises ``ConfigError`` where there is none."""
+def config_file_of(weights: Path) -> Path:
+    """The config.json in the folder of a file of weights. Raises ``ConfigError`` where there is
+    none.
+    """
     file = weights.with_name("config.json")
     if not file.is_file():
         raise ConfigError(
-            f"{file} is not there: put the config.json of the model beside {weights.name}."
+            f"{file} is not there: put the model's config.json in the folder of {weights.name}."
         )
     return file
 

@@ -13,21 +13,16 @@ from typing import Any
 
 from tf_groupvit.errors import HubError, one_line
 
-# Weights in the order in which they are wanted; of the first kind that the repository has, all
-# files are fetched.
+INDEX = ".index.json"  # of shards, behind the name of the file that they make
+# Files of weights in the order in which they are wanted: the first that is there is taken.
 WEIGHTS = (
     "model.safetensors",
-    "model.safetensors.index.json",
+    "model.safetensors" + INDEX,
     "tf_model.h5",
     "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
+    "pytorch_model.bin" + INDEX,
 )
-# Fetched with an index, and before it: an index in the cache means that its shards are there too.
-SHARDS = {
-    "model.safetensors.index.json": r"[^/]+-of-[^/]+\.safetensors",
-    "pytorch_model.bin.index.json": r"[^/]+-of-[^/]+\.bin",
-}
-BESIDE = (
+COMPANIONS = (
     "config.json",
     "preprocessor_config.json",
     "tokenizer.json",
@@ -223,7 +218,7 @@ class _Repository:
     def _snapshot(self) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
-        for file in (*BESIDE, *WEIGHTS):
+        for file in (*COMPANIONS, *WEIGHTS):
             found = try_to_load_from_cache(
                 self.name, file, cache_dir=self.cache_dir, revision=self.revision
             )
@@ -233,15 +228,15 @@ class _Repository:
 
     def _wanted(self, there: list[str]) -> list[str] | None:
         """What to fetch of the files that are there, weights last; None where there are no weights."""
-        beside = [file for file in BESIDE if file in there]
+        beside = [file for file in COMPANIONS if file in there]
         if not self.weights:
             return beside
         for file in WEIGHTS:
             if file in there:
-                shards = sorted(
-                    name for name in there if file in SHARDS and re.fullmatch(SHARDS[file], name)
-                )
-                return [*beside, *shards, file]
+                # Shards before their index: an index in the cache means that they are there too.
+                shard = rf"[^/]+-of-[^/]+{re.escape(Path(file.removesuffix(INDEX)).suffix)}"
+                shards = [name for name in there if re.fullmatch(shard, name)]
+                return [*beside, *sorted(shards if file.endswith(INDEX) else []), file]
         return None
 
 

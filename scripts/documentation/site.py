@@ -49,7 +49,7 @@ API = {
     ),
     "checkpoints.md": (
         "Checkpoints",
-        ["hub", "checkpoints.reading", "checkpoints.writing", "models.conversion"],
+        ["hub", "checkpoints.reading", "checkpoints.safetensors_file", "models.conversion"],
     ),
     "serving.md": (
         "Export, server, client",

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from checkpoint_files import reference
 
-from tf_groupvit.checkpoints.matching import BESIDE_TEXT, BESIDE_VISION, MOST_SHOWN, match, sound
+from tf_groupvit.checkpoints.matching import (
+    MOST_SHOWN,
+    UNUSED_BY_TEXT,
+    UNUSED_BY_VISION,
+    match,
+    sound,
+)
 from tf_groupvit.errors import CheckpointError
 
 
@@ -43,7 +49,7 @@ def test_a_long_report_is_cut_and_counted():
 
 def test_tensors_come_in_the_models_order_and_shape():
     found = match({"b": np.array([3.0]), "a": np.ones((2, 2))}, {"a": (2, 2), "b": ()})
-    assert found.names == ("a", "b")
+    assert tuple(found.shapes) == ("a", "b")
     arrays = found.sound()
     assert arrays["b"].shape == ()
     assert arrays["b"] == 3.0
@@ -67,24 +73,24 @@ def test_position_ids_and_counts_of_batches_may_be_there_or_not():
         "visual_projection.1.num_batches_tracked": (),
     }
     present = {name: np.zeros(shape, np.int64) for name, shape in optional.items()} | zeros(a=(1,))
-    assert match(present, {"a": (1,)}).names == ("a",)
-    assert match(zeros(a=(1,)), {"a": (1,), **optional}).names == ("a",)
-    assert set(match(present, {"a": (1,), **optional}).names) == {"a", *optional}
+    assert tuple(match(present, {"a": (1,)}).shapes) == ("a",)
+    assert tuple(match(zeros(a=(1,)), {"a": (1,), **optional}).shapes) == ("a",)
+    assert set(match(present, {"a": (1,), **optional}).shapes) == {"a", *optional}
     assert "unexpected" in report(zeros(my_position_ids_extra=(1,)), {})
 
 
 @pytest.mark.parametrize(
-    ("tower", "beside"), [("text_model.", BESIDE_TEXT), ("vision_model.", BESIDE_VISION)]
+    ("tower", "unused"), [("text_model.", UNUSED_BY_TEXT), ("vision_model.", UNUSED_BY_VISION)]
 )
-def test_a_joint_checkpoint_serves_each_tower(tower, beside):
+def test_a_joint_checkpoint_serves_each_tower(tower, unused):
     tensors = reference()
     expected = {name: array.shape for name, array in tensors.items() if name.startswith(tower)}
-    found = match(tensors, expected, allow=beside)
-    assert set(found.names) == set(expected)
+    found = match(tensors, expected, allow=unused)
+    assert set(found.shapes) == set(expected)
     assert len(found.ignored) == len(tensors) - len(expected)
     assert "unexpected" in report(tensors, expected)
     assert "unexpected: strange" in report(
-        {**tensors, "strange": np.ones(1)}, expected, allow=beside
+        {**tensors, "strange": np.ones(1)}, expected, allow=unused
     )
 
 

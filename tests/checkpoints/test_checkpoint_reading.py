@@ -7,9 +7,10 @@ import pytest
 from checkpoint_files import GOLDEN, row, safetensors
 from safetensors.numpy import save_file
 
-from tf_groupvit.checkpoints.reading import FILES, read_checkpoint
+from tf_groupvit.checkpoints.reading import read_checkpoint
 from tf_groupvit.checkpoints.tensors import Entry, Tensors
 from tf_groupvit.errors import CheckpointError
+from tf_groupvit.hub import WEIGHTS
 
 
 def refused(path, match):
@@ -29,7 +30,7 @@ def test_a_folder_with_several_formats_gives_the_first_of_the_order(tmp_path):
     for name, source in sources.items():
         (tmp_path / name).write_bytes(source.read_bytes())
     formats = []
-    for name in [name for name in FILES if name in sources]:
+    for name in [name for name in WEIGHTS if name in sources]:
         formats.append(read_checkpoint(tmp_path).format)
         assert read_checkpoint(tmp_path).source == tmp_path / name
         (tmp_path / name).unlink()

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from tf_groupvit.checkpoints.reading import read_checkpoint
+from tf_groupvit.checkpoints.safetensors_file import write_checkpoint, write_safetensors
 from tf_groupvit.checkpoints.tensors import Entry, Tensors
-from tf_groupvit.checkpoints.writing import write_checkpoint, write_safetensors
 from tf_groupvit.errors import CheckpointError
 
 DTYPES = [
@@ -139,7 +139,7 @@ def test_a_full_disk_is_told_and_leaves_the_older_file(tmp_path, monkeypatch):
             "Error while serializing: I/O error: No space left on device (os error 28)"
         )
 
-    monkeypatch.setattr("tf_groupvit.checkpoints.writing.save_file", full)
+    monkeypatch.setattr("tf_groupvit.checkpoints.safetensors_file.save_file", full)
     with pytest.raises(CheckpointError, match=r"Cannot write .*No space left"):
         write_safetensors(path, {"new": np.ones(2)})
     assert set(load_file(path)) == {"old"}

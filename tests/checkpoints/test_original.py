@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checkpoint_files import GOLDEN, reference
 
-from tf_groupvit.checkpoints.original import from_original, is_original
+from tf_groupvit.checkpoints.names import from_original, is_original
 from tf_groupvit.checkpoints.reading import read_checkpoint
 from tf_groupvit.checkpoints.tensors import Tensors
 from tf_groupvit.errors import CheckpointError

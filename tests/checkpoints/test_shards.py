@@ -166,4 +166,4 @@ def test_a_broken_index_is_refused(folder, text):
 
 def test_an_index_that_is_no_text_is_refused(folder):
     (folder / "model.safetensors.index.json").write_bytes(b"\xff\xfe\x00")
-    refused(folder, "index of shards")
+    refused(folder, "not valid JSON")

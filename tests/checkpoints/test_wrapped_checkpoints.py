@@ -50,7 +50,7 @@ def test_a_prefix_that_all_names_share_is_removed_and_said(read, prefix):
         np.testing.assert_array_equal(found.tensors[name], array)
     assert found.notes == (f"The prefix '{prefix}' was removed from the names of 214 tensors.",)
     shapes = {name: array.shape for name, array in expected.items()}
-    assert set(match(found.tensors, shapes).names) == set(expected)
+    assert set(match(found.tensors, shapes).shapes) == set(expected)
 
 
 def test_wrappers_inside_names_are_removed_and_said(read):

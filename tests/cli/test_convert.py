@@ -66,7 +66,9 @@ def test_a_file_of_weights_without_its_config_says_where_it_belongs(tmp_path):
     source = checkpoint(tmp_path / "source", "pickle")
     (source / "config.json").unlink()
     weights = (source / "pytorch_model.bin").rename(source / "last.ckpt")
-    refused(convert(weights, tmp_path / "out"), "put the config.json of the model beside last.ckpt")
+    refused(
+        convert(weights, tmp_path / "out"), "put the model's config.json in the folder of last.ckpt"
+    )
 
 
 def test_what_was_read_is_said(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_recipe import tiny_recipe
 
-from tf_groupvit.checkpoints.writing import write_safetensors
+from tf_groupvit.checkpoints.safetensors_file import write_safetensors
 from tf_groupvit.cli import main
 from tf_groupvit.errors import CheckpointError, ConfigError, TrainingError
 from tf_groupvit.models.groupvit import TFGroupViTModel

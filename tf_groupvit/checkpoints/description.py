@@ -1,5 +1,5 @@
-"""A checkpoint's folder or file in, what it is and how large out: from headers and config.json
-alone, no TensorFlow.
+"""What a checkpoint's folder or file is and how large, from headers and config.json alone; no
+TensorFlow.
 """
 
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tf_groupvit.checkpoints.names import OPTIONAL
-from tf_groupvit.checkpoints.reading import Checkpoint, read_checkpoint
+from tf_groupvit.checkpoints.reading import read_checkpoint
 from tf_groupvit.config import (
     GroupViTConfig,
     GroupViTTextConfig,
     GroupViTVisionConfig,
-    config_beside,
+    config_file_of,
 )
 from tf_groupvit.errors import ConfigError
 from tf_groupvit.files import read_json
@@ -28,23 +28,22 @@ CONFIG_CLASSES: dict[str, type[Config]] = {
     for config in (GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig)
 }
 PARTS = ("text_model", "vision_model", "text_projection", "visual_projection", "logit_scale")
-STATISTICS = re.compile(
-    r".+\.running_(mean|var)$"
-)  # of batch norms: moved by training, but not trained
+# Statistics of batch norms: moved by training, but not trained.
+STATISTICS = re.compile(r".+\.running_(mean|var)$")
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 PROCESSOR = "preprocessor_config.json"
 
 
 def config_of(path: Path) -> Config | None:
-    """The config beside the weights, joint or of one tower; None for an original ``.pth`` that
-    comes without one.
+    """The config next to the weights, joint or of one tower; None for an original ``.pth`` without
+    one.
 
     Raises:
         ConfigError: no config.json, a broken one, or one of another model.
     """
     if path.suffix == ".pth" and path.is_file() and not path.with_name("config.json").exists():
         return None
-    file = path / "config.json" if path.is_dir() else config_beside(path)
+    file = path / "config.json" if path.is_dir() else config_file_of(path)
     values = read_json(file, ConfigError)
     kind = values.get("model_type", GroupViTConfig.model_type)
     if not isinstance(kind, str) or kind not in CONFIG_CLASSES:
@@ -58,15 +57,12 @@ def parameters_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """How many numbers each part has to train, and all of them as "total"; statistics and counters
     are not counted.
     """
-    trained = {name: prod(shape) for name, shape in shapes.items() if not _is_state(name)}
     counts = Counter[str]()
-    for name, size in trained.items():
+    for name, shape in shapes.items():
         root = name.split(".")[0]
-        counts[root if root in PARTS else "other"] += size
-    return {
-        "total": sum(trained.values()),
-        **{part: counts[part] for part in (*PARTS, "other") if part in counts},
-    }
+        counts[root if root in PARTS else "other"] += 0 if _is_state(name) else prod(shape)
+    ordered = {part: counts[part] for part in (*PARTS, "other") if counts[part]}
+    return {"total": counts.total(), **ordered}
 
 
 def _is_state(name: str) -> bool:
@@ -90,23 +86,20 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     checkpoint, config = read_checkpoint(path), config_of(path)
     folder = path if path.is_dir() else path.parent
+    entries = checkpoint.tensors.entries()
+    elements = Counter[str]()
+    for name, entry in entries.items():
+        if not _is_state(name):
+            elements[entry.dtype.name] += prod(entry.shape)
     return {
         "source": str(checkpoint.source),
         "format": checkpoint.format,
-        **_sizes(checkpoint),
+        "tensors": len(entries),
+        "bytes": sum(prod(entry.shape) * entry.dtype.itemsize for entry in entries.values()),
+        "dtypes": dict(elements.most_common()),
         "parameters": parameters_of(checkpoint.tensors.shapes()),
         "tokenizer": list(tokenizer_files(folder)),
         "preprocessor": (folder / PROCESSOR).is_file(),
         "notes": list(checkpoint.notes),
         "config": config.to_dict() if config else None,
     }
-
-
-def _sizes(checkpoint: Checkpoint) -> dict[str, Any]:
-    entries = checkpoint.tensors.entries()
-    elements = Counter[str]()
-    for name, entry in entries.items():
-        if not _is_state(name):
-            elements[entry.dtype.name] += prod(entry.shape)
-    total = sum(prod(entry.shape) * entry.dtype.itemsize for entry in entries.values())
-    return {"tensors": len(entries), "bytes": total, "dtypes": dict(elements.most_common())}

@@ -1,5 +1,4 @@
-"""A tf_model.h5 of transformers' TensorFlow classes in, its weights out under the names that the
-file gives them.
+"""The tf_model.h5 of transformers' TensorFlow classes: its weights by the names in the file.
 
 The file holds one dataset for each weight, at its Keras 2 name:
 ``groupvit/tf_group_vi_t_model/.../kernel:0``. Its attributes repeat those names; the datasets are
@@ -9,10 +8,8 @@ taken as they are found, so the attributes may be missing or cut.
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tf_groupvit.checkpoints.tensors import Entry, FileBytes, Tensors
-from tf_groupvit.errors import CheckpointError
+from tf_groupvit.errors import CheckpointError, one_line
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -26,10 +23,7 @@ def read_hdf5(path: Path) -> Tensors:
     import h5py  # 0.1 s, and only for this format
 
     file = FileBytes(path)
-    if (
-        file.size < len(SIGNATURE)
-        or file.read(0, len(SIGNATURE), np.dtype("u1")).tobytes() != SIGNATURE
-    ):
+    if file.bytes(0, len(SIGNATURE)) != SIGNATURE:
         raise CheckpointError(
             f"{path} is not an HDF5 file: expected its signature, fetch the file again."
         )
@@ -48,7 +42,7 @@ def read_hdf5(path: Path) -> Tensors:
         raise
     except Exception as error:  # h5py turns every error of the C library into one of six kinds
         raise CheckpointError(
-            f"{path} is not a sound HDF5 file ({str(error)[:120]}): fetch it again."
+            f"{path} is not a sound HDF5 file ({one_line(error, 120)}): fetch it again."
         ) from error
     if not entries:
         raise CheckpointError(
@@ -61,28 +55,18 @@ def _entry(file: FileBytes, name: str, dataset: Any) -> Entry:
     """Where one dataset's numbers lie: Keras writes them in one piece, so that they are read
     without the C library.
     """
-    shape, dtype = dataset.shape, dataset.dtype
+    whose, shape, dtype = f"{file.path}: '{name[:120]}'", dataset.shape, dataset.dtype
     if shape is None or dtype.kind not in "fiub" or dtype.itemsize > 8:
-        raise CheckpointError(
-            f"{file.path}: '{name[:120]}' holds {dtype} values, expected numbers."
-        )
+        raise CheckpointError(f"{whose} holds {dtype} values, expected numbers.")
     if dataset.external or dataset.is_virtual:
-        raise CheckpointError(
-            f"{file.path}: '{name[:120]}' keeps its data in another file, which is not read."
-        )
+        raise CheckpointError(f"{whose} keeps its data in another file, which is not read.")
     offset, needed = dataset.id.get_offset(), dataset.size * dtype.itemsize
-    if (
-        offset is None
-        and needed
-        and dataset.chunks is None
-        and dataset.id.get_storage_size() == needed
-    ):
+    stored = dataset.id.get_storage_size()
+    if needed and offset is None and dataset.chunks is None and stored == needed:
         return Entry.of(dataset[()])  # a few bytes, kept in the dataset's header
-    if needed and (
-        offset is None or dataset.id.get_storage_size() != needed or offset + needed > file.size
-    ):
+    if needed and (offset is None or stored != needed or offset + needed > file.size):
         raise CheckpointError(
-            f"{file.path}: '{name[:120]}' is compressed or cut short: expected {needed} bytes in"
-            " one piece, as Keras writes them."
+            f"{whose} is compressed or cut short: expected {needed} bytes in one piece, as Keras"
+            " writes them."
         )
     return file.entry(offset or 0, tuple(shape), dtype)

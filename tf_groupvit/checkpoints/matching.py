@@ -1,5 +1,5 @@
-"""Named arrays and the shapes that a model expects in, the arrays that fit out, or one report of
-what does not.
+"""Whether named arrays fit a model: each expected name once, in its shape, or one report of all that
+does not fit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,26 +13,22 @@ from tf_groupvit.checkpoints.names import OPTIONAL
 from tf_groupvit.checkpoints.tensors import Tensors
 from tf_groupvit.errors import CheckpointError
 
-MOST_SHOWN = 20  # of each kind; the counts are always told
+MOST_SHOWN = 20  # of each kind; the counts are always given
 
 # What a joint checkpoint holds that one tower has no place for.
-BESIDE_TEXT = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
-BESIDE_VISION = ("text_model.", "visual_projection.", "text_projection.", "logit_scale")
+UNUSED_BY_TEXT = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
+UNUSED_BY_VISION = ("text_model.", "visual_projection.", "text_projection.", "logit_scale")
 
 
 @dataclass(frozen=True)
 class Match:
-    """Tensors that fit: ``names`` in the model's order; ``ignored`` are those that the model has no
-    place for.
+    """Tensors that fit. ``shapes`` are those that the model expects, by name, in the model's order;
+    ``ignored`` are the names that the model has no place for.
     """
 
     tensors: Tensors
     shapes: dict[str, tuple[int, ...]]
     ignored: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.shapes)
 
     def sound(self) -> Tensors:
         """The tensors in the expected shapes, NaN and infinity refused when they are read."""
@@ -50,50 +46,44 @@ def match(
 ) -> Match:
     """Which tensors go where: each expected name exactly once, in its shape.
 
-    ``allow`` are beginnings of names that may be there without a place (BESIDE_TEXT,
-    BESIDE_VISION). Position ids and counts of batches may be there or not. A single number fits any
-    shape of one element. Errors: CheckpointError with all missing, unexpected and misshapen names,
-    sorted, in one message.
+    ``allow`` are beginnings of names that may be there without a place (UNUSED_BY_TEXT,
+    UNUSED_BY_VISION). Position ids and counts of batches may be there or not. A single number fits
+    any shape of one element. Errors: CheckpointError with all missing, unexpected and misshapen
+    names, sorted, in one message.
     """
     tensors, allow = Tensors.of(tensors), tuple(allow)
     found = tensors.shapes()
     wanted = {name: tuple(shape) for name, shape in expected.items()}
-    extra = sorted(found.keys() - wanted.keys())
-    missing = sorted(name for name in wanted.keys() - found.keys() if not OPTIONAL.match(name))
+    common, extra = found.keys() & wanted.keys(), sorted(found.keys() - wanted.keys())
     ignored = [name for name in extra if OPTIONAL.match(name) or name.startswith(allow)]
-    misshapen = sorted(
-        name for name in wanted.keys() & found.keys() if not fits(found[name], wanted[name])
-    )
     problems = {
-        "missing": missing,
-        "unexpected": [name for name in extra if name not in set(ignored)],
-        "misshapen": [f"{name} (expected {wanted[name]}, got {found[name]})" for name in misshapen],
+        "missing": [n for n in sorted(wanted.keys() - found.keys()) if not OPTIONAL.match(n)],
+        "unexpected": sorted(set(extra) - set(ignored)),
+        "misshapen": [
+            f"{name} (expected {wanted[name]}, got {found[name]})"
+            for name in sorted(common)
+            if not fits(found[name], wanted[name])
+        ],
     }
-    if any(problems.values()):
-        raise CheckpointError(
-            f"{source} does not fit the model: {_report(problems)}."
-            f" {_advice(found.keys() & wanted.keys())}"
-        )
-    return Match(
-        tensors, {name: shape for name, shape in wanted.items() if name in found}, tuple(ignored)
+    report = "; ".join(
+        f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names
     )
+    if report:
+        advice = (
+            "Check that config.json belongs to these weights."
+            if common
+            else "No name is the same: check that these are weights of GroupViT, and of this tower."
+        )
+        raise CheckpointError(f"{source} does not fit the model: {report}. {advice}")
+    return Match(tensors, {n: shape for n, shape in wanted.items() if n in found}, tuple(ignored))
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Parity: transformers' TensorFlow class keeps logit_scale as (1,), its PyTorch class as ()."""
+    """Whether an array of one shape can take the place of another.
+
+    Parity: transformers' TensorFlow class keeps logit_scale as (1,), its PyTorch class as ().
+    """
     return found == wanted or (prod(found) == prod(wanted) == 1)
-
-
-def _advice(common: Iterable[str]) -> str:
-    if any(True for _ in common):
-        return "Check that config.json belongs to these weights."
-    return "No name is the same: check that these are weights of GroupViT, and of this tower."
-
-
-def _report(problems: dict[str, list[str]]) -> str:
-    return "; ".join(
-        f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names
-    )
 
 
 def _listed(names: list[str]) -> str:
@@ -102,26 +92,16 @@ def _listed(names: list[str]) -> str:
 
 
 def sound(name: str, shape: tuple[int, ...], array: np.ndarray) -> np.ndarray:
-    """The array in its shape; NaN and infinity are refused, by name. Errors: CheckpointError."""
-    if array.dtype.kind not in "iub" and not _sums_up(array):
-        _refuse_unsound(name, array)
+    """The array in ``shape``; NaN and infinity are refused, by name. Errors: CheckpointError."""
+    if array.dtype.kind not in "iub":
+        with np.errstate(all="ignore"):
+            total = array.sum(dtype=np.float64 if array.dtype.itemsize > 4 else np.float32)
+        # A finite sum proves the same of every element; a sum can overflow, so others are counted.
+        if not np.isfinite(total):
+            nans, infinities = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+            if nans or infinities:
+                raise CheckpointError(
+                    f"Weight '{name}' holds {nans} NaN and {infinities} infinite values of"
+                    f" {array.size}: the file is damaged or the training diverged, use another."
+                )
     return array.reshape(shape)
-
-
-def _refuse_unsound(name: str, array: np.ndarray) -> None:
-    nans, infinities = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-    if nans or infinities:
-        raise CheckpointError(
-            f"Weight '{name}' holds {nans} NaN and {infinities} infinite values of {array.size}: "
-            "the file is damaged or the training diverged, use another."
-        )
-
-
-def _sums_up(array: np.ndarray) -> bool:
-    """Whether the sum is a number, which proves the same of every element; a sum can overflow, so
-    no is no proof.
-    """
-    with np.errstate(all="ignore"):
-        return bool(
-            np.isfinite(array.sum(dtype=np.float64 if array.dtype.itemsize > 4 else np.float32))
-        )

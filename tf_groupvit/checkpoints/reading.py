@@ -1,39 +1,136 @@
-"""A folder or a file of weights of whatever format to named arrays in transformers' PyTorch layout,
-shards included.
+"""Weights in a folder or a file of any format, as named arrays in transformers' PyTorch layout.
 
-An index of shards comes with the weights, from somebody else, so what it says is checked: a shard
-is a bare file name beside the index. A shard may be a link only to a file in the same folder, or,
-as in the cache of huggingface_hub (``.../snapshots/<revision>/shard -> ../../blobs/<hash>``), to
-one in the ``blobs`` beside ``snapshots``.
+To add a format: a row in FORMATS, the function that it names, and in ``hub.WEIGHTS`` the name that
+its file has in a folder.
 """
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tf_groupvit.checkpoints import original, wrappers
 from tf_groupvit.checkpoints.hdf5 import read_hdf5
-from tf_groupvit.checkpoints.names import checkpoint_shape, tensorflow_name, to_checkpoint_layout
-from tf_groupvit.checkpoints.pickles import read_pickle
+from tf_groupvit.checkpoints.names import from_original, from_tensorflow, is_original
 from tf_groupvit.checkpoints.safetensors_file import read_safetensors
-from tf_groupvit.checkpoints.tensors import Entry, Tensors, collect
+from tf_groupvit.checkpoints.tensors import Entry, Tensors
+from tf_groupvit.checkpoints.torch_file import read_torch
+from tf_groupvit.checkpoints.wrappers import unwrap
 from tf_groupvit.errors import CheckpointError
-from tf_groupvit.files import refuse_pointer
+from tf_groupvit.files import read_json, refuse_pointer
+from tf_groupvit.hub import INDEX, WEIGHTS
 
-LONGEST_INDEX = 2**26  # bytes; the full model's has 40,000
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files of weights: what their names end in, and how one file is read."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], Tensors]
 
 
-def read_shards(index: Path, read: Callable[[Path], Tensors], suffix: str) -> Tensors:
-    """All tensors that ``index`` names, each from the shard that it names; ``read`` reads one
-    shard.
+FORMATS = (
+    Format("safetensors", (".safetensors",), read_safetensors),
+    Format("h5", (".h5",), read_hdf5),
+    Format("pickle", (".bin", ".pth", ".pth.tar", ".pt", ".ckpt"), read_torch),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read: the arrays, what they were read from, and remarks for the user, one line each."""
+
+    tensors: Tensors
+    source: Path
+    format: str
+    notes: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The weights in a folder, or in one file, under transformers' PyTorch names and layouts, read
+    when asked for.
+
+    ``format`` is that of the file: "safetensors", "safetensors shards", "h5", "pickle" or "pickle
+    shards", with ", original" after it where the names were those of the original repository.
+    Prefixes of wrappers are removed from the names, and a state dict is taken out of the container
+    that it is in; ``notes`` say so. Errors: CheckpointError for a path without weights, for every
+    file that is not sound or not safe, for one that holds several models, and for LoRA weights that
+    are not merged.
+    """
+    source = _source(Path(path).expanduser())
+    format_, shards = _format_of(source)
+    try:
+        found = _read_shards(source, format_) if shards else _read_file(source, format_)
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {source}: {error.strerror or error}.") from error
+    for name in found:  # names are put into messages of one line
+        if not name.isprintable() or len(name) > 500:
+            raise CheckpointError(
+                f"{source} holds a tensor with the name {name[:80]!r}: expected plain words and"
+                " dots."
+            )
+    label, notes = format_.name + " shards" * shards, found.notes
+    found, removed = unwrap(source, found)
+    if is_original(found):
+        found, dropped = from_original(found)
+        return Checkpoint(found, source, f"{label}, original", notes + removed + dropped)
+    return Checkpoint(from_tensorflow(found), source, label, notes + removed)
+
+
+def _source(path: Path) -> Path:
+    """The file to read: the path itself, or the first of hub.WEIGHTS in that folder."""
+    if not path.exists():
+        raise CheckpointError(
+            f"{path} is not there: expected a folder with weights, or a file of them."
+        )
+    if not path.is_dir():
+        return path
+    there = [path / name for name in WEIGHTS if (path / name).is_file()]
+    if there:
+        return there[0]
+    if (path / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{path} holds an adapter of PEFT alone: merge it into its model with"
+            " merge_and_unload(), save what that returns, and give that."
+        )
+    suffixes = tuple(suffix for row in FORMATS for suffix in row.suffixes)
+    others = sorted(f.name for f in path.iterdir() if f.name.endswith(suffixes) and f.is_file())
+    hint = f"; to read {others[0]}, name that file" if others else ""
+    raise CheckpointError(f"{path} holds no weights: expected one of {', '.join(WEIGHTS)}{hint}.")
+
+
+def _format_of(source: Path) -> tuple[Format, bool]:
+    """The format by the file's name, and whether it is an index of shards."""
+    name = source.name.removesuffix(INDEX)
+    for row in FORMATS:
+        if name.endswith(row.suffixes) and source.is_file():
+            return row, name != source.name
+    suffixes = [suffix for row in FORMATS for suffix in row.suffixes]
+    raise CheckpointError(
+        f"{source} is no file of weights: expected a name that ends in {', '.join(suffixes)}."
+    )
+
+
+def _read_file(path: Path, format_: Format) -> Tensors:
+    refuse_pointer(path, CheckpointError)
+    return format_.read(path)
+
+
+# ---- Shards ----
+
+
+def _read_shards(index: Path, format_: Format) -> Tensors:
+    """All tensors that ``index`` names, each from the shard that it names.
 
     Errors: CheckpointError for an index that is broken or names a file outside its folder, a shard
         that is missing or lacks a tensor, and a tensor that stands in two shards.
     """
     weight_map = _weight_map(index)
-    shards = {name: read(_shard(index, name, suffix)) for name in sorted(set(weight_map.values()))}
+    suffix = format_.suffixes[0]
+    shards = {
+        name: _read_file(_shard(index, name, suffix), format_)
+        for name in sorted(set(weight_map.values()))
+    }
     entries: dict[str, Entry] = {}
     for shard, tensors in shards.items():
         twice = sorted(entries.keys() & set(tensors))
@@ -51,24 +148,14 @@ def read_shards(index: Path, read: Callable[[Path], Tensors], suffix: str) -> Te
     return Tensors(entries)
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def _weight_map(index: Path) -> Mapping[str, str]:
     """Name of each tensor -> name of its shard."""
-    refuse_pointer(index, CheckpointError)
-    try:
-        if index.stat().st_size > LONGEST_INDEX:
-            raise ValueError("too long")
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {index}: {error.strerror or error}.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    found = read_json(index, CheckpointError).get("weight_map")
+    if not isinstance(found, dict) or not found:
         raise CheckpointError(
             f"{index} is not an index of shards: expected JSON with a 'weight_map', fetch it again."
-        ) from error
-    if (
-        not isinstance(found, dict)
-        or not found
-        or not all(isinstance(shard, str) for shard in found.values())
-    ):
+        )
+    if not all(isinstance(shard, str) for shard in found.values()):
         raise CheckpointError(
             f"{index}: 'weight_map' is not a table of tensor names and file names: fetch it again."
         )
@@ -76,160 +163,24 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _shard(index: Path, name: str, suffix: str) -> Path:
-    """The path of one shard, which must lie where the index may point."""
-    bare = (
-        name.isprintable()
-        and not set(name) & set("/\\:")
-        and name.endswith(suffix)
-        and name.strip(".") != suffix[1:]
-    )
-    if not bare:
+    """The path of one shard. The index was written by somebody else, so a shard must be a bare file
+    name; it may be a link only to a file in the same folder or, as in the cache of huggingface_hub
+    (``.../snapshots/<revision>/shard -> ../../blobs/<hash>``), in the ``blobs`` next to
+    ``snapshots``.
+    """
+    bare = name.isprintable() and not set(name) & set("/\\:") and name.endswith(suffix)
+    if not bare or name.strip(".") == suffix[1:]:
         raise CheckpointError(
             f"{index} names the shard {name[:120]!r}: expected a bare file name ending in {suffix};"
             " nothing outside the folder is read."
         )
-    path = index.parent / name
+    path, folder = index.parent / name, index.parent.resolve()
     if not path.is_file():
         raise CheckpointError(f"{index}: shard '{name}' is not there: fetch it too.")
-    folder = index.parent.resolve()
-    allowed = (
-        [folder, folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [folder]
-    )
-    if path.resolve().parent not in allowed:
+    blobs = [folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else []
+    if path.resolve().parent not in [folder, *blobs]:
         raise CheckpointError(
             f"{index}: shard '{name}' is a link to a file outside its folder: put the file itself"
             " there."
         )
     return path
-
-
-def _real(read: Callable[[Path], Tensors]) -> Callable[[Path], Tensors]:
-    """``read``, with a word of its own for a pointer of git-lfs."""
-
-    def checked(path: Path) -> Tensors:
-        refuse_pointer(path, CheckpointError)
-        return read(path)
-
-    return checked
-
-
-_read_safetensors, _read_pickle, _read_hdf5 = map(_real, (read_safetensors, read_pickle, read_hdf5))
-
-
-def _read_safetensors_shards(index: Path) -> Tensors:
-    return read_shards(index, _read_safetensors, ".safetensors")
-
-
-def _read_pickle_shards(index: Path) -> Tensors:
-    return read_shards(index, _read_pickle, ".bin")
-
-
-# What a folder may hold, the first that is there is read; and what a single file may end in.
-FILES: dict[str, tuple[str, Callable[[Path], Tensors]]] = {
-    "model.safetensors": ("safetensors", _read_safetensors),
-    "model.safetensors.index.json": ("safetensors shards", _read_safetensors_shards),
-    "tf_model.h5": ("h5", _read_hdf5),
-    "pytorch_model.bin": ("pickle", _read_pickle),
-    "pytorch_model.bin.index.json": ("pickle shards", _read_pickle_shards),
-}
-SUFFIXES: dict[str, tuple[str, Callable[[Path], Tensors]]] = {
-    ".safetensors.index.json": FILES["model.safetensors.index.json"],
-    ".bin.index.json": FILES["pytorch_model.bin.index.json"],
-    ".safetensors": FILES["model.safetensors"],
-    ".h5": FILES["tf_model.h5"],
-    ".bin": FILES["pytorch_model.bin"],
-    ".pth": FILES["pytorch_model.bin"],
-    ".pth.tar": FILES["pytorch_model.bin"],
-    ".pt": FILES["pytorch_model.bin"],
-    ".ckpt": FILES["pytorch_model.bin"],
-}
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What was read: the arrays, what they came from, and remarks for the user, one line each."""
-
-    tensors: Tensors
-    source: Path
-    format: str
-    notes: tuple[str, ...] = ()
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """The weights in a folder, or in one file, under transformers' PyTorch names and layouts, read
-    when asked for.
-
-    ``format`` is that of the file: "safetensors", "safetensors shards", "h5", "pickle" or "pickle
-    shards", with ", original" behind it where the names were those of the original repository.
-    Prefixes of wrappers are removed from the names, and a state dict is taken out of the container
-    that it is in; ``notes`` say so. Errors: CheckpointError for a path without weights, for every
-    file that is not sound or not safe, for one that holds several models, and for LoRA weights that
-    are not merged.
-    """
-    source, (format_name, read) = _find(Path(path).expanduser())
-    try:
-        found = read(source)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {source}: {error.strerror or error}.") from error
-    _check_names(source, found)
-    opened = found.notes
-    found, removed = wrappers.unwrap(source, found)
-    notes = opened + removed
-    if original.is_original(found):
-        found, more = original.from_original(found)
-        return Checkpoint(found, source, f"{format_name}, original", notes + more)
-    return Checkpoint(_from_tensorflow(found), source, format_name, notes)
-
-
-def _find(path: Path) -> tuple[Path, tuple[str, Callable[[Path], Tensors]]]:
-    """The file to read, and how."""
-    if path.is_dir():
-        for name, how in FILES.items():
-            if (path / name).is_file():
-                return path / name, how
-        if (path / "adapter_config.json").is_file():
-            raise CheckpointError(
-                f"{path} holds an adapter of PEFT alone: merge it into its model with"
-                " merge_and_unload(), save what that returns, and give that."
-            )
-        others = sorted(
-            file.name
-            for file in path.iterdir()
-            if file.name.endswith(tuple(SUFFIXES)) and file.is_file()
-        )
-        hint = f"; to read {others[0]}, name that file" if others else ""
-        raise CheckpointError(f"{path} holds no weights: expected one of {', '.join(FILES)}{hint}.")
-    if not path.exists():
-        raise CheckpointError(
-            f"{path} is not there: expected a folder with weights, or a file of them."
-        )
-    for suffix, how in SUFFIXES.items():
-        if path.name.endswith(suffix) and path.is_file():
-            return path, how
-    raise CheckpointError(
-        f"{path} is no file of weights: expected a name that ends in {', '.join(SUFFIXES)}."
-    )
-
-
-def _check_names(source: Path, tensors: Tensors) -> None:
-    """Names go into messages of one line."""
-    for name in tensors:
-        if not name.isprintable() or len(name) > 500:
-            raise CheckpointError(
-                f"{source} holds a tensor with the name {name[:80]!r}: expected plain words and"
-                " dots."
-            )
-
-
-def _from_tensorflow(tensors: Tensors) -> Tensors:
-    """Names and layouts of transformers' TensorFlow class, known by their slashes, -> PyTorch's;
-    others as they are.
-    """
-    return Tensors(collect(_renamed(name, entry) for name, entry in tensors.entries().items()))
-
-
-def _renamed(name: str, entry: Entry) -> tuple[str, Entry]:
-    if "/" not in name and ":" not in name:
-        return name, entry
-    shape = checkpoint_shape(entry.shape, name)
-    return tensorflow_name(name), entry.map(shape, lambda array: to_checkpoint_layout(array, name))

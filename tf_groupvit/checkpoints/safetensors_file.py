@@ -1,18 +1,22 @@
-"""Safetensors files: the safetensors library checks a file, and each tensor is read when it is
+"""Safetensors files: the safetensors library checks and writes them; each tensor is read when it is
 asked for.
 """
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from tf_groupvit.checkpoints.names import batch_counters
 from tf_groupvit.checkpoints.tensors import Entry, FileBytes, Tensors, dtype_of
-from tf_groupvit.errors import CheckpointError
+from tf_groupvit.errors import CheckpointError, one_line
+from tf_groupvit.files import replacing
 
 # The format's names of the dtypes that a checkpoint may have, and NumPy's.
 DTYPES = {
@@ -39,23 +43,19 @@ def read_safetensors(path: Path) -> Tensors:
     """
     file = FileBytes(path)
     with _opened(path):
-        length = int(file.read(0, 1, np.dtype("<u8"))[0])
-        text = file.read(8, length, np.dtype("u1")).tobytes().decode()
+        length = int.from_bytes(file.bytes(0, 8), "little")
+        text = file.bytes(8, length).decode()
     try:
         header = json.loads(text, object_pairs_hook=_without_twins)
         header.pop("__metadata__", None)
         return Tensors({name: _entry(file, 8 + length, name, row) for name, row in header.items()})
-    except (
-        ValueError,
-        TypeError,
-        RecursionError,
-    ) as error:  # the library takes more than is read here
+    except (ValueError, TypeError, RecursionError) as error:  # the library takes more than we do
         raise _broken(path, f"its header is not in the usual form, {error}") from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a file says of itself beside its tensors. Errors: CheckpointError for a file that cannot
-    be read.
+    """What a file says of itself besides its tensors. Errors: CheckpointError for a file that
+    cannot be read.
     """
     with _opened(path) as opened:
         return opened.metadata() or {}
@@ -78,11 +78,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _broken(path: Path, what: str) -> CheckpointError:
-    reason = "".join(filter(str.isprintable, " ".join(what.split())))[
-        :160
-    ]  # it may hold names of the file
     return CheckpointError(
-        f"{path} is not a sound safetensors file: {reason}. Fetch or save it again."
+        f"{path} is not a sound safetensors file: {one_line(what, 160)}. Fetch or save it again."
     )
 
 
@@ -100,7 +97,58 @@ def _entry(file: FileBytes, start: int, name: str, row: dict[str, Any]) -> Entry
             file.path, f"tensor '{name}' has the dtype {code}, expected one of {', '.join(DTYPES)}"
         )
     dtype = dtype_of(DTYPES[code])
-    np.broadcast_to(
-        np.zeros((), dtype), shape
-    )  # refuses a shape that NumPy cannot hold, and takes no memory
+    np.broadcast_to(np.zeros((), dtype), shape)  # refuses a shape that NumPy cannot hold
     return file.entry(start + begin, shape, dtype)
+
+
+# ---- Writing ----
+
+
+def write_checkpoint(folder: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> Path:
+    """Write ``folder``/model.safetensors as transformers' PyTorch class expects it; returns its
+    path.
+
+    ``tensors`` have PyTorch's names, shapes and layouts; the ``num_batches_tracked`` () that
+    PyTorch wants for each batch norm are added as zeros where they are missing. Errors:
+    CheckpointError where the file cannot be written.
+    """
+    entries = Tensors.of(tensors).entries()
+    counters = dict.fromkeys(batch_counters(entries), Entry.of(np.zeros((), np.int64)))
+    path = Path(folder) / "model.safetensors"
+    write_safetensors(path, Tensors({**counters, **entries}), {"format": "pt"})
+    return path
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write arrays of any shape to a file that has its name once it is whole; all are in memory for
+    it.
+
+    Errors: CheckpointError for a dtype that a checkpoint cannot have, and where the file cannot be
+        written.
+    """
+    path = Path(path)
+    arrays = {name: _writable(name, array) for name, array in tensors.items()}
+    try:
+        with replacing(path) as unfinished:
+            unfinished.touch()
+            mode = unfinished.stat().st_mode
+            save_file(arrays, unfinished, dict(metadata) if metadata else None)
+            unfinished.chmod(mode)  # safetensors 0.8 writes a file that nobody else may read
+            with open(unfinished, "r+b") as file:
+                os.fsync(file.fileno())  # else a power cut can leave the name on an empty file
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"Cannot write {path}: {reason}.") from error
+
+
+def _writable(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.name not in DTYPES.values():
+        raise CheckpointError(
+            f"Tensor '{name}' is {array.dtype}, which a checkpoint cannot hold: "
+            f"use one of {', '.join(DTYPES.values())}."
+        )
+    return np.asarray(array, order="C")  # the library writes the memory of an array as it lies

@@ -1,4 +1,4 @@
-"""Places of arrays in files in, a mapping name -> array out, each array read when it is asked for.
+"""Named arrays that lie in files, each read when it is asked for.
 
 Reading one array at a time, with ``read`` and not through a memory map, keeps the peak at the
 model's own weights and the largest array: pages of a map count as memory of the process for as long
@@ -24,17 +24,17 @@ class Entry:
     read: Callable[[], np.ndarray]
 
     def map(self, shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray]) -> "Entry":
-        """The same array with ``change`` done to it once it is read."""
+        """The same array, changed by ``change`` to ``shape`` once it is read."""
         return replace(self, shape=shape, read=lambda: change(self.read()))
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Entry":
-        """An array that is here already; whoever reads it gets a copy, as from a file."""
+        """An array in memory, of any shape; whoever reads it gets a copy, as from a file."""
         return cls(array.shape, array.dtype, array.copy)
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """Named arrays; ``tensors[name]`` reads, ``tensors.entry(name)`` tells shape and dtype without
+    """Named arrays; ``tensors[name]`` reads, ``tensors.entry(name)`` knows shape and dtype without
     reading.
 
     ``notes`` are remarks for the user on what was read.
@@ -46,20 +46,21 @@ class Tensors(Mapping[str, np.ndarray]):
 
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> "Tensors":
-        """Any mapping of arrays as Tensors; Tensors as they are."""
-        return (
-            tensors
-            if isinstance(tensors, cls)
-            else cls({name: Entry.of(a) for name, a in tensors.items()})
-        )
+        """Any mapping of arrays, of any shapes, as Tensors; Tensors as they are."""
+        if isinstance(tensors, cls):
+            return tensors
+        return cls({name: Entry.of(array) for name, array in tensors.items()})
 
     def entry(self, name: str) -> Entry:
+        """One array, not read."""
         return self._entries[name]
 
     def entries(self) -> dict[str, Entry]:
+        """All arrays by name, not read."""
         return dict(self._entries)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape."""
         return {name: entry.shape for name, entry in self._entries.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -76,7 +77,7 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 def collect(renamed: Iterable[tuple[str, Entry]]) -> dict[str, Entry]:
-    """Entries under their new names. Errors: CheckpointError where two come to the same name."""
+    """Entries by their new names. Errors: CheckpointError where two have the same name."""
     entries: dict[str, Entry] = {}
     for name, entry in renamed:
         if name in entries:
@@ -88,57 +89,60 @@ def collect(renamed: Iterable[tuple[str, Entry]]) -> dict[str, Entry]:
 
 
 class FileBytes:
-    """Byte ranges of one file, which must stay as it was when first looked at."""
+    """Byte ranges of one file, which must stay as it was when it was first opened.
+
+    Errors of all methods: CheckpointError for a file that cannot be read, changed or is too short.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size, self._changed = self._look()
+        self.size, self._changed = self._stat()
 
-    def _look(self) -> tuple[int, int]:
+    def _stat(self) -> tuple[int, int]:
         try:
             found = self.path.stat()
         except OSError as error:
             raise CheckpointError(f"Cannot read {self.path}: {error.strerror or error}.") from error
         return found.st_size, found.st_mtime_ns
 
+    def bytes(self, offset: int, most: int) -> bytes:
+        """At most ``most`` bytes from ``offset`` on, fewer where the file ends before."""
+        count = max(min(most, self.size - offset), 0)
+        return self.read(offset, count, np.dtype("u1")).tobytes()
+
     def read(self, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
         """``count`` elements (count,) from byte ``offset`` on."""
         flat = np.empty(count, dtype)
         if not flat.nbytes:
             return flat
-        if self._look() != (self.size, self._changed):
+        if self._stat() != (self.size, self._changed):
             raise CheckpointError(f"{self.path} changed while it was being read: load it again.")
         try:
             with open(self.path, "rb", buffering=0) as file:
                 file.seek(offset)
-                self._fill(file, flat.view(np.uint8).data)
+                room = flat.view(np.uint8).data
+                while room:  # one read gives at most 2 GB on Linux
+                    got = file.readinto(room)
+                    if not got:
+                        raise CheckpointError(
+                            f"{self.path} ends in the middle of a tensor: fetch it again."
+                        )
+                    room = room[got:]
         except OSError as error:
             raise CheckpointError(f"Cannot read {self.path}: {error.strerror or error}.") from error
         return flat
 
-    def _fill(self, file, room: memoryview) -> None:
-        """One read gives at most 2 GB on Linux, so ask until there is no more."""
-        while room:
-            got = file.readinto(room)
-            if not got:
-                raise CheckpointError(
-                    f"{self.path} ends in the middle of a tensor: fetch it again."
-                )
-            room = room[got:]
-
     def entry(self, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:
-        """A dense array, row by row, from byte ``offset`` on."""
-        return Entry(
-            shape, dtype, lambda: self.read(offset, math.prod(shape), dtype).reshape(shape)
-        )
+        """A dense array of ``shape``, row by row, from byte ``offset`` on."""
+        count = math.prod(shape)
+        return Entry(shape, dtype, lambda: self.read(offset, count, dtype).reshape(shape))
 
 
 def dtype_of(name: str) -> np.dtype:
-    """NumPy's dtype of that name, or one of those that ml_dtypes adds: bfloat16 and the kinds of
-    float8.
-    """
+    """NumPy's dtype of that name, or one that ml_dtypes adds: bfloat16 and the kinds of float8."""
     if not name.startswith(("bfloat", "float8")):
         return np.dtype(name)
     import ml_dtypes  # comes with TensorFlow and Keras; most files do without
 
-    return np.dtype(getattr(ml_dtypes, name))
+    kind: type = getattr(ml_dtypes, name)
+    return np.dtype(kind)

@@ -19,12 +19,12 @@ from tf_groupvit.checkpoints.description import (
 )
 from tf_groupvit.checkpoints.matching import Match, match
 from tf_groupvit.checkpoints.reading import Checkpoint, read_checkpoint
-from tf_groupvit.checkpoints.writing import write_checkpoint
+from tf_groupvit.checkpoints.safetensors_file import write_checkpoint
 from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.errors import CheckpointError, InputError
-from tf_groupvit.hub import BESIDE, resolve
+from tf_groupvit.hub import COMPANIONS, resolve
 
-BESIDE_TOKENIZER = tuple(file for file in BESIDE if file not in ("config.json", PROCESSOR))
+BESIDE_TOKENIZER = tuple(file for file in COMPANIONS if file not in ("config.json", PROCESSOR))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tf_groupvit.config import (
     GroupViTConfig,
     GroupViTTextConfig,
     GroupViTVisionConfig,
-    config_beside,
+    config_file_of,
 )
 from tf_groupvit.errors import CheckpointError, ConfigError, InputError
 from tf_groupvit.models.base_model import BaseModel
@@ -116,7 +116,7 @@ class PretrainedModel(BaseModel):
                 stacklevel=3,
             )
             return cls.config_class()
-        return cls.config_class.from_pretrained(config_beside(path))
+        return cls.config_class.from_pretrained(config_file_of(path))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors``, as transformers' PyTorch class loads
@@ -128,7 +128,7 @@ class PretrainedModel(BaseModel):
         Raises:
             CheckpointError: the folder cannot be written, or the model is quantized.
         """
-        from tf_groupvit.checkpoints.writing import write_checkpoint
+        from tf_groupvit.checkpoints.safetensors_file import write_checkpoint
         from tf_groupvit.models.weights import as_tensors
 
         tensors = as_tensors(self)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_groupvit.checkpoints.matching import BESIDE_TEXT
+from tf_groupvit.checkpoints.matching import UNUSED_BY_TEXT
 from tf_groupvit.config import GroupViTTextConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, text_inputs
@@ -182,7 +182,7 @@ class TFGroupViTTextModel(PretrainedModel):
     """
 
     config_class = GroupViTTextConfig
-    may_ignore = BESIDE_TEXT
+    may_ignore = UNUSED_BY_TEXT
 
     def __init__(self, config: GroupViTTextConfig, **keywords: Any) -> None:
         super().__init__(config, **keywords)

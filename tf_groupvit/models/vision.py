@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
-from tf_groupvit.checkpoints.matching import BESIDE_VISION
+from tf_groupvit.checkpoints.matching import UNUSED_BY_VISION
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.grouping import Stage
@@ -132,7 +132,7 @@ class TFGroupViTVisionModel(PretrainedModel):
     """
 
     config_class = GroupViTVisionConfig
-    may_ignore = BESIDE_VISION
+    may_ignore = UNUSED_BY_VISION
 
     def __init__(self, config: GroupViTVisionConfig, **keywords: Any) -> None:
         super().__init__(config, **keywords)

@@ -15,8 +15,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_groupvit.checkpoints.safetensors_file import read_metadata, read_safetensors
-from tf_groupvit.checkpoints.writing import write_safetensors
+from tf_groupvit.checkpoints.safetensors_file import (
+    read_metadata,
+    read_safetensors,
+    write_safetensors,
+)
 from tf_groupvit.errors import CheckpointError
 from tf_groupvit.training.caption_batches import Position
 from tf_groupvit.training.recipe import with_new_names
