@@ -360,7 +360,7 @@ def test_the_demo_checkpoint_comes_with_the_package(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("value", [None, 3, ["a/b"]])
 def test_what_is_no_path_at_all_is_told(value):
-    with pytest.raises(HubError, match=f"came as {type(value).__name__}: give a folder"):
+    with pytest.raises(HubError, match=f"is a {type(value).__name__}: give a folder"):
         resolve(value)
 
 

@@ -1,21 +1,22 @@
-"""config.json in, frozen dataclasses out, and back without losing a key.
+"""The three configs: frozen dataclasses that a config.json is read into and written from, without
+losing a key.
 
 Defaults are those of ``nvidia/groupvit-gcc-yfcc``. A key of a file that no field stands for is kept
 in ``extra``, written back, and warned about unless it is one that transformers writes into every
 config.
 """
 
+import functools
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
-from tf_groupvit.config_rules import Checked, is_count, is_number, is_token, strict_keywords
-from tf_groupvit.errors import ConfigError
+from tf_groupvit.errors import ConfigError, did_you_mean
 from tf_groupvit.files import atomic_write, make_folder, read_json
 from tf_groupvit.hub import resolve
 
@@ -35,20 +36,136 @@ TRANSFORMERS_KEYS = frozenset(
 )
 
 
+ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "selu")
+
+
+# ---- What the value of each field must be ----
+
+Rule = tuple[Callable[[Any], bool], str]  # whether a value is right, and what is expected
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any, at_least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+
+
+def _is_token(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _tuple_of(value: Any, check: Callable[[Any], bool]) -> bool:
+    return isinstance(value, tuple) and len(value) > 0 and all(map(check, value))
+
+
+def _number(at_least: float, below: float = float("inf")) -> Rule:
+    words = f"a number of at least {at_least}" + f" and below {below}" * (below < float("inf"))
+    return lambda value: _is_number(value) and at_least <= value < below, words
+
+
+def _rules(rules: dict[str, Rule]) -> dict[str, Rule]:
+    """Names of fields, several in one text -> their rule; each by itself."""
+    return {name: rule for names, rule in rules.items() for name in names.split()}
+
+
+RULES = _rules(
+    {
+        "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"
+        " max_position_embeddings num_channels projection_dim projection_intermediate_dim": (
+            _is_count,
+            "a whole number of at least 1",
+        ),
+        "layer_norm_eps initializer_range initializer_factor assign_eps": _number(0.0),
+        "dropout attention_dropout": _number(0.0, below=1.0),
+        "logit_scale_init_value": _number(-100.0, below=100.0),
+        "hidden_act": (
+            lambda value: isinstance(value, str) and value in ACTIVATIONS,
+            f"one of {', '.join(ACTIVATIONS)}",
+        ),
+        "output_attentions output_hidden_states output_segmentation": (
+            lambda value: isinstance(value, bool),
+            "true or false",
+        ),
+        "pad_token_id bos_token_id": (_is_token, "a token id or null"),
+        "eos_token_id": (
+            lambda value: _is_token(value) or _tuple_of(value, _is_token),
+            "a token id, a list of them, or null",
+        ),
+        "depths num_group_tokens num_output_groups": (
+            lambda value: _tuple_of(value, lambda count: _is_count(count, at_least=0)),
+            "a list of whole numbers, one for each stage",
+        ),
+        "image_size patch_size": (
+            lambda value: _is_count(value) or (_tuple_of(value, _is_count) and len(value) == 2),
+            "a whole number of pixels, or a pair of height and width",
+        ),
+        "assign_mlp_ratio": (
+            lambda value: _tuple_of(value, _is_number) and len(value) == 2,
+            "one or two numbers that leave a width of at least 1",
+        ),
+    }
+)
+Class = TypeVar("Class", bound=type)
+
+
+def _strict_keywords(cls: Class) -> Class:
+    """Let an unknown keyword of a dataclass name the nearest known one."""
+    plain = cls.__init__  # type: ignore[misc]
+    known = [f.name for f in fields(cls)]
+
+    @functools.wraps(plain)
+    def init(self: object, *args: Any, **values: Any) -> None:
+        for name in values:
+            if name not in known:
+                raise ConfigError(
+                    f"{cls.__name__} has no field {name!r}: {did_you_mean(name, known)}"
+                )
+        plain(self, *args, **values)
+
+    cls.__init__ = init  # type: ignore[misc]
+    return cls
+
+
+# ---- The configs ----
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Config(Checked):
+class _Config:
     """Reading, writing and checking that the three configs share."""
 
     model_type: ClassVar[str]
-    section: ClassVar[str | None] = (
-        None  # the key under which a joint config.json holds this config
-    )
+    section: ClassVar[str | None] = None  # the key of this config in a joint config.json
 
     initializer_range: float = 0.02
     initializer_factor: float = 1.0
     output_attentions: bool = False
     output_hidden_states: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in fields(self) if f.name != "extra"):
+            value = self._normalized(name, getattr(self, name))
+            object.__setattr__(self, name, value)
+            if name in RULES:
+                self._check(RULES[name][0](value), name, RULES[name][1])
+        for holds, name, expected in self._relations():
+            self._check(holds, name, expected)
+
+    def _normalized(self, name: str, value: Any) -> Any:
+        """What a field holds for a value that was given: tuples for lists."""
+        return tuple(value) if isinstance(value, list) else value
+
+    def _relations(self) -> Iterator[tuple[bool, str, str]]:
+        """What fields must be to each other: (whether it holds, field, what is expected)."""
+        yield from ()
+
+    def _check(self, holds: bool, name: str, expected: str) -> None:
+        if not holds:
+            raise ConfigError(
+                f"{type(self).__name__}.{name} is {getattr(self, name)!r:.80}: expected {expected}."
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -58,20 +175,16 @@ class _Config(Checked):
             ConfigError: not a mapping, another model's ``model_type``, or an impossible value.
         """
         if not isinstance(values, Mapping):
-            raise ConfigError(
-                f"A config must be a JSON object, but came as {type(values).__name__}."
-            )
+            raise ConfigError(f"A config must be a JSON object, got {type(values).__name__}.")
         if not all(isinstance(key, str) for key in values):
-            raise ConfigError(
-                f"A config's keys must be text, as in JSON, but came as {list(values)[:10]}."
-            )
+            raise ConfigError(f"A config's keys must be text, as in JSON, got {list(values)[:10]}.")
         values = deepcopy(cls._own_section(values))
         known = {f.name for f in fields(cls)} - {"extra"}
         extra = {k: v for k, v in values.items() if k not in known and k != "model_type"}
-        strangers = sorted(set(extra) - TRANSFORMERS_KEYS)
-        if strangers:
+        unknown = sorted(set(extra) - TRANSFORMERS_KEYS)
+        if unknown:
             warnings.warn(
-                f"{cls.__name__} does not know {strangers}: kept and written back, but without"
+                f"{cls.__name__} does not know {unknown}: kept and written back, but without"
                 " effect.",
                 stacklevel=2,
             )
@@ -129,7 +242,7 @@ class _Config(Checked):
         return replace(self, **changes)
 
 
-@strict_keywords
+@_strict_keywords
 @dataclass(frozen=True, kw_only=True)
 class GroupViTTextConfig(_Config):
     """The text tower: a causal transformer over byte-pair tokens."""
@@ -153,23 +266,12 @@ class GroupViTTextConfig(_Config):
     # its end.
     eos_token_id: int | tuple[int, ...] | None = 49407
 
-    def __post_init__(self) -> None:
-        self._check_counts("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
-        self._check_counts("num_attention_heads", "max_position_embeddings")
-        self._check_block()
-        if isinstance(self.eos_token_id, list):
-            object.__setattr__(self, "eos_token_id", tuple(self.eos_token_id))
-        for name in ("pad_token_id", "bos_token_id"):
-            self._check(is_token(getattr(self, name)), name, "a token id or null")
-        ends = self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
-        self._check(
-            len(ends) > 0 and all(map(is_token, ends)),
-            "eos_token_id",
-            "a token id, a list of them, or null",
-        )
+    def _relations(self) -> Iterator[tuple[bool, str, str]]:
+        divides = self.hidden_size % self.num_attention_heads == 0
+        yield divides, "num_attention_heads", f"a divisor of hidden_size {self.hidden_size}"
 
 
-@strict_keywords
+@_strict_keywords
 @dataclass(frozen=True, kw_only=True)
 class GroupViTVisionConfig(_Config):
     """The vision tower: stages of transformer blocks, each but the last ending in a grouping of its
@@ -194,28 +296,27 @@ class GroupViTVisionConfig(_Config):
     dropout: float = 0.0
     attention_dropout: float = 0.0
     assign_eps: float = 1.0  # keeps the mean over an empty group finite
-    assign_mlp_ratio: tuple[float, float] = (
-        0.5,
-        4,
-    )  # widths of the mixing over tokens and over channels
+    # Widths of the mixing over tokens and over channels.
+    assign_mlp_ratio: tuple[float, float] = (0.5, 4)
 
-    def __post_init__(self) -> None:
-        for name in ("depths", "num_group_tokens", "num_output_groups", "image_size", "patch_size"):
-            self._freeze(name)
-        if is_number(self.assign_mlp_ratio):
-            object.__setattr__(
-                self, "assign_mlp_ratio", (self.assign_mlp_ratio, self.assign_mlp_ratio)
-            )
-        self._freeze("assign_mlp_ratio")
-        self._check_counts(
-            "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"
-        )
-        self._check_counts("num_channels")
-        self._check_block()
-        self._check_numbers("assign_eps", at_least=0.0)
-        self._check_ratio()
-        self._check_stages()
-        self._check_sizes()
+    def _normalized(self, name: str, value: Any) -> Any:
+        one_ratio = name == "assign_mlp_ratio" and _is_number(value)
+        return (value, value) if one_ratio else super()._normalized(name, value)
+
+    def _relations(self) -> Iterator[tuple[bool, str, str]]:
+        divides = self.hidden_size % self.num_attention_heads == 0
+        yield divides, "num_attention_heads", f"a divisor of hidden_size {self.hidden_size}"
+        wide = all(int(ratio * self.hidden_size) >= 1 for ratio in self.assign_mlp_ratio)
+        yield wide, "assign_mlp_ratio", RULES["assign_mlp_ratio"][1]
+        for name in ("num_group_tokens", "num_output_groups"):
+            as_long = len(getattr(self, name)) == len(self.depths)
+            yield as_long, name, f"a list as long as depths, {len(self.depths)}"
+        pairs = zip(self.num_group_tokens, self.num_output_groups, strict=True)
+        grouped = all(groups >= 1 for tokens, groups in pairs if tokens)
+        yield grouped, "num_output_groups", "at least 1 wherever num_group_tokens is not 0"
+        sides = zip(self.image_height_width, self.patch_height_width, strict=True)
+        whole = all(size % patch == 0 for size, patch in sides)
+        yield whole, "image_size", f"a multiple of patch_size {self.patch_size!r}"
 
     @property
     def image_height_width(self) -> tuple[int, int]:
@@ -233,49 +334,8 @@ class GroupViTVisionConfig(_Config):
         (height, width), (rows, columns) = self.image_height_width, self.patch_height_width
         return height // rows, width // columns
 
-    def _freeze(self, name: str) -> None:
-        value = getattr(self, name)
-        if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
-            object.__setattr__(self, name, tuple(value))
 
-    def _check_ratio(self) -> None:
-        ratio = self.assign_mlp_ratio
-        rule = isinstance(ratio, tuple) and len(ratio) == 2 and all(is_number(r) for r in ratio)
-        rule = rule and all(int(r * self.hidden_size) >= 1 for r in ratio)
-        self._check(rule, "assign_mlp_ratio", "one or two numbers that leave a width of at least 1")
-
-    def _check_stages(self) -> None:
-        lists = ("depths", "num_group_tokens", "num_output_groups")
-        for name in lists:
-            value = getattr(self, name)
-            rule = (
-                isinstance(value, tuple)
-                and len(value) > 0
-                and all(is_count(v, at_least=0) for v in value)
-            )
-            self._check(rule, name, "a list of whole numbers, one for each stage")
-        for name in lists[1:]:
-            wanted = f"a list as long as depths, {len(self.depths)}"
-            self._check(len(getattr(self, name)) == len(self.depths), name, wanted)
-        pairs = zip(self.num_group_tokens, self.num_output_groups, strict=True)
-        rule = all(groups >= 1 for tokens, groups in pairs if tokens)
-        self._check(rule, "num_output_groups", "at least 1 wherever num_group_tokens is not 0")
-
-    def _check_sizes(self) -> None:
-        for name in ("image_size", "patch_size"):
-            value = getattr(self, name)
-            rule = is_count(value) or (
-                isinstance(value, tuple) and len(value) == 2 and all(map(is_count, value))
-            )
-            self._check(rule, name, "a whole number of pixels, or a pair of height and width")
-        divides = all(
-            size % patch == 0
-            for size, patch in zip(*map(_pair, (self.image_size, self.patch_size)), strict=True)
-        )
-        self._check(divides, "image_size", f"a multiple of patch_size {self.patch_size!r}")
-
-
-@strict_keywords
+@_strict_keywords
 @dataclass(frozen=True)
 class GroupViTConfig(_Config):
     """Both towers and what joins them. ``text_config`` and ``vision_config`` may be given as dicts."""
@@ -289,42 +349,29 @@ class GroupViTConfig(_Config):
     logit_scale_init_value: float = field(default=2.6592, kw_only=True)  # ln(1 / 0.07)
     output_segmentation: bool = field(default=False, kw_only=True)
 
-    def __post_init__(self) -> None:
-        self._take_tower("text_config", GroupViTTextConfig)
-        self._take_tower("vision_config", GroupViTVisionConfig)
-        self._check_counts("projection_dim", "projection_intermediate_dim")
-        self._check_numbers("logit_scale_init_value", at_least=-100.0, below=100.0)
-        self._check_numbers("initializer_range", "initializer_factor", at_least=0.0)
-        self._check_flags("output_segmentation", "output_attentions", "output_hidden_states")
+    def _normalized(self, name: str, value: Any) -> Any:
+        if name in TOWERS and (value is None or isinstance(value, Mapping)):
+            return TOWERS[name].from_dict(value or {})
+        return super()._normalized(name, value)
 
-    def _take_tower(self, name: str, tower: type[_Config]) -> None:
-        value = getattr(self, name)
-        if value is None:
-            value = {}
-        if isinstance(value, Mapping):
-            value = tower.from_dict(value)
-        object.__setattr__(self, name, value)
-        self._check(isinstance(value, tower), name, f"a {tower.__name__} or its dict")
+    def _relations(self) -> Iterator[tuple[bool, str, str]]:
+        for name, tower in TOWERS.items():
+            yield isinstance(getattr(self, name), tower), name, f"a {tower.__name__} or its dict"
 
     @classmethod
     def _own_section(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         values = super()._own_section(values)
-        return {
-            **values,
-            **{name: joint_section(values, name) for name in ("text_config", "vision_config")},
-        }
+        return {**values, **{name: joint_section(values, name) for name in TOWERS}}
 
     def to_dict(self) -> dict[str, Any]:
         """As for a tower. Where a 2022 file had ``*_config_dict`` and a section has changed since,
         they follow it.
         """
         values = super().to_dict()
-        for section in ("text_config", "vision_config"):
-            older = f"{section}_dict"
+        for section in TOWERS:
+            older = f"{section}_dict"  # counts more than the section when it is read again
             if values.get(older) is not None and joint_section(values, section) != values[section]:
-                values[older] = values[
-                    section
-                ]  # it would count more than the section when read again
+                values[older] = values[section]
         return values
 
     @classmethod
@@ -335,14 +382,20 @@ class GroupViTConfig(_Config):
         return cls(text_config=text, vision_config=vision, **others)
 
 
+TOWERS: dict[str, type[GroupViTTextConfig | GroupViTVisionConfig]] = {
+    "text_config": GroupViTTextConfig,
+    "vision_config": GroupViTVisionConfig,
+}
+
+
 def joint_section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     """The tower ``section`` of a joint config.json, old form or new.
 
-    Configs of 2022 may hold ``text_config_dict`` and ``vision_config_dict`` beside the sections.
+    Configs of 2022 may hold ``text_config_dict`` and ``vision_config_dict``, too.
     Where they do, they are the ones that count, defaults included, which is what transformers makes
     of them.
     """
-    tower: type[_Config] = GroupViTTextConfig if section == "text_config" else GroupViTVisionConfig
+    tower = TOWERS[section]
     plain, older = values.get(section), values.get(f"{section}_dict")
     plain = plain.to_dict() if isinstance(plain, _Config) else plain
     for name, value in ((section, plain), (f"{section}_dict", older)):

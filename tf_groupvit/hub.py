@@ -1,5 +1,5 @@
-"""A folder, a file or a hub id in, a path on this disk out; what is on the hub is fetched through
-huggingface_hub.
+"""Names of checkpoints, folders, files or hub ids, as paths on this disk; huggingface_hub fetches
+what is on the hub, by its own rules of caching.
 """
 
 import errno
@@ -8,8 +8,8 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tf_groupvit.errors import HubError, one_line
 
@@ -22,7 +22,7 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin" + INDEX,
 )
-COMPANIONS = (
+COMPANIONS = (  # what may lie in a folder with weights, and is fetched with them
     "config.json",
     "preprocessor_config.json",
     "tokenizer.json",
@@ -36,14 +36,12 @@ COMPANIONS = (
 )
 
 DEMO_NAME = "demo"
-DEMO = (
-    Path(__file__).parent / "assets" / DEMO_NAME
-)  # a small checkpoint that comes with the package
+DEMO = Path(__file__).parent / "assets" / DEMO_NAME  # a small checkpoint in the package
 DEMO_WORDS = (
     "The demo checkpoint knows drawn scenes only: for photos, give another, e.g. --model"
     " nvidia/groupvit-gcc-yfcc."
 )
-_told: set[str] = set()  # what was said in this process, and is not logged again
+_logged: set[str] = set()  # what was logged in this process, and is not logged again
 
 _log = logging.getLogger(__name__)
 
@@ -64,9 +62,7 @@ def demo_checkpoint() -> Path:
 
 
 def is_demo(path: str | os.PathLike[str] | None) -> bool:
-    """Whether this is the demo checkpoint's folder; it is none of a segmenter that came from no
-    folder (None).
-    """
+    """Whether this is the demo checkpoint's folder; None, of a segmenter without a folder, is not."""
     return path is not None and Path(path).expanduser().resolve() == DEMO.resolve()
 
 
@@ -80,9 +76,9 @@ def warn_of_demo(
         return
     if say is not None:
         say(DEMO_WORDS)
-    elif DEMO_WORDS not in _told:
+    elif DEMO_WORDS not in _logged:
         _log.warning(DEMO_WORDS)
-    _told.add(DEMO_WORDS)
+    _logged.add(DEMO_WORDS)
 
 
 def resolve(
@@ -106,10 +102,9 @@ def resolve(
         without weights, or neither reachable nor in the cache.
     """
     if not isinstance(folder_or_hub_id, str | os.PathLike):
-        came = type(folder_or_hub_id).__name__
         raise HubError(
-            f"The name of the checkpoint came as {came}: give a folder, or a hub id like"
-            " 'organisation/name'."
+            f"The name of the checkpoint is a {type(folder_or_hub_id).__name__}: give a folder, or"
+            " a hub id like 'organisation/name'."
         )
     name = os.fspath(folder_or_hub_id)
     path = Path(name).expanduser()
@@ -118,7 +113,8 @@ def resolve(
     if name == DEMO_NAME:
         return demo_checkpoint()
     _refuse_path(name)
-    return _Repository(name, revision, token, cache_dir, weights).folder(local_files_only)
+    cache = os.fspath(cache_dir) if cache_dir is not None else None
+    return _Repository(name, revision, token, cache, weights).folder(local_files_only)
 
 
 def _refuse_path(name: str) -> None:
@@ -145,14 +141,15 @@ def _refuse_path(name: str) -> None:
         )
 
 
+@dataclass(frozen=True)
 class _Repository:
-    """One repository on the hub at one revision, and what of it is wanted."""
+    """One repository on the hub at one revision, and whether its weights are wanted."""
 
-    def __init__(
-        self, name: str, revision: str | None, token: Any, cache_dir: Any, weights: bool
-    ) -> None:
-        self.name, self.revision, self.token, self.weights = name, revision, token, weights
-        self.cache_dir = os.fspath(cache_dir) if cache_dir is not None else None
+    name: str
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | None
+    weights: bool
 
     def folder(self, local_files_only: bool) -> Path:
         from huggingface_hub import constants
@@ -179,85 +176,71 @@ class _Repository:
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
 
     def _fetched(self) -> Path:
-        """Ask the hub what there is, and fetch what of it is wanted; what is in the cache already
-        is not sent again.
+        """Fetch what is wanted; what is in the cache already is not sent again.
+
+        File by file: what ``snapshot_download`` takes for a complete cache differs by its versions.
         """
         from huggingface_hub import HfApi, hf_hub_download
 
-        # model_info asks once; list_repo_files tries for 24 s before it says that there is no
-        # network.
+        # model_info asks once; list_repo_files tries for 24 s before it gives up.
         about = HfApi().model_info(self.name, revision=self.revision, token=self.token)
         wanted = self._wanted([file.rfilename for file in about.siblings or []])
-        if wanted is None:
-            raise HubError(
-                f"'{self._title()}' holds no weights that we read: expected {', '.join(WEIGHTS)}."
-            )
+        if not wanted:
+            needed = f"weights that we read: expected {', '.join(WEIGHTS)}"
+            if wanted is not None:
+                needed = "files of a checkpoint: expected at least config.json"
+            raise HubError(f"'{self._title()}' holds no {needed}.")
         paths = [
             hf_hub_download(
                 self.name, file, revision=self.revision, token=self.token, cache_dir=self.cache_dir
             )
             for file in wanted
         ]
-        if not paths:
-            raise HubError(
-                f"'{self._title()}' holds none of the files of a checkpoint: expected at least"
-                " config.json."
-            )
         return Path(paths[-1]).parent
 
     def _cached(self, reason: str, cause: Exception | None = None) -> Path:
         """The folder in the cache, if it has what is wanted."""
-        folder = self._snapshot()
-        if folder is None or self._wanted([file.name for file in folder.iterdir()]) is None:
-            raise HubError(
-                f"'{self._title()}' is not in the cache and {reason}: fetch it once with the hub at"
-                " hand, or give a folder."
-            ) from cause
-        return folder
-
-    def _snapshot(self) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
         for file in (*COMPANIONS, *WEIGHTS):
-            found = try_to_load_from_cache(
-                self.name, file, cache_dir=self.cache_dir, revision=self.revision
-            )
-            if isinstance(found, str):
-                return Path(found).parent
-        return None
+            found = try_to_load_from_cache(self.name, file, self.cache_dir, self.revision)
+            folder = Path(found).parent if isinstance(found, str) else None
+            if folder and self._wanted([each.name for each in folder.iterdir()]) is not None:
+                return folder
+        raise HubError(
+            f"'{self._title()}' is not in the cache and {reason}: fetch it once with a connection"
+            " to the hub, or give a folder."
+        ) from cause
 
     def _wanted(self, there: list[str]) -> list[str] | None:
-        """What to fetch of the files that are there, weights last; None where there are no weights."""
-        beside = [file for file in COMPANIONS if file in there]
+        """What to fetch of the files that are there, shards before their index: an index in the
+        cache means that they are there too. None where there are no weights.
+        """
+        companions = [file for file in COMPANIONS if file in there]
         if not self.weights:
-            return beside
+            return companions
         for file in WEIGHTS:
             if file in there:
-                # Shards before their index: an index in the cache means that they are there too.
-                shard = rf"[^/]+-of-[^/]+{re.escape(Path(file.removesuffix(INDEX)).suffix)}"
-                shards = [name for name in there if re.fullmatch(shard, name)]
-                return [*beside, *sorted(shards if file.endswith(INDEX) else []), file]
+                whole = file.removesuffix(INDEX)
+                shard = rf"[^/]+-of-[^/]+{re.escape(Path(whole).suffix)}"
+                shards = sorted(
+                    name for name in there if whole != file and re.fullmatch(shard, name)
+                )
+                return [*companions, *shards, file]
         return None
 
 
-# Name in huggingface_hub.errors -> what to tell. The first that an error is an instance of counts.
-REFUSALS = (
-    (
-        "GatedRepoError",
-        (
-            "access to it is gated; ask for it on its page, then log in with 'hf auth login' or"
-            " pass token="
-        ),
-    ),
-    (
-        "RepositoryNotFoundError",
-        "the hub has no such repository, or it is private; check the name, log in, or pass token=",
-    ),
-    ("RevisionNotFoundError", "it has no such revision; check revision="),
-    ("RemoteEntryNotFoundError", "a file of it vanished while it was fetched; try again"),
-    ("LocalTokenNotFoundError", "no token is stored; log in with 'hf auth login' or pass token="),
-    ("HFValidationError", "the hub does not allow such a name; expected 'organisation/name'"),
-)
+# Name in huggingface_hub.errors -> what to say. The first that an error is an instance of counts.
+REFUSALS = {
+    "GatedRepoError": "access to it is gated; ask for it on its page, then log in with"
+    " 'hf auth login' or pass token=",
+    "RepositoryNotFoundError": "the hub has no such repository, or it is private; check the name,"
+    " log in, or pass token=",
+    "RevisionNotFoundError": "it has no such revision; check revision=",
+    "RemoteEntryNotFoundError": "a file of it vanished while it was fetched; try again",
+    "LocalTokenNotFoundError": "no token is stored; log in with 'hf auth login' or pass token=",
+    "HFValidationError": "the hub does not allow such a name; expected 'organisation/name'",
+}
 DISK = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
 
 
@@ -267,9 +250,9 @@ def _refusal(error: Exception) -> str | None:
     """
     from huggingface_hub import errors
 
-    for name, told in REFUSALS:
+    for name, words in REFUSALS.items():
         if isinstance(error, getattr(errors, name, ())):
-            return told
+            return words
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return f"the hub refuses access ({status}); check the token, or log in with 'hf auth login'"
