@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tf_groupvit.server.batch_arrays import merged
-from tf_groupvit.server.batching import LATE, Scheduler
+from tf_groupvit.server.batching import LATE, Scheduler, merged
 from tf_groupvit.server.config_files import Parameters
 from tf_groupvit.server.status import StatusError
 

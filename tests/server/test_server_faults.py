@@ -14,7 +14,7 @@ from test_server_versions import Loader, states, until
 from tf_groupvit.cli import main
 from tf_groupvit.errors import InputError, ServerError
 from tf_groupvit.server import lifecycle, model_manager, rest_server, threads
-from tf_groupvit.server.batching import Scheduler
+from tf_groupvit.server.batching import Queue, Scheduler
 from tf_groupvit.server.config_files import Parameters, ServedModel
 from tf_groupvit.server.model_manager import ModelManager, versions_to_serve
 from tf_groupvit.server.monitoring import JsonFormatter, Metrics, TextFormatter, logged_request
@@ -177,15 +177,15 @@ def test_a_batch_thread_that_ends_by_an_exception_starts_again_loudly(monkeypatc
     import numpy as np
 
     monkeypatch.setattr(threads, "PAUSE", 0.001)
-    found, failed = Scheduler._next, []
+    due, failed = Queue.due, []
 
-    def fails_once(scheduler):
+    def fails_once(queue):
         if not failed:
             failed.append(True)
             raise RuntimeError("injected")
-        return found(scheduler)
+        return due(queue)
 
-    monkeypatch.setattr(Scheduler, "_next", fails_once)
+    monkeypatch.setattr(Queue, "due", fails_once)
     scheduler = Scheduler(threads=1)
     arrays = {"x": np.zeros(1)}
     run = lambda arrays, names, timeout: [arrays["x"]]  # noqa: E731

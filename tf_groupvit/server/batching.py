@@ -1,10 +1,9 @@
-"""Batching: runs that many threads ask for in; fewer and larger runs, and each asker's rows of the
-outputs, out.
+"""Batching (`--enable_batching`): merge runs that many threads ask for, and give each its own rows.
 
-What `--enable_batching` does (contract, section 10): every signature of every model has a queue of
-batches, and so has any other combination of inputs and outputs. A batch is run when it is full or
-has waited long enough, by one of a few threads that all queues share. What goes wrong with a batch
-goes wrong for every request in it.
+Every signature of every model has a queue of batches, and so has any other combination of inputs and
+outputs. A batch is run when it is full or has waited long enough, by one of a few threads that all
+queues share. An error of a batch goes to every request in it. The rules and their texts are those
+of the contract, section 10.
 """
 
 import math
@@ -12,23 +11,24 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.errors import ConfigError
-from tf_groupvit.server.batch_arrays import Arrays, cut, merged, rows_of, split
 from tf_groupvit.server.config_files import PER_MODEL, Parameters, read_parameters
 from tf_groupvit.server.servable import Endpoint, Servable
 from tf_groupvit.server.status import TIMED_OUT, StatusError, draining, invalid
+from tf_groupvit.server.tensor_protos import MOST_FILLED, filling_cost
 from tf_groupvit.server.threads import lasting
 
 LATE = "Run() timeout exceeded while waiting in batching queue"
+Arrays = dict[str, np.ndarray]  # tensor name -> values
 # Arrays by tensor name, names of the outputs, seconds -> the outputs. Raises StatusError.
 Run = Callable[[Arrays, list[str], float | None], list[np.ndarray]]
+_MOST_PADDED = 6  # dimensions that the real server pads
 
 
 @dataclass(eq=False)
@@ -45,11 +45,14 @@ class Task:
 
 @dataclass(eq=False)
 class Batch:
+    """Tasks that run together."""
+
     tasks: list[Task] = field(default_factory=list)
     size: int = 0
     opened: float = 0.0
 
     def add(self, task: Task) -> None:
+        """Put a task in; the first one opens the batch."""
         if not self.tasks:
             self.opened = time.monotonic()
         self.tasks.append(task)
@@ -57,8 +60,8 @@ class Batch:
 
 
 class Queue:
-    """The batches of one combination of inputs and outputs; the last is open. Under the scheduler's
-    lock.
+    """The batches of one combination of inputs and outputs, of which the last is open. Used under
+    the scheduler's lock, but for ``run``.
     """
 
     def __init__(self, run: Run, fetches: list[str], parameters: Parameters) -> None:
@@ -67,26 +70,30 @@ class Queue:
         self._batches = deque([Batch()])
 
     def admit(self, task: Task) -> list[Task]:
-        """Put a request into batches; its parts, of which there is one unless large requests are
-        split.
+        """Put a request into batches; its parts, of which there is one unless it is split.
+
+        Raises StatusError for one that is too large, or where there are too many batches.
         """
-        most, limit = self.parameters.max_batch_size, self.parameters.batch_rows
-        if task.size > most:
-            raise invalid(f"Task size {task.size} is larger than maximum input batch size {most}")
+        parameters, limit = self.parameters, self.parameters.batch_rows
+        if task.size > parameters.max_batch_size:
+            raise invalid(
+                f"Task size {task.size} is larger than maximum input batch size"
+                f" {parameters.max_batch_size}"
+            )
         room = limit - self._batches[-1].size
-        sizes = [task.size] if not self.parameters.splits else _parts(task.size, room, limit)
-        if sizes[0] > room or len(sizes) > 1:
-            new = len(sizes) - (sizes[0] <= room)
-            if len(self._batches) + new > max(self.parameters.max_enqueued_batches, 1):
-                raise StatusError(
-                    "UNAVAILABLE",
-                    "The batch scheduling queue to which this task was submitted is full;"
-                    f" currently {len(self._batches)} batches enqueued and max_enqueued_batches is"
-                    f" {self.parameters.max_enqueued_batches}",
-                )
-        parts = [task] if len(sizes) == 1 else [
-            Task(inputs, size, task.ends) for inputs, size in zip(cut(task.inputs, sizes), sizes, strict=True)
-        ]  # fmt: skip
+        sizes = _parts(task.size, room, limit) if parameters.splits else [task.size]
+        new = len(sizes) - (sizes[0] <= room)
+        if new and len(self._batches) + new > max(parameters.max_enqueued_batches, 1):
+            raise StatusError(
+                "UNAVAILABLE",
+                "The batch scheduling queue to which this task was submitted is full; currently"
+                f" {len(self._batches)} batches enqueued and max_enqueued_batches is"
+                f" {parameters.max_enqueued_batches}",
+            )
+        parts = [task]
+        if len(sizes) > 1:
+            cut = zip(_cut_rows(task.inputs, sizes), sizes, strict=True)
+            parts = [Task(inputs, size, task.ends) for inputs, size in cut]
         for part in parts:
             if self._batches[-1].size + part.size > limit:
                 self._batches.append(Batch())
@@ -112,6 +119,7 @@ class Queue:
         return found
 
     def take(self) -> Batch:
+        """The first batch, which is out of the queue then."""
         batch = self._batches.popleft()
         if not self._batches:
             self._batches.append(Batch())
@@ -129,35 +137,26 @@ class Queue:
             task.done.set()
 
     def _outputs(self, batch: Batch) -> list[list[np.ndarray]]:
-        timeout = _longest(batch.tasks)
+        ends = [math.inf if task.ends is None else task.ends for task in batch.tasks]
+        left = max(ends) - time.monotonic()
+        if left <= 0:
+            raise StatusError("RESOURCE_EXHAUSTED", LATE)
         padding = self.parameters.padded(batch.size) - batch.size
-        inputs = merged(
-            [task.inputs for task in batch.tasks], padding, self.parameters.pad_variable_length_inputs
-        )  # fmt: skip
+        pad_lengths = self.parameters.pad_variable_length_inputs
+        inputs = merged([task.inputs for task in batch.tasks], padding, pad_lengths)
         added = len(next(iter(inputs.values()))) - batch.size
-        outputs = [np.asarray(output) for output in self._run(inputs, self._fetches, timeout)]
-        return split(outputs, [task.size for task in batch.tasks], added)
+        outputs = self._run(inputs, self._fetches, None if left == math.inf else left)
+        return _split(list(map(np.asarray, outputs)), [task.size for task in batch.tasks], added)
 
 
 def _parts(size: int, room: int, limit: int) -> list[int]:
     """Sizes of the parts of a large request: the first fills the open batch, the others are batches
     of their own.
     """
-    first = min(size, room) if room > 0 else min(size, limit)
-    sizes = [first]
+    sizes = [min(size, room if room > 0 else limit)]
     while sum(sizes) < size:
         sizes.append(min(limit, size - sum(sizes)))
     return sizes
-
-
-def _longest(tasks: list[Task]) -> float | None:
-    """Seconds until the last task's deadline. Raises StatusError when all have passed."""
-    if any(task.ends is None for task in tasks):
-        return None
-    left = max(task.ends for task in tasks if task.ends is not None) - time.monotonic()
-    if left <= 0:
-        raise StatusError("RESOURCE_EXHAUSTED", LATE)
-    return left
 
 
 class Scheduler:
@@ -165,7 +164,7 @@ class Scheduler:
 
     def __init__(self, threads: int) -> None:
         self._changed = threading.Condition()
-        self._queues: dict[Any, Queue] = {}
+        self._queues: dict[tuple[Hashable, ...], Queue] = {}
         self._closed = False
         self._threads = [lasting(f"batch-{n}", self._work) for n in range(threads)]
         for thread in self._threads:
@@ -173,16 +172,19 @@ class Scheduler:
 
     def submit(
         self,
-        key: Any,
+        key: tuple[Hashable, ...],
         run: Run,
         parameters: Parameters,
         inputs: Arrays,
         fetches: list[str],
         timeout: float | None,
     ) -> list[np.ndarray]:
-        """Run with others of the same key; the outputs for these inputs. Raises StatusError."""
+        """Run with others of the same key; the outputs for the rows of these inputs.
+
+        ``timeout`` is in seconds. Raises StatusError, and what the run raises.
+        """
         ends = None if timeout is None else time.monotonic() + timeout
-        task = Task(inputs, rows_of(inputs), ends)
+        task = Task(inputs, _count_rows(inputs), ends)
         with self._changed:
             if self._closed:
                 raise draining()
@@ -193,17 +195,17 @@ class Scheduler:
             if not part.done.wait(None if ends is None else max(ends - time.monotonic(), 0.0)):
                 self._give_up(queue, parts)
         for part in parts:
-            if isinstance(part.error, StatusError):
+            if isinstance(part.error, StatusError):  # several threads may raise it
                 raise StatusError(part.error.code, part.error.text)
             if part.error is not None:
                 raise part.error
-        return parts[0].outputs if len(parts) == 1 else [
-            np.concatenate(outputs) for outputs in zip(*(part.outputs for part in parts), strict=True)
-        ]  # fmt: skip
+        if len(parts) == 1:
+            return parts[0].outputs
+        return list(map(np.concatenate, zip(*(part.outputs for part in parts), strict=True)))
 
     def _give_up(self, queue: Queue, parts: list[Task]) -> None:
-        """Raises StatusError for a request that is late, unless it is done after all. A batch that runs
-        goes on.
+        """Raises StatusError for a request that is late, unless it is done after all. A batch that
+        runs goes on.
         """
         with self._changed:
             waited = queue.withdraw(parts)
@@ -212,43 +214,30 @@ class Scheduler:
         if not all(part.done.is_set() for part in parts):
             raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
 
-    def forget(self, owner: Any) -> None:
+    def forget(self, owner: Hashable) -> None:
         """Drop the queues whose key begins with ``owner``, which nobody uses any more."""
         with self._changed:
             for key in [key for key in self._queues if key[0] is owner]:
                 del self._queues[key]
 
     def _work(self) -> None:
+        """Run the batch that has been due for longest, until closed; then every batch is due."""
         while True:
             with self._changed:
-                found = self._next()
-                while found is None:
-                    if self._closed:
-                        return
-                    self._changed.wait(self._seconds_to_next())
-                    found = self._next()
-            queue, batch = found
+                dues = [(queue.due(), queue) for queue in self._queues.values()]
+                waiting = [(due, queue) for due, queue in dues if due is not None]
+                due, queue = min(waiting, key=lambda entry: entry[0], default=(math.inf, None))
+                seconds = due - time.monotonic()
+                if self._closed and queue is None:
+                    return
+                if queue is None or (seconds > 0 and not self._closed):
+                    self._changed.wait(None if queue is None else seconds)
+                    continue
+                batch = queue.take()
             queue.run(batch)
 
-    def _next(self) -> tuple[Queue, Batch] | None:
-        """The batch that has been due for longest; once closed, every batch is due."""
-        now = math.inf if self._closed else time.monotonic()
-        dues = [
-            (due, queue)
-            for queue in self._queues.values()
-            if (due := queue.due()) is not None and due <= now
-        ]
-        if not dues:
-            return None
-        queue = min(dues, key=lambda entry: entry[0])[1]
-        return queue, queue.take()
-
-    def _seconds_to_next(self) -> float | None:
-        dues = [due for queue in self._queues.values() if (due := queue.due()) is not None]
-        return max(min(dues) - time.monotonic(), 0.0) if dues else None
-
     def close(self) -> None:
-        """Run what is there, at once, and end the threads; what comes later is refused."""
+        """Run what is there, at once, and end the threads; later requests are refused."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -257,7 +246,7 @@ class Scheduler:
 
 
 class BatchedServable(Servable):
-    """Runs of the same inputs and outputs are merged, whatever signature they come from."""
+    """Runs of the same inputs and outputs are merged, whatever signature they are of."""
 
     def __init__(self, plain: Servable, scheduler: Scheduler, parameters: Parameters) -> None:
         super().__init__(plain.path, plain.session, plain.signatures)
@@ -266,6 +255,7 @@ class BatchedServable(Servable):
     def run(
         self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
     ) -> list[np.ndarray]:
+        """As `Servable.run`, where the arrays of all inputs have the same first dimension."""
         endpoints = {endpoint.tensor_name: endpoint for endpoint in [*feeds, *fetches]}
         inputs = {endpoint.tensor_name: array for endpoint, array in feeds.items()}
         names = sorted({endpoint.tensor_name for endpoint in fetches})
@@ -280,6 +270,7 @@ class BatchedServable(Servable):
         return [found[endpoint.tensor_name] for endpoint in fetches]
 
     def close(self) -> None:
+        """Drop the queues and the session."""
         self._scheduler.forget(self)
         super().close()
 
@@ -302,3 +293,104 @@ def batched(
             raise invalid(str(error)) from None
     parameters.check()
     return BatchedServable(servable, scheduler, parameters)
+
+
+def _count_rows(arrays: Arrays) -> int:
+    """The first dimension that all inputs of a request share. Raises StatusError."""
+    if not arrays:
+        raise invalid("Batching Run() must have at least one input tensor")
+    if not all(array.ndim for array in arrays.values()):
+        raise invalid("Batching Run() input tensors must have at least one dimension")
+    sizes = {len(array) for array in arrays.values()}
+    if len(sizes) > 1:
+        raise invalid("Batching Run() input tensors must have equal 0th-dimension size")
+    return sizes.pop()
+
+
+def _cut_rows(arrays: Arrays, sizes: Sequence[int]) -> list[Arrays]:
+    """Rows of the inputs, so many at a time."""
+    return [
+        {name: array[end - size : end] for name, array in arrays.items()}
+        for end, size in zip(np.cumsum(sizes), sizes, strict=True)
+    ]
+
+
+def merged(requests: Sequence[Arrays], padding: int, pad_lengths: bool) -> Arrays:
+    """One array (rows of all requests + padding, ...) for each input.
+
+    The padding repeats the last request's first row. With ``pad_lengths`` other dimensions are made
+    equal. Raises StatusError where types or dimensions do not fit together.
+    """
+    return {
+        name: _joined(name, [arrays[name] for arrays in requests], padding, pad_lengths)
+        for name in sorted(requests[0])
+    }
+
+
+def _joined(name: str, parts: list[np.ndarray], padding: int, pad_lengths: bool) -> np.ndarray:
+    if len({part.dtype for part in parts}) > 1:
+        raise StatusError(
+            "INTERNAL",
+            f"Tensor concat operation failed: the tensors of '{name}' have different types",
+        )
+    if pad_lengths:
+        parts = _lengthened(parts)
+    elif any(part.shape[1:] != parts[0].shape[1:] for part in parts):
+        raise StatusError(
+            "FAILED_PRECONDITION",
+            f"Tensors with name '{name}' from different tasks have different shapes and padding is"
+            " turned off. Set pad_variable_length_inputs to true, or ensure that all tensors with"
+            " the same name have equal dimensions starting with the first dim.",
+        )
+    rows = [parts[-1][:1]] * padding if len(parts[-1]) else []
+    return np.concatenate([*parts, *rows]) if len(parts) + len(rows) > 1 else parts[0]
+
+
+def _lengthened(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Every dimension but the first as long as the longest, filled up with each array's own first
+    value.
+    """
+    ranks = {part.ndim for part in parts}
+    if max(ranks) > _MOST_PADDED:
+        raise invalid("Only tensors with rank from 1 to 6 can be padded.")
+    if len(ranks) > 1:
+        raise invalid("Only tensors of one rank can be padded.")
+    longest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    row = math.prod(longest)
+    added = sum(
+        (len(part) * row - part.size) * filling_cost(part.flat[0]) for part in parts if part.size
+    )
+    if added > MOST_FILLED:
+        raise invalid(
+            f"Padding would add {added:,} elements to the batch; at most {MOST_FILLED:,} are added."
+        )
+    if any(not part.size and len(part) * row for part in parts):
+        raise invalid("Got empty tensor in batch of non-empty tensors.")
+    return [_filled(part, (len(part), *longest)) for part in parts]
+
+
+def _filled(part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if not part.size or part.shape == shape:
+        return part.reshape(shape)
+    full = np.full(shape, part.flat[0], part.dtype)
+    full[tuple(map(slice, part.shape))] = part
+    return full
+
+
+def _split(outputs: list[np.ndarray], sizes: Sequence[int], padding: int) -> list[list[np.ndarray]]:
+    """Each request's rows of the outputs. Raises StatusError for an output that has no row for each
+    input row.
+    """
+    for output in outputs:
+        if not output.ndim:
+            raise StatusError("FAILED_PRECONDITION", "Batched output tensor has 0 dimensions")
+        if len(output) != sum(sizes) + padding:
+            raise StatusError(
+                "FAILED_PRECONDITION",
+                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension"
+                " sizes of the input tensors",
+            )
+    return [
+        [output[end - size : end] for output in outputs]
+        for end, size in zip(np.cumsum(sizes), sizes, strict=True)
+    ]
