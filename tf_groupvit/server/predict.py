@@ -1,70 +1,91 @@
-"""Predict: a model spec and input arrays in; output arrays out. The one path that both front ends
-share.
+"""Predict, as both front ends call it: check a request's inputs, run the signature, give outputs.
 
 Checks come in the order of the contract, section 7: inputs by number, then by name, then the output
-filter, then the graph itself, which checks element types and nothing else.
-
-Classify, Regress and MultiInference want signatures made for tf.Examples. They are refused here, by
-the server's checks in its order (section 14); a signature that passes them all is answered
-UNIMPLEMENTED (DIFFERENCES.md).
+filter, then the graph itself, which checks element types and nothing else. Classify, Regress and
+MultiInference need signatures made for tf.Examples, which no model here has: they are refused by
+the real server's checks in its order (section 14).
 """
 
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from tf_groupvit.server.pixels import pixels_in
+from tf_groupvit.server.pixel_limit import pixels_in
 from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Endpoint, Servable, Signature
 from tf_groupvit.server.status import StatusError, invalid
-from tf_groupvit.server.tensor_protos import check_strings, read_tensor
+from tf_groupvit.server.tensor_protos import read_tensor
 
-InputReader = Callable[[str], np.ndarray]
+# Method -> its word in messages, the outputs its signatures have at most, and what is said of more.
+METHODS = {
+    "classify": ("classification", 2, "Expected one or two output Tensors, found {count}"),
+    "regress": ("regression", 1, "Expected one output Tensor."),
+}
+METHOD_OF = {f"tensorflow/serving/{name}": name for name in METHODS}
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """The outputs of a run by name, in the shapes that the graph gives them, and how long it took."""
+
     outputs: dict[str, np.ndarray]
     run_seconds: float
 
 
 def predict_signature(servable: Servable, name: str) -> Signature:
-    """The signature that a Predict request names. Raises StatusError."""
-    signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
-    if signature is None:
-        raise StatusError(
-            "FAILED_PRECONDITION", f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.'
-        )
-    return signature
+    """The signature that a Predict request names, "" for the default one. Raises StatusError."""
+    name = name or DEFAULT_SIGNATURE
+    if name not in servable.signatures:
+        raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+    return servable.signatures[name]
 
 
 def predict(
     servable: Servable,
     signature: Signature,
     given: Collection[str],
-    read_input: InputReader,
+    read_input: Callable[[str], np.ndarray],
     output_filter: Iterable[str] = (),
     timeout: float | None = None,
 ) -> Outcome:
-    """Run one signature. ``read_input`` turns the name of a given input into its array. Raises
-    StatusError.
+    """Run one signature.
+
+    ``read_input`` turns the name of a ``given`` input into its array, of any shape. The outputs of
+    the filter are computed, or all. ``timeout`` is in seconds. Raises StatusError.
     """
-    _check_count(signature, given)
-    arrays = {alias: _input(signature, alias, given, read_input) for alias in signature.inputs}
-    wanted = _wanted(signature, list(output_filter))
-    feeds = {signature.inputs[alias]: array for alias, array in arrays.items()}
-    fetches = [_fetchable(endpoint) for endpoint in wanted.values()]
-    with servable.pixels.hold(pixels_in(arrays.values()), timeout) as left:
+    needed = signature.inputs.keys()
+    if len(given) > len(needed) or (len(given) < len(needed) and not signature.defaults):
+        raise invalid(
+            f"input size does not match signature: {len(given)}!={len(needed)} len({_set(given)})"
+            f" != len({_set(needed)}). Sent extra: {_set(set(given) - needed)}. Missing but"
+            f" required: {_set(needed - set(given))}."
+        )
+    feeds = {}
+    for alias, endpoint in signature.inputs.items():
+        if alias in given:
+            feeds[endpoint] = read_input(alias)
+        elif alias in signature.defaults:
+            feeds[endpoint] = read_tensor(signature.defaults[alias], alias)
+        else:
+            raise invalid(
+                f"Signature input alias: {alias}(feed name: {endpoint.tensor_name}) not found in"
+                " request and no default value provided. Inputs expected to be in the request"
+                f" {_set(given)}, or default input alias set: {','.join(sorted(signature.defaults))}"
+            )
+    wanted = _wanted(signature, output_filter)
+    with servable.pixel_limit.hold(pixels_in(feeds.values()), timeout) as left:
         started = time.perf_counter()
-        results = servable.run(feeds, fetches, left)
+        results = servable.run(feeds, list(wanted.values()), left)
         seconds = time.perf_counter() - started
     return Outcome(dict(zip(wanted, results, strict=True)), seconds)
 
 
-def predict_request(servable: Servable, request: Any, timeout: float | None = None) -> Outcome:
-    """Run a PredictRequest, whose name and version have been resolved. Raises StatusError."""
+def predict_request(
+    servable: Servable, request: PredictRequest, timeout: float | None = None
+) -> Outcome:
+    """Run a request, whose model has been found, within ``timeout`` seconds. Raises StatusError."""
     signature = predict_signature(servable, request.model_spec.signature_name)
     inputs = request.inputs
     return predict(
@@ -81,34 +102,7 @@ def _set(names: Iterable[str]) -> str:
     return f"{{{','.join(sorted(names))}}}"
 
 
-def _check_count(signature: Signature, given: Collection[str]) -> None:
-    needed = signature.inputs.keys()
-    if len(given) > len(needed) or (len(given) < len(needed) and not signature.defaults):
-        raise invalid(
-            f"input size does not match signature: {len(given)}!={len(needed)} len({_set(given)})"
-            f" != len({_set(needed)}). Sent extra: {_set(set(given) - needed)}. Missing but"
-            f" required: {_set(needed - set(given))}."
-        )
-
-
-def _input(
-    signature: Signature, alias: str, given: Collection[str], read_input: InputReader
-) -> np.ndarray:
-    if alias in given:
-        array = read_input(alias)
-        if array.dtype.kind == "O":
-            check_strings(array.size, alias)
-        return array
-    if alias in signature.defaults:
-        return read_tensor(signature.defaults[alias], alias)
-    raise invalid(
-        f"Signature input alias: {alias}(feed name: {signature.inputs[alias].tensor_name}) not"
-        " found in request and no default value provided. Inputs expected to be in the request"
-        f" {_set(given)}, or default input alias set: {','.join(sorted(signature.defaults))}"
-    )
-
-
-def _wanted(signature: Signature, output_filter: list[str]) -> dict[str, Endpoint]:
+def _wanted(signature: Signature, output_filter: Iterable[str]) -> dict[str, Endpoint]:
     """The outputs to compute: those of the filter, in its order, or all."""
     wanted: dict[str, Endpoint] = {}
     for alias in output_filter:
@@ -120,50 +114,33 @@ def _wanted(signature: Signature, output_filter: list[str]) -> dict[str, Endpoin
         if alias in wanted:
             raise invalid(f"duplicate output tensor alias: {alias}")
         wanted[alias] = signature.outputs[alias]
-    return wanted or signature.outputs
-
-
-def _fetchable(endpoint: Endpoint) -> Endpoint:
-    if endpoint.output is None:
-        name = endpoint.tensor_name if ":" in endpoint.tensor_name else f"{endpoint.tensor_name}:0"
-        raise invalid(
-            f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in the"
-            " Graph"
-        )
-    return endpoint
-
-
-@dataclass(frozen=True)
-class Method:
-    word: str
-    most_outputs: int
-    outputs_wanted: str
-
-
-METHODS = {
-    "classify": Method("classification", 2, "Expected one or two output Tensors, found {count}"),
-    "regress": Method("regression", 1, "Expected one output Tensor."),
-}
-METHOD_OF = {f"tensorflow/serving/{name}": name for name in METHODS}
+    wanted = wanted or signature.outputs
+    for endpoint in wanted.values():
+        if endpoint.output is None:
+            name = endpoint.tensor_name
+            raise invalid(
+                f"Tensor {name if ':' in name else f'{name}:0'}, specified in either feed_devices"
+                " or fetch_devices was not found in the Graph"
+            )
+    return wanted
 
 
 def refuse_inference(
     servable: Servable, signature_name: str, method_name: str, examples: int
 ) -> None:
-    """Raises the StatusError of a classify or regress call."""
-    method = METHODS[method_name]
+    """Raises the StatusError of a classify or regress call with so many examples."""
+    word, most_outputs, outputs_wanted = METHODS[method_name]
     name = signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
         raise invalid(f"No signature was found with the name: {name}")
     if len(signature.inputs) != 1:
         raise invalid("Expected one input Tensor.")
-    if not 1 <= len(signature.outputs) <= method.most_outputs:
-        raise invalid(method.outputs_wanted.format(count=len(signature.outputs)))
+    if not 1 <= len(signature.outputs) <= most_outputs:
+        raise invalid(outputs_wanted.format(count=len(signature.outputs)))
     if "inputs" not in signature.inputs:
         raise StatusError(
-            "FAILED_PRECONDITION",
-            f"No {method.word} inputs found in SignatureDef: {signature.proto}",
+            "FAILED_PRECONDITION", f"No {word} inputs found in SignatureDef: {signature.proto}"
         )
     if not examples:
         raise invalid("Input is empty.")

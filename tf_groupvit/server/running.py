@@ -28,7 +28,7 @@ from tf_groupvit.server.grpc_service import CALLS, CallContext, GrpcServer, Grpc
 from tf_groupvit.server.model_manager import ModelManager
 from tf_groupvit.server.monitoring import Metrics
 from tf_groupvit.server.options import Options as Options
-from tf_groupvit.server.pixels import PixelGate
+from tf_groupvit.server.pixel_limit import PixelLimit
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.rest_app import RestApp
 from tf_groupvit.server.rest_server import RestServer
@@ -69,7 +69,7 @@ class Server:
         self.metrics = Metrics(lambda: self.models.names)
         running = options.max_in_flight or 4 * (os.cpu_count() or 1)
         self.limit = ConcurrencyLimit(running, options.max_queued)
-        self._pixels = PixelGate(options.max_pixels_at_work)
+        self.pixel_limit = PixelLimit(options.max_pixels_at_work)
         retries = Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6)
         self.models = ModelManager(
             Versions(self._load, retries),
@@ -182,7 +182,7 @@ class Server:
             if self._batches is not None and self._batching is not None:
                 per_model = options.enable_per_model_batching_parameters
                 servable = batched(servable, self._batches, self._batching, per_model)
-            servable.pixels = self._pixels
+            servable.pixel_limit = self.pixel_limit
             if options.enable_model_warmup:
                 self._warm_up(servable)
         except BaseException:

@@ -1,27 +1,26 @@
-"""The servable: a SavedModel folder in; a loaded model that runs as tensorflow_model_server would
-run it out.
+"""Load a SavedModel folder, and run its signatures as tensorflow_model_server runs them.
 
-The model is loaded into a `tf.compat.v1.Session` with the tags asked for and run through
-`_call_tf_sessionrun`, which is the C++ Session of the real server: element types are strict,
-declared shapes are not checked, only the outputs asked for are computed. Python's `Session.run`
-casts in silence and checks shapes.
+The session is run through `_call_tf_sessionrun`, which is the C++ Session of the real server:
+element types are strict, declared shapes are not checked, only the outputs asked for are computed.
+Python's `Session.run` casts in silence and checks shapes.
 """
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.types_pb2 import DataType
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, TensorInfo
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader, parse_saved_model
 
 from tf_groupvit.errors import asserted
-from tf_groupvit.server.pixels import UNBOUNDED
+from tf_groupvit.server.pixel_limit import UNBOUNDED
 from tf_groupvit.server.status import StatusError
 from tf_groupvit.transport.status_codes import code_name
 
@@ -48,40 +47,45 @@ class Endpoint:
 
     tensor_name: str
     dtype: int  # number in types.proto
-    output: Any  # TF_Output; None where the name is no tensor of the graph
+    output: object | None  # TF_Output; None where the name is no tensor of the graph
 
 
 @dataclass(frozen=True)
 class Signature:
+    """One signature of a model; ``defaults`` are of inputs that a request may leave out."""
+
     name: str
     inputs: dict[str, Endpoint]
     outputs: dict[str, Endpoint]
-    defaults: dict[str, Any]  # input name -> TensorProto
-    proto: Any  # SignatureDef
+    defaults: dict[str, TensorProto]
+    proto: SignatureDef
 
     @property
     def input_types(self) -> dict[str, str]:
+        """TensorFlow's names for the inputs' element types."""
         return {name: type_name(endpoint.dtype) for name, endpoint in self.inputs.items()}
 
 
 class Servable:
     """A loaded version of a model."""
 
-    def __init__(self, path: str, session: Any, signatures: dict[str, Signature]) -> None:
+    def __init__(
+        self, path: str, session: tf.compat.v1.Session, signatures: dict[str, Signature]
+    ) -> None:
         self.path = path
         self.session = session
         self.signatures = signatures
-        self.pixels = UNBOUNDED
+        self.pixel_limit = UNBOUNDED
         # What is left to do when the version serves; it is given a function that says when to stop.
         self.afterwards: Callable[[Callable[[], bool]], None] | None = None
 
     def run(
         self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
     ) -> list[np.ndarray]:
-        """Run the graph for some outputs. ``timeout`` is in seconds. Raises StatusError with the
-        runtime's own text.
+        """Arrays for inputs -> the array of each fetched output, in the shapes of the graph.
 
-        Of a failed check of the graph that is its words, without the operation's name.
+        ``timeout`` is in seconds. Raises StatusError with the runtime's own text; of a failed check
+        of the graph that is its words, without the operation's name.
         """
         options = _run_options(timeout)
         given = {endpoint.output: array for endpoint, array in feeds.items()}
@@ -98,17 +102,18 @@ class Servable:
                 pywrap_tf_session.TF_DeleteBuffer(options)
 
     def close(self) -> None:
+        """Free the session."""
         self.session.close()
 
 
-def _array(result: Any) -> np.ndarray:
+def _array(result: bytes | np.ndarray) -> np.ndarray:
     """A result as an array; a string of rank 0 comes as bytes, of which numpy would strip the zeros
     at the end.
     """
     return np.array(result, object) if isinstance(result, bytes) else np.asarray(result)
 
 
-def _run_options(timeout: float | None) -> Any:
+def _run_options(timeout: float | None) -> object | None:
     if timeout is None:
         return None
     milliseconds = max(1, min(int(timeout * 1000), 2**62))
@@ -117,7 +122,9 @@ def _run_options(timeout: float | None) -> Any:
     )
 
 
-def load(path: str, tags: tuple[str, ...] = ("serve",), config: Any = None) -> Servable:
+def load(
+    path: str, tags: tuple[str, ...] = ("serve",), config: tf.compat.v1.ConfigProto | None = None
+) -> Servable:
     """Load a SavedModel folder. Raises StatusError with the text of the C++ loader where there is one."""
     try:
         meta_graph = _meta_graph(path, tags)
@@ -141,7 +148,7 @@ def load(path: str, tags: tuple[str, ...] = ("serve",), config: Any = None) -> S
     return Servable(path, session, signatures)
 
 
-def _meta_graph(path: str, tags: tuple[str, ...]) -> Any:
+def _meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraphDef:
     model = _saved_model(path)
     for meta_graph in model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(tags):
@@ -153,7 +160,7 @@ def _meta_graph(path: str, tags: tuple[str, ...]) -> Any:
     )
 
 
-def _saved_model(path: str) -> Any:
+def _saved_model(path: str) -> SavedModel:
     file = os.path.join(path, "saved_model.pb")
     if _is_file(f"{file}txt") and not tf.io.gfile.exists(file):
         return parse_saved_model(path)
@@ -179,7 +186,7 @@ def _is_file(path: str) -> bool:
     )
 
 
-def _signature(name: str, proto: Any, graph: tf.Graph) -> Signature:
+def _signature(name: str, proto: SignatureDef, graph: tf.Graph) -> Signature:
     return Signature(
         name,
         {alias: _endpoint(info, graph) for alias, info in proto.inputs.items()},
@@ -189,7 +196,7 @@ def _signature(name: str, proto: Any, graph: tf.Graph) -> Signature:
     )
 
 
-def _endpoint(info: Any, graph: tf.Graph) -> Endpoint:
+def _endpoint(info: TensorInfo, graph: tf.Graph) -> Endpoint:
     try:
         output = graph.get_tensor_by_name(info.name)._as_tf_output()
     except (

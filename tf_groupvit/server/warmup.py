@@ -1,9 +1,8 @@
-"""Warm-up: a loaded servable in; its recorded requests run, or a refusal that fails the load, out.
+"""Warm-up: run a version's recorded requests before it serves, and after it where that is asked for.
 
 `assets.extra/tf_serving_warmup_requests` holds PredictionLogs in a TFRecord file, at most 1000
 (contract, section 9). The first request of each signature takes seconds, for TensorFlow prepares
-the graph then: the default signature's requests can be run first, and the others when the version
-serves.
+the graph then. A record that fails keeps the version from loading.
 """
 
 import logging
@@ -11,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -33,31 +31,31 @@ _log = logging.getLogger("tf_groupvit.server")
 
 @dataclass(frozen=True)
 class Warmup:
+    """How many records ran, and for how long."""
+
     records: int
     seconds: float
 
 
 def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False) -> Warmup | None:
-    """Run a version's warm-up file; None where it has none. Raises StatusError.
+    """Run each record of a version's file so many times; None where it has no file.
 
-    With ``only_default`` the predict requests of other signatures are looked at alone;
-    ``warm_up_others`` runs them.
+    With ``only_default`` only the names of other signatures are checked, and ``warm_up_others`` runs
+    their records. Raises StatusError.
     """
-    path = os.path.join(servable.path, "assets.extra", "tf_serving_warmup_requests")
+    path = _records_path(servable)
     if not tf.io.gfile.exists(path):
         _log.info("No warmup data file found at %s", loggable(path))
         return None
     _log.info("Starting to read warmup data for model at %s", loggable(path))
     started, count, run = time.perf_counter(), 0, 0
-    timed = _Timed(servable, iterations)
-    for record in _records(path):
-        log = _parsed(record, path)
+    seen: set[str] = set()
+    for count, log in enumerate(_logs(path), 1):
         if only_default and not _is_default(log):
             predict_signature(servable, log.predict_log.request.model_spec.signature_name)
         else:
-            timed.run(log)
+            _run(servable, log, iterations, seen)
             run += 1
-        count += 1
         if count > MAX_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
     seconds = time.perf_counter() - started
@@ -72,18 +70,17 @@ def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False)
 
 
 def warm_up_others(servable: Servable, iterations: int, stopped: Callable[[], bool]) -> Warmup:
-    """Run what ``warm_up`` left out, until ``stopped`` says so; what fails is logged, for the
-    version serves.
+    """Run what ``warm_up`` left out, until ``stopped`` says so.
+
+    A record that fails is an error in the log, since the version serves already.
     """
-    path = os.path.join(servable.path, "assets.extra", "tf_serving_warmup_requests")
     started, count = time.perf_counter(), 0
-    timed = _Timed(servable, iterations)
-    for record in _records(path):
-        log = _parsed(record, path)
+    seen: set[str] = set()
+    for log in _logs(_records_path(servable)):
         if _is_default(log) or stopped():
             continue
         try:
-            timed.run(log)
+            _run(servable, log, iterations, seen)
         except StatusError as refusal:
             _log.error(
                 "A warm-up record of %s fails, for which tensorflow_model_server would not load this version: %s: %s",
@@ -97,80 +94,60 @@ def warm_up_others(servable: Servable, iterations: int, stopped: Callable[[], bo
     return Warmup(count, seconds)
 
 
-class _Timed:
-    """Runs records and says how long the first one of each signature took, which is what warm-up is
-    for.
-    """
-
-    def __init__(self, servable: Servable, iterations: int) -> None:
-        self._servable, self._iterations = servable, iterations
-        self._known: set[str] = set()
-
-    def run(self, log: Any) -> None:
-        started = time.perf_counter()
-        _run(self._servable, log, self._iterations)
-        signature = _signature(log)
-        if signature not in self._known:
-            self._known.add(signature)
-            _log.info("Warmed up %s in %.1f s", loggable(signature), time.perf_counter() - started)
+def _records_path(servable: Servable) -> str:
+    return os.path.join(servable.path, "assets.extra", "tf_serving_warmup_requests")
 
 
-def _signature(log: Any) -> str:
+def _signature(log: PredictionLog) -> str:
     return log.predict_log.request.model_spec.signature_name or DEFAULT_SIGNATURE
 
 
-def _is_default(log: Any) -> bool:
+def _is_default(log: PredictionLog) -> bool:
     return log.WhichOneof("log_type") != "predict_log" or _signature(log) == DEFAULT_SIGNATURE
 
 
-def _records(path: str) -> Iterator[bytes]:
+def _logs(path: str) -> Iterator[PredictionLog]:
+    """The records of a file. Raises StatusError in the words of the C++ reader."""
+    record = b""
     try:
-        for record in tf.data.TFRecordDataset(path):
-            yield record.numpy()
+        for tensor in tf.data.TFRecordDataset(path):
+            record = tensor.numpy()
+            yield PredictionLog.FromString(record)
+    except DecodeError:
+        raise invalid(f"Failed to parse warmup record: {record!r} from {path}") from None
     except tf.errors.OpError as error:
         # Less what Python adds around it, and the question that newer runtimes add: "corrupted
         # record at 0".
-        text = (
-            error.message.split("} ")[-1]
-            .split(" [Op:")[0]
-            .removesuffix(" (Is this even a TFRecord file?)")
-        )
+        text = error.message.split("} ")[-1].split(" [Op:")[0]
+        text = text.removesuffix(" (Is this even a TFRecord file?)")
         if isinstance(error, tf.errors.DataLossError):
             text = f"{text}. Please verify your warmup data is in TFRecord format."
         raise StatusError(code_name(error.error_code), text) from None
 
 
-def _parsed(record: bytes, path: str) -> Any:
-    try:
-        return PredictionLog.FromString(record)
-    except DecodeError:
-        raise invalid(f"Failed to parse warmup record: {record!r} from {path}") from None
-
-
-def _run(servable: Servable, log: Any, iterations: int) -> None:
-    """Run one record; its model name and version do not matter."""
+def _run(servable: Servable, log: PredictionLog, iterations: int, seen: set[str]) -> None:
+    """Run one record, whose model name and version do not matter; the log says how long the first
+    one of each signature took.
+    """
     kind = log.WhichOneof("log_type")
-    if kind is None:
-        return
+    started = time.perf_counter()
     for _ in range(iterations):
         if kind == "predict_log":
             predict_request(servable, log.predict_log.request)
         elif kind in ("classify_log", "regress_log"):
             request = getattr(log, kind).request
             count = len(request.input.example_list.examples)
-            refuse_inference(
-                servable, request.model_spec.signature_name, kind.removesuffix("_log"), count
-            )
+            name, method = request.model_spec.signature_name, kind.removesuffix("_log")
+            refuse_inference(servable, name, method, count)
         elif kind == "multi_inference_log":
             for task in log.multi_inference_log.request.tasks:
-                refuse_inference(
-                    servable,
-                    task.model_spec.signature_name,
-                    METHOD_OF.get(task.method_name, "classify"),
-                    1,
-                )
-        else:
-            number = log.DESCRIPTOR.fields_by_name[
-                kind
-            ].number  # which is how the real server says it
+                method = METHOD_OF.get(task.method_name, "classify")
+                refuse_inference(servable, task.model_spec.signature_name, method, 1)
+        elif kind is not None:
+            number = log.DESCRIPTOR.fields_by_name[kind].number  # how the real server says it
             raise StatusError("UNIMPLEMENTED", f"Unsupported log_type for warmup: {number}")
+    if _signature(log) not in seen:
+        seen.add(_signature(log))
+        _log.info(
+            "Warmed up %s in %.1f s", loggable(_signature(log)), time.perf_counter() - started
+        )

@@ -1,8 +1,7 @@
-"""Pixels at work: a request's inputs in; how many pixels they will be, and a place among those at
-work, out.
+"""Limit the pixels of images that are worked on at the same time.
 
-A picture of 10 kB may be one of 80 million pixels, which takes hundreds of megabytes while it is
-worked on. So requests take turns by pixels: those at work together have so many at most, and a
+An image of 10 kB may have 80 million pixels, which take hundreds of megabytes while they are worked
+on. So requests take turns by pixels: those that run together have a limited number of them, and a
 larger one runs alone.
 """
 
@@ -18,14 +17,15 @@ import numpy as np
 from tf_groupvit.server.admission import Deadline
 from tf_groupvit.server.status import TIMED_OUT, StatusError
 
-_LARGE_FILE = 2**20
+_LARGE_FILE = 2**20  # bytes
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _AFTER_FILL, _MOST_MARKERS = re.compile(rb"[^\xff]"), 1000
 _ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}  # markers without a length
 
 
 def pixels_in(arrays: Iterable[np.ndarray]) -> int:
-    """The pixels of pictures in string inputs, and a third of the numbers in arrays of pixels.
+    """The pixels of the images in string arrays of any shape, and a third of the numbers in arrays
+    of three and more dimensions.
 
     A file of over a megabyte counts at least a third of its bytes: to read it takes several times
     its size, whatever its header claims.
@@ -33,16 +33,12 @@ def pixels_in(arrays: Iterable[np.ndarray]) -> int:
     total = 0
     for array in arrays:
         if array.dtype.kind == "O":
-            total += sum(
-                max(pixels_of(value), _cost(value)) for value in array.flat if len(value) >= 10
-            )
+            for file in array.flat:
+                claimed = pixels_of(file) if len(file) >= 10 else 0
+                total += max(claimed, len(file) // 3 if len(file) > _LARGE_FILE else 0)
         elif array.ndim > 2:
             total += array.size // 3
     return total
-
-
-def _cost(content: bytes) -> int:
-    return len(content) // 3 if len(content) > _LARGE_FILE else 0
 
 
 def pixels_of(content: bytes) -> int:
@@ -73,8 +69,8 @@ def _size_of(content: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """Of the frame's header, behind segments of any other kind; the largest there can be behind
-    very many.
+    """The size in the frame's header, which follows segments of other kinds; the largest there can
+    be where those are very many.
     """
     at = 2
     for _ in range(_MOST_MARKERS):
@@ -92,61 +88,60 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
 
 
 def _webp_size(content: bytes) -> tuple[int, int]:
-    kind = content[12:16]
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(
-            content[27:30], "little"
-        )
-    if kind == b"VP8L":
+    if content[12:16] == b"VP8X":
+        width, height = content[24:27], content[27:30]
+        return 1 + int.from_bytes(width, "little"), 1 + int.from_bytes(height, "little")
+    if content[12:16] == b"VP8L":
         bits = struct.unpack_from("<I", content, 21)[0]
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     width, height = struct.unpack_from("<HH", content, 26)
     return width & 0x3FFF, height & 0x3FFF
 
 
-class PixelGate:
+class PixelLimit:
     """At most ``most`` pixels at work at the same time, first come, first served; 0 for any number."""
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self.at_work = 0
         self._changed = threading.Condition()
-        self._at_work = 0
         self._queue: deque[object] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for others to end."""
+        return len(self._queue)
 
     @contextmanager
     def hold(self, pixels: int, timeout: float | None) -> Iterator[float | None]:
-        """Wait for a place among the pixels at work: the seconds that are left. Raises StatusError."""
+        """Wait, for ``timeout`` seconds at most, until so many may run: the seconds that are left.
+
+        Raises StatusError (DEADLINE_EXCEEDED).
+        """
         if not self.most or not pixels:
             yield timeout
             return
-        deadline = Deadline(timeout)
-        self._enter(pixels, timeout)
+        deadline, turn = Deadline(timeout), object()
+        with self._changed:
+            self._queue.append(turn)
+            fits = self._changed.wait_for(
+                lambda: (
+                    self._queue[0] is turn
+                    and (not self.at_work or self.at_work + pixels <= self.most)
+                ),
+                timeout,
+            )
+            self._queue.remove(turn)
+            self.at_work += pixels if fits else 0
+            self._changed.notify_all()
+        if not fits:
+            raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
         try:
             yield deadline.remaining()
         finally:
-            self._leave(pixels)
-
-    def _enter(self, pixels: int, timeout: float | None) -> None:
-        turn = object()
-        with self._changed:
-            self._queue.append(turn)
-            came = self._changed.wait_for(
-                lambda: self._queue[0] is turn and self._fits(pixels), timeout
-            )
-            self._queue.remove(turn)
-            if came:
-                self._at_work += pixels
-            self._changed.notify_all()
-        if not came:
-            raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
-
-    def _fits(self, pixels: int) -> bool:
-        return not self._at_work or self._at_work + pixels <= self.most
-
-    def _leave(self, pixels: int) -> None:
-        with self._changed:
-            self._at_work -= pixels
-            self._changed.notify_all()
+            with self._changed:
+                self.at_work -= pixels
+                self._changed.notify_all()
 
 
-UNBOUNDED = PixelGate(0)
+UNBOUNDED = PixelLimit(0)

@@ -11,7 +11,7 @@ from PIL import Image
 from test_server_versions import until
 
 from tf_groupvit.server.admission import Deadline
-from tf_groupvit.server.pixels import PixelGate, pixels_in, pixels_of
+from tf_groupvit.server.pixel_limit import PixelLimit, pixels_in, pixels_of
 from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.servable import Servable
 from tf_groupvit.server.status import StatusError
@@ -68,10 +68,10 @@ def test_a_large_file_counts_by_its_bytes_whatever_its_header_claims():
 
 
 def test_requests_wait_while_too_many_pixels_are_at_work_first_come_first_served():
-    gate, order, go = PixelGate(100), [], {name: threading.Event() for name in "abcd"}
+    limit, order, go = PixelLimit(100), [], {name: threading.Event() for name in "abcd"}
 
     def work(name: str, count: int):
-        with gate.hold(count, 10.0) as left:
+        with limit.hold(count, 10.0) as left:
             order.append(name)
             assert 0 < left <= 10 and go[name].wait(10)
 
@@ -79,7 +79,7 @@ def test_requests_wait_while_too_many_pixels_are_at_work_first_come_first_served
         futures = []
         for name, count in (("a", 60), ("b", 50), ("c", 10), ("d", 1000)):
             futures.append(pool.submit(work, name, count))
-            until(lambda: len(order) + len(gate._queue) == len(futures))
+            until(lambda: len(order) + limit.waiting == len(futures))
         assert order == ["a"]  # b does not fit, c waits behind it
         go["a"].set()
         until(lambda: order == ["a", "b", "c"])
@@ -91,17 +91,17 @@ def test_requests_wait_while_too_many_pixels_are_at_work_first_come_first_served
         go["d"].set()
         for future in futures:
             future.result(10)
-    assert gate._at_work == 0
+    assert limit.at_work == 0
 
 
 def test_waiting_for_pixels_ends_at_the_deadline_and_holds_up_nobody():
-    gate = PixelGate(100)
-    with gate.hold(100, None), pytest.raises(StatusError) as refused, gate.hold(100, 0.01):
+    limit = PixelLimit(100)
+    with limit.hold(100, None), pytest.raises(StatusError) as refused, limit.hold(100, 0.01):
         pass
     assert refused.value.code == "DEADLINE_EXCEEDED"
-    with gate.hold(100, 5.0), gate.hold(0, None):
+    with limit.hold(100, 5.0), limit.hold(0, None):
         pass
-    assert gate._at_work == 0 and not gate._queue
+    assert limit.at_work == 0 and not limit.waiting
 
 
 def test_a_servers_requests_take_turns_by_pixels(fixture_base_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_a_servers_requests_take_turns_by_pixels(fixture_base_path, monkeypatch)
             most[0] = max(most[0], running[0])
         if large and not first.is_set():
             first.set()
-            until(lambda: len(server._pixels._queue) == 1)
+            until(lambda: server.pixel_limit.waiting == 1)
             assert (
                 server.rest("POST", "/v1/models/m:predict", b'{"instances": [1.0]}').status_code
                 == 200
@@ -148,8 +148,8 @@ def test_a_servers_requests_take_turns_by_pixels(fixture_base_path, monkeypatch)
 
 
 def test_a_deadline_counts_waiting():
-    gate = PixelGate(10)
-    with gate.hold(5, 100.0) as left:
+    limit = PixelLimit(10)
+    with limit.hold(5, 100.0) as left:
         assert left is not None and 99 < left <= Deadline(100.0).remaining() + 1
-    with gate.hold(5, None) as left:
+    with limit.hold(5, None) as left:
         assert left is None
