@@ -1,6 +1,4 @@
-"""The Python tokenizer: ids of transformers' CLIPTokenizer, folders of every kind, and what bad
-input gets.
-"""
+"""The Python tokenizer gives the ids of transformers' CLIPTokenizer, from folders of every kind."""
 
 import json
 import shutil
@@ -249,11 +247,28 @@ def test_the_maximum_length_comes_from_the_first_file_that_says(toy, settings, c
     assert Tokenizer.from_pretrained(toy).max_length == expected
 
 
-@pytest.mark.parametrize("length", [1, 0, -5, 7.5, "77", True, [77]])
+@pytest.mark.parametrize("length", [1, 0, -5, 7.5, float("nan"), "77", True, [77]])
 def test_an_impossible_length_in_a_file_is_refused_with_its_name(toy, length):
     write(toy, "tokenizer_config.json", {"model_max_length": length})
     with pytest.raises(ConfigError, match="model_max_length should be a whole number from 2"):
         Tokenizer.from_pretrained(toy)
+
+
+def test_an_endless_length_in_a_models_file_is_refused(toy):
+    write(toy, "config.json", {"max_position_embeddings": float("inf")})
+    with pytest.raises(ConfigError, match="max_position_embeddings should be a whole number"):
+        Tokenizer.from_pretrained(toy)
+
+
+def test_parts_of_tokenizer_json_that_are_not_needed_may_be_unknown(golden, tmp_path):
+    """As in transformers, which sets the normalizer and the like itself."""
+    source = golden / "tokenizer" / "vocabularies" / "trained"
+    folder = Path(shutil.copytree(source, tmp_path / "trained"))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    write(folder, "tokenizer.json", content | {"normalizer": {"type": "of tomorrow"}})
+    texts = ["Low lower", "naïve"]
+    again, expected = (Tokenizer.from_pretrained(place)(texts) for place in (folder, source))
+    np.testing.assert_array_equal(again["input_ids"], expected["input_ids"])
 
 
 def test_a_broken_config_is_a_config_error(toy):

@@ -1,4 +1,4 @@
-"""Strings -> token ids and attention mask, int32 (N, T), as CLIP's byte-pair encoding gives them."""
+"""CLIP's byte-pair tokenizer: strings to token ids and attention mask."""
 
 import json
 import operator
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
@@ -36,19 +37,21 @@ PADDINGS = ("longest", "max_length")
 
 
 class Tokenizer:
-    """CLIP's tokenizer: ``tokenizer(["a cat", "two dogs"])`` -> ``{"input_ids",
-    "attention_mask"}``, int32 (N, T).
+    """CLIP's tokenizer: ``tokenizer(["a cat", "two dogs"])``.
 
-    Ids equal those of transformers' ``CLIPTokenizerFast`` on the same folder. Attributes:
-    ``max_length``, ``bos_token_id``, ``eos_token_id``, ``pad_token_id``, ``unk_token_id``, and
-    ``vocab_size``, the number of rows that an embedding table needs (highest id + 1, added tokens
-    included).
+    Ids equal those of transformers' ``CLIPTokenizerFast`` on the same folder.
+
+    Attributes:
+        max_length: the most tokens of a text, start and end included.
+        bos_token_id, eos_token_id, pad_token_id, unk_token_id: ids of the special tokens.
+        vocab_size: the number of rows that an embedding table needs (highest id + 1, added tokens
+            included).
     """
 
     def __init__(self, files: TokenizerFiles, max_length: int | None = None) -> None:
         self.files = files
-        self.max_length = (
-            files.max_length if max_length is None else _checked_max_length(max_length)
+        self.max_length = _checked_max_length(
+            files.max_length if max_length is None else max_length
         )
         self.backend = _build_backend(files)
         ids = self.backend.get_vocab()
@@ -60,66 +63,61 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, max_length: int | None = None) -> "Tokenizer":
-        """Read a folder, or a hub id, with ``tokenizer.json``, or ``vocab.json`` and
-        ``merges.txt``.
+        """Read a folder, or a hub id.
 
-        The maximum length is ``max_length`` where given, else ``model_max_length`` of
-        ``tokenizer_config.json``, else ``max_position_embeddings`` of ``config.json``, else 77.
-        Raises CheckpointError where files are missing or damaged, ConfigError where a length in
-        them is impossible, InputError for a ``max_length`` below 2.
+        It has ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``. The maximum length is
+        ``max_length`` where given, else ``model_max_length`` of ``tokenizer_config.json``, else
+        ``max_position_embeddings`` of ``config.json``, else 77.
+
+        Raises:
+            CheckpointError: files are missing or damaged.
+            ConfigError: a length in them is impossible.
+            InputError: ``max_length`` is below 2.
         """
         return cls(read_folder(resolve(folder, weights=False)), max_length)
 
     def limited_to(self, max_length: int) -> "Tokenizer":
-        """The same tokenizer whose maximum length is at most ``max_length`` (a model's number of
-        positions).
-        """
+        """The same tokenizer with at most ``max_length`` tokens (a model's number of positions)."""
         return Tokenizer(self.files, min(self.max_length, _checked_max_length(max_length)))
 
     def __call__(
         self, texts: str | Iterable[str], max_length: int | None = None, padding: str = "longest"
     ) -> dict[str, np.ndarray]:
-        """Token ids of N texts: ``{"input_ids", "attention_mask"}``, both int32 (N, T); the mask is
-        0 on padding.
+        """Token ids of N texts: ``input_ids`` and ``attention_mask``, both int32 (N, T).
 
-        ``padding="longest"`` makes T the longest text's length, ``"max_length"`` makes it
-        ``max_length``. A text that is longer is cut, its end token kept, with a UserWarning. One
-        string counts as a list of one; an empty list gives (0, 2) or (0, max_length). Raises
-        InputError for anything but strings, for a string with half of a surrogate pair, and for a
-        ``max_length`` outside 2 to ``self.max_length``.
+        The mask is 0 on padding. One string counts as a list of one; an empty list gives (0, 2) or
+        (0, max_length). A text that is longer is cut, its end token kept, with a UserWarning.
+
+        Args:
+            max_length: from 2 to ``self.max_length``, which it is unless given.
+            padding: ``"longest"`` makes T the longest text's length, ``"max_length"`` makes it
+                ``max_length``.
+
+        Raises:
+            InputError: anything but strings, a string with half of a surrogate pair, or another
+                length or padding.
         """
-        length = (
-            self.max_length
-            if max_length is None
-            else _checked_max_length(max_length, self.max_length)
-        )
+        highest = self.max_length
+        length = highest if max_length is None else _checked_max_length(max_length, highest)
         if padding not in PADDINGS:
             raise InputError(f"padding should be 'longest' or 'max_length', got {padding!r}.")
         rows = self._encode(_checked_texts(texts))
         _warn_of_cuts(rows, length)
-        T = (
-            length
-            if padding == "max_length"
-            else min(length, max((len(row) for row in rows), default=0) + 2)
-        )
-        return self._pad(rows, T)
+        longest = max((len(row) for row in rows), default=0) + 2
+        return self._pad(rows, length if padding == "max_length" else min(length, longest))
 
     def cut(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
-        """As the call with ``padding="max_length"``, but long texts are cut without a word: for
-        training.
-        """
+        """Ids and mask, int32 (N, max_length); long texts are cut without a warning."""
         return self._pad(self._encode(_checked_texts(texts)), self.max_length)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         try:
-            return [
-                encoding.ids
-                for encoding in self.backend.encode_batch(texts, add_special_tokens=False)
-            ]
+            encoded = self.backend.encode_batch(texts, add_special_tokens=False)
         except Exception as error:  # the Rust side raises bare exceptions
             raise InputError(
                 f"The vocabulary cannot encode these texts ({error}): give it an unk_token."
             ) from error
+        return [encoding.ids for encoding in encoded]
 
     def _pad(self, rows: list[list[int]], T: int) -> dict[str, np.ndarray]:
         input_ids = np.full((len(rows), T), self.pad_token_id, np.int32)
@@ -129,20 +127,20 @@ class Tokenizer:
             input_ids[n, : len(ids)], attention_mask[n, : len(ids)] = ids, 1
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
-    def decode(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """Text of the ids (T), or a list of N texts of ids (N, T); special tokens are part of it
-        unless skipped.
+    def decode(self, ids: npt.ArrayLike, skip_special_tokens: bool = False) -> Any:
+        """Text of the ids (T), or a list of N texts of ids (N, T).
 
-        As transformers' ``decode``: a space after every word, none before the first. Raises
-        InputError for ids that are no whole numbers from 0; an id that is in no file stands for
-        nothing.
+        As transformers' ``decode``: a space after every word, none before the first. An id that is
+        in no file stands for nothing; special tokens are part of the text unless skipped.
+
+        Raises:
+            InputError: ids that are no whole numbers from 0.
         """
-        if np.ndim(ids) == 2:
-            return [self.decode(row, skip_special_tokens) for row in ids]
         numbers = np.atleast_1d(np.asarray(ids))
-        if numbers.ndim != 1 or (
-            numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0)
-        ):
+        if numbers.ndim == 2:
+            return [self.decode(row, skip_special_tokens) for row in numbers]
+        whole = not numbers.size or (numbers.dtype.kind in "iu" and numbers.min() >= 0)
+        if numbers.ndim != 1 or not whole:
             raise InputError(
                 f"decode takes whole numbers from 0, (T) or (N, T), got {str(ids)[:80]!r}."
             )
@@ -150,16 +148,16 @@ class Tokenizer:
         return text.replace(END_OF_WORD, " ").strip()
 
     def graph(self) -> "GraphTokenizer":
-        """The same tokenizer as a TensorFlow module: strings (N) -> ids and mask, int32 (N,
-        max_length).
-        """
+        """The same tokenizer as a TensorFlow module that encodes string tensors."""
         from tf_groupvit.preprocessing.tokenizer_graph import GraphTokenizer
 
         return GraphTokenizer(self)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the files that transformers' ``CLIPTokenizerFast`` loads, each beside its place and
-        then renamed.
+        """Write the files that transformers' ``CLIPTokenizerFast`` loads; the folder is made.
+
+        Raises:
+            CheckpointError: they cannot be written.
         """
         folder = make_folder(folder, CheckpointError)
         for name, text in self._files_to_write().items():
@@ -183,9 +181,8 @@ class Tokenizer:
 
 
 def _build_backend(files: TokenizerFiles) -> Backend:
-    """Parity: the pipeline of transformers' CLIPTokenizer, which it sets whatever tokenizer.json
-    says.
-    """
+    # Parity: the pipeline of transformers' CLIPTokenizer, which it sets whatever tokenizer.json
+    # says.
     try:
         backend = Backend(
             models.BPE(
@@ -213,19 +210,14 @@ def _build_backend(files: TokenizerFiles) -> Backend:
 
 
 def _checked_max_length(max_length: Any, highest: int | None = None) -> int:
-    """``max_length`` as an int, if it leaves room for the start and the end token and is not above
-    ``highest``.
-    """
-    span = (
-        "2 or more (start and end token)"
-        if highest is None
-        else f"from 2 to this tokenizer's {highest}"
-    )
+    """Anything as an int that leaves room for start and end, and is not above ``highest``."""
     try:
         length = operator.index(max_length)
     except TypeError:
         length = 0
     if isinstance(max_length, bool) or length < 2 or (highest is not None and length > highest):
+        span = f"from 2 to this tokenizer's {highest}"
+        span = "2 or more (start and end token)" if highest is None else span
         raise InputError(f"max_length should be {span}, got {max_length!r}.")
     return length
 
