@@ -1,4 +1,4 @@
-"""The gate: how many may run, how many may wait, and who is next."""
+"""Admission: how many may run, how many may wait, and who is next."""
 
 import threading
 import time
@@ -12,20 +12,20 @@ from tf_groupvit.server.status import StatusError
 
 
 def test_the_first_too_many_is_refused_and_a_place_left_is_a_place_free():
-    gate = ConcurrencyLimit(running=1, waiting=1)
-    first, second = gate.admit(), gate.admit()
+    limit = ConcurrencyLimit(running=1, waiting=1)
+    first, second = limit.admit(), limit.admit()
     with pytest.raises(StatusError) as raised:
-        gate.admit()
+        limit.admit()
     assert raised.value.code == "RESOURCE_EXHAUSTED" and raised.value.http_status == 429
     with first:
         pass
-    with gate.admit(), second:
+    with limit.admit(), second:
         pass
-    assert gate.admitted == 0
+    assert limit.admitted == 0
 
 
 def test_waiting_requests_run_first_come_first_served_and_never_too_many():
-    gate, order, running, most = ConcurrencyLimit(running=2, waiting=20), [], [0], [0]
+    limit, order, running, most = ConcurrencyLimit(running=2, waiting=20), [], [0], [0]
 
     def work(index: int, ticket):
         with ticket:
@@ -38,26 +38,44 @@ def test_waiting_requests_run_first_come_first_served_and_never_too_many():
 
     threads = []
     for index in range(12):
-        threads.append(threading.Thread(target=work, args=[index, gate.admit()]))
+        threads.append(threading.Thread(target=work, args=[index, limit.admit()]))
         threads[-1].start()
         time.sleep(0.001)
     for thread in threads:
         thread.join()
-    assert most[0] <= 2 and gate.admitted == 0
+    assert most[0] <= 2 and limit.admitted == 0
     assert all(abs(place - index) <= 1 for place, index in enumerate(order))
 
 
 def test_a_deadline_that_passes_in_the_queue_gives_the_place_back():
-    gate = ConcurrencyLimit(running=1, waiting=1)
-    with gate.admit() as holder:
+    limit = ConcurrencyLimit(running=1, waiting=1)
+    with limit.admit() as holder:
         holder.start(Deadline(None))
         with (
             pytest.raises(StatusError, match="Timed out waiting for notification"),
-            gate.admit() as ticket,
+            limit.admit() as ticket,
         ):
             ticket.start(Deadline(0.02))
-    assert gate.admitted == 0
-    with gate.admit() as ticket:
+    assert limit.admitted == 0
+    with limit.admit() as ticket:
+        ticket.start(Deadline(0.5))
+
+
+def test_a_request_that_is_paused_leaves_its_slot_to_others():
+    limit = ConcurrencyLimit(running=1, waiting=1)
+    with limit.admit() as ticket:
+        ticket.start(Deadline(None))
+        with ticket.paused(Deadline(0.02)), pytest.raises(StatusError), limit.admit() as other:
+            other.start(Deadline(0.02))
+            raise StatusError("ABORTED", "the other one ends")
+        assert limit.admitted == 1
+        other = limit.admit()
+        with pytest.raises(StatusError, match="Timed out"), other:  # the slot is taken again
+            other.start(Deadline(0.02))
+        with pytest.raises(StatusError, match="Timed out"), ticket.paused(Deadline(-1)):
+            pass
+    assert limit.admitted == 0
+    with limit.admit() as ticket:
         ticket.start(Deadline(0.5))
 
 

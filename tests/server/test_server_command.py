@@ -12,10 +12,13 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 from served import ROOT, Served
+from test_server_versions import Loader
 
+from tf_groupvit.cli import main
 from tf_groupvit.cli.serve import command
-from tf_groupvit.errors import GroupViTError
-from tf_groupvit.server import lifecycle
+from tf_groupvit.errors import GroupViTError, ServerError
+from tf_groupvit.server import lifecycle, rest_server
+from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.running import Server
 
 
@@ -126,28 +129,45 @@ def test_a_server_says_what_it_serves_logs_each_request_and_ends_with_0(fixture_
     assert not [line for line in served.errors if "Traceback" in line]
 
 
-@pytest.mark.slow
-def test_a_broken_model_ends_the_start_with_the_servers_words(tmp_path):
+def test_a_broken_model_ends_the_start_with_the_servers_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(lifecycle, "_on_signals", lambda *_: None)
     (tmp_path / "1").mkdir()
-    arguments = [
-        str(tmp_path),
-        "--max-num-load-retries",
-        "0",
-        "--port",
-        "0",
-        "--rest-api-port",
-        "0",
-    ]
-    code = "from tf_groupvit.cli.serve import command; command()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=90,
+    ports = ["--port", "0", "--rest-api-port", "0"]
+    result = CliRunner().invoke(
+        main, ["serve", str(tmp_path), *ports, "--max-num-load-retries", "0"]
     )
-    assert done.returncode != 0
+    assert result.exit_code == 2
+    words = "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available"
+    assert words in result.output
+
+
+def test_a_front_that_ends_by_an_exception_ends_the_server_loudly(tmp_path, monkeypatch, caplog):
+    (tmp_path / "1").mkdir()
+
+    class Broken:
+        def __init__(self, *_, **__):
+            self.config = None
+
+        async def serve(self, sockets):
+            for one in sockets:
+                one.close()
+            raise OSError("injected")
+
+    monkeypatch.setattr("uvicorn.Server", Broken)
+    monkeypatch.setattr("uvicorn.Config", lambda *_, **__: None)
+    monkeypatch.setattr(lifecycle, "_on_signals", lambda *_: None)
+    for name in ("_forget_start_up", "cut_off_after", "_end_for_certain"):
+        monkeypatch.setattr(lifecycle, name, lambda *_: None)
+    monkeypatch.setattr(rest_server.RestServer, "stop", lambda *_: None)
+    monkeypatch.setattr("tf_groupvit.server.running.load", lambda path, *_: Loader()(path))
+    with (
+        Ports("127.0.0.1", None, 0) as ports,
+        pytest.raises(ServerError, match="A front ended by an exception"),
+    ):
+        lifecycle.serve_until_stopped(
+            {"m": str(tmp_path)}, ports, 0.0, lambda *_: None, enable_model_warmup=False
+        )
     assert (
-        "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available"
-        in done.stderr
+        "The REST server ended by an exception" in caplog.text
+        and "OSError: injected" in caplog.text
     )

@@ -264,6 +264,27 @@ def test_the_answer_goes_out_in_time_whatever_runs(strict, monkeypatch):
     assert_answers(strict)
 
 
+def test_a_request_that_another_process_reads_keeps_nobody_out(strict, monkeypatch):
+    read, waits, go = strict.app.reader.read, threading.Event(), threading.Event()
+
+    def elsewhere(job, body, deadline, paused):
+        monkeypatch.undo()
+        with paused(deadline):
+            waits.set()
+            assert go.wait(20)
+        return read(job, body, deadline, paused)
+
+    monkeypatch.setattr(strict.app.reader, "read", elsewhere)
+    answers = []
+    large = threading.Thread(target=lambda: answers.append(predict(strict, GOOD)[0]))
+    large.start()
+    assert waits.wait(20)
+    assert_answers(strict)  # the only slot is free
+    go.set()
+    large.join()
+    assert answers == [200]
+
+
 # gRPC.
 
 

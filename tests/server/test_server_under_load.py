@@ -1,7 +1,6 @@
-"""Under load, in a process of its own: version swaps, SIGTERM in the middle, five times the
-capacity.
+"""Under load, in processes of their own: version swaps, SIGTERM, five times the capacity.
 
-Loopback only. Each phase lasts until so many answers have come, and every loop is bounded in time.
+Loopback only. Each phase lasts until enough answers have come, and every loop is bounded in time.
 """
 
 import http.client
@@ -131,40 +130,47 @@ def await_state(port: int, version: int, state: str) -> float:
     return time.monotonic()
 
 
-def test_swaps_of_versions_under_32_clients_lose_and_mix_up_nothing(tmp_path):
-    store, base_path = tmp_path / "store", tmp_path / "m"
-    store.mkdir()
-    base_path.mkdir()
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A server of `m`, whose versions are in `store` until they are served, and of `slow`."""
+    folder = tmp_path_factory.mktemp("load")
+    for name in ("store", "m", "slow"):
+        (folder / name).mkdir()
     for version, plus in PLUS.items():
-        half_plus_two(store, version, plus)
-    shutil.move(store / "1", base_path / "1")
-    flags = [
-        "--model-name",
-        "m",
-        "--file-system-poll-wait-seconds",
-        "0.2",
-        "--max-num-load-retries",
-        "0",
+        half_plus_two(folder / "store", version, plus)
+    shutil.move(folder / "store" / "1", folder / "m" / "1")
+    slow(folder / "slow")
+    configs = [
+        f'config {{ name: "{name}" base_path: "{folder / name}" model_platform: "tensorflow" }}'
+        for name in ("m", "slow")
     ]
-    with Served(str(base_path), *flags, "--log-level", "warning") as served:
-        started = time.monotonic()
-        rest, call = by_rest(served.rest_api_port), by_grpc(served.port)
-        clients = Clients(32, lambda index: (rest if index % 2 else call)(index))
-        available, gone = {1: started}, {}
-        for old, new in ((1, 2), (2, 3)):
-            clients.await_more(150)
-            dropped = time.monotonic()
-            (store / str(new)).rename(base_path / str(new))
-            available[new] = dropped  # not before it was there
-            await_state(served.rest_api_port, new, "AVAILABLE")
-            gone[old] = await_state(served.rest_api_port, old, "END")
+    (folder / "models.config").write_text(f"model_config_list {{ {' '.join(configs)} }}")
+    flags = ["--file-system-poll-wait-seconds", "0.2", "--max-num-load-retries", "0"]
+    config = ["--model-config-file", str(folder / "models.config"), "--max-in-flight", "4"]
+    with Served(*config, *flags) as served:
+        served.folder = folder
+        yield served
+
+
+def test_swaps_of_versions_under_32_clients_lose_and_mix_up_nothing(served):
+    store, base_path = served.folder / "store", served.folder / "m"
+    started = time.monotonic()
+    rest, call = by_rest(served.rest_api_port), by_grpc(served.port)
+    clients = Clients(32, lambda index: (rest if index % 2 else call)(index))
+    available, gone = {1: started}, {}
+    for old, new in ((1, 2), (2, 3)):
         clients.await_more(150)
-        (base_path / "4").mkdir()  # broken: an empty folder
-        await_state(served.rest_api_port, 4, "END")
-        clients.await_more(150)
-        clients.join()
-        assert states(served.rest_api_port) == {4: "END", 3: "AVAILABLE", 2: "END", 1: "END"}
-        assert served.terminate() == 0
+        dropped = time.monotonic()
+        (store / str(new)).rename(base_path / str(new))
+        available[new] = dropped  # not before it was there
+        await_state(served.rest_api_port, new, "AVAILABLE")
+        gone[old] = await_state(served.rest_api_port, old, "END")
+    clients.await_more(150)
+    (base_path / "4").mkdir()  # broken: an empty folder
+    await_state(served.rest_api_port, 4, "END")
+    clients.await_more(150)
+    clients.join()
+    assert states(served.rest_api_port) == {4: "END", 3: "AVAILABLE", 2: "END", 1: "END"}
     assert not clients.failures, clients.failures[:3]
     for (named, computed), began, ended in clients.answers:
         assert named == computed and named in PLUS
@@ -175,47 +181,39 @@ def test_swaps_of_versions_under_32_clients_lose_and_mix_up_nothing(tmp_path):
 
 def post(connection, work: int) -> tuple[int, str]:
     body = json.dumps({"signature_name": "serving_default", "inputs": {"x": [1.0], "work": work}})
-    connection.request("POST", "/v1/models/m:predict", body)
+    connection.request("POST", "/v1/models/slow:predict", body)
     response = connection.getresponse()
     return response.status, response.read().decode()
 
 
-@pytest.fixture
-def slow_base_path(tmp_path):
-    slow(tmp_path)
-    return tmp_path
+def test_sigterm_in_the_middle_answers_every_accepted_request(served):
+    def rest(index: int):
+        connection = http.client.HTTPConnection("127.0.0.1", served.rest_api_port, timeout=30)
+        try:
+            while True:
+                yield post(connection, 60)
+        finally:
+            connection.close()
 
+    def call(index: int):
+        with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+            stub, request = PredictionServiceStub(channel), PredictRequest()
+            request.model_spec.name = "slow"
+            request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+            request.inputs["work"].CopyFrom(tf.make_tensor_proto(60, tf.int32))
+            while True:
+                try:
+                    stub.Predict(request, timeout=30)
+                    yield 200, "predictions"
+                except grpc.RpcError as error:
+                    yield error.code().name, error.details()
+                    return
 
-def test_sigterm_in_the_middle_answers_every_accepted_request(slow_base_path):
-    with Served(str(slow_base_path), "--model-name", "m", "--max-in-flight", "4") as served:
-
-        def rest(index: int):
-            connection = http.client.HTTPConnection("127.0.0.1", served.rest_api_port, timeout=30)
-            try:
-                while True:
-                    yield post(connection, 60)
-            finally:
-                connection.close()
-
-        def call(index: int):
-            with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
-                stub, request = PredictionServiceStub(channel), PredictRequest()
-                request.model_spec.name = "m"
-                request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
-                request.inputs["work"].CopyFrom(tf.make_tensor_proto(60, tf.int32))
-                while True:
-                    try:
-                        stub.Predict(request, timeout=30)
-                        yield 200, "predictions"
-                    except grpc.RpcError as error:
-                        yield error.code().name, error.details()
-                        return
-
-        clients = Clients(8, lambda index: (rest if index % 2 else call)(index))
-        clients.await_more(30)
-        told = time.monotonic()
-        assert served.terminate() == 0
-        clients.join()
+    clients = Clients(8, lambda index: (rest if index % 2 else call)(index))
+    clients.await_more(30)
+    told = time.monotonic()
+    assert served.terminate() == 0
+    clients.join()
     codes = Counter(code for (code, _), _, _ in clients.answers)
     assert codes.keys() <= {200, 503, "UNAVAILABLE"} and codes[200] > 10, codes
     # A connection that comes when the port is closing may be refused or reset, before or while the
@@ -229,22 +227,19 @@ def test_sigterm_in_the_middle_answers_every_accepted_request(slow_base_path):
     assert stopping and not [line for line in served.errors if "Traceback" in line]
 
 
+@pytest.fixture
+def slow_base_path(tmp_path):
+    slow(tmp_path)
+    return tmp_path
+
+
 def ask_without_end(port: int, answers: list) -> None:
     answers.append(post(http.client.HTTPConnection("127.0.0.1", port, timeout=30), 10**6))
 
 
 def test_five_times_the_capacity_is_refused_cleanly_and_memory_is_bounded(slow_base_path):
-    flags = [
-        "--model-name",
-        "m",
-        "--max-in-flight",
-        "2",
-        "--max-queued",
-        "4",
-        "--log-level",
-        "error",
-    ]
-    flags += ["--shutdown-grace-seconds", "0.5"]
+    flags = ["--model-name", "slow", "--max-in-flight", "2", "--max-queued", "4"]
+    flags += ["--log-level", "error", "--shutdown-grace-seconds", "0.5"]
     with Served(str(slow_base_path), *flags) as served:
 
         def ask(index: int):

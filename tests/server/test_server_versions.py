@@ -92,6 +92,20 @@ def test_a_request_keeps_the_version_it_began_on(versions, loader):
     assert loader.closed == ["one"]
 
 
+def test_a_version_is_freed_before_it_has_ended(loader):
+    """A process that ends while TensorFlow frees a session is aborted."""
+    seen = []
+
+    class Freed(Pretended):
+        def __del__(self):
+            seen.append(states(versions)[1])
+
+    versions = Versions(lambda path: Freed(loader, path))
+    versions.want("m", {1: "one"})
+    versions.await_settled(["m"])
+    assert versions.close() and seen == ["UNLOADING"]
+
+
 def test_what_is_left_to_do_for_a_version_is_told_to_stop_and_waited_for(versions, loader):
     def afterwards(stopped):
         assert states(versions)[1] == "AVAILABLE"

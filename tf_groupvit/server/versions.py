@@ -163,17 +163,21 @@ class Versions:
 
     def _end(self, version: Version) -> None:
         """Close a version. A failed one that is still wanted stays, so that it is not retried."""
+        self._close(version)
+        with self._changed:
+            if version.unwanted.is_set():
+                self._active[version.model].pop(version.number, None)
+            self._move(version, State.END)
+            self._settle(version.model)
+
+    def _close(self, version: Version) -> None:
+        """Close and free the servable: freed later, when the process ends, it would abort that."""
         servable, version.servable = version.servable, None
         try:
             if servable is not None:
                 servable.close()
         except Exception:  # the version ends all the same
             _log.exception("Unloading %s failed in an unexpected way", loggable(version.path))
-        with self._changed:
-            if version.unwanted.is_set():
-                self._active[version.model].pop(version.number, None)
-            self._move(version, State.END)
-            self._settle(version.model)
 
     @contextmanager
     def use(self, model: str, number: int | None = None) -> Iterator[Version]:

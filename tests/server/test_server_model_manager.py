@@ -1,5 +1,7 @@
 """Reloads, labels and config files: what HandleReloadConfigRequest takes and refuses."""
 
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,6 +10,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from test_server_versions import Loader, states, until
 
 from tf_groupvit.errors import ConfigError, ServerError
+from tf_groupvit.server import model_manager, threads
 from tf_groupvit.server.config_files import (
     ServedModel,
     VersionPolicy,
@@ -15,9 +18,12 @@ from tf_groupvit.server.config_files import (
     read_config,
     read_models,
 )
-from tf_groupvit.server.model_manager import ModelManager
+from tf_groupvit.server.model_manager import ModelManager, versions_to_serve
 from tf_groupvit.server.status import StatusError
 from tf_groupvit.server.versions import Retries, Versions
+
+ODD = os.fsdecode(b"caf\xe9\n\x1b[31m")
+FORGED = "m\n2026-01-01 00:00:00,000 INFO all is well\x1b[2J"
 
 
 @pytest.fixture
@@ -205,3 +211,118 @@ def test_monitoring_and_ssl_configs_are_the_real_servers_text_protos(tmp_path):
         "a",
         True,
     )
+
+
+# Polling
+
+
+@pytest.fixture
+def one_version(tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    return tmp_path / "m"
+
+
+@pytest.fixture
+def polled(one_version, monkeypatch):
+    monkeypatch.setattr(threads, "PAUSE", 0.001)
+    served = ModelManager(Versions(Loader(), Retries(0, 0.0)), poll_seconds=0.001)
+    yield served
+    served.stop()
+
+
+def test_a_folder_whose_name_is_not_utf8_is_named_once_and_ignored(one_version, polled, caplog):
+    (one_version / ODD).mkdir()
+    assert versions_to_serve(ServedModel("m", str(one_version))) == {1: f"{one_version}/1"}
+    caplog.clear()
+    polled.start([ServedModel("m", str(one_version))])
+    (one_version / "2").mkdir()
+    until(lambda: states(polled.versions) == {2: "AVAILABLE", 1: "END"})  # polling goes on
+    warnings = [
+        record.getMessage() for record in caplog.records if "Ignored" in record.getMessage()
+    ]
+    assert warnings == [
+        rf"Ignored caf\xe9\n\x1b[31m below {one_version}: its name is neither a number nor UTF-8."
+    ]
+
+
+def test_a_fault_in_looking_at_one_model_is_said_once_and_stops_no_other(
+    one_version, polled, monkeypatch, caplog
+):
+    looked = model_manager.versions_to_serve
+    monkeypatch.setattr(
+        model_manager,
+        "versions_to_serve",
+        lambda model, warn: looked(model, warn) if model.name == "m" else 1 // 0,
+    )
+    with pytest.raises(
+        ServerError, match="Looking for versions of servable a failed: ZeroDivisionError: integer"
+    ):
+        polled.start([ServedModel("a", "/nowhere"), ServedModel("m", str(one_version))])
+    polled.poll()
+    assert 1 in states(polled.versions)
+    assert caplog.text.count("ZeroDivisionError: integer division or modulo by zero.") == 1
+    assert "Traceback" in caplog.text
+
+
+def test_polling_that_ends_by_an_exception_starts_again_loudly(
+    one_version, polled, monkeypatch, caplog
+):
+    polled.start([ServedModel("m", str(one_version))])
+    poll, failed = polled.poll, threading.Event()
+
+    def fails_once():
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("injected")
+        poll()
+
+    monkeypatch.setattr(polled, "poll", fails_once)
+    assert failed.wait(10)
+    (one_version / "2").mkdir()
+    until(lambda: states(polled.versions) == {2: "AVAILABLE", 1: "END"})
+    assert "The thread poll-models ended by an exception; it starts again" in caplog.text
+    assert "RuntimeError: injected" in caplog.text
+
+
+def test_a_version_whose_thread_cannot_be_started_is_tried_again(
+    one_version, polled, monkeypatch, caplog
+):
+    start = threading.Thread.start
+
+    def none_left(thread):
+        if thread.name == "load":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    polled.start([ServedModel("m", str(one_version))])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        (one_version / "2").mkdir()
+        until(lambda: "can't start new thread" in caplog.text)
+        assert states(polled.versions) == {1: "AVAILABLE"}
+    until(lambda: states(polled.versions) == {2: "AVAILABLE", 1: "END"})
+
+
+def test_a_version_that_cannot_be_closed_ends_all_the_same(
+    one_version, polled, monkeypatch, caplog
+):
+    polled.start([ServedModel("m", str(one_version))])
+    with polled.versions.use("m") as version:
+        monkeypatch.setattr(version.servable, "close", lambda: 1 // 0)
+    (one_version / "2").mkdir()
+    until(lambda: states(polled.versions) == {2: "AVAILABLE", 1: "END"})
+    assert "failed in an unexpected way" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_names_of_a_reload_forge_no_line(one_version, polled, caplog):
+    caplog.set_level("INFO")
+    polled.start([ServedModel("m", str(one_version))])
+    named = ModelServerConfig()
+    for name, path in ((FORGED, str(one_version)), ("gone", "/no/\n\x1b" + "x" * 5000)):
+        named.model_config_list.config.add(name=name, base_path=path, model_platform="tensorflow")
+    with pytest.raises(StatusError, match="Could not find base path"):
+        polled.reload(named)
+    until(lambda: states(polled.versions, FORGED) == {1: "AVAILABLE"})
+    said = [record.getMessage() for record in caplog.records]
+    assert any(r"m\n2026" in text for text in said)
+    assert all(text.isprintable() and len(text) < 1500 for text in said)

@@ -1,6 +1,7 @@
-"""Clauses of the contract, section 12, over sockets: the Prometheus page, its path, its counters
-and histograms.
-"""
+"""The page of metrics over sockets, and names from outside in metrics and in the log."""
+
+import json
+import logging
 
 import grpc
 import numpy as np
@@ -11,8 +12,11 @@ from rest_calls import call, get, predict
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from tf_groupvit.server.monitoring import JsonFormatter, Metrics, TextFormatter, logged_request
 from tf_groupvit.server.running import Options, Server
+from tf_groupvit.server.status import StatusError, loggable
 
+FORGED = "m\n2026-01-01 00:00:00,000 INFO all is well\x1b[2J"
 METRICS = "/monitoring/prometheus/metrics"
 
 
@@ -117,3 +121,89 @@ def test_another_path_may_be_configured(fixture_base_path, tmp_path):
     with Server({"half_plus_two": fixture_base_path}, port=None, options=options) as running:
         assert get(running, "/metrics")[0] == 200 and get(running, METRICS)[0] == 404
         assert predict(running, '{"instances": [1]}')[0] == 200
+
+
+def test_names_from_outside_cannot_fill_the_memory_of_the_metrics():
+    metrics = Metrics()
+    for index in range(3000):
+        metrics.answered(f"model{index}", "NOT_FOUND")
+    assert metrics.page().count("\n") < 1010
+    assert 'model_name="(other)",status="NOT_FOUND"} 2000' in metrics.page()
+
+
+def test_label_values_are_escaped():
+    metrics = Metrics()
+    metrics.answered('a"b\\c\nd\udcff', "OK")
+    assert 'model_name="a\\"b\\\\c\\nd\ufffd"' in metrics.page()
+
+
+def test_a_label_of_the_metrics_has_no_escape_codes():
+    metrics = Metrics()
+    metrics.answered("a\x1b[2J\r\n", "NOT_FOUND")
+    assert r'model_name="a\\x1b[2J\\r\n",status="NOT_FOUND"' in metrics.page()
+
+
+def test_a_name_is_shown_on_one_line_without_escape_codes_and_cut():
+    assert loggable("étoile 1") == "étoile 1"
+    assert loggable("a\r\nb\x1b[2J\x00\u2028\u202e\udcff") == r"a\r\nb\x1b[2J\x00\u2028\u202e\xff"
+    assert loggable("x" * 10_000) == "x" * 200
+    assert len(loggable("\n" * 10_000)) == 200
+
+
+def lines_of(formatter, log) -> list[str]:
+    """What a handler with that formatter writes while ``log`` runs."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(formatter.format(record))
+    logger = logging.getLogger("tf_groupvit.server")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        log()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    return lines
+
+
+def fail(name: str, error: Exception) -> None:
+    with pytest.raises(StatusError), logged_request("REST", f"GET /{name}"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [StatusError("NOT_FOUND", FORGED), ValueError(FORGED)], ids=["refusal", "bug"]
+)
+def test_a_name_forges_no_line_of_the_log(error):
+    for line in lines_of(TextFormatter("%(levelname)s %(message)s"), lambda: fail(FORGED, error)):
+        first, *rest = line.split("\n")
+        assert first.startswith(("INFO ", "ERROR ")) and all(
+            more.startswith("    ") for more in rest
+        )
+        assert "\x1b" not in line
+    for line in lines_of(JsonFormatter(), lambda: fail(FORGED, error)):
+        entry = json.loads(line)
+        assert "\n" not in entry["message"] + entry.get("request", "") + entry.get("error", "")
+
+
+def test_a_name_of_megabytes_takes_no_more_of_the_log_and_the_metrics_than_its_beginning():
+    long = "n" * 10_000_000
+    for formatter in (TextFormatter("%(message)s"), JsonFormatter()):
+        lines = lines_of(formatter, lambda: fail(long, StatusError("NOT_FOUND", long)))
+        assert sum(map(len, lines)) < 2000
+    metrics = Metrics()
+    metrics.answered(long, "NOT_FOUND")
+    assert len(metrics.page()) < 400
+    assert f'model_name="{"n" * 200}",status="NOT_FOUND"' in metrics.page()
+
+
+def test_unknown_names_do_not_take_the_series_of_models_that_are_served():
+    metrics = Metrics(lambda: ["served"])
+    for index in range(2000):
+        metrics.answered(f"name {index}", "NOT_FOUND")
+    metrics.answered("served", "OK")
+    assert 'model_name="served",status="OK"} 1' in metrics.page()
+    assert 'model_name="(other)",status="NOT_FOUND"} 1000' in metrics.page()

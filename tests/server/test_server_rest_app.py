@@ -1,19 +1,25 @@
-"""Clauses of the contract, section 2, over sockets: routes, methods, status codes, headers, bodies
-that are no JSON.
-"""
+"""The REST API over sockets: routes, methods, status codes, headers, checks in order, sizes."""
 
 import gzip
+import http.client
 import json
 import socket
 
 import pytest
+import tensorflow as tf
 from rest_calls import PREDICT, call, get, predict, refusal
+from small_models import echo, half_plus_two
+from test_server_versions import until
 
-from tf_groupvit.server.running import Options, Server
+from tf_groupvit.server import rest_app
+from tf_groupvit.server.options import Options
+from tf_groupvit.server.rest_app import Route, gunzip, route_of
+from tf_groupvit.server.running import Server
 from tf_groupvit.server.status import StatusError
 from tf_groupvit.transport.status_codes import CODES as ALL_CODES
 
 MODEL = "/v1/models/half_plus_two"
+METRICS = "/monitoring/prometheus/metrics"
 ONE = b'{"instances": [1]}'
 ANSWER = '{\n    "predictions": [2.5\n    ]\n}'
 # of libevent
@@ -46,6 +52,7 @@ def test_every_spelling_of_a_predict_path_runs_the_model(server, path):
         (f"{MODEL}/versions/1/labels/l:predict", 400, f"Malformed request: POST {MODEL}/versions/1/labels/l:predict"),
         (f"{MODEL}/versions/-1:predict", 400, f"Malformed request: POST {MODEL}/versions/-1:predict"),
         (f"{MODEL}/versions/:predict", 400, f"Malformed request: POST {MODEL}/versions/:predict"),
+        (MODEL, 400, f"Malformed request: POST {MODEL}"),
         (f"{MODEL}:explain", 400, f"Malformed request: POST {MODEL}:explain"),
         ("/v1/models/:predict", 400, "Malformed request: POST /v1/models/:predict"),
         ("/v1/models/half%zz:predict", 404, "Servable not found for request: Latest(half%zz)"),
@@ -93,6 +100,8 @@ def test_connect_is_the_501_page_too(server):
         (f"{MODEL}/metadata/", f"Malformed request: GET {MODEL}/metadata/"),
         (f"{MODEL}/versions/x", f"Malformed request: GET {MODEL}/versions/x"),
         (f"{MODEL}/metadata?x=1", f"Malformed request: GET {MODEL}/metadata?x=1"),
+        (f"{MODEL}/metadata/x", f"Malformed request: GET {MODEL}/metadata/x"),
+        (f"{MODEL}/versions/1/labels/l", f"Malformed request: GET {MODEL}/versions/1/labels/l"),
         ("/v1/", "Malformed request: GET /v1/"),
         ("/v1/models/", "Malformed request: GET /v1/models/"),
     ],
@@ -101,7 +110,7 @@ def test_a_get_that_is_no_route_is_400(server, path, text):
     assert get(server, path) == (400, json.dumps({"error": text}, indent=4))
 
 
-@pytest.mark.parametrize("number", ["9223372036854775808", "9" * 30])
+@pytest.mark.parametrize("number", ["9223372036854775808", "9" * 5000, "1" + "0" * 500])
 @pytest.mark.parametrize("end", ["", "/metadata", ":predict"])
 def test_a_version_beyond_int64_is_an_empty_400_of_json(server, number, end):
     method = "POST" if end == ":predict" else "GET"
@@ -120,7 +129,7 @@ def test_the_largest_int64_is_a_version(server):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1x/models/m", "/models/m", "/v2/models/m:predict", "/favicon.ico"]
+    "path", ["/", "/v1", "/v1x/models/m", "/models/m", "/v2/models/m:predict", METRICS]
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS"])
 def test_outside_the_api_there_is_only_the_404_page(server, method, path):
@@ -170,7 +179,8 @@ def test_other_encodings_are_not_looked_at(server):
 
 
 def test_a_broken_gzip_body_is_an_empty_one(server):
-    for body in (ONE, gzip.compress(ONE)[:-9], b""):
+    packed = gzip.compress(ONE)
+    for body in (ONE, packed[:-3], packed[4:], b""):
         status, text, _ = call(server, "POST", PREDICT, body, Content_Encoding="gzip")
         assert (status, json.loads(text)["error"]) == (
             400,
@@ -258,3 +268,178 @@ def test_a_model_name_that_is_not_utf8_is_not_found_in_each_routes_words(server)
         404,
         '{\n    "error": "Servable not found for request: Latest(\udcff)"\n}',
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "route"),
+    [
+        ("POST", "/v1/models/m:predict", Route("predict", "m")),
+        ("POST", "/V1/Models/m/Versions/00123:predict", Route("predict", "m", 123)),
+        ("POST", "/v1/models/m/labels/a%20b:classify", Route("classify", "m", None, "a b")),
+        ("POST", "/v1/models/a%2Fb%3Ac:regress", Route("regress", "a/b:c")),
+        ("GET", "/v1/models/m", Route("status", "m")),
+        ("GET", "/v1/models/m/versions/1/metadata", Route("metadata", "m", 1)),
+        ("GET", "/v1/models/m/METADATA", Route("status", "m")),
+        ("GET", "/v1/models/metadata", Route("status", "metadata")),
+        ("GET", "/v1/models/m?x=1", Route("status", "m?x=1")),
+        ("GET", "/v1/models/m/labels/l", Route("status", "m", None, "l")),
+    ],
+)
+def test_a_path_is_matched_as_it_stands(method, target, route):
+    assert route_of(method, target) == route
+
+
+def test_checks_come_in_the_order_of_the_contract(server):
+    assert refusal(server, b"x", "/v1/models/no:predict") == (
+        400,
+        "JSON Parse error: Invalid value. at offset: 0",
+    )
+    assert refusal(server, b'{"signature_name": 1}', "/v1/models/no:predict")[0] == 400
+    assert refusal(server, b'{"signature_name": "s"}', "/v1/models/no:predict") == (
+        404, "Servable not found for request: Latest(no)",
+    )  # fmt: skip
+    assert refusal(server, b'{"signature_name": "s"}', "/v1/models/no/labels/l:predict") == (
+        400, "Unrecognized servable version label: l",
+    )  # fmt: skip
+    assert (
+        refusal(server, b'{"signature_name": "s"}')[1]
+        == 'Serving signature name: "s" not found in signature def'
+    )
+    init = b'{"signature_name": "__saved_model_init_op", "instances": [1]}'
+    assert (
+        refusal(server, init)[1] == "Failed to get input map for signature: __saved_model_init_op"
+    )
+    both = b'{"inputs": ["x"], "instances": ["x"]}'
+    assert "only one of 'inputs' or 'instances'" in refusal(server, both)[1]
+    total = b'{"signature_name": "total", "instances": [1]}'
+    assert refusal(server, total) == (400, "Tensor name: total has no shape information ")
+
+
+def test_one_of_two_inputs_given_as_a_bare_base64_object_is_the_servers_trap(server):
+    status, text = refusal(server, b'{"signature_name": "segment", "instances": [{"b64": "YQ=="}]}')
+    assert status == 400 and text.startswith(
+        "input size does not match signature: 1!=2 len({class_names})"
+    )
+
+
+def test_a_gzip_body_inflates_to_100_mib_at_most(monkeypatch):
+    assert rest_app._GUNZIPPED_BYTES == 100 * 2**20
+    monkeypatch.setattr(rest_app, "_GUNZIPPED_BYTES", 1000)
+    assert gunzip(gzip.compress(b" " * 1000)) == b" " * 1000
+    assert gunzip(gzip.compress(b" " * 1001)) == b""
+
+
+def test_chunked_bodies_and_kept_connections_work(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_api_port, timeout=10)
+    for _ in range(3):
+        connection.request("POST", PREDICT, iter([b'{"insta', b'nces": [1', b"]}"]), encode_chunked=True,
+                           headers={"Transfer-Encoding": "chunked"})  # fmt: skip
+        assert json.loads(connection.getresponse().read()) == {"predictions": [2.5]}
+    connection.request("PUT", PREDICT, b"ignored" * 100)
+    assert connection.getresponse().read()
+    connection.request("GET", "/v1/models/half_plus_two")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_a_caller_that_leaves_in_the_middle_of_a_body_leaves_its_place(server):
+    for _ in range(5):
+        leaving = socket.create_connection(("127.0.0.1", server.rest_api_port))
+        leaving.sendall(
+            f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode()
+        )
+        leaving.close()
+    assert json.loads(predict(server, ONE)[1]) == {"predictions": [2.5]}
+    until(lambda: server.limit.admitted == 0)
+
+
+def test_the_status_route_ignores_a_label_and_the_metadata_route_does_not(server):
+    assert get(server, f"{MODEL}/labels/none")[0] == 200
+    status, text = get(server, f"{MODEL}/labels/none/metadata")
+    assert (status, json.loads(text)["error"]) == (400, "Unrecognized servable version label: none")
+
+
+def test_metadata_lists_every_signature_with_strings_for_int64(server):
+    answer = json.loads(get(server, f"{MODEL}/metadata")[1])
+    assert answer["model_spec"] == {"name": "half_plus_two", "signature_name": "", "version": "123"}
+    signatures = answer["metadata"]["signature_def"]["signature_def"]
+    assert signatures.keys() == {
+        "serving_default",
+        "segment",
+        "total",
+        "mask",
+        "__saved_model_init_op",
+    }
+    x = signatures["serving_default"]["inputs"]["x"]
+    assert (x["dtype"], x["tensor_shape"]["dim"]) == ("DT_FLOAT", [{"size": "-1", "name": ""}])
+    assert signatures["serving_default"]["defaults"] == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"{}", "When method is classify, key 'examples' is expected and was not found"),
+        (b'{"examples": 1}', "Expecting 'examples' value to be an list/array"),
+        (b'{"examples": []}', "'examples' value is an empty array"),
+        (b'{"examples": [1]}', "Example must be JSON object but got JSON Number"),
+        (
+            b'{"signature_name": "none", "examples": [{"x": 1}]}',
+            "No signature was found with the name: none",
+        ),
+        (b'{"examples": [{"x": 1}]}', "No classification inputs found in SignatureDef"),
+        (b'{"signature_name": "segment", "examples": [{"x": 1}]}', "Expected one input Tensor."),
+    ],
+)
+def test_classify_on_a_predict_model_is_refused_in_order(server, body, text):
+    status, got = refusal(server, body, "/v1/models/half_plus_two:classify")
+    assert status == 400 and text in got
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, fixture_base_path):
+    """A server with a size limit, and a second model of float64."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "doubles").mkdir()
+    echo(folder / "doubles", tf.float64)
+    options = Options(max_request_bytes=2000)
+    models = {"half_plus_two": fixture_base_path, "doubles": folder / "doubles"}
+    with Server(models, options=options) as running:
+        yield running
+
+
+def test_a_body_over_the_limit_is_413_declared_or_not(small):
+    big = json.dumps({"instances": [1.0] * 1000}).encode()
+    status, text = predict(small, big)
+    assert status == 413 and "larger than the 2000 bytes" in json.loads(text)["error"]
+    connection = http.client.HTTPConnection("127.0.0.1", small.rest_api_port, timeout=10)
+    connection.request(
+        "POST", PREDICT, iter([big]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
+    )
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_a_gzip_body_is_held_to_the_limit_when_it_is_unpacked(small):
+    for size, expected in ((1900, 400), (2001, 413)):
+        packed = gzip.compress(b" " * size)
+        assert (
+            len(packed) < 100
+            and call(small, "POST", PREDICT, packed, Content_Encoding="gzip")[0] == expected
+        )
+
+
+def test_a_float64_model_gets_and_gives_rapidjsons_doubles(small):
+    body = b'{"instances": [123456789012345678901234567890, 0.1]}'
+    assert "1.2345678901234566e+29, 0.1" in predict(small, body, "/v1/models/doubles:predict")[1]
+
+
+def test_a_graph_error_keeps_the_runtimes_own_words(tmp_path):
+    half_plus_two(tmp_path)
+    with Server({"m": tmp_path}, port=None, rest_api_port=None) as quiet:
+        answer = quiet.rest(
+            "POST",
+            "/v1/models/m:predict",
+            b'{"signature_name": "mask", "inputs": [[1, 2], [3, 4]]}',
+        )
+        assert answer.status_code == 200  # a rank other than the signature's is not checked
+        assert quiet.rest("GET", "/v1/models/m").status_code == 200
