@@ -1,7 +1,7 @@
 """The three configs: frozen dataclasses that a config.json is read into and written from, without
 losing a key.
 
-Defaults are those of ``nvidia/groupvit-gcc-yfcc``. A key of a file that no field stands for is kept
+Defaults are those of ``nvidia/groupvit-gcc-yfcc``. A key of a file that has no field is kept
 in ``extra``, written back, and warned about unless it is one that transformers writes into every
 config.
 """
@@ -20,7 +20,7 @@ from tf_groupvit.errors import ConfigError, did_you_mean
 from tf_groupvit.files import atomic_write, make_folder, read_json
 from tf_groupvit.hub import resolve
 
-# Written by transformers into configs of every model: kept and written back, without a word.
+# Written by transformers into configs of every model: kept and written back without a warning.
 TRANSFORMERS_KEYS = frozenset(
     """
     _attn_implementation _commit_hash _name_or_path add_cross_attention architectures bad_words_ids
@@ -44,19 +44,19 @@ ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "selu")
 Rule = tuple[Callable[[Any], bool], str]  # whether a value is right, and what is expected
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: Any, at_least: int = 1) -> bool:
+def _is_count(value: object, at_least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
-def _is_token(value: Any) -> bool:
+def _is_token(value: object) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
-def _tuple_of(value: Any, check: Callable[[Any], bool]) -> bool:
+def _tuple_of(value: object, check: Callable[[object], bool]) -> bool:
     return isinstance(value, tuple) and len(value) > 0 and all(map(check, value))
 
 
@@ -153,7 +153,7 @@ class _Config:
         for holds, name, expected in self._relations():
             self._check(holds, name, expected)
 
-    def _normalized(self, name: str, value: Any) -> Any:
+    def _normalized(self, name: str, value: object) -> object:
         """What a field holds for a value that was given: tuples for lists."""
         return tuple(value) if isinstance(value, list) else value
 
@@ -299,7 +299,7 @@ class GroupViTVisionConfig(_Config):
     # Widths of the mixing over tokens and over channels.
     assign_mlp_ratio: tuple[float, float] = (0.5, 4)
 
-    def _normalized(self, name: str, value: Any) -> Any:
+    def _normalized(self, name: str, value: object) -> object:
         one_ratio = name == "assign_mlp_ratio" and _is_number(value)
         return (value, value) if one_ratio else super()._normalized(name, value)
 
@@ -349,7 +349,7 @@ class GroupViTConfig(_Config):
     logit_scale_init_value: float = field(default=2.6592, kw_only=True)  # ln(1 / 0.07)
     output_segmentation: bool = field(default=False, kw_only=True)
 
-    def _normalized(self, name: str, value: Any) -> Any:
+    def _normalized(self, name: str, value: object) -> object:
         if name in TOWERS and (value is None or isinstance(value, Mapping)):
             return TOWERS[name].from_dict(value or {})
         return super()._normalized(name, value)
@@ -420,7 +420,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, _Config):
         return value.to_dict()
     return list(value) if isinstance(value, tuple) else value

@@ -12,7 +12,7 @@
     ├── ServerError         the embedded server cannot start or load a model
     └── RequestError        a server's refusal, as the client sees it
 
-Every message is one line: what was expected, what came, what to do.
+Every message is one line: what was expected, what was given, what to do.
 """
 
 import re
@@ -24,7 +24,7 @@ class GroupViTError(Exception):
     """Base of every error that this package raises on purpose."""
 
     # Keras appends the arguments of a call to whatever is raised in it, unless it finds this mark:
-    # our messages say what came, and stay one line.
+    # our messages say what was given, and stay one line.
     _keras_call_info_injected = True
 
 

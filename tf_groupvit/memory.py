@@ -1,4 +1,4 @@
-"""Nothing in; freed memory that stays with this process, or that goes back to the system now, out."""
+"""Freed memory: kept by the process for its next step, or given back to the system now."""
 
 import ctypes
 import os
@@ -7,21 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Of glibc's malloc.h: how much free memory is handed back, and how large a block is one of its own,
-# given back at once.
+# Of glibc's malloc.h: how much free memory is handed back, and how large a block is mapped by
+# itself and given back at once.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
     """Let malloc keep what is freed, for the next step to use: True where that could be done, which
-    is under glibc.
+    is with glibc.
 
-    A step over a batch frees some hundred megabytes, and gets them anew page by page at the next
-    one. The process then stays as large as it has been at most. For the whole process: a program
-    decides that, the package never unasked. Measured on two cores: `tf-groupvit train --recipe
-    demo` spends 8 s in the system instead of 20 in 40 steps; the full-size image tower at batch 32
-    takes some 0.10 s an image instead of 0.12, and 5% more memory at most.
+    A step over a batch frees some hundred megabytes, and would get them page by page again at the
+    next one. The process then stays as large as it was at most. It changes the whole process, so a
+    program decides that, and the package never does. Measured on two cores: `tf-groupvit train
+    --recipe demo` spends 8 s in the system instead of 20 in 40 steps; the full-size image tower at
+    batch 32 takes some 0.10 s an image instead of 0.12, and 5% more memory at most.
     """
     mallopt = _of_glibc("mallopt")
     if mallopt is None:
@@ -30,8 +30,8 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> bool:
-    """Hand what malloc holds and nobody uses back to the system: True where there was any, which is
-    under glibc.
+    """Hand what malloc holds unused back to the system: True where there was any, which is with
+    glibc.
     """
     trim = _of_glibc("malloc_trim")
     return trim is not None and bool(trim(ctypes.c_size_t(0)))

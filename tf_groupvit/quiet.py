@@ -1,10 +1,10 @@
-"""TensorFlow, not imported yet, in; imported, whoever does it, without its C++ libraries' remarks
-on standard error.
+"""TensorFlow is imported without its C++ libraries' remarks on standard error, wherever it is
+imported.
 
-They say for every process which instructions they were built for and that there is no GPU, before
+They print for every process which instructions they were built for and that there is no GPU, before
 they read the level that TF_CPP_MIN_LOG_LEVEL sets. The level is 3 here unless it is set, and
-remarks below it are left out of what appears while TensorFlow is imported. All else that is written
-meanwhile is shown when the import is over or has failed.
+remarks below it are left out of what is printed while TensorFlow is imported. Everything else is
+shown when the import is over or has failed.
 """
 
 import os
@@ -12,10 +12,12 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from typing import Any
+from types import ModuleType
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 NOISY = ("tensorflow", "keras")
@@ -33,12 +35,14 @@ SEVERITIES = b"IWE"
 
 
 class _Finder:
-    """Finds TensorFlow and Keras as ever, and has them imported with ``held_back``."""
+    """Finds TensorFlow and Keras as Python would, with a loader that holds remarks back."""
 
     def __init__(self) -> None:
         self.asking = threading.local()  # the other finders, in this thread
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name not in NOISY or getattr(self.asking, "now", False):
             return None
         self.asking.now = True
@@ -47,28 +51,29 @@ class _Finder:
         finally:
             self.asking.now = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+            spec.loader = _Loader(spec.loader)
         return spec
 
 
-class _Loader:
-    """A module's own loader, but for what appears on standard error while it works."""
+class _Loader(Loader):
+    """A module's own loader, but for what is printed on standard error while it works."""
 
-    def __init__(self, own: Any) -> None:
+    def __init__(self, own: Loader) -> None:
         self.own = own
 
-    def create_module(self, spec: Any) -> Any:
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.own.create_module(spec)
 
-    def exec_module(self, module: Any) -> None:
-        module.__spec__.loader = module.__loader__ = self.own
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self.own
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.own
         os.environ.setdefault(LEVEL, "3")
-        warnings.filterwarnings(
-            "ignore", "Protobuf gencode version", UserWarning
-        )  # of TensorFlow's own messages
+        # Of TensorFlow's own messages.
+        warnings.filterwarnings("ignore", "Protobuf gencode version", UserWarning)
         if (
             not _left_out() or sys.stderr is None
-        ):  # all of it is wanted, at once, or descriptor 2 is something else
+        ):  # all is wanted, or descriptor 2 is something else
             self.own.exec_module(module)
             return
         with held_back(only_remarks=True):
@@ -76,7 +81,7 @@ class _Loader:
 
 
 def install() -> None:
-    """Have TensorFlow and Keras imported quietly, by whomever, unless that is done already."""
+    """Have every import of TensorFlow and Keras be quiet; once is enough."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -94,7 +99,7 @@ def import_tensorflow() -> None:
 def held_back(only_remarks: bool = False) -> Iterator[None]:
     """Keep what is written to file descriptor 2, by C++ too, and show it if something is raised.
 
-    With ``only_remarks``, what is no remark of TensorFlow's below its level is shown in any case.
+    With ``only_remarks``, everything but TensorFlow's remarks below its level is shown in any case.
     """
     with suppress(OSError, ValueError, AttributeError):  # a process may have no standard error
         sys.stderr.flush()
@@ -110,7 +115,7 @@ def held_back(only_remarks: bool = False) -> Iterator[None]:
         shown = only_remarks
         try:
             yield
-        except Exception:  # not an interrupt, which is no reason to read what TensorFlow had to say
+        except Exception:  # an interrupt is no reason to read what TensorFlow printed
             shown, only_remarks = True, False
             raise
         finally:

@@ -67,7 +67,7 @@ def checkpoint_shape(shape: tuple[int, ...], name_or_leaf: str) -> tuple[int, ..
 
 
 def to_checkpoint_layout(array: np.ndarray, name_or_leaf: str) -> np.ndarray:
-    """Keras' layout, (in, out) or (H, W, in, out), -> the checkpoint's, as a view.
+    """Keras' layout, (in, out) or (H, W, in, out), -> the checkpoint's shape, as a view.
 
     ``name_or_leaf`` is Keras': a variable path or its last word; only kernels are laid out
     otherwise.
@@ -76,7 +76,7 @@ def to_checkpoint_layout(array: np.ndarray, name_or_leaf: str) -> np.ndarray:
 
 
 def to_keras_layout(array: np.ndarray, name_or_leaf: str) -> np.ndarray:
-    """The checkpoint's layout, (out, in) or (out, in, H, W), -> Keras', as a view.
+    """The checkpoint's layout, (out, in) or (out, in, H, W), -> Keras' shape, as a view.
 
     ``name_or_leaf`` as for ``to_checkpoint_layout``.
     """

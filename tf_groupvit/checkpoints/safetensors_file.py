@@ -108,7 +108,7 @@ def write_checkpoint(folder: str | os.PathLike[str], tensors: Mapping[str, np.nd
     """Write ``folder``/model.safetensors as transformers' PyTorch class expects it; returns its
     path.
 
-    ``tensors`` have PyTorch's names, shapes and layouts; the ``num_batches_tracked`` () that
+    Each of ``tensors`` has PyTorch's name and shape; the ``num_batches_tracked`` () that
     PyTorch wants for each batch norm are added as zeros where they are missing. Errors:
     CheckpointError where the file cannot be written.
     """

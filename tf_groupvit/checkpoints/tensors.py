@@ -29,7 +29,7 @@ class Entry:
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Entry":
-        """An array in memory, of any shape; whoever reads it gets a copy, as from a file."""
+        """An array in memory, of any shape; each read gives a copy, as from a file."""
         return cls(array.shape, array.dtype, array.copy)
 
 
@@ -46,7 +46,7 @@ class Tensors(Mapping[str, np.ndarray]):
 
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> "Tensors":
-        """Any mapping of arrays, of any shapes, as Tensors; Tensors as they are."""
+        """Any mapping of arrays, each of any shape, as Tensors; Tensors as they are."""
         if isinstance(tensors, cls):
             return tensors
         return cls({name: Entry.of(array) for name, array in tensors.items()})
@@ -111,7 +111,7 @@ class FileBytes:
         return self.read(offset, count, np.dtype("u1")).tobytes()
 
     def read(self, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
-        """``count`` elements (count,) from byte ``offset`` on."""
+        """``count`` elements, of shape (count,), from byte ``offset`` on."""
         flat = np.empty(count, dtype)
         if not flat.nbytes:
             return flat

@@ -1,9 +1,9 @@
-"""Weights as training left them in, GroupViT's own out: containers opened, the prefixes of wrappers
-removed.
+"""Weights as training tools save them: GroupViT's own are taken out of their container, and the
+prefixes of wrappers are removed from their names.
 
 Training tools save a model inside others (DistributedDataParallel, torch.compile, Lightning, PEFT,
-averaged weights), and save its state dict beside an optimizer's. What was removed or left out is
-said in remarks, one line each.
+averaged weights), and its state dict together with an optimizer's. Notes, one line each, name what
+was removed or left out.
 """
 
 import re
@@ -15,33 +15,36 @@ from tf_groupvit.checkpoints.tensors import Entry, Tensors, collect
 from tf_groupvit.errors import CheckpointError
 
 TOWERS = "text_model|vision_model|img_encoder|text_encoder"
-# With the words that a name begins with in either layout, ours or the original's.
-ROOT = re.compile(
-    rf"(?:(?P<prefix>.*?)\.)?(?P<own>(?:{TOWERS}|text_projection|visual_projection|img_projector|text_projector)\..+"
-    r"|(?:multi_label_)?logit_scale)"
+# The words that a name of GroupViT begins with, ours or the original's, after any prefix.
+OWN = re.compile(
+    rf"(?:(?P<prefix>.*?)\.)?(?P<own>(?:{TOWERS}|text_projection|visual_projection|img_projector"
+    r"|text_projector)\..+|(?:multi_label_)?logit_scale)"
 )
 # Wrappers that may stand anywhere in a name; no name of GroupViT has these words.
 INSIDE = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 ADAPTER = re.compile(
     r"\.(lora_(A|B|embedding_A|embedding_B|magnitude_vector)|base_layer|modules_to_save)(\.|$)"
 )
-USUAL = (
-    "model",
-    "state_dict",
-    "model_state_dict",
-)  # where training files keep the weights: taken without a word
+# Where training files usually keep the weights; others are named in a note.
+USUAL = ("model", "state_dict", "model_state_dict")
 DEEPEST = 3  # containers in containers
 MOST_SHOWN = 5
 
+IsTensor = Callable[[object], bool]
 
-# ---- containers
-# -----------------------------------------------------------------------------------------------------
+
+def _listed(names: Iterable[str]) -> str:
+    first = [name[:80] for name in names]
+    return ", ".join(first[:MOST_SHOWN] + ["..."] * (len(first) > MOST_SHOWN))
+
+
+# ---- Containers ----
 
 
 def state_dict_of(
-    source: object, found: Any, is_tensor: Callable[[Any], bool]
+    source: object, found: object, is_tensor: IsTensor
 ) -> tuple[dict[str, Any], str | None]:
-    """The one dict of tensors in an unpickled object, and a remark where it has an unusual name.
+    """The one dict of tensors in an unpickled object, and a note where it has an unusual name.
 
     It is the object itself, or a dict in it, optimizers aside. Where there are several, those with
     names of GroupViT count. Errors: CheckpointError for none, and for several that could be meant.
@@ -52,16 +55,14 @@ def state_dict_of(
             f" {type(found).__name__}."
         )
     states = dict(_state_dicts(found, is_tensor, (), set()))
-    fitting = {place: state for place, state in states.items() if any(map(ROOT.fullmatch, state))}
+    fitting = {place: state for place, state in states.items() if any(map(OWN.fullmatch, state))}
     states = fitting or states
     if not states:
-        raise CheckpointError(f"{source} is no state dict: {_strange(found, is_tensor)}.")
+        raise CheckpointError(f"{source} is no state dict: {_other(found, is_tensor)}.")
     if len(states) > 1:
-        listed = ", ".join(
-            f"'{_dotted(place)}' ({len(state)} tensors)"
-            for place, state in list(states.items())[:MOST_SHOWN]
-        )
-        keys = "".join(f"[{key[:80]!r}]" for key in next(iter(states)))
+        sizes = [(place, len(state)) for place, state in list(states.items())[:MOST_SHOWN]]
+        listed = ", ".join(f"'{_dotted(place)}' ({size} tensors)" for place, size in sizes)
+        keys = "".join(f"[{key[:80]!r}]" for key in sizes[0][0])
         raise CheckpointError(
             f"{source} holds {len(states)} state dicts, {listed}: expected one. Save the one that"
             f" you want alone, e.g. torch.save(torch.load(file){keys}, 'weights.pth')."
@@ -72,22 +73,18 @@ def state_dict_of(
 
 
 def _state_dicts(
-    found: dict[Any, Any], is_tensor: Callable[[Any], bool], place: tuple[str, ...], seen: set[int]
+    found: dict[Any, Any], is_tensor: IsTensor, place: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """Keys that lead there -> dict of tensors alone, in ``found`` and what it holds; each dict is
-    looked at once.
+    visited once.
     """
     seen.add(id(found))
     if found and all(isinstance(name, str) and is_tensor(value) for name, value in found.items()):
         yield place, found
     elif len(place) < DEEPEST:
-        named = {
-            name: value
-            for name, value in found.items()
-            if isinstance(name, str) and isinstance(value, dict)
-        }
-        for name, value in named.items():
-            if not name.startswith("optim") and id(value) not in seen:
+        for name, value in found.items():
+            inner = isinstance(name, str) and isinstance(value, dict) and id(value) not in seen
+            if inner and not name.startswith("optim"):
                 yield from _state_dicts(value, is_tensor, (*place, name), seen)
 
 
@@ -95,36 +92,40 @@ def _dotted(place: tuple[str, ...]) -> str:
     return ".".join(key[:80] for key in place)
 
 
-def _strange(found: dict[Any, Any], is_tensor: Callable[[Any], bool]) -> str:
+def _other(found: dict[Any, Any], is_tensor: IsTensor) -> str:
     """What there is in place of tensors, in the dict that was most likely meant."""
     inner = next((found[name] for name in USUAL if isinstance(found.get(name), dict)), found)
-    strange = sorted(str(name)[:80] for name, value in inner.items() if not is_tensor(value))
     if not inner:
         return "it is empty"
+    others = sorted(str(name)[:80] for name, value in inner.items() if not is_tensor(value))
     return (
         "expected tensors alone, named by text, got something else for"
-        f" {_listed(strange or map(str, inner))}"
+        f" {_listed(others or map(str, inner))}"
     )
 
 
-# ---- prefixes
-# -------------------------------------------------------------------------------------------------------
+# ---- Prefixes ----
 
 
 def unwrap(source: object, tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
-    """The tensors without the prefix that the model's names share, and remarks on what was removed
+    """The tensors without the prefix that the model's names share, and notes on what was removed
     or left out.
 
     Names of transformers' TensorFlow class (with slashes) stay as they are, and so do all where
-    none is GroupViT's.
-    Errors: CheckpointError for LoRA weights that are not merged, and for several models under
-        prefixes of their own.
+    none is GroupViT's. Errors: CheckpointError for LoRA weights that are not merged, and for
+    several models, each with a prefix of its own.
     """
     entries = tensors.entries()
     if any("/" in name or ":" in name for name in entries):
         return tensors, ()
-    _refuse_adapters(source, entries)
-    matches = {name: match for name in entries if (match := ROOT.fullmatch(name))}
+    adapter = next((name for name in entries if ADAPTER.search(name)), None)
+    if adapter is not None:
+        raise CheckpointError(
+            f"{source} holds LoRA weights of PEFT that are not merged into the model"
+            f" ('{adapter[:120]}'): call merge_and_unload() on the PEFT model, save what it"
+            " returns, and give that."
+        )
+    matches = {name: match for name in entries if (match := OWN.fullmatch(name))}
     if not matches:
         return tensors, ()
     prefixes = _prefixes(source, matches.values())
@@ -139,17 +140,7 @@ def unwrap(source: object, tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
         words = own.split(".")
         inside.update(INSIDE.intersection(words))
         kept.append((".".join(word for word in words if word not in INSIDE), entry))
-    return Tensors(collect(kept)), tuple(_remarks(prefixes, len(kept), inside, outside))
-
-
-def _refuse_adapters(source: object, names: Iterable[str]) -> None:
-    adapter = next((name for name in names if ADAPTER.search(name)), None)
-    if adapter is not None:
-        raise CheckpointError(
-            f"{source} holds LoRA weights of PEFT that are not merged into the model"
-            f" ('{adapter[:120]}'): call merge_and_unload() on the PEFT model, save what it"
-            " returns, and give that."
-        )
+    return Tensors(collect(kept)), tuple(_notes(prefixes, len(kept), inside, outside))
 
 
 def _prefixes(source: object, matches: Iterable[re.Match[str]]) -> set[str]:
@@ -184,7 +175,7 @@ def _own_name(name: str, match: re.Match[str] | None, prefixes: set[str]) -> str
     return None if prefix is None else name[len(prefix) + 1 :]
 
 
-def _remarks(
+def _notes(
     prefixes: set[str], kept: int, inside: Mapping[str, int], outside: list[str]
 ) -> Iterator[str]:
     for prefix in sorted(prefixes - {""}):
@@ -193,8 +184,3 @@ def _remarks(
         yield f"'{word}.' was removed inside the names of {count} tensors."
     if outside:
         yield f"Left out, since they are no part of the model: {_listed(sorted(outside))}."
-
-
-def _listed(names: Iterable[str]) -> str:
-    first, more = [name[:80] for name in names], "..."
-    return ", ".join(first[:MOST_SHOWN] + [more] * (len(first) > MOST_SHOWN))
