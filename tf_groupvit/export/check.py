@@ -27,6 +27,7 @@ MIN_AGREEMENT = 0.98  # of labels: pixels within 2 gray levels may change a few 
 MAX_DIFFERENCE = 0.05  # of numbers, as a part of the largest: likewise
 
 Answer = dict[str, Any]  # as replay.Model.answer gives it
+Replay = dict[str, Any]  # as replay.main writes it
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def check_export(folder: str | os.PathLike[str], segmenter: "Segmenter") -> Repo
     return judge(folder, replay(Path(folder)), segmenter)
 
 
-def judge(folder: str | os.PathLike[str], found: dict[str, Any], segmenter: "Segmenter") -> Report:
+def judge(folder: str | os.PathLike[str], found: Replay, segmenter: "Segmenter") -> Report:
     """As ``check_export``, of a replay that has been made already."""
     if found["faults"]:
         raise ExportError(f"{folder} cannot be served: {'; '.join(found['faults'][:5])}.")
@@ -102,7 +103,7 @@ def judge(folder: str | os.PathLike[str], found: dict[str, Any], segmenter: "Seg
 
 def replay(
     folder: Path, requests: Sequence[Request] | None = None, python: str = sys.executable
-) -> dict[str, Any]:
+) -> Replay:
     """Run ``replay.py`` on a version folder in a process that cannot import this package.
 
     Args:

@@ -8,11 +8,15 @@ Measured: one trial at the published size in a Session, 122 of the 329 MiB besid
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tensorflow.core.framework.types_pb2 import DT_RESOURCE
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from google.protobuf.internal.containers import RepeatedCompositeContainer
+    from google.protobuf.message import Message
     from tensorflow.core.framework.function_pb2 import FunctionDef
     from tensorflow.core.framework.graph_pb2 import GraphDef
     from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -33,7 +37,7 @@ def prune(meta_graph: "MetaGraphDef") -> None:
         _shorten(function)
 
 
-def _keep(repeated: Any, wanted: Callable[[Any], bool]) -> None:
+def _keep(repeated: "RepeatedCompositeContainer", wanted: Callable[["Message"], bool]) -> None:
     """Keep those of a repeated field, of any message, that are wanted."""
     kept = [item for item in repeated if wanted(item)]
     del repeated[:]
@@ -85,7 +89,7 @@ def _shorten(function: "FunctionDef") -> None:
             returned[key] = _renamed(name, short)
 
 
-def _drop(attributes: Any, names: tuple[str, ...]) -> None:
+def _drop(attributes: "MutableMapping[str, Message]", names: tuple[str, ...]) -> None:
     """Delete entries of a protobuf map."""
     for name in names:
         if name in attributes:

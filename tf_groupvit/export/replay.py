@@ -11,14 +11,15 @@ are pickles: [(signature, {input: array})] and {"answers": [...], "operations": 
 import pickle
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, TensorInfo
 from tensorflow.python.framework import op_def_registry
 
 PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")  # a server has no Python
@@ -35,7 +36,7 @@ class Model:
         self.session._extend_graph()
         self.signatures = self.meta.signature_def
 
-    def _ends(self, infos: Any) -> dict[str, Any]:
+    def _ends(self, infos: Mapping[str, TensorInfo]) -> dict[str, Any]:
         return {
             name: self.graph.get_tensor_by_name(info.name)._as_tf_output()
             for name, info in infos.items()
@@ -99,9 +100,9 @@ def faults(meta: MetaGraphDef) -> list[str]:
     return found + [f"{name} must be compiled by XLA" for name in compiled]
 
 
-def _must_compile(node: Any) -> bool:
+def _must_compile(one: NodeDef | FunctionDef) -> bool:
     """Whether a node or a function is marked so."""
-    return node.attr["_XlaMustCompile"].b if "_XlaMustCompile" in node.attr else False
+    return one.attr["_XlaMustCompile"].b if "_XlaMustCompile" in one.attr else False
 
 
 def main(folder: str, results: str, requests: str) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
 
 Request = tuple[str, Inputs]  # signature and inputs
+Functions = dict[str, "tf.types.experimental.ConcreteFunction"]
 
 WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
 BATCHES = (1, 4, 8)  # of the default signature: the first requests of a kind are the slow ones
@@ -137,7 +138,7 @@ def read_warmup(folder: Path) -> list[Request]:
 
 
 def _write_extras(
-    folder: Path, segmenter: "Segmenter", functions: dict[str, Any], limits: Limits
+    folder: Path, segmenter: "Segmenter", functions: Functions, limits: Limits
 ) -> None:
     """Fill ``assets.extra``, and put the batching parameters next to the graph."""
     extra = folder / "assets.extra"
@@ -158,7 +159,7 @@ def _write_extras(
     (folder / "batching_params.pbtxt").write_text(BATCHING)
 
 
-def _card(segmenter: "Segmenter", functions: dict[str, Any], limits: Limits) -> dict[str, Any]:
+def _card(segmenter: "Segmenter", functions: Functions, limits: Limits) -> dict[str, Any]:
     """What was exported, from what, by which versions."""
     return {
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -186,7 +187,7 @@ def weights_hash(model: "TFGroupViTModel") -> str:
     return found.hexdigest()
 
 
-def _described(name: str, function: Any) -> dict[str, Any]:
+def _described(name: str, function: "tf.types.experimental.ConcreteFunction") -> dict[str, Any]:
     return {
         "inputs": {spec.name: _shape(spec) for spec in function.structured_input_signature[0]},
         "outputs": {key: _shape(spec) for key, spec in function.structured_outputs.items()},

@@ -69,7 +69,7 @@ class ImageProcessor:
             raise ConfigError(f"{os.fspath(folder)}: {error}") from None
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "ImageProcessor":
+    def from_dict(cls, content: Mapping[str, object]) -> "ImageProcessor":
         """Make a processor from what such a file holds; errors as ``from_pretrained``."""
         settings, extra = split_settings(content)
         processor = cls(**settings)
@@ -114,7 +114,7 @@ class ImageProcessor:
         for no image at all, and for images that do not end up at one size.
         """
         listed = several(images)
-        given = [images] if listed is None else list(listed)
+        given: list[Any] = [images] if listed is None else list(listed)
         if not given:
             raise ImageError("Expected at least one image, got an empty list.")
         prepared = [self._prepare(image, i, len(given)) for i, image in enumerate(given)]
@@ -131,7 +131,7 @@ class ImageProcessor:
         )
         return {"pixel_values": look_up(np.stack(prepared), levels)}
 
-    def _prepare(self, image: Any, i: int, count: int) -> np.ndarray:
+    def _prepare(self, image: ImageLike, i: int, count: int) -> np.ndarray:
         """Read, resize and crop one image of ``count``: uint8 (H, W, 3)."""
         nameless = not isinstance(image, (str, os.PathLike)) and count > 1
         pixels = read_image(image, name=f"image {i + 1} of {count}" if nameless else None)
@@ -281,7 +281,7 @@ _PASSIVE = frozenset(
 )
 
 
-def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def check_settings(given: Mapping[str, object]) -> dict[str, Any]:
     """Check settings by name, in any spelling.
 
     A missing one is CLIP's default; null is, too, but for a flag. ConfigError for an unknown name,
@@ -297,7 +297,7 @@ def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def split_settings(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_settings(content: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a file's content into settings and everything else, which is kept to be written back.
 
     Files of other image processors, and steps that no CLIP file has, are a ConfigError: the pixels
@@ -351,5 +351,5 @@ def _nested_settings(path: Path) -> dict[str, Any] | None:
     return nested if isinstance(nested, dict) else None
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
     atomic_write(path, json.dumps(content, indent=2, sort_keys=True) + "\n", ConfigError)

@@ -88,7 +88,7 @@ def _place(pixels: tf.Tensor, corner: tf.Tensor, size: tf.Tensor, color: tf.Tens
 
 
 def jpeg_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
-    """Read the header of a JPEG.
+    """Read the header of a JPEG: scalar string, and its bytes, uint8 (L + 1).
 
     Where the segments are in disorder, which many readers forgive, the decoder is asked for the
     size.
@@ -129,7 +129,7 @@ _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
 def png_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
-    """Read the header of a PNG.
+    """Read the header of a PNG: scalar string, and its bytes, uint8 (L + 1).
 
     A missing end is added: pixels that are all there are shown without it everywhere else, too.
     """
@@ -159,7 +159,7 @@ _HOPS = 8  # blocks that are stepped over in one round of the loop
 
 
 def gif_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
-    """Find the first frame of a GIF and its place on the canvas.
+    """Find the first frame of a GIF, scalar string and uint8 (L + 1), and its place on the canvas.
 
     TensorFlow's decoder unpacks every frame, so that a small file can fill the memory, and paints
     transparent pixels black. So it gets a file of the first frame alone, of the frame's own size,
@@ -252,9 +252,10 @@ _USUAL_MASKS = (0xFF0000, 0xFF00, 0xFF)
 
 
 def bmp_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
-    """Read the header of a BMP: 1, 4 and 8 bits with a palette, 24 and 32 bits are decoded.
+    """Read the header of a BMP: scalar string, and its bytes, uint8 (L + 1).
 
-    Compressed files and those of 16 bits, which hardly exist, are not.
+    Files of 1, 4 and 8 bits with a palette, and of 24 and 32 bits are decoded. Compressed files and
+    those of 16 bits, which hardly exist, are not.
     """
     header_size, bits, storage = little(data, 14, 4), little(data, 28, 2), little(data, 30, 4)
     W, H = _signed(data, 18), tf.abs(_signed(data, 22))
@@ -332,11 +333,11 @@ _ALPHA_FLAG = 0x10
 
 
 def webp_header(contents: tf.Tensor, data: tf.Tensor, max_pixels: int) -> Header:
-    """Find a still, or the first frame of an animation, and its place on the canvas.
+    """Find the first image of a WebP, scalar string and uint8 (L + 1), and its place on the canvas.
 
-    The decoder never sees the file itself: TensorFlow 2.21 writes beyond its memory when it is
-    given an animation and asked for the first frame. It gets a still file made of the first image
-    alone.
+    That is a still, or the first frame of an animation. The decoder never sees the file itself:
+    TensorFlow 2.21 writes beyond its memory when it is given an animation and asked for the first
+    frame. It gets a still file made of the first image alone.
     """
     end = size_of(data)
     part = tf.while_loop(

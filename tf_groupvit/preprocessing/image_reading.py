@@ -39,7 +39,8 @@ _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 class OpenFile(Protocol):
     """What can be read as bytes: a file of mode "rb", BytesIO, an upload."""
 
-    def read(self, size: int = ..., /) -> bytes: ...
+    def read(self, size: int = ..., /) -> bytes:
+        """Give so many bytes, all unless given."""
 
 
 @runtime_checkable
@@ -109,10 +110,10 @@ ONE_IMAGE = (
 )
 
 
-def several(images: Any) -> Iterable[Any] | None:
+def several(images: object) -> Iterable[Any] | None:
     """The images to go through, in order, of a list, a generator or the like; None for one image.
 
-    Anything may be asked about; what is no image either counts as one.
+    Arrays of any shape, and what is no image at all, count as one.
     """
     if isinstance(images, ONE_IMAGE) or not hasattr(images, "__iter__"):
         return None
@@ -148,7 +149,7 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _name_of(source: Any) -> str:
+def _name_of(source: object) -> str:
     """The path or the name of any source."""
     if isinstance(source, (str, os.PathLike)):
         text = os.fsdecode(source)

@@ -5,7 +5,7 @@ import operator
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -209,7 +209,7 @@ def _build_backend(files: TokenizerFiles) -> Backend:
     return backend
 
 
-def _checked_max_length(max_length: Any, highest: int | None = None) -> int:
+def _checked_max_length(max_length: SupportsIndex, highest: int | None = None) -> int:
     """Anything as an int that leaves room for start and end, and is not above ``highest``."""
     try:
         length = operator.index(max_length)
@@ -222,7 +222,7 @@ def _checked_max_length(max_length: Any, highest: int | None = None) -> int:
     return length
 
 
-def _checked_texts(texts: Any) -> list[str]:
+def _checked_texts(texts: object) -> list[str]:
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, (bytes, dict)) or not isinstance(texts, Iterable):

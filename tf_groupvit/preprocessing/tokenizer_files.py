@@ -12,7 +12,7 @@ says, so the file is read as JSON: the tokenizers library refuses one with parts
 know.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ DEFAULT_SPECIAL = {
     "unk_token": "<|endoftext|>",
     "pad_token": "<|endoftext|>",
 }
+Content = dict[str, Any]  # of a JSON file: anything, until it has been checked
 ADDED_TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized")
 
 
@@ -85,11 +86,10 @@ def _read_json(file: Path, error: type[GroupViTError] = CheckpointError) -> dict
 
 
 # ---- vocabulary and merges ----
-# What is in a JSON file may be anything, until it has been checked.
 
 
 def _from_whole(
-    whole: dict[str, Any], folder: Path
+    whole: Mapping[str, object], folder: Path
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
     file, model = folder / "tokenizer.json", whole.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
@@ -177,7 +177,7 @@ def token_fields(token: AddedToken) -> dict[str, Any]:
     return {name: getattr(token, name) for name in (*ADDED_TOKEN_FIELDS, "special")}
 
 
-def _named_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, AddedToken]:
+def _named_tokens(folder: Path, settings: Mapping[str, object]) -> dict[str, AddedToken]:
     """bos_token, eos_token, ... as far as the folder names them."""
     named = dict(settings)
     # Parity: the older file counts only where the newer list is missing.
@@ -190,9 +190,7 @@ def _named_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, AddedToke
     }
 
 
-def _listed_tokens(
-    folder: Path, settings: dict[str, Any], whole: dict[str, Any] | None
-) -> list[AddedToken]:
+def _listed_tokens(folder: Path, settings: Content, whole: Content | None) -> list[AddedToken]:
     """Tokens that the folder lists with their ids, by id, and the extra ones."""
     try:
         if "added_tokens_decoder" in settings:
@@ -249,7 +247,7 @@ def _all_added(
 # ---- maximum length ----
 
 
-def _max_length(folder: Path, settings: dict[str, Any]) -> int:
+def _max_length(folder: Path, settings: Mapping[str, object]) -> int:
     """model_max_length of the tokenizer's file, else max_position_embeddings of the model's."""
     name, length = "model_max_length", settings.get("model_max_length")
     if length is not None and not (isinstance(length, (int, float)) and length > UNSET_ABOVE):
@@ -264,9 +262,13 @@ def _max_length(folder: Path, settings: dict[str, Any]) -> int:
     return DEFAULT_MAX_LENGTH
 
 
-def _checked_length(length: Any, file: Path, name: str) -> int:
-    number = isinstance(length, (int, float)) and not isinstance(length, bool)
-    if number and float(length).is_integer() and length >= 2:
+def _checked_length(length: object, file: Path, name: str) -> int:
+    if (
+        isinstance(length, (int, float))
+        and not isinstance(length, bool)
+        and float(length).is_integer()
+        and length >= 2
+    ):
         return int(length)
     raise ConfigError(
         f"{file}: {name} should be a whole number from 2 (start and end token), got {length!r}."

@@ -174,7 +174,7 @@ class AddedTokens(tf.Module):
         self.plain, self.normalized = Literals(plain, highest), Literals(forms, highest)
 
     def rename(self, words: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
-        """Words (pieces), those whose first number is an added token's under that token's name."""
+        """Words (P), those whose first number (P) is an added token's under that token's name."""
         added = first - CODE_POINTS
         return tf.where(added < 0, words, tf.gather(self.names, tf.maximum(added, 0)))
 

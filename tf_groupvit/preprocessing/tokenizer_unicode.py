@@ -127,7 +127,7 @@ def normal_forms() -> np.ndarray:
     knows no context.
 
     Returns:
-        int32 (code points, 3), filled with -1.
+        int32 (CODE_POINTS, 3), filled with -1.
     """
     changed = changed_by(NORMALIZER.normalize_str)
     table = np.full((CODE_POINTS, max(map(len, changed.values()))), -1, np.int32)
@@ -180,7 +180,7 @@ def classes() -> np.ndarray:
     """Class of each code point: LETTER, NUMBER, SPACE, OTHER, or itself where the pattern names it.
 
     Returns:
-        int32 (code points).
+        int32 (CODE_POINTS).
     """
     characters = all_characters()
     points = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
@@ -328,7 +328,7 @@ def kinds_and_parts() -> tuple[np.ndarray, np.ndarray]:
     """The kind of every code point, and the parts of those that are taken apart.
 
     Returns:
-        int32 (code points), and int32 (rows, 4), filled with -1. Row 0 stands for a character that
+        int32 (CODE_POINTS), and int32 (R, 4), filled with -1. Row 0 stands for a character that
         is not taken apart. One that is made of no marks (Hangul) is left whole: nothing that
         follows can come between its parts.
     """
