@@ -23,13 +23,13 @@ from tf_groupvit.server.status import StatusError
 
 TYPES = Signatures({"serving_default": {"x": "float"}, "text": {"t": "string"}}, "serving_default")
 SMALL = b'{"instances": [1]}'
-LARGE = b'{"instances": [' + b"1, " * json_reader.FEW_TOKENS + b"2.5]}"
+LARGE = b'{"instances": [' + b"1, " * json_reader.AT_ONCE[0][0] + b"2.5]}"
 
 
 @pytest.fixture
 def all_apart(monkeypatch):
     """Everything is read in a process of its own."""
-    monkeypatch.setattr(json_reader, "FEW_TOKENS", 0)
+    monkeypatch.setattr(json_reader, "AT_ONCE", ())
 
 
 def outcome(reader: JsonReader, body: bytes, types: Signatures = TYPES, seconds: float = 20.0):
@@ -137,6 +137,17 @@ def test_a_process_that_is_killed_or_closed_is_told_to_the_caller(monkeypatch):
             assert answer.result(20)[0] == "RESOURCE_EXHAUSTED"
     monkeypatch.undo()
     assert outcome(reader, LARGE)[2]["x"][0] == np.float32
+
+
+@pytest.mark.parametrize("body", [LARGE, b'{"instances":[' + b"9" * 10**7 + b",1" * 1000 + b"]}"])
+def test_large_bodies_are_not_read_in_the_servers_process(monkeypatch, body):
+    processes: list = []
+    asleep(monkeypatch, processes)
+    reader = JsonReader()
+    assert outcome(reader, b'{"instances":[' + b"1," * 5000 + b"1]}")[0] == "row"
+    assert outcome(reader, b'{"signature_name": "text", "inputs":["' + b"a" * 10**7 + b'"]}')[2]
+    assert not processes
+    assert outcome(reader, body, seconds=0.2)[0] == "DEADLINE_EXCEEDED" and len(processes) == 1
 
 
 @pytest.mark.parametrize("body", [b"[" * 16_000_000, b'{"instances":' + b"[" * 16_000_000])
