@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tf_groupvit.errors import InputError, ServerError
-from tf_groupvit.server.ports import held
+from tf_groupvit.server.ports import bound_socket
 
 if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
@@ -49,7 +49,7 @@ def check_gradio() -> None:
 def check_port(host: str, port: int) -> int:
     """The port, or a free one for 0. Raises ``ServerError`` if it cannot be listened on."""
     try:
-        with held(host, port) as trial:
+        with bound_socket(host, port) as trial:
             return int(trial.getsockname()[1])
     except OSError as error:
         said = error.strerror or error

@@ -1,5 +1,4 @@
-"""A server's life in a process of its own: models and flags in; served until SIGTERM or SIGINT,
-then a clean exit out.
+"""A server's life in a process of its own: served until SIGTERM or SIGINT, then a clean exit.
 
 On the signal health says NOT_SERVING, new requests are refused, those under way are answered, and
 the process ends with 0: within two seconds after the grace period, whatever still runs. A second
@@ -20,28 +19,27 @@ from typing import Any
 
 from tf_groupvit.errors import ServerError
 from tf_groupvit.server.admission import open_files
+from tf_groupvit.server.config_files import ServedModel
 from tf_groupvit.server.options import Options
 from tf_groupvit.server.ports import Ports
-from tf_groupvit.server.running import Server
+from tf_groupvit.server.running import ModelPaths, Server
 
 _log = logging.getLogger("tf_groupvit.server")
-# After the grace period: for the fronts to close and models to unload; for a cut-off to come
-# through.
+# After the grace period: for the fronts to close and models to unload; for a cut-off to happen.
 _CUT_OFF_SECONDS, _CERTAIN_SECONDS = 1.4, 1.9
 Announce = Callable[[str, int, int, list[str]], None]
 
 
 def serve_until_stopped(
-    models: Any,
+    models: ModelPaths | list[ServedModel],
     ports: Ports,
     shutdown_grace_seconds: float,
     announce: Announce,
     **flags: Any,
 ) -> None:
-    """Serve on ports that are held, and block. ``announce`` is called once, when they are listened
-    on.
+    """Serve on ports that are held, and block. ``announce`` is called when they are listened on.
 
-    Raises ServerError, ConfigError.
+    ``flags`` are those of `Options`. Raises ServerError, ConfigError.
     """
     stop, broken = threading.Event(), threading.Event()
 
@@ -66,14 +64,12 @@ def serve_until_stopped(
     _end_for_certain(shutdown_grace_seconds + _CERTAIN_SECONDS)
     ended = server.stop(shutdown_grace_seconds)
     _log.info("Stopped")
-    if (
-        not ended and not broken.is_set()
-    ):  # a warm-up, under which the interpreter would tear TensorFlow down
-        _leave_now(code)
     if broken.is_set():
         raise ServerError(
             "A front ended by an exception, which the log shows, so that the server stopped."
         )
+    if not ended:  # a warm-up, under which the interpreter would tear TensorFlow down
+        _leave_now(code)
 
 
 def _on_signals(stop: threading.Event, server: Server) -> None:
@@ -89,7 +85,7 @@ def _on_signals(stop: threading.Event, server: Server) -> None:
 def cut_off_after(
     grace: float, server: Server, code: int, leave: Callable[[int], None] = os._exit
 ) -> None:
-    """Let the process end soon after the grace period, whatever runs then; returns at once.
+    """End the process soon after the grace period, whatever runs then; returns at once.
 
     A request that does not end keeps its thread, and the interpreter waits for its threads before
     it exits.
@@ -112,15 +108,11 @@ def _leave_now(code: int, leave: Callable[[int], None] = os._exit) -> None:
 
 
 def _end_for_certain(seconds: float) -> None:
-    """End the process also where no Python runs, as in a C function that keeps the interpreter's
-    lock.
-    """
+    """End the process also where no Python runs, as in a C function that keeps the GIL."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115 - until the end
 
 
 def _forget_start_up() -> None:
-    """Keep what start-up made, TensorFlow above all, out of every later garbage collection: it
-    never dies.
-    """
+    """Keep what start-up made, TensorFlow above all, out of later garbage collections."""
     gc.collect()
     gc.freeze()

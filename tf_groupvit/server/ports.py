@@ -1,9 +1,7 @@
-"""Ports: a host and port numbers in; ports that are taken before anything is loaded, and listened
-on afterwards, out.
+"""Ports that are bound before TensorFlow and the models are loaded, and listened on afterwards.
 
-A port that is wrong or in use is found before TensorFlow and the models are loaded, and nobody else
-can take it while they are. Nothing listens until the models are available: connections are refused
-until then, as by the real server.
+So a port that is wrong or in use is found at once, and nobody else can take it meanwhile. Until the
+models are available nothing listens: connections are refused, as by the real server.
 """
 
 import contextlib
@@ -17,8 +15,7 @@ LARGEST = 65_535
 
 
 class Port:
-    """The port of one front. ``number`` is None where the front does not listen, 0 for any that is
-    free.
+    """The port of one front end: None where it does not listen, 0 for any that is free.
 
     Raises InputError for what is no port.
     """
@@ -32,28 +29,25 @@ class Port:
         self._socket: socket.socket | None = None
 
     def hold(self) -> None:
-        """Take the port, unless it is taken already. Raises ServerError."""
+        """Bind the port, unless that is done. Raises ServerError."""
         if self.number is None or self._socket is not None:
             return
         try:
-            self._socket = held(self.host, self.number)
+            self._socket = bound_socket(self.host, self.number)
         except OSError as error:
-            of_port = not isinstance(error, socket.gaierror) and error.errno in (
-                errno.EADDRINUSE,
-                errno.EACCES,
-            )
+            taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+            of_port = taken and not isinstance(error, socket.gaierror)
             raise self.refused(error.strerror or str(error), of_port) from error
         self.number = self._socket.getsockname()[1]
 
     def listening(self) -> socket.socket:
         """The socket, listening; the caller closes it. Raises ServerError."""
         self.hold()
-        assert self._socket is not None, "a front without a port does not listen"
+        assert self._socket is not None, "a front end without a port does not listen"
         listening, self._socket = self._socket, None
         try:
-            listening.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # for the next start, see `held`
+            # for the next start, see `bound_socket`
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.listen(2048)
         except OSError as error:
             listening.close()
@@ -67,20 +61,16 @@ class Port:
             self._socket = None
 
     def refused(self, why: str, of_port: bool = True) -> ServerError:
-        """The error that says that the port cannot be listened on, or that the host has none."""
+        """The error that says that the port, or else the host, cannot be listened on."""
+        advice = "--host is an address or name of this machine"
+        if of_port:
+            advice = f"{self.option} 0 takes any free port"
         place = f"{loggable(self.host)}:{self.number}"
-        advice = (
-            f"{self.option} 0 takes any free port"
-            if of_port
-            else "--host is an address or name of this machine"
-        )
         return ServerError(f"Cannot listen for {self.front} on {place} ({why}): {advice}.")
 
 
 class Ports:
-    """The ports of a server's two fronts. Raises InputError for what is no port, and for one port
-    given twice.
-    """
+    """The ports of a server. Raises InputError for what is no port, and for one given twice."""
 
     def __init__(self, host: str, grpc: int | None, rest: int | None) -> None:
         self.host = host
@@ -92,7 +82,7 @@ class Ports:
             )
 
     def hold(self) -> "Ports":
-        """Take both, or none. Raises ServerError."""
+        """Bind both, or none. Raises ServerError."""
         try:
             self.grpc.hold()
             self.rest.hold()
@@ -102,6 +92,7 @@ class Ports:
         return self
 
     def release(self) -> None:
+        """Give both back."""
         self.grpc.release()
         self.rest.release()
 
@@ -112,47 +103,37 @@ class Ports:
         self.release()
 
 
-def held(host: str, number: int) -> socket.socket:
-    """A socket bound to the port, which nobody else can bind, and which does not listen. Raises
-    OSError, also for a host that has no address and for what is no port.
+def bound_socket(host: str, number: int) -> socket.socket:
+    """A socket bound to the port so that no other can be, whatever its options; it does not listen.
+
+    Raises OSError, also for a host that has no address and for what is no port.
     """
     if not 0 <= number <= LARGEST:  # else the system takes what is left of it: 34463 for 99999
         raise OSError(errno.EINVAL, f"a port is 0 to {LARGEST}")
     try:
-        found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ]
+        found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (UnicodeError, ValueError, OverflowError) as error:
         raise OSError(errno.EINVAL, "that is no host name") from error
-    # With its protocol named, so that asyncio sets TCP_NODELAY on each connection; answers took 40
-    # ms without it.
-    taken = socket.socket(found[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    family, _, _, _, address = found[0]
+    # With its protocol named, so that asyncio sets TCP_NODELAY on each connection; answers took
+    # 40 ms without it.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        _bind(taken, found[4])
+        try:
+            bound.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            # A port whose last connections are not forgotten yet can be bound with SO_REUSEADDR
+            # only, and then by others too, as long as nobody listens. Listening for a moment shows
+            # that nobody does, and makes the port ours alone.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(1)
+            with contextlib.suppress(OSError):  # else a caller waits instead of being refused
+                bound.shutdown(socket.SHUT_RDWR)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except BaseException:
-        taken.close()
+        bound.close()
         raise
-    return taken
-
-
-def _bind(taken: socket.socket, address: tuple) -> None:
-    """Bind so that no other socket can, whatever its options.
-
-    A port whose last connections are not forgotten yet can be bound with SO_REUSEADDR only, and
-    then by others too, as long as nobody listens. Listening for a moment shows that nobody does,
-    and makes the port ours alone.
-    """
-    try:
-        taken.bind(address)
-        return
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    taken.bind(address)
-    taken.listen(1)
-    with contextlib.suppress(
-        OSError
-    ):  # where it cannot stop listening, a caller waits instead of being refused
-        taken.shutdown(socket.SHUT_RDWR)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return bound

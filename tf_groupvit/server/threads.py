@@ -1,7 +1,6 @@
-"""Threads that last: a function in; a thread that runs it, and again where it ends by an exception,
-loudly, out.
+"""Threads that start again, and say so, when they end by an exception.
 
-A thread that ends without a word would take polling, batches or a front with it, and the server
+A thread that ended without a word would take polling, batches or a front with it, and the server
 would seem well.
 """
 
