@@ -5,7 +5,7 @@ of the Space.
 import os
 
 from tf_groupvit import Segmenter
-from tf_groupvit.app.running import running_page, wait_until_stopped
+from tf_groupvit.app.page_server import running_page, wait_until_stopped
 from tf_groupvit.errors import HubError
 from tf_groupvit.hub import demo_checkpoint
 

@@ -1,3 +1,1 @@
-"""The page: a photo and words in, coloured regions out, in a browser. Gradio is loaded here alone,
-when asked.
-"""
+"""The page in the browser: a photo and words in, colored regions out. Only here is Gradio loaded."""

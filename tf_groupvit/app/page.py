@@ -1,7 +1,6 @@
-"""The page as Gradio blocks: its example photos, its controls, and what its buttons do with an
-``Answering``.
+"""The page as Gradio blocks: its examples, its controls, and what they do with a ``PageModel``.
 
-The example photos are scenes drawn from a seed, so that none are shipped.
+The example photos are drawn scenes, so that none have to be shipped.
 """
 
 from collections.abc import Sequence
@@ -15,8 +14,16 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from tf_groupvit.app.answering import Answering, Choices
-from tf_groupvit.app.showing import CLASSES, chart, refusal, regions, sentence, view_names
+from tf_groupvit.app.results import (
+    CLASSES,
+    Choices,
+    PageModel,
+    alert,
+    chart,
+    regions,
+    sentence,
+    view_names,
+)
 from tf_groupvit.errors import GroupViTError
 from tf_groupvit.hub import DEMO_WORDS, is_demo
 from tf_groupvit.preprocessing.image_reading import read_image
@@ -44,8 +51,8 @@ def write_examples(folder: Path) -> list[tuple[Path, str]]:
 Examples = Sequence[tuple[Path, str]]  # photos, and the words to segment each by
 
 
-def photo_control() -> Any:
-    """A photo by upload, camera or clipboard; the path of its file, as it came."""
+def photo_control() -> gr.Image:
+    """A photo by upload, camera or clipboard, given as the path of its unchanged file."""
     photo = gr.Image(
         type="filepath",
         sources=["upload", "webcam", "clipboard"],
@@ -53,13 +60,13 @@ def photo_control() -> Any:
         elem_id="photo",
         height=320,
     )
-    # Our own reader turns by EXIF, scales 16 bits, and says in words what is wrong with a file:
-    # Gradio's does not.
+    # Our own reader turns by EXIF, scales 16 bits, and says what is wrong with a file; Gradio's
+    # does not.
     photo.preprocess = lambda payload: None if payload is None else payload.path
     return photo
 
 
-def examples_control(photo: Any, examples: Examples) -> Any:
+def examples_control(photo: gr.Image, examples: Examples) -> gr.Dataset:
     """A row of pictures; a click gives the index of the chosen one."""
     samples = [[str(path)] for path, _ in examples]
     return gr.Dataset(
@@ -71,13 +78,14 @@ def examples_control(photo: Any, examples: Examples) -> Any:
     )
 
 
-def words_control(words: str) -> Any:
+def words_control(words: str) -> gr.Textbox:
+    """The class names."""
     hint = "Words, separated by commas; sofa|couch are synonyms. Shift+Enter segments."
     return gr.Textbox(words, label="Classes", info=hint, lines=2, max_lines=6, elem_id="classes")
 
 
 def choice_controls() -> list[Any]:
-    """Template, protocol, mode and background, under a heading that opens."""
+    """Template, protocol, mode and background, under a heading that unfolds."""
     with gr.Accordion("Prompt, background, protocol", open=False, elem_id="choices"):
         templates = gr.Dropdown(
             [SIMPLE, *(name for name in SETS if name != "simple")],
@@ -106,21 +114,21 @@ def result_controls() -> list[Any]:
     areas = gr.HTML(elem_id="areas")
     with gr.Row():
         mask = gr.DownloadButton("Mask (PNG)", interactive=False, elem_id="mask")
-        told = gr.DownloadButton("Numbers (JSON)", interactive=False, elem_id="json")
-    return [shown, areas, mask, told]
+        numbers = gr.DownloadButton("Numbers (JSON)", interactive=False, elem_id="json")
+    return [shown, areas, mask, numbers]
 
 
 HEAD = """# Name the classes, get the mask
-Give a photo, type the words that you look for, and see which pixels show them. GroupViT learned this from captions
-alone. Point at a region to read what it is."""
+Give a photo, type the words that you look for, and see which pixels show them. GroupViT learned
+this from captions alone. Point at a region to read what it is."""
 HOUR = 3600
 RESULTS = 6  # outputs of a result: itself, regions, sentence, chart, two downloads
-# On a phone the result lies below everything that was filled in. Its height is known once its
-# picture is loaded.
+# On a phone the result lies below the form; its place is known once its picture is loaded.
 TO_THE_RESULT = """() => {
   if (document.querySelector("#problem [role=alert]") || window.innerWidth >= 700) return;
   const picture = document.querySelector("#regions img");
-  const show = () => document.getElementById("status").scrollIntoView({ behavior: "smooth", block: "start" });
+  const status = document.getElementById("status");
+  const show = () => status.scrollIntoView({ behavior: "smooth", block: "start" });
   if (!picture || picture.complete) setTimeout(show, 100);
   else picture.addEventListener("load", show, { once: true });
 }"""
@@ -128,15 +136,15 @@ TO_THE_RESULT = """() => {
 
 @dataclass(frozen=True)
 class Page:
-    """What answers the page's events."""
+    """What the controls of the page call."""
 
-    answering: Answering
+    model: PageModel
     folder: Path  # where downloads are put
 
     def segment(
         self,
         last: Segmentation | None,
-        photo: Any,
+        photo: str | None,
         words: str,
         templates: str,
         protocol: str,
@@ -144,27 +152,23 @@ class Page:
         background: float,
         view: str,
     ) -> tuple[Any, ...]:
-        """What every output shows. After an error of ours the last result stays, and the error says
-        so.
-        """
+        """The values of all outputs. After an error of ours the last result stays."""
         try:
             choices = Choices(templates.strip(), protocol, mode, background)
-            result = self.answering.segment(photo, words, choices)
+            result = self.model.segment(photo, words, choices)
         except GroupViTError as error:
             stays = " The result shown is still the previous one." if last else ""
-            return *[gr.skip()] * RESULTS, refusal(_without_place(error, photo) + stays)
+            return *[gr.skip()] * RESULTS, alert(_without_place(error, photo) + stays)
         downloads = self._downloads(result, photo)
         return result, self.show(result, view), sentence(result), chart(result), *downloads, ""
 
-    def photo_changed(self, photo: Any) -> tuple[Any, ...]:
-        """Another photo clears the result of the one before, and a file that cannot be read is
-        refused.
-        """
+    def photo_changed(self, photo: str | None) -> tuple[Any, ...]:
+        """Clear the result of the photo before; an unreadable file gives an error."""
         try:
             if photo is not None:
                 read_image(photo)
         except GroupViTError as error:
-            return *self.cleared(), refusal(_without_place(error, photo))
+            return *self.cleared(), alert(_without_place(error, photo))
         return *self.cleared(), ""
 
     def cleared(self) -> tuple[Any, ...]:
@@ -172,45 +176,39 @@ class Page:
         gone = gr.DownloadButton(value=None, interactive=False)
         return None, gr.AnnotatedImage(value=None), "", "", gone, gone
 
-    def show(self, result: Segmentation | None, view: str) -> Any:
+    def show(self, result: Segmentation | None, view: str) -> gr.AnnotatedImage:
         """The regions of a view of the last result."""
         if result is None:
             return gr.AnnotatedImage(value=None)
-        picture, colours = regions(result, view)
-        return gr.AnnotatedImage(value=picture, color_map=colours)
+        picture, colors = regions(result, view)
+        return gr.AnnotatedImage(value=picture, color_map=colors)
 
-    def _downloads(self, result: Segmentation, photo: Any) -> list[Any]:
-        stem = Path(photo).stem if isinstance(photo, str) else "photo"
-        self._forget()
+    def _downloads(self, result: Segmentation, photo: str | None) -> list[gr.DownloadButton]:
+        stem = Path(photo).stem if photo else "photo"
+        for old in self.folder.iterdir():
+            if old.stat().st_mtime < time() - HOUR:
+                rmtree(old, ignore_errors=True)
         place = Path(mkdtemp(dir=self.folder))
         files = [place / f"{stem}.labels.png", place / f"{stem}.json"]
         for file in files:
             result.save(file)
         return [gr.DownloadButton(value=str(file), interactive=True) for file in files]
 
-    def _forget(self) -> None:
-        """Delete what was put there over an hour ago."""
-        for old in self.folder.iterdir():
-            if old.stat().st_mtime < time() - HOUR:
-                rmtree(old, ignore_errors=True)
 
-
-def _without_place(error: GroupViTError, photo: Any) -> str:
-    """The words of an error without the folder on this machine that the photo was uploaded to."""
+def _without_place(error: GroupViTError, photo: str | None) -> str:
+    """The text of an error without the folder that the photo was uploaded to."""
     words = str(error).replace(f"{photo}: ", "") if photo else str(error)
     return words[:1].upper() + words[1:]
 
 
-def build_page(answering: Answering, examples: Examples, words: str, folder: Path) -> gr.Blocks:
-    """Lay the page out: what goes in on the left, what comes out on the right, one under the other
-    on a phone.
-    """
-    page = Page(answering, folder)
+def build_page(model: PageModel, examples: Examples, words: str, folder: Path) -> gr.Blocks:
+    """The page: the form on the left, the result on the right; below each other on a phone."""
+    page = Page(model, folder)
     with gr.Blocks(
         title="GroupViT: words to masks", analytics_enabled=False, delete_cache=(HOUR, HOUR)
     ) as blocks:
         gr.Markdown(HEAD)
-        if is_demo(answering.base.source):
+        if is_demo(model.base.source):
             gr.Markdown(f"**{DEMO_WORDS}**", elem_id="demo")
         with gr.Row():
             with gr.Column(min_width=300):
@@ -222,7 +220,7 @@ def build_page(answering: Answering, examples: Examples, words: str, folder: Pat
             with gr.Column(min_width=300):
                 status = gr.HTML(elem_id="status")
                 view = gr.Radio(
-                    view_names(answering.stages), value=CLASSES, label="View", elem_id="view"
+                    view_names(model.stages), value=CLASSES, label="View", elem_id="view"
                 )
                 shown, areas, *downloads = result_controls()
         last = gr.State(time_to_live=HOUR)

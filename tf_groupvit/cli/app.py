@@ -19,7 +19,12 @@ def command(
     --classes are the words that the page begins with. Nothing that you give to the page leaves this
     machine. Needs the extra demo: pip install 'tf-groupvit[demo]'.
     """
-    from tf_groupvit.app.running import check_gradio, check_port, running_page, wait_until_stopped
+    from tf_groupvit.app.page_server import (
+        check_gradio,
+        check_port,
+        running_page,
+        wait_until_stopped,
+    )
     from tf_groupvit.scenes.scene import CLASSES
 
     check_gradio()

@@ -1,9 +1,7 @@
-"""A segmenter and an address in; the page, served until it is told to stop, out.
-
-Gradio asks no other machine for anything: neither statistics nor fonts nor scripts.
-"""
+"""Serving the page. Gradio gets nothing from other machines, and sends nothing to them."""
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
 
 HERE = Path(__file__).parent
+SCRIPTS = sorted(HERE.glob("*.js"))
 MISSING = "The page needs Gradio, which is not installed: pip install 'tf-groupvit[demo]'."
 # Gradio reads these when it is imported.
 QUIET = {
@@ -26,7 +25,7 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 FONTS = ["system-ui", "sans-serif"]
-# Gradio's own are too pale to be read by everyone: these have a contrast of 4.5 and more.
+# Gradio's own colors are too pale; these have a contrast of at least 4.5.
 INKS = {
     "button_primary_background_fill": "*primary_700",
     "button_primary_background_fill_hover": "*primary_800",
@@ -37,9 +36,7 @@ LARGEST_FILE = "64mb"
 
 
 def check_gradio() -> None:
-    """Raise ``InputError`` where the extra is missing; importing Gradio takes seconds, this does
-    not.
-    """
+    """Raise ``InputError`` without Gradio; this does not import it, which takes seconds."""
     from importlib.util import find_spec
 
     if find_spec("gradio") is None:
@@ -52,9 +49,9 @@ def check_port(host: str, port: int) -> int:
         with bound_socket(host, port) as trial:
             return int(trial.getsockname()[1])
     except OSError as error:
-        said = error.strerror or error
+        reason = error.strerror or error
         raise ServerError(
-            f"{host}:{port} cannot be listened on ({said}): choose another --port, or 0 for any."
+            f"{host}:{port} cannot be listened on ({reason}): choose another --port, or 0 for any."
         ) from error
 
 
@@ -73,15 +70,15 @@ def running_page(
     with TemporaryDirectory(prefix="groupvit-page-") as folder, _settings(folder):
         import gradio as gr
 
-        from tf_groupvit.app.answering import Answering
         from tf_groupvit.app.page import build_page, write_examples
+        from tf_groupvit.app.results import PageModel
 
         places = {name: Path(folder, name) for name in ("examples", "downloads")}
         for place in places.values():
             place.mkdir()
         examples = write_examples(places["examples"])
         words = ", ".join(segmenter.classes.names)
-        blocks = build_page(Answering(segmenter, normalize), examples, words, places["downloads"])
+        blocks = build_page(PageModel(segmenter, normalize), examples, words, places["downloads"])
         theme = gr.themes.Default(
             primary_hue="blue", font=FONTS, font_mono=["ui-monospace", "monospace"]
         ).set(**INKS)
@@ -97,7 +94,7 @@ def running_page(
             allowed_paths=[folder],
             theme=theme,
             css_paths=HERE / "page.css",
-            head=_scripts(),
+            head="".join(f"<script>{path.read_text('utf-8')}</script>" for path in SCRIPTS),
             footer_links=[],
         )
         try:
@@ -106,15 +103,9 @@ def running_page(
             blocks.close(verbose=False)
 
 
-def _scripts() -> str:
-    return "".join(
-        f"<script>{path.read_text(encoding='utf-8')}</script>" for path in sorted(HERE.glob("*.js"))
-    )
-
-
 @contextmanager
 def _settings(folder: str) -> Iterator[None]:
-    """Gradio's settings, while the page runs; what the caller has set goes first."""
+    """Set Gradio's variables while the page runs, but for those that are set already."""
     wanted = {**QUIET, "GRADIO_TEMP_DIR": str(Path(folder, "cache"))}
     ours = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(ours)
@@ -127,8 +118,6 @@ def _settings(folder: str) -> Iterator[None]:
 
 def wait_until_stopped() -> None:
     """Return at Ctrl-C, or at SIGTERM where this is the main thread."""
-    import signal
-
     stopped = threading.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, lambda *_: stopped.set())
