@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.types_pb2 import DataType
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, TensorInfo
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.client import pywrap_tf_session
-from tensorflow.python.saved_model.loader_impl import SavedModelLoader, parse_saved_model
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from tf_groupvit.errors import asserted
 from tf_groupvit.server.pixel_limit import UNBOUNDED
@@ -25,11 +23,8 @@ from tf_groupvit.server.status import StatusError
 from tf_groupvit.transport.status_codes import code_name
 
 DEFAULT_SIGNATURE = "serving_default"
-_MISSING = (
-    "not registered",
-    "not a valid checkpoint",
-    "does not exist",
-)  # in the words of Python's loader
+# What is not there, in the words of Python's loader.
+_MISSING = ("not registered", "not a valid checkpoint", "does not exist")
 
 
 def type_name(number: int) -> str:
@@ -125,56 +120,50 @@ def _run_options(timeout: float | None) -> object | None:
 def load(
     path: str, tags: tuple[str, ...] = ("serve",), config: tf.compat.v1.ConfigProto | None = None
 ) -> Servable:
-    """Load a SavedModel folder. Raises StatusError with the text of the C++ loader where there is one."""
+    """Load a SavedModel folder. Raises StatusError, with the C++ loader's text where it has one."""
+    session = None
     try:
-        meta_graph = _meta_graph(path, tags)
-    except (tf.errors.OpError, OSError, UnicodeError) as error:
-        raise _load_error(error) from error
-    with tf.Graph().as_default() as graph:
-        session = tf.compat.v1.Session(graph=graph, config=config)
-        try:
-            SavedModelLoader(path).load(
-                session, list(tags)
-            )  # what the deprecated public function calls
+        loader, meta_graph = _saved_model(path, tags)
+        with tf.Graph().as_default() as graph:
+            session = tf.compat.v1.Session(graph=graph, config=config)
+            loader.load(session, list(tags))  # what the deprecated public function calls
             session._extend_graph()
             signatures = {
                 name: _signature(name, proto, graph)
                 for name, proto in meta_graph.signature_def.items()
             }
-        except Exception as error:
+    except StatusError:
+        raise
+    except Exception as error:
+        if session is not None:
             session.close()
-            raise _load_error(error) from error
+        raise _load_error(error) from error
     graph.finalize()
     return Servable(path, session, signatures)
 
 
-def _meta_graph(path: str, tags: tuple[str, ...]) -> MetaGraphDef:
-    model = _saved_model(path)
-    for meta_graph in model.meta_graphs:
-        if set(meta_graph.meta_info_def.tags) == set(tags):
-            return meta_graph
-    raise StatusError(
-        "NOT_FOUND",
-        f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect"
-        " available tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
-    )
-
-
-def _saved_model(path: str) -> SavedModel:
+def _saved_model(path: str, tags: tuple[str, ...]) -> tuple[SavedModelLoader, MetaGraphDef]:
+    """The folder's loader, and its graph with these tags. Raises StatusError."""
     file = os.path.join(path, "saved_model.pb")
-    if _is_file(f"{file}txt") and not tf.io.gfile.exists(file):
-        return parse_saved_model(path)
-    if not _is_file(file):
+    if not _is_file(file if tf.io.gfile.exists(file) else f"{file}txt"):
         raise StatusError(
             "NOT_FOUND",
             "Specified file path does not appear to contain a SavedModel bundle (should have a"
             f" file called `saved_model.pb`)\nSpecified file path: {path}",
         )
     try:
-        with tf.io.gfile.GFile(file, "rb") as stream:
-            return SavedModel.FromString(stream.read())
-    except DecodeError as error:
+        loader = SavedModelLoader(path)
+    except OSError as error:
         raise StatusError("DATA_LOSS", f"Can't parse {file} as binary proto") from error
+    try:
+        return loader, loader.get_meta_graph_def_from_tags(tags)
+    except RuntimeError as error:
+        raise StatusError(
+            "NOT_FOUND",
+            f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To"
+            " inspect available tag-sets in the SavedModel, please use the SavedModel CLI:"
+            " `saved_model_cli`",
+        ) from error
 
 
 def _is_file(path: str) -> bool:
@@ -202,7 +191,7 @@ def _endpoint(info: TensorInfo, graph: tf.Graph) -> Endpoint:
     except (
         KeyError,
         ValueError,
-    ):  # the init op's "output" is an operation; sparse inputs have no single name
+    ):  # the init op's "output" is an operation; sparse inputs have none
         output = None
     return Endpoint(info.name, info.dtype, output)
 
@@ -211,7 +200,5 @@ def _load_error(error: Exception) -> StatusError:
     """A loading error with its canonical code; what Python's loader words itself is INTERNAL."""
     if isinstance(error, tf.errors.OpError):
         return StatusError(code_name(error.error_code), error.message)
-    if isinstance(error, StatusError):
-        return error
     missing = any(phrase in str(error) for phrase in _MISSING)
     return StatusError("NOT_FOUND" if missing else "INTERNAL", str(error))
