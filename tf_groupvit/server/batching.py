@@ -1,7 +1,7 @@
-"""Batching (`--enable_batching`): merge runs that many threads ask for, and give each its own rows.
+"""Batching (`--enable_batching`): merge runs of many threads, and give each its own rows.
 
-Every signature of every model has a queue of batches, and so has any other combination of inputs and
-outputs. A batch is run when it is full or has waited long enough, by one of a few threads that all
+Every signature of every model has a queue of batches, and so has any other combination of inputs
+and outputs. A batch is run when it is full or has waited long enough, by one of a few threads that all
 queues share. An error of a batch goes to every request in it. The rules and their texts are those
 of the contract, section 10.
 """
@@ -179,7 +179,7 @@ class Scheduler:
         fetches: list[str],
         timeout: float | None,
     ) -> list[np.ndarray]:
-        """Run with others of the same key; the outputs for the rows of these inputs.
+        """Run (N, ...) inputs with others of the same key; the (N, ...) outputs for their rows.
 
         ``timeout`` is in seconds. Raises StatusError, and what the run raises.
         """
@@ -255,7 +255,7 @@ class BatchedServable(Servable):
     def run(
         self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
     ) -> list[np.ndarray]:
-        """As `Servable.run`, where the arrays of all inputs have the same first dimension."""
+        """As `Servable.run`, for (N, ...) arrays whose first dimension is the same."""
         endpoints = {endpoint.tensor_name: endpoint for endpoint in [*feeds, *fetches]}
         inputs = {endpoint.tensor_name: array for endpoint, array in feeds.items()}
         names = sorted({endpoint.tensor_name for endpoint in fetches})

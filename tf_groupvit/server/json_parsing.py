@@ -39,7 +39,7 @@ _FAULTS = {
 
 
 def parse(body: bytes) -> Json:
-    """The first value of a document. Raises StatusError for a syntax error, in RapidJSON's words."""
+    """The first value of a document. Raises StatusError for its syntax, in RapidJSON's words."""
     if not body:
         raise invalid("JSON Parse error: The document is empty")
     text = body.decode("utf-8", "surrogateescape").removeprefix("\ufeff")

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tf_groupvit.server.admission import Deadline
 from tf_groupvit.server.status import TIMED_OUT, StatusError, invalid
@@ -21,8 +21,8 @@ from tf_groupvit.server.status import TIMED_OUT, StatusError, invalid
 Result = TypeVar("Result")
 Paused = Callable[[Deadline], contextlib.AbstractContextManager[object]]
 
-# Tokens and bytes of what is read at once: a megabyte of numbers, some files in base64. Measured on
-# two busy cores: 600,000 tokens take the parser 20 to 60 ms, empty lists 180; a process 300 to start.
+# Tokens and bytes of what is read at once: a megabyte of numbers, some files in base64. Measured:
+# 600,000 tokens take the parser 20 to 60 ms, empty lists 180, and a process takes 300 to start.
 AT_ONCE = ((600_000, 2**22), (1_000, 2**25))
 _TRIFLE = 10_000  # tokens of a body that waits for no other
 _MARKS = (b",", b":", b"[", b"{", b"\\")
@@ -119,7 +119,7 @@ def _place(places: threading.Semaphore, deadline: Deadline) -> Iterator[None]:
         places.release()
 
 
-def outcome(job: Callable[[bytes], Any], body: bytes) -> tuple[str, Any]:
+def outcome(job: Callable[[bytes], object], body: bytes) -> tuple[str, object]:
     """What a job gives, in words that a pipe can carry."""
     try:
         return "read", job(body)

@@ -1,4 +1,4 @@
-"""Read REST bodies of predict, classify and regress into arrays, by the rules of TensorFlow Serving.
+"""Read REST bodies of predict, classify and regress into arrays, by TensorFlow Serving's rules.
 
 The order of checks and every message are those of the contract, sections 3 and 4. Only names and
 types of a signature's inputs matter here; declared shapes are never looked at.
@@ -226,7 +226,7 @@ def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
 
 
 def to_array(value: Json, type_: str, name: str) -> np.ndarray:
-    """A value, or regular nested lists of values, as an array of an input's type.
+    """A value, or nested lists of values, as an array of an input's type and of the lists' shape.
 
     Raises StatusError for values of another type, ragged lists, and more than may be worked on.
     """

@@ -24,7 +24,7 @@ _CHUNK = 2**15  # numbers written at a time, so that other requests run in betwe
 
 
 def write_predict(outputs: dict[str, np.ndarray], form: str) -> bytes:
-    """The body for outputs of any shapes, in the form of the request, sorted by name.
+    """The body for outputs, each of any shape, in the form of the request, sorted by name.
 
     A signature's own order is that of a hash, which another process seeds otherwise. Raises
     StatusError where a form or a type cannot be written.

@@ -99,7 +99,7 @@ def _webp_size(content: bytes) -> tuple[int, int]:
 
 
 class PixelLimit:
-    """At most ``most`` pixels at work at the same time, first come, first served; 0 for any number."""
+    """At most ``most`` pixels at work at once, first come, first served; 0 for any number."""
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -28,7 +28,7 @@ METHOD_OF = {f"tensorflow/serving/{name}": name for name in METHODS}
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outputs of a run by name, in the shapes that the graph gives them, and how long it took."""
+    """The outputs of a run by name, each of any shape, and how long it took."""
 
     outputs: dict[str, np.ndarray]
     run_seconds: float
@@ -72,7 +72,7 @@ def predict(
             raise invalid(
                 f"Signature input alias: {alias}(feed name: {endpoint.tensor_name}) not found in"
                 " request and no default value provided. Inputs expected to be in the request"
-                f" {_set(given)}, or default input alias set: {','.join(sorted(signature.defaults))}"
+                f" {_set(given)}, or default input alias set: {_listed(signature.defaults)}"
             )
     wanted = _wanted(signature, output_filter)
     with servable.pixel_limit.hold(pixels_in(feeds.values()), timeout) as left:
@@ -98,8 +98,12 @@ def predict_request(
     )
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ",".join(sorted(names))
+
+
 def _set(names: Iterable[str]) -> str:
-    return f"{{{','.join(sorted(names))}}}"
+    return f"{{{_listed(names)}}}"
 
 
 def _wanted(signature: Signature, output_filter: Iterable[str]) -> dict[str, Endpoint]:

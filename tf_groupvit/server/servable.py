@@ -77,7 +77,7 @@ class Servable:
     def run(
         self, feeds: dict[Endpoint, np.ndarray], fetches: list[Endpoint], timeout: float | None
     ) -> list[np.ndarray]:
-        """Arrays for inputs -> the array of each fetched output, in the shapes of the graph.
+        """Arrays of any shape for inputs -> the array of each fetched output.
 
         ``timeout`` is in seconds. Raises StatusError with the runtime's own text; of a failed check
         of the graph that is its words, without the operation's name.

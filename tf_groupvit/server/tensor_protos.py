@@ -1,4 +1,4 @@
-"""Element types, and TensorProtos: messages of requests into arrays, arrays into messages of answers.
+"""Element types, and TensorProtos: messages of requests into arrays, arrays into answers.
 
 Reading makes what TensorFlow's C++ `Tensor::FromProto` makes, which is lenient where
 `tf.make_ndarray` is not: too many values are cut, too few repeat the last one, none give zeros,

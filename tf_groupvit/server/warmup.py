@@ -1,4 +1,4 @@
-"""Warm-up: run a version's recorded requests before it serves, and after it where that is asked for.
+"""Warm-up: run a version's recorded requests before it serves, or some of them afterwards.
 
 `assets.extra/tf_serving_warmup_requests` holds PredictionLogs in a TFRecord file, at most 1000
 (contract, section 9). The first request of each signature takes seconds, for TensorFlow prepares
@@ -40,8 +40,8 @@ class Warmup:
 def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False) -> Warmup | None:
     """Run each record of a version's file so many times; None where it has no file.
 
-    With ``only_default`` only the names of other signatures are checked, and ``warm_up_others`` runs
-    their records. Raises StatusError.
+    With ``only_default`` the records of other signatures are left to ``warm_up_others``; only the
+    names of those are checked. Raises StatusError.
     """
     path = _records_path(servable)
     if not tf.io.gfile.exists(path):
@@ -60,10 +60,12 @@ def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False)
             raise invalid(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
     seconds = time.perf_counter() - started
     _log.info(
-        "Finished reading warmup data for model at %s. Number of warmup records read: %d. Elapsed time "
-        "(microseconds): %d.",
-        loggable(path), count, seconds * 1e6,
-    )  # fmt: skip
+        "Finished reading warmup data for model at %s. Number of warmup records read: %d. Elapsed"
+        " time (microseconds): %d.",
+        loggable(path),
+        count,
+        seconds * 1e6,
+    )
     if run < count:
         _log.info("%d records of other signatures are run while the model is served", count - run)
     return Warmup(run, seconds)
@@ -83,9 +85,12 @@ def warm_up_others(servable: Servable, iterations: int, stopped: Callable[[], bo
             _run(servable, log, iterations, seen)
         except StatusError as refusal:
             _log.error(
-                "A warm-up record of %s fails, for which tensorflow_model_server would not load this version: %s: %s",
-                loggable(_signature(log)), refusal.code, loggable(refusal.text, 1024),
-            )  # fmt: skip
+                "A warm-up record of %s fails, for which tensorflow_model_server would not load"
+                " this version: %s: %s",
+                loggable(_signature(log)),
+                refusal.code,
+                loggable(refusal.text, 1024),
+            )
         count += 1
     seconds = time.perf_counter() - started
     _log.info(

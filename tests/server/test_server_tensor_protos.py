@@ -2,6 +2,8 @@
 so do we.
 """
 
+from itertools import product
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -149,22 +151,19 @@ def little_memory(monkeypatch):
         monkeypatch.setattr(np, name, small(getattr(np, name)))
 
 
-@pytest.mark.parametrize("number", sorted(TYPES))
 @pytest.mark.parametrize("shape", [[2**24 + 1], [2**36], [1, 9400, 9400, 3], [5, 2**22, 1]])
-def test_a_few_bytes_may_not_become_gigabytes(little_memory, number, shape):
-    count = f"{np.prod(shape):,}"
-    with pytest.raises(StatusError) as refused:
-        read_tensor(claim(number, shape), "x")
-    most = 2**24 // 64 if number == 7 else 2**24
-    assert (
-        refused.value.code == "INVALID_ARGUMENT"
-        and refused.value.text
-        == f"tensor parsing error: x: its shape has {count} elements, 0 are given; at most {most:,}"
-        " are filled up"
-    )
+def test_a_few_bytes_may_not_become_gigabytes(little_memory, shape):
+    for number in TYPES:
+        with pytest.raises(StatusError) as refused:
+            read_tensor(claim(number, shape), "x")
+        most = 2**24 // 64 if number == 7 else 2**24
+        assert refused.value.code == "INVALID_ARGUMENT"
+        assert (
+            refused.value.text == f"tensor parsing error: x: its shape has {np.prod(shape):,}"
+            f" elements, 0 are given; at most {most:,} are filled up"
+        )
 
 
-@pytest.mark.parametrize("number", sorted(TYPES))
 @pytest.mark.parametrize(
     "shape",
     [
@@ -177,8 +176,8 @@ def test_a_few_bytes_may_not_become_gigabytes(little_memory, number, shape):
         [1] * 65,
     ],
 )
-def test_a_shape_that_is_none_is_refused(little_memory, number, shape):
-    for content in (b"", b"\0"):
+def test_a_shape_that_is_none_is_refused(little_memory, shape):
+    for number, content in product(TYPES, (b"", b"\0")):
         with pytest.raises(StatusError, match=r"^INVALID_ARGUMENT: tensor parsing error: x$"):
             read_tensor(claim(number, shape, tensor_content=content), "x")
 
