@@ -210,7 +210,7 @@ def test_what_is_no_path_and_no_hub_id_is_refused_without_the_hub(name, tmp_path
     with pytest.raises(HubError) as caught:
         resolve(name)
     assert "\n" not in str(caught.value)
-    assert "organisation/name" in str(caught.value)
+    assert "organization/name" in str(caught.value)
 
 
 def test_importing_the_hub_is_light():

@@ -208,7 +208,7 @@ class _Config:
 
         Args:
             folder_or_hub_id: a folder that holds config.json, the file itself, or
-                ``"organisation/name"``.
+                ``"organization/name"``.
             hub_options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as for a
                 model.
         """

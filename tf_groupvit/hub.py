@@ -90,7 +90,7 @@ def resolve(
     weights: bool = True,
 ) -> Path:
     """The folder or file of that name, or the folder in the cache that a hub id
-    ``organisation/name`` was fetched to.
+    ``organization/name`` was fetched to.
 
     A path that exists always wins; else "demo" is the demo checkpoint. From the hub come config,
     tokenizer and preprocessor files and, unless ``weights`` is False, one kind of weights:
@@ -104,7 +104,7 @@ def resolve(
     if not isinstance(folder_or_hub_id, str | os.PathLike):
         raise HubError(
             f"The name of the checkpoint is a {type(folder_or_hub_id).__name__}: give a folder, or"
-            " a hub id like 'organisation/name'."
+            " a hub id like 'organization/name'."
         )
     name = os.fspath(folder_or_hub_id)
     path = Path(name).expanduser()
@@ -118,27 +118,14 @@ def resolve(
 
 
 def _refuse_path(name: str) -> None:
+    advice = "give a folder with a checkpoint, or a hub id like 'organization/name'."
     if not name:
-        raise HubError(
-            "The name of the checkpoint is empty: give a folder, or a hub id like"
-            " 'organisation/name'."
-        )
-    looks_like_path = (
-        name.startswith((".", "/", "~"))
-        or name.count("/") > 1
-        or "\\" in name
-        or FILE.fullmatch(name)
-    )
-    if looks_like_path:
-        raise HubError(
-            f"'{name}' is not there: expected a folder with a checkpoint, or a hub id like"
-            " 'organisation/name'."
-        )
+        raise HubError(f"The name of the checkpoint is empty: {advice}")
+    path_like = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    if path_like or FILE.fullmatch(name):
+        raise HubError(f"'{name}' is not there: {advice}")
     if not HUB_ID.fullmatch(name):
-        raise HubError(
-            f"'{name}' is neither a folder on this disk nor a hub id: expected a path, or"
-            " 'organisation/name'."
-        )
+        raise HubError(f"'{name}' is neither a folder on this disk nor a hub id: {advice}")
 
 
 @dataclass(frozen=True)
@@ -239,7 +226,7 @@ REFUSALS = {
     "RevisionNotFoundError": "it has no such revision; check revision=",
     "RemoteEntryNotFoundError": "a file of it vanished while it was fetched; try again",
     "LocalTokenNotFoundError": "no token is stored; log in with 'hf auth login' or pass token=",
-    "HFValidationError": "the hub does not allow such a name; expected 'organisation/name'",
+    "HFValidationError": "the hub does not allow such a name; expected 'organization/name'",
 }
 DISK = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
 

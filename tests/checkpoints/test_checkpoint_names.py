@@ -114,7 +114,7 @@ def renamed(**arrays):
 
 
 def test_the_training_file_gives_the_weights_of_the_transformers_file():
-    """The file holds an OmegaConf object, an optimiser and numpy numbers beside the weights."""
+    """The file holds an OmegaConf object, an optimizer and NumPy numbers besides the weights."""
     found, expected = read_checkpoint(GOLDEN / "original.pth"), reference()
     assert found.format == "pickle, original"
     assert set(found.tensors) == set(expected)

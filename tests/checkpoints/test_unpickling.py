@@ -93,7 +93,7 @@ BROKEN = {
     "append to a number": b"K\x01K\x02a.",
     "append to a dict": b"}K\x02a.",
     "set in a list": b"]K\x01K\x02s.",
-    "add to a list": b"](K\x01\x90.",
+    "add to a dict": b"}(K\x01\x90.",
     "a key without a value": b"(K\x01d.",
     "a list as a key": b"}]K\x01s.",
     "a name of numbers": b"K\x01K\x02\x93.",

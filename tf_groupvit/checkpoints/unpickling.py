@@ -239,15 +239,19 @@ class Unpickler:
     def _remember(self, index: int | None) -> None:
         self.memo[len(self.memo) if index is None else index] = self._top()
 
-    def _fill(self, kind: type, values: list[Any]) -> None:
-        """Append to a list, or set in a dict; a stand-in ignores it."""
+    def _extend(self, values: list[Any]) -> None:
         target = self._top()
-        if isinstance(target, kind) and isinstance(target, list):
+        if isinstance(target, list):
             target.extend(values)
-        elif isinstance(target, kind) and isinstance(target, dict):
-            target.update(dict_of(values))
         elif not isinstance(target, Stub):
-            raise TypeError(f"a {type(target).__name__} is filled like a {kind.__name__}")
+            raise TypeError(f"something is appended to a {type(target).__name__}")
+
+    def _update(self, parts: list[Any]) -> None:
+        target = self._top()
+        if isinstance(target, dict):
+            target.update(dict_of(parts))
+        elif not isinstance(target, Stub):
+            raise TypeError(f"something is set in a {type(target).__name__}")
 
     def _name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
@@ -310,11 +314,11 @@ STEPS: dict[str, Callable[[Unpickler, Any], None]] = {
     "GET": lambda self, index: self.stack.append(self.memo[index]),
     "BINGET": lambda self, index: self.stack.append(self.memo[index]),
     "LONG_BINGET": lambda self, index: self.stack.append(self.memo[index]),
-    "APPEND": lambda self, _: self._fill(list, self._pop(1)),
-    "APPENDS": lambda self, _: self._fill(list, self._marked()),
-    "SETITEM": lambda self, _: self._fill(dict, self._pop(2)),
-    "SETITEMS": lambda self, _: self._fill(dict, self._marked()),
-    "ADDITEMS": lambda self, _: self._fill(set, self._marked()),
+    "APPEND": lambda self, _: self._extend(self._pop(1)),
+    "APPENDS": lambda self, _: self._extend(self._marked()),
+    "SETITEM": lambda self, _: self._update(self._pop(2)),
+    "SETITEMS": lambda self, _: self._update(self._marked()),
+    "ADDITEMS": lambda self, _: self._extend(self._marked()),
     "GLOBAL": lambda self, text: self._name(*text.split(" ", 1)),
     "STACK_GLOBAL": lambda self, _: self._name(*self._pop(2)),
     "REDUCE": lambda self, _: self._call(),

@@ -65,7 +65,7 @@ class PretrainedModel(BaseModel):
         ``logging``.
 
         Args:
-            folder_or_hub_id: a folder with config.json and weights, ``"organisation/name"`` on the
+            folder_or_hub_id: a folder with config.json and weights, ``"organization/name"`` on the
                 hub, or a file of weights such as the original ``.pth``, which takes its ``config``
                 from the argument.
             revision, token, cache_dir, local_files_only: as huggingface_hub takes them.
