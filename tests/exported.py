@@ -1,5 +1,4 @@
-"""Nothing in, an export of a tiny segmenter, and processes that run it, out: for all tests of
-exports.
+"""Exports of a tiny segmenter, and processes that run them, for all tests of exports.
 
 The model is small and its weights are random; its vocabulary is the golden one. Exporting takes
 seconds, so each kind of export is made once a session.
@@ -63,17 +62,17 @@ def tiny_parts() -> tuple[TFGroupViTModel, Tokenizer]:
             )
             variable.assign(random.normal(0, 0.15 if quiet else 0.5, variable.shape))
     ids = tokenizer([f"{'abcdefgh'[i % 8] * (i % 5 + 1)} {i * i}" for i in range(40)])["input_ids"]
-    _centre(model.text_projection, model.text_model(ids)["pooler_output"])
+    _center(model.text_projection, model.text_model(ids)["pooler_output"])
     pixels = (
         np.stack([drawn(32, 32, seed) for seed in range(12)]).transpose(0, 3, 1, 2) / 64.0 - 2.0
     )
-    _centre(
+    _center(
         model.visual_projection, model.vision_model(pixels.astype("float32"))["last_hidden_state"]
     )
     return model, tokenizer
 
 
-def _centre(projection: Any, features: Any) -> None:
+def _center(projection: Any, features: Any) -> None:
     """Take the mean out, as training would: else all embeddings point one way, and ties decide."""
     found = np.asarray(projection(features, training=False))
     projection.outer.bias.assign_sub(found.reshape(-1, found.shape[-1]).mean(axis=0))
@@ -140,7 +139,7 @@ def strings(*values: str | bytes) -> np.ndarray:
 
 
 def drawn(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Pixels (H, W, 3): blocks of colour with hard edges."""
+    """Pixels (H, W, 3): blocks of color with hard edges."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
     return np.asarray(Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST))
 
@@ -155,5 +154,5 @@ def labels_of(mask: bytes) -> np.ndarray:
     assert (mask[24], mask[25]) == (
         8,
         0,
-    ), "one byte a pixel, grey (PNG 11.2.2): numbers for every reader"
+    ), "one byte a pixel, gray (PNG 11.2.2): numbers for every reader"
     return np.asarray(Image.open(io.BytesIO(mask)))

@@ -1,6 +1,4 @@
-"""The export that most tests ask, and whoever answers for it: sessions here and in an older
-TensorFlow, servers.
-"""
+"""The export that most tests ask, run in sessions here and in an older TensorFlow, and in servers."""
 
 import os
 import shutil

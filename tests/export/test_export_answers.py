@@ -1,6 +1,4 @@
-"""An export, in a session that cannot import this package, in; answers that equal the Python side's
-out.
-"""
+"""An export, in a session that cannot import this package, answers as the Python side does."""
 
 import unicodedata
 

@@ -77,7 +77,7 @@ def test_a_jpeg_is_decoded_at_a_fraction_of_its_size(halvings):
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_what_the_model_sees_is_turned_after_it_was_resized(monkeypatch, orientation, large):
-    """Within 2 grey levels of Python's, which decodes in full, turns and then resizes; so are JPEGs
+    """Within 2 gray levels of Python's, which decodes in full, turns and then resizes; so are JPEGs
     of a fraction.
     """
     monkeypatch.setattr(segment_graph, "LARGE", 1000 if large else 10**6)

@@ -1,4 +1,4 @@
-"""Requests that make no sense in, INVALID_ARGUMENT with words that help out."""
+"""Requests that make no sense get INVALID_ARGUMENT and a message that helps."""
 
 import base64
 import struct

@@ -1,6 +1,4 @@
-"""The two sides of image preprocessing behind one set of names, and drawn images: what the image
-tests share.
-"""
+"""What the image tests share: Python and graph behind one set of names, and drawn images."""
 
 import functools
 import io
@@ -18,9 +16,7 @@ from tf_groupvit.preprocessing import image_arrays, image_graph, image_reading
 
 @dataclass(frozen=True)
 class Side:
-    """Python or graph: the same five steps, numpy in and numpy out, and the error that bad input
-    gets.
-    """
+    """Python or graph: the same steps on NumPy arrays, and the error that bad input gets."""
 
     name: str
     read: Any

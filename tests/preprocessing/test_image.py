@@ -1,6 +1,4 @@
-"""ImageProcessor: pixel values equal to transformers', every spelling of its file, and nonsense
-refused by name.
-"""
+"""ImageProcessor gives transformers' pixel values, reads every spelling, refuses nonsense by name."""
 
 import json
 import logging
@@ -44,7 +42,7 @@ def test_pixel_values_are_those_of_transformers(case, images, pixel_values, tmp_
         np.testing.assert_array_equal(values[0], pixel_values[case["key"]])
     else:
         # The golden values are Pillow 13's. Before it columns always came first, in transformers as
-        # here: where rows are shrunk the more, that shows by some grey levels. Six of 255, over the
+        # here: where rows are shrunk the more, that shows by some gray levels. Six of 255, over the
         # least deviation that the cases have.
         np.testing.assert_allclose(values[0], pixel_values[case["key"]], atol=6 / 255 / 0.22)
 

@@ -1,4 +1,4 @@
-"""The graph side alone: batches of mixed files, masks, and a SavedModel that keeps its checks."""
+"""The graph side alone: mixed files in a batch, masks, and a SavedModel that keeps its checks."""
 
 import base64
 import io
@@ -109,7 +109,7 @@ AS_TEXT = [
 
 
 @pytest.mark.parametrize("file", AS_TEXT, ids=lambda file: repr(file[:3]))
-def test_base64_that_came_as_plain_text_is_told_how_to_come(file):
+def test_base64_as_plain_text_is_told_how_to_send_it(file):
     text = base64.b64encode(file)
     for given in (text, b"data:image/png;base64," + text, b"\n " + text):
         words, pixels = image_graph.read_pixels(image_graph.read_header(tf.constant(given)))
