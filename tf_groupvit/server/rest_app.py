@@ -135,10 +135,8 @@ class RestApp:
             route = route_of(method, target, self._metrics_path)
             if route.action not in RUNNING:
                 return self._logged(name, 0, partial(self._look_up, route, target, headers))
-            with self._limit.admit() as ticket:
-                deadline = Deadline(self._timeout)
-                work = partial(self._run, route, headers, body, ticket, deadline)
-                return self._logged(name, len(body), work)
+            ticket = self._limit.admit()
+            return self._work(name, route, headers, body, ticket, Deadline(self._timeout))
         except StatusError as error:
             return self._refuse(name, error)
 
@@ -173,7 +171,12 @@ class RestApp:
             try:
                 body = await self._body(request, arrival, deadline)
                 whole = True
-                return await self._in_a_thread(name, route, request.headers, body, deadline)
+                left, ticket = deadline.remaining(), self._limit.admit()
+                given = (name, route, request.headers, body, ticket, deadline)
+                job = asyncio.wrap_future(self._pool.submit(self._work, *given))
+                return await asyncio.wait_for(asyncio.shield(job), left)
+            except TimeoutError:  # the work goes on; its line in the log comes when it ends
+                return self._error(StatusError("DEADLINE_EXCEEDED", TIMED_OUT))
             finally:
                 self.arrivals.leave(arrival)
         except StatusError as error:
@@ -197,28 +200,6 @@ class RestApp:
                 raise StatusError("RESOURCE_EXHAUSTED", _CROWDED) from None
             raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT) from None
         return b"".join(parts)
-
-    async def _in_a_thread(
-        self,
-        name: str,
-        route: Route,
-        headers: Mapping[str, str],
-        body: bytes,
-        deadline: Deadline,
-    ) -> Response:
-        """Work in a thread, and answer in time even where the work does not end."""
-        left, ticket = deadline.remaining(), self._limit.admit()
-
-        def run() -> Response:
-            with ticket:
-                work = partial(self._run, route, headers, body, ticket, deadline)
-                return self._logged(name, len(body), work)
-
-        job = asyncio.wrap_future(self._pool.submit(run))
-        try:
-            return await asyncio.wait_for(asyncio.shield(job), left)
-        except TimeoutError:  # its line in the log is written when the work ends
-            return self._error(StatusError("DEADLINE_EXCEEDED", TIMED_OUT))
 
     def close(self) -> None:
         """End the reader's processes; what runs in a thread is not waited for."""
@@ -264,6 +245,20 @@ class RestApp:
         return self._error(error, close)
 
     # Handlers
+
+    def _work(
+        self,
+        name: str,
+        route: Route,
+        headers: Mapping[str, str],
+        body: bytes,
+        ticket: Ticket,
+        deadline: Deadline,
+    ) -> Response:
+        """Run a request that is admitted, in a thread of its own."""
+        with ticket:
+            work = partial(self._run, route, headers, body, ticket, deadline)
+            return self._logged(name, len(body), work)
 
     def _look_up(self, route: Route, target: str, headers: Mapping[str, str]) -> Response:
         """Everything that runs no model."""
