@@ -8,6 +8,7 @@ Python's `Session.run` casts in silence and checks shapes.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
@@ -55,7 +56,7 @@ class Signature:
     defaults: dict[str, TensorProto]
     proto: SignatureDef
 
-    @property
+    @cached_property
     def input_types(self) -> dict[str, str]:
         """TensorFlow's names for the inputs' element types."""
         return {name: type_name(endpoint.dtype) for name, endpoint in self.inputs.items()}
