@@ -33,46 +33,32 @@ _MOST_PADDED = 6  # dimensions that the real server pads
 
 @dataclass(eq=False)
 class Task:
-    """One request's rows, or a part of them."""
+    """One request's rows, or a part of them; times are on the monotonic clock."""
 
     inputs: Arrays
     size: int
-    ends: float | None  # on the monotonic clock
+    ends: float | None
+    arrived: float = field(default_factory=time.monotonic)
     done: threading.Event = field(default_factory=threading.Event)
     outputs: list[np.ndarray] = field(default_factory=list)
     error: Exception | None = None
 
 
-@dataclass(eq=False)
-class Batch:
-    """Tasks that run together."""
-
-    tasks: list[Task] = field(default_factory=list)
-    size: int = 0
-    opened: float = 0.0
-
-    def add(self, task: Task) -> None:
-        """Put a task in; the first one opens the batch."""
-        if not self.tasks:
-            self.opened = time.monotonic()
-        self.tasks.append(task)
-        self.size += task.size
-
-
 class Queue:
-    """The batches of one combination of inputs and outputs, of which the last is open. Used under
-    the scheduler's lock, but for ``run``.
+    """The batches of one combination of inputs and outputs, of which the last is open.
+
+    Used under the scheduler's lock, but for ``run``.
     """
 
     def __init__(self, run: Run, fetches: list[str], parameters: Parameters) -> None:
         self.parameters = parameters
         self._run, self._fetches = run, fetches
-        self._batches = deque([Batch()])
+        self._batches: deque[list[Task]] = deque([[]])
 
     def admit(self, task: Task) -> list[Task]:
         """Put a request into batches; its parts, of which there is one unless it is split.
 
-        Raises StatusError for one that is too large, or where there are too many batches.
+        Raises StatusError where the request is too large, or there are too many batches.
         """
         parameters, limit = self.parameters, self.parameters.batch_rows
         if task.size > parameters.max_batch_size:
@@ -80,7 +66,7 @@ class Queue:
                 f"Task size {task.size} is larger than maximum input batch size"
                 f" {parameters.max_batch_size}"
             )
-        room = limit - self._batches[-1].size
+        room = limit - _size(self._batches[-1])
         sizes = _parts(task.size, room, limit) if parameters.splits else [task.size]
         new = len(sizes) - (sizes[0] <= room)
         if new and len(self._batches) + new > max(parameters.max_enqueued_batches, 1):
@@ -95,58 +81,60 @@ class Queue:
             cut = zip(_cut_rows(task.inputs, sizes), sizes, strict=True)
             parts = [Task(inputs, size, task.ends) for inputs, size in cut]
         for part in parts:
-            if self._batches[-1].size + part.size > limit:
-                self._batches.append(Batch())
-            self._batches[-1].add(part)
+            if _size(self._batches[-1]) + part.size > limit:
+                self._batches.append([])
+            self._batches[-1].append(part)
         return parts
 
     def due(self) -> float | None:
         """When the first batch may run; None where there is nothing to run."""
         first = self._batches[0]
-        if len(self._batches) > 1 or first.size >= self.parameters.batch_rows:
-            return first.opened
-        return first.opened + self.parameters.batch_timeout_micros / 1e6 if first.tasks else None
+        if not first:
+            return None
+        full = len(self._batches) > 1 or _size(first) >= self.parameters.batch_rows
+        return first[0].arrived + (0.0 if full else self.parameters.batch_timeout_micros / 1e6)
 
     def withdraw(self, parts: list[Task]) -> bool:
-        """Take out what has not begun to run; whether there was any."""
-        found = False
-        for batch in self._batches:
-            kept = [task for task in batch.tasks if task not in parts]
-            found = found or len(kept) < len(batch.tasks)
-            batch.tasks, batch.size = kept, sum(task.size for task in kept)
-        last = self._batches.pop()
-        self._batches = deque([*(batch for batch in self._batches if batch.tasks), last])
+        """Take out the parts that have not begun to run; whether there were any."""
+        kept = [[task for task in batch if task not in parts] for batch in self._batches]
+        found = sum(map(len, kept)) < sum(map(len, self._batches))
+        self._batches = deque([*filter(None, kept[:-1]), kept[-1]])
         return found
 
-    def take(self) -> Batch:
-        """The first batch, which is out of the queue then."""
+    def take(self) -> list[Task]:
+        """The first batch, removed from the queue."""
         batch = self._batches.popleft()
         if not self._batches:
-            self._batches.append(Batch())
+            self._batches.append([])
         return batch
 
-    def run(self, batch: Batch) -> None:
-        """Run a batch that was taken, without the lock; every task of it is done afterwards."""
+    def run(self, batch: list[Task]) -> None:
+        """Run a batch that was taken, without the lock; all its tasks are done afterwards."""
         try:
-            for task, outputs in zip(batch.tasks, self._outputs(batch), strict=True):
+            for task, outputs in zip(batch, self._outputs(batch), strict=True):
                 task.outputs = outputs
         except Exception as error:  # raised again where the request waits
-            for task in batch.tasks:
+            for task in batch:
                 task.error = error
-        for task in batch.tasks:
+        for task in batch:
             task.done.set()
 
-    def _outputs(self, batch: Batch) -> list[list[np.ndarray]]:
-        ends = [math.inf if task.ends is None else task.ends for task in batch.tasks]
+    def _outputs(self, batch: list[Task]) -> list[list[np.ndarray]]:
+        ends = [math.inf if task.ends is None else task.ends for task in batch]
         left = max(ends) - time.monotonic()
         if left <= 0:
             raise StatusError("RESOURCE_EXHAUSTED", LATE)
-        padding = self.parameters.padded(batch.size) - batch.size
+        rows = _size(batch)
+        padding = self.parameters.padded(rows) - rows
         pad_lengths = self.parameters.pad_variable_length_inputs
-        inputs = merged([task.inputs for task in batch.tasks], padding, pad_lengths)
-        added = len(next(iter(inputs.values()))) - batch.size
+        inputs = merged([task.inputs for task in batch], padding, pad_lengths)
+        added = len(next(iter(inputs.values()))) - rows
         outputs = self._run(inputs, self._fetches, None if left == math.inf else left)
-        return _split(list(map(np.asarray, outputs)), [task.size for task in batch.tasks], added)
+        return _split(list(map(np.asarray, outputs)), [task.size for task in batch], added)
+
+
+def _size(batch: list[Task]) -> int:
+    return sum(task.size for task in batch)
 
 
 def _parts(size: int, room: int, limit: int) -> list[int]:
@@ -215,7 +203,7 @@ class Scheduler:
             raise StatusError("DEADLINE_EXCEEDED", TIMED_OUT)
 
     def forget(self, owner: Hashable) -> None:
-        """Drop the queues whose key begins with ``owner``, which nobody uses any more."""
+        """Drop the queues of an owner, with which keys begin, when nobody uses it any more."""
         with self._changed:
             for key in [key for key in self._queues if key[0] is owner]:
                 del self._queues[key]
@@ -308,7 +296,7 @@ def _count_rows(arrays: Arrays) -> int:
 
 
 def _cut_rows(arrays: Arrays, sizes: Sequence[int]) -> list[Arrays]:
-    """Rows of the inputs, so many at a time."""
+    """The inputs cut into parts of these numbers of rows."""
     return [
         {name: array[end - size : end] for name, array in arrays.items()}
         for end, size in zip(np.cumsum(sizes), sizes, strict=True)
