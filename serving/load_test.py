@@ -1,5 +1,4 @@
-"""An image and a server's REST address in; requests a second, latencies and failures out. Needs
-nothing but Python.
+"""Measure a server: requests a second, latencies and failures. Needs nothing but Python.
 
 python serving/load_test.py photo.jpg --server http://localhost:8501 --clients 8 --seconds 20
 """

@@ -1,4 +1,4 @@
-// An image and a server's REST address in, the mask as a PNG out. Node 18 or newer; in a page, fetch works alike, with a
+// Ask a server for the mask of an image, over REST. Node 18 or newer; in a page, fetch works alike, with a
 // server that runs with --rest_api_enable_cors_support.
 //   node serving/examples/request.mjs photo.jpg http://localhost:8501 mask.png
 import { readFile, writeFile } from "node:fs/promises";

@@ -1,4 +1,4 @@
-"""An image and a server's REST address in, the mask as a PNG out. Needs nothing but Python.
+"""Ask a server for the mask of an image, over REST. Needs nothing but Python.
 
 python serving/examples/request.py photo.jpg http://localhost:8501 mask.png
 """

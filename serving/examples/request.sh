@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An image and a server's REST address in, the mask as a PNG out. Needs curl, base64 and python3 or jq.
+# Ask a server for the mask of an image, over REST. Needs curl, base64 and python3 or jq.
 #   serving/examples/request.sh photo.jpg http://localhost:8501 mask.png
 set -euo pipefail
 image=$1 server=${2:-http://localhost:8501} mask=${3:-mask.png}

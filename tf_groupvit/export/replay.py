@@ -23,7 +23,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, TensorInfo
 from tensorflow.python.framework import op_def_registry
 
 PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")  # a server has no Python
-COMPILED = ("XlaCallModule", "XlaLaunch")  # nor, unless it is told to, XLA
+COMPILED = ("XlaCallModule", "XlaLaunch")  # nor, without an option, XLA
 
 
 class Model:

@@ -78,7 +78,7 @@ class SignatureFunctions(tf.Module):
         return self._settings.background is not None
 
     def traced(self, log: Callable[[str], None]) -> dict[str, Any]:
-        """Each signature as a traced function, by name; ``log`` is told which is being traced.
+        """Each signature as a traced function, by name; ``log`` gets a line on each.
 
         Without a tokenizer, the signatures that read texts are left out.
         """

@@ -1,1 +1,1 @@
-"""Strings and images in, arrays out; beside each, its twin in TensorFlow graph operations."""
+"""Text and images to arrays, in Python and as TensorFlow graph operations."""

@@ -381,7 +381,7 @@ def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
 
 def _gray_range(picture: Image.Image) -> tuple[int, int]:
     """The number that Pillow gives for white, and the one in the file: 255 and 15 for 4-bit gray."""
-    tiles: Any = getattr(picture, "tile", None) or [("", None)]  # what the decoder will be told
+    tiles: Any = getattr(picture, "tile", None) or [("", None)]  # arguments of Pillow's decoder
     decoder, *_, arguments = tiles[0]
     arguments = arguments if isinstance(arguments, tuple | list) and arguments else (arguments,)
     if decoder in ("ppm", "ppm_plain") and picture.mode in ("L", "I"):
