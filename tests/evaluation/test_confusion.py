@@ -69,9 +69,9 @@ def test_numbers_of_many_classes_do_not_overflow_a_byte():
     ("labels", "predicted", "words"),
     [
         ([[0, 0]], [[0], [0]], r"expected as \(1, 2\)"),
-        ([[3]], [[0]], r"Labels .*0\.\.2, 3"),
-        ([[0]], [[3]], r"Predictions .*0\.\.2, 3"),
-        ([[0]], [[-1]], r"Predictions .*0\.\.2, -1"),
+        ([[3]], [[0]], r"Labels .*0\.\.2: received 3"),
+        ([[0]], [[3]], r"Predictions .*0\.\.2: received 3"),
+        ([[0]], [[-1]], r"Predictions .*0\.\.2: received -1"),
         ([[0]], [[0.5]], "integers"),
     ],
 )

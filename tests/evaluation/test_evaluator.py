@@ -154,7 +154,7 @@ def test_whatever_goes_wrong_with_a_picture_is_named_by_its_kind(voc):
     ("answer", "words"),
     [
         ([[0, 1]], "expected as"),
-        ([[0, 21], [0, 0]], "0..20, 21"),
+        ([[0, 21], [0, 0]], "0..20: received 21"),
         ([[0.0, 1.0], [1.0, 0.0]], "integers"),
     ],
 )

@@ -1,1 +1,1 @@
-"""The page in the browser: a photo and words in, colored regions out. Only here is Gradio loaded."""
+"""The page in the browser: words to colored regions. Gradio is loaded only here."""

@@ -163,7 +163,7 @@ def sentence(result: Segmentation) -> str:
     more = [f"and {len(present) - NAMED} more"] if len(present) > NAMED else []
     named = ", ".join([*present[:NAMED], *more])
     height, width = result.labels.shape
-    return f'<p role="status" class="told">Segmented {width}x{height} pixels: {named}.</p>'
+    return f'<p role="status" class="status">Segmented {width}x{height} pixels: {named}.</p>'
 
 
 def alert(message: str) -> str:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     "--mask-orientation",
     type=click.Choice(MASK_ORIENTATIONS),
     help=(
-        "How masks lie beside photos that EXIF turns: as-photo, as a person sees the photo;"
+        "How masks lie over photos that EXIF turns: as-photo, as a person sees the photo;"
         " as-stored, as the pixels lie in the photo's file, before EXIF turns them. Counts only"
         " where sizes do not tell."
     ),

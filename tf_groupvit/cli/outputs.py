@@ -71,8 +71,8 @@ def write_outputs(
     """Write overlay, labels (gray class numbers), colors, JSON and views; returns their paths.
 
     Pictures are NAME.KIND.png; the JSON names ``source``, the image. All are drawn before anything
-    is written, and each file is written whole. Raises ``InputError`` for a view that does not exist,
-    and where the folder is missing or cannot be written.
+    is written, and each file is written whole. Raises ``InputError`` for an unknown view, and where
+    the folder is missing or cannot be written.
     """
     named = {} if source is None else {"image": source}
     text = json.dumps({**named, **result.to_dict()}, ensure_ascii=False, allow_nan=False)

@@ -30,7 +30,7 @@ class Thresholded(Protocol):
 
 @dataclass(frozen=True)
 class Calibration:
-    """The chosen threshold, and the mIoU of each one tried on so many images."""
+    """The chosen threshold, and the mIoU of each one that was tried on the images."""
 
     background: float
     miou: dict[float, float | None]

@@ -46,7 +46,7 @@ def evaluate(
     Args:
         segment: a ``Segmenter``, which gets pictures in batches; or any function from an image,
             uint8 (H, W, 3), to class numbers (H, W) in the order of ``dataset.class_names``.
-        limit: only so many pictures, the first ones.
+        limit: count only the first pictures, this many.
         state: a file to go on from, made where it is missing: written at least every ten seconds
             and at the end. Pictures that failed are tried again.
         settings: what else the scores depend on (JSON values), besides the settings of a
@@ -116,8 +116,8 @@ def evaluate_classes(
     Args:
         classify: a ``Segmenter``, which gets pictures in batches; or any function from an image,
             uint8 (H, W, 3), to probabilities (K) in the order of the class names.
-        limit: only so many pictures, spread evenly over the tree, whose classes lie one after the
-            other.
+        limit: count only this many pictures, spread evenly over the tree, since its classes lie
+            one after the other.
         state, settings, as_trained, progress: as in ``evaluate``.
 
     Raises:

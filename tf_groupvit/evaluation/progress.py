@@ -15,7 +15,7 @@ from tf_groupvit.files import atomic_write, check_place
 
 VERSION = 1
 SAVE_SECONDS = 10.0  # what a killed run loses at most, besides the batch under way
-HOPELESS = 20  # after so many failures before the first success, the pictures are not the cause
+HOPELESS = 20  # failures before the first success, after which pictures cannot be the cause
 
 
 class Running(Protocol):

@@ -1,12 +1,12 @@
-"""Scores of an evaluation: pixels and pictures counted by class, and the table and dictionary that
-report them.
-"""
+"""Scores: pixels and pictures counted by class, and the report of them as a table or for JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
@@ -19,8 +19,8 @@ class ConfusionMatrix:
     """Pixels counted by true and predicted class, exactly, in 64-bit integers on TensorFlow.
 
     ``iou`` is intersection over union over all pictures together, and ``miou`` its mean over the
-    classes that occur, in the labels or the predictions: mmsegmentation's ``mIoU``, which leaves
-    out classes whose union is empty. Pixels labelled 255 take no part, whatever is predicted there.
+    classes that occur in the labels or the predictions: mmsegmentation's ``mIoU``, which leaves
+    out classes whose union is empty. Pixels labeled 255 do not count, whatever is predicted there.
     Fractions are from 0 to 1.
     """
 
@@ -32,15 +32,15 @@ class ConfusionMatrix:
     def update(self, labels: np.ndarray, predicted: np.ndarray) -> None:
         """Count one picture: integers (H, W), (H, W).
 
-        Raises ``InputError`` where the shapes differ, or a number is outside 0..K-1 (labels: and
-        not 255).
+        Raises ``InputError`` where the shapes differ, or a number is outside 0..K-1 and, in the
+        labels, not 255.
         """
         labels, predicted = np.asarray(labels), np.asarray(predicted)
         K = len(self.class_names)
         if labels.shape != predicted.shape:
             raise InputError(
-                f"Predictions are expected as {labels.shape}, like the labels; {predicted.shape}"
-                " came."
+                f"Predictions are expected as {labels.shape}, like the labels: received"
+                f" {predicted.shape}."
             )
         counted = labels != IGNORED
         _check_range(labels[counted], K, "Labels")
@@ -53,13 +53,9 @@ class ConfusionMatrix:
 
     @property
     def iou(self) -> dict[str, float | None]:
-        """{name: intersection over union}; None for a class that is neither in the labels nor
-        predicted.
-        """
-        return {
-            name: None if np.isnan(value) else float(value)
-            for name, value in zip(self.class_names, self._ious(), strict=True)
-        }
+        """{name: intersection over union}; None for a class that does not occur."""
+        pairs = zip(self.class_names, self._ious().tolist(), strict=True)
+        return {name: None if isnan(value) else value for name, value in pairs}
 
     @property
     def miou(self) -> float | None:
@@ -78,10 +74,10 @@ class ConfusionMatrix:
         both = tf.linalg.diag_part(self.counts)
         union = tf.reduce_sum(self.counts, 0) + tf.reduce_sum(self.counts, 1) - both
         empty = tf.fill(tf.shape(both), tf.constant(np.nan, tf.float64))
-        # Division of 64-bit integers is in float64; an empty union is kept out of it.
+        # 64-bit integers are divided in float64; an empty union would be a division by zero.
         return tf.where(union > 0, both / tf.maximum(union, 1), empty).numpy()
 
-    # What a progress bar shows, a report holds and a state file keeps
+    # For a progress bar, a report and a state file
 
     def headline(self) -> str:
         """The running mean, for a progress bar."""
@@ -95,62 +91,62 @@ class ConfusionMatrix:
         """The counts as plain numbers."""
         return self.counts.numpy().tolist()
 
-    def restore(self, state: Any) -> None:
-        """Take up the counts of ``state()``. Raises ``ValueError`` where they do not fit."""
-        counts = np.asarray(state)
-        if counts.shape != self.counts.shape or counts.dtype != np.int64 or (counts < 0).any():
-            raise ValueError(
-                f"expected counts {tuple(self.counts.shape)}, came {counts.dtype} {counts.shape}"
-            )
-        self.counts = tf.constant(counts)
+    def restore(self, state: npt.ArrayLike) -> None:
+        """Continue from counts of ``state()`` (K, K). Raises ``ValueError`` where they differ."""
+        self.counts = tf.constant(_checked_counts(state, tuple(self.counts.shape)))
+
+
+def _checked_counts(state: npt.ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    counts = np.asarray(state)
+    if counts.shape != shape or counts.dtype != np.int64 or (counts < 0).any():
+        raise ValueError(f"expected counts {shape}, received {counts.dtype} {counts.shape}")
+    return counts
 
 
 def _check_range(numbers: np.ndarray, K: int, what: str) -> None:
     if not np.issubdtype(numbers.dtype, np.integer):
-        raise InputError(f"{what} are expected as integers, {numbers.dtype} came.")
+        raise InputError(f"{what} are expected as integers: received {numbers.dtype}.")
     if numbers.size and (numbers.min() < 0 or numbers.max() >= K):
         wrong = numbers.min() if numbers.min() < 0 else numbers.max()
-        raise InputError(f"{what} are expected in 0..{K - 1}, {wrong} is among them.")
+        raise InputError(f"{what} are expected in 0..{K - 1}: received {wrong}.")
 
 
 class TopK:
-    """Pictures counted by class: how many there were, and of how many the class came first, or
-    among the first five.
+    """Pictures counted by class: all, those with their class first, and those with it in the top 5.
 
-    Ties go to the class that stands first. ``top1`` and ``top5`` are fractions of all pictures,
-    from 0 to 1; with five classes or fewer every picture is right among five, and ``top5`` says so.
+    Ties go to the class with the lower number. ``top1`` and ``top5`` are fractions of all pictures,
+    from 0 to 1; with five classes or fewer, ``top5`` is always 1.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = list(class_names)
-        self.counts = np.zeros(
-            (len(self.class_names), 3), np.int64
-        )  # (K, 3): pictures, first, among five
+        # (K, 3): pictures of each class, how many had it first, and how many in the top five
+        self.counts = np.zeros((len(self.class_names), 3), np.int64)
 
-    def update(self, label: int, probabilities: np.ndarray) -> None:
+    def update(self, label: int, probabilities: npt.ArrayLike) -> None:
         """Count one picture of class ``label`` with its probabilities (K).
 
-        Raises ``InputError`` for another number of probabilities, or one that is no number.
+        Raises ``InputError`` for another number of probabilities, and for NaN.
         """
         probabilities = np.asarray(probabilities)
         K = len(self.class_names)
         if probabilities.shape != (K,):
             raise InputError(
-                f"{K} probabilities are expected, one a class; {probabilities.shape} came."
+                f"{K} probabilities are expected, one a class: received {probabilities.shape}."
             )
         if np.isnan(probabilities).any():
-            raise InputError("Probabilities are expected to be numbers, NaN is among them.")
+            raise InputError("Probabilities are expected to be numbers: received NaN.")
         best = np.argsort(-probabilities, kind="stable")[:TOP]
         self.counts[label] += (1, int(best[0] == label), int(label in best))
 
     @property
     def top1(self) -> float | None:
-        """The fraction of pictures whose class has the highest probability; None before the first."""
+        """The fraction of pictures whose class was first; None before the first picture."""
         return self._share(1)
 
     @property
     def top5(self) -> float | None:
-        """The fraction of pictures whose class is among the five highest; None before the first."""
+        """The fraction of pictures with their class in the top five; None before the first one."""
         return self._share(2)
 
     def _share(self, column: int) -> float | None:
@@ -159,13 +155,11 @@ class TopK:
 
     @property
     def accuracy(self) -> dict[str, float | None]:
-        """{name: top-1 accuracy over the pictures of that class}; None for a class without
-        pictures.
-        """
+        """{name: top-1 accuracy over its pictures}; None for a class without pictures."""
         rows = zip(self.class_names, self.counts.tolist(), strict=True)
         return {name: first / pictures if pictures else None for name, (pictures, first, _) in rows}
 
-    # What a progress bar shows, a report holds and a state file keeps
+    # For a progress bar, a report and a state file
 
     def headline(self) -> str:
         """The running top-1 accuracy, for a progress bar."""
@@ -179,23 +173,18 @@ class TopK:
         """The counts as plain numbers."""
         return self.counts.tolist()
 
-    def restore(self, state: Any) -> None:
-        """Take up the counts of ``state()``. Raises ``ValueError`` where they do not fit."""
-        counts = np.asarray(state)
-        if counts.shape != self.counts.shape or counts.dtype != np.int64 or (counts < 0).any():
-            raise ValueError(
-                f"expected counts {self.counts.shape}, came {counts.dtype} {counts.shape}"
-            )
-        self.counts = counts
+    def restore(self, state: npt.ArrayLike) -> None:
+        """Continue from counts of ``state()`` (K, 3). Raises ``ValueError`` where they differ."""
+        self.counts = _checked_counts(state, self.counts.shape)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
         dataset: its name.
-        images: how many pictures are in the scores.
+        images: number of pictures in the scores.
         failures: {picture: error} of those that are not.
         settings: what the scores depend on.
         results: the scores by name; see ``SegmentationScores`` and ``ClassificationScores``.
@@ -208,7 +197,7 @@ class Evaluation:
     results: dict[str, Any] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values for JSON: the scores first, then how they came about."""
+        """Plain Python values for JSON: the scores first, then what they depend on."""
         return {
             "dataset": self.dataset,
             **self.results,
@@ -218,29 +207,25 @@ class Evaluation:
         }
 
     def table(self) -> str:
-        """Class by class, then the sums, as plain text; percent."""
+        """A plain text: each class, then the scores of all, in percent."""
         classes = self.results[self._by_class]
         width = max(map(len, [*classes, *self._sums]))
         rows = [f"{name:<{width}}  {_percent(value)}" for name, value in classes.items()]
-        sums = [
-            f"{title:<{width}}  {_percent(self.results[key])}" for title, key in self._sums.items()
-        ]
-        head = f"{self.dataset}: {self.images} images" + (
-            f", {len(self.failures)} failed" * bool(self.failures)
-        )
+        overall = {title: self.results[key] for title, key in self._sums.items()}
+        sums = [f"{title:<{width}}  {_percent(value)}" for title, value in overall.items()]
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        head = f"{self.dataset}: {self.images} images{failed}"
         rule = "-" * (width + 8)
         return "\n".join([head, rule, *rows, rule, *sums])
 
-    # Which of the results is a column, and which are its sums.
+    # Which of the results has a value for each class, and which are the scores of all.
     _by_class = "iou"
     _sums = {"mIoU": "miou", "pixel accuracy": "pixel_accuracy"}
 
 
 @dataclass(frozen=True)
 class SegmentationScores(Evaluation):
-    """Fractions from 0 to 1: ``miou``, ``pixel_accuracy``, and ``iou`` {class: value, None where it
-    does not occur}.
-    """
+    """Scores of masks, as fractions from 0 to 1."""
 
     @property
     def miou(self) -> float | None:
@@ -260,21 +245,19 @@ class SegmentationScores(Evaluation):
 
 @dataclass(frozen=True)
 class ClassificationScores(Evaluation):
-    """Fractions from 0 to 1: ``top1``, ``top5``, and ``accuracy`` (top-1) by class."""
+    """Scores of zero-shot classification, as fractions from 0 to 1; ``accuracy`` is top-1."""
 
     _by_class = "accuracy"
     _sums = {"top-1": "top1", "top-5": "top5"}
 
     @property
     def top1(self) -> float | None:
-        """The fraction of pictures whose class came first; None if no picture was counted."""
+        """The fraction of pictures whose class was first; None if no picture was counted."""
         return self.results["top1"]
 
     @property
     def top5(self) -> float | None:
-        """The fraction of pictures whose class was among the first five; None if no picture was
-        counted.
-        """
+        """The fraction of pictures with their class in the top five; None if there was none."""
         return self.results["top5"]
 
 

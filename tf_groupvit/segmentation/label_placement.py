@@ -27,7 +27,7 @@ SYSTEM_FONTS = (
 )
 _NO_LETTER = "\uffff"  # a noncharacter: every font draws its "missing" box for it
 LONGEST = 32  # letters of a name that are drawn; the rest is an ellipsis
-CELLS = 256**2  # places are searched on a grid of about so many cells
+CELLS = 256**2  # places are searched on a grid with about this many cells
 LEAST_COVER = 0.5  # a box that fits nowhere may stick out of its region by this much
 
 # Fonts

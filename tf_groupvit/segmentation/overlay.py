@@ -1,4 +1,4 @@
-"""Pictures of a segmentation: the seven views of the original demo, and the overlay with its legend.
+"""Pictures of a segmentation: the seven views of the original demo, and the overlay with legend.
 
 As in the original demo, the background is neither painted nor named: the image shows as it is.
 """
@@ -54,7 +54,7 @@ def draw_contours(pixels: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _dilated(mask: np.ndarray, steps: int) -> np.ndarray:
-    """A mask (H, W) and all pixels within so many steps of it, up, down, left and right."""
+    """A mask (H, W) and all pixels at most ``steps`` from it, up, down, left and right."""
     for _ in range(steps):
         near = mask.copy()
         near[1:] |= mask[:-1]
@@ -84,7 +84,7 @@ class Tag:
 
     @classmethod
     def of(cls, name: str, number: int, height: int) -> "Tag":
-        """The tag of class ``number`` in letters of so many pixels."""
+        """The tag of class ``number`` in letters ``height`` pixels high."""
         text, font = legible(name, number, height)
         left, top, right, bottom = font.getbbox(text)
         margin = max(2, height // 4)
@@ -157,7 +157,9 @@ def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
 def legend(
     entries: Sequence[Entry], letters: int, width: int | None = None, height: int | None = None
 ) -> Image.Image:
-    """Swatch, name and percent of each entry, in columns, in letters of so many pixels.
+    """Swatch, name and percent of each entry, in columns.
+
+    Letters are ``letters`` pixels high.
 
     There are as many columns as go into ``width`` (half a column may stick out), or as few as keep
     within ``height``, in pixels.

@@ -160,7 +160,7 @@ def _mean_colors(labels: np.ndarray, image: np.ndarray, count: int) -> np.ndarra
 
 
 def group_colors(count: int) -> np.ndarray:
-    """Colors (count, 3) uint8 of groups; they repeat after 256."""
+    """Colors (G, 3) uint8 of that many groups; they repeat after 256."""
     return _group_table()[np.arange(count) % 256]
 
 

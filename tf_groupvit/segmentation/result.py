@@ -97,7 +97,7 @@ class Segmentation:
         }
         self._absence = absence
         if not callable(image) and not isinstance(image, bytes):
-            self.image  # noqa: B018 - an image of another size is refused here, not when it is drawn
+            self.image  # noqa: B018 - an image of another size is refused now, not when drawn
 
     @classmethod
     def from_png(
@@ -111,7 +111,7 @@ class Segmentation:
     ) -> Self:
         """From a PNG of class numbers, gray of any depth or palette, and the encoded image.
 
-        Raises ``InputError`` if the mask is no such PNG, or has another size than the upright image.
+        Raises ``InputError`` if the mask is no such PNG, or not of the size of the upright image.
         """
         picture = open_picture(image, "The image")
         drawn = open_picture(mask, "The mask")
@@ -255,11 +255,11 @@ class Segmentation:
     def overlay(
         self, alpha: float = 0.5, legend: bool = True, contours: bool = True
     ) -> Image.Image:
-        """The image covered by its classes, with a legend (swatch, name, area) below or beside it.
+        """The image covered by its classes, with a legend (swatch, name, area).
 
         The picture is at the top left at its own size; the legend lists the classes that are
-        present, largest first. A class whose name no font can write is called by its number, e.g.
-        ``#3``.
+        present, largest first, below it or to its right. A class whose name no font can write is
+        called by its number, e.g. ``#3``.
 
         Args:
             alpha: opacity of the colors, from 0, the image alone, to 1, the colors alone.
@@ -351,7 +351,7 @@ class Segmentation:
 
 
 def _checked_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """The labels (H, W) as uint8 or int32, if their shape, type and range and the names are right."""
+    """The labels (H, W) as uint8 or int32, if shape, type, range and names are right."""
     labels = np.asarray(labels)
     if len(set(class_names)) < len(class_names):
         twice = next(name for name in class_names if class_names.count(name) > 1)
