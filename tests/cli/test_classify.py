@@ -10,6 +10,8 @@ from PIL import Image
 
 from tf_groupvit.cli import main
 
+pytestmark = pytest.mark.usefixtures("models_once")
+
 MODEL = Path(__file__).resolve().parents[1] / "golden" / "segmenter"
 SEVEN = "dog,grass,sky,sheep,boat,a red car,water"
 

@@ -25,6 +25,8 @@ from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.scenes.scene import CLASSES, scenes
 from tf_groupvit.segmentation.segmenter import Segmenter
 
+pytestmark = pytest.mark.usefixtures("models_once")
+
 TEXT = dict(
     vocab_size=514, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
 )

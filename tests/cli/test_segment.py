@@ -16,6 +16,8 @@ from PIL import Image
 
 from tf_groupvit.cli import choices, main
 
+pytestmark = pytest.mark.usefixtures("models_once")
+
 MODEL = Path(__file__).resolve().parents[1] / "golden" / "segmenter"
 FILES = ["{}.colors.png", "{}.json", "{}.labels.png", "{}.overlay.png"]
 
