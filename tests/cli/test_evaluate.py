@@ -152,7 +152,6 @@ def test_python_and_the_command_give_the_same_report(model, root, normalize):
     assert settings["normalize"] == (normalize or "imagenet")
 
 
-@pytest.mark.slow
 def test_every_choice_reaches_the_segmenter(model, root):
     content = answer(
         "voc20", "--root", root, "--model", model, "--mode", "whole", "--protocol", "hf",
@@ -166,7 +165,6 @@ def test_every_choice_reaches_the_segmenter(model, root):
     assert content["images"] == content["settings"]["limit"] == 1
 
 
-@pytest.mark.slow
 def test_a_background_can_be_given(model, root):
     content = answer(
         "voc", "--root", root, "--model", model, "--background", "0.0", "--mode", "whole"
@@ -175,7 +173,6 @@ def test_a_background_can_be_given(model, root):
     assert content["iou"]["background"] == 0.0
 
 
-@pytest.mark.slow
 def test_a_background_can_be_calibrated(model, root, monkeypatch):
     monkeypatch.setattr(
         calibrate, "__kwdefaults__", {**calibrate.__kwdefaults__, "grid": (0.3, 0.9)}
@@ -198,7 +195,6 @@ def test_scenes_need_no_root_and_are_seen_whole_with_the_checkpoints_own_statist
     assert content["settings"]["normalize"] == "checkpoint"
 
 
-@pytest.mark.slow
 def test_without_json_a_table_is_printed(model):
     result = run("scenes", "--count", "1", "--model", model)
     assert result.exit_code == 0, result.output
@@ -209,7 +205,6 @@ def test_without_json_a_table_is_printed(model):
     assert lines[-1].startswith("pixel accuracy")
 
 
-@pytest.mark.slow
 def test_an_image_that_fails_is_named_and_the_exit_code_is_two(model, tmp_path):
     home = ade_tree(tmp_path, {name: [[1, 2], [0, 3]] for name in ("a", "b")})
     (home / "images/validation/b.jpg").write_bytes(b"no image")
@@ -221,7 +216,6 @@ def test_an_image_that_fails_is_named_and_the_exit_code_is_two(model, tmp_path):
     assert "Not in the scores, since they failed: b" in result.stderr
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_from_its_state_and_another_models_state_is_refused(model, root, tmp_path):
     state = tmp_path / "state.json"
     options = ("voc", "--root", root, "--model", model, "--resume", state, "--mode", "whole")
@@ -240,7 +234,6 @@ def test_a_run_goes_on_from_its_state_and_another_models_state_is_refused(model,
     assert "belongs to another evaluation: weights was" in result.stderr
 
 
-@pytest.mark.slow
 def test_a_tree_with_a_folder_for_each_class_gives_top1_and_top5(model, tmp_path):
     for name in ("hot_dog/1.jpg", "hot_dog/2.jpg", "cat/1.jpg"):
         write_image(tmp_path / name, 40, 40)
@@ -322,7 +315,6 @@ def test_a_bad_mask_is_named_before_work_starts(model, tmp_path):
     assert result.stdout == ""
 
 
-@pytest.mark.slow
 def test_masks_that_may_lie_in_two_ways_are_refused_in_one_line_unless_it_is_said(model, tmp_path):
     from PIL import Image
 

@@ -40,12 +40,15 @@ class LazyGroup(click.Group):
     """Imports a command's module when the command is named, so that `--help` costs nothing."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands, in the order of the help page."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the command of that name; None if there is none."""
         return import_module(f"tf_groupvit.cli.{name}").command if name in COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -69,6 +72,7 @@ class LazyGroup(click.Group):
             sys.exit(OneLineError.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors of ours and wrong values of options are one line."""
         try:
             return super().invoke(ctx)
         except click.BadParameter as error:

@@ -36,7 +36,7 @@ def evaluate(
     *,
     limit: int | None = None,
     state: str | PathLike[str] | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     mask_orientation: str | None = None,
     as_trained: bool = True,
     progress: bool = False,
@@ -107,7 +107,7 @@ def evaluate_classes(
     *,
     limit: int | None = None,
     state: str | PathLike[str] | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     as_trained: bool = True,
     progress: bool = False,
 ) -> ClassificationScores:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy.typing as npt
 from tqdm import tqdm
 
 from tf_groupvit.errors import GroupViTError, InputError, one_line
@@ -16,6 +17,8 @@ from tf_groupvit.files import atomic_write, check_place
 VERSION = 1
 SAVE_SECONDS = 10.0  # what a killed run loses at most, besides the batch under way
 HOPELESS = 20  # failures before the first success, after which pictures cannot be the cause
+
+Answer = TypeVar("Answer")
 
 
 class Running(Protocol):
@@ -34,7 +37,7 @@ class Tally(Running, Protocol):
     def state(self) -> Any:
         """The counts, as JSON takes them."""
 
-    def restore(self, state: Any) -> None:
+    def restore(self, state: npt.ArrayLike) -> None:
         """Continue from such counts. Raises ``ValueError`` where they do not match."""
 
 
@@ -48,7 +51,7 @@ class ProgressFile:
             cannot be written.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], tally: Tally) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, object], tally: Tally) -> None:
         self.path, self.tally = path, tally
         # They are compared as JSON gives them back: tuples become lists.
         self.settings = json.loads(json.dumps(dict(settings)))
@@ -105,15 +108,15 @@ class ProgressFile:
         return content
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def count_pictures(
     names: Sequence[str],
-    answers: Callable[[list[int]], Iterator[tuple[int, Any]]],
-    count: Callable[[int, Any], None],
+    answers: Callable[[list[int]], Iterator[tuple[int, Answer | Exception]]],
+    count: Callable[[int, Answer], None],
     tally: Running,
     *,
     file: ProgressFile | None = None,
@@ -175,7 +178,7 @@ def count_pictures(
 
 def open_file(
     path: str | PathLike[str] | None,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     tally: Tally,
     names: Sequence[str],
 ) -> tuple[ProgressFile | None, list[str]]:

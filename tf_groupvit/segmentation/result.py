@@ -367,6 +367,6 @@ def _checked_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarra
     return np.ascontiguousarray(labels, np.uint8 if len(class_names) <= 256 else np.int32)
 
 
-def _is_data(part: Callable[[], Any]) -> bool:
+def _is_data(part: Callable[[], object]) -> bool:
     """Whether a function can be pickled: one of a module, or a method, with its arguments."""
     return isinstance(part, partial) and "<" not in getattr(part.func, "__qualname__", "<")
