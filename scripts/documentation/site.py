@@ -53,7 +53,7 @@ API = {
     ),
     "serving.md": (
         "Export, server, client",
-        ["export.saving", "export.check", "server.running", "client"],
+        ["export.saving", "export.check", "server.running", "server.options", "client"],
     ),
     "evaluation.md": (
         "Evaluation",

@@ -5,9 +5,11 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from test_server_versions import Loader
 
 from tf_groupvit.server import running
 from tf_groupvit.server.admission import ConcurrencyLimit, Deadline, open_files
+from tf_groupvit.server.options import Options
 from tf_groupvit.server.status import StatusError
 
 
@@ -86,18 +88,19 @@ def test_a_deadline_in_the_past_is_exceeded():
     assert Deadline(None).remaining() is None
 
 
-def test_a_server_looks_at_its_memory_while_nothing_is_at_work(monkeypatch):
+def test_a_server_looks_at_its_memory_while_nothing_is_at_work(tmp_path, monkeypatch):
     looked = threading.Event()
     monkeypatch.setattr(running, "_MEMORY_SECONDS", 0.001)
     monkeypatch.setattr(running, "Growth", lambda: SimpleNamespace(look=looked.set))
-    server, stopped = running.Server({"m": "/m"}), threading.Event()  # not started
-    with server.limit.admit():
-        watching = threading.Thread(target=server._watch_memory, args=[stopped])
-        watching.start()
-        assert not looked.wait(0.05)
-    assert looked.wait(10)
-    stopped.set()
-    watching.join()
+    monkeypatch.setattr(running, "load", lambda path, *_: Loader()(path))
+    (tmp_path / "1").mkdir()
+    options = Options(enable_model_warmup=False)
+    server = running.Server({"m": tmp_path}, port=None, rest_api_port=None, options=options)
+    with server:
+        with server.limit.admit():
+            looked.clear()
+            assert not looked.wait(0.05)
+        assert looked.wait(10)
 
 
 def test_the_process_may_open_as_many_files_as_the_system_lets_it(monkeypatch):

@@ -77,7 +77,7 @@ def test_a_second_signal_ends_the_process_at_once(monkeypatch):
     monkeypatch.setattr(lifecycle.signal, "signal", handlers.__setitem__)
     monkeypatch.setattr(lifecycle.os, "_exit", codes.append)
     server, stop = Server({"m": "/m"}), threading.Event()
-    lifecycle._on_signals(stop, server)
+    lifecycle.stop_on_signals(stop, server)
     assert handlers.keys() == {signal.SIGTERM, signal.SIGINT}
     server.started = True
     handlers[signal.SIGTERM](signal.SIGTERM, None)
@@ -130,7 +130,7 @@ def test_a_server_says_what_it_serves_logs_each_request_and_ends_with_0(fixture_
 
 
 def test_a_broken_model_ends_the_start_with_the_servers_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(lifecycle, "_on_signals", lambda *_: None)
+    monkeypatch.setattr(lifecycle, "stop_on_signals", lambda *_: None)
     (tmp_path / "1").mkdir()
     ports = ["--port", "0", "--rest-api-port", "0"]
     result = CliRunner().invoke(
@@ -155,7 +155,7 @@ def test_a_front_that_ends_by_an_exception_ends_the_server_loudly(tmp_path, monk
 
     monkeypatch.setattr("uvicorn.Server", Broken)
     monkeypatch.setattr("uvicorn.Config", lambda *_, **__: None)
-    monkeypatch.setattr(lifecycle, "_on_signals", lambda *_: None)
+    monkeypatch.setattr(lifecycle, "stop_on_signals", lambda *_: None)
     for name in ("_forget_start_up", "cut_off_after", "_end_for_certain"):
         monkeypatch.setattr(lifecycle, name, lambda *_: None)
     monkeypatch.setattr(rest_server.RestServer, "stop", lambda *_: None)

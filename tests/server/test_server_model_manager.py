@@ -2,7 +2,6 @@
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from google.protobuf import text_format
@@ -161,11 +160,20 @@ def test_a_start_without_versions_or_with_a_broken_one_is_one_line(tmp_path):
     )
 
 
-def test_a_reload_behind_another_ends_at_its_deadline(models, base_path):
-    with models._config_lock, ThreadPoolExecutor(1) as pool:
-        late = pool.submit(models.reload, config(one("a", base_path / "a")), 0.01)
+def test_a_reload_behind_a_poll_ends_at_its_deadline(models, base_path, monkeypatch):
+    looks, go = threading.Event(), threading.Event()
+
+    def without_end(model, warn):
+        looks.set()
+        assert go.wait(10)
+        return {2: str(base_path / "a" / "2")}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model_manager, "versions_to_serve", without_end)
+        assert looks.wait(10)
         with pytest.raises(StatusError) as refused:
-            late.result(10)
+            models.reload(config(one("a", base_path / "a")), 0.01)
+        go.set()
     assert refused.value.code == "DEADLINE_EXCEEDED"
     models.reload(config(one("c", base_path / "a")), 10.0)
     assert models.names == ["c"]

@@ -49,7 +49,7 @@ def serve_until_stopped(
 
     open_files(most=True)  # each connection is one
     server = Server(models, options=Options(**flags), ports=ports, on_fault=on_fault)
-    _on_signals(stop, server)
+    stop_on_signals(stop, server)
     server.start()
     _forget_start_up()
     announce(ports.host, server.port or 0, server.rest_api_port or 0, server.models.names)
@@ -72,7 +72,9 @@ def serve_until_stopped(
         _leave_now(code)
 
 
-def _on_signals(stop: threading.Event, server: Server) -> None:
+def stop_on_signals(stop: threading.Event, server: Server) -> None:
+    """Set ``stop`` on SIGTERM or SIGINT; end the process on the second, and before the start."""
+
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set() or not server.started:  # nothing to finish
             os._exit(128 + number if stop.is_set() else 0)
