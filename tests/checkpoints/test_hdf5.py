@@ -102,6 +102,7 @@ def refusals():
         ),
         "a bomb": lambda file: file.create_dataset("x", (2**40,), "f4", chunks=(2**20,)),
         "space without bytes": lambda file: file.create_dataset("x", (2**30,), "f4"),
+        "groups in groups": lambda file: file.create_group("a/" * 1000),
         "another file": external,
         "a dataset made of others": virtual,
         "a link to another file": lambda file: file.__setitem__(

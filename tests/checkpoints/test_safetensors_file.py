@@ -64,6 +64,7 @@ BAD = {
     "seven bytes": b"\x08\x00\x00\x00\x00\x00\x00",
     "header longer than the file": safetensors({}, length=1000),
     "header of 2**63 bytes": safetensors({}, length=2**63),
+    "header that is too long": safetensors({}, header=b"{}" + b" " * 2**24),
     "not JSON": safetensors({}, header=b"{'a': 1}"),
     "not UTF-8": safetensors({}, header=b"\xff\xfe{}"),
     "JSON cut off": safetensors({}, header=b'{"a": {"dtype"'),

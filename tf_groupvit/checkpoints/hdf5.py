@@ -8,7 +8,7 @@ taken as they are found, so the attributes may be missing or cut.
 from pathlib import Path
 from typing import Any
 
-from tf_groupvit.checkpoints.tensors import Entry, FileBytes, Tensors
+from tf_groupvit.checkpoints.tensors import LONGEST_NAME, Entry, FileBytes, Tensors
 from tf_groupvit.errors import CheckpointError, one_line
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -30,8 +30,9 @@ def read_hdf5(path: Path) -> Tensors:
     entries: dict[str, Entry] = {}
 
     def visit(name: str | bytes, node: Any) -> None:
-        if not isinstance(name, str):
-            raise CheckpointError(f"{path} holds a name that is no text: fetch it again.")
+        # The library walks through groups in groups, with names that grow with their depth.
+        if not isinstance(name, str) or len(name) > LONGEST_NAME:
+            raise CheckpointError(f"{path} holds a name that no weight has: fetch it again.")
         if isinstance(node, h5py.Dataset):
             entries[name] = _entry(file, name, node)
 

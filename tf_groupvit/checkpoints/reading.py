@@ -12,7 +12,7 @@ from pathlib import Path
 from tf_groupvit.checkpoints.hdf5 import read_hdf5
 from tf_groupvit.checkpoints.names import from_original, from_tensorflow, is_original
 from tf_groupvit.checkpoints.safetensors_file import read_safetensors
-from tf_groupvit.checkpoints.tensors import Entry, Tensors
+from tf_groupvit.checkpoints.tensors import LONGEST_NAME, Entry, Tensors
 from tf_groupvit.checkpoints.torch_file import read_torch
 from tf_groupvit.checkpoints.wrappers import unwrap
 from tf_groupvit.errors import CheckpointError
@@ -63,8 +63,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         found = _read_shards(source, format_) if shards else _read_file(source, format_)
     except OSError as error:
         raise CheckpointError(f"Cannot read {source}: {error.strerror or error}.") from error
-    for name in found:  # names are put into messages of one line
-        if not name.isprintable() or len(name) > 500:
+    for name in found:
+        if not name.isprintable() or len(name) > LONGEST_NAME:
             raise CheckpointError(
                 f"{source} holds a tensor with the name {name[:80]!r}: expected plain words and"
                 " dots."

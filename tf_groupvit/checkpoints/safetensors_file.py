@@ -28,6 +28,7 @@ DTYPES = {
     **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
     **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
 }
+LONGEST_HEADER = 2**24  # bytes; the full model's has 50,000
 
 
 def read_safetensors(path: Path) -> Tensors:
@@ -42,8 +43,10 @@ def read_safetensors(path: Path) -> Tensors:
         name twice, or whose dtypes and shapes NumPy does not have.
     """
     file = FileBytes(path)
+    length = int.from_bytes(file.bytes(0, 8), "little")
+    if length > LONGEST_HEADER:
+        raise _broken(path, f"its header is said to have {length:,} bytes")
     with _opened(path):
-        length = int.from_bytes(file.bytes(0, 8), "little")
         text = file.bytes(8, length).decode()
     try:
         header = json.loads(text, object_pairs_hook=_without_twins)

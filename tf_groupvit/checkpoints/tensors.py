@@ -14,6 +14,8 @@ import numpy as np
 
 from tf_groupvit.errors import CheckpointError
 
+LONGEST_NAME = 500  # letters of a tensor's name: it goes into messages of one line
+
 
 @dataclass(frozen=True)
 class Entry:
