@@ -85,9 +85,9 @@ ELSEWHERE = {
     'tf-groupvit segment photo.jpg --model nvidia/groupvit-gcc-yfcc --classes "sheep,grass,dog,sky" --output out': (
         "tests/models/test_published.py"
     ),
-    "tf-groupvit train --recipe demo --output my-demo": "tests/training/test_training_runs.py",
+    "tf-groupvit train --recipe demo --output my-demo": "tests/training/test_trainer.py",
     "tf-groupvit train --data my-captions --output mine": (
-        "tests/training/test_training_own_captions.py"
+        "tests/training/test_trainer_captions.py"
     ),
 }
 

@@ -92,3 +92,16 @@ def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
     return {
         variable.path: keras.ops.convert_to_numpy(variable).copy() for variable in model.weights
     }
+
+
+def fit(training, data, steps=6, rate=0.02):
+    """The losses of a few steps on one batch."""
+    training.compile(
+        optimizer=keras.optimizers.Adam(rate), run_eagerly=True
+    )  # tracing takes longer than the steps
+    return [float(training.train_on_batch(data, return_dict=True)["loss"]) for _ in range(steps)]
+
+
+def moved(model, before):
+    after = weights_of(model)
+    return {path for path, value in before.items() if not np.array_equal(after[path], value)}

@@ -1,9 +1,6 @@
-"""The command on captions of one's own: what it learns, leaves out, goes on from, begins at, and
-refuses.
-"""
+"""Runs on captions of one's own: what they learn, leave out, resume from, begin at, and refuse."""
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,17 +11,17 @@ from click.testing import CliRunner
 from tiny_recipe import JOINT, TEXT, VISION, tiny_recipe
 
 from tf_groupvit.cli import main
-from tf_groupvit.errors import ConfigError, DatasetError, InputError
+from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training import trainer
-from tf_groupvit.training.callbacks import KeepBest
-from tf_groupvit.training.recipe import read_recipe, recipe_of
 from tf_groupvit.training.state import position_of, step_of
 from tf_groupvit.training.trainer import BEST, HISTORY, STATE, build, open_sources
 
 SHALLOW = {**VISION, "num_hidden_layers": 1, "depths": [1, 0]}  # tracing takes most of the time
+
+
 SMALL = """
 steps = 30
 batch_size = 8
@@ -41,6 +38,8 @@ warm_up = 4
 captions = 10
 text_length = 30
 """
+
+
 FINE = """
 epochs = 1
 batch_size = 8
@@ -260,17 +259,6 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(golden, tmp_path):
         build(tiny_recipe(model={}, start=start), tmp_path)
 
 
-def test_a_captions_file_that_names_missing_images_is_refused(tmp_path):
-    (tmp_path / "captions.csv").write_text("image,caption\nnowhere.png,a cat\n")
-    done = command("--data", tmp_path, "--output", tmp_path / "out")
-    assert (
-        done.exit_code == 2
-        and "names 1 images that are missing" in done.stderr
-        and "nowhere.png" in done.stderr
-    )
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_batch_larger_than_the_data_is_lowered_with_a_word(captions, tmp_path, capsys):
     recipe = tiny_recipe(data={"source": str(captions)}, losses={"caption": 1.0}, batch_size=40)
     run = build(recipe, tmp_path / "run")
@@ -300,84 +288,3 @@ def test_a_lowered_batch_is_one_that_replicas_can_share(captions, monkeypatch):
     )
     with pytest.raises(DatasetError, match="should be 32 or more, got 26"):
         trainer.fit_batch(recipe, source)
-
-
-def test_a_folder_may_be_named_from_where_one_stands(captions, monkeypatch):
-    from tf_groupvit.training.caption_sources import open_pairs
-
-    monkeypatch.chdir(captions.parent)
-    source = open_pairs(captions.name)
-    assert os.path.exists(next(source.read(source.shards[0])).name)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ({"data": {"sourse": "x"}}, "no key 'sourse': did you mean 'source'"),
-        ({"data": {"augmentation": "some"}}, "expected one of none, published"),
-        ({"data": {"source": ""}}, "--data"),
-        ({"data": {"source": "x", "shuffle": "no"}}, r"shuffle is 'no': expected one like 10000"),
-        ({"precision": "float8"}, "expected one of float32, mixed_bfloat16"),
-        ({"trains": "head"}, "expected one of all, group tokens"),
-        ({"steps": 5, "epochs": 1, "data": {"source": "x"}}, "5 steps and 1 epochs"),
-        ({"epochs": 1}, "Scenes have no end"),
-        ({"keep": "best", "data": {"source": "x"}}, "need held-out captions"),
-        ({"losses": {"multi_label": 1.0}, "data": {"source": "x"}}, "go together"),
-        (
-            {"losses": {"group_word": 1.0}, "data": {"source": "x"}},
-            r"group_word needs \[vocabulary\] words",
-        ),
-        ({"vocabulary": {"words": ["dog", " "]}}, "none of them empty"),
-        ({"data": {"source": "x", "validation_share": 1.0}}, "0 or more, below 1"),
-        ({"data": {"source": "x", "validation": "y", "validation_share": 0.1}}, "two ways"),
-        ({"data": {"validation_share": 0.1}}, "for captions of your own"),
-        ({"losses": {"caption": "much"}}, "caption is 'much'"),
-        ({"start": {"checkpoint": "x"}, "model": {"text": {}}}, "keep one of them"),
-    ],
-)
-def test_a_recipe_that_cannot_be_is_refused(content, words):
-    with pytest.raises(ConfigError, match=words):
-        recipe_of(content)
-
-
-def test_options_take_the_place_of_what_the_recipe_says(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        trainer,
-        "train",
-        lambda recipe, *rest, **words: asked.append(recipe) or [{"step": 1, "loss": 1}],
-    )
-    assert command("--data", "caps", "--output", tmp_path, "--steps", 7).exit_code == 0
-    assert (
-        command(
-            "--data", "caps", "--output", tmp_path, "--model", "org/name", "--batch-size", 4
-        ).exit_code
-        == 0
-    )
-    first, second = asked
-    assert first.name == "finetune" and first.data.source == "caps" and first.steps == 7
-    assert first.start.checkpoint == "demo" and first.data.augmentation == "published"
-    assert second.start.checkpoint == "org/name" and second.batch_size == 4
-    (tmp_path / "mine.toml").write_text('epochs = 3\n[data]\nsource = "caps"\n')
-    assert read_recipe(tmp_path / "mine.toml").epochs == 3
-    assert read_recipe(tmp_path / "mine.toml", steps=9).epochs == 0
-
-
-def test_the_best_is_kept_and_patience_counts_what_was_measured(tmp_path):
-    saved = []
-
-    class Model:
-        stop_training = False
-
-        def save_pretrained(self, folder):
-            saved.append(folder)
-
-    watcher = KeepBest(
-        tmp_path, Model(), keep=True, patience=2, lines=[{"step": 1, "val_loss": 3.0}]
-    )
-    watcher.set_model(Model())
-    for round_, logs in enumerate([{"val_loss": 2.0}, {"loss": 9.0}, {"val_loss": 2.5}]):
-        watcher.on_epoch_end(round_, logs)
-        assert not watcher.model.stop_training
-    watcher.on_epoch_end(3, {"val_loss": 2.0})
-    assert watcher.model.stop_training and watcher.enough and saved == [tmp_path]

@@ -1,6 +1,4 @@
-"""Batches of training data: what is in them, what is left out, and that they go on where they
-stopped.
-"""
+"""Batches of pairs: what is in them, what is left out, and that they resume where they stopped."""
 
 import json
 from itertools import chain, islice
@@ -131,6 +129,8 @@ BROKEN = {
     "text.jpg": b"no image",
     "text.txt": b"text",
 }
+
+
 REASONS = {
     "cut": "expected a whole PNG",
     "dot": "1 x 1 pixels",

@@ -1,16 +1,18 @@
-"""Each format of training pairs: the same pairs come back, and what is broken is told by name."""
+"""Each format of training pairs: the same pairs are read, broken ones are named, a share is held out."""
 
 import csv
 import json
 import re
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from pairs import folder, pairs, picture, shard, write_tar
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.scenes.scene import scenes, write_scenes
-from tf_groupvit.training.caption_shards import write_tfrecord
-from tf_groupvit.training.caption_sources import open_pairs
+from tf_groupvit.training.caption_shards import Record, write_tfrecord
+from tf_groupvit.training.caption_sources import first_images, open_pairs, split
 
 
 def loaded(source) -> tuple[list[tuple[bytes, str]], dict[str, str]]:
@@ -364,3 +366,56 @@ def test_an_image_that_vanishes_during_training_is_told_by_name(tmp_path):
     (tmp_path / "f" / "images" / "00000.png").unlink()
     good, bad = loaded(source)
     assert len(good) == 1 and [name[-9:] for name in bad] == ["00000.png"]
+
+
+def names(source):
+    return [record.name for shard in source.shards for record in source.read(shard)]
+
+
+@pytest.mark.parametrize(
+    "share, held", [(0.2, 2 * 2), (0.25, 2 * 2), (0.1, 2), (0.5, 2 * 5), (0.05, 0)]
+)
+def test_each_shard_gives_its_share_and_no_pair_is_in_both_parts(tmp_path, share, held):
+    for k in range(2):
+        shard(tmp_path / f"{k}.tar", 10, first=10 * k)
+    source = open_pairs(tmp_path)
+    rest, held_out = split(source, share)
+    assert len(names(held_out)) == held
+    assert not set(names(rest)) & set(names(held_out))
+    assert sorted(names(rest) + names(held_out)) == sorted(names(source))
+    assert names(held_out) == names(split(source, share)[1])
+
+
+def test_held_out_pairs_lie_spread(tmp_path):
+    source = open_pairs(shard(tmp_path / "s.tar", 10))
+    assert [name.rpartition(":")[2] for name in names(split(source, 0.2)[1])] == [
+        "000000004",
+        "000000009",
+    ]
+
+
+def test_images_that_cannot_be_read_are_passed_over(tmp_path):
+    class Source:
+        shards = (tmp_path,)
+
+        def read(self, shard):
+            file = tf.io.encode_png(np.full((2, 3, 3), 7, np.uint8)).numpy()
+            yield from (
+                Record("a", lambda: (b"no picture", "a caption")),
+                Record("b", lambda: (file, "a caption")),
+            )
+
+    (image,) = first_images(Source(), 2)
+    assert image.shape == (2, 3, 3) and (image == 7).all()
+    broken = Source()
+    broken.read = lambda shard: iter([Record("a", lambda: (b"no picture", "a caption"))])
+    with pytest.raises(DatasetError, match="nothing to show"):
+        first_images(broken, 2)
+
+
+def test_a_folder_may_be_named_from_where_one_stands(tmp_path, monkeypatch):
+    folder(tmp_path / "f", 2)
+    monkeypatch.chdir(tmp_path)
+    source = open_pairs("f")
+    _, caption = next(source.read(source.shards[0])).load()
+    assert caption == "picture 0"

@@ -1,11 +1,20 @@
-"""Words and prompts of captions: by hand-sized captions, and what holds for every drawing."""
+"""Words and prompts of captions, a vocabulary's words, and byte pairs learned from texts."""
 
 import numpy as np
 import pytest
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.templates import FULL
-from tf_groupvit.training.texts import Prompts, clean_caption, listed_words, tagged_words
+from tf_groupvit.training.texts import (
+    TEMPLATES,
+    Prompts,
+    Words,
+    clean_caption,
+    listed_words,
+    tagged_words,
+    train_vocabulary,
+)
 
 
 def rng(seed=0):
@@ -86,3 +95,60 @@ def test_the_tagger_finds_nouns_and_verbs():
     assert {"dog", "running", "grass"} <= set(found) and not {"small", "on", "the", "green"} & set(
         found
     )
+
+
+@pytest.fixture(scope="module")
+def tokenizer(golden):
+    return Tokenizer.from_pretrained(
+        golden / "tokenizer" / "vocabularies" / "trained", max_length=30
+    )
+
+
+def test_words_are_found_whole_in_any_case_the_longer_one_where_two_overlap(tokenizer):
+    words = Words(["apple", "box", "ring", "traffic light", "light"], tokenizer, 30)
+    assert words.present(["A ring, boxes and an APPLE.", "a traffic  light", "light"]).tolist() == [
+        [1, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+
+
+def test_each_batch_has_one_template_for_all_words_the_same_one_each_time(tokenizer):
+    words = Words(["apple", "star"], tokenizer, 30, seed=4)
+    texts = ([form.format(word) for word in ("apple", "star")] for form in TEMPLATES)
+    possible = [tokenizer(rows, 30, "max_length")["input_ids"] for rows in texts]
+    seen = set()
+    for number in range(20):
+        ids, mask = words.prompts(number)
+        assert ids.shape == mask.shape == words.shape == (2, 30)
+        assert np.array_equal(ids, words.prompts(number)[0])
+        seen.add(next(k for k, rows in enumerate(possible) if np.array_equal(rows, ids)))
+    assert len(seen) > 2
+
+
+def test_no_words_or_an_empty_one_are_refused(tokenizer):
+    for wrong in ([], ["apple", " "]):
+        with pytest.raises(InputError, match="none of them empty"):
+            Words(wrong, tokenizer, 30)
+
+
+def test_a_trained_vocabulary_writes_any_text_in_python_and_in_graphs(tmp_path):
+    texts = ["a photo of an apple on the grass.", "naïve 雪 e-mail 42"]
+    tokenizer = train_vocabulary(tmp_path, texts[:1] * 3, merges=30, max_length=48)
+    tokens = tokenizer(texts, padding="max_length")
+    graph = tokenizer.graph()(texts)
+    assert np.array_equal(tokens["input_ids"], graph["input_ids"])
+    assert (
+        tokenizer.decode(tokens["input_ids"][0], skip_special_tokens=True)
+        == "a photo of an apple on the grass ."
+    )
+    assert tokens["attention_mask"][0].sum() < 15  # whole words became tokens
+
+
+def test_the_same_texts_give_the_same_vocabulary_however_often_pairs_are_alike(tmp_path):
+    texts = [
+        f"{a}{b} {b}{a} {a}{a}" for a in "abcdefgh" for b in "abcdefgh"
+    ] * 2  # hundreds of pairs as frequent
+    for k in range(5):
+        train_vocabulary(tmp_path / str(k), texts, merges=40, max_length=48)
+    assert len({(tmp_path / str(k) / "merges.txt").read_bytes() for k in range(5)}) == 1

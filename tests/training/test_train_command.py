@@ -1,0 +1,105 @@
+"""The command train: what it asks for, says, and refuses."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tf_groupvit.checkpoints.writing import write_safetensors
+from tf_groupvit.cli import main
+from tf_groupvit.training import trainer
+from tf_groupvit.training.recipe import read_recipe
+from tf_groupvit.training.trainer import STATE
+
+
+def test_the_command_trains_and_says_what_came_of_it(tmp_path, monkeypatch):
+    asked = {}
+
+    def pretend(recipe, folder, seed, bar, tensorboard):
+        asked.update(recipe=recipe, folder=folder, seed=seed, tensorboard=tensorboard)
+        return [{"step": 5, "loss": 1.5, "val_miou": 0.25}]
+
+    monkeypatch.setattr(trainer, "train", pretend)
+    given = ("--output", str(tmp_path), "--steps", "5", "--seed", "9", "--tensorboard", "shown")
+    done = CliRunner().invoke(main, ["train", *given])
+    assert done.exit_code == 0, done.output
+    assert asked["recipe"].steps == 5 and asked["seed"] == 9 and asked["folder"] == tmp_path
+    assert asked["tensorboard"] == Path("shown")
+    assert "step 5, loss 1.500, mIoU 25.0" in done.stderr
+    done = CliRunner().invoke(
+        main, ["train", "--output", str(tmp_path), "--recipe", "nowhere.toml"]
+    )
+    assert done.exit_code == 2 and "no recipe" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["file", "file/out", "n" * 300, "/dev/full"])
+@pytest.mark.parametrize("option", ["--output", "--tensorboard"])
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, option, output):
+    (tmp_path / "file").write_text("kept")
+    given = {"--output": tmp_path / "out", option: tmp_path / output}
+    done = CliRunner().invoke(
+        main, ["train", *(str(word) for pair in given.items() for word in pair)]
+    )
+    assert done.exit_code == 2 and "cannot be made" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (
+        tmp_path / "file"
+    ).read_text() == "kept"
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "train", interrupted)
+    folder = tmp_path / "my run"
+    given = ["train", "--output", str(folder), "--steps", "60"]
+    done = CliRunner().invoke(main, given)
+    command = f"tf-groupvit train --output '{folder}' --steps 60"
+    assert done.exit_code == 1 and done.stderr.splitlines()[-1] == "Aborted!"
+    assert f"Stopped before a first state was saved. To begin again: {command}" in done.stderr
+    (folder / STATE).parent.mkdir(parents=True)
+    write_safetensors(folder / STATE, {}, {"step": "20"})
+    done = CliRunner().invoke(main, given)
+    assert (
+        f"Stopped. Step 20 is kept in {folder / STATE}. To go on from there: {command}"
+        in done.stderr
+    )
+
+
+def command(*words):
+    return CliRunner().invoke(main, ["train", *map(str, words)])
+
+
+def test_options_take_the_place_of_what_the_recipe_says(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        trainer,
+        "train",
+        lambda recipe, *rest, **words: asked.append(recipe) or [{"step": 1, "loss": 1}],
+    )
+    assert command("--data", "caps", "--output", tmp_path, "--steps", 7).exit_code == 0
+    assert (
+        command(
+            "--data", "caps", "--output", tmp_path, "--model", "org/name", "--batch-size", 4
+        ).exit_code
+        == 0
+    )
+    first, second = asked
+    assert first.name == "finetune" and first.data.source == "caps" and first.steps == 7
+    assert first.start.checkpoint == "demo" and first.data.augmentation == "published"
+    assert second.start.checkpoint == "org/name" and second.batch_size == 4
+    (tmp_path / "mine.toml").write_text('epochs = 3\n[data]\nsource = "caps"\n')
+    assert read_recipe(tmp_path / "mine.toml").epochs == 3
+    assert read_recipe(tmp_path / "mine.toml", steps=9).epochs == 0
+
+
+def test_a_captions_file_that_names_missing_images_is_refused(tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption\nnowhere.png,a cat\n")
+    done = command("--data", tmp_path, "--output", tmp_path / "out")
+    assert (
+        done.exit_code == 2
+        and "names 1 images that are missing" in done.stderr
+        and "nowhere.png" in done.stderr
+    )
+    assert not (tmp_path / "out").exists()
