@@ -1,9 +1,9 @@
-"""tf-groupvit train: a recipe and a folder in; a checkpoint, trained from captions, in that folder
-out.
-"""
+"""``tf-groupvit train``: train a checkpoint from captions, as a recipe says."""
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -90,8 +90,6 @@ def command(
     losses as if it had not been. DIR then holds config.json, model.safetensors, the vocabulary, the image settings and
     README.md, a model card with the curve.
     """
-    from pathlib import Path
-
     from tf_groupvit.files import check_folder
     from tf_groupvit.memory import keep_freed_memory
     from tf_groupvit.training.recipe import read_recipe
@@ -126,28 +124,24 @@ def command(
     click.echo(f"{output}: {_outcome(history)}", err=True)
 
 
-def _kept(folder: Any) -> str:
-    """What an interrupted run leaves behind, and the command that goes on with it."""
+def _kept(folder: Path) -> str:
+    """What an interrupted run leaves behind, and the command that resumes it."""
     from tf_groupvit.training.state import step_of
     from tf_groupvit.training.trainer import STATE
 
     context = click.get_current_context()
-    given = [
-        option
-        for option in context.command.params
-        if context.get_parameter_source(str(option.name)) is TYPED
-    ]
-    words = [
-        word for option in given for word in (option.opts[0], str(context.params[str(option.name)]))
-    ]
-    again = shlex.join(["tf-groupvit", "train", *words])
-    state = folder / STATE
+    words = ["tf-groupvit", "train"]
+    for option in context.command.params:
+        name = str(option.name)
+        if context.get_parameter_source(name) is TYPED:
+            words += [option.opts[0], str(context.params[name])]
+    again, state = shlex.join(words), folder / STATE
     if not state.exists():
         return f"Stopped before a first state was saved. To begin again: {again}"
     return f"Stopped. Step {step_of(state)} is kept in {state}. To go on from there: {again}"
 
 
-def _outcome(history: list[dict[str, Any]]) -> str:
+def _outcome(history: Sequence[Mapping[str, float]]) -> str:
     """What the last round and the last measurement say."""
     last, measured = history[-1], {key: value for line in history for key, value in line.items()}
     parts = [f"step {last['step']}, loss {last['loss']:.3f}"]

@@ -95,7 +95,7 @@ def augmenter(size: int, how: Augmentation) -> Callable[[tf.Tensor, tf.Tensor], 
 
 
 def uniform(seed: tf.Tensor, count: int) -> tf.Tensor:
-    """Numbers (count) from [0, 1) that depend on the seed alone, on any machine."""
+    """Numbers (N,) from [0, 1) that depend on the seed alone, on any machine."""
     return tf.random.stateless_uniform([count], seed, alg="philox")
 
 
@@ -128,7 +128,7 @@ def _rectangles(
 
 
 def resize(pixels: tf.Tensor, size: int) -> tf.Tensor:
-    """Resize uint8 (h, w, 3) to (size, size, 3), bilinear with antialiasing as Pillow does."""
+    """Resize uint8 (H, W, 3) to (S, S, 3), bilinear with antialiasing as Pillow does."""
     scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(pixels)[:2], tf.float32)
     resized = tf.raw_ops.ScaleAndTranslate(
         images=pixels[None],

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -22,7 +21,7 @@ from tf_groupvit.errors import TrainingError
 from tf_groupvit.files import atomic_write
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.segmentation.image_encoding import png
-from tf_groupvit.training.caption_batches import Position, Skipped
+from tf_groupvit.training.caption_batches import Position
 from tf_groupvit.training.state import save_state, step_of
 
 REPORT_EVERY = 30.0  # seconds between two lines of progress, where a round takes longer
@@ -55,35 +54,27 @@ class StepCallback(keras.callbacks.Callback):
         """What is to be done after each step."""
 
 
-class StopOnNaN(StepCallback):
-    """Raises TrainingError, with the step and the last good state, once the loss is not finite."""
-
-    def __init__(self, state: Path | None = None, start: int = 0) -> None:
-        super().__init__(start)
-        self.state = state
-
-    def after_step(self, logs: Logs) -> None:
-        """Check the loss."""
-        if math.isfinite(logs["loss"]):
-            return
-        good = "no state was saved before it"
-        if self.state is not None and self.state.exists():
-            good = f"the last good state is of step {step_of(self.state)}, {self.state}"
-        raise TrainingError(
-            f"The loss is {logs['loss']} at step {self.step}; {good}: lower the rate, or clip"
-            " lower."
-        )
-
-
 class StopAt(StepCallback):
-    """Ends the training at a step, also in the middle of a round."""
+    """Ends the training at a step, also in the middle of a round, or once the loss is not finite.
 
-    def __init__(self, steps: int, start: int = 0) -> None:
+    Raises:
+        TrainingError: the loss is NaN or infinite; with the step and the last good state.
+    """
+
+    def __init__(self, steps: int, state: Path, start: int = 0) -> None:
         super().__init__(start)
-        self.steps = steps
+        self.steps, self.state = steps, state
 
     def after_step(self, logs: Logs) -> None:
-        """Check the step."""
+        """Check the loss and the step."""
+        if not math.isfinite(logs["loss"]):
+            good = "no state was saved before it"
+            if self.state.exists():
+                good = f"the last good state is of step {step_of(self.state)}, {self.state}"
+            raise TrainingError(
+                f"The loss is {logs['loss']} at step {self.step}; {good}: lower the rate, or clip"
+                " lower."
+            )
         if self.step >= self.steps:
             self.model.stop_training = True
 
@@ -98,7 +89,7 @@ class SaveState(StepCallback):
     def __init__(
         self,
         path: Path,
-        recipe: Mapping[str, Any],
+        recipe: Mapping[str, object],
         start: int = 0,
         position: Callable[[int], Position] | None = None,
     ) -> None:
@@ -209,19 +200,6 @@ class KeepBest(keras.callbacks.Callback):
                 self.since = 0 if better else self.since + 1
                 return better
         return False
-
-
-class ReportSkipped(keras.callbacks.Callback):
-    """Says at the end which records were left out, on standard error."""
-
-    def __init__(self, skipped: Skipped | None) -> None:
-        super().__init__()
-        self.skipped = skipped
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        """Write the summary."""
-        if self.skipped:
-            log(self.skipped.summary())
 
 
 class Progress(StepCallback):

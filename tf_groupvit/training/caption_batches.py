@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -55,7 +55,7 @@ class Position:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Position":
+    def from_dict(cls, content: Mapping[str, int]) -> "Position":
         """Read what ``to_dict`` gave. Raises InputError for anything else."""
         try:
             position = cls(**{name: int(value) for name, value in content.items()})

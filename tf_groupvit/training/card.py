@@ -1,14 +1,14 @@
-"""A recipe and what a run of it recorded in; README.md, the model card of the checkpoint, out."""
+"""README.md of a trained checkpoint: its model card, with the recipe and the learning curve."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tf_groupvit.files import atomic_write
 from tf_groupvit.scenes.scene import CLASSES
 from tf_groupvit.training.recipe import SCENES, Recipe
 
-CARD = """# GroupViT, trained on captioned scenes by the recipe '{name}'
+Line = Mapping[str, float]  # of the history
+FROM_SCENES = """# GroupViT, trained on captioned scenes by the recipe '{name}'
 
 {words}:
 segmented by name in drawn scenes. No mask took part in the training: the model saw pictures and captions.
@@ -40,7 +40,7 @@ It knows {classes} classes as the scenes draw them, and nothing of photographs. 
 meaningless. Outlines are as coarse as its patches.
 """
 
-OF_CAPTIONS = """# GroupViT, trained from captions by the recipe '{name}'
+FROM_CAPTIONS = """# GroupViT, trained from captions by the recipe '{name}'
 
 No mask took part in the training: the model saw pictures and captions.
 
@@ -61,60 +61,57 @@ tf-groupvit segment picture.png --model FOLDER --classes "sky,grass"
 """
 
 
-def write_card(
-    folder: Path, recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]
-) -> None:
+def write_card(folder: Path, recipe: Recipe, seed: int, history: Sequence[Line]) -> None:
     """Write ``folder``/README.md."""
-    text = (_of_scenes if recipe.data.source == SCENES else _of_captions)(recipe, seed, history)
-    atomic_write(folder / "README.md", text.encode())
+    of_kind = _of_scenes if recipe.data.source == SCENES else _of_captions
+    template, values, rows = of_kind(recipe, history)
+    text = template.format(
+        name=recipe.name,
+        seed=seed,
+        batch=recipe.batch_size,
+        minutes=sum(line["seconds"] for line in history) / 60,
+        losses=", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items()),
+        curve="\n".join(f"| {' | '.join(cells)} |" for cells in rows),
+        **values,
+    )
+    atomic_write(folder / "README.md", text)
 
 
-def _of_scenes(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) -> str:
+Card = tuple[str, dict[str, object], list[list[str]]]  # template, values, rows of the curve
+
+
+def _of_scenes(recipe: Recipe, history: Sequence[Line]) -> Card:
     measured = [line for line in history if "val_miou" in line]
+    values: dict[str, object] = {
+        "words": ", ".join(recipe.words).capitalize(),
+        "images": recipe.steps * recipe.batch_size,
+        "steps": recipe.steps,
+        "merges": recipe.vocabulary.merges,
+        "classes": len(CLASSES),
+        "count": recipe.validation_scenes,
+        "size": 64,
+    }
     rows = [
-        f"| {m['step']} | {m['loss']:.3f} | {m['val_miou']:.3f} | {m['groups_used']:.1f} |"
+        [f"{m['step']}", f"{m['loss']:.3f}", f"{m['val_miou']:.3f}", f"{m['groups_used']:.1f}"]
         for m in measured
     ]
-    return CARD.format(
-        name=recipe.name,
-        words=", ".join(recipe.words).capitalize(),
-        seed=seed,
-        images=recipe.steps * recipe.batch_size,
-        steps=recipe.steps,
-        batch=recipe.batch_size,
-        minutes=sum(line["seconds"] for line in history) / 60,
-        losses=", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items()),
-        merges=recipe.vocabulary.merges,
-        curve="\n".join(rows),
-        classes=len(CLASSES),
-        count=recipe.validation_scenes,
-        size=64,
-    )
+    return FROM_SCENES, values, rows
 
 
-def _of_captions(recipe: Recipe, seed: int, history: Sequence[Mapping[str, Any]]) -> str:
+def _of_captions(recipe: Recipe, history: Sequence[Line]) -> Card:
     shown = [line for line in history if "val_loss" in line] or list(history[-1:])
-    held_out = (
-        f"{line['val_loss']:.3f}" if "val_loss" in line else "not measured" for line in shown
-    )
-    rows = [
-        f"| {m['step']} | {m['loss']:.3f} | {value} |"
-        for m, value in zip(shown, held_out, strict=True)
-    ]
     best = min(shown, key=lambda line: line.get("val_loss", 0.0))
-    return OF_CAPTIONS.format(
-        name=recipe.name,
-        data=recipe.data.source,
-        seed=seed,
-        augmentation=recipe.data.augmentation,
-        start=recipe.start.checkpoint or "sizes, no weights",
-        trains=f"LoRA of rank {recipe.lora_rank}" if recipe.trains == "lora" else recipe.trains,
-        steps=history[-1]["step"],
-        batch=recipe.batch_size,
-        minutes=sum(line["seconds"] for line in history) / 60,
-        kept=(
-            f"step {best['step']}, the best measured" if recipe.keep == "best" else "the last step"
-        ),
-        losses=", ".join(f"{name} {weight:g}" for name, weight in recipe.losses.items()),
-        curve="\n".join(rows),
-    )
+    kept = f"step {best['step']}, the best measured" if recipe.keep == "best" else "the last step"
+    values: dict[str, object] = {
+        "data": recipe.data.source,
+        "augmentation": recipe.data.augmentation,
+        "start": recipe.start.checkpoint or "sizes, no weights",
+        "trains": f"LoRA of rank {recipe.lora_rank}" if recipe.trains == "lora" else recipe.trains,
+        "steps": history[-1]["step"],
+        "kept": kept,
+    }
+    losses = [f"{m['val_loss']:.3f}" if "val_loss" in m else "not measured" for m in shown]
+    rows = [
+        [f"{m['step']}", f"{m['loss']:.3f}", loss] for m, loss in zip(shown, losses, strict=True)
+    ]
+    return FROM_CAPTIONS, values, rows

@@ -27,11 +27,11 @@ class Features(Protocol):
     offset: int | Tensor  # where this replica's rows begin among those of all replicas
 
     def own(self, name: str) -> Tensor:
-        """The rows of this replica."""
+        """The rows (B, ...) of this replica."""
         ...
 
     def everyone(self, name: str) -> Tensor:
-        """The rows of all replicas, in their order."""
+        """The rows (A, ...) of all replicas, in their order."""
         ...
 
 

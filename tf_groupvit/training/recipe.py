@@ -140,8 +140,8 @@ class Optimizer:
     accumulation: int = 1
 
 
-def parse_section(kind: Any, values: Any, where: str) -> Any:
-    """The dataclass ``kind`` of a table.
+def parse_section(kind: type, values: object, where: str) -> Any:
+    """The dataclass ``kind``, made from a parsed table.
 
     Raises:
         ConfigError: an unknown key, with the nearest known one, or a value of another type.
@@ -158,7 +158,7 @@ def parse_section(kind: Any, values: Any, where: str) -> Any:
     return kind(**typed)
 
 
-def _typed(where: str, value: Any, default: Any) -> Any:
+def _typed(where: str, value: object, default: object) -> object:
     """The value as its default's type; what has no plain default is a table."""
     value = tuple(value) if isinstance(value, list) else value
     expected = Mapping if default is MISSING else type(default)
@@ -328,7 +328,7 @@ def read_recipe(name_or_path: str | Path, **changes: Any) -> Recipe:
     return recipe_of(content)
 
 
-def recipe_of(content: Mapping[str, Any]) -> Recipe:
+def recipe_of(content: Mapping[str, object]) -> Recipe:
     """The recipe that a parsed file holds. ConfigError as ``read_recipe``."""
     if content.get("epochs") and "steps" in content:
         raise ConfigError(
@@ -346,6 +346,6 @@ def recipe_of(content: Mapping[str, Any]) -> Recipe:
     return parse_section(Recipe, values, "the recipe")
 
 
-def with_new_names(content: Mapping[str, Any]) -> dict[str, Any]:
+def with_new_names(content: Mapping[str, object]) -> dict[str, Any]:
     """A recipe's fields, as ``to_dict`` gives them, with keys of 0.1 under the names of today."""
     return {RENAMED.get(key, key): value for key, value in content.items()}

@@ -41,7 +41,7 @@ def gathered(rows: Tensor) -> tuple[Tensor, int | Tensor]:
 
 
 def own_share(rows: Tensor) -> Tensor:
-    """Of rows (n, ...) that all replicas have alike, those that this one works on.
+    """Of rows (N, ...) that all replicas have alike, those that this one works on.
 
     ``gathered`` puts the results together again, in their order. The shares differ by one row at
     most and do not overlap: batch normalization counts each row once, as in one process.
@@ -136,8 +136,8 @@ class AcrossReplicas(keras.Model):
         super().compile(*arguments, **keywords)
         self._limits = {name: getattr(_inner(self.optimizer), name, None) for name in LIMITS}
 
-    def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> keras.callbacks.History:
-        """Keras' ``fit``. With several replicas it splits each batch of a dataset, row by row.
+    def fit(self, x: object = None, *arguments: Any, **keywords: Any) -> keras.callbacks.History:
+        """Keras' ``fit``; several replicas split each batch (B, ...) of a dataset, row by row.
 
         Batches that hold more than rows, such as the words of a vocabulary, are made for each
         replica instead, in turn: ``strategy.distribute_datasets_from_function``.
@@ -179,7 +179,7 @@ class AcrossReplicas(keras.Model):
         self._update([gradient for gradient, _ in there], [variable for _, variable in there])
         return self.compute_metrics(batch, None, found)
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> dict[str, Tensor]:
+    def compute_metrics(self, *_: object, **__: object) -> dict[str, Tensor]:
         """The means so far, scalars: ``compute_loss`` has updated them."""
         return self.get_metrics_result()
 
@@ -212,7 +212,7 @@ def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def _row_counts(x: Any, batch_size: int | None) -> list[int]:
+def _row_counts(x: object, batch_size: int | None) -> list[int]:
     """Rows of a batch that ``fit`` would split, as far as they are known, each number once."""
     import tensorflow as tf
 

@@ -41,7 +41,7 @@ class SceneBatches:
         self.text_length = text_length
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
-        """Batch ``number``, counted from 0, as ``signature`` says."""
+        """Batch ``number``, counted from 0: images (B, 64, 64, 3) and the rest of ``signature``."""
         first = number * self.batch_size
         drawn = [scene(self.seed, first + i, DRAWN_AT, "training") for i in range(self.batch_size)]
         captions = [one.caption for one in drawn]

@@ -10,7 +10,6 @@ leaves a broken file.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -29,7 +28,7 @@ def save_state(
     path: Path,
     model: keras.Model,
     step: int,
-    recipe: Mapping[str, Any],
+    recipe: Mapping[str, object],
     position: Position | None = None,
 ) -> None:
     """Write the state; a full disk or a kill leaves the older one whole.
@@ -49,7 +48,7 @@ def save_state(
         raise CheckpointError(f"{error}{kept}") from error
 
 
-def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, Any]) -> int:
+def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, object]) -> int:
     """Put a state into a model that was built and compiled the same way; returns its step.
 
     Raises:

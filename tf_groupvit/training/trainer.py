@@ -21,10 +21,8 @@ from tf_groupvit.training.callbacks import (
     History,
     KeepBest,
     Progress,
-    ReportSkipped,
     SaveState,
     StopAt,
-    StopOnNaN,
     TensorBoard,
     log,
 )
@@ -260,13 +258,11 @@ def train(
         progress = Progress(steps, B, start, bar)
         position = getattr(run.data, "position", None)
         callbacks = [  # what reads the history goes after it, and a state has its round's line
-            StopOnNaN(state, start),
-            StopAt(steps, start),
+            StopAt(steps, state, start),
             history,
             progress,
             best,
             SaveState(state, run.about, start, position),
-            ReportSkipped(getattr(run.data, "skipped", None)),
         ]
         if tensorboard is not None:
             callbacks.append(TensorBoard(tensorboard, history, run.make_pictures().draw))
@@ -274,6 +270,8 @@ def train(
             _fit(run, start, callbacks)
         finally:
             progress.close()
+        if skipped := getattr(run.data, "skipped", None):
+            log(skipped.summary())
     _save(run)
     write_card(folder, recipe, seed, history.lines)
     return history.lines
