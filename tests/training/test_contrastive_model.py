@@ -20,6 +20,7 @@ def fitted(training, batch, steps):
     return [float(training.train_on_batch(batch, return_dict=True)["loss"]) for _ in range(steps)]
 
 
+@pytest.mark.slow
 def test_training_makes_every_loss_smaller_and_keeps_logit_scales_below_100():
     training = TrainingModel(tiny_model(), EVERY_LOSS)
     training.compile(adamw(training, 1e-2))
@@ -50,6 +51,7 @@ def test_without_weights_the_loss_is_that_of_the_model_itself():
     assert np.isclose(ours, own["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulated_steps_change_the_weights_once():
     training = TrainingModel(tiny_model())
     training.compile(adamw(training, 1e-2, accumulation=3), run_eagerly=True)
