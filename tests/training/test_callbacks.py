@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_groupvit.checkpoints.writing import write_safetensors
+from tf_groupvit.checkpoints.safetensors_file import write_safetensors
 from tf_groupvit.errors import TrainingError
 from tf_groupvit.training import callbacks
 from tf_groupvit.training.callbacks import History, KeepBest, StopAt, TensorBoard

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tf_groupvit.checkpoints.writing import write_safetensors
+from tf_groupvit.checkpoints.safetensors_file import write_safetensors
 from tf_groupvit.cli import main
 from tf_groupvit.training import trainer
 from tf_groupvit.training.recipe import read_recipe
