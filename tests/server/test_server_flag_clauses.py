@@ -1,4 +1,4 @@
-"""Clauses of the contract, sections 1, 8, 9 and 11: defaults, ports, flags, warm-up."""
+"""Clauses of the contract, sections 1, 8 and 11: defaults, ports, flags."""
 
 import json
 import os
@@ -11,18 +11,15 @@ from dataclasses import fields
 import click
 import grpc
 import pytest
-import tensorflow as tf
 from click.testing import CliRunner
 from rest_calls import get, predict, refusal
 from served import ROOT
 from small_models import half_plus_two, slow
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
-from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 from test_server_versions import until
 
 from tf_groupvit.cli.serve import command
-from tf_groupvit.errors import ServerError
 from tf_groupvit.server import running
 from tf_groupvit.server.running import Options, Server
 
@@ -123,98 +120,6 @@ def test_a_rest_request_over_its_time_is_504(tmp_path):
         assert refusal(running, body, "/v1/models/slow:predict") == late
         short = '{"inputs": {"x": [1.0], "work": 1}}'
         until(lambda: predict(running, short, "/v1/models/slow:predict")[0] == 200)
-
-
-# Warm-up.
-
-
-def warm_up_file(path, *logs: PredictionLog) -> None:
-    (path / "assets.extra").mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(path / "assets.extra" / "tf_serving_warmup_requests")) as writer:
-        for log in logs:
-            writer.write(log.SerializeToString())
-
-
-def predict_log(signature: str, value, output_filter=()) -> PredictionLog:
-    log = PredictionLog()
-    request = log.predict_log.request
-    request.model_spec.name, request.model_spec.version.value = "another", 99
-    request.model_spec.signature_name = signature
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto(value))
-    request.output_filter.extend(output_filter)
-    return log
-
-
-def started(path, **options) -> Server:
-    flags = Options(max_num_load_retries=0, **options)
-    return Server({"m": path}, port=None, rest_api_port=None, options=flags).start()
-
-
-@pytest.fixture
-def version(tmp_path):
-    return half_plus_two(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("log", "text"),
-    [
-        (predict_log("none", [1.0]), 'FAILED_PRECONDITION: Serving signature key "none" not found.'),
-        (predict_log("", [1]), "INVALID_ARGUMENT: Expects arg[0] to be float but int32 is provided"),
-        (predict_log("", [1.0], ["q"]), "INVALID_ARGUMENT: output tensor alias not found in signature: q Outputs "
-                                        "expected to be in the set {y}."),
-        (PredictionLog(session_run_log={}), "UNIMPLEMENTED: Unsupported log_type for warmup: 5"),
-        (PredictionLog(classify_log={}), "FAILED_PRECONDITION: No classification inputs found in SignatureDef: "),
-        (PredictionLog(regress_log={}), "FAILED_PRECONDITION: No regression inputs found in SignatureDef: "),
-    ],
-)  # fmt: skip
-def test_a_record_that_fails_keeps_the_model_from_loading(version, log, text):
-    warm_up_file(version, predict_log("", [1.0]), log)
-    with pytest.raises(ServerError) as raised:
-        started(version.parent)
-    assert (
-        "1 servable(s) did not become available: {{{name: m version: 123} due to error: " + text
-        in str(raised.value)
-    )
-
-
-def test_a_file_that_is_no_tfrecord_keeps_the_model_from_loading(version):
-    warm_up_file(version)
-    (version / "assets.extra" / "tf_serving_warmup_requests").write_bytes(
-        b"this is no record file at all"
-    )
-    with pytest.raises(ServerError) as raised:
-        started(version.parent)
-    text = "DATA_LOSS: corrupted record at 0. Please verify your warmup data is in TFRecord format."
-    assert text in str(raised.value)
-
-
-def test_without_warm_up_the_file_is_not_looked_at(version):
-    warm_up_file(version, predict_log("none", [1.0]))
-    started(version.parent, enable_model_warmup=False).stop(grace=0)
-
-
-@pytest.mark.parametrize(("iterations", "times"), [(0, 1), (1, 1), (3, 3)])
-def test_records_run_as_often_as_the_flag_says_before_the_version_is_available(
-    version, monkeypatch, iterations, times
-):
-    from tf_groupvit.server import warmup
-
-    states, run = [], warmup.predict_request
-    options = Options(num_request_iterations_for_warmup=iterations)
-    server = Server({"m": version.parent}, port=None, rest_api_port=None, options=options)
-
-    def counted(servable, request, timeout=None):
-        states.append(server.models.states("m", None)[0].state.name)
-        return run(servable, request, timeout)
-
-    monkeypatch.setattr(warmup, "predict_request", counted)
-    warm_up_file(version, predict_log("", [1.0]), predict_log("total", [1.0]))
-    with server:
-        assert states == ["LOADING"] * 2 * times
-        page = server.metrics.page()
-    labels = f'model_path="{version}",status="OK"'
-    assert f":tensorflow:serving:model_warmup_records_read{{{labels}}} 2" in page
-    assert f":tensorflow:serving:model_warmup_latency_count{{{labels}}} 1" in page
 
 
 def test_a_waiting_server_opens_its_ports_when_a_version_comes(tmp_path):

@@ -9,6 +9,7 @@ from small_models import half_plus_two
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from test_server_versions import until
 
+from tf_groupvit.errors import ServerError
 from tf_groupvit.server import warmup
 from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.servable import load
@@ -21,83 +22,86 @@ def model(tmp_path_factory) -> Path:
     return half_plus_two(tmp_path_factory.mktemp("warm"))
 
 
-def predict_log(signature: str = "", **inputs) -> PredictionLog:
+def predict_log(signature: str = "", output_filter=(), **inputs) -> PredictionLog:
     log = PredictionLog()
-    log.predict_log.request.model_spec.name = "whatever"
-    log.predict_log.request.model_spec.signature_name = signature
+    request = log.predict_log.request
+    request.model_spec.name, request.model_spec.version.value = "another", 99
+    request.model_spec.signature_name = signature
+    request.output_filter.extend(output_filter)
     for name, value in inputs.items():
-        log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
     return log
 
 
-def warmed(model: Path, records: list[bytes]):
+def write(model: Path, *logs: PredictionLog | bytes) -> Path:
     file = model / "assets.extra" / "tf_serving_warmup_requests"
     file.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
-        for record in records:
-            writer.write(record)
-    return warm_up(load(str(model)))
+        for log in logs:
+            writer.write(log if isinstance(log, bytes) else log.SerializeToString())
+    return file
 
 
-def refusal(model: Path, records: list[bytes]) -> tuple[str, str]:
+def refusal(model: Path) -> tuple[str, str]:
     with pytest.raises(StatusError) as raised:
-        warmed(model, records)
+        warm_up(load(str(model)))
     return raised.value.code, raised.value.text
 
 
 def test_records_of_any_signature_are_run_and_those_without_a_log_skipped(model, caplog):
     caplog.set_level("INFO")
-    records = [predict_log(x=[1.0]), predict_log("total", x=[1.0, 2.0]), PredictionLog()]
-    done = warmed(model, [record.SerializeToString() for record in records])
+    write(model, predict_log(x=[1.0]), predict_log("total", x=[1.0, 2.0]), PredictionLog())
+    done = warm_up(load(str(model)))
     assert done is not None and done.records == 3
     assert "Starting to read warmup data for model at" in caplog.text
     assert "Number of warmup records read: 3" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("log", "refused"),
-    [
-        (
-            predict_log("none", x=[1.0]),
-            ("FAILED_PRECONDITION", 'Serving signature key "none" not found.'),
-        ),
-        (
-            predict_log(x=[1]),
-            ("INVALID_ARGUMENT", "Expects arg[0] to be float but int32 is provided"),
-        ),
-        (
-            PredictionLog(session_run_log={}),
-            ("UNIMPLEMENTED", "Unsupported log_type for warmup: 5"),
-        ),
-    ],
-)
-def test_a_failing_record_fails_the_load(model, log, refused):
-    assert refusal(model, [log.SerializeToString()]) == refused
+FAILING = [
+    (predict_log("none", x=[1.0]), 'FAILED_PRECONDITION: Serving signature key "none" not found.'),
+    (predict_log(x=[1]), "INVALID_ARGUMENT: Expects arg[0] to be float but int32 is provided"),
+    (predict_log("", ["q"], x=[1.0]), "INVALID_ARGUMENT: output tensor alias not found in signature: q Outputs "
+                                      "expected to be in the set {y}."),
+    (PredictionLog(session_run_log={}), "UNIMPLEMENTED: Unsupported log_type for warmup: 5"),
+    (PredictionLog(classify_log={}), "FAILED_PRECONDITION: No classification inputs found in SignatureDef: "),
+    (PredictionLog(regress_log={}), "FAILED_PRECONDITION: No regression inputs found in SignatureDef: "),
+    (b"\xff\xff", "INVALID_ARGUMENT: Failed to parse warmup record: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("log", "text"), FAILING)
+def test_a_failing_record_fails_the_load(model, log, text):
+    write(model, predict_log(x=[1.0]), log)
+    assert ": ".join(refusal(model)).startswith(text)
+
+
+def test_a_server_does_not_start_with_a_record_that_fails_unless_warm_up_is_off(tmp_path):
+    write(half_plus_two(tmp_path), FAILING[0][0])
+
+    def server(**options) -> Server:
+        flags = Options(max_num_load_retries=0, **options)
+        return Server({"m": tmp_path}, port=None, rest_api_port=None, options=flags)
+
+    text = "1 servable(s) did not become available: {{{name: m version: 123} due to error: "
+    with pytest.raises(ServerError) as raised:
+        server().start()
+    assert text + FAILING[0][1] in str(raised.value)
+    server(enable_model_warmup=False).start().stop(grace=0)
 
 
 def test_at_most_a_thousand_records(model):
-    code, text = refusal(model, [PredictionLog().SerializeToString()] * 1001)
-    assert code == "INVALID_ARGUMENT" and text.startswith(
-        "Number of warmup records exceeds the maximum (1000) at "
-    )
+    write(model, *[PredictionLog()] * 1001)
+    code, text = refusal(model)
+    assert code == "INVALID_ARGUMENT"
+    assert text.startswith("Number of warmup records exceeds the maximum (1000) at ")
 
 
 def test_a_file_that_is_no_tfrecord_is_data_loss(model):
-    file = model / "assets.extra" / "tf_serving_warmup_requests"
-    warmed(model, [])
+    file = write(model)
     file.write_bytes(b"this is no record file at all")
-    with pytest.raises(StatusError) as raised:
-        warm_up(load(str(model)))
-    assert raised.value.code == "DATA_LOSS"
-    assert (
-        raised.value.text
-        == "corrupted record at 0. Please verify your warmup data is in TFRecord format."
-    )
+    text = "corrupted record at 0. Please verify your warmup data is in TFRecord format."
+    assert refusal(model) == ("DATA_LOSS", text)
     file.unlink()
-
-
-def test_a_record_that_is_no_prediction_log_is_named(model):
-    assert refusal(model, [b"\xff\xff"])[1].startswith("Failed to parse warmup record: ")
 
 
 def test_a_model_without_a_file_is_not_warmed(model, tmp_path):
@@ -141,13 +145,6 @@ def ran(monkeypatch) -> list[str]:
     return signatures
 
 
-def write(model: Path, *logs: PredictionLog) -> None:
-    warmed(model, [])
-    with tf.io.TFRecordWriter(str(model / "assets.extra" / "tf_serving_warmup_requests")) as writer:
-        for log in logs:
-            writer.write(log.SerializeToString())
-
-
 def test_the_default_signature_is_run_first_and_the_others_later(model, monkeypatch, caplog):
     caplog.set_level("INFO")
     write(model, predict_log("total", x=[1.0]), predict_log(x=[1.0]), predict_log("serving_default", x=[2.0]),
@@ -188,6 +185,28 @@ def test_what_is_seen_at_once_fails_the_load_in_any_case(model, log):
     write(model, predict_log(x=[1.0]), log)
     with pytest.raises(StatusError):
         warm_up(load(str(model)), only_default=True)
+
+
+@pytest.mark.parametrize(("iterations", "times"), [(0, 1), (1, 1), (3, 3)])
+def test_records_run_as_often_as_the_flag_says_before_the_version_is_available(
+    tmp_path, monkeypatch, iterations, times
+):
+    version, states, run = half_plus_two(tmp_path), [], warmup.predict_request
+    options = Options(num_request_iterations_for_warmup=iterations)
+    server = Server({"m": tmp_path}, port=None, rest_api_port=None, options=options)
+
+    def counted(servable, request, timeout=None):
+        states.append(server.models.states("m", None)[0].state.name)
+        return run(servable, request, timeout)
+
+    monkeypatch.setattr(warmup, "predict_request", counted)
+    write(version, predict_log(x=[1.0]), predict_log("total", x=[1.0]))
+    with server:
+        assert states == ["LOADING"] * 2 * times
+        page = server.metrics.page()
+    labels = f'model_path="{version}",status="OK"'
+    assert f":tensorflow:serving:model_warmup_records_read{{{labels}}} 2" in page
+    assert f":tensorflow:serving:model_warmup_latency_count{{{labels}}} 1" in page
 
 
 @pytest.mark.parametrize(
