@@ -100,3 +100,15 @@ def test_an_empty_half_tensor_has_nothing_that_cannot_be_written():
 def test_an_error_body_escapes_what_json_must():
     assert write_error('a"b\n\x1f') == b'{\n    "error": "a\\"b\\n\\u001f"\n}'
     assert write_error("\udcff") == b'{\n    "error": "\xff"\n}'
+
+
+@pytest.mark.parametrize("form", ["row", "columnar"])
+def test_a_late_answer_is_not_written_to_its_end(form):
+    left = iter([3.0, 2.0, 1.0])
+
+    def check():
+        if next(left, None) is None:
+            raise StatusError("DEADLINE_EXCEEDED", "late")
+
+    with pytest.raises(StatusError, match="late"):
+        write_predict({"x": np.zeros((100, 2**15), np.float32)}, form, check)

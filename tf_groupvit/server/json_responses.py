@@ -5,7 +5,7 @@ Predict's row form keeps each instance on one line; columnar form puts one numbe
 """
 
 import base64
-from itertools import chain
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -23,18 +23,21 @@ _NOT_FINITE = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinit
 _CHUNK = 2**15  # numbers written at a time, so that other requests run in between
 
 
-def write_predict(outputs: dict[str, np.ndarray], form: str) -> bytes:
+def write_predict(
+    outputs: dict[str, np.ndarray], form: str, check: Callable[[], object] = lambda: None
+) -> bytes:
     """The body for outputs, each of any shape, in the form of the request, sorted by name.
 
-    A signature's own order is that of a hash, which another process seeds otherwise. Raises
-    StatusError where a form or a type cannot be written.
+    A signature's own order is that of a hash, which another process seeds otherwise. ``check`` is
+    called now and then, and ends the writing by an exception. Raises StatusError where a form or a
+    type cannot be written.
     """
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
     if form not in (ROW, COLUMNAR):
         raise invalid("Invalid request format")
     outputs = dict(sorted(outputs.items()))
-    text = _rows(outputs) if form == ROW else _columns(outputs)
+    text = (_rows if form == ROW else _columns)(outputs, check)
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -43,11 +46,13 @@ def write_error(text: str) -> bytes:
     return f'{{\n    "error": {quoted(text)}\n}}'.encode("utf-8", "surrogateescape")
 
 
-def _rows(outputs: dict[str, np.ndarray]) -> str:
+def _rows(outputs: dict[str, np.ndarray], check: Callable[[], object]) -> str:
     count = _batch_size(outputs)
     depth = 3 if len(outputs) > 1 else 2  # levels open where an instance's values start
     columns = {
-        name: _nested(_leaves(name, array, depth + max(array.ndim - 1, 0)), array.shape, None, 1)
+        name: _nested(
+            _leaves(name, array, depth + max(array.ndim - 1, 0), check), array.shape, None, 1
+        )
         for name, array in outputs.items()
     }
     if len(outputs) > 1:
@@ -62,11 +67,11 @@ def _rows(outputs: dict[str, np.ndarray]) -> str:
     return f'{{\n{_PAD}"predictions": [{text}{end}]\n}}'
 
 
-def _columns(outputs: dict[str, np.ndarray]) -> str:
+def _columns(outputs: dict[str, np.ndarray], check: Callable[[], object]) -> str:
     depth = 2 if len(outputs) > 1 else 1
     texts = {}
     for name, array in outputs.items():
-        leaves = _leaves(name, array, depth + array.ndim)
+        leaves = _leaves(name, array, depth + array.ndim, check)
         (texts[name],) = _nested(leaves, array.shape, depth, 0)
     value = _members(texts, 1) if len(texts) > 1 else texts.popitem()[1]
     return f'{{\n{_PAD}"outputs": {value}\n}}'
@@ -111,13 +116,14 @@ def _nested(
     return texts
 
 
-def _leaves(name: str, array: np.ndarray, depth: int) -> list[str]:
+def _leaves(name: str, array: np.ndarray, depth: int, check: Callable[[], object]) -> list[str]:
     """One text for each element; ``depth`` is the number of levels open around an element."""
+    check()
     flat, type_ = array.reshape(-1), type_of(array)
     if not flat.size:
         return []
     if type_ in ("float", "double"):
-        return decimals(flat)
+        return decimals(flat, check)
     if type_ in _WHOLE:
         return list(map(str, flat.tolist()))
     if type_ == "bool":
@@ -130,12 +136,15 @@ def _leaves(name: str, array: np.ndarray, depth: int) -> list[str]:
     return [quoted(value.decode("utf-8", "surrogateescape")) for value in flat.tolist()]
 
 
-def decimals(values: np.ndarray) -> list[str]:
+def decimals(values: np.ndarray, check: Callable[[], object] = lambda: None) -> list[str]:
     """(N,) float32 or float64 -> one text each: six significant digits where they read back as the
     value, else nine or seventeen; ".0" where neither a point nor an exponent occurs.
     """
-    parts = (values[at : at + _CHUNK] for at in range(0, len(values), _CHUNK))
-    return list(chain.from_iterable(map(_decimals, parts)))
+    texts: list[str] = []
+    for at in range(0, len(values), _CHUNK):
+        check()
+        texts += _decimals(values[at : at + _CHUNK])
+    return texts
 
 
 def _decimals(values: np.ndarray) -> list[str]:

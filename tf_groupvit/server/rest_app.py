@@ -342,8 +342,7 @@ class RestApp:
                 version.loaded, signature, arrays.keys(), arrays.__getitem__, timeout=left
             )
         self._metrics.ran(route.model, outcome.run_seconds)
-        deadline.remaining()  # an answer that is late already is not written
-        return write_predict(outcome.outputs, form)
+        return write_predict(outcome.outputs, form, deadline.remaining)
 
 
 def gunzip(body: bytes) -> bytes:
