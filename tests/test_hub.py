@@ -22,15 +22,17 @@ CALL = """
 import json, sys, warnings
 from tf_groupvit.errors import HubError
 from tf_groupvit.hub import resolve
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    try:
-        folder = resolve(*json.loads(sys.argv[1]), **json.loads(sys.argv[2]))
-        answer = {"folder": str(folder), "files": sorted(file.name for file in folder.iterdir())}
-    except HubError as error:
-        answer = {"error": str(error)}
-answer["warnings"] = [str(one.message) for one in caught if one.category is UserWarning]
-print(json.dumps(answer))
+for name, keywords in json.loads(sys.argv[1]):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            folder = resolve(name, **keywords)
+            files = sorted(file.name for file in folder.iterdir())
+            answer = {"folder": str(folder), "files": files}
+        except HubError as error:
+            answer = {"error": str(error)}
+    answer["warnings"] = [str(one.message) for one in caught if one.category is UserWarning]
+    print(json.dumps(answer))
 """
 
 
@@ -155,17 +157,21 @@ def hub():
     thread.join()
 
 
-def ask(address, cache, name, offline=False, **keywords):
-    """``resolve`` in a process of its own, which reads the hub's address from the environment as a
-    user's does.
+def ask_all(address, cache, questions, offline=False):
+    """``resolve`` of each (name, keywords) in one process, which reads the hub's address from the
+    environment as a user's does.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
     environment |= {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
-    command = [sys.executable, "-c", CALL, json.dumps([name]), json.dumps(keywords)]
+    command = [sys.executable, "-c", CALL, json.dumps(questions)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return [json.loads(line) for line in done.stdout.splitlines()[-len(questions) :]]
+
+
+def ask(address, cache, name, offline=False, **keywords):
+    return ask_all(address, cache, [(name, keywords)], offline)[0]
 
 
 def test_a_path_that_exists_wins(tmp_path, monkeypatch):
@@ -224,41 +230,31 @@ def test_importing_the_hub_is_light():
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "weights"),
-    [
-        ("some/all", ["model.safetensors"]),
-        ("some/published", ["tf_model.h5"]),
-        ("some/bin", ["pytorch_model.bin"]),
-        (
-            "some/shards",
-            [
-                "model-00001-of-00002.safetensors",
-                "model-00002-of-00002.safetensors",
-                "model.safetensors.index.json",
-            ],
-        ),
-    ],
-)
-def test_one_kind_of_weights_is_fetched_and_then_found_without_the_hub(
-    hub, tmp_path, name, weights
-):
-    answer = ask(hub.address, tmp_path, name)
-    assert answer["files"] == sorted(["config.json", "vocab.json", *weights])
-    folder = Path(answer["folder"])
-    for file in answer["files"]:
-        assert (folder / file).read_bytes() == REPOSITORIES[name][file]
+SHARDS = [f"model-0000{part}-of-00002.safetensors" for part in (1, 2)]
+FETCHED = {
+    "some/all": ["model.safetensors"],
+    "some/published": ["tf_model.h5"],
+    "some/bin": ["pytorch_model.bin"],
+    "some/shards": [*SHARDS, "model.safetensors.index.json"],
+}
+
+
+def test_one_kind_of_weights_is_fetched_and_then_found_without_the_hub(hub, tmp_path):
+    names = [(name, {}) for name in FETCHED]
+    answers = ask_all(hub.address, tmp_path, names)
+    for (name, weights), answer in zip(FETCHED.items(), answers, strict=True):
+        assert answer["files"] == sorted(["config.json", "vocab.json", *weights])
+        for file in answer["files"]:
+            content = (Path(answer["folder"]) / file).read_bytes()
+            assert content == REPOSITORIES[name][file]
     asked = len(hub.requests)
-    assert ask(hub.address, tmp_path, name, offline=True) == answer
-    assert ask(hub.address, tmp_path, name, local_files_only=True) == answer
+    assert ask_all(hub.address, tmp_path, names, offline=True) == answers
+    local = [(name, {"local_files_only": True}) for name in FETCHED]
+    assert ask_all(hub.address, tmp_path, local) == answers
     assert len(hub.requests) == asked
-    again = ask(hub.address, tmp_path, name)
-    assert again == answer
-    assert not [
-        request
-        for request in hub.requests[asked:]
-        if request.startswith("GET") and "/resolve/" in request
-    ]
+    assert ask_all(hub.address, tmp_path, names) == answers
+    again = [request for request in hub.requests[asked:] if request.startswith("GET")]
+    assert not [request for request in again if "/resolve/" in request]
 
 
 def test_a_progress_bar_is_shown(hub, tmp_path):
@@ -296,21 +292,23 @@ def test_a_revision_and_a_cache_folder_of_ones_own(hub, tmp_path):
     assert "/revision/v2" in "".join(hub.requests)
 
 
-@pytest.mark.parametrize(
-    ("name", "keywords", "told"),
-    [
-        ("some/unknown", {}, "no such repository"),
-        ("some/gated", {}, "gated"),
-        ("some/bin", {"revision": "v9"}, "no such revision"),
-        ("some/weightless", {}, "no weights"),
-        ("some/na--me", {}, "does not allow such a name"),
-    ],
-)
-def test_a_refusal_is_one_line_that_says_why(hub, tmp_path, name, keywords, told):
-    error = ask(hub.address, tmp_path, name, **keywords)["error"]
-    assert told in error
-    assert name in error
-    assert "\n" not in error
+REFUSED = [
+    ("some/unknown", {}, "no such repository"),
+    ("some/gated", {}, "gated"),
+    ("some/bin", {"revision": "v9"}, "no such revision"),
+    ("some/weightless", {}, "no weights"),
+    ("some/na--me", {}, "does not allow such a name"),
+]
+
+
+def test_a_refusal_is_one_line_that_says_why(hub, tmp_path):
+    questions = [(name, keywords) for name, keywords, _ in REFUSED]
+    for answer, (name, _, words) in zip(
+        ask_all(hub.address, tmp_path, questions), REFUSED, strict=True
+    ):
+        assert words in answer["error"]
+        assert name in answer["error"]
+        assert "\n" not in answer["error"]
 
 
 def test_a_token_opens_a_gated_repository_and_is_not_told(hub, tmp_path):
