@@ -2,6 +2,7 @@
 reads.
 """
 
+import errno
 import json
 import os
 import signal
@@ -137,6 +138,15 @@ def test_a_process_that_is_killed_or_closed_is_told_to_the_caller(monkeypatch):
             assert answer.result(20)[0] == "RESOURCE_EXHAUSTED"
     monkeypatch.undo()
     assert outcome(reader, LARGE)[2]["x"][0] == np.float32
+
+
+def test_where_no_process_can_be_started_the_answer_says_so(monkeypatch):
+    def fails(*_, **__):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(json_reader.subprocess, "Popen", fails)
+    code, text = outcome(JsonReader(), LARGE)
+    assert code == "RESOURCE_EXHAUSTED" and "Resource temporarily unavailable" in text
 
 
 @pytest.mark.parametrize("body", [LARGE, b'{"instances":[' + b"9" * 10**7 + b",1" * 1000 + b"]}"])
