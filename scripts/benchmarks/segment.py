@@ -19,7 +19,7 @@ MEASURED = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from tf_groupvit.segmentation.inference import untraced
+from tf_groupvit.segmentation.pipeline import untraced
 from tf_groupvit.segmentation.segmenter import Segmenter
 
 def status(key):

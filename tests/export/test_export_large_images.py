@@ -13,9 +13,6 @@ from tf_groupvit.export import segment_graph
 from tf_groupvit.preprocessing import image_graph
 from tf_groupvit.preprocessing.image_arrays import resize_bicubic
 from tf_groupvit.preprocessing.image_reading import read_image
-from tf_groupvit.segmentation.upsampling import label_map
-
-SQUARE = tf.TensorSpec((12, 16, 3), tf.uint8)
 
 
 def jpeg(pixels: np.ndarray, orientation: int = 1, **options) -> bytes:
@@ -30,23 +27,6 @@ def jpeg(pixels: np.ndarray, orientation: int = 1, **options) -> bytes:
 def smooth(height: int, width: int) -> np.ndarray:
     return np.asarray(
         Image.fromarray(drawn(5, 4)).resize((width, height), Image.Resampling.BICUBIC)
-    )
-
-
-@pytest.mark.parametrize("band", [1, 100, 37 * 7, 10**6])
-def test_labels_and_areas_found_by_bands_are_those_of_the_whole(monkeypatch, band):
-    monkeypatch.setattr(segment_graph, "BAND", band)
-    scores, height, width = np.random.default_rng(0).normal(size=(5, 6, 4)), 41, 37
-    scores = tf.constant(scores, tf.float32)
-    whole = label_map(scores, height, width).numpy()
-    labels = segment_graph._by_bands(
-        lambda rows: label_map(scores, height, width, wanted=rows), height, width
-    ).numpy()
-    assert labels.dtype == np.uint8
-    np.testing.assert_array_equal(labels, whole)
-    areas = segment_graph._areas(tf.constant(labels[:6]), tf.constant(4)).numpy()
-    np.testing.assert_allclose(
-        areas, np.bincount(whole[:6].ravel(), minlength=4) / (6 * 37), rtol=1e-6
     )
 
 
@@ -88,7 +68,7 @@ def test_what_the_model_sees_is_turned_after_it_was_resized(monkeypatch, orienta
         2 if large else 0
     )  # 403 is over 6 times 64: a quarter of it is over 4 times 16, an eighth not
     _, pixels = image_graph.read_pixels(head, halvings)
-    found, size = segment_graph._turned_square(head, pixels, halvings, SQUARE)
+    found, size = segment_graph.turned_square((12, 16), head, pixels, halvings)
     image = read_image(file)
     assert size.numpy().tolist() == list(image.shape[:2])
     wanted = resize_bicubic(image, 12, 16)

@@ -14,11 +14,11 @@ from tf_groupvit.segmentation.protocol import (
     Groups,
     class_affinity,
     class_probabilities,
-    group_scores,
+    encode_image,
     image_scores,
     paper_scores,
-    read_groups,
-    spread,
+    pixel_scores,
+    scatter_groups,
     with_background,
 )
 from tf_groupvit.segmentation.settings import check_protocol
@@ -89,7 +89,7 @@ def test_with_up_to_five_classes_the_affinity_is_the_softmax_squared():
 
 
 def test_each_pixel_takes_the_row_of_its_group():
-    scores = array(group_scores(two_groups(), THREE, 4, 4, "paper"))
+    scores = array(pixel_scores(two_groups(), THREE, 4, 4, "paper"))
     B, H, W, K = scores.shape
     assert (B, H, W, K) == (1, 4, 4, 3)
     rows = softmax(LOGITS) ** 2
@@ -154,7 +154,7 @@ def test_of_classes_that_fit_the_image_alike_the_first_five_stay():
 
 
 def test_one_class_scores_one_everywhere():
-    assert array(group_scores(two_groups(), THREE[:1], 4, 4, "paper")) == pytest.approx(
+    assert array(pixel_scores(two_groups(), THREE[:1], 4, 4, "paper")) == pytest.approx(
         np.ones((1, 4, 4, 1))
     )
 
@@ -162,7 +162,7 @@ def test_one_class_scores_one_everywhere():
 def test_of_equal_groups_the_first_owns_the_pixel():
     maps = ops.ones((1, 3, 2, 2))
     affinity = ops.convert_to_tensor([[[1.0], [2.0], [3.0]]])
-    assert array(spread(maps, affinity, 5, 3)) == pytest.approx(np.ones((1, 5, 3, 1)))
+    assert array(scatter_groups(maps, affinity, 5, 3)) == pytest.approx(np.ones((1, 5, 3, 1)))
 
 
 # Against PyTorch: scripts/make_golden/protocol.py
@@ -266,7 +266,7 @@ def test_pixels_beyond_the_last_whole_patch_are_not_looked_at(model, texts):
 
 
 def test_groups_are_named_by_stage_and_of_length_one(model, pixels):
-    groups = read_groups(model, pixels)
+    groups = encode_image(model, pixels)
     assert [maps.shape for maps in groups["maps"]] == [(2, 8, 4, 4), (2, 4, 4, 4)]
     assert np.linalg.norm(array(groups["group_embeds"]), axis=-1) == pytest.approx(
         np.ones((2, 4)), rel=1e-5
@@ -279,7 +279,7 @@ def test_groups_are_named_by_stage_and_of_length_one(model, pixels):
 
 
 def test_probabilities_of_the_classes_sum_to_one(model, pixels, texts):
-    groups = read_groups(model, pixels)
+    groups = encode_image(model, pixels)
     found = array(class_probabilities(groups["image_embeds"], groups["scale"], texts))
     logits = array(model(pixel_values=pixels, text_embeds=texts)["logits_per_image"])
     assert found == pytest.approx(softmax(logits), rel=1e-4)

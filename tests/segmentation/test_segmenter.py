@@ -20,7 +20,7 @@ from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.segmenter import Segmenter
-from tf_groupvit.segmentation.upsampling import SmallScores
+from tf_groupvit.segmentation.upsampling import LowResScores
 
 # Against PyTorch: scripts/make_golden/protocol.py
 
@@ -43,9 +43,7 @@ def test_window_mode_on_an_image_that_is_one_window_is_paper_scores_on_it(make):
     one = make(mode="window")
     pixel_values = normalize(pixels[None], *STATISTICS["imagenet"])
     expected = np.asarray(paper_scores(one.model, pixel_values, one.text_embeds))[0]
-    assert one.inference.scores([pixels], one.text_embeds)[0].of_pixels().transpose(
-        2, 0, 1
-    ) == pytest.approx(expected, abs=1e-5)
+    assert one(pixels).scores == pytest.approx(expected, abs=1e-5)
     assert (one(pixels).labels == expected.argmax(0)).mean() > 0.999
 
 
@@ -265,7 +263,7 @@ def test_images_of_every_kind_are_the_same_picture(segmenter, tmp_path):
 
 def test_a_larger_square_looks_closer(make):
     larger = make(size=64)
-    assert larger.inference.square(noise(40, 50)).shape == (64, 64, 3)
+    assert larger.pipeline.square(noise(40, 50)).shape == (64, 64, 3)
     pixels = noise(64, 64)
     values = normalize(pixels[None], *STATISTICS["imagenet"])
     expected = np.asarray(paper_scores(larger.model, values, larger.text_embeds))[0].argmax(0)
@@ -467,5 +465,5 @@ def test_half_precision_labels_almost_alike(folder, segmenter):
 
 
 def test_labels_keep_small_numbers_of_classes_in_a_byte():
-    labels = SmallScores(np.ones((2, 2, 3), "float32")).labels(4, 4)
+    labels = LowResScores(np.ones((2, 2, 3), "float32")).labels(4, 4)
     assert labels.dtype == np.uint8

@@ -2,6 +2,7 @@
 are; or another runtime, if it is asked for, with the weights as they were.
 """
 
+import copy
 import re
 
 import keras
@@ -12,7 +13,7 @@ from pictures import noise
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.image_arrays import normalize
 from tf_groupvit.scenes.scene import CLASSES, scene
-from tf_groupvit.segmentation import inference
+from tf_groupvit.segmentation import pipeline
 from tf_groupvit.segmentation.protocol import paper_scores
 from tf_groupvit.segmentation.segmenter import Segmenter
 
@@ -28,7 +29,7 @@ def scores_now(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
     are.
     """
     pixels = normalize(
-        segmenter.inference.square(image)[None], segmenter.settings.mean, segmenter.settings.std
+        segmenter.pipeline.square(image)[None], segmenter.settings.mean, segmenter.settings.std
     )
     return np.asarray(paper_scores(segmenter.model, pixels, segmenter.text_embeds))[0].transpose(
         1, 2, 0
@@ -36,7 +37,8 @@ def scores_now(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
 
 
 def held_scores(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
-    return segmenter.inference.scores([image], segmenter.text_embeds)[0].of_pixels()
+    (found,) = segmenter.pipeline.find([image], segmenter.text_embeds)
+    return found.scores.enlarged(*segmenter.settings.size).transpose(1, 2, 0)
 
 
 def one_element(values: np.ndarray) -> np.ndarray:
@@ -110,8 +112,7 @@ def test_whatever_is_asked_however_often_the_answer_is_that_of_the_weights(fresh
             )  # all rows but the first turned round
     calls = [fresh(image) for _ in range(5)]
     found = everything(fresh)
-    other = Segmenter(fresh.model, None, fresh.processor, fresh.classes, normalize="imagenet")
-    inference._looking.pop(fresh.model)  # the other traces anew
+    other = copy.deepcopy(fresh)  # of a model of its own, which is traced anew
     for mine, theirs, old in zip(found, everything(other), before, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
         assert np.abs(mine.astype("float64") - old).max() > 0
@@ -172,9 +173,9 @@ def test_weights_of_another_kind_are_seen_too(fresh, kind):
 
 def test_a_model_is_traced_once_for_every_size_and_for_all_who_use_it(fresh, monkeypatch):
     traced = []
-    read = inference.read_groups
+    read = pipeline.encode_image
     monkeypatch.setattr(
-        inference, "read_groups", lambda *given: traced.append(given) or read(*given)
+        pipeline, "encode_image", lambda *given: traced.append(given) or read(*given)
     )
     for size in ((50, 60), (90, 40), (33, 200), (32, 32)):
         fresh(noise(*size))
@@ -188,12 +189,12 @@ def test_a_model_is_traced_once_for_every_size_and_for_all_who_use_it(fresh, mon
 
 def test_an_image_that_is_alone_is_answered_without_a_graph(fresh, monkeypatch):
     eager = []
-    read = inference.read_groups
+    read = pipeline.encode_image
     monkeypatch.setattr(
-        inference, "read_groups", lambda *given: eager.append(given) or read(*given)
+        pipeline, "encode_image", lambda *given: eager.append(given) or read(*given)
     )
     image = noise(50, 60)
-    with inference.untraced():
+    with pipeline.untraced():
         one, two = fresh(image), fresh(image)
     assert len(eager) == 2
     np.testing.assert_array_equal(fresh(image).labels, one.labels)
@@ -315,7 +316,7 @@ def test_another_runtime_is_a_snapshot_from_the_first_image_on_until_it_is_renew
 def test_the_runtime_goes_along_and_is_not_saved(make, tmp_path):
     lite = make(runtime="lite")
     for other in (lite.with_background(0.3), lite.with_classes("cat,bus")):
-        assert other.runtime == "lite" and other.inference.model is lite.inference.model
+        assert other.runtime == "lite" and other.pipeline.model is lite.pipeline.model
     lite.save_pretrained(tmp_path)
     assert Segmenter.from_pretrained(tmp_path).runtime == "graph"
     assert Segmenter.from_pretrained(tmp_path, runtime="lite").runtime == "lite"

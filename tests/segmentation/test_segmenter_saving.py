@@ -15,7 +15,7 @@ from pictures import noise
 
 from tf_groupvit.errors import GroupViTError, InputError
 from tf_groupvit.models import base_model
-from tf_groupvit.segmentation.inference import untraced
+from tf_groupvit.segmentation.pipeline import untraced
 from tf_groupvit.segmentation.segmenter import Segmenter
 
 

@@ -31,7 +31,7 @@ def command(images: tuple[str, ...], recursive: bool, as_json: bool, **choices: 
     sources = find_images(images, recursive)
     segmenter = load_segmenter(**choices)
 
-    from tf_groupvit.segmentation.inference import untraced
+    from tf_groupvit.segmentation.pipeline import untraced
 
     def tell(index: int, probabilities: np.ndarray) -> tuple[dict[str, Any], str]:
         pairs = zip(segmenter.classes.names, probabilities.tolist(), strict=True)

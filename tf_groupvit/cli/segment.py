@@ -64,7 +64,7 @@ def command(
     folder = make_folder(output)
     segmenter = load_segmenter(**choices)
 
-    from tf_groupvit.segmentation.inference import untraced
+    from tf_groupvit.segmentation.pipeline import untraced
 
     def tell(index: int, result: "Segmentation") -> tuple[dict[str, Any], str]:
         source = sources[index]

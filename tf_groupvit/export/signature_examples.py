@@ -105,7 +105,7 @@ def _segmented(segmenter: "Segmenter", asked: list[tuple[np.ndarray, np.ndarray]
     """Labels, scores and areas of images (H, W, 3), each with its classes (N, D); padded with 0."""
     labels, scores, areas = [], [], []
     for image, texts in asked:
-        small = segmenter.inference.scores([image], texts)[0]
+        small = segmenter.pipeline.find([image], texts)[0].scores
         found = small.labels(*image.shape[:2])
         labels.append(found)
         scores.append(small.highest(*image.shape[:2]))
@@ -127,7 +127,7 @@ def classify(segmenter: "Segmenter", image_bytes: Sequence[bytes]) -> Answer:
 def encode_image(segmenter: "Segmenter", image_bytes: Sequence[bytes]) -> Answer:
     """Embeddings (B, D) of encoded images (B)."""
     settings = segmenter.settings
-    squares = np.stack([segmenter.inference.square(read_image(one)) for one in image_bytes])
+    squares = np.stack([segmenter.pipeline.square(read_image(one)) for one in image_bytes])
     found = segmenter.model.get_image_features(normalize(squares, settings.mean, settings.std))
     return {"image_embeds": _of_length_one(np.asarray(found))}
 

@@ -24,7 +24,7 @@ from tf_groupvit.export.input_checks import (
     same_rows,
 )
 from tf_groupvit.export.saving import Limits
-from tf_groupvit.export.segment_graph import Labelling, Looking
+from tf_groupvit.export.segment_graph import SegmentGraph
 from tf_groupvit.export.text_inputs import MOST_LABELS, TextEncoder, parse_class_lists
 from tf_groupvit.models.operations import normalize, segmentation_logits
 from tf_groupvit.models.optimized import can_be_optimized, optimized
@@ -64,8 +64,7 @@ class SignatureFunctions(tf.Module):
             tokens = segmenter.tokenizer.limited_to(positions).graph()
             # Without the tokenizer itself, which would be saved as a function too.
             self.tables = list(tokens.submodules)
-        self._looking = Looking(model, self._settings)
-        self._labelling = Labelling(self._looking, self._settings, self.texts.shape[1])
+        self._graph = SegmentGraph(model, self._settings, self.texts.shape[1])
         self._text_encoder = TextEncoder(model, tokens)
 
     @property
@@ -97,7 +96,7 @@ class SignatureFunctions(tf.Module):
     def segment(self, image_bytes: tf.Tensor) -> Tensors:
         """Label encoded images (B) with the classes of the segmenter."""
         images = self._images(image_bytes)
-        answer = self._labelling.images(
+        answer = self._graph.images(
             images, lambda i: self.texts, self._names.shape[0], no_errors(images)
         )
         return answer | {"class_names": _for_each(self._names, images)}
@@ -115,7 +114,7 @@ class SignatureFunctions(tf.Module):
         if self._has_background:
             background = tf.where(lists.errors == "", BACKGROUND, "")[:, None]
             names = tf.concat([background, names], axis=1)
-        answer = self._labelling.images(images, texts_of, longest, lists.errors)
+        answer = self._graph.images(images, texts_of, longest, lists.errors)
         return answer | {"class_names": tf.ensure_shape(names, [None, None])}
 
     def segment_pixels(self, pixels: tf.Tensor) -> Tensors:
@@ -126,7 +125,7 @@ class SignatureFunctions(tf.Module):
         B, H, W, _ = tf.unstack(tf.shape(pixels))
         message = ["pixels: expected at least one, got images of ", W, " x ", H, "."]
         pixels = assert_with_message((B == 0) | ((H > 0) & (W > 0)), message, pixels)
-        return {"labels": self._labelling.pixels(pixels, self.texts)}
+        return {"labels": self._graph.pixels(pixels, self.texts)}
 
     def segment_embeds(self, image_bytes: tf.Tensor, text_embeds: tf.Tensor) -> Tensors:
         """Label encoded images (B), each with classes given by their embeddings (B, K, D)."""
@@ -141,14 +140,14 @@ class SignatureFunctions(tf.Module):
         finite = tf.reduce_all(tf.math.is_finite(embeds), axis=[1, 2])
         message = ["text_embeds: expected finite numbers, got NaN or infinity."]
         longest = tf.shape(embeds)[1] + int(self._has_background)
-        return self._labelling.images(
+        return self._graph.images(
             images, lambda i: embeds[i], longest, first_error((finite, message))
         )
 
     def classify(self, image_bytes: tf.Tensor) -> Tensors:
         """How likely each of the N classes is for encoded images (B), background aside: softmax."""
         images = self._images(image_bytes)
-        groups, _, errors = self._looking.see(images, no_errors(images))
+        groups, _, _, errors = self._graph.see(images, no_errors(images))
         similarity = tf.matmul(groups["image_embeds"], self.texts, transpose_b=True)
         return {
             "probabilities": _or_zeros(errors, tf.nn.softmax(similarity * groups["scale"])),
@@ -159,7 +158,7 @@ class SignatureFunctions(tf.Module):
     def encode_image(self, image_bytes: tf.Tensor) -> Tensors:
         """Embeddings of length one of encoded images (B); 0 where a row has an error."""
         images = self._images(image_bytes)
-        groups, _, errors = self._looking.see(images, no_errors(images))
+        groups, _, _, errors = self._graph.see(images, no_errors(images))
         return {"image_embeds": _or_zeros(errors, groups["image_embeds"]), "error": errors}
 
     def encode_text(self, text: tf.Tensor) -> Tensors:
@@ -180,7 +179,7 @@ class SignatureFunctions(tf.Module):
         N = tf.shape(ids)[0]
         values = check_patches(pixel_values, N, config.vision_config, limits)
         texts = normalize(self._text_encoder.by_parts(ids, mask))
-        groups = self._looking.groups(values)
+        groups = self._graph.groups_of_values(values)
         B, _, H, W = tf.unstack(tf.shape(values))
         per_text = tf.matmul(texts, groups["image_embeds"], transpose_b=True) * groups["scale"]
         sides = (groups["maps"][-1], groups["group_embeds"], texts, groups["scale"])

@@ -1,12 +1,14 @@
-"""Pixels (B, 3, H, W) and text embeddings in, a score for every class and pixel (B, K, H, W) out.
+"""Decode what GroupViT sees in pictures into scores for classes.
 
-Two ways to read the same model: the published inference, and transformers' ``segmentation_logits``.
-Pure functions in keras.ops, for any batch and any sizes, eager or traced.
+There are two ways to do it: "paper", the published inference, and "hf", transformers'
+``segmentation_logits``. Pure functions in ``keras.ops``, for any batch and any sizes, eager or
+traced.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
+import numpy as np
 from keras import ops
 
 from tf_groupvit.errors import InputError
@@ -21,16 +23,18 @@ from tf_groupvit.models.operations import (
 )
 from tf_groupvit.models.outputs import ModelOutput
 from tf_groupvit.segmentation.settings import check_protocol
+from tf_groupvit.types import Tensor
 
 TOP_CLASSES = 5  # classes of the whole image that stay in the running
 HIGHEST_SCALE = 100.0
 LOWEST = -3.0e38  # stands for minus infinity: a row without any class stays finite
+Thresholds: TypeAlias = float | Sequence[float] | Tensor | None
 
 
 class Groups(ModelOutput):
-    """What the vision side says of an image, before any text.
+    """What the vision side says of images, before any text.
 
-    maps: tuple, one a grouping stage: how much each patch belongs to each group (B, G, rows,
+    maps: tuple, one per grouping stage: how much each patch belongs to each group (B, G, rows,
         columns). group_embeds (B, G, D) and image_embeds (B, D): of length one. scale: scalar, e to
         the logit scale.
     """
@@ -38,11 +42,11 @@ class Groups(ModelOutput):
     fields = ("maps", "group_embeds", "image_embeds", "scale")
 
 
-def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
+def encode_image(model: TFGroupViTModel, pixel_values: Tensor) -> Groups:
     """Run the vision tower once: pixels (B, 3, H, W) -> ``Groups``.
 
-    Rows and columns of pixels beyond the last whole patch are not looked at, as in the original,
-    whose patches are a convolution without padding.
+    Rows and columns of pixels beyond the last whole patch are ignored, as in the original, whose
+    patches are a convolution without padding.
     """
     pixel_values = _checked_pixels(pixel_values)
     height, width = ops.shape(pixel_values)[2:]
@@ -54,8 +58,8 @@ def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
     maps = tuple(group_maps(stages[: i + 1], rows, columns) for i in range(len(stages)))
     if not maps:
         group_maps((), rows, columns)  # says why there are none
-    # Groups and image go through the projection together: one image waits for its weights to be
-    # read, not for sums.
+    # Groups and image go through the projection together: for a single image the time goes into
+    # reading the weights, not into the sums.
     features = ops.concatenate(
         [vision["last_hidden_state"], vision["pooler_output"][:, None]], axis=1
     )
@@ -68,7 +72,7 @@ def read_groups(model: TFGroupViTModel, pixel_values: Any) -> Groups:
     )
 
 
-def _checked_pixels(pixel_values: Any) -> Any:
+def _checked_pixels(pixel_values: Tensor) -> Tensor:
     pixel_values = ops.convert_to_tensor(accept("pixel_values", pixel_values))
     if len(pixel_values.shape) != 4:
         raise InputError(
@@ -78,10 +82,12 @@ def _checked_pixels(pixel_values: Any) -> Any:
 
 
 def paper_scores(
-    model: TFGroupViTModel, pixel_values: Any, text_embeds: Any, background: float | None = None
-) -> Any:
-    """The published inference for one window: pixels (B, 3, H, W), texts (N, D) -> (B, N, H, W), or
-    N + 1.
+    model: TFGroupViTModel,
+    pixel_values: Tensor | np.ndarray,
+    text_embeds: Tensor | np.ndarray,
+    background: float | None = None,
+) -> Tensor:
+    """Score one window as published: pixels (B, 3, H, W), texts (N, D) -> (B, N [+ 1], H, W).
 
     Every pixel belongs to one group, and takes that group's affinity to the classes. With
     ``background`` a first class is added, with score 1 where no class reaches the threshold.
@@ -101,71 +107,70 @@ def paper_scores(
 
 def image_scores(
     model: TFGroupViTModel,
-    pixel_values: Any,
-    text_embeds: Any,
+    pixel_values: Tensor | np.ndarray,
+    text_embeds: Tensor,
     protocol: str,
-    background: float | Sequence[float] | None = None,
-) -> Any:
-    """Scores with the classes last, as what follows wants them: pixels (B, 3, H, W), texts (N, D)
-    -> (B, H, W, K).
+    background: Thresholds = None,
+) -> Tensor:
+    """Score pixels (B, 3, H, W) against texts (N, D): -> (B, H, W, K), classes last.
 
     Protocols are "paper", and "hf" for transformers' ``segmentation_logits``, which has no
     background.
     """
     pixel_values = _checked_pixels(pixel_values)
     height, width = ops.shape(pixel_values)[2:]
-    return group_scores(
-        read_groups(model, pixel_values), text_embeds, height, width, protocol, background
-    )
+    groups = encode_image(model, pixel_values)
+    return pixel_scores(groups, text_embeds, height, width, protocol, background)
 
 
-def group_scores(
+def pixel_scores(
     groups: Groups,
-    text_embeds: Any,
-    height: Any,
-    width: Any,
+    text_embeds: Tensor,
+    height: Tensor | int,
+    width: Tensor | int,
     protocol: str,
-    background: float | Sequence[float] | None = None,
-) -> Any:
-    """What ``image_scores`` makes of groups that are at hand: -> (B, height, width, K)."""
+    background: Thresholds = None,
+) -> Tensor:
+    """Score every pixel of images whose groups are known: texts (N, D) -> (B, height, width, K)."""
     if protocol == "paper":
-        affinity = class_affinity(groups, text_embeds)
-        return spread(groups["maps"][-1], with_background(affinity, background), height, width)
+        affinity = with_background(class_affinity(groups, text_embeds), background)
+        return scatter_groups(groups["maps"][-1], affinity, height, width)
     maps = resize_maps(groups["maps"][-1], height, width)
-    return mix(maps, logits(groups, text_embeds))
+    return weighted_sum(maps, group_logits(groups, text_embeds))
 
 
 def compact_scores(
     groups: Groups,
-    text_embeds: Any,
-    height: Any,
-    width: Any,
+    text_embeds: Tensor,
+    height: Tensor | int,
+    width: Tensor | int,
     protocol: str,
-    background: float | Sequence[float] | None = None,
-) -> dict[str, Any]:
-    """``group_scores`` before they are spread over the pixels, as segmentation/upsampling.py wants
-    them.
+    background: Thresholds = None,
+) -> dict[str, Tensor]:
+    """``pixel_scores`` before they are spread over pixels: rows of groups or of patches.
 
-    Of the paper's protocol ``rows`` of the groups (B, G, K) and ``owner``s (B, height, width), of
-    the other ``rows`` of the patches (B, r, c, K): to interpolate what each group has of a pixel,
-    or the scores themselves, is the same.
+    Of protocol "paper", ``rows`` of the groups (B, G, K) and the ``owner`` of each pixel (B,
+    height, width), of "hf" the ``rows`` of the patches (B, r, c, K): interpolating a group's share
+    of a pixel and interpolating the scores themselves is the same. They are the fields of
+    ``upsampling.LowResScores``.
     """
     maps = groups["maps"][-1]
     if protocol == "paper":
         rows = with_background(class_affinity(groups, text_embeds), background)
-        return {"rows": rows, "owner": owners(maps, height, width)}
-    return {"rows": mix(maps, logits(groups, text_embeds))}
+        return {"rows": rows, "owner": group_of_pixel(maps, height, width)}
+    return {"rows": weighted_sum(maps, group_logits(groups, text_embeds))}
 
 
-def logits(groups: Groups, text_embeds: Any) -> Any:
+def group_logits(groups: Groups, text_embeds: Tensor) -> Tensor:
     """How much each group resembles each class in transformers' segmentation logits, (B, G, N)."""
     affinity = segmentation_affinity(groups["group_embeds"], text_embeds, groups["scale"])
     return ops.transpose(affinity, (0, 2, 1))
 
 
-def class_affinity(groups: Groups, text_embeds: Any) -> Any:
-    """How well each group fits each class, (B, G, N): a softmax over the image's top classes times
-    one over all.
+def class_affinity(groups: Groups, text_embeds: Tensor) -> Tensor:
+    """How well each group fits each class (N, D): -> (B, G, N).
+
+    It is a softmax over the image's top classes times one over all classes.
     """
     across = ops.transpose(text_embeds)[None]  # (1, D, N)
     affinity = ops.matmul(groups["group_embeds"], across) * ops.minimum(
@@ -176,14 +181,12 @@ def class_affinity(groups: Groups, text_embeds: Any) -> Any:
     return _softmax(kept) * _softmax(affinity)
 
 
-def _softmax(scores: Any) -> Any:
-    """Over the classes. Keras warns of a softmax over one, which is what a user with one class asks
-    for.
-    """
+def _softmax(scores: Tensor) -> Tensor:
+    """Softmax over the classes, without Keras' warning where a user asks for a single one."""
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
 
 
-def _top(scores: Any, count: int = TOP_CLASSES) -> Any:
+def _top(scores: Tensor, count: int = TOP_CLASSES) -> Tensor:
     """True for the ``count`` highest of scores (B, N), the first ones on ties."""
     index = ops.arange(ops.shape(scores)[1])
     mine, other = scores[:, :, None], scores[:, None, :]
@@ -193,9 +196,8 @@ def _top(scores: Any, count: int = TOP_CLASSES) -> Any:
     return ops.sum(ops.cast(ahead, "int32"), axis=-1) < count
 
 
-def with_background(affinity: Any, threshold: float | Sequence[float] | None) -> Any:
-    """Put the background before the classes: (B, G, N) -> (B, G, N + 1); without a threshold, as it
-    is.
+def with_background(affinity: Tensor, threshold: Thresholds) -> Tensor:
+    """Put the background before the classes: (B, G, N) -> (B, G, N + 1); None leaves it out.
 
     It scores 1 in groups of which no class reaches the threshold. The threshold is lowered to the
     image's highest affinity, so that an image is never background alone. Several thresholds, a
@@ -209,26 +211,24 @@ def with_background(affinity: Any, threshold: float | Sequence[float] | None) ->
     return ops.concatenate([ops.cast(best < reach, "float32"), affinity], axis=-1)
 
 
-def owners(maps: Any, height: Any, width: Any) -> Any:
-    """The one group that every pixel belongs to, int32 (B, height, width)."""
+def group_of_pixel(maps: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
+    """The one group that every pixel belongs to: (B, G, h, w) -> int32 (B, height, width)."""
     return ops.cast(first_argmax(resize_maps(maps, height, width), axis=1)[:, 0], "int32")
 
 
-def spread(maps: Any, affinity: Any, height: Any, width: Any) -> Any:
-    """Give every pixel the row of the one group that it belongs to: (B, G, K) -> (B, height, width,
-    K).
-    """
-    owner = owners(maps, height, width)
+def scatter_groups(
+    maps: Tensor, affinity: Tensor, height: Tensor | int, width: Tensor | int
+) -> Tensor:
+    """Give every pixel the row of its group: (B, G, h, w), (B, G, K) -> (B, height, width, K)."""
+    owner = group_of_pixel(maps, height, width)
     images, groups, classes = ops.shape(affinity)
     start = groups * ops.arange(images, dtype=owner.dtype)  # of each image's groups among all
     rows = ops.take(ops.reshape(affinity, (-1, classes)), owner + start[:, None, None], axis=0)
     return ops.reshape(rows, (-1, height, width, classes))
 
 
-def mix(maps: Any, affinity: Any) -> Any:
-    """Give every place of all groups' rows as much as it belongs to each: (B, G, h, w), (B, G, K)
-    -> (B, h, w, K).
-    """
+def weighted_sum(maps: Tensor, affinity: Tensor) -> Tensor:
+    """Sum the groups' rows by their share in each place: (B, G, h, w), (B, G, K) -> (B, h, w, K)."""
     height, width = ops.shape(maps)[2:]
     flat = ops.reshape(maps, (-1, ops.shape(maps)[1], height * width))
     scores = ops.matmul(
@@ -237,8 +237,6 @@ def mix(maps: Any, affinity: Any) -> Any:
     return ops.reshape(scores, (-1, height, width, ops.shape(affinity)[2]))
 
 
-def class_probabilities(image_embeds: Any, scale: Any, text_embeds: Any) -> Any:
-    """Zero-shot classification of ``Groups``' image_embeds (B, D) and scale: softmax over the texts
-    (N, D), (B, N).
-    """
+def class_probabilities(image_embeds: Tensor, scale: Tensor, text_embeds: Tensor) -> Tensor:
+    """Classify whole images: softmax over the texts (N, D) of image_embeds (B, D) -> (B, N)."""
     return _softmax(ops.matmul(image_embeds, ops.transpose(text_embeds)) * scale)

@@ -22,13 +22,13 @@ from tf_groupvit.preprocessing.image_reading import ImageLike, read_image, sever
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.runtimes import GRAPH, check_runtime
 from tf_groupvit.segmentation.class_names import BACKGROUND, ClassNames, parse_classes
-from tf_groupvit.segmentation.inference import Found, Inference
-from tf_groupvit.segmentation.pixels import PixelLabeler
+from tf_groupvit.segmentation.pipeline import Found, Pipeline
+from tf_groupvit.segmentation.pixel_labeler import PixelLabeler
 from tf_groupvit.segmentation.prompts import ClassEmbeddings, embed_classes
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.settings import check_choices, make_settings
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of
-from tf_groupvit.segmentation.upsampling import SmallScores
+from tf_groupvit.segmentation.upsampling import LowResScores
 
 CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings
 SAVED = ("protocol", "mode", "background", "size", "normalize")
@@ -130,8 +130,7 @@ class Segmenter:
 
     def _run(self, model: TFGroupViTModel) -> None:
         """Have images looked at by a model, or a snapshot of one."""
-        self.inference = Inference(model, self.settings)
-        self._trial: Inference | None = None  # of several thresholds, kept from image to image
+        self.pipeline = Pipeline(model, self.settings)
         self._labeler: PixelLabeler | None = None
 
     def _embed(self, classes: ClassNames, templates: str | Sequence[str]) -> ClassEmbeddings:
@@ -161,7 +160,7 @@ class Segmenter:
         """Weights, tokenizer, processor, classes and settings; what was traced or compiled is made
         anew.
         """
-        made = ("inference", "_trial", "_labeler")
+        made = ("pipeline", "_labeler")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -303,7 +302,7 @@ class Segmenter:
         other.model, other.tokenizer, other.processor = self.model, self.tokenizer, self.processor
         other.source, given = self.source, self.classes if classes is None else classes
         templates = self.classes.templates if templates is None else templates
-        other._choose(given, templates, {**self._choices, **choices}, self.inference.model)
+        other._choose(given, templates, {**self._choices, **choices}, self.pipeline.model)
         if classes is None:
             other._words = self._words
         return other
@@ -316,12 +315,10 @@ class Segmenter:
         same for all.
         """
         check_process()
-        if self._trial is None or self._trial.thresholds != tuple(thresholds):
-            for threshold in thresholds:
-                check_choices(self.settings.protocol, background=threshold)
-            self._trial = Inference(self.inference.model, self.settings, thresholds)
-        pixels = read_image(image)
-        scores = self._trial.scores([pixels], self.text_embeds)[0]  # thresholds, then classes
+        for threshold in thresholds:
+            check_choices(self.settings.protocol, background=threshold)
+        pixels, trial = read_image(image), Pipeline(self.pipeline.model, self.settings, thresholds)
+        scores = trial.find([pixels], self.text_embeds)[0].scores  # thresholds, then classes
         classes = range(len(thresholds), scores.rows.shape[-1])
         for index in range(len(thresholds)):
             yield scores.of_classes([index, *classes]).labels(*pixels.shape[:2])
@@ -394,7 +391,7 @@ class Segmenter:
     def _segment(self, sources: Sequence[Any]) -> list[Segmentation]:
         check_process()
         images = [read_image(source) for source in sources]
-        found = self.inference.find(images, self.text_embeds)
+        found = self.pipeline.find(images, self.text_embeds)
         return [self._result(*pair) for pair in zip(images, found, strict=True)]
 
     def _result(self, image: np.ndarray, found: Found) -> Segmentation:
@@ -402,7 +399,7 @@ class Segmenter:
         asked for.
         """
         (height, width), scores = image.shape[:2], found.scores
-        groups = found.groups or _Groups(self.inference, image, self.text_embeds)
+        groups = found.groups or _Groups(self.pipeline, image, self.text_embeds)
         return Segmentation(
             scores.labels(height, width),
             self.class_names,
@@ -426,7 +423,7 @@ class Segmenter:
         found = [np.empty((0, len(self.text_embeds)), "float32")]
         while batch := list(islice(waiting, IMAGES_AT_ONCE)):
             pixels = [read_image(source) for source in batch]
-            found.append(self.inference.probabilities(pixels, self.text_embeds))
+            found.append(self.pipeline.probabilities(pixels, self.text_embeds))
         return found[1][0] if listed is None else np.concatenate(found)
 
     def predict(self, pixels: Any, **keywords: Any) -> np.ndarray:
@@ -441,7 +438,7 @@ class Segmenter:
         """
         check_process()
         if self._labeler is None or self._labeler.texts is not self.text_embeds:
-            self._labeler = PixelLabeler(self.inference, self.text_embeds)
+            self._labeler = PixelLabeler(self.pipeline.model, self.settings, self.text_embeds)
         return self._labeler.predict(pixels, **keywords)
 
 
@@ -450,8 +447,8 @@ class _Groups:
     pickled.
     """
 
-    def __init__(self, inference: Inference, image: np.ndarray, texts: np.ndarray) -> None:
-        self._look: Any = partial(inference.groups, image, texts)
+    def __init__(self, pipeline: Pipeline, image: np.ndarray, texts: np.ndarray) -> None:
+        self._look: Any = partial(pipeline.groups, image, texts)
         self._found: dict[str, Any] | None = None
 
     def __call__(self) -> dict[str, Any]:
@@ -470,7 +467,7 @@ def _part(groups: Any, name: str) -> Any:
 
 def _group_labels(groups: Any, height: int, width: int) -> list[np.ndarray]:
     """The group of each pixel (height, width) in every stage."""
-    return [SmallScores(maps).labels(height, width) for maps in _part(groups, "maps")]
+    return [LowResScores(maps).labels(height, width) for maps in _part(groups, "maps")]
 
 
 def _has_tokenizer(folder: Path) -> bool:

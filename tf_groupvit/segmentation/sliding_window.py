@@ -1,78 +1,68 @@
-"""Windows that slide over a picture: its size, where they begin, cutting them, and averaging their
-scores.
+"""Slide windows over a picture: its size, where they begin, cutting, and averaging their scores.
 
 Window mode is how the published numbers were made: short side to 448, long side at most 2048,
 windows of 448 at a stride of 224, for a model of 224; the last window of a row or column is moved
-in. Source: the published evaluation.
+in. Source: the published evaluation. Everything runs eagerly and inside graphs.
 """
 
-from typing import Any
-
 import tensorflow as tf
+
+from tf_groupvit.types import Tensor
 
 LONGEST = 2048 / 224  # the longest side, in units of the model's image size
 
 
-def window_scale(height: int, width: int, image_size: int) -> float:
-    """The factor by which window mode resizes an image of ``height`` x ``width``."""
-    short, long = min(height, width), max(height, width)
-    return min(2 * image_size / short, LONGEST * image_size / long)
-
-
-def resized(height: int, width: int, image_size: int, patch: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of the image that windows are cut from: ratio kept, rounded, and at least one patch."""
-    scale = window_scale(height, width, image_size)
-    return max(int(height * scale + 0.5), patch[0]), max(int(width * scale + 0.5), patch[1])
-
-
-def starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side; the last one ends at the border. One window if the side
-    is no longer.
-    """
-    if length <= window:
-        return [0]
-    return [*range(0, length - window, stride), length - window]
-
-
-def boxes(height: int, width: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """Top left corners (y, x) of the windows over an image, row by row."""
-    return [(y, x) for y in starts(height, window, stride) for x in starts(width, window, stride)]
-
-
-def merge_windows(
-    scores: tf.Tensor, corners: tf.Tensor, height: tf.Tensor, width: tf.Tensor
-) -> tf.Tensor:
-    """Average what overlapping windows (n, h, w, K), with corners (n, 2), say of each pixel:
-    (height, width, K).
-    """
-    size = tf.shape(scores)
-
-    def step(index: Any, total: Any, count: Any) -> tuple[Any, Any, Any]:
-        y, x = corners[index, 0], corners[index, 1]
-        around = [[y, height - y - size[1]], [x, width - x - size[2]], [0, 0]]
-        total = total + tf.pad(scores[index], around)
-        return (
-            index + 1,
-            total,
-            count + tf.pad(tf.ones([size[1], size[2], 1], scores.dtype), around),
-        )
-
-    start = (
-        0,
-        tf.zeros([height, width, size[3]], scores.dtype),
-        tf.zeros([height, width, 1], scores.dtype),
+def resized(
+    height: Tensor | int, width: Tensor | int, image_size: int, patch: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """(H, W) in pixels of the picture that windows are cut from: ratio kept, at least one patch."""
+    sides = tf.cast(tf.stack([height, width]), tf.float64)
+    scale = tf.minimum(
+        2.0 * image_size / tf.reduce_min(sides), LONGEST * image_size / tf.reduce_max(sides)
     )
-    _, total, count = tf.while_loop(
-        lambda index, *_: index < size[0], step, start, parallel_iterations=1
-    )
-    return total / count
+    new = tf.maximum(tf.cast(sides * scale + 0.5, tf.int32), tf.constant(patch))
+    return new[0], new[1]
 
 
-def cut_windows(
-    pixels: tf.Tensor, corners: tf.Tensor, height: tf.Tensor, width: tf.Tensor
-) -> tf.Tensor:
+def starts(length: Tensor | int, window: int) -> Tensor:
+    """Where windows begin along one side, int32 (n), half a window apart.
+
+    The last one ends at the border. There is one window if the side is no longer.
+    """
+    last = tf.maximum(tf.convert_to_tensor(length) - window, 0)
+    return tf.concat([tf.range(0, last, window // 2), last[None]], axis=0)
+
+
+def corners_of(height: Tensor | int, width: Tensor | int, window: int) -> Tensor:
+    """Top left corners (y, x) of the windows over a picture, row by row: int32 (n, 2)."""
+    rows, columns = starts(height, window), starts(width, window)
+    return tf.stack([tf.repeat(rows, tf.size(columns)), tf.tile(columns, [tf.size(rows)])], axis=1)
+
+
+def cut_windows(pixels: Tensor, corners: Tensor, height: Tensor, width: Tensor) -> Tensor:
     """Windows (n, height, width, C) of pixels (H, W, C) at corners (n, 2)."""
     rows = corners[:, 0, None] + tf.range(height)  # (n, height)
     columns = corners[:, 1, None] + tf.range(width)
     bands = tf.gather(pixels, rows)  # (n, height, W, C)
     return tf.gather(bands, columns, axis=2, batch_dims=1)
+
+
+def merge_windows(scores: Tensor, corners: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Average the scores (n, h, w, K) of windows at corners (n, 2): -> (height, width, K)."""
+    count, tall, wide, classes = tf.unstack(tf.shape(scores))
+
+    def step(index: Tensor, total: Tensor, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, x = corners[index, 0], corners[index, 1]
+        around = [[y, height - y - tall], [x, width - x - wide], [0, 0]]
+        ones = tf.ones([tall, wide, 1], scores.dtype)
+        return index + 1, total + tf.pad(scores[index], around), times + tf.pad(ones, around)
+
+    start = (
+        0,
+        tf.zeros([height, width, classes], scores.dtype),
+        tf.zeros([height, width, 1], scores.dtype),
+    )
+    _, total, times = tf.while_loop(
+        lambda index, *_: index < count, step, start, parallel_iterations=1
+    )
+    return total / times

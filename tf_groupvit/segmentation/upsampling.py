@@ -1,185 +1,266 @@
-"""Scores of a small picture to labels, highest scores and score maps of the whole image, in
-TensorFlow.
+"""Enlarge the scores of a small picture to labels, highest scores and score maps of the whole image.
 
-Bilinear, then arg max, first on ties. The enlarged scores are never there all at once: those of a
-12-megapixel photo in 171 classes would take 8 GB. The same functions serve in Python and inside
-exported graphs, so both give the same labels. Scores may also be those of rows that pixels share,
-or of patches that pixels lie between (``protocol.compact_scores``), which are fewer than pixels.
-The last functions are compiled once for every size, and take and give arrays.
+Bilinear, then arg max, first on ties. The enlarged scores never exist all at once: those of a
+12-megapixel photo in 171 classes would take 8 GB. The same TensorFlow functions run in Python and
+inside exported graphs, so both give the same labels.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.models.base_model import check_process
+from tf_groupvit.types import Tensor
 
 STRIP = 1 << 20  # scores worked on at a time: 4 MB, which stays near the caches
+BAND = 2**22  # pixels that are labeled at a time: while labels are found each takes some int32
 OPEN = -1  # stands for a label that is not known yet
 ROUNDING = 1e-6  # by how much of itself a score must be higher than another to count as higher
 MOST_OPEN = 0.25  # the share of open pixels from which on it is cheaper to interpolate whole rows
+SIDE = tf.TensorSpec([], tf.int32)
+Taps = tuple[Tensor, Tensor, Tensor]
+
+
+class LowResScores(NamedTuple):
+    """Scores of the pixels of a small picture, in the smallest form that holds them.
+
+    rows: float32 (h, w, K), one for each pixel; or, with ``owner`` int32 (h, w), (G, K), one for
+        each group: pixel (y, x) has ``rows[owner[y, x]]``; or, with ``size`` (h, w) alone,
+        (r, c, K), one for each patch, between which pixels are interpolated.
+
+    They are tensors, or arrays; the methods that give arrays run functions of this module as
+    graphs, traced once for every size.
+    """
+
+    rows: Tensor | np.ndarray
+    owner: Tensor | np.ndarray | None = None
+    size: Tensor | tuple[int, int] | None = None
+
+    def of_image(self, number: Tensor | int) -> "LowResScores":
+        """One image's of those of a batch, whose rows and owners have a leading dimension (B)."""
+        owner = None if self.owner is None else self.owner[number]
+        return LowResScores(self.rows[number], owner, self.size)
+
+    def of_classes(self, numbers: Sequence[int]) -> "LowResScores":
+        """Of the same pixels the scores of some classes, in that order."""
+        return self._replace(rows=self.rows[..., list(numbers)])
+
+    def labels(self, height: int, width: int) -> np.ndarray:
+        """Labels (height, width), uint8 where they fit."""
+        wide = self.rows.shape[-1] > 256
+        return self._run(label_map_wide if wide else label_map, height, width)
+
+    def highest(self, height: int, width: int) -> np.ndarray:
+        """Each class's highest score among the pixels of (height, width), (K)."""
+        return self._run(highest_scores, height, width)
+
+    def enlarged(self, height: int, width: int) -> np.ndarray:
+        """Scores (K, height, width)."""
+        return self._run(score_map, height, width).transpose(2, 0, 1)
+
+    def _run(self, function: Callable[..., Tensor], height: int, width: int) -> np.ndarray:
+        check_process()
+        parts = {
+            name: np.asarray(part, KINDS[name].as_numpy_dtype)
+            for name, part in self._asdict().items()
+            if part is not None
+        }
+        graph = _graph_of(function, tuple((name, np.ndim(parts[name])) for name in parts))
+        return graph(parts, height, width).numpy()
+
+
+@cache
+def _graph_of(
+    function: Callable[..., Tensor], ranks: tuple[tuple[str, int], ...]
+) -> Callable[..., Tensor]:
+    """A function of ``LowResScores`` of one form, height and width as a graph for all sizes."""
+    specs = {
+        name: tf.TensorSpec([2] if name == "size" else [None] * rank, KINDS[name])
+        for name, rank in ranks
+    }
+    return tf.function(
+        lambda parts, *sides: function(LowResScores(**parts), *sides),
+        input_signature=[specs, SIDE, SIDE],
+        autograph=False,
+    ).get_concrete_function()
+
+
+KINDS = {"rows": tf.float32, "owner": tf.int32, "size": tf.int32}
+
+
+def pixel_rows(scores: LowResScores) -> Tensor:
+    """Scores of every pixel of the small picture, (h, w, K)."""
+    if scores.owner is not None:
+        return tf.gather(scores.rows, scores.owner)
+    return scores.rows if scores.size is None else between_patches(scores.rows, scores.size)
+
+
+def score_map(scores: LowResScores, height: Tensor, width: Tensor) -> Tensor:
+    """Scores (height, width, K), all at once: for whoever wants to see them."""
+    small = pixel_rows(scores)
+    across = interpolation_taps(tf.range(width), tf.shape(small)[1], width)
+    return _resample(small, tf.range(height), height, across)
+
+
+def label_map_wide(scores: LowResScores, height: Tensor, width: Tensor) -> Tensor:
+    """``label_map`` for more than 256 classes: int32."""
+    return label_map(scores, height, width, tf.int32)
 
 
 def label_map(
-    scores: tf.Tensor,
-    height: tf.Tensor,
-    width: tf.Tensor,
-    owner: tf.Tensor | None = None,
-    numbers: tf.Tensor | None = None,
-    wanted: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """Scores (h, w, K) -> labels int32 (height, width), or of the ``wanted`` rows of them alone,
-    int32 (rows).
-
-    With ``owner`` int32 (h, w) scores are rows (G, K) that pixels share: pixel (y, x) has row
-    ``owner[y, x]``. With ``numbers`` int32 (K) labels are these instead of 0 to K - 1.
+    scores: LowResScores, height: Tensor, width: Tensor, dtype: tf.DType = tf.uint8
+) -> Tensor:
+    """Labels (height, width), one band of rows after the other.
 
     A pixel lies between four of the small picture. A class that is the best of all four is the best
     between them, too, and rounding does not change the order. So only pixels along the borders of
-    classes have to be interpolated.
+    classes have to be interpolated. Of scores of patches, pixels of the small picture are worked
+    out for those classes alone that can be the best somewhere.
     """
+    rows, owner, classes = scores.rows, scores.owner, None
+    if scores.size is not None:
+        classes = candidate_classes(rows)
+        rows = between_patches(tf.gather(rows, classes, axis=-1), scores.size)
 
-    def numbered(best: tf.Tensor) -> tf.Tensor:
-        return best if numbers is None else tf.gather(numbers, best)
+    def numbered(best: Tensor) -> Tensor:
+        return best if classes is None else tf.gather(classes, best)
 
-    best = numbered(_best(scores))
-    best = best if owner is None else tf.gather(best, owner)
-    rows, columns = tf.unstack(tf.shape(best))
-    wanted = tf.range(height) if wanted is None else wanted
-    down, across = taps(wanted, rows, height), taps(tf.range(width), columns, width)
-    labels = tf.gather(
-        tf.gather(_same_in_four(best), across[0], axis=1), down[0]
-    )  # whole rows are copied sooner
-    still_open = tf.cast(tf.where(tf.reshape(labels, [-1]) == OPEN), tf.int32)  # (pixels, 1)
-    crowded = tf.cast(tf.size(still_open), tf.float32) > MOST_OPEN * tf.cast(
-        tf.size(labels), tf.float32
-    )
-    return tf.cond(
-        crowded,
-        lambda: numbered(
-            _labels_by_strips(
-                scores if owner is None else tf.gather(scores, owner), wanted, height, across
-            )
-        ),
-        lambda: _fill(
-            labels,
-            still_open,
-            numbered(_labels_of(still_open[:, 0], scores, owner, columns, down, across)),
-        ),
-    )
+    best = numbered(_best(rows))
+    same = _same_in_four(best if owner is None else tf.gather(best, owner))
+    small_height, small_width = tf.unstack(tf.shape(same))
+    across = interpolation_taps(tf.range(width), small_width, width)
+
+    def band(wanted: Tensor) -> Tensor:
+        down = interpolation_taps(wanted, small_height, height)
+        labels = tf.gather(tf.gather(same, across[0], axis=1), down[0])  # faster than by pixel
+        still_open = tf.cast(tf.where(tf.reshape(labels, [-1]) == OPEN), tf.int32)  # (pixels, 1)
+        share = tf.cast(tf.size(still_open), tf.float32) / tf.cast(tf.size(labels), tf.float32)
+
+        def whole_rows() -> Tensor:
+            small = rows if owner is None else tf.gather(rows, owner)
+            return numbered(_labels_by_strips(small, wanted, height, across))
+
+        def borders() -> Tensor:
+            found = _labels_of(still_open[:, 0], rows, owner, small_width, down, across)
+            flat = tf.reshape(labels, [-1])
+            filled = tf.tensor_scatter_nd_update(flat, still_open, numbered(found))
+            return tf.reshape(filled, tf.shape(labels))
+
+        return tf.cast(tf.cond(share > MOST_OPEN, whole_rows, borders), dtype)
+
+    return by_bands(band, height, width, dtype)
 
 
-def highest_scores(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Scores (h, w, K) -> the highest that each class has in any pixel of (height, width), (K),
-    within rounding.
+def by_bands(
+    label: Callable[[Tensor], Tensor], height: Tensor, width: Tensor, dtype: tf.DType
+) -> Tensor:
+    """Labels (height, width) of ``label(rows)``, int32 (n) -> (n, width), a band after the other."""
+    rows = tf.maximum(BAND // width, 1)
+    count = (height + rows - 1) // rows
+
+    def step(i: Tensor, bands: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
+        return i + 1, bands.write(i, label(tf.range(i * rows, tf.minimum((i + 1) * rows, height))))
+
+    bands = tf.TensorArray(dtype, count, infer_shape=False, element_shape=[None, None])
+    done = tf.while_loop(lambda i, _: i < count, step, (0, bands), parallel_iterations=1)
+    return done[1].concat()
+
+
+def highest_scores(scores: LowResScores, height: Tensor, width: Tensor) -> Tensor:
+    """The highest score that each class has in any pixel of (height, width), (K), within rounding.
 
     Between four pixels of the small picture scores are linear along rows and along columns, so that
     the highest lies in the first or in the last row there, and in the first or in the last column.
     No row is above the two small ones that it lies between: those that cannot be above what was
     found around the small picture's highest are left out, too.
     """
-    rows, columns = _ends(tf.shape(scores)[0], height), _ends(tf.shape(scores)[1], width)
-    across = taps(columns, tf.shape(scores)[1], width)
-    upper, lower, _ = taps(rows, tf.shape(scores)[0], height)
-    most = tf.reduce_max(scores, axis=1)  # (h, K)
+    small = pixel_rows(scores)
+    small_height, small_width = tf.unstack(tf.shape(small)[:2])
+    rows, columns = _ends(small_height, height), _ends(small_width, width)
+    across = interpolation_taps(columns, small_width, width)
+    upper, lower, _ = interpolation_taps(rows, small_height, height)
+    most = tf.reduce_max(small, axis=1)  # (h, K)
     bound = tf.maximum(tf.gather(most, upper), tf.gather(most, lower))  # (rows, K)
     below = tf.searchsorted(
         upper, tf.argmax(most, axis=0, output_type=tf.int32)
     )  # of each class, (K)
     around = tf.clip_by_value(tf.concat([below - 1, below], axis=0), 0, tf.size(rows) - 1)
-    found = _highest_of(scores, tf.gather(rows, tf.unique(around)[0]), height, across)
+    found = _highest_of(small, tf.gather(rows, tf.unique(around)[0]), height, across)
     promising = tf.reduce_any(bound - found > ROUNDING * tf.abs(bound), axis=1)
-    return tf.maximum(found, _highest_of(scores, tf.boolean_mask(rows, promising), height, across))
+    return tf.maximum(found, _highest_of(small, tf.boolean_mask(rows, promising), height, across))
 
 
-def _highest_of(scores: tf.Tensor, rows: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
+def _highest_of(small: Tensor, rows: Tensor, height: Tensor, across: Taps) -> Tensor:
     """The highest that each class has in some rows of the enlarged scores, (K)."""
-    count, strip = _strips(scores, rows, height, across)
+    count, strip = _strips(small, rows, height, across)
 
-    def step(index: Any, highest: Any) -> tuple[Any, Any]:
+    def step(index: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
         return index + 1, tf.maximum(highest, tf.reduce_max(strip(index), axis=[0, 1]))
 
-    start = (0, tf.fill([tf.shape(scores)[2]], scores.dtype.min))
+    start = (0, tf.fill([tf.shape(small)[2]], small.dtype.min))
     return tf.while_loop(lambda index, _: index < count, step, start, parallel_iterations=1)[1]
 
 
-def _best(scores: tf.Tensor) -> tf.Tensor:
-    """The first best class, (..., K) -> (...).
+def _best(scores: Tensor) -> Tensor:
+    """The first best class, (..., K) -> int32 (...).
 
-    TensorFlow leaves open which of equals its argmax gives, but its kernel takes the first, and a
-    test sees to it. To look for the first among the highest would take two passes more over the
+    TensorFlow does not say which of equals its argmax gives, but its kernel takes the first, and a
+    test checks that. To look for the first among the highest would take two more passes over the
     scores.
     """
     return tf.argmax(scores, axis=-1, output_type=tf.int32)
 
 
-def _same_in_four(best: tf.Tensor) -> tf.Tensor:
-    """Where a pixel and its three neighbours to the right and below have the same class, that
-    class; else ``OPEN``.
-    """
-    right, below = next_along(best, 1), next_along(best, 0)
-    return tf.where((best == right) & (best == below) & (best == next_along(below, 1)), best, OPEN)
+def _same_in_four(best: Tensor) -> Tensor:
+    """Where a pixel and its neighbors right and below have one class (h, w): it; else ``OPEN``."""
+    right, below = shift(best, 1), shift(best, 0)
+    return tf.where((best == right) & (best == below) & (best == shift(below, 1)), best, OPEN)
 
 
-def next_along(values: tf.Tensor, axis: int) -> tf.Tensor:
-    """Each place has what the next one has; the last keeps its own."""
+def shift(values: Tensor, axis: int) -> Tensor:
+    """Each place of (h, w, ...) has what the next one along axis 0 or 1 has; the last keeps its own."""
     rest, last = (values[1:], values[-1:]) if axis == 0 else (values[:, 1:], values[:, -1:])
     return tf.concat([rest, last], axis)
 
 
 def _labels_of(
-    pixels: tf.Tensor,
-    scores: tf.Tensor,
-    owner: tf.Tensor | None,
-    columns: tf.Tensor,
-    down: Any,
-    across: Any,
-) -> tf.Tensor:
-    """The labels of some pixels, given by number (n) row after row; the small picture has
-    ``columns``.
-    """
-    width, classes = tf.size(across[0]), tf.shape(scores)[-1]
-    flat, rows = tf.reshape(scores, [-1, classes]), tf.maximum(STRIP // classes, 1)
+    pixels: Tensor, rows: Tensor, owner: Tensor | None, columns: Tensor, down: Taps, across: Taps
+) -> Tensor:
+    """The labels of pixels given by number (n), row after row; the small picture has ``columns``."""
+    width, classes = tf.size(across[0]), tf.shape(rows)[-1]
+    flat, at_once = tf.reshape(rows, [-1, classes]), tf.maximum(STRIP // classes, 1)
     owners = None if owner is None else tf.reshape(owner, [-1])
     count = (
-        tf.size(pixels) // rows + 1
+        tf.size(pixels) // at_once + 1
     )  # the last may be empty; at least one, since nothing cannot be joined
 
-    def part(index: Any) -> tf.Tensor:
-        some = pixels[index * rows : (index + 1) * rows]
+    def part(index: Tensor) -> Tensor:
+        some = pixels[index * at_once : (index + 1) * at_once]
         upper, lower, low = (tf.gather(tap, some // width) for tap in down)
         left, right, share = (tf.gather(tap, some % width) for tap in across)
 
-        def small(place: Any) -> Any:
+        def small(place: Tensor) -> Tensor:
             return tf.gather(flat, place if owners is None else tf.gather(owners, place))
 
-        def column(x: Any) -> Any:
-            return between(small(upper * columns + x), small(lower * columns + x), low[:, None])
+        def column(x: Tensor) -> Tensor:
+            return lerp(small(upper * columns + x), small(lower * columns + x), low[:, None])
 
-        return _best(between(column(left), column(right), share[:, None]))
+        return _best(lerp(column(left), column(right), share[:, None]))
 
     return _joined(count, part)
 
 
-def _fill(labels: tf.Tensor, places: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Labels (H, W) with values (n) at the places (n, 1), counted row after row."""
-    filled = tf.tensor_scatter_nd_update(tf.reshape(labels, [-1]), places, values)
-    return tf.reshape(filled, tf.shape(labels))
+def _labels_by_strips(small: Tensor, wanted: Tensor, height: Tensor, across: Taps) -> Tensor:
+    """The labels of all pixels of the wanted rows, each interpolated: int32 (rows, width)."""
+    count, strip = _strips(small, wanted, height, across)
+    flat = _joined(count, lambda index: tf.reshape(_best(strip(index)), [-1]))
+    return tf.reshape(flat, [tf.size(wanted), -1])
 
 
-def _labels_by_strips(
-    scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: Any
-) -> tf.Tensor:
-    """The labels of all pixels of the wanted rows, each interpolated."""
-    count, strip = _strips(scores, wanted, height, across)
-    return tf.reshape(
-        _joined(count, lambda index: tf.reshape(_best(strip(index)), [-1])), [tf.size(wanted), -1]
-    )
-
-
-def _joined(count: tf.Tensor, part: Callable[[Any], tf.Tensor]) -> tf.Tensor:
+def _joined(count: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
     """The int32 vectors ``part(0)``, ``part(1)``, ... made one after the other, as one."""
     parts = tf.TensorArray(tf.int32, size=count, infer_shape=False, element_shape=[None])
     parts = tf.while_loop(
@@ -192,28 +273,26 @@ def _joined(count: tf.Tensor, part: Callable[[Any], tf.Tensor]) -> tf.Tensor:
 
 
 def _strips(
-    scores: tf.Tensor, rows: tf.Tensor, height: tf.Tensor, across: Any
-) -> tuple[tf.Tensor, Callable[[Any], tf.Tensor]]:
-    """How many strips the wanted rows come in, and a function that makes one of them, (rows of it,
-    columns, K).
-    """
-    at_once = tf.maximum(STRIP // (tf.size(across[0]) * tf.shape(scores)[2]), 1)
+    small: Tensor, rows: Tensor, height: Tensor, across: Taps
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """How many strips the wanted rows take, and a function that makes one, (rows, columns, K)."""
+    at_once = tf.maximum(STRIP // (tf.size(across[0]) * tf.shape(small)[2]), 1)
     count = (tf.size(rows) + at_once - 1) // at_once
-    return count, lambda i: _resample(scores, rows[i * at_once : (i + 1) * at_once], height, across)
+    return count, lambda i: _resample(small, rows[i * at_once : (i + 1) * at_once], height, across)
 
 
-def score_map(scores: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Scores (h, w, K) -> (height, width, K), all at once: for whoever wants to see them."""
-    return _resample(
-        scores, tf.range(height), height, taps(tf.range(width), tf.shape(scores)[1], width)
-    )
+def _resample(small: Tensor, wanted: Tensor, height: Tensor, across: Taps) -> Tensor:
+    """The wanted rows of the resized scores, (rows, columns, K)."""
+    upper, lower, low = interpolation_taps(wanted, tf.shape(small)[0], height)
+    rows = lerp(tf.gather(small, upper), tf.gather(small, lower), low[:, None, None])
+    left, right, share = across
+    return lerp(tf.gather(rows, left, axis=1), tf.gather(rows, right, axis=1), share[None, :, None])
 
 
-def taps(
-    wanted: tf.Tensor, old: tf.Tensor, new: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """For each wanted new pixel its two old neighbours and the weight of the second; PyTorch's
-    align_corners=False.
+def interpolation_taps(wanted: Tensor, old: Tensor, new: Tensor) -> Taps:
+    """For each wanted new pixel (n) its two old neighbors and the weight of the second, (n) each.
+
+    Source: PyTorch's interpolate with align_corners=False.
     """
     scale = tf.cast(old, tf.float32) / tf.cast(new, tf.float32)
     place = tf.maximum((tf.cast(wanted, tf.float32) + 0.5) * scale - 0.5, 0.0)
@@ -221,10 +300,10 @@ def taps(
     return first, tf.minimum(first + 1, old - 1), place - tf.cast(first, tf.float32)
 
 
-def _ends(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+def _ends(old: Tensor, new: Tensor) -> Tensor:
     """Of the new pixels that lie between the same two old ones, the first and the last."""
     every = tf.range(new)
-    first = taps(every, old, new)[0]
+    first = interpolation_taps(every, old, new)[0]
     parted = first[1:] != first[:-1]
     return tf.boolean_mask(
         every,
@@ -233,151 +312,36 @@ def _ends(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _resample(scores: tf.Tensor, wanted: tf.Tensor, height: tf.Tensor, across: Any) -> tf.Tensor:
-    """The wanted rows of the resized scores, (rows, width, K)."""
-    upper, lower, low = taps(wanted, tf.shape(scores)[0], height)
-    rows = between(tf.gather(scores, upper), tf.gather(scores, lower), low[:, None, None])
-    left, right, share = across
-    return between(
-        tf.gather(rows, left, axis=1), tf.gather(rows, right, axis=1), share[None, :, None]
-    )
+def lerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """Interpolate linearly, ``share`` of the second; all of one shape, or broadcast.
 
-
-def between(first: tf.Tensor, second: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
-    """Linear, ``share`` of the second. Written so that what is larger at both ends never comes out
-    smaller.
+    Written so that what is larger at both ends never comes out smaller.
     """
     return first * (1 - share) + second * share
 
 
-def compact_label_map(
-    found: dict[str, tf.Tensor],
-    size: tuple[Any, Any],
-    height: Any,
-    width: Any,
-    wanted: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """Labels int32 (height, width) of what ``protocol.compact_scores`` found in one image, for
-    pixels of ``size``; of the ``wanted`` rows alone, int32 (rows), where these are given.
-    """
-    if "owner" in found:
-        return label_map(found["rows"], height, width, found["owner"], wanted=wanted)
-    return label_map_of_patches(found["rows"], size, height, width, wanted)
-
-
-def small_picture(found: dict[str, tf.Tensor], size: tuple[Any, Any]) -> tf.Tensor:
-    """The same as scores of the small picture's pixels, (*size, K)."""
-    if "owner" in found:
-        return tf.gather(found["rows"], found["owner"])
-    return scores_between_patches(found["rows"], *size)
-
-
-def label_map_of_patches(
-    scores: tf.Tensor,
-    size: tuple[Any, Any],
-    height: tf.Tensor,
-    width: tf.Tensor,
-    wanted: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """``label_map`` of a small picture of ``size``, whose scores lie between those of patches (r,
-    c, K): the same labels, while pixels of the small picture are worked out for classes alone that
-    can be the best somewhere.
-    """
-    some = contenders(scores)
-    small = scores_between_patches(tf.gather(scores, some, axis=-1), *size)
-    return label_map(small, height, width, numbers=some, wanted=wanted)
-
-
-def scores_between_patches(scores: tf.Tensor, height: Any, width: Any) -> tf.Tensor:
-    """Scores of patches (r, c, K) -> of the pixels of a small picture (height, width, K)."""
-    rows, columns, classes = tf.unstack(tf.shape(scores))
-    left, right, share = taps(tf.range(width), columns, width)
-    wide = between(
+def between_patches(scores: Tensor, size: Tensor | tuple[int, int]) -> Tensor:
+    """Scores of patches (r, c, K) -> of the pixels of a small picture of ``size``, (h, w, K)."""
+    (rows, columns, classes), (height, width) = tf.unstack(tf.shape(scores)), tf.unstack(size)
+    left, right, share = interpolation_taps(tf.range(width), columns, width)
+    wide = lerp(
         tf.gather(scores, left, axis=1), tf.gather(scores, right, axis=1), share[None, :, None]
     )
-    # What is large now is gone through once, by a product.
-    upper, lower, low = taps(tf.range(height), rows, height)
-    tall = between(tf.one_hot(upper, rows), tf.one_hot(lower, rows), low[:, None]) @ tf.reshape(
-        wide, [rows, -1]
-    )
-    return tf.reshape(tall, [height, width, classes])
+    # By a matrix product, which passes once over what is large by now.
+    upper, lower, low = interpolation_taps(tf.range(height), rows, height)
+    tall = lerp(tf.one_hot(upper, rows), tf.one_hot(lower, rows), low[:, None])
+    return tf.reshape(tall @ tf.reshape(wide, [rows, -1]), [height, width, classes])
 
 
-def contenders(scores: tf.Tensor) -> tf.Tensor:
-    """The classes, in their order, that can be the best between some of the patches (r, c, K):
-    int32 (n).
+def candidate_classes(scores: Tensor) -> Tensor:
+    """The classes that can be the best between some of the patches (r, c, K): int32 (n), in order.
 
     Between four patches a class scores no more than in the best of the four, and no less than in
     the worst. So it never is the best there if another's worst is above its best.
     """
     best = worst = scores
     for axis in (0, 1):
-        best, worst = (
-            tf.maximum(best, next_along(best, axis)),
-            tf.minimum(worst, next_along(worst, axis)),
-        )
+        best, worst = tf.maximum(best, shift(best, axis)), tf.minimum(worst, shift(worst, axis))
     reached = tf.reduce_max(worst, axis=-1, keepdims=True)
     can = best >= reached - 2 * ROUNDING * tf.abs(reached)  # it is interpolated twice
     return tf.cast(tf.where(tf.reduce_any(can, axis=[0, 1]))[:, 0], tf.int32)
-
-
-SCORES = tf.TensorSpec([None, None, None], tf.float32)
-ROWS = tf.TensorSpec([None, None], tf.float32)
-OWNER = tf.TensorSpec([None, None], tf.int32)
-SIDE = tf.TensorSpec([], tf.int32)
-
-_label = tf.function(label_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
-_label_owned = tf.function(label_map, input_signature=[ROWS, SIDE, SIDE, OWNER], autograph=False)
-_label_patches = tf.function(
-    lambda scores, h, w, height, width: label_map_of_patches(scores, (h, w), height, width),
-    input_signature=[SCORES, *[SIDE] * 4],
-    autograph=False,
-)
-_highest = tf.function(highest_scores, input_signature=[SCORES, SIDE, SIDE], autograph=False)
-_between_patches = tf.function(
-    scores_between_patches, input_signature=[SCORES, SIDE, SIDE], autograph=False
-)
-_enlarge = tf.function(score_map, input_signature=[SCORES, SIDE, SIDE], autograph=False)
-
-
-class SmallScores(NamedTuple):
-    """Scores of the pixels of a small picture, in the smallest form that holds them.
-
-    rows: (h, w, K), one for each pixel; or, with ``owner`` int32 (h, w), (G, K), one for each
-        group: pixel (y, x) has ``rows[owner[y, x]]``; or, with ``size`` (h, w) alone, (r, c, K),
-        one for each patch, between which pixels lie.
-    """
-
-    rows: np.ndarray
-    owner: np.ndarray | None = None
-    size: tuple[int, int] | None = None
-
-    def of_pixels(self) -> np.ndarray:
-        """(h, w, K)."""
-        check_process()
-        if self.owner is not None:
-            return self.rows[self.owner]
-        return self.rows if self.size is None else _between_patches(self.rows, *self.size).numpy()
-
-    def of_classes(self, numbers: Sequence[int]) -> "SmallScores":
-        """Of the same pixels the scores of some classes, in that order."""
-        return self._replace(rows=self.rows[..., list(numbers)])
-
-    def labels(self, height: int, width: int) -> np.ndarray:
-        """(height, width), uint8 where they fit."""
-        check_process()
-        if self.owner is not None:
-            found = _label_owned(self.rows, height, width, self.owner)
-        elif self.size is not None:
-            found = _label_patches(self.rows, *self.size, height, width)
-        else:
-            found = _label(self.rows, height, width)
-        return found.numpy().astype("uint8" if self.rows.shape[-1] <= 256 else "int32")
-
-    def highest(self, height: int, width: int) -> np.ndarray:
-        """Each class's highest among the pixels of (height, width), (K)."""
-        return _highest(self.of_pixels(), height, width).numpy()
-
-    def enlarged(self, height: int, width: int) -> np.ndarray:
-        """(K, height, width)."""
-        return _enlarge(self.of_pixels(), height, width).numpy().transpose(2, 0, 1)

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tf_groupvit.preprocessing.image_graph import to_pixel_values
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import scene
 from tf_groupvit.training.texts import Words
+from tf_groupvit.types import Tensor
 
 DRAWN_AT = 64  # pixels: the size at which scenes are evaluated
 AHEAD = 4  # batches that are drawn while a step runs
@@ -86,17 +88,24 @@ class SceneBatches:
 
 
 class PixelValues:
-    """uint8 (B, H, W, 3) -> normalized floats (B, 3, S, S), in graph ops; resized as mode "whole"."""
+    """uint8 (B, H, W, 3) -> normalized floats (B, 3, S, S), in graph ops; resized as mode "whole".
+
+    Unlike there, they are rounded once, after both passes.
+
+    Args:
+        size: S, in pixels.
+        statistics: mean and standard deviation of red, green and blue.
+    """
 
     def __init__(self, size: int, statistics: Statistics) -> None:
         self.size = size
-        self.mean, self.std = (np.asarray(values, np.float32) for values in statistics)
+        self.mean, self.std = (tuple(map(float, values)) for values in statistics)
 
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        pixels = tf.cast(images, tf.float32)
+    def __call__(self, images: Tensor) -> Tensor:
+        pixels = images
         if images.shape[1:3] != (self.size, self.size):
-            pixels = tf.image.resize(
-                pixels, (self.size, self.size), method="bicubic", antialias=True
-            )
+            sides = (self.size, self.size)
+            pixels = tf.cast(images, tf.float32)
+            pixels = tf.image.resize(pixels, sides, method="bicubic", antialias=True)
             pixels = tf.clip_by_value(tf.round(pixels), 0, 255)  # as the bytes of a resized picture
-        return tf.transpose((pixels / 255 - self.mean) / self.std, (0, 3, 1, 2))
+        return to_pixel_values(pixels, self.mean, self.std)

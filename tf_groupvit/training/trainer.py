@@ -118,7 +118,6 @@ class Run:
             self.training.model,
             self.tokenizer,
             to_pixels,
-            to_pixels.size,
             images,
             self.class_names,
         )

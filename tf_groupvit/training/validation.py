@@ -1,13 +1,13 @@
-"""What is seen of a model in training: mIoU on held-out scenes, what the groups do, and pictures of
-both.
+"""What is seen of a model in training: mIoU on held-out scenes, what its groups do, and pictures.
 
-Masks are used here, and only here.
+Masks are used here, and only here. Everything is seen as a segmenter sees it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from keras import ops
 from PIL import Image
 
 from tf_groupvit.evaluation.scores import ConfusionMatrix
@@ -18,38 +18,59 @@ from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import CLASSES, scenes
 from tf_groupvit.segmentation.overlay import blend, names_over_image, paint
 from tf_groupvit.segmentation.palette import group_colors
-from tf_groupvit.segmentation.protocol import group_scores, read_groups
+from tf_groupvit.segmentation.pipeline import Found, Pipeline
 from tf_groupvit.segmentation.result import Segmentation
+from tf_groupvit.segmentation.settings import make_settings
 from tf_groupvit.segmentation.templates import SIMPLE
-from tf_groupvit.segmentation.upsampling import SmallScores
+from tf_groupvit.segmentation.upsampling import LowResScores
 from tf_groupvit.training.caption_batches import TrainingData
 from tf_groupvit.training.contrastive_model import Batch, TrainingModel
-from tf_groupvit.training.scene_batches import DRAWN_AT
+from tf_groupvit.training.scene_batches import DRAWN_AT, PixelValues
 
 SEED = 2**40  # of the held-out scenes; the streams of training and evaluation share none anyway
 AT_ONCE = 50
-SHOWN_AT = (
-    256  # pixels of a picture's longer side: a small one is enlarged, so that names can be read
-)
+SHOWN_AT = 256  # pixels of a picture's longer side; a small one is enlarged, for legible names
+
+
+class _Segmenting:
+    """A model in training that segments whole pictures by the published protocol, as it is now."""
+
+    def __init__(
+        self,
+        model: TFGroupViTModel,
+        tokenizer: Tokenizer,
+        to_pixels: PixelValues,
+        words: Sequence[str],
+    ) -> None:
+        settings = make_settings(model.config.vision_config, to_pixels, size=to_pixels.size)
+        self.pipeline = Pipeline(model, settings)
+        self.tokens = tokenizer([SIMPLE.format(word) for word in words])
+
+    def find(self, images: Sequence[np.ndarray]) -> list[Found]:
+        """What is in each picture uint8 (H, W, 3), with all words as classes."""
+        features = self.pipeline.model.get_text_features(**self.tokens, training=False)
+        return self.pipeline.find(images, ops.convert_to_numpy(normalize(features)))
 
 
 class SceneScores:
-    """``measure()`` -> ``{"val_miou", "groups_used"}`` of the published protocol, all classes as
-    vocabulary.
+    """``measure()`` -> ``{"val_miou", "groups_used"}`` by the published protocol on scenes.
+
+    Args:
+        to_pixels: size and statistics of the pixels that the model is trained on.
+        count: number of scenes.
+        classes: the vocabulary.
     """
 
     def __init__(
         self,
         model: TFGroupViTModel,
         tokenizer: Tokenizer,
-        to_pixels: Callable[[tf.Tensor], tf.Tensor],
+        to_pixels: PixelValues,
         count: int = 100,
         classes: Sequence[str] = CLASSES,
     ) -> None:
-        self.model, self.to_pixels, self.count, self.classes = model, to_pixels, count, classes
-        tokens = tokenizer([SIMPLE.format(name) for name in classes])
-        self.prompts = (tf.constant(tokens["input_ids"]), tf.constant(tokens["attention_mask"]))
-        self._label = tf.function(self._labels, reduce_retracing=True, autograph=False)
+        self.count, self.classes = count, classes
+        self._segmenting = _Segmenting(model, tokenizer, to_pixels, classes)
 
     def measure(self) -> dict[str, float]:
         """Measure the model as it is now."""
@@ -57,24 +78,12 @@ class SceneScores:
         drawn = list(scenes(SEED, self.count, DRAWN_AT))
         for start in range(0, self.count, AT_ONCE):
             part = drawn[start : start + AT_ONCE]
-            labels, owners = self._label(tf.constant(np.stack([one.image for one in part])))
-            for one, found, groups in zip(part, labels.numpy(), owners.numpy(), strict=True):
-                tally.update(one.mask, found)
-                used.append(len(np.unique(groups)))
+            for one, (scores, groups) in zip(
+                part, self._segmenting.find([one.image for one in part]), strict=True
+            ):
+                tally.update(one.mask, scores.labels(*one.mask.shape))
+                used.append(len(np.unique((groups or {})["maps"][-1].argmax(axis=-1))))
         return {"val_miou": tally.miou or 0.0, "groups_used": float(np.mean(used))}
-
-    def _labels(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """uint8 (B, H, W, 3) -> labels (B, H, W), and the group of each patch (B, rows, columns)."""
-        texts = normalize(self.model.get_text_features(*self.prompts, training=False))
-        pixels = self.to_pixels(images)
-        groups = read_groups(self.model, pixels)
-        scores = group_scores(
-            groups, texts, pixels.shape[2], pixels.shape[3], "paper"
-        )  # (B, S, S, K)
-        scores = tf.image.resize(scores, images.shape[1:3])
-        return tf.argmax(scores, axis=-1, output_type=tf.int32), tf.argmax(
-            groups["maps"][-1], axis=1
-        )
 
 
 class CaptionScores:
@@ -102,12 +111,12 @@ class CaptionScores:
 
 
 class GroupPictures:
-    """``draw()`` -> pictures by name: ``images``, ``groups of stage 1`` and so on, and ``masks``
-    where there are words.
+    """``draw()`` -> pictures by name.
+
+    They are ``images``, ``groups of stage 1`` and so on, and ``masks`` where there are words.
 
     Args:
-        to_pixels: uint8 (B, S, S, 3) -> pixel values (B, 3, S, S), as the model is trained on.
-        size: S.
+        to_pixels: size and statistics of the pixels that the model is trained on.
         images: uint8 (H, W, 3), each of any size; they are seen whole, as mode "whole" sees them.
         words: class names of the masks, all of them the vocabulary; none: no masks.
     """
@@ -116,50 +125,35 @@ class GroupPictures:
         self,
         model: TFGroupViTModel,
         tokenizer: Tokenizer,
-        to_pixels: Callable[[tf.Tensor], tf.Tensor],
-        size: int,
+        to_pixels: PixelValues,
         images: Sequence[np.ndarray],
         words: Sequence[str] = (),
     ) -> None:
-        self.model, self.words = model, list(words)
+        self.images, self.words = list(images), list(words)
         self.shown = [_shown(image) for image in images]
-        self.pixels = to_pixels(
-            tf.constant(np.stack([resize_bicubic(image, size, size) for image in images]))
-        )
-        tokens = tokenizer([SIMPLE.format(word) for word in words or ("picture",)])
-        self.prompts = (tf.constant(tokens["input_ids"]), tf.constant(tokens["attention_mask"]))
-        self._look = tf.function(self._seen, autograph=False)
+        self._segmenting = _Segmenting(model, tokenizer, to_pixels, words or ("picture",))
 
     def draw(self) -> dict[str, list[Image.Image]]:
-        """Draw what the model, as it is now, makes of the images: one picture of each, in their
-        order.
-        """
-        maps, scores = self._look()
+        """Draw what the model, as it is now, makes of the images: one picture of each, in order."""
+        found = self._segmenting.find(self.images)
         pictures = {"images": [Image.fromarray(image) for image in self.shown]}
-        for stage, of_stage in enumerate(maps, 1):
-            pictures[f"groups of stage {stage}"] = list(map(_groups, self.shown, of_stage.numpy()))
+        maps = [(groups or {})["maps"] for _, groups in found]
+        for stage in range(len(maps[0])):
+            of_stage = [
+                _groups(*pair) for pair in zip(self.shown, (m[stage] for m in maps), strict=True)
+            ]
+            pictures[f"groups of stage {stage + 1}"] = of_stage
         if self.words:
             pictures["masks"] = [
-                self._masks(*pair) for pair in zip(self.shown, scores.numpy(), strict=True)
+                names_over_image(Segmentation(scores.labels(*image.shape[:2]), self.words, image))
+                for image, (scores, _) in zip(self.shown, found, strict=True)
             ]
         return pictures
 
-    def _seen(self) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
-        """Maps (B, rows, columns, G) of each stage, and scores (B, S, S, K)."""
-        groups = read_groups(self.model, self.pixels)
-        texts = normalize(self.model.get_text_features(*self.prompts, training=False))
-        height, width = self.pixels.shape[2:]
-        scores = group_scores(groups, texts, height, width, "paper")
-        return tuple(tf.transpose(maps, (0, 2, 3, 1)) for maps in groups["maps"]), scores
-
-    def _masks(self, image: np.ndarray, scores: np.ndarray) -> Image.Image:
-        labels = SmallScores(scores).labels(*image.shape[:2])
-        return names_over_image(Segmentation(labels, self.words, image))
-
 
 def _groups(image: np.ndarray, maps: np.ndarray) -> Image.Image:
-    """Each pixel in the colour of its group: maps (rows, columns, G) over the image (H, W, 3)."""
-    labels = SmallScores(maps).labels(*image.shape[:2])
+    """Each pixel in the color of its group: maps (rows, columns, G) over the image (H, W, 3)."""
+    labels = LowResScores(maps).labels(*image.shape[:2])
     return Image.fromarray(blend(image, paint(labels, group_colors(maps.shape[2]))))
 
 

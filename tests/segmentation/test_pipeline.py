@@ -1,0 +1,58 @@
+"""The one way from pixels to labels: the same answers in Python, in a graph, and under every backend."""
+
+import copy
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from pictures import noise
+
+from tf_groupvit.segmentation import pipeline
+from tf_groupvit.segmentation.pipeline import class_areas
+
+
+@pytest.mark.parametrize("band", [1, 100, 10**6])
+def test_areas_are_counted_by_bands(monkeypatch, band):
+    monkeypatch.setattr(pipeline, "BAND", band)
+    labels = np.random.default_rng(0).integers(0, 4, (6, 37), np.uint8)
+    areas = class_areas(tf.constant(labels), tf.constant(5)).numpy()
+    np.testing.assert_allclose(areas, np.bincount(labels.ravel(), minlength=5) / 222, rtol=1e-6)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("mode", ["whole", "window"])
+@pytest.mark.parametrize(("protocol", "background"), [("paper", 0.3), ("hf", None)])
+def test_every_backend_finds_what_plain_arithmetic_finds(make, mode, protocol, background):
+    """The scores are those of the model's own operations, and the labels their arg max."""
+    segmenter, picture = make(mode=mode, protocol=protocol, background=background), noise(32, 64)
+    result = segmenter(picture)
+    assert (result.scores.argmax(0) == result.labels).all() and len(np.unique(result.labels)) > 1
+    with pipeline.untraced():
+        eager = segmenter(picture)
+    np.testing.assert_array_equal(eager.labels, result.labels)
+    np.testing.assert_allclose(
+        eager.scores, result.scores, rtol=1e-4, atol=2e-3 if protocol == "hf" else 1e-4
+    )
+
+
+@pytest.mark.parametrize("mode", ["whole", "window"])
+def test_what_refines_scores_is_between_scores_and_labels_everywhere(make, mode, monkeypatch):
+    """Here it turns all scores round: what was best is worst, in every answer."""
+    seen = []
+
+    def turned(scores, small):
+        seen.append((scores, small))
+        return scores._replace(rows=-scores.rows)
+
+    picture, segmenter = noise(40, 70), copy.deepcopy(make(mode=mode))  # traced by nobody yet
+    with pipeline.untraced():
+        plain = segmenter(picture)
+        monkeypatch.setattr(pipeline, "refine", turned)
+        result = segmenter(picture)
+    _, small = seen[0]
+    sides = (32, 32) if mode == "whole" else (64, 112)
+    assert len(seen) == 1 and tuple(small.shape) == (1, *sides, 3)
+    assert (result.scores <= 0).all() and (plain.scores >= 0).all()
+    assert list(result.class_scores.values()) == pytest.approx(result.scores.max((1, 2)).tolist())
+    labels = segmenter.predict(picture[None], verbose=0)[0]
+    assert len(seen) == 2 and (labels == result.labels).mean() > 0.98
