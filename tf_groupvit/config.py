@@ -1,5 +1,4 @@
-"""The three configs: frozen dataclasses that a config.json is read into and written from, without
-losing a key.
+"""The three configs: frozen dataclasses that read and write a config.json without losing a key.
 
 Defaults are those of ``nvidia/groupvit-gcc-yfcc``. A key of a file that has no field is kept
 in ``extra``, written back, and warned about unless it is one that transformers writes into every
@@ -23,15 +22,18 @@ from tf_groupvit.hub import resolve
 # Written by transformers into configs of every model: kept and written back without a warning.
 TRANSFORMERS_KEYS = frozenset(
     """
-    _attn_implementation _commit_hash _name_or_path add_cross_attention architectures bad_words_ids
-    begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
-    diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label is_decoder
-    is_encoder_decoder label2id length_penalty max_length min_length model_type no_repeat_ngram_size num_beam_groups
-    num_beams num_return_sequences output_scores pad_token_id prefix problem_type pruned_heads remove_invalid_values
-    repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params
-    temperature text_config_dict tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p
-    torch_dtype torchscript transformers_version typical_p use_bfloat16 use_return_dict vision_config_dict
+    _attn_implementation _commit_hash _name_or_path add_cross_attention architectures
+    bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+    cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype
+    early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
+    finetuning_task forced_bos_token_id forced_eos_token_id id2label is_decoder
+    is_encoder_decoder label2id length_penalty max_length min_length model_type
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores
+    pad_token_id prefix problem_type pruned_heads remove_invalid_values repetition_penalty
+    return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params
+    temperature text_config_dict tf_legacy_loss tie_encoder_decoder tie_word_embeddings
+    tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
+    use_bfloat16 use_return_dict vision_config_dict
     """.split()
 )
 
@@ -223,8 +225,7 @@ class _Config:
         return {**deepcopy(dict(self.extra)), **own, "model_type": self.model_type}
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` into a folder, which is made if need be; an older file is replaced
-        whole.
+        """Write ``config.json``, whole or not at all, into a folder, which is made if need be.
 
         Raises:
             ConfigError: the folder cannot be written, or a kept key holds what JSON cannot.
@@ -274,9 +275,7 @@ class GroupViTTextConfig(_Config):
 @_strict_keywords
 @dataclass(frozen=True, kw_only=True)
 class GroupViTVisionConfig(_Config):
-    """The vision tower: stages of transformer blocks, each but the last ending in a grouping of its
-    tokens.
-    """
+    """The vision tower: stages of transformer blocks, each but the last ending in a grouping."""
 
     model_type: ClassVar[str] = "groupvit_vision_model"
     section: ClassVar[str | None] = "vision_config"
@@ -338,7 +337,7 @@ class GroupViTVisionConfig(_Config):
 @_strict_keywords
 @dataclass(frozen=True)
 class GroupViTConfig(_Config):
-    """Both towers and what joins them. ``text_config`` and ``vision_config`` may be given as dicts."""
+    """Both towers, as configs or dicts, and what joins them."""
 
     model_type: ClassVar[str] = "groupvit"
 
@@ -364,9 +363,7 @@ class GroupViTConfig(_Config):
         return {**values, **{name: joint_section(values, name) for name in TOWERS}}
 
     def to_dict(self) -> dict[str, Any]:
-        """As for a tower. Where a 2022 file had ``*_config_dict`` and a section has changed since,
-        they follow it.
-        """
+        """As for a tower; a 2022 file's ``*_config_dict`` follow sections that changed since."""
         values = super().to_dict()
         for section in TOWERS:
             older = f"{section}_dict"  # counts more than the section when it is read again
@@ -405,8 +402,10 @@ def joint_section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 
 def config_file_of(weights: Path) -> Path:
-    """The config.json in the folder of a file of weights. Raises ``ConfigError`` where there is
-    none.
+    """The config.json in the folder of a file of weights.
+
+    Raises:
+        ConfigError: there is none.
     """
     file = weights.with_name("config.json")
     if not file.is_file():

@@ -61,7 +61,7 @@ class DatasetError(GroupViTError):
 
 
 class TrainingError(GroupViTError):
-    """A training cannot go on: its loss is not a number any more, its folder holds something else."""
+    """A training cannot go on: its loss is not a number, or its folder holds something else."""
 
 
 class ExportError(GroupViTError):
@@ -99,8 +99,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(words: object, most: int = 200) -> str:
-    """Words from elsewhere, or an error's, as a message can hold them: on one line, without control
-    characters, at most ``most`` of them.
+    """Words from elsewhere, or an error's, as one short line for a message.
+
+    Control characters are escaped, and at most ``most`` letters are shown.
 
     Of an error without words it is the name of its type; an error's full stop is left off.
     """
@@ -118,8 +119,9 @@ LONGEST_ASSERTION = 10_000  # letters; no words of ours are as long
 
 
 def asserted(words: str) -> str:
-    """What a graph says of a failed check, without what TensorFlow puts around it; other texts as
-    they are.
+    """What a graph says of a failed check, without TensorFlow's words around it.
+
+    Other texts stay as they are.
     """
     found = _ASSERTED.fullmatch(words) if len(words) < LONGEST_ASSERTION else None
     return re.sub(r"\\(.)", r"\1", found[1]) if found else words

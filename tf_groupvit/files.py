@@ -23,8 +23,9 @@ Error = type[GroupViTError]
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path next to ``path`` to write to. It takes the place of ``path`` when the block ends well,
-    and is deleted when it does not; an older file stays until then.
+    """A path to write to, which takes the place of ``path`` when the block ends well.
+
+    It is deleted when the block does not; an older file stays until then.
     """
     unfinished = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
@@ -46,9 +47,10 @@ def atomic_write(path: Path, content: str | bytes, error: Error = InputError) ->
 
 
 def check_place(path: Path, error: Error = InputError) -> None:
-    """Raise ``error`` where ``atomic_write`` could not write to ``path``, as far as can be known
-    before there is something to write: the folder is missing or write-protected, or the path is a
-    folder or a device.
+    """Raise ``error`` where ``atomic_write`` could not write to ``path``.
+
+    That is what can be known before there is something to write: the folder is missing or
+    write-protected, or the path is a folder or a device.
     """
     with _refused(f"'{path}' cannot be written", error, "choose another"):
         if not path.parent.is_dir():
@@ -66,9 +68,7 @@ def check_place(path: Path, error: Error = InputError) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str], error: Error = InputError) -> None:
-    """Raise ``error`` where ``make_folder`` could not make the folder, as far as can be known
-    without making it.
-    """
+    """Raise ``error`` where ``make_folder`` could not make the folder, without making it."""
     whole = Path(folder).absolute()
     with _refused(f"The folder '{folder}' cannot be made", error, "choose another"):
         there = next(place for place in (whole, *whole.parents) if place.exists())
@@ -112,16 +112,12 @@ def read_json(file: Path, error: Error) -> dict[str, Any]:
 
 
 def is_pointer(start: bytes) -> bool:
-    """Whether a file with this start is the text that a clone without git-lfs leaves in place of a
-    large file.
-    """
+    """Whether a file with this start is a pointer of git-lfs, which takes a large file's place."""
     return start.startswith(b"version ") and b"git-lfs" in start[:64]
 
 
 def refuse_pointer(path: Path, error: Error) -> None:
-    """Raise ``error`` where ``path`` is a pointer of git-lfs; a file that cannot be read is left to
-    whoever reads it.
-    """
+    """Raise ``error`` where ``path`` is a pointer of git-lfs; an unreadable file is passed over."""
     try:
         with open(path, "rb") as file:
             start = file.read(64)

@@ -1,5 +1,6 @@
-"""Names of checkpoints, folders, files or hub ids, as paths on this disk; huggingface_hub fetches
-what is on the hub, by its own rules of caching.
+"""Names of checkpoints, folders, files or hub ids, as paths on this disk.
+
+huggingface_hub fetches what is on the hub, by its own rules of caching.
 """
 
 import errno
@@ -62,15 +63,16 @@ def demo_checkpoint() -> Path:
 
 
 def is_demo(path: str | os.PathLike[str] | None) -> bool:
-    """Whether this is the demo checkpoint's folder; None, of a segmenter without a folder, is not."""
+    """Whether this is the demo checkpoint's folder; None, where there is no folder, is not."""
     return path is not None and Path(path).expanduser().resolve() == DEMO.resolve()
 
 
 def warn_of_demo(
     path: str | os.PathLike[str] | None, say: Callable[[str], object] | None = None
 ) -> None:
-    """Where ``path`` is the demo checkpoint, say what it cannot do: to ``say``, else to the log,
-    once a process.
+    """Say what the demo checkpoint cannot do, where ``path`` is that one.
+
+    It is said to ``say``, or logged once a process.
     """
     if not is_demo(path):
         return
@@ -89,8 +91,7 @@ def resolve(
     local_files_only: bool = False,
     weights: bool = True,
 ) -> Path:
-    """The folder or file of that name, or the folder in the cache that a hub id
-    ``organization/name`` was fetched to.
+    """The path of that name, or the folder in the cache that holds the hub id's files.
 
     A path that exists always wins; else "demo" is the demo checkpoint. From the hub come config,
     tokenizer and preprocessor files and, unless ``weights`` is False, one kind of weights:
@@ -200,8 +201,9 @@ class _Repository:
         ) from cause
 
     def _wanted(self, there: list[str]) -> list[str] | None:
-        """What to fetch of the files that are there, shards before their index: an index in the
-        cache means that they are there too. None where there are no weights.
+        """What to fetch of the files that are there; None where there are no weights.
+
+        Shards come before their index: an index in the cache means that they are there too.
         """
         companions = [file for file in COMPANIONS if file in there]
         if not self.weights:
@@ -232,8 +234,9 @@ DISK = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
 
 
 def _refusal(error: Exception) -> str | None:
-    """Why the hub, or the disk, says no; None where the hub did not answer. What is neither is a
-    bug and raised.
+    """Why the hub, or the disk, says no; None where the hub did not answer.
+
+    Any other error is a bug, and is raised.
     """
     from huggingface_hub import errors
 

@@ -14,8 +14,7 @@ NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let malloc keep what is freed, for the next step to use: True where that could be done, which
-    is with glibc.
+    """Let malloc keep what is freed, for the next step to use: True where that is done, with glibc.
 
     A step over a batch frees some hundred megabytes, and would get them page by page again at the
     next one. The process then stays as large as it was at most. It changes the whole process, so a
@@ -30,9 +29,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> bool:
-    """Hand what malloc holds unused back to the system: True where there was any, which is with
-    glibc.
-    """
+    """Hand what malloc holds unused back to the system: True where there was any, with glibc."""
     trim = _of_glibc("malloc_trim")
     return trim is not None and bool(trim(ctypes.c_size_t(0)))
 
@@ -47,7 +44,7 @@ def resident_bytes() -> int:
 
 
 class Growth:
-    """Gives freed memory back when the process has grown by ``most`` bytes since that last helped."""
+    """Gives freed memory back when the process grew by ``most`` bytes since that last helped."""
 
     def __init__(
         self,
@@ -59,7 +56,7 @@ class Growth:
         self._least = resident()
 
     def look(self) -> None:
-        """Compare, and give back where there may be something; for times when nothing is at work."""
+        """Compare, and give back where there may be something; for times of no work."""
         now = self._resident()
         if now > self._least + self._most:
             self._give_back()

@@ -1,5 +1,4 @@
-"""TensorFlow is imported without its C++ libraries' remarks on standard error, wherever it is
-imported.
+"""TensorFlow is imported without its C++ libraries' remarks on standard error.
 
 They print for every process which instructions they were built for and that there is no GPU, before
 they read the level that TF_CPP_MIN_LOG_LEVEL sets. The level is 3 here unless it is set, and
@@ -87,8 +86,9 @@ def install() -> None:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow for a command, and have it look for devices, when the command says what it
-    is waiting for.
+    """Import TensorFlow for a command, and have it look for devices.
+
+    The command then says what it is waiting for.
     """
     import keras
 

@@ -1,6 +1,4 @@
-"""What a checkpoint's folder or file is and how large, from headers and config.json alone; no
-TensorFlow.
-"""
+"""What a checkpoint is and how large, from headers and config.json alone, without TensorFlow."""
 
 import os
 import re
@@ -35,8 +33,7 @@ PROCESSOR = "preprocessor_config.json"
 
 
 def config_of(path: Path) -> Config | None:
-    """The config next to the weights, joint or of one tower; None for an original ``.pth`` without
-    one.
+    """The config next to the weights; None for an original ``.pth`` that has none.
 
     Raises:
         ConfigError: no config.json, a broken one, or one of another model.
@@ -54,8 +51,9 @@ def config_of(path: Path) -> Config | None:
 
 
 def parameters_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """How many numbers each part has to train, and all of them as "total"; statistics and counters
-    are not counted.
+    """How many trained numbers each part has, and all of them as "total".
+
+    Statistics and counters are not counted.
     """
     counts = Counter[str]()
     for name, shape in shapes.items():

@@ -53,8 +53,9 @@ def read_hdf5(path: Path) -> Tensors:
 
 
 def _entry(file: FileBytes, name: str, dataset: Any) -> Entry:
-    """Where one dataset's numbers lie: Keras writes them in one piece, so that they are read
-    without the C library.
+    """Where one dataset's numbers lie, to be read without the C library.
+
+    Keras writes them in one piece.
     """
     whose, shape, dtype = f"{file.path}: '{name[:120]}'", dataset.shape, dataset.dtype
     if shape is None or dtype.kind not in "fiub" or dtype.itemsize > 8:

@@ -1,6 +1,4 @@
-"""Whether named arrays fit a model: each expected name once, in its shape, or one report of all that
-does not fit.
-"""
+"""Whether named arrays fit a model: each name once and in its shape, or a report of what not."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +20,10 @@ UNUSED_BY_VISION = ("text_model.", "visual_projection.", "text_projection.", "lo
 
 @dataclass(frozen=True)
 class Match:
-    """Tensors that fit. ``shapes`` are those that the model expects, by name, in the model's order;
-    ``ignored`` are the names that the model has no place for.
+    """Tensors that fit.
+
+    ``shapes`` are those that the model expects, by name, in the model's order; ``ignored`` are the
+    names that the model has no place for.
     """
 
     tensors: Tensors

@@ -1,6 +1,6 @@
-"""Names and layouts of weights: Keras', those of transformers' TensorFlow class and those of the
-original code, to and from transformers' PyTorch names.
+"""Names and layouts of weights, to and from transformers' PyTorch names.
 
+Others are Keras', those of transformers' TensorFlow class, and those of the original code.
 PyTorch's layout is Linear (out, in) and Conv (out, in, H, W); Keras' is Dense (in, out) and Conv
 (H, W, in, out). Everything else is laid out alike.
 """
@@ -38,8 +38,9 @@ _TO_KERAS = {2: (1, 0), 4: (2, 3, 1, 0)}
 
 
 def checkpoint_name(variable_path: str) -> str:
-    """Keras variable path -> checkpoint name: ``model/text_model.final_layer_norm/gamma`` ->
-    ``text_model....weight``.
+    """Keras variable path -> checkpoint name.
+
+    ``model/text_model.final_layer_norm/gamma`` -> ``text_model.final_layer_norm.weight``.
 
     The layer that holds the variable is named after its whole checkpoint prefix; a variable of the
     model itself, whose name is the user's choice, stands alone (``my_model/logit_scale`` ->
@@ -93,8 +94,9 @@ def batch_counters(names: Iterable[str]) -> list[str]:
 
 
 def tensorflow_name(weight_name: str) -> str:
-    """transformers' TensorFlow name -> PyTorch's:
-    ``groupvit/text_model/.../layers_._0/.../kernel:0`` -> ``...weight``.
+    """transformers' TensorFlow name -> PyTorch's.
+
+    ``groupvit/text_model/.../layers_._0/.../kernel:0`` -> ``text_model...layers.0...weight``.
 
     Source: the names in files that TFGroupViTModel.save_pretrained (transformers 4.57.6) writes.
     """
@@ -105,8 +107,9 @@ def tensorflow_name(weight_name: str) -> str:
 
 
 def from_tensorflow(tensors: Tensors) -> Tensors:
-    """Names and layouts of transformers' TensorFlow class, known by their slashes, -> PyTorch's;
-    others as they are.
+    """Names and layouts of transformers' TensorFlow class -> PyTorch's.
+
+    They are known by their slashes; others stay as they are.
     """
 
     def renamed(name: str, entry: Entry) -> tuple[str, Entry]:
@@ -139,9 +142,7 @@ class Rule:
     change: Callable[[Entry], list[Entry]] = lambda entry: [entry]
 
     def names(self, name: str) -> list[str] | None:
-        """Our names for an original name, none for one to leave out; None where the rule is about
-        others.
-        """
+        """Our names for an original name, none for one to leave out; None for others' names."""
         pattern = re.escape(self.theirs)
         for sign, meaning in {"\\#": r"(\d+)", "\\?": "([qkv])", "\\*": "(.+)"}.items():
             pattern = pattern.replace(sign, meaning)

@@ -38,7 +38,7 @@ FORMATS = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read: the arrays, what they were read from, and remarks for the user, one line each."""
+    """The arrays that were read, what they were read from, and notes for the user."""
 
     tensors: Tensors
     source: Path
@@ -47,8 +47,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """The weights in a folder, or in one file, under transformers' PyTorch names and layouts, read
-    when asked for.
+    """The weights in a folder or a file, in transformers' PyTorch layout, read when asked for.
 
     ``format`` is that of the file: "safetensors", "safetensors shards", "h5", "pickle" or "pickle
     shards", with ", original" after it where the names were those of the original repository.
@@ -163,8 +162,10 @@ def _weight_map(index: Path) -> Mapping[str, str]:
 
 
 def _shard(index: Path, name: str, suffix: str) -> Path:
-    """The path of one shard. The index was written by somebody else, so a shard must be a bare file
-    name; it may be a link only to a file in the same folder or, as in the cache of huggingface_hub
+    """The path of one shard, which the index may name only in its own folder.
+
+    The index was written by somebody else, so a shard must be a bare file name; it may be a link
+    only to a file in the same folder or, as in the cache of huggingface_hub
     (``.../snapshots/<revision>/shard -> ../../blobs/<hash>``), in the ``blobs`` next to
     ``snapshots``.
     """

@@ -1,6 +1,4 @@
-"""Safetensors files: the safetensors library checks and writes them; each tensor is read when it is
-asked for.
-"""
+"""Safetensors files, checked and written by their library; tensors are read when asked for."""
 
 import json
 import os
@@ -57,8 +55,9 @@ def read_safetensors(path: Path) -> Tensors:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a file says of itself besides its tensors. Errors: CheckpointError for a file that
-    cannot be read.
+    """What a file says of itself besides its tensors.
+
+    Errors: CheckpointError for a file that cannot be read.
     """
     with _opened(path) as opened:
         return opened.metadata() or {}
@@ -66,8 +65,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file as the library opens it: the header fits the bytes, and the tensors cover each of
-    them once.
+    """The file as the library opens it.
+
+    It checks that the header fits the bytes, and that the tensors cover each of them once.
     """
     try:
         with safe_open(path, framework="np") as opened:
@@ -108,8 +108,7 @@ def _entry(file: FileBytes, start: int, name: str, row: dict[str, Any]) -> Entry
 
 
 def write_checkpoint(folder: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> Path:
-    """Write ``folder``/model.safetensors as transformers' PyTorch class expects it; returns its
-    path.
+    """Write ``folder``/model.safetensors for transformers' PyTorch class; returns its path.
 
     Each of ``tensors`` has PyTorch's name and shape; the ``num_batches_tracked`` () that
     PyTorch wants for each batch norm are added as zeros where they are missing. Errors:
@@ -127,8 +126,9 @@ def write_safetensors(
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write arrays of any shape to a file that has its name once it is whole; all are in memory for
-    it.
+    """Write arrays of any shape to a file that has its name once it is whole.
+
+    All are in memory for it.
 
     Errors: CheckpointError for a dtype that a checkpoint cannot have, and where the file cannot be
         written.

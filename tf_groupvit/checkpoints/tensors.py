@@ -36,8 +36,7 @@ class Entry:
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """Named arrays; ``tensors[name]`` reads, ``tensors.entry(name)`` knows shape and dtype without
-    reading.
+    """Named arrays: ``tensors[name]`` reads, ``tensors.entry(name)`` has shape and dtype unread.
 
     ``notes`` are remarks for the user on what was read.
     """

@@ -130,8 +130,9 @@ def _check_record(path: Path, record: zipfile.ZipInfo, most: int) -> None:
 
 
 def _record_start(file: FileBytes, record: zipfile.ZipInfo | None, storage: Storage) -> int:
-    """Where the bytes of a storage's record begin; its local header may be longer than the entry in
-    the directory says.
+    """Where the bytes of a storage's record begin.
+
+    Its local header may be longer than the entry in the directory says.
     """
     if record is None:
         raise CheckpointError(

@@ -1,5 +1,6 @@
-"""A restricted unpickler: of a PyTorch file's pickles it makes tensors' places, plain containers and
-stand-ins, and nothing that they name is ever imported or called.
+"""A restricted unpickler for PyTorch's files: nothing that they name is imported or called.
+
+It makes tensors' places, plain containers and stand-ins.
 
 Measured: Python's own Unpickler, restricted by ``find_class``, has no bounds. Nine bytes with a
 large memo index take a gigabyte, and 60 bytes with nested tuples as a key take minutes. So the
@@ -74,7 +75,7 @@ class Place:
 
 
 class Stub:
-    """What stands for a name, and for an object that is not loaded: what is done to it is ignored."""
+    """In place of a name, or of an object that is not loaded: what is done to it is ignored."""
 
     __slots__ = ("name",)
 

@@ -1,5 +1,4 @@
-"""Weights as training tools save them: GroupViT's own are taken out of their container, and the
-prefixes of wrappers are removed from their names.
+"""Weights as training tools save them: containers are opened, prefixes of wrappers removed.
 
 Training tools save a model inside others (DistributedDataParallel, torch.compile, Lightning, PEFT,
 averaged weights), and its state dict together with an optimizer's. Notes, one line each, name what
@@ -75,8 +74,9 @@ def state_dict_of(
 def _state_dicts(
     found: dict[Any, Any], is_tensor: IsTensor, place: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Keys that lead there -> dict of tensors alone, in ``found`` and what it holds; each dict is
-    visited once.
+    """Keys that lead there -> dict of tensors alone, in ``found`` and what it holds.
+
+    Each dict is visited once.
     """
     seen.add(id(found))
     if found and all(isinstance(name, str) and is_tensor(value) for name, value in found.items()):
@@ -108,8 +108,7 @@ def _other(found: dict[Any, Any], is_tensor: IsTensor) -> str:
 
 
 def unwrap(source: object, tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
-    """The tensors without the prefix that the model's names share, and notes on what was removed
-    or left out.
+    """The tensors without the prefix that the model's names share, and notes on what was removed.
 
     Names of transformers' TensorFlow class (with slashes) stay as they are, and so do all where
     none is GroupViT's. Errors: CheckpointError for LoRA weights that are not merged, and for
