@@ -1,6 +1,5 @@
 """`tf-groupvit serve`: its errors before anything is loaded, its ports, its log, its end."""
 
-import http.client
 import json
 import re
 import signal
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from served import ROOT, Served
+from served import ROOT
 from test_server_versions import Loader
 
 from tf_groupvit.cli import main
@@ -109,24 +108,6 @@ def test_the_start_says_what_it_does_in_seconds_and_as_json_only_the_ports(
     ]  # fmt: skip
     assert result.stdout.splitlines()[0] == "Serving a b; stop with Ctrl-C"
     assert result.stdout.splitlines()[2].endswith("/v1/models/a%20b")
-
-
-@pytest.mark.slow
-def test_a_server_says_what_it_serves_logs_each_request_and_ends_with_0(fixture_base_path):
-    with Served(str(fixture_base_path), "--model-name", "half_plus_two") as served:
-        connection = http.client.HTTPConnection("127.0.0.1", served.rest_api_port, timeout=10)
-        for path in ("/v1/models/half_plus_two", "/v1/models/none"):
-            connection.request("GET", path)
-            connection.getresponse().read()
-        connection.close()
-        assert served.terminate() == 0
-    entries = [json.loads(line) for line in served.errors if line.startswith("{")]
-    messages = [entry["message"] for entry in entries]
-    assert any("half_plus_two version 123 is AVAILABLE" in message for message in messages)
-    requests = {entry["request"]: entry for entry in entries if "request" in entry}
-    assert requests["GET /v1/models/half_plus_two"]["code"] == "OK"
-    assert requests["GET /v1/models/none"]["code"] == "NOT_FOUND"
-    assert not [line for line in served.errors if "Traceback" in line]
 
 
 def test_a_broken_model_ends_the_start_with_the_servers_words(tmp_path, monkeypatch):

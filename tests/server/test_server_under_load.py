@@ -113,12 +113,17 @@ def by_rest(port: int):
     return ask
 
 
-def states(port: int) -> dict[int, str]:
+def get(port: int, path: str) -> dict:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", "/v1/models/m")
+    connection.request("GET", path)
     answer = json.loads(connection.getresponse().read())
     connection.close()
-    return {int(entry["version"]): entry["state"] for entry in answer["model_version_status"]}
+    return answer
+
+
+def states(port: int) -> dict[int, str]:
+    versions = get(port, "/v1/models/m")["model_version_status"]
+    return {int(entry["version"]): entry["state"] for entry in versions}
 
 
 def await_state(port: int, version: int, state: str) -> float:
@@ -209,6 +214,7 @@ def test_sigterm_in_the_middle_answers_every_accepted_request(served):
                     yield error.code().name, error.details()
                     return
 
+    assert "Could not find" in get(served.rest_api_port, "/v1/models/none")["error"]
     clients = Clients(8, lambda index: (rest if index % 2 else call)(index))
     clients.await_more(30)
     told = time.monotonic()
@@ -223,8 +229,14 @@ def test_sigterm_in_the_middle_answers_every_accepted_request(served):
         for why, began in clients.failures
     ]
     assert all(allowed), clients.failures
-    stopping = [line for line in served.errors if "requests under way" in line]
-    assert stopping and not [line for line in served.errors if "Traceback" in line]
+    # What it loaded, each request and its end are in the log.
+    entries = [json.loads(line) for line in served.errors if line.startswith("{")]
+    log = "\n".join(entry["message"] for entry in entries)
+    assert "Model slow version 1 is AVAILABLE" in log and "requests under way" in log
+    codes = {(entry["request"], entry["code"]) for entry in entries if "request" in entry}
+    asked = [("GET /v1/models/none", "NOT_FOUND"), ("POST /v1/models/slow:predict", "OK")]
+    assert codes >= {*asked, ("/tensorflow.serving.PredictionService/Predict slow", "OK")}
+    assert not [line for line in served.errors if "Traceback" in line]
 
 
 @pytest.fixture
