@@ -129,7 +129,7 @@ def test_voc_is_segmented_as_published_unless_said_otherwise(model, root):
     assert (settings["normalize"], settings["templates"]) == ("imagenet", ["a photo of a {}."])
 
 
-@pytest.mark.parametrize("normalize", [None, pytest.param("checkpoint", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("normalize", [None, "checkpoint", "clip"])
 def test_python_and_the_command_give_the_same_report(model, root, normalize):
     options = () if normalize is None else ("--normalize", normalize)
     content = answer("voc", "--root", root, "--model", model, *options)

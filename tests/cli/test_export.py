@@ -67,5 +67,19 @@ def test_a_checkpoint_becomes_a_checked_version(tmp_path):
         and "Signatures: serving_default, segment, segment_open" in done.stderr
     )
     assert [path.name for path in Path(base).iterdir()] == ["1"]
-    done = export(base, *options, "--no-check")
-    assert done.stdout == f"{base / '2'}\n" and "Checking" not in done.stderr
+
+
+def test_every_choice_reaches_the_export(tmp_path, monkeypatch):
+    asked = []
+
+    def export_saved_model(*arguments, say, **limits):
+        asked.append((arguments, limits))
+        return tmp_path / "7"
+
+    monkeypatch.setattr("tf_groupvit.cli.export.load_segmenter", lambda **_: "segmenter")
+    monkeypatch.setattr("tf_groupvit.export.saving.export_saved_model", export_saved_model)
+    limits = ["--max-images", "2", "--max-texts", "3", "--max-pixels", "4"]
+    done = export(tmp_path, "--classes", "cat", "--no-check", "--version", "7", *limits)
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / '7'}\n"), done.output
+    given = {"max_images": 2, "max_texts": 3, "max_pixels": 4, "verbose": False}
+    assert asked == [(("segmenter", str(tmp_path), 7, False), given)]

@@ -21,6 +21,7 @@ from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_reading import ImageLike, read_image, several
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.runtimes import GRAPH, check_runtime
+from tf_groupvit.segmentation.batches import MOST_IMAGES
 from tf_groupvit.segmentation.class_names import BACKGROUND, ClassNames, parse_classes
 from tf_groupvit.segmentation.pipeline import Found, Pipeline
 from tf_groupvit.segmentation.pixel_labeler import PixelLabeler
@@ -32,7 +33,6 @@ from tf_groupvit.segmentation.upsampling import LowResScores
 
 CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings
 SAVED = ("protocol", "mode", "background", "size", "normalize")
-IMAGES_AT_ONCE = 8
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
 NEVER, ONCE = (
     (*SAVED, "templates", "class_names", "text_embeds"),
@@ -381,9 +381,9 @@ class Segmenter:
             return self._segment([images])[0]
         waiting, found = iter(listed), list[Segmentation]()
         count = len(listed) if isinstance(listed, Sized) else 0
-        silent = None if count > IMAGES_AT_ONCE else True  # None: it is, but for a terminal
+        silent = None if count > MOST_IMAGES else True  # None: it is, but for a terminal
         with tqdm(total=count, disable=silent, leave=False, bar_format=BAR) as progress:
-            while batch := list(islice(waiting, IMAGES_AT_ONCE)):
+            while batch := list(islice(waiting, MOST_IMAGES)):
                 found += self._segment(batch)
                 progress.update(len(batch))
         return found
@@ -421,7 +421,7 @@ class Segmenter:
         listed = several(images)
         waiting = iter([images] if listed is None else listed)
         found = [np.empty((0, len(self.text_embeds)), "float32")]
-        while batch := list(islice(waiting, IMAGES_AT_ONCE)):
+        while batch := list(islice(waiting, MOST_IMAGES)):
             pixels = [read_image(source) for source in batch]
             found.append(self.pipeline.probabilities(pixels, self.text_embeds))
         return found[1][0] if listed is None else np.concatenate(found)
