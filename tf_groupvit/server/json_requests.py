@@ -58,7 +58,7 @@ class PredictBody(NamedTuple):
 
 @dataclass(frozen=True)
 class Signatures:
-    """The types of inputs by signature, of a version or of what there is in its place."""
+    """The types of inputs by signature of a model's version, or the error that there is none."""
 
     types: dict[str, Types]
     default: str
@@ -78,8 +78,8 @@ class Signatures:
 def read_predict(body: bytes, types_of: Callable[[str], Types]) -> PredictBody:
     """Form, signature name and input arrays of a predict body, by name.
 
-    ``types_of`` gives the inputs of a signature and raises StatusError where the model or the
-    signature is unknown, which is said after faults of syntax and before those of values. Raises
+    ``types_of`` gives the inputs of a signature, and raises StatusError where the model or the
+    signature is unknown: that error follows those of syntax and precedes those of values. Raises
     StatusError.
     """
     document, signature = _document(body)
@@ -106,7 +106,7 @@ def read_predict(body: bytes, types_of: Callable[[str], Types]) -> PredictBody:
 def read_examples(body: bytes) -> tuple[str, int]:
     """The signature's name and how many examples a classify or regress body holds.
 
-    What the examples hold is not looked at, since no signature here takes them. Raises StatusError.
+    Their features are not read, since no signature here takes examples. Raises StatusError.
     """
     document, signature = _document(body)
     if "examples" not in document:
@@ -184,7 +184,7 @@ def _rows(instances: list[Any], types: Types) -> Arrays:
 
 
 def _refuse_instances(instances: list[Any], types: Types, named: bool) -> None:
-    """Raises the StatusError of the first instance that is at fault, which says where it is."""
+    """Raises the StatusError of the first wrong instance, with its place in the list."""
     shapes: dict[str, tuple[int, ...]] = {}
     only = min(types)
     for index, instance in enumerate(instances):

@@ -18,7 +18,7 @@ from tf_groupvit.server.servable import DEFAULT_SIGNATURE, Endpoint, Servable, S
 from tf_groupvit.server.status import StatusError, invalid
 from tf_groupvit.server.tensor_protos import read_tensor
 
-# Method -> its word in messages, the outputs its signatures have at most, and what is said of more.
+# Method -> its word in messages, the most outputs of its signatures, and the error for others.
 METHODS = {
     "classify": ("classification", 2, "Expected one or two output Tensors, found {count}"),
     "regress": ("regression", 1, "Expected one output Tensor."),
@@ -85,7 +85,7 @@ def predict(
 def predict_request(
     servable: Servable, request: PredictRequest, timeout: float | None = None
 ) -> Outcome:
-    """Run a request, whose model has been found, within ``timeout`` seconds. Raises StatusError."""
+    """Run a request on its model, within ``timeout`` seconds. Raises StatusError."""
     signature = predict_signature(servable, request.model_spec.signature_name)
     inputs = request.inputs
     return predict(
@@ -132,7 +132,7 @@ def _wanted(signature: Signature, output_filter: Iterable[str]) -> dict[str, End
 def refuse_inference(
     servable: Servable, signature_name: str, method_name: str, examples: int
 ) -> None:
-    """Raises the StatusError of a classify or regress call with so many examples."""
+    """Raises the StatusError of a classify or regress call with this number of examples."""
     word, most_outputs, outputs_wanted = METHODS[method_name]
     name = signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)

@@ -53,9 +53,9 @@ _LENGTH_DELIMITED = 2
 _VARINT = 5  # bytes of a string's length at most
 _FEW = 64  # values that protobuf appends faster than numpy packs them
 MAX_RANK = 64  # numpy's; TensorFlow's own is 254
-# TensorFlow would allocate whatever a shape says. Here a request may not become much larger than
-# its message: where values are missing, a tensor has at most so many, and a string counts as its
-# bytes and what is kept with them.
+# TensorFlow would allocate whatever a shape says. Here a tensor may not become much larger than its
+# message: at most this many elements are filled in, and a string counts as its bytes and what is
+# kept with them.
 MOST_FILLED = 2**24
 STRING_COST = 64
 MOST_STRINGS = 2**20  # of a tensor, in which each may be a single byte of the message

@@ -38,7 +38,7 @@ class Warmup:
 
 
 def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False) -> Warmup | None:
-    """Run each record of a version's file so many times; None where it has no file.
+    """Run each record of a version's file ``iterations`` times; None where it has no file.
 
     With ``only_default`` the records of other signatures are left to ``warm_up_others``; only the
     names of those are checked. Raises StatusError.
@@ -131,8 +131,8 @@ def _logs(path: str) -> Iterator[PredictionLog]:
 
 
 def _run(servable: Servable, log: PredictionLog, iterations: int, seen: set[str]) -> None:
-    """Run one record, whose model name and version do not matter; the log says how long the first
-    one of each signature took.
+    """Run one record, whatever model and version it names, and log how long the first one of each
+    signature took.
     """
     kind = log.WhichOneof("log_type")
     started = time.perf_counter()
