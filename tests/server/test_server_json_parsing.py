@@ -110,10 +110,10 @@ def test_brackets_without_end_are_refused(start):
 
 
 def test_an_echo_has_objects_over_several_lines_and_lists_on_one():
-    value = {"a": {"b": [1, 2.5, None, True, "\udcff\n"], "c": {}}, "d": []}
+    value = {"a": {"b": [1, 2.5, None, True, "\udcff\n"], "c": {}}, "d": [{"e": 1}]}
     text = (
         '{\n    "a": {\n        "b": [1, 2.5, null, true, "\udcff\\n"],\n'
-        '        "c": {}\n    },\n    "d": []\n}'
+        '        "c": {}\n    },\n    "d": [{\n            "e": 1\n        }]\n}'
     )
     assert echo(value) == text
     assert (echo(math.inf), echo(2**64)) == ("Infinity", "1.8446744073709552e+19")

@@ -167,7 +167,7 @@ def _tokens(value: Json, before: str, line: str) -> Iterator[str]:
     elif isinstance(value, list):
         yield before + "["
         for index, element in enumerate(value):
-            yield from _tokens(element, ", " if index else "", line)
+            yield from _tokens(element, ", " if index else "", line + "    ")
         yield "]"
     else:
         if isinstance(value, int) and not isinstance(value, bool):

@@ -302,7 +302,7 @@ def _leaf(value: Json, type_: str) -> bytes | bool | int | float:
         return decode_base64(value["b64"])
     if type_ == "bool" and isinstance(value, bool):
         return value
-    if type_ not in _WIDEST:
+    if type_ not in _WIDEST and not isinstance(value, dict):
         raise StatusError(
             "UNIMPLEMENTED", f"Conversion of JSON Value: {echo(value)} to type: {type_}"
         )
