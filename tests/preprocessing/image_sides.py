@@ -21,7 +21,6 @@ class Side:
     name: str
     read: Any
     resize_bicubic: Any
-    resize_bilinear: Any
     normalize: Any
     error: type[Exception]
 
@@ -37,7 +36,13 @@ _SIZES = [
     tf.TensorSpec([], tf.int32),
 ]
 _bicubic = tf.function(image_graph.resize_bicubic, input_signature=_SIZES)
-_bilinear = tf.function(image_graph.resize_bilinear, input_signature=_SIZES)
+
+
+@functools.cache
+def _normalize(mean, std):
+    return tf.function(
+        lambda pixels: image_graph.to_pixel_values(pixels, mean, std), autograph=False
+    )
 
 
 def _read_in_graph(data: bytes, max_pixels: int | None = None) -> np.ndarray:
@@ -69,7 +74,6 @@ SIDES = {
         "python",
         image_reading.read_image,
         image_arrays.resize_bicubic,
-        image_arrays.resize_bilinear,
         image_arrays.normalize,
         ImageError,
     ),
@@ -77,8 +81,7 @@ SIDES = {
         "graph",
         _read_in_graph,
         lambda *arguments: _bicubic(*arguments).numpy(),
-        lambda *arguments: _bilinear(*arguments).numpy(),
-        lambda *arguments: image_graph.to_pixel_values(*arguments).numpy(),
+        lambda pixels, *statistics: _normalize(*statistics)(pixels).numpy(),
         tf.errors.InvalidArgumentError,
     ),
 }

@@ -1,4 +1,4 @@
-"""Resize and normalize images in NumPy: as Pillow and as OpenCV resize, by named statistics.
+"""Resize and normalize images in NumPy: as Pillow resizes, by named statistics.
 
 ``image_graph`` has the same operations for TensorFlow graphs.
 """
@@ -9,8 +9,6 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import InputError
-
-_STRIP = 1 << 20  # pixels that are worked on at a time, to bound the float32 in between
 
 # name -> (mean, standard deviation) of red, green and blue, on a scale from 0 to 1.
 STATISTICS = {
@@ -40,42 +38,6 @@ def rows_first(H: int, W: int, height: int, width: int) -> bool:
     Parity: Pillow 13; before it, columns always were first.
     """
     return H - height > max(0, 2 * (W - width))
-
-
-def resize_bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize uint8 (H, W, 3) to (height, width, 3) bilinearly as OpenCV does by default.
-
-    That is half-pixel centers without antialiasing, as the published segmentation scores were made.
-    OpenCV rounds its weights to 11 bits, so it may differ by one gray level. Halves round up.
-    Memory does not grow with the image beyond the result.
-    """
-    H, W, _ = pixels.shape
-    result = np.empty((height, width, 3), np.uint8)
-    left, right, across = _neighbors(W, width)
-    upper, lower, down = _neighbors(H, height)
-    rows = max(1, _STRIP // max(width, W))
-    for start in range(0, height, rows):
-        part = slice(start, start + rows)
-        top = _mix(pixels[upper[part]], left, right, across)
-        bottom = _mix(pixels[lower[part]], left, right, across)
-        mixed = top + (bottom - top) * down[part, None, None]
-        result[part] = np.floor(mixed + np.float32(0.5))
-    return result
-
-
-def _mix(rows: np.ndarray, left: np.ndarray, right: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    near = rows[:, left].astype(np.float32)
-    return near + (rows[:, right].astype(np.float32) - near) * weight[:, None]
-
-
-def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two old neighbors of each new position and the weight of the second, float32 as in TensorFlow."""
-    scale = np.float32(old) / np.float32(new)
-    place = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
-    below = np.floor(place)
-    second = np.minimum(np.ceil(place).astype(np.int64), old - 1)
-    first = np.minimum(np.maximum(below.astype(np.int64), 0), second)
-    return first, second, place - below
 
 
 def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

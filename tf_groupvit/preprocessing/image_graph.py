@@ -203,7 +203,8 @@ def resize_bilinear(
 ) -> tf.Tensor:
     """Resize uint8 (H, W, 3) to (height, width, 3) as OpenCV's bilinear does by default.
 
-    Half-pixel centers and no antialiasing, as ``image_arrays.resize_bilinear``, within 1 level.
+    Half-pixel centers and no antialiasing, as the published segmentation scores were made. OpenCV
+    rounds its weights to 11 bits, so it may differ by one gray level. Halves round up.
     """
     size = tf.stack([tf.cast(height, tf.int32), tf.cast(width, tf.int32)])
     return _round(
