@@ -1,6 +1,4 @@
-"""A small stand-in that answers as TensorFlow Serving does, over REST and gRPC, and the four ways
-to ask it.
-"""
+"""A small stand-in for TensorFlow Serving, over REST and gRPC, and the four ways to ask it."""
 
 import asyncio
 import base64
@@ -37,9 +35,7 @@ def encoded(pixels, kind="PNG", **options):
 
 
 def looked_at(contents):
-    """Grey pixels of each image, or None, and what is wrong with it: refused where something is
-    with all of them.
-    """
+    """Gray pixels of each image, or None, and why; refused where all are bad."""
     pixels, words = [], []
     for content in contents:
         try:
@@ -324,9 +320,7 @@ WAYS = ["rest", "grpc", "rest-async", "grpc-async"]
 
 
 def asking(way, serving):
-    """Yields ``ask(method, *arguments, **options)`` over one of the four ways; the options are the
-    client's.
-    """
+    """Yields ``ask(method, *arguments, **options)``, with the options of the client."""
     kind, _, awaited = way.partition("-")
     server, address = grpc_server(serving) if kind == "grpc" else (None, "tfserving.test:8501")
     transport = {} if server else {"transport": rest(serving)}

@@ -1,6 +1,4 @@
-"""Images that cannot be read, here or by the server: what the client gives for them and for the
-others.
-"""
+"""Images that cannot be read, here or by the server, and the others of their request."""
 
 import copy
 import pickle

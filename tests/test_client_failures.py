@@ -1,6 +1,4 @@
-"""What the client does when a server is busy, slow, wrong or not there, and when it is given what
-cannot be sent.
-"""
+"""The client when a server is busy, slow, wrong or absent, and when its input is wrong."""
 
 import asyncio
 import socket

@@ -1,6 +1,4 @@
-"""Answers of broken and hostile servers: each ends in RequestError, within the limits of size and
-time.
-"""
+"""Answers of broken and hostile servers end in RequestError, within bounds."""
 
 import asyncio
 import gzip

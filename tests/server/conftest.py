@@ -5,9 +5,7 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_ends():
-    """Servers of these tests do not wait for callers who come when they end; there are some fifty
-    of them.
-    """
+    """Servers of these tests end at once, without waiting for late callers; there are some fifty."""
     from tf_groupvit.server import running
 
     patch = pytest.MonkeyPatch()

@@ -1,5 +1,4 @@
-"""A server without sockets: a `Server` in; an httpx transport, or a gRPC channel, that hands it
-requests directly out.
+"""A server without sockets, for httpx clients and gRPC stubs.
 
 client = Client("http://in-process", transport=http_transport(server))
 client = Client("grpc://in-process", transport=Channel(server))
@@ -17,9 +16,7 @@ from tf_groupvit.server.status import StatusError
 
 
 def http_transport(server: Server) -> httpx.MockTransport:
-    """For `httpx.Client` and `httpx.AsyncClient` alike; an asynchronous caller waits in its own
-    loop.
-    """
+    """For `httpx.Client` and `httpx.AsyncClient` alike."""
 
     def handle(request: httpx.Request) -> httpx.Response:
         answer = server.rest(
@@ -45,9 +42,7 @@ class Refused(grpc.RpcError):
 
 
 class Channel:
-    """As much of a `grpc.Channel` as the stubs of this API use; messages are serialized as on a
-    wire.
-    """
+    """The part of `grpc.Channel` that stubs use; messages are serialized as for a socket."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

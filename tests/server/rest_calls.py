@@ -1,6 +1,4 @@
-"""REST over a socket: a server, a method, a path and a body in; status, body and headers as they
-came out.
-"""
+"""Requests over a socket: status, body and headers as they arrive."""
 
 import http.client
 import json

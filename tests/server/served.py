@@ -1,6 +1,4 @@
-"""`tf-groupvit serve` in a process of its own: arguments in; a running process, its ports and its
-output out.
-"""
+"""`tf-groupvit serve` in a process of its own, with its ports and its output."""
 
 import json
 import os

@@ -1,6 +1,4 @@
-"""gRPC over sockets: health, reflection, deadlines, sizes, TLS, and texts that fit a status
-message.
-"""
+"""gRPC over sockets: health, reflection, deadlines, sizes, TLS, long texts."""
 
 import subprocess
 import threading
@@ -155,15 +153,6 @@ def test_only_the_outputs_of_the_filter_come_back(stub):
     message = request(x=[1.0])
     message.output_filter.append("y")
     assert stub.Predict(message).outputs.keys() == {"y"}
-    message.output_filter.append("y")
-    assert refused(lambda: stub.Predict(message)) == (
-        "INVALID_ARGUMENT",
-        "duplicate output tensor alias: y",
-    )
-    del message.output_filter[:]
-    message.output_filter.append("q")
-    wanted = "output tensor alias not found in signature: q Outputs expected to be in the set {y}."
-    assert refused(lambda: stub.Predict(message)) == ("INVALID_ARGUMENT", wanted)
 
 
 def test_the_init_op_is_no_signature_to_predict_with(stub):

@@ -1,6 +1,4 @@
-"""Clauses of the contract, section 7, that the conformance sample leaves out: a call as text in,
-code and text out.
-"""
+"""Refusals of gRPC calls, word by word, and element types (contract, section 7)."""
 
 import grpc
 import numpy as np

@@ -1,6 +1,4 @@
-"""Ports: wrong ones are refused in one line, those in use before anything is loaded; nobody takes
-them meanwhile.
-"""
+"""Ports: wrong or taken ones are refused in one line, before anything is loaded."""
 
 import socket
 import sys

@@ -1,6 +1,4 @@
-"""Clients that send slowly, without end, or nothing: each is held to its limit, and nobody else
-notices.
-"""
+"""Clients that send slowly, without end, or nothing: each is held to its limit."""
 
 import json
 import socket

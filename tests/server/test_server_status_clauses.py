@@ -1,6 +1,4 @@
-"""Clauses of the contract, sections 6 and 8, over sockets: states of versions, metadata, what a
-base path holds.
-"""
+"""States of versions, metadata and reloads over sockets (contract, sections 6 and 8)."""
 
 import json
 import shutil
@@ -27,9 +25,7 @@ QUICK = Options(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Written once: versions of half_plus_two, whose answers to 1 are 1.5, 2.5 and 3.5, and a
-    broken one.
-    """
+    """Versions of half_plus_two, written once: they answer 1 with 1.5, 2.5 and 3.5."""
     folder = tmp_path_factory.mktemp("store")
     for number in (1, 2, 3):
         half_plus_two(folder, number, plus=float(number))

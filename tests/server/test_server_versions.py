@@ -1,6 +1,4 @@
-"""The life of versions: with loaders that only pretend, every transition can be held still and
-looked at.
-"""
+"""Every transition of a version, with loaders that can be held still."""
 
 import threading
 import time

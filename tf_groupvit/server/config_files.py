@@ -1,7 +1,7 @@
 """Configuration files of TensorFlow Serving: models, TLS, monitoring and batching, as text protos.
 
 The API package brings ModelServerConfig alone; the few fields of the others are written down here
-(contract, section 14). Batching is set in one file for all models, or in one beside each graph
+(contract, section 14). Batching is set in one file for all models, or in one next to each graph
 (section 10).
 """
 
@@ -37,7 +37,7 @@ BatchingParameters: 1 Int64Value max_batch_size, 2 Int64Value batch_timeout_micr
 """
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 PLATFORM = "tensorflow"
-PER_MODEL = "batching_params.pbtxt"  # beside a graph
+PER_MODEL = "batching_params.pbtxt"  # next to a graph
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from tf_groupvit.server.warmup import warm_up, warm_up_others
 
 _MEMORY_SECONDS = 2.0  # between two looks at the memory of the process
 _SPARE_FILES = 200  # that are no connections
-_DRAIN_SECONDS = 0.5  # in which callers who come again are told that the server goes
+_DRAIN_SECONDS = 0.5  # in which callers who try again get UNAVAILABLE
 ModelPaths = Mapping[str, str | os.PathLike[str]]
 
 
