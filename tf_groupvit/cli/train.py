@@ -59,12 +59,12 @@ def command(
 ) -> None:
     """Train GroupViT from captions, without masks.
 
-    The recipe demo does it on drawn scenes, on a laptop. The recipe finetune takes captions of your own and a
-    checkpoint, the demo checkpoint unless --model names another. Copy a recipe to change what has no option: what
-    learns, the losses, held-out captions, the precision.
+    The recipe demo trains on drawn scenes, on a laptop. The recipe finetune trains a checkpoint on
+    captions of your own: the demo checkpoint unless --model names another. To change what has no
+    option - what learns, the losses, held-out captions, the precision - copy a recipe and edit it.
 
-    Data of your own (--data) are a folder with one file of captions and the pictures, which lie beside that file or in
-    a folder images next to it; or shards.
+    --data is a folder with a captions file and the pictures, which lie next to that file or in a
+    folder images; or shards.
 
     \b
     captions.csv    the first line names the columns, at least image and caption
@@ -76,9 +76,9 @@ def command(
     *.tar           WebDataset shards: KEY.jpg with KEY.txt or KEY.json
     *.tfrecord      examples with the features image and caption
 
-    The column image may also be called file_name, image_path or path, and caption text or title. A picture may stand on
-    several lines, each with another caption. What cannot be read is left out, and named at the end. A batch larger than
-    the data is lowered.
+    The column image may also be called file_name, image_path or path, and caption text or title. A
+    picture may have several lines, each with another caption. What cannot be read is left out, and
+    named at the end. A batch larger than the data is lowered.
 
     Ten pictures with captions to try it, and to look at:
 
@@ -86,9 +86,9 @@ def command(
       tf-groupvit scenes --output ten --count 10
       tf-groupvit train --data ten --output tuned --steps 20
 
-    Its state is saved on the way (DIR/training): the same command goes on where a run was stopped, and gives the same
-    losses as if it had not been. DIR then holds config.json, model.safetensors, the vocabulary, the image settings and
-    README.md, a model card with the curve.
+    The state is saved on the way (DIR/training): the same command resumes a run that was stopped,
+    with the same losses as without the stop. At the end, DIR holds config.json, model.safetensors,
+    the vocabulary, the image settings and README.md, a model card with the learning curve.
     """
     from tf_groupvit.files import check_folder
     from tf_groupvit.memory import keep_freed_memory

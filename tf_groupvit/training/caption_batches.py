@@ -145,8 +145,8 @@ class TrainingData:
 
     A record that is broken (cannot be read or decoded, no caption, one pixel) is left out and noted
     by name in ``skipped``. Captions are cleaned of HTML's entities. What is drawn for a record
-    depends on the seed and its place in the order, on nothing else: ``batches(data.position(n))``
-    goes on exactly where ``n`` batches had been taken.
+    depends only on the seed and its place in the order: ``batches(data.position(n))`` resumes
+    exactly after ``n`` batches.
 
     Args:
         source: see ``caption_sources.open_pairs``.

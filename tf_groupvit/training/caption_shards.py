@@ -26,7 +26,7 @@ TAR_CAPTIONS = ("txt", "caption", "json")
 # Features of a tf.train.Example: the first is ours, "jpg" and "txt" are img2dataset's.
 EXAMPLE_IMAGES = ("image", "jpg", "jpeg", "png", "webp", "image/encoded", "image_bytes")
 EXAMPLE_CAPTIONS = ("caption", "txt", "text", "image/caption")
-HEADER, FOOTER = 12, 4  # length and its check sum before an example, a check sum behind it
+HEADER, FOOTER = 12, 4  # an example's length with a check sum; its own check sum after it
 Span = tuple[int, int]  # start and length in a file
 
 
@@ -79,8 +79,8 @@ class TarShards:
     """Uncompressed WebDataset shards, as img2dataset writes them: KEY.jpg with KEY.txt or KEY.json.
 
     Members with the same name up to the first dot are one record. Where captions stand in JSON
-    alone, a list of them makes a record of each. Hidden files, and what macOS and Windows leave
-    beside the others, are no members.
+    alone, a list of them makes a record of each. Hidden files, and those that macOS and Windows
+    add, are no members.
     """
 
     def __init__(self, shards: Sequence[Path]) -> None:

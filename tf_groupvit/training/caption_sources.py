@@ -44,7 +44,7 @@ class Source(Protocol):
 
 
 class CaptionedFolder:
-    """Images beside a captions file, see ``captions_file``; all of them must be there.
+    """Images next to a captions file, see ``captions_file``; all of them must be there.
 
     Raises:
         DatasetError: the file cannot be read or has no such columns, or names missing images.
@@ -74,8 +74,8 @@ class CaptionedFolder:
 
 
 def _find_image(folder: Path, image: str) -> Path:
-    beside, below = folder / image, folder / "images" / image
-    return below if not beside.is_file() and below.is_file() else beside
+    here, below = folder / image, folder / "images" / image
+    return below if not here.is_file() and below.is_file() else here
 
 
 # Kind of shard -> how its file names end, and its reader. Anything else is a captions file.

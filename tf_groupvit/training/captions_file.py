@@ -21,7 +21,7 @@ NAMES = tuple(
 )
 # What looking into JSON without such an entry raises.
 NO_ENTRY = (ValueError, TypeError, AttributeError, StopIteration, RecursionError)
-END = "\0"  # a row of its own behind a table, unless a quotation mark is still open there
+END = "\0"  # a last row of its own, unless a quotation mark is still open there
 
 # The image's path, from the captions file's folder or the folder images in it, and its caption.
 Row = tuple[str, str]

@@ -57,7 +57,7 @@ class TrainingModel(AcrossReplicas):
 
     Compile it with an optimizer alone and ``fit`` it on batches that are dicts of ``pixel_values``
     float (B, 3, H, W), ``input_ids`` and ``attention_mask`` int (B, T), and what the weighted
-    losses read besides:
+    losses read in addition:
 
     * ``caption``: nothing more. The contrastive loss of images and captions.
     * ``multi_label``: ``label_ids`` and ``label_mask`` int (B, L, T), prompts of L words of each
@@ -180,6 +180,6 @@ class TrainingModel(AcrossReplicas):
 
 
 def _flat(rows: Tensor, length: int) -> Tensor:
-    """Token ids or masks (..., T) as rows (n, length), with zeros behind the end token."""
+    """Token ids or masks (..., T) as rows (n, length), with zeros after the end token."""
     rows = ops.reshape(ops.cast(rows, "int32"), (-1, rows.shape[-1]))
     return ops.pad(rows, [[0, 0], [0, length - rows.shape[-1]]])

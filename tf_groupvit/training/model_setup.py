@@ -53,8 +53,8 @@ def make_model(
         spread = recipe.initialization
         spread_groups(model, spread.group_token_std, spread.assign_gain, seed)
     else:
-        beside = checkpoint if checkpoint.is_dir() else checkpoint.parent
-        tokenizer = Tokenizer.from_pretrained(recipe.start.tokenizer or beside)
+        its_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        tokenizer = Tokenizer.from_pretrained(recipe.start.tokenizer or its_folder)
         model = TFGroupViTModel.from_pretrained(checkpoint, dtype=recipe.precision)
         # Ids beyond the model's embeddings would be read as zeros, on some devices.
         known = model.config.text_config.vocab_size
