@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from click.exceptions import Exit
 from click.testing import CliRunner
 
 from tf_groupvit import hub
 from tf_groupvit.cli import choices, outputs
 from tf_groupvit.cli.images import find_images
-from tf_groupvit.cli.outputs import names_for, report
-from tf_groupvit.errors import InputError
+from tf_groupvit.cli.outputs import names_for, report, write_outputs
+from tf_groupvit.errors import ImageError, InputError, RequestError
+from tf_groupvit.segmentation.result import Segmentation
 
 
 @pytest.fixture
@@ -177,6 +180,60 @@ def test_an_interruption_says_what_was_kept(capsys):
     assert capsys.readouterr().err == "Stopped: 2 of 4 images were done; their files are in out\n"
 
 
+def test_names_of_outputs_never_clash():
+    sources = ["a/x.jpg", "b/x.png", "x-2.jpg", "X.gif", "-", "stdin.png", ".png"]
+    assert names_for(sources) == ["x", "x-2", "x-2-2", "X-3", "stdin", "stdin-2", ".png"]
+
+
+def test_folders_and_patterns_are_searched_and_missing_files_kept(tmp_path):
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / name).touch()
+    a, b = str(tmp_path / "a.png"), str(tmp_path / "b.JPG")
+    assert find_images([str(tmp_path)]) == [a, b]
+    assert find_images(["-", str(tmp_path / "*.png"), "gone.jpg"]) == ["-", a, "gone.jpg"]
+    odd = tmp_path / "photo[1].png"
+    odd.touch()
+    assert find_images([str(odd)]) == [str(odd)], "a file whose name looks like a pattern"
+
+
+def test_an_empty_folder_and_a_pattern_without_a_match_are_errors(tmp_path):
+    with pytest.raises(InputError, match="holds no images"):
+        find_images([str(tmp_path)])
+    with pytest.raises(InputError, match="No file matches"):
+        find_images([str(tmp_path / "*.jpg")])
+
+
+def test_a_view_that_is_not_there_leaves_nothing_written(tmp_path):
+    result = Segmentation(np.zeros((2, 2), int), ["a"], np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(InputError, match="group maps"):
+        write_outputs(result, "a", tmp_path, views=["pred", "final_group"])
+    assert list(tmp_path.iterdir()) == []
+    paths = write_outputs(result, "a", tmp_path, views=["pred"])
+    assert [path.name for path in paths] == [
+        f"a.{ending}" for ending in ("overlay.png", "labels.png", "colors.png", "json", "pred.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stream", "count", "bar"), [(Terminal, 3, True), (Terminal, 1, False), (io.StringIO, 3, False)]
+)
+def test_the_progress_bar_runs_over_several_images_on_a_terminal(monkeypatch, stream, count, bar):
+    stderr = stream()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    report(["a"] * count, enumerate("a" * count), told, as_json=False)
+    assert ("image" in stderr.getvalue()) == bar
+
+
+def test_errors_of_images_are_collected_and_others_raised(capsys):
+    errors = [ImageError("a: expected an image"), RequestError("INTERNAL", "odd")]
+    with pytest.raises(Exit):
+        report([*"abc"], enumerate([*errors, "c"]), told, as_json=False)
+    assert capsys.readouterr() == ("c\n", "a: expected an image\nb: INTERNAL: odd\n")
+    for error in (InputError("no"), RequestError("UNAVAILABLE", "no")):
+        with pytest.raises(type(error), match="no"):
+            report(["d"], [(0, error)], told, as_json=False)
+
+
 # --classes and --model
 
 
@@ -247,7 +304,7 @@ def test_the_demo_checkpoint_says_what_it_does_not_know(
     monkeypatch.setattr(
         "tf_groupvit.segmentation.segmenter.Segmenter.from_pretrained", from_pretrained
     )
-    monkeypatch.setattr(hub, "_told", set())
+    monkeypatch.setattr(hub, "_logged", set())
     monkeypatch.chdir(tmp_path)  # where no folder is called demo
     given = str(golden / "segmenter") if model == "golden" else model
     load = click.Command(
@@ -260,7 +317,7 @@ def test_the_demo_checkpoint_says_what_it_does_not_know(
 
 
 def test_python_is_told_once_that_it_has_the_demo_checkpoint(monkeypatch, caplog):
-    monkeypatch.setattr(hub, "_told", set())
+    monkeypatch.setattr(hub, "_logged", set())
     for path in ("demo", hub.demo_checkpoint(), str(hub.demo_checkpoint())):
         hub.warn_of_demo(hub.resolve(path))
     assert [record.getMessage() for record in caplog.records] == [hub.DEMO_WORDS]

@@ -1,21 +1,15 @@
-"""tf-groupvit query, over a real gRPC socket; and what all commands over images share."""
+"""tf-groupvit query, over a real gRPC socket."""
 
-import io
 import json
-import sys
 
 import numpy as np
 import pytest
-from click.exceptions import Exit
 from click.testing import CliRunner
 from client_serving import PHOTO, Serving, encoded, grpc_server
 from PIL import Image
 
-from tf_groupvit.cli.images import find_images
-from tf_groupvit.cli.outputs import names_for, report, write_outputs
 from tf_groupvit.cli.query import command
-from tf_groupvit.errors import ImageError, InputError, RequestError
-from tf_groupvit.segmentation.result import Segmentation
+from tf_groupvit.errors import InputError, RequestError
 
 
 @pytest.fixture
@@ -125,67 +119,3 @@ def test_what_concerns_every_image_stops_the_command(address, photo, options, er
 def test_a_server_that_is_not_there_is_an_error_at_once_if_so_wished(photo):
     done = query(photo, "--server", "127.0.0.1:1", "--no-wait")
     assert isinstance(done.exception, RequestError) and "cannot be reached" in str(done.exception)
-
-
-# What the commands share
-
-
-def test_names_of_outputs_never_clash():
-    sources = ["a/x.jpg", "b/x.png", "x-2.jpg", "X.gif", "-", "stdin.png", ".png"]
-    assert names_for(sources) == ["x", "x-2", "x-2-2", "X-3", "stdin", "stdin-2", ".png"]
-
-
-def test_folders_and_patterns_are_searched_and_missing_files_kept(tmp_path):
-    for name in ("b.JPG", "a.png", "notes.txt"):
-        (tmp_path / name).touch()
-    a, b = str(tmp_path / "a.png"), str(tmp_path / "b.JPG")
-    assert find_images([str(tmp_path)]) == [a, b]
-    assert find_images(["-", str(tmp_path / "*.png"), "gone.jpg"]) == ["-", a, "gone.jpg"]
-    odd = tmp_path / "photo[1].png"
-    odd.touch()
-    assert find_images([str(odd)]) == [str(odd)], "a file whose name looks like a pattern"
-
-
-def test_an_empty_folder_and_a_pattern_without_a_match_are_errors(tmp_path):
-    with pytest.raises(InputError, match="holds no images"):
-        find_images([str(tmp_path)])
-    with pytest.raises(InputError, match="No file matches"):
-        find_images([str(tmp_path / "*.jpg")])
-
-
-def test_a_view_that_is_not_there_leaves_nothing_written(tmp_path):
-    result = Segmentation(np.zeros((2, 2), int), ["a"], np.zeros((2, 2, 3), np.uint8))
-    with pytest.raises(InputError, match="group maps"):
-        write_outputs(result, "a", tmp_path, views=["pred", "final_group"])
-    assert list(tmp_path.iterdir()) == []
-    paths = write_outputs(result, "a", tmp_path, views=["pred"])
-    assert [path.name for path in paths] == [
-        f"a.{ending}" for ending in ("overlay.png", "labels.png", "colors.png", "json", "pred.png")
-    ]
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("stream", "count", "bar"), [(Terminal, 3, True), (Terminal, 1, False), (io.StringIO, 3, False)]
-)
-def test_the_progress_bar_runs_over_several_images_on_a_terminal(monkeypatch, stream, count, bar):
-    stderr = stream()
-    monkeypatch.setattr(sys, "stderr", stderr)
-    report(["a"] * count, enumerate("a" * count), lambda index, answer: ({}, answer), as_json=False)
-    assert ("image" in stderr.getvalue()) == bar
-
-
-def test_errors_of_images_are_collected_and_others_raised(capsys):
-    errors = [ImageError("a: expected an image"), RequestError("INTERNAL", "odd")]
-    with pytest.raises(Exit):
-        report(
-            [*"abc"], enumerate([*errors, "c"]), lambda index, answer: ({}, answer), as_json=False
-        )
-    assert capsys.readouterr() == ("c\n", "a: expected an image\nb: INTERNAL: odd\n")
-    for error in (InputError("no"), RequestError("UNAVAILABLE", "no")):
-        with pytest.raises(type(error), match="no"):
-            report(["d"], [(0, error)], lambda index, answer: ({}, answer), as_json=False)

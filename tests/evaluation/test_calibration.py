@@ -23,7 +23,7 @@ class Thresholded:
 
 @pytest.fixture
 def voc(tmp_path):
-    # Grey 128 of 255: an aeroplane at thresholds up to 0.5. The pictures are of aeroplanes.
+    # Gray 128 of 255: an aeroplane at thresholds up to 0.5. The pictures are of aeroplanes.
     voc_tree(tmp_path, {f"{k}": [[1, 1], [1, 1]] for k in range(5)})
     return MaskDataset("voc", tmp_path)
 

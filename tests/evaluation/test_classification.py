@@ -4,19 +4,18 @@ import numpy as np
 import pytest
 from trees import write_image
 
-from tf_groupvit.errors import DatasetError, InputError
+from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.datasets import FolderDataset
 from tf_groupvit.evaluation.evaluator import evaluate_classes
-from tf_groupvit.evaluation.scores import TopK
 
 SIX = ("a", "b", "c", "d", "e", "f")
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """Two pictures of a hot dog (grey 10 and 20), one of a cat (grey 30)."""
-    for name, grey in (("hot_dog/1.png", 10), ("hot_dog/2.png", 20), ("cat/1.png", 30)):
-        write_image(tmp_path / name, grey=grey)
+    """Two pictures of a hot dog (gray 10 and 20), one of a cat (gray 30)."""
+    for name, gray in (("hot_dog/1.png", 10), ("hot_dog/2.png", 20), ("cat/1.png", 30)):
+        write_image(tmp_path / name, gray=gray)
     return tmp_path
 
 
@@ -37,32 +36,6 @@ def test_top1_and_top5_by_hand(tree):
     assert (scores.top1, scores.top5, scores.images) == (2 / 3, 1.0, 3)
     assert scores.to_dict()["accuracy"] == {"cat": 1.0, "hot dog": 0.5}
     assert scores.table().splitlines()[-2].split() == ["top-1", "66.67"]
-
-
-def test_the_sixth_of_six_is_not_among_five():
-    tally = TopK(SIX)
-    tally.update(5, np.array([6, 5, 4, 3, 2, 1]))
-    tally.update(4, np.array([6, 5, 4, 3, 2, 1]))
-    tally.update(0, np.array([6, 5, 4, 3, 2, 1]))
-    assert (tally.top1, tally.top5) == (1 / 3, 2 / 3)
-
-
-def test_of_equals_the_first_class_wins():
-    tally = TopK(SIX)
-    tally.update(0, np.ones(6))
-    tally.update(1, np.ones(6))
-    tally.update(5, np.ones(6))
-    assert (tally.top1, tally.top5) == (1 / 3, 2 / 3)
-
-
-def test_nothing_counted_gives_no_score():
-    assert TopK(SIX).results() == {"top1": None, "top5": None, "accuracy": dict.fromkeys(SIX)}
-
-
-@pytest.mark.parametrize("wrong", [np.ones(5), np.ones((1, 6)), np.full(6, np.nan)])
-def test_probabilities_that_do_not_fit_are_refused(wrong):
-    with pytest.raises(InputError, match="robabilities are expected"):
-        TopK(SIX).update(0, wrong)
 
 
 @pytest.mark.parametrize(

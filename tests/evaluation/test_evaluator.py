@@ -2,13 +2,14 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from trees import Answers, ade_tree, cityscapes_tree, coco_tree, voc_tree, write_image, write_mask
 
 from tf_groupvit.errors import DatasetError, ImageError, InputError
 from tf_groupvit.evaluation.datasets import MaskDataset
-from tf_groupvit.evaluation.evaluator import evaluate
+from tf_groupvit.evaluation.evaluator import evaluate, fingerprint
 
 CITY = "munster/munster_000000_000019"
 
@@ -26,7 +27,7 @@ CASES = {
     ),
     # monitor right; bicycle (2) is taken for aeroplane: 0 and 0; background is ignored
     "voc20": (
-        lambda root, m: voc_tree(root, {"a": m}, "grey"),
+        lambda root, m: voc_tree(root, {"a": m}, "gray"),
         [[0, 20], [20, 2]],
         [[5, 19], [19, 0]],
         1 / 3,
@@ -34,7 +35,7 @@ CASES = {
         {"monitor": 1.0, "bicycle": 0.0, "aeroplane": 0.0, "bottle": None},
     ),
     "context": (
-        lambda root, m: voc_tree(root, {"a": m}, "grey", "VOC2010"),
+        lambda root, m: voc_tree(root, {"a": m}, "gray", "VOC2010"),
         [[0, 59, 59, 59]],
         [[0, 59, 59, 0]],
         (1 / 2 + 2 / 3) / 2,
@@ -42,7 +43,7 @@ CASES = {
         {"background": 1 / 2, "wood": 2 / 3},
     ),
     "context59": (
-        lambda root, m: voc_tree(root, {"a": m}, "grey", "VOC2010"),
+        lambda root, m: voc_tree(root, {"a": m}, "gray", "VOC2010"),
         [[0, 59, 59, 1]],
         [[7, 58, 0, 0]],
         1 / 2,
@@ -317,3 +318,25 @@ def test_the_table_names_every_class_and_the_sums(voc):
         "-",
     ]
     assert [line.split()[-1] for line in lines[-2:]] == ["100.00", "100.00"]
+
+
+# Fingerprints of weights
+
+
+def made(first=1.0, width=2):
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(width), keras.layers.Dropout(0.5, seed=None)]
+    )
+    model.set_weights([np.full((3, width), first), np.zeros(width)])
+    return model
+
+
+def test_models_of_the_same_weights_agree_though_keras_names_them_apart():
+    one, two = made(), made()
+    assert one.weights[0].path != two.weights[0].path
+    assert fingerprint(one) == fingerprint(two)
+    assert len(fingerprint(one)) == 16
+
+
+def test_another_value_or_shape_gives_another_fingerprint():
+    assert len({fingerprint(model) for model in (made(), made(first=1.0001), made(width=3))}) == 3

@@ -29,12 +29,12 @@ TREES = {
         [[255, 19], [255, 0]],
     ),
     "context": (
-        lambda root, m: voc_tree(root, {"2008_000002": m}, "grey", "VOC2010"),
+        lambda root, m: voc_tree(root, {"2008_000002": m}, "gray", "VOC2010"),
         [[0, 59]],
         [[0, 59]],
     ),
     "context59": (
-        lambda root, m: voc_tree(root, {"2008_000002": m}, "grey", "VOC2010"),
+        lambda root, m: voc_tree(root, {"2008_000002": m}, "gray", "VOC2010"),
         [[0, 59]],
         [[255, 58]],
     ),

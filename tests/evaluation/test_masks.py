@@ -12,7 +12,7 @@ from tf_groupvit.evaluation.masks import read_labels, read_numbers
 NUMBERS = [[0, 1, 2], [3, 255, 20]]
 
 
-@pytest.mark.parametrize("kind", ["grey", "palette", "sixteen"])
+@pytest.mark.parametrize("kind", ["gray", "palette", "sixteen"])
 def test_a_mask_is_read_as_numbers_whatever_its_kind(tmp_path, kind):
     write_mask(tmp_path / "mask.png", NUMBERS, kind)
     assert read_numbers(tmp_path / "mask.png").tolist() == NUMBERS
@@ -35,7 +35,7 @@ def test_a_mask_of_one_bit_holds_zero_and_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "number"), [("grey", 21), ("palette", 254), ("sixteen", 21), ("sixteen", 65535)]
+    ("kind", "number"), [("gray", 21), ("palette", 254), ("sixteen", 21), ("sixteen", 65535)]
 )
 def test_a_label_beyond_the_class_list_is_named_with_file_and_expectation(tmp_path, kind, number):
     write_mask(tmp_path / "mask.png", [[0, number]], kind)
@@ -43,7 +43,7 @@ def test_a_label_beyond_the_class_list_is_named_with_file_and_expectation(tmp_pa
         read_labels(tmp_path / "mask.png", plain(21))
 
 
-def test_colours_in_place_of_numbers_are_refused(tmp_path):
+def test_colors_in_place_of_numbers_are_refused(tmp_path):
     Image.new("RGB", (2, 2), (128, 0, 0)).save(tmp_path / "mask.png")
     with pytest.raises(DatasetError, match=r"mask\.png: expected one class number a pixel.*RGB"):
         read_numbers(tmp_path / "mask.png")

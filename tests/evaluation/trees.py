@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image
 
 
-def write_image(path: Path, height: int = 2, width: int = 2, grey: int = 128) -> None:
+def write_image(path: Path, height: int = 2, width: int = 2, gray: int = 128) -> None:
     """A plain picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((height, width, 3), grey, np.uint8)).save(path)
+    Image.fromarray(np.full((height, width, 3), gray, np.uint8)).save(path)
 
 
-def write_mask(path: Path, numbers: list[list[int]], kind: str = "grey") -> None:
-    """Class numbers as a PNG: one byte a pixel (grey, palette) or two (sixteen)."""
+def write_mask(path: Path, numbers: list[list[int]], kind: str = "gray") -> None:
+    """Class numbers as a PNG: one byte a pixel (gray, palette) or two (sixteen)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.array(numbers)
     if kind == "sixteen":
@@ -25,7 +25,7 @@ def write_mask(path: Path, numbers: list[list[int]], kind: str = "grey") -> None
     if kind == "palette":
         picture.putpalette(
             [channel for k in range(256) for channel in (255 - k, k, 7)]
-        )  # no colour is its number
+        )  # no color is its number
         assert picture.mode == "P"
     picture.save(path)
 

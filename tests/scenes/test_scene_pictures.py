@@ -93,8 +93,8 @@ def test_things_are_large_enough_to_be_found():
                 assert (drawn.mask == label).sum() >= 60, drawn.caption
 
 
-def test_colours_alone_tell_most_pixels_apart():
-    """The nearest mean colour gives the class of most pixels: things and grounds differ in more
+def test_colors_alone_tell_most_pixels_apart():
+    """The nearest mean color gives the class of most pixels: things and grounds differ in more
     than outline.
     """
     pixels = np.concatenate([drawn.image.reshape(-1, 3) for drawn in SAMPLE]).astype(float)
@@ -107,13 +107,13 @@ def test_colours_alone_tell_most_pixels_apart():
 
 @pytest.mark.parametrize("name", THINGS)
 def test_an_outline_stays_inside_its_circle(name):
-    distance, colour = stamp(name, 64)
+    distance, color = stamp(name, 64)
     side = int(len(distance) ** 0.5)
     border = distance.reshape(side, side)
     assert min(border[0].min(), border[-1].min(), border[:, 0].min(), border[:, -1].min()) > 0.04
     assert 0.15 < (distance < 0).mean() < 0.6
-    assert colour.min() >= 0
-    assert colour.max() <= 255
+    assert color.min() >= 0
+    assert color.max() <= 255
 
 
 @pytest.mark.parametrize("size", [16, 33, 100])

@@ -19,13 +19,13 @@ from tf_groupvit.segmentation.image_encoding import png
 from tf_groupvit.segmentation.overlay import VIEWS
 from tf_groupvit.segmentation.result import Segmentation
 
-GREY = np.full((2, 4, 3), 100, np.uint8)
+GRAY = np.full((2, 4, 3), 100, np.uint8)
 LABELS = np.array([[0, 0, 1, 1], [0, 0, 0, 2]])
 NAMES = ["background", "cat", "dog", "bird"]
 
 
 def small(**parts):
-    return Segmentation(LABELS, NAMES, GREY, class_scores=[0.5, 0.25, 0.125, 0.0], **parts)
+    return Segmentation(LABELS, NAMES, GRAY, class_scores=[0.5, 0.25, 0.125, 0.0], **parts)
 
 
 def encoded(pixels, kind="PNG", **options):
@@ -45,7 +45,7 @@ def test_areas_are_fractions_of_the_pixels_in_class_order():
 
 def test_class_scores_come_by_name_in_class_order():
     by_name = {"bird": 4, "dog": 3, "cat": 2, "background": 1}
-    result = Segmentation(LABELS, NAMES, GREY, class_scores=by_name)
+    result = Segmentation(LABELS, NAMES, GRAY, class_scores=by_name)
     assert list(result.class_scores.items()) == [
         ("background", 1.0),
         ("cat", 2.0),
@@ -56,7 +56,7 @@ def test_class_scores_come_by_name_in_class_order():
 
 def test_class_scores_left_out_are_the_highest_of_the_scores():
     scores = np.arange(32).reshape(4, 2, 4) / 32
-    assert Segmentation(LABELS, NAMES, GREY, scores=scores).class_scores["cat"] == 15 / 32
+    assert Segmentation(LABELS, NAMES, GRAY, scores=scores).class_scores["cat"] == 15 / 32
 
 
 @pytest.mark.parametrize(("count", "dtype"), [(3, np.uint8), (256, np.uint8), (257, np.int32)])
@@ -94,7 +94,7 @@ def test_copies_hold_what_was_deferred_as_data(again, used):
         class_scores=later("highest", [1, 2, 3, 4]), group_scores=later("affinity", np.ones((2, 4)))
     )
     result = Segmentation(
-        LABELS, NAMES, later("image", GREY), scores=partial(np.copy, scores), **parts, **whole
+        LABELS, NAMES, later("image", GRAY), scores=partial(np.copy, scores), **parts, **whole
     )
     if used:
         assert result.scores[3, 1, 3] == 31 and result.areas and result.image[0, 0, 0] == 100
@@ -103,7 +103,7 @@ def test_copies_hold_what_was_deferred_as_data(again, used):
     assert (
         (other.labels == LABELS).all()
         and other.class_names == NAMES
-        and (other.image == GREY).all()
+        and (other.image == GRAY).all()
     )
     assert (other.scores == scores).all() and other.class_scores == {
         "background": 1,
@@ -154,14 +154,14 @@ def test_each_group_names_its_best_classes():
 @pytest.mark.parametrize(
     ("labels", "names", "image", "message"),
     [
-        (np.zeros((2, 4)), NAMES, GREY, "integers"),
-        (np.zeros((2, 4, 1), int), NAMES, GREY, "integers"),
-        (np.zeros((0, 4), int), NAMES, GREY[:0], "integers"),
-        (np.full((2, 4), 4), NAMES, GREY, r"0\.\.3, received 4"),
-        (np.full((2, 4), -1), NAMES, GREY, r"0\.\.3, received -1"),
-        (LABELS, ["a", "b", "a"], GREY, "'a' is there twice"),
-        (LABELS, NAMES, GREY[:, :3], r"\(2, 4, 3\), received uint8 \(2, 3, 3\)"),
-        (LABELS, NAMES, GREY / 255, "uint8"),
+        (np.zeros((2, 4)), NAMES, GRAY, "integers"),
+        (np.zeros((2, 4, 1), int), NAMES, GRAY, "integers"),
+        (np.zeros((0, 4), int), NAMES, GRAY[:0], "integers"),
+        (np.full((2, 4), 4), NAMES, GRAY, r"0\.\.3, received 4"),
+        (np.full((2, 4), -1), NAMES, GRAY, r"0\.\.3, received -1"),
+        (LABELS, ["a", "b", "a"], GRAY, "'a' is there twice"),
+        (LABELS, NAMES, GRAY[:, :3], r"\(2, 4, 3\), received uint8 \(2, 3, 3\)"),
+        (LABELS, NAMES, GRAY / 255, "uint8"),
     ],
 )
 def test_what_does_not_go_together_is_refused(labels, names, image, message):
@@ -175,7 +175,7 @@ def test_scores_groups_and_class_scores_of_another_shape_are_refused():
     with pytest.raises(InputError, match="group maps"):
         _ = small(groups=[np.zeros((4, 2))]).groups
     with pytest.raises(InputError, match="4 class scores"):
-        _ = Segmentation(LABELS, NAMES, GREY, class_scores=[1.0]).class_scores
+        _ = Segmentation(LABELS, NAMES, GRAY, class_scores=[1.0]).class_scores
 
 
 # Pictures
@@ -202,8 +202,8 @@ def test_pred_is_the_palette_and_input_pred_is_half_of_it():
     pred = np.asarray(result.view("pred"))
     assert (pred == palette[LABELS]).all()
     assert (pred[0, 0] == 0).all(), "background is black"
-    half = (GREY.astype(int) + pred + 1) // 2
-    half[LABELS == 0] = GREY[LABELS == 0]  # nothing is painted over the background
+    half = (GRAY.astype(int) + pred + 1) // 2
+    half[LABELS == 0] = GRAY[LABELS == 0]  # nothing is painted over the background
     assert (np.asarray(result.view("input_pred")) == half).all()
 
 
@@ -258,9 +258,9 @@ def test_the_overlay_holds_the_blend_with_contours_and_a_legend_beside_it():
 def test_alpha_is_how_much_of_the_colors_covers_the_image(alpha, share):
     result = small()
     bare = np.asarray(result.overlay(alpha, legend=False, contours=False)).astype(float)
-    expected = GREY * (1 - share) + result.colors[LABELS] * share
+    expected = GRAY * (1 - share) + result.colors[LABELS] * share
     expected[LABELS == 0] = 100
-    assert bare.shape == GREY.shape and np.abs(bare - expected).max() <= 0.5
+    assert bare.shape == GRAY.shape and np.abs(bare - expected).max() <= 0.5
 
 
 @pytest.mark.parametrize("options", [{"alpha": v} for v in (-0.1, 1.5, "0.5", None, True, float("nan"))]
@@ -328,12 +328,12 @@ def test_label_images_keep_every_number_through_png(count, height, width, seed):
     assert (again.labels == labels).all() and again.labels.dtype == result.labels.dtype
 
 
-def test_label_files_hold_grey_numbers_for_every_reader(tmp_path):
+def test_label_files_hold_gray_numbers_for_every_reader(tmp_path):
     import tensorflow as tf
 
     small().save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
-    assert (content[24], content[25]) == (8, 0), "bit depth 8, color type grey (PNG 11.2.2)"
+    assert (content[24], content[25]) == (8, 0), "bit depth 8, color type gray (PNG 11.2.2)"
     assert (tf.io.decode_png(content, channels=1).numpy()[..., 0] == LABELS).all()
     assert (np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))[..., 0] == LABELS).all()
 
@@ -345,7 +345,7 @@ def test_the_color_image_is_the_view_pred_with_numbers_behind_its_colors():
     assert (np.asarray(colors.convert("RGB")) == np.asarray(result.view("pred"))).all()
     header = png(colors)[16:33]
     assert header[8] == 8 and header[9] == 3, "bit depth 8, color type palette (PNG 11.2.2)"
-    many = Segmentation(LABELS, [f"c{k}" for k in range(257)], GREY)
+    many = Segmentation(LABELS, [f"c{k}" for k in range(257)], GRAY)
     assert many.color_image().mode == "RGB"
 
 
@@ -369,8 +369,8 @@ def test_labels_come_back_from_json_as_documented(height, width, count, seed):
 
 
 def test_json_has_no_scores_where_there_are_none_and_no_nan():
-    assert Segmentation(LABELS, NAMES, GREY).to_dict()["class_scores"] is None
-    odd = Segmentation(LABELS, NAMES, GREY, class_scores=[float("nan"), float("-inf"), 1, 2])
+    assert Segmentation(LABELS, NAMES, GRAY).to_dict()["class_scores"] is None
+    odd = Segmentation(LABELS, NAMES, GRAY, class_scores=[float("nan"), float("-inf"), 1, 2])
     assert json.loads(odd.to_json())["class_scores"] == {
         "background": None,
         "cat": None,

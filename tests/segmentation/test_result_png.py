@@ -13,7 +13,7 @@ from tf_groupvit.errors import ImageError, InputError
 from tf_groupvit.segmentation.image_encoding import encode_image
 from tf_groupvit.segmentation.result import Segmentation
 
-GREY = np.full((2, 4, 3), 100, np.uint8)
+GRAY = np.full((2, 4, 3), 100, np.uint8)
 LABELS = np.array([[0, 0, 1, 1], [0, 0, 0, 2]])
 NAMES = ["background", "cat", "dog", "bird"]
 
@@ -26,22 +26,22 @@ def encoded(pixels, kind="PNG", **options):
 
 def test_a_mask_png_and_its_image_make_a_segmentation():
     result = Segmentation.from_png(
-        encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY), class_scores=[1, 2, 3, 4]
+        encoded(LABELS.astype(np.uint8)), NAMES, encoded(GRAY), class_scores=[1, 2, 3, 4]
     )
     assert (
         (result.labels == LABELS).all()
-        and (result.image == GREY).all()
+        and (result.image == GRAY).all()
         and result.areas["cat"] == 0.25
     )
 
 
 def test_a_result_of_the_client_is_pickled_with_the_bytes_of_its_image():
     result = Segmentation.from_png(
-        encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY), class_scores=np.arange(4.0)
+        encoded(LABELS.astype(np.uint8)), NAMES, encoded(GRAY), class_scores=np.arange(4.0)
     )
     for _ in range(2):  # not used, and used
         other = pickle.loads(pickle.dumps(result))
-        assert (other.image == GREY).all() and (other.labels == LABELS).all()
+        assert (other.image == GRAY).all() and (other.labels == LABELS).all()
         assert other.class_scores == result.class_scores and other.to_json() == result.to_json()
 
 
@@ -63,7 +63,7 @@ def test_the_mask_has_the_size_of_the_image_as_a_person_sees_it():
     ("mask", "message"),
     [
         (b"", "no image is in it"),
-        (encoded(GREY), "mode 'RGB'"),
+        (encoded(GRAY), "mode 'RGB'"),
         (encoded(LABELS.astype(np.uint8), "JPEG"), "JPEG does not keep class numbers"),
         (encoded(np.full((2, 4), 9, np.uint8)), "received 9"),
         (
@@ -74,13 +74,13 @@ def test_the_mask_has_the_size_of_the_image_as_a_person_sees_it():
 )
 def test_a_mask_that_cannot_be_one_is_refused(mask, message):
     with pytest.raises(InputError, match=message):
-        Segmentation.from_png(mask, NAMES, encoded(GREY))
+        Segmentation.from_png(mask, NAMES, encoded(GRAY))
 
 
-def test_sixteen_bit_grey_is_scaled_and_alpha_dropped():
-    grey = np.array([[0, 65535, 32768]], np.uint16)
+def test_sixteen_bit_gray_is_scaled_and_alpha_dropped():
+    gray = np.array([[0, 65535, 32768]], np.uint16)
     mask = encoded(np.zeros((1, 3), np.uint8))
-    assert Segmentation.from_png(mask, ["a"], encoded(grey)).image[0, :, 0].tolist() == [
+    assert Segmentation.from_png(mask, ["a"], encoded(gray)).image[0, :, 0].tolist() == [
         0,
         255,
         128,
@@ -92,7 +92,7 @@ def test_sixteen_bit_grey_is_scaled_and_alpha_dropped():
 def test_an_image_over_the_pixel_limit_is_refused_from_its_header(monkeypatch):
     monkeypatch.setattr("tf_groupvit.segmentation.image_encoding.MAX_PIXELS", 4)
     with pytest.raises(ImageError, match="4x2 is over 4 pixels"):
-        Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, encoded(GREY))
+        Segmentation.from_png(encoded(LABELS.astype(np.uint8)), NAMES, encoded(GRAY))
 
 
 def test_a_damaged_image_is_an_error_when_it_is_looked_at():
@@ -107,7 +107,7 @@ def test_a_damaged_image_is_an_error_when_it_is_looked_at():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
 def test_formats_that_tensorflow_reads_are_sent_as_they_are(tmp_path, kind):
-    content = encoded(GREY, kind)
+    content = encoded(GRAY, kind)
     (tmp_path / "a").write_bytes(content)
     assert (
         encode_image(content)
@@ -118,31 +118,31 @@ def test_formats_that_tensorflow_reads_are_sent_as_they_are(tmp_path, kind):
 
 
 def test_an_open_file_is_sent_as_it_is():
-    content = encoded(GREY, "JPEG")
+    content = encoded(GRAY, "JPEG")
     assert encode_image(io.BytesIO(content)) == content
 
 
 @pytest.mark.parametrize(
     "source",
-    [GREY, Image.fromarray(GREY), encoded(GREY, "TIFF"), encoded(GREY, "WEBP", lossless=True)],
+    [GRAY, Image.fromarray(GRAY), encoded(GRAY, "TIFF"), encoded(GRAY, "WEBP", lossless=True)],
 )
 def test_everything_else_is_sent_as_png_without_loss(source):
     sent = Image.open(io.BytesIO(encode_image(source)))
-    assert sent.format == "PNG" and (np.asarray(sent) == GREY).all()
+    assert sent.format == "PNG" and (np.asarray(sent) == GRAY).all()
 
 
 def test_exif_stays_in_jpeg_and_is_applied_elsewhere():
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind, size in (("JPEG", (4, 2)), ("PNG", (2, 4))):
-        content = encoded(GREY, kind, exif=exif.tobytes())
+        content = encoded(GRAY, kind, exif=exif.tobytes())
         assert Image.open(io.BytesIO(encode_image(content))).size == size
         mask = encoded(np.zeros((4, 2), np.uint8))
         assert Segmentation.from_png(mask, ["a"], encode_image(content)).image.shape == (4, 2, 3)
 
 
 @pytest.mark.parametrize(
-    "source", [b"", b"some text", "no/such/file.png", ".", "a\0b", GREY / 255, GREY[0, 0], 3, None]
+    "source", [b"", b"some text", "no/such/file.png", ".", "a\0b", GRAY / 255, GRAY[0, 0], 3, None]
 )
 def test_what_is_no_image_is_not_sent(source):
     with pytest.raises(ImageError):

@@ -1,4 +1,4 @@
-"""The confusion matrix against small cases worked out by hand, and what holds for any."""
+"""Confusion matrix and top-k accuracy: small cases worked out by hand, and laws for any."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.scores import ConfusionMatrix
+from tf_groupvit.evaluation.scores import ConfusionMatrix, TopK
 
 THREE = ("sky", "grass", "dog")
 
@@ -111,3 +111,34 @@ def test_the_mean_agrees_with_keras_where_every_class_occurs():
     reference = tf.keras.metrics.MeanIoU(3)
     reference.update_state(labels, predicted)
     assert counted(labels, predicted).miou == pytest.approx(float(reference.result()), abs=1e-6)
+
+
+# Top-1 and top-5
+
+SIX = ("a", "b", "c", "d", "e", "f")
+
+
+def test_the_sixth_of_six_is_not_among_five():
+    tally = TopK(SIX)
+    tally.update(5, np.array([6, 5, 4, 3, 2, 1]))
+    tally.update(4, np.array([6, 5, 4, 3, 2, 1]))
+    tally.update(0, np.array([6, 5, 4, 3, 2, 1]))
+    assert (tally.top1, tally.top5) == (1 / 3, 2 / 3)
+
+
+def test_of_equals_the_first_class_wins():
+    tally = TopK(SIX)
+    tally.update(0, np.ones(6))
+    tally.update(1, np.ones(6))
+    tally.update(5, np.ones(6))
+    assert (tally.top1, tally.top5) == (1 / 3, 2 / 3)
+
+
+def test_no_picture_gives_no_accuracy():
+    assert TopK(SIX).results() == {"top1": None, "top5": None, "accuracy": dict.fromkeys(SIX)}
+
+
+@pytest.mark.parametrize("wrong", [np.ones(5), np.ones((1, 6)), np.full(6, np.nan)])
+def test_probabilities_that_do_not_fit_are_refused(wrong):
+    with pytest.raises(InputError, match="robabilities are expected"):
+        TopK(SIX).update(0, wrong)
