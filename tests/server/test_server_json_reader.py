@@ -82,6 +82,12 @@ def test_a_body_read_apart_gives_the_same(all_apart, monkeypatch, body):
     assert outcome(JsonReader(), body) == apart
 
 
+def test_a_process_that_reads_loads_no_tensorflow(all_apart):
+    found = b"__import__('tf_groupvit.server.json_requests') and list(__import__('sys').modules)"
+    modules = JsonReader().read(eval, found, Deadline(20))
+    assert "numpy" in modules and not {"tensorflow", "keras"} & set(modules)
+
+
 def test_the_faults_of_a_body_come_before_those_of_its_model(all_apart):
     none = Signatures({}, "serving_default", ("NOT_FOUND", "no such model"))
     assert outcome(JsonReader(), b"[1", none)[0] == "INVALID_ARGUMENT"
