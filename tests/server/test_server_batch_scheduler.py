@@ -1,6 +1,4 @@
-"""The scheduler of batches, with runs that can be held still: full queues, deadlines, bugs, whose
-rows are whose.
-"""
+"""The scheduler of batches, with runs that can be held: full queues, deadlines, bugs, rows."""
 
 import threading
 import time

@@ -1,6 +1,4 @@
-"""Batching, the contract's section 10: what is merged, who gets what back, and what is refused, in
-whose words.
-"""
+"""Batching (contract, section 10): what is merged and split, and the errors."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Malformed bodies and messages: whatever comes, an answer that blames the caller, and flat memory."""
+"""Malformed bodies and messages: every answer blames the caller, and memory stays flat."""
 
 import gzip
 import http.client

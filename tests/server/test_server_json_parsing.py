@@ -1,6 +1,4 @@
-"""JSON bodies into values: what RapidJSON reads and Python does not, its words for syntax errors,
-and values as messages show them.
-"""
+"""JSON documents: RapidJSON's rules where they differ from Python's, and values in messages."""
 
 import json
 import math

@@ -1,6 +1,4 @@
-"""Bounds of JSON bodies: a limit on their tokens, a process for large ones, and a deadline while it
-reads.
-"""
+"""Bounds of JSON bodies: a limit on tokens, a process for large bodies, and its deadline."""
 
 import errno
 import json

@@ -1,6 +1,4 @@
-"""REST predict bodies, to the letter: forms, shapes, element types both ways, base64, and what is
-refused in which words (contract, sections 3 to 5).
-"""
+"""REST predict bodies: forms, shapes, element types, base64, and errors (contract, 3 to 5)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Pixels at work: what the headers of pictures claim, and who waits for whom."""
+"""Pixels of images from their headers, and requests that wait for each other."""
 
 import io
 import struct

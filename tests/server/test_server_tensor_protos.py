@@ -1,6 +1,4 @@
-"""TensorProtos in and out, against the C++ code: whatever `tf.io.parse_tensor` makes of a message,
-so do we.
-"""
+"""TensorProtos are read as `tf.io.parse_tensor`, the C++ code, reads them, and written back."""
 
 from itertools import product
 
