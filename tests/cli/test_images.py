@@ -11,9 +11,9 @@ from click.exceptions import Exit
 from click.testing import CliRunner
 
 from tf_groupvit import hub
-from tf_groupvit.cli import choices, outputs
+from tf_groupvit.cli import choices, reports
 from tf_groupvit.cli.images import find_images
-from tf_groupvit.cli.outputs import names_for, report, write_outputs
+from tf_groupvit.cli.reports import names_for, report, write_outputs
 from tf_groupvit.errors import ImageError, InputError, RequestError
 from tf_groupvit.segmentation.result import Segmentation
 
@@ -158,14 +158,14 @@ def told(index, answer):
 
 def test_a_terminal_shows_how_many_of_how_many(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(outputs, "FASTEST", 0)
+    monkeypatch.setattr(reports, "FASTEST", 0)
     report(["a"] * 3, enumerate("abc"), told, as_json=False)
     for words in ("0 of 3 images", "1 of 3 images", "2 of 3 images"):
         assert words in sys.stderr.getvalue()
 
 
 def test_a_log_shows_it_now_and_then(monkeypatch, capsys):
-    monkeypatch.setattr(outputs, "EVERY", 0)
+    monkeypatch.setattr(reports, "EVERY", 0)
     report(["a"] * 3, enumerate("abc"), told, as_json=False)
     assert capsys.readouterr().err == "1 of 3 images\n2 of 3 images\n"
 

@@ -12,7 +12,7 @@ from tf_groupvit.cli.choices import (
     segmenter_options,
 )
 from tf_groupvit.cli.images import find_images, read_source
-from tf_groupvit.cli.outputs import report
+from tf_groupvit.cli.reports import report
 from tf_groupvit.segmentation.batches import in_batches
 
 SHOWN = 5  # classes in the line for a person

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 import click
 import numpy as np
 
-from tf_groupvit.cli.outputs import KINDS
+from tf_groupvit.cli.reports import KINDS
 from tf_groupvit.errors import InputError
 from tf_groupvit.files import IMAGE_SUFFIXES
 from tf_groupvit.preprocessing.image_reading import read_image

@@ -8,7 +8,7 @@ import click
 
 from tf_groupvit.cli.choices import class_list, json_option, recursive_option
 from tf_groupvit.cli.images import find_images, source_of
-from tf_groupvit.cli.outputs import line_of, names_for, record_of, report, write_outputs
+from tf_groupvit.cli.reports import line_of, names_for, record_of, report, write_outputs
 from tf_groupvit.errors import ImageError, RequestError
 from tf_groupvit.files import make_folder
 

@@ -12,7 +12,7 @@ from tf_groupvit.cli.choices import (
     segmenter_options,
 )
 from tf_groupvit.cli.images import find_images, read_source
-from tf_groupvit.cli.outputs import line_of, names_for, record_of, report, write_outputs
+from tf_groupvit.cli.reports import line_of, names_for, record_of, report, write_outputs
 from tf_groupvit.files import make_folder
 from tf_groupvit.segmentation.batches import in_batches
 from tf_groupvit.segmentation.overlay import VIEWS

@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
@@ -12,6 +12,9 @@ from tf_groupvit.cli.kernels import give_back_memory, prefer_onednn
 from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.status import loggable
+
+if TYPE_CHECKING:
+    from tf_groupvit.server.config_files import ServedModel
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -104,7 +107,12 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
 
 
 def _serve(
-    models: Any, ports: Ports, source: str, log_level: str, json_logs: bool, **flags: Any
+    models: "dict[str, str] | list[ServedModel]",
+    ports: Ports,
+    source: str,
+    log_level: str,
+    json_logs: bool,
+    **flags: Any,
 ) -> None:
     """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
@@ -159,7 +167,9 @@ def _check_paths(base_path: str | None, model_config_file: str | None, wait: boo
         )
 
 
-def _models(base_path: str | None, model_config_file: str | None, name: str) -> Any:
+def _models(
+    base_path: str | None, model_config_file: str | None, name: str
+) -> "dict[str, str] | list[ServedModel]":
     from tf_groupvit.server.config_files import check_model, read_models
 
     if model_config_file is not None:
@@ -167,8 +177,9 @@ def _models(base_path: str | None, model_config_file: str | None, name: str) -> 
         if not models:
             raise ConfigError(f"{model_config_file} lists no models.")
         return models
-    check_model(name, base_path or "")
-    return {name: base_path}
+    path = base_path or ""
+    check_model(name, path)
+    return {name: path}
 
 
 def _announce(host: str, port: int, rest_port: int, names: list[str], as_json: bool) -> None:
