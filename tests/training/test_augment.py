@@ -238,14 +238,8 @@ MOVED = {
         lambda x: augment.move(x, [[1, 0, 0], [-0.2, 1, 0]]),
         affine((1, 0, 0, -0.2, 1, 0)),
     ),
-    "translate x": (
-        lambda x: augment.translate(x, 0.0, 0.3),
-        affine((1, 0, 0.3 * 48, 0, 1, 0)),
-    ),
-    "translate y": (
-        lambda x: augment.translate(x, -0.3, 0.0),
-        affine((1, 0, 0, 0, 1, -0.3 * 64)),
-    ),
+    "translate x": (lambda x: augment.translate(x, 0.0, 0.3), affine((1, 0, 0.3 * 48, 0, 1, 0))),
+    "translate y": (lambda x: augment.translate(x, -0.3, 0.0), affine((1, 0, 0, 0, 1, -0.3 * 64))),
     "rotate": (
         lambda x: augment.rotate(x, 27.0),
         lambda image: image.rotate(27, Image.Resampling.BILINEAR),

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_groupvit.preprocessing.image_graph import to_pixel_values
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import scene
-from tf_groupvit.training.texts import Words
+from tf_groupvit.training.texts import Texts, Words
 from tf_groupvit.types import Tensor
 
 DRAWN_AT = 64  # pixels: the size at which scenes are evaluated
@@ -24,7 +24,7 @@ class SceneBatches:
         size: side of the pixel values, S: scenes are drawn at 64 and resized as a segmenter
             resizes.
         statistics: mean and standard deviation of the pixels, as the processor has them.
-        text_length: T, in tokens.
+        text_length: T, in tokens; longer captions are cut.
     """
 
     def __init__(
@@ -37,38 +37,23 @@ class SceneBatches:
         seed: int = 0,
         text_length: int = 24,
     ) -> None:
-        self.tokenizer, self.batch_size, self.seed = tokenizer, batch_size, seed
-        self.words = Words(words, tokenizer, text_length, seed)
+        self.batch_size, self.seed = batch_size, seed
+        cut = tokenizer.limited_to(text_length)
+        self.texts = Texts(cut, None, Words(words, cut, cut.max_length, seed), seed)
         self.to_pixels = PixelValues(size, statistics)
-        self.text_length = text_length
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
         """Batch ``number``, counted from 0: images (B, 64, 64, 3) and the rest of ``signature``."""
-        first = number * self.batch_size
-        drawn = [scene(self.seed, first + i, DRAWN_AT, "training") for i in range(self.batch_size)]
-        captions = [one.caption for one in drawn]
-        tokens = self.tokenizer(captions, max_length=self.text_length, padding="max_length")
-        word_ids, word_mask = self.words.prompts(number)
-        return {
-            "images": np.stack([one.image for one in drawn]),
-            **tokens,
-            "word_ids": word_ids,
-            "word_mask": word_mask,
-            "present": self.words.present(captions),
-        }
+        places = [(0, number * self.batch_size + i) for i in range(self.batch_size)]
+        drawn = [scene(self.seed, index, DRAWN_AT, "training") for _, index in places]
+        texts = self.texts(number, places, [one.caption for one in drawn])
+        return {"images": np.stack([one.image for one in drawn]), **texts}
 
     @property
     def signature(self) -> dict[str, tf.TensorSpec]:
         """Name -> shape and type: uint8 ``images`` (B, 64, 64, 3), and what the losses read."""
-        B, (V, T) = self.batch_size, self.words.shape
-        return {
-            "images": tf.TensorSpec((B, DRAWN_AT, DRAWN_AT, 3), tf.uint8),
-            "input_ids": tf.TensorSpec((B, T), tf.int32),
-            "attention_mask": tf.TensorSpec((B, T), tf.int32),
-            "word_ids": tf.TensorSpec((V, T), tf.int32),
-            "word_mask": tf.TensorSpec((V, T), tf.int32),
-            "present": tf.TensorSpec((B, V), tf.float32),
-        }
+        images = tf.TensorSpec((self.batch_size, DRAWN_AT, DRAWN_AT, 3), tf.uint8)
+        return {"images": images, **self.texts.signature(self.batch_size)}
 
     def batches(self, start: int = 0) -> tf.data.Dataset:
         """Batches from number ``start`` on, with ``pixel_values`` (B, 3, S, S) for ``images``."""

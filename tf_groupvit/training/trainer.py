@@ -115,11 +115,7 @@ class Run:
             images = first_images(open_sources(recipe)[recipe.data.held_out], PICTURES)
             to_pixels = PixelValues(data.size, (data.mean, data.std))
         return GroupPictures(
-            self.training.model,
-            self.tokenizer,
-            to_pixels,
-            images,
-            self.class_names,
+            self.training.model, self.tokenizer, to_pixels, images, self.class_names
         )
 
 
