@@ -1,8 +1,4 @@
-"""What the pages name is there: files, scripts and their options, commands; the command reference
-is fresh.
-
-Loads no TensorFlow.
-"""
+"""Files, modules, scripts, options and commands that the pages name exist. Loads no TensorFlow."""
 
 import re
 import subprocess
@@ -28,6 +24,18 @@ def test_paths_of_the_repository_that_a_page_names_are_there(page):
         r"`((?:scripts|tests|tf_groupvit|serving|notebooks)/[\w./-]*)", page.read_text()
     )
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_modules_that_took_the_place_of_others_are_there():
+    page = (ROOT / "tf_groupvit" / "FROM_0.1.md").read_text()
+    rows = re.findall(
+        r"^\| (`.+`) \| (`[\w.`, *]+`) \|$", page.split("## Modules")[1], re.MULTILINE
+    )
+    assert rows
+    for _, modules in rows:
+        for name in re.findall(r"`([\w.]+?)(?:\.\*)?`", modules):
+            path = ROOT.joinpath("tf_groupvit", *name.split("."))
+            assert path.is_dir() or path.with_suffix(".py").exists(), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
