@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 import tensorflow as tf
+import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rest_calls import PREDICT, predict, refusal
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
@@ -18,7 +19,7 @@ from test_server_versions import until
 
 from tf_groupvit.server import rest_app
 from tf_groupvit.server.admission import Arrivals
-from tf_groupvit.server.rest_server import MOST_HEAD_BYTES, Connection, Connections
+from tf_groupvit.server.rest_server import MOST_HEAD_BYTES, Connections
 from tf_groupvit.server.running import Options, Server
 
 GOOD = '{"instances": [1.0, 5.0]}'
@@ -164,13 +165,18 @@ def test_of_too_many_connections_the_one_that_was_quiet_for_longest_goes():
 
 def test_a_client_that_reads_its_answer_slowly_stays_and_one_that_does_not_goes():
     unsent, timers, gone = [3000], [], []
-    connection = object.__new__(Connection)
-    connection._timer, connection._connections = None, Connections(most=3, idle_seconds=60)
-    connection.transport = SimpleNamespace(
-        get_write_buffer_size=lambda: unsent[0], abort=lambda: gone.append(unsent[0])
+    transport = SimpleNamespace(
+        get_write_buffer_size=lambda: unsent[0],
+        abort=lambda: gone.append(unsent[0]),
+        get_extra_info=lambda *_: None,
     )
-    connection.loop = SimpleNamespace(call_later=lambda _, run: timers.append(run))
-    connection._wait()
+    loop = SimpleNamespace(call_later=lambda _, run: timers.append(run))
+    config = uvicorn.Config(lambda *_: None, lifespan="off", log_config=None)
+    config.load()
+    connection = Connections(most=3, idle_seconds=60).protocol(
+        config=config, server_state=uvicorn.server.ServerState(), app_state={}, _loop=loop
+    )
+    connection.connection_made(transport)
     for left in (2000, 1000):
         unsent[0] = left
         timers.pop()()
