@@ -16,7 +16,7 @@ from tf_groupvit.errors import GroupViTError, InputError, one_line
 GRAPH_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")  # TensorFlow decodes them
 IMAGE_SUFFIXES = (*GRAPH_IMAGE_SUFFIXES, ".tif", ".tiff")  # and Pillow these too
 EXIF_ORIENTATION = 0x0112  # EXIF 2.32, table 4: the tag; its values from 5 on swap the sides
-LONGEST_JSON = 2**26  # bytes; the tokenizer.json of CLIP has 2 million
+LONGEST_JSON = 2**24  # bytes; the tokenizer.json of CLIP has 2 million
 
 Error = type[GroupViTError]
 
@@ -92,7 +92,7 @@ def make_folder(folder: str | os.PathLike[str], error: Error = InputError) -> Pa
 def read_json(file: Path, error: Error) -> dict[str, Any]:
     """The JSON object in ``file``, with or without a byte order mark.
 
-    Raises ``error``: no such file, a pointer of git-lfs, over 64 MiB, not JSON, or not an object.
+    Raises ``error``: no such file, a pointer of git-lfs, over 16 MiB, not JSON, or not an object.
     """
     refuse_pointer(file, error)
     with _refused(f"{file} cannot be read", error, "expected a JSON file"):

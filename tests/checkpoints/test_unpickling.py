@@ -141,6 +141,13 @@ def stored(view=()):
     return pickled(Stored("FloatStorage", "0", 4, view).id)[2:-1]
 
 
+def stored_at_length(last):
+    """A storage whose view, or what follows it, is long, asked for again and again."""
+    head = short(b"storage") + b"ctorch\nFloatStorage\n" + short(b"0") + short(b"cpu") + b"K\x04"
+    more = b"N" * 100_000 if last == b"N" else b""
+    return b"(" + head + last + more + b"tq\x00" + b"h\x00Q" * 100_000
+
+
 def many(value, count=100_000):
     """A tuple of ``count`` times the same, remembered as 0."""
     return b"(" + value * count + b"tq\x00"
@@ -162,8 +169,8 @@ COSTLY = {
     + stored()
     + b"Qq\x02"
     + b"h\x01(h\x02K\x00h\x00h\x00tR" * 100_000,
-    "a storage with many words": many(b"N") + b"(X\x07\x00\x00\x00storagetq\x01" + b"h\x00Q" * 100_000,
-    "a view with many words": many(b"N") + stored((1, 2, 3)) + b"Q" + b"h\x00Q" * 100_000,
+    "a storage described at length": stored_at_length(b"N"),
+    "a view described at length": stored_at_length(b"(K\x00K\x00K\x01" + b"N" * 100_000 + b"t"),
     "long names": short(b"omegaconf") + b"q\x00" + short(b"a" * 100_000) + b"q\x01"
     + b"h\x00h\x01\x93" * 100_000,
 }  # fmt: skip
