@@ -38,6 +38,8 @@ from PIL import Image
 
 GFLOP = 7.94  # of the image tower, an image of 224 x 224, as the published model computes it
 SESSION, PLAIN = "ours, in a Session", "ours, not folded"
+# What folds the weights of a snapshot -> the same with weights as they are.
+NOT_FOLDED = {OURS: PLAIN, **{name: f"{name}, not folded" for name in (SESSION, LITE, OPENVINO)}}
 EAGER, COMPILED = "torch, eager", "torch, compile"
 TF4 = ROOT / ".venv-bench-tf4"  # made by scripts/bench
 ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # as the commands run (tf_groupvit/cli/kernels.py)
@@ -49,7 +51,7 @@ ENGINES: dict[str, dict[str, str]] = {
     INT8: ONEDNN,
     "ours, Eigen's kernels": {"TF_ENABLE_ONEDNN_OPTS": "0"},
     SESSION: ONEDNN,
-    PLAIN: ONEDNN,
+    **dict.fromkeys(NOT_FOLDED.values(), ONEDNN),
     EAGER: {},
     COMPILED: {},
     "onnxruntime": {},
@@ -98,7 +100,7 @@ def towers(bench: Bench, batches: list[int]) -> dict[str, Any]:
 def texts(bench: Bench, counts: list[int]) -> dict[str, Any]:
     result = {}
     names = [
-        name for name in bench.engines if name not in (SESSION, LITE, OPENVINO, INT8)
+        name for name in bench.engines if not name.startswith((SESSION, LITE, OPENVINO))
     ]  # which run no texts
     for count in counts:
         ids = np.random.default_rng(0).integers(1000, 40000, (count, 9))
@@ -117,7 +119,7 @@ def photos(bench: Bench, jpeg: np.ndarray, count: int) -> dict[str, Any]:
     jobs = {
         name: Job(name, "photo")
         for name in bench.engines
-        if name.startswith("ours") and name != PLAIN
+        if name.startswith("ours") and name not in NOT_FOLDED.values()
     }
     documented = (EAGER, "transformers TF, graph")
     jobs |= {
@@ -213,6 +215,11 @@ def arguments() -> argparse.Namespace:
         "--engines", default="|".join(ENGINES), help="names between bars (default: all)"
     )
     parser.add_argument(
+        "--folding",
+        action="store_true",
+        help="only what folding the weights of snapshots gains: each runtime with and without it",
+    )
+    parser.add_argument(
         "--works", default=",".join(WORKS), help="names between commas (default: all)"
     )
     parser.add_argument(
@@ -229,6 +236,8 @@ def arguments() -> argparse.Namespace:
     chosen = parser.parse_args()
     if chosen.photo and not chosen.photo.is_file():
         parser.error(f"--photo takes a JPEG file, but {chosen.photo} is none")
+    if chosen.folding:
+        chosen.works, chosen.engines = "tower", "|".join([*NOT_FOLDED, *NOT_FOLDED.values()])
     chosen.works = chosen_of(chosen.works, WORKS, ",", parser)
     chosen.engines = chosen_of(chosen.engines, ENGINES, "|", parser)
     return chosen

@@ -158,18 +158,18 @@ WRONG: dict[str, Any] = {
         "one of them, and not both",
     ),
     "words": (dict(input_ids=["a cat", "a dog"], pixel_values=PIXELS), "token ids"),
-    "a word": (dict(input_ids="a cat", pixel_values=PIXELS), "input_ids came as str"),
+    "a word": (dict(input_ids="a cat", pixel_values=PIXELS), "input_ids is str"),
     "an array of words": (dict(input_ids=np.array(["a cat"]), pixel_values=PIXELS), "token ids"),
     "ragged rows": (
         dict(input_ids=[[1, END], [END]], pixel_values=PIXELS),
-        "input_ids came as parts",
+        "input_ids is parts",
     ),
     "several in a list": (dict(input_ids=[IDS, PIXELS]), "several inputs go in as a dict"),
     "fractions": (
         dict(input_ids=IDS + 0.5, pixel_values=PIXELS),
-        "input_ids came as float64: expected token ids",
+        "input_ids is float64: expected token ids",
     ),
-    "yes and no": (dict(input_ids=IDS > 3, pixel_values=PIXELS), "input_ids came as bool"),
+    "yes and no": (dict(input_ids=IDS > 3, pixel_values=PIXELS), "input_ids is bool"),
     "one number": (
         dict(input_ids=np.int32(END), pixel_values=PIXELS),
         "a single number|A single number",
@@ -199,7 +199,7 @@ WRONG: dict[str, Any] = {
     ),
     "mask of words": (
         dict(input_ids=IDS, pixel_values=PIXELS, attention_mask="on"),
-        "attention_mask came as str",
+        "attention_mask is str",
     ),
     "mask and embeds": (
         dict(text_embeds=np.eye(6), pixel_values=PIXELS, attention_mask=MASK),
@@ -224,9 +224,9 @@ WRONG: dict[str, Any] = {
     "one image bare": (dict(input_ids=IDS, pixel_values=PIXELS[0]), r"expected \(B, 3, H, W\)"),
     "bytes": (
         dict(input_ids=IDS, pixel_values=np.zeros((2, 3, 8, 8), "uint8")),
-        "came as uint8: expected normalised",
+        "is uint8: expected normalized",
     ),
-    "a path": (dict(input_ids=IDS, pixel_values="cat.jpg"), "pixel_values came as str"),
+    "a path": (dict(input_ids=IDS, pixel_values="cat.jpg"), "pixel_values is str"),
     "images of two sizes": (
         dict(input_ids=IDS, pixel_values=[PIXELS[0], PIXELS[0, :, :4]]),
         "different shapes",
@@ -238,7 +238,7 @@ WRONG: dict[str, Any] = {
     "width": (dict(input_ids=IDS, pixel_values=PIXELS[..., :0]), "width 0: expected a multiple"),
     "narrow embeds": (dict(text_embeds=np.eye(5), pixel_values=PIXELS), r"expected \(N, 6\)"),
     "one embedding bare": (dict(text_embeds=np.ones(6), pixel_values=PIXELS), r"expected \(N, 6\)"),
-    "words as embeds": (dict(text_embeds=["cat"], pixel_values=PIXELS), "text_embeds came as"),
+    "words as embeds": (dict(text_embeds=["cat"], pixel_values=PIXELS), "text_embeds is"),
     "pairs": (dict(input_ids=IDS, pixel_values=PIXELS, return_loss=True), "3 texts and 2 images"),
     "a tuple": (dict(input_ids=IDS, pixel_values=PIXELS, return_dict=False), "to_tuple"),
     "a typo": (
@@ -251,7 +251,7 @@ WRONG: dict[str, Any] = {
     ),
     "twice": (
         dict(input_ids={"input_ids": IDS, "pixel_values": PIXELS}, pixel_values=PIXELS),
-        "pixel_values came twice",
+        "pixel_values was given twice",
     ),
 }
 
@@ -286,7 +286,7 @@ def test_the_features_refuse_what_they_do_not_know():
 def test_too_many_arguments_and_one_given_twice_are_told():
     with pytest.raises(InputError, match="there are 11"):
         tiny()(*[None] * 12)
-    with pytest.raises(InputError, match="input_ids came twice"):
+    with pytest.raises(InputError, match="input_ids was given twice"):
         tiny()(IDS, PIXELS, input_ids=IDS)
 
 

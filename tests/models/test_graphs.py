@@ -146,7 +146,7 @@ def test_a_signature_of_ones_own_is_exported(tmp_path):
 def test_a_ragged_tensor_is_refused():
     from tf_groupvit.errors import InputError
 
-    with pytest.raises(InputError, match="came as ragged"):
+    with pytest.raises(InputError, match="is ragged"):
         tiny("text")(tf.ragged.constant([[1, 9], [9]]))
 
 

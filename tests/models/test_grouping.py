@@ -39,7 +39,7 @@ def assign(layer, groups, tokens, **arguments):
     groups, tokens = np.asarray(groups, "float32"), np.asarray(tokens, "float32")
     (B, G, C), P = groups.shape, tokens.shape[1]
     rows = (ops.convert_to_tensor(x.reshape(-1, C)) for x in (groups, tokens))
-    means, soft = layer(*rows, count=G, length=P, **arguments)
+    means, soft = layer(*rows, num_groups=G, num_tokens=P, **arguments)
     return ops.reshape(means, (B, G, C)), soft
 
 
@@ -176,7 +176,7 @@ def test_gradients_pass_straight_through_the_choice():
         seen, shares = (
             ops.convert_to_tensor(array.astype("float32")) for array in (tokens, weights)
         )
-        return ops.sum(layer(x, seen, count=3, length=6)[0] * shares)
+        return ops.sum(layer(x, seen, num_groups=3, num_tokens=6)[0] * shares)
 
     expected = slope(layer, groups, tokens, lambda means: (means * weights).sum())
     assert np.abs(expected).max() > 0.01

@@ -23,14 +23,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=[False, True], ids=["passes", "one_fused_operation"])
-def fused(request, monkeypatch):
-    """Both ways to compute the GELU, whatever kernels run here."""
-    from tf_groupvit.models import optimized_layers
-
-    monkeypatch.setattr(optimized_layers, "one_fused_operation", lambda: request.param)
-
-
 def same(one, other) -> None:
     """The same tensors by name, each within 1e-4 of its largest value; assignments exactly."""
     assert one.keys() == other.keys()
@@ -48,7 +40,7 @@ def same(one, other) -> None:
             )
 
 
-def test_the_joint_model_answers_as_the_plain_one(case, fused, runtime):
+def test_the_joint_model_answers_as_the_plain_one(case, runtime):
     plain, folded = case.model, case.model.optimized(runtime)
     same(
         folded(case.inputs, output_segmentation=True), plain(case.inputs, output_segmentation=True)
@@ -75,6 +67,15 @@ def test_texts_are_encoded_the_same_with_and_without_padding(case):
         expected = numbers(case.model.get_text_features(case.ids, mask))
         found = numbers(folded.get_text_features(case.ids, mask))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_attentions_of_texts_are_those_of_the_plain_model(case):
+    found, expected = (
+        model(case.inputs, output_attentions=True).text_model_output.attentions
+        for model in (case.model.optimized(), case.model)
+    )
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)
 
 
 def test_positions_of_ones_own_are_used():
@@ -130,7 +131,8 @@ def test_it_holds_its_weights_once_and_fewer_than_the_plain_model(case):
     ("ask", "word"),
     [
         (lambda model: model(inputs_of("joint"), output_hidden_states=True), "no hidden states"),
-        (lambda model: model(inputs_of("joint"), output_attentions=True), "no attentions of texts"),
+        (lambda model: model.text_model(some_ids(), training=True), "no training"),
+        (lambda model: model.text_model(some_ids(), output_hidden_states=True), "no hidden states"),
         (lambda model: model.vision_model(some_pixels(), training=True), "no training"),
         (
             lambda model: tiny().optimized("xla"),

@@ -1,5 +1,5 @@
-"""What runs the folded vision tower in TensorFlow's place: a program for each size of images, made
-when it comes.
+"""What runs the vision tower in TensorFlow's place: a program for each image size, made when it is
+seen first.
 """
 
 import gc
@@ -17,7 +17,7 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.runtimes import compiled
 
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="folding is TensorFlow's"
+    keras.backend.backend() != "tensorflow", reason="runtimes take the place of TensorFlow"
 )
 
 
@@ -25,8 +25,8 @@ def test_programs_are_kept_for_the_last_sizes_and_take_no_image_too(other_runtim
     tower = tiny().optimized(other_runtime).vision_model
     for side in (4, 8, 12, 16, 8):
         assert tower(np.zeros((1, 3, side, side), "float32"))[0].shape[0] == 1
-    assert [shape[1] for shape in tower.look._sizes] == [12, 16, 8]
-    assert len(tower.look._sizes) == compiled.SIZES
+    assert [shape[1] for shape in tower.run.programs] == [12, 16, 8]
+    assert len(tower.run.programs) == compiled.SIZES
     assert (
         tower(np.zeros((0, 3, 8, 8), "float32"))[0].shape
         == tower(np.zeros((1, 3, 8, 8), "float32"))[0][:0].shape
@@ -38,16 +38,16 @@ def test_a_batch_is_answered_as_each_image_is(monkeypatch, threads, other_runtim
     monkeypatch.setattr(
         compiled.tf.config.threading, "get_intra_op_parallelism_threads", lambda: threads
     )
-    look = tiny().optimized(other_runtime).vision_model.look
+    run = tiny().optimized(other_runtime).vision_model.run
     images = some_pixels(5, 8, 8)
-    alone = [look.run(image[None]) for image in images]
+    alone = [run.run(image[None]) for image in images]
     for count in (2, 3, 5):
         for found, expected in zip(
-            look.run(images[:count]), zip(*alone[:count], strict=True), strict=True
+            run.run(images[:count]), zip(*alone[:count], strict=True), strict=True
         ):
             np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-6)
-    (program,) = look._sizes.values()
-    assert ("_beside" in vars(program)) == (threads > 1)
+    (program,) = run.programs.values()
+    assert ("_shared" in vars(program)) == (threads > 1)
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (3,), (0, 5), (0,)])
@@ -79,7 +79,7 @@ def test_threads_are_answered_as_one_is(other_runtime):
 
 def test_programs_hold_their_weights_themselves(other_runtime):
     """The memory of what they were made from is others' once that has gone."""
-    program, pixels = tiny().optimized(other_runtime).vision_model.look, some_pixels(3, 8, 8)
+    program, pixels = tiny().optimized(other_runtime).vision_model.run, some_pixels(3, 8, 8)
     expected = [program.run(pixels[:1]), program.run(pixels)]
     program.function = None
     gc.collect()

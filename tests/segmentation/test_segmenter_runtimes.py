@@ -278,7 +278,7 @@ def test_in_8_bits_weights_are_rounded_and_the_program_is_small(demo):
     pixels = np.random.default_rng(0).normal(size=(1, 3, 60, 60)).astype("float32")
     exact, rounded = (np.asarray(tower(pixels).last_hidden_state) for tower in towers)
     assert 1e-4 < np.abs(rounded - exact).max() / np.abs(exact).max() < 0.2
-    whole, small = (len(next(iter(tower.look._sizes.values())).content) for tower in towers)
+    whole, small = (len(next(iter(tower.run.programs.values())).content) for tower in towers)
     assert small < 0.4 * whole  # all of it but the weights stays as large
 
 

@@ -75,7 +75,7 @@ def gradients(model, pixels):
     """Of the vision tower, under the same noise each time."""
     for stage in model.vision_model.stages:
         stage.drops.state.assign([1, 2])
-        if stage.tokens:
+        if stage.num_group_tokens:
             stage.downsample.assign.noise.state.assign([3, 4])
 
     @tf.function
@@ -115,8 +115,8 @@ def test_dropped_branches_are_left_out_and_the_others_scaled():
     assert set(np.unique(kept)) == {np.float32(0), np.float32(1 / 0.75)}
     assert abs(kept.mean() - 1) < 0.03  # four deviations of the mean of 8,000 draws
     block, rows = stage.blocks[1], tf.random.stateless_normal((2 * 20, 16), (0, 1))
-    out, _ = block(rows, length=20, keep=tf.constant([[0.0, 1.0], [0.0, 1.0]]))
-    whole, _ = block(rows, length=20)
+    out, _ = block(rows, num_tokens=20, kept=tf.constant([[0.0, 1.0], [0.0, 1.0]]))
+    whole, _ = block(rows, num_tokens=20)
     assert np.array_equal(out[:20], rows[:20]) and np.allclose(out[20:], whole[20:])
 
 

@@ -236,7 +236,7 @@ def test_the_recipe_says_what_of_the_model_learns_and_how(tmp_path):
     }
     training = build(tiny_recipe(model={}, **how), tmp_path).training
     stages = training.model.vision_model.stages
-    assert [stage.rematerialise for stage in stages] == [True, True] and stages[0].drop_rates == (
+    assert [stage.rematerialize for stage in stages] == [True, True] and stages[0].drop_rates == (
         0.0,
         0.3,
     )

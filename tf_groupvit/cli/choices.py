@@ -13,7 +13,7 @@ from tf_groupvit.files import refuse_pointer
 from tf_groupvit.hub import demo_checkpoint, resolve, warn_of_demo
 from tf_groupvit.preprocessing.image_arrays import STATISTICS
 from tf_groupvit.quiet import held_back, import_tensorflow
-from tf_groupvit.runtimes import GRAPH, RUNTIMES, TITLES
+from tf_groupvit.runtimes import GRAPH, RUNTIMES
 from tf_groupvit.segmentation.class_names import parse_classes
 from tf_groupvit.segmentation.settings import MODES, PROTOCOLS, check_choices
 from tf_groupvit.segmentation.templates import templates_of
@@ -175,7 +175,7 @@ def _prepare(segmenter: "Segmenter") -> None:
     """Compile for a runtime now, and say so, so that the first image does not seem to hang."""
     import numpy as np
 
-    click.echo(f"Preparing {TITLES[segmenter.runtime]}: some seconds ...", err=True)
+    click.echo(f"Preparing {RUNTIMES[segmenter.runtime].title}: some seconds ...", err=True)
     side = segmenter.settings.window  # the size of most windows; in mode whole any will do
     with held_back():  # what the compiler writes to standard error
         segmenter(np.zeros((side, side, 3), np.uint8))

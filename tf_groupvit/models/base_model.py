@@ -61,9 +61,7 @@ def _weights_outlive_errors(model: keras.Model) -> Iterator[None]:
 
 
 class VariablesOf:
-    """The variables that a model has now: something was traced with them, and answers from them
-    alone.
-    """
+    """The variables that a model had when something was traced with them, which reads them alone."""
 
     def __init__(self, model: keras.Model) -> None:
         self._held = model.weights
@@ -74,21 +72,19 @@ class VariablesOf:
         return len(now) == len(self._held) and all(map(operator.is_, now, self._held))
 
 
-class LeftBehind:
-    """Takes the place of a model in a forked process that was sent one: whoever asks it for
-    anything is told.
-    """
+class UnusableModel:
+    """Takes the place of a model that was sent to a forked process: any use raises ``InputError``."""
 
     def __getattr__(self, name: str) -> Any:
         check_process()
         raise AttributeError(name)
 
 
-def _brought_back(make: Callable[..., Any], *arguments: Any) -> Any:
-    """A pickled model, where models can be made: a pool of processes would wait for ever for one
-    that fails here.
+def _unpickle(make: Callable[..., Any], *arguments: Any) -> Any:
+    """A pickled model where models can be made; a pool of processes would wait forever for one that
+    fails here.
     """
-    return LeftBehind() if is_forked() else make(*arguments)
+    return UnusableModel() if is_forked() else make(*arguments)
 
 
 class BaseModel(keras.Model):
@@ -117,19 +113,17 @@ class BaseModel(keras.Model):
             )
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """As Keras' own, which takes nothing but tensors by position: here flags may stand in their
-        place too.
-        """
+        """As Keras' own, which takes nothing but tensors by position: here flags may be given so too."""
         if keras.backend.backend() != "torch":
             check_process()
         names = _argument_names(type(self).call)
         if len(arguments) > len(names):
             raise InputError(
-                f"{len(arguments)} arguments came, but there are {len(names)}: {', '.join(names)}."
+                f"{len(arguments)} arguments were given, but there are {len(names)}: {', '.join(names)}."
             )
         given = dict(zip(names, arguments, strict=False))
         if twice := sorted(given.keys() & keywords.keys()):
-            raise InputError(f"{twice[0]} came twice, by position and by name: give it once.")
+            raise InputError(f"{twice[0]} was given twice, by position and by name: give it once.")
         given |= keywords
         return super().__call__(
             **{name: accept(name, value) for name, value in given.items() if value is not None}
@@ -160,22 +154,22 @@ class BaseModel(keras.Model):
 
     def __reduce__(self) -> tuple[Any, ...]:
         make, arguments = super().__reduce__()
-        return _brought_back, (make, *arguments)
+        return _unpickle, (make, *arguments)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any
     ) -> Any:
-        """Losses by name of an output, as ``compile`` takes them: Keras looks for those in plain
-        dicts alone.
+        """The scalar loss. Losses by name of an output, as ``compile`` takes them, are looked for by
+        Keras in plain dicts alone.
         """
         return super().compute_loss(x, y, plain(y_pred), *arguments, **keywords)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Metrics by name of an output, likewise."""
+        """Metrics by name of an output, each a scalar, likewise."""
         return super().compute_metrics(x, y, plain(y_pred), *arguments, **keywords)
 
     def default_signature(self) -> dict[str, keras.InputSpec]:
-        """What ``export`` traces: every tensor input, each size unknown."""
+        """The inputs that ``export`` traces, with every size unknown."""
         raise NotImplementedError
 
     def export(self, filepath: str | os.PathLike[str], *arguments: Any, **keywords: Any) -> None:

@@ -1,6 +1,4 @@
-"""A checkpoint in whatever format in, a folder of config.json and model.safetensors out, whole or
-not at all.
-"""
+"""Converting a checkpoint of any format to config.json and model.safetensors, whole or not at all."""
 
 import os
 import shutil
@@ -8,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tf_groupvit.checkpoints.description import (
     PROCESSOR,
@@ -23,6 +21,9 @@ from tf_groupvit.checkpoints.safetensors_file import write_checkpoint
 from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.errors import CheckpointError, InputError
 from tf_groupvit.hub import COMPANIONS, resolve
+
+if TYPE_CHECKING:
+    from tf_groupvit.models.pretrained import AnyConfig
 
 BESIDE_TOKENIZER = tuple(file for file in COMPANIONS if file not in ("config.json", PROCESSOR))
 
@@ -122,7 +123,7 @@ def _read_tokenizer(folder: Path) -> None:
     read_folder(folder)
 
 
-def _matched(config: Any, checkpoint: Checkpoint) -> Match:
+def _matched(config: "AnyConfig", checkpoint: Checkpoint) -> Match:
     """The checkpoint's tensors, fitted to the model that the config describes."""
     from tf_groupvit.models.groupvit import TFGroupViTModel
     from tf_groupvit.models.text import TFGroupViTTextModel
@@ -141,7 +142,7 @@ def _matched(config: Any, checkpoint: Checkpoint) -> Match:
 
 
 def _write(
-    target: Path, matched: Match, extras: Mapping[str, Path], config: Any
+    target: Path, matched: Match, extras: Mapping[str, Path], config: "AnyConfig"
 ) -> tuple[str, ...]:
     """Everything into a folder beside the target, which then takes its place; the names that were
     written.

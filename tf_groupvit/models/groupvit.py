@@ -1,9 +1,7 @@
-"""Joint model: token ids (N, T) and pixels (B, 3, H, W) -> similarities (B, N) and segmentation
-logits (B, N, H, W).
-"""
+"""The joint model: both towers, their projections, and how alike texts, images and groups are."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 from keras import ops
@@ -20,7 +18,7 @@ from tf_groupvit.models.inputs import (
     text_inputs,
     unpack,
 )
-from tf_groupvit.models.layers import dense, layer_name
+from tf_groupvit.models.layers import Policy, dense, layer_name
 from tf_groupvit.models.operations import (
     contrastive_loss,
     group_maps,
@@ -33,40 +31,38 @@ from tf_groupvit.models.text import TextTower
 from tf_groupvit.models.vision import VisionTower
 from tf_groupvit.models.weights import constant
 from tf_groupvit.models.zero_shot import FixedTextModel
+from tf_groupvit.types import Tensor
 
+TEXT_INPUTS = ("input_ids", "attention_mask", "position_ids")
 PAIRWISE = ("loss", "logits_per_image", "logits_per_text", "segmentation_logits")
 
 
 class Projection(keras.layers.Layer):
-    """A tower's features (..., C) -> the shared space (..., D), not normalised."""
+    """A tower's features in the space that both share: the MLP of eq. 4, and of the text's side."""
 
-    def __init__(self, config: GroupViTConfig, inputs: int, name: str, dtype: Any) -> None:
+    def __init__(self, config: GroupViTConfig, inputs: int, name: str, dtype: Policy) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
-        hidden, policy, std = (
-            config.projection_intermediate_dim,
-            self.dtype_policy,
-            config.initializer_range,
-        )
+        hidden, std = config.projection_intermediate_dim, config.initializer_range
+        policy, norm = self.dtype_policy, f"{name}.1"
         self.inner = dense(f"{name}.0", inputs, hidden, std, policy)
-        starts = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
-        # momentum 0.9 is PyTorch's 0.1
         self.norm = keras.layers.BatchNormalization(
-            momentum=0.9,
+            momentum=0.9,  # PyTorch's 0.1
             epsilon=1e-5,
-            name=layer_name(f"{name}.1"),
+            gamma_initializer=constant(f"{norm}/gamma", 1.0),
+            beta_initializer=constant(f"{norm}/beta", 0.0),
+            moving_mean_initializer=constant(f"{norm}/moving_mean", 0.0),
+            moving_variance_initializer=constant(f"{norm}/moving_variance", 1.0),
+            name=layer_name(norm),
             dtype=policy,
-            **{
-                f"{part}_initializer": constant(f"{name}.1/{part}", value)
-                for part, value in starts.items()
-            },
         )
         self.norm.build((None, hidden))
         self.outer = dense(f"{name}.3", hidden, config.projection_dim, std, policy)
 
-    def call(self, x: Any, training: Any = None) -> Any:
-        flat = ops.reshape(x, (-1, x.shape[-1]))
-        flat = self.outer(ops.relu(self.norm(self.inner(flat), training=training)))
-        return ops.reshape(flat, (*ops.shape(x)[:-1], flat.shape[-1]))
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """(B, C) or (B, G, C) -> (B, D) or (B, G, D), not normalized."""
+        rows = ops.reshape(x, (-1, x.shape[-1]))
+        rows = self.outer(ops.relu(self.norm(self.inner(rows), training=training)))
+        return ops.reshape(rows, (*ops.shape(x)[:-1], rows.shape[-1]))
 
 
 @keras.saving.register_keras_serializable("tf_groupvit")
@@ -75,17 +71,17 @@ class TFGroupViTModel(PretrainedModel):
 
     Arguments of the call are those of transformers' class, in its order, and ``text_embeds``. The
     first may be a dict of the tensor inputs. ``predict`` batches by rows, so what pairs every text
-    with every image is left out of its
-    result: see ``predict`` and ``with_text_embeds``.
+    with every image is left out of its result: see ``predict`` and ``with_text_embeds``.
     """
 
     config_class = GroupViTConfig
+    folded: ClassVar[bool] = False  # of snapshots: models/optimized.py
 
     def __init__(self, config: GroupViTConfig, **keywords: Any) -> None:
         super().__init__(config, **keywords)
         policy = self.dtype_policy
-        self.text_model = TextTower(config.text_config, dtype=policy)
-        self.vision_model = VisionTower(config.vision_config, dtype=policy)
+        self.text_model = TextTower(config.text_config, dtype=policy, folded=self.folded)
+        self.vision_model = VisionTower(config.vision_config, dtype=policy, folded=self.folded)
         self.visual_projection = Projection(
             config, config.vision_config.hidden_size, "visual_projection", policy
         )
@@ -98,26 +94,27 @@ class TFGroupViTModel(PretrainedModel):
 
     def call(
         self,
-        input_ids: Any = None,
-        pixel_values: Any = None,
-        attention_mask: Any = None,
-        position_ids: Any = None,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         return_loss: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         output_segmentation: bool | None = None,
         return_dict: bool | None = None,
-        training: Any = None,
-        text_embeds: Any = None,
+        training: bool | None = None,
+        text_embeds: Tensor | None = None,
     ) -> GroupViTOutput:
-        """Shapes: input_ids, attention_mask, position_ids (N, T); pixel_values (B, 3, H, W);
-        text_embeds (N, D).
+        """How alike texts and images are, and what the towers made of them.
 
         Args:
+            input_ids, attention_mask, position_ids: (N, T), as the tokenizer gives them.
+            pixel_values: (B, 3, H, W), normalized.
             return_loss: add the contrastive loss; text i belongs to image i, so N must be B.
             output_segmentation: add segmentation logits at the size of the pixels, as transformers
                 defines them.
-            text_embeds: normalised embeddings that take the place of input_ids.
+            text_embeds: (N, D), normalized, in place of input_ids.
 
         Raises:
             InputError: missing, misshapen or contradictory inputs, each said by name.
@@ -131,88 +128,25 @@ class TFGroupViTModel(PretrainedModel):
             "text_embeds": text_embeds,
         }
         given = unpack(input_ids, given) if isinstance(input_ids, Mapping) else given
-        flags = {
-            "output_attentions": self._flag("output_attentions", output_attentions),
-            "output_hidden_states": self._flag("output_hidden_states", output_hidden_states),
-        }
-        segment = self._flag("output_segmentation", output_segmentation)
-        vision = self._look(given, segment, flags, training)
-        text, embeds = self._read(given, flags, training)
-        return self._compare(
-            vision, text, embeds, given["pixel_values"], segment, bool(return_loss), flags, training
-        )
-
-    if TYPE_CHECKING:
-        config: GroupViTConfig
-
-        def __call__(self, *arguments: Any, **keywords: Any) -> GroupViTOutput: ...
-
-    def _flag(self, name: str, value: bool | None) -> bool:
-        return getattr(self.config, name) if value is None else bool(value)
-
-    def _look(
-        self, given: dict[str, Any], segment: bool, flags: dict[str, bool], training: Any
-    ) -> TowerOutput:
-        if given["pixel_values"] is None:
-            raise InputError("pixel_values are missing: give normalised pixels (B, 3, H, W).")
-        flags = {**flags, "output_attentions": flags["output_attentions"] or segment}
-        return self.vision_model(given["pixel_values"], training=training, **flags)
-
-    def _read(
-        self, given: dict[str, Any], flags: dict[str, bool], training: Any
-    ) -> tuple[TowerOutput | None, Any]:
-        """The text tower's output, if it ran, and normalised embeddings (N, D)."""
-        ids, embeds = given["input_ids"], given["text_embeds"]
-        if (ids is None) == (embeds is None):
-            raise InputError(
-                "Give either input_ids (N, T) or text_embeds (N, D): one of them, and not both."
-            )
-        if embeds is not None:
-            if lonely := [
-                name for name in ("attention_mask", "position_ids") if given[name] is not None
-            ]:
-                raise InputError(
-                    f"{lonely[0]} came with text_embeds: it goes with input_ids, leave it out."
-                )
-            return None, self._checked_embeds(embeds)
-        masks = {name: given[name] for name in ("attention_mask", "position_ids")}
-        text = self.text_model(ids, training=training, **masks, **flags)
-        return text, normalize(self.text_projection(text["pooler_output"], training=training))
-
-    def _checked_embeds(self, embeds: Any) -> Any:
-        embeds = ops.cast(ops.convert_to_tensor(embeds), "float32")
-        shape, width = tuple(embeds.shape), self.config.projection_dim
-        if len(shape) != 2 or shape[1] not in (width, None):
-            raise InputError(
-                f"text_embeds have shape {shape}: expected (N, {width}), one normalised row a text."
-            )
-        return embeds
-
-    def _compare(
-        self,
-        vision: TowerOutput,
-        text: TowerOutput | None,
-        text_embeds: Any,
-        pixel_values: Any,
-        segment: bool,
-        return_loss: bool,
-        flags: dict[str, bool],
-        training: Any,
-    ) -> GroupViTOutput:
+        flags, segment = self.flags(output_attentions, output_hidden_states), output_segmentation
+        segment = self.config.output_segmentation if segment is None else bool(segment)
+        vision = self._encode_images(given, segment, flags, training)
+        text, embeds = self._encode_texts(given, flags, training)
         image_embeds = normalize(self.visual_projection(vision["pooler_output"], training=training))
-        scale = ops.exp(ops.cast(self.logit_scale, "float32"))
-        logits_per_text = ops.matmul(text_embeds, ops.transpose(image_embeds)) * scale  # (N, B)
+        scale = ops.exp(ops.cast(self.logit_scale, "float32"))  # 1 / temperature
+        logits_per_text = ops.matmul(embeds, ops.transpose(image_embeds)) * scale  # (N, B)
         if return_loss:
             _check_pairs(logits_per_text)
         logits = None
         if segment:
-            logits = self._segmentation_logits(vision, text_embeds, pixel_values, scale, training)
+            pixels = given["pixel_values"]
+            logits = self._segmentation_logits(vision, embeds, pixels, scale, training)
         return GroupViTOutput.of(
             loss=contrastive_loss(logits_per_text) if return_loss else None,
             logits_per_image=ops.transpose(logits_per_text),
             logits_per_text=logits_per_text,
             segmentation_logits=logits,
-            text_embeds=text_embeds,
+            text_embeds=embeds,
             image_embeds=image_embeds,
             text_model_output=text,
             vision_model_output=(
@@ -220,48 +154,86 @@ class TFGroupViTModel(PretrainedModel):
             ),
         )
 
+    if TYPE_CHECKING:
+        config: GroupViTConfig
+
+        def __call__(self, *arguments: Any, **keywords: Any) -> GroupViTOutput: ...
+
+    def _encode_images(
+        self, given: dict[str, Any], segment: bool, flags: dict[str, bool], training: bool | None
+    ) -> TowerOutput:
+        if given["pixel_values"] is None:
+            raise InputError("pixel_values are missing: give normalized pixels (B, 3, H, W).")
+        flags = {**flags, "output_attentions": flags["output_attentions"] or segment}
+        return self.vision_model(given["pixel_values"], training=training, **flags)
+
+    def _encode_texts(
+        self, given: dict[str, Any], flags: dict[str, bool], training: bool | None
+    ) -> tuple[TowerOutput | None, Tensor]:
+        """The text tower's output, if it ran, and normalized embeddings (N, D)."""
+        ids, embeds = given["input_ids"], given["text_embeds"]
+        if (ids is None) == (embeds is None):
+            raise InputError(
+                "Give either input_ids (N, T) or text_embeds (N, D): one of them, and not both."
+            )
+        if embeds is not None:
+            lonely = [name for name in TEXT_INPUTS[1:] if given[name] is not None]
+            if lonely:
+                raise InputError(
+                    f"{lonely[0]} was given with text_embeds: it goes with input_ids, leave it out."
+                )
+            return None, self.checked_text_embeds(embeds)
+        masks = {name: given[name] for name in TEXT_INPUTS[1:]}
+        text = self.text_model(ids, training=training, **masks, **flags)
+        return text, normalize(self.text_projection(text["pooler_output"], training=training))
+
+    def checked_text_embeds(self, embeds: Tensor) -> Tensor:
+        """Embeddings (N, D) as float32. Raises ``InputError`` for other shapes."""
+        embeds = ops.cast(ops.convert_to_tensor(embeds), "float32")
+        shape, width = tuple(embeds.shape), self.config.projection_dim
+        if len(shape) != 2 or shape[1] not in (width, None):
+            raise InputError(
+                f"text_embeds have shape {shape}: expected (N, {width}), one normalized row a text."
+            )
+        return embeds
+
     def _segmentation_logits(
-        self, vision: TowerOutput, text_embeds: Any, pixel_values: Any, scale: Any, training: Any
-    ) -> Any:
+        self,
+        vision: TowerOutput,
+        text_embeds: Tensor,
+        pixel_values: Tensor,
+        scale: Tensor,
+        training: bool | None,
+    ) -> Tensor:
         """(B, N, H, W): each group's similarity to each text, spread over the group's pixels."""
         height, width = ops.shape(pixel_values)[2:]
         patch = self.config.vision_config.patch_height_width
         maps = group_maps(vision.attentions or (), height // patch[0], width // patch[1])
-        groups = normalize(
-            self.visual_projection(vision["last_hidden_state"], training=training)
-        )  # (B, G, D)
-        return segmentation_logits(
-            ops.stop_gradient(maps), groups, text_embeds, scale, height, width
-        )
+        features = vision["last_hidden_state"]
+        groups = normalize(self.visual_projection(features, training=training))  # (B, G, D)
+        maps = ops.stop_gradient(maps)
+        return segmentation_logits(maps, groups, text_embeds, scale, height, width)
 
     def get_text_features(
         self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        training: Any = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        training: bool | None = None,
         **flags: Any,
     ) -> Any:
-        """Projected text features (N, D), not normalised. Flags about outputs are accepted and
-        change nothing.
-        """
+        """Projected features (N, D) of texts (N, T), not normalized; flags of outputs change nothing."""
         check_process()
         refuse_flags(flags)
-        given = {"attention_mask": attention_mask, "position_ids": position_ids}
-        given = {name: accept(name, value) for name, value in given.items()}
-        given = text_inputs(accept("input_ids", input_ids), **given)
-        return self.text_projection(self._pooled_texts(given, training), training=training)
-
-    def _pooled_texts(self, given: Mapping[str, Any], training: Any) -> Any:
-        """Of the text tower what its projection reads: (N, C)."""
-        masks = {name: value for name, value in given.items() if name != "input_ids"}
-        return self.text_model(given["input_ids"], training=training, **masks)["pooler_output"]
+        given = text_inputs(*map(accept, TEXT_INPUTS, (input_ids, attention_mask, position_ids)))
+        pooled = self.text_model(**given, training=training)["pooler_output"]
+        return self.text_projection(pooled, training=training)
 
     def get_image_features(
-        self, pixel_values: Any = None, training: Any = None, **flags: Any
+        self, pixel_values: Tensor | None = None, training: bool | None = None, **flags: Any
     ) -> Any:
-        """Projected image features (B, D), not normalised. Flags about outputs are accepted and
-        change nothing.
+        """Projected features (B, D) of images (B, 3, H, W), not normalized; flags of outputs change
+        nothing.
         """
         check_process()
         refuse_flags(flags)
@@ -270,33 +242,36 @@ class TFGroupViTModel(PretrainedModel):
         return self.visual_projection(pooled, training=training)
 
     def with_text_embeds(
-        self, text_embeds: Any, output_segmentation: bool = True
+        self, text_embeds: Tensor, output_segmentation: bool = True
     ) -> "FixedTextModel":
-        """A model of images alone, against fixed texts (N, D): what ``predict`` can batch without
-        harm.
-        """
+        """A model of images alone with fixed texts (N, D), which ``predict`` can batch."""
         return FixedTextModel(self, text_embeds, output_segmentation)
 
     def optimized(self, runtime: str = "graph") -> "TFGroupViTModel":
-        """A snapshot of the model folded for inference: the same answers within 1e-4, faster.
-        TensorFlow, float32.
+        """A snapshot of the model for inference: the same answers within 1e-4, faster. TensorFlow,
+        float32.
 
         It holds the weights as they are now: after they have changed, make another. It cannot be
-        trained or saved. Each export makes one of its own. With ``runtime="lite"`` LiteRT's
-        interpreter, a part of TensorFlow, runs the vision tower. That is faster still, for some
-        seconds and twice the tower's memory with each image size, four times where batches come
-        (the last three sizes are kept): for processes that see few sizes often. Such a model cannot
-        be exported. "lite_int8" does so with weights in 8 bits, in less than half the time: answers
-        are near, and not within 1e-4. "openvino" has OpenVINO in LiteRT's place; the extra
-        ``openvino`` brings it.
+        trained or saved. Each export makes one of its own.
+
+        Args:
+            runtime: what runs the vision tower. "lite" is LiteRT's interpreter, a part of
+                TensorFlow; "lite_int8" the same with weights in 8 bits, in less than half the time,
+                whose answers are near, and not within 1e-4; "openvino" needs the extra
+                ``openvino``. These are faster still, but prepare some seconds for each image size,
+                and hold twice the tower's memory for each of the last three sizes, four times where
+                batches are run. Such a model cannot be exported.
+
+        Raises:
+            InputError: an unknown runtime, one that is not installed, or a model that is not
+                float32 on TensorFlow, or is quantized or has LoRA.
         """
         from tf_groupvit.models.optimized import optimized
 
         return optimized(self, runtime)
 
     def predict(self, x: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Keras' ``predict`` on pairs, text i with image i: embeddings and tower outputs of every
-        row.
+        """Keras' ``predict`` on pairs, text i with image i: embeddings (B, D) and tower outputs.
 
         Logits that pair every text with every image are left out, since Keras splits them by rows:
         compare ``text_embeds`` and ``image_embeds`` yourself, or predict with
@@ -306,8 +281,8 @@ class TFGroupViTModel(PretrainedModel):
         return super().predict(x, *arguments, **keywords)
 
     def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
-        """Keras' ``fit`` on pairs, text i with image i; the loss is the contrastive one unless
-        ``compile`` got another.
+        """Keras' ``fit`` on pairs (B, ...), text i with image i; the loss is the contrastive one unless
+        ``compile`` was given another.
 
         Every other row of the batch is a negative, so a batch should hold many pairs.
         """
@@ -315,7 +290,7 @@ class TFGroupViTModel(PretrainedModel):
         return super().fit(x, *arguments, **keywords)
 
     def evaluate(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
-        """Keras' ``evaluate`` on pairs; the contrastive loss depends on the batch size."""
+        """Keras' ``evaluate`` on pairs (B, ...); the contrastive loss depends on the batch size."""
         check_pairs_of_rows(x)
         return super().evaluate(x, *arguments, **keywords)
 
@@ -328,7 +303,7 @@ class TFGroupViTModel(PretrainedModel):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any
     ) -> Any:
-        """The contrastive loss, unless ``compile`` was given another."""
+        """The contrastive loss, a scalar, unless ``compile`` was given another."""
         if self._compile_loss is None and isinstance(y_pred, GroupViTOutput):
             _check_pairs(y_pred["logits_per_text"])
             return contrastive_loss(y_pred["logits_per_text"]) + sum(self.losses)
@@ -347,10 +322,10 @@ class TFGroupViTModel(PretrainedModel):
         }
 
 
-def _check_pairs(logits_per_text: Any) -> None:
+def _check_pairs(logits_per_text: Tensor) -> None:
     texts, images = logits_per_text.shape
     if isinstance(texts, int) and isinstance(images, int) and texts != images:
         raise InputError(
-            f"The loss takes pairs, one text an image, but came with {texts} texts and {images}"
+            f"The loss takes pairs, one text an image, but was given {texts} texts and {images}"
             " images."
         )

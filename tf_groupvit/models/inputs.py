@@ -1,6 +1,4 @@
-"""What a caller passes in, what a model's call needs out: dicts unpacked, flags settled, mistakes
-named early.
-"""
+"""Arguments of a call: lists and dicts of them taken, and mistakes named before anything runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +9,7 @@ from keras import ops
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from tf_groupvit.errors import InputError, did_you_mean
+from tf_groupvit.types import Tensor
 
 # Name -> what it is, and what its dtype may begin with.
 TENSORS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -21,16 +20,15 @@ TENSORS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "position_ids": ("positions (N, T), integers", ("int", "uint")),
     "pixel_values": (
-        "normalised pixels (B, 3, H, W), floats, as the image processor gives them",
+        "normalized pixels (B, 3, H, W), floats, as the image processor gives them",
         ("float", "bfloat"),
     ),
-    "text_embeds": ("normalised embeddings (N, D), floats", ("float", "bfloat")),
+    "text_embeds": ("normalized embeddings (N, D), floats", ("float", "bfloat")),
 }
 
 
 def accept(name: str, value: Any) -> Any:
-    """An argument of a call as it came, or a nested list as an array; other arguments than tensors
-    pass.
+    """An argument of a call as it is, or a nested list as an array; flags pass.
 
     Raises:
         InputError: rows of different lengths, strings, or numbers of another kind than the input
@@ -45,7 +43,7 @@ def accept(name: str, value: Any) -> Any:
             if key not in TENSORS and isinstance(part, bool | str)
         ]:
             raise InputError(
-                f"{flags[0]!r} came in the dict of inputs: it holds tensors alone, flags are"
+                f"{flags[0]!r} is in the dict of inputs: it holds tensors alone, flags are"
                 " arguments."
             )
         return {key: accept(key, part) for key, part in value.items()}
@@ -58,7 +56,7 @@ def accept(name: str, value: Any) -> Any:
         dtype = str(value.dtype)
     if not dtype.startswith(dtypes) or hasattr(value, "row_splits"):
         kind = "ragged" if hasattr(value, "row_splits") else dtype
-        raise InputError(f"{name} came as {kind}: expected {expected}.")
+        raise InputError(f"{name} is {kind}: expected {expected}.")
     if (
         name == "input_ids"
         and isinstance(value, np.ndarray)
@@ -85,9 +83,7 @@ def _from_lists(name: str, value: Any, expected: str) -> Any:
             if isinstance(value, list | tuple)
             else f"{type(value).__name__}"
         )
-        raise InputError(
-            f"{name} came as {came}: expected {expected}; several inputs go in as a dict."
-        )
+        raise InputError(f"{name} is {came}: expected {expected}; several inputs go in as a dict.")
     return (
         array.astype("float32")
         if "float" in TENSORS[name][1] and array.dtype.kind in "iuf"
@@ -110,13 +106,23 @@ def unpack(first: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
                 f" Inputs: {', '.join(given)}."
             )
         if merged[name] is not None:
-            raise InputError(f"{name} came twice, in the dict and as an argument: give it once.")
+            raise InputError(
+                f"{name} was given twice, in the dict and as an argument: give it once."
+            )
         merged[name] = value
     return merged
 
 
-def text_inputs(input_ids: Any, attention_mask: Any, position_ids: Any) -> dict[str, Any]:
-    """The inputs of the text tower by name, where the first may be a dict of them."""
+def text_inputs(
+    input_ids: Tensor | Mapping[str, Tensor] | None,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+) -> dict[str, Any]:
+    """The inputs of the text tower (N, T) by name, where the first may be a dict of them.
+
+    Raises:
+        InputError: there are no token ids.
+    """
     given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
     given = unpack(input_ids, given) if isinstance(input_ids, Mapping) else given
     if given["input_ids"] is None:
@@ -124,18 +130,21 @@ def text_inputs(input_ids: Any, attention_mask: Any, position_ids: Any) -> dict[
     return given
 
 
-def image_input(pixel_values: Any) -> Any:
-    """The input of the vision tower, which may come in a dict."""
+def image_input(pixel_values: Tensor | Mapping[str, Tensor] | None) -> Tensor:
+    """The input of the vision tower (B, 3, H, W), which may be in a dict.
+
+    Raises:
+        InputError: there are no pixels.
+    """
     if isinstance(pixel_values, Mapping):
         pixel_values = unpack(pixel_values, {"pixel_values": None})["pixel_values"]
     if pixel_values is None:
-        raise InputError("pixel_values are missing: give normalised pixels (B, 3, H, W).")
+        raise InputError("pixel_values are missing: give normalized pixels (B, 3, H, W).")
     return pixel_values
 
 
 def check_pairs_of_rows(x: Any) -> None:
-    """What Keras splits into batches by rows: a dict whose entries have one row a pair; datasets
-    pass.
+    """Keras splits inputs into batches by rows: arrays (B, ...) with one row a pair; datasets pass.
 
     Raises:
         InputError: a list of inputs, or entries with different numbers of rows.
@@ -172,27 +181,26 @@ def refuse_flags(flags: Mapping[str, Any]) -> None:
     known = ("output_attentions", "output_hidden_states", "return_dict")
     for name in flags.keys() - set(known):
         raise InputError(
-            f"There is no argument {name!r}: beside the inputs there are {', '.join(known)}."
+            f"There is no argument {name!r}: besides the inputs there are {', '.join(known)}."
         )
     refuse_tuple(flags.get("return_dict"))
 
 
-def as_ids(ids: Any) -> Any:
+def as_ids(ids: Tensor) -> Tensor:
     """Token or position ids, or a mask, as int32 (N, T); one row may come as (T,)."""
     ids = ops.cast(ops.convert_to_tensor(ids), "int32")
     if len(ids.shape) == 0:
         raise InputError(
-            "A single number came in the place of (N, T): give one row of numbers for each text."
+            "A single number was given in place of (N, T): give one row of numbers for each text."
         )
     return ids if len(ids.shape) == 2 else ops.reshape(ids, (-1, ops.shape(ids)[-1]))
 
 
-def concrete(values: Any) -> np.ndarray | None:
-    """The values as an array, or None where there are none yet: a graph is being traced, or Keras
-    looks for shapes.
+def concrete(values: Tensor) -> np.ndarray | None:
+    """Values (...) as an array, or None while a graph is traced or Keras infers shapes.
 
-    On the PyTorch backend Keras looks with ones in the place of data, which no rule about values
-    may judge.
+    On the PyTorch backend Keras infers with ones in place of data, which no rule about values may
+    judge.
     """
     if in_symbolic_scope():
         return None

@@ -1,32 +1,44 @@
-"""Tokens (B * T, C) in, tokens (B * T, C) out: the transformer block that both towers are made of.
+"""Layers that both towers are made of: layer norm, attention, MLP and the transformer block.
 
-Tokens run through it flattened, one row each: every dense layer is then one plain matrix product,
-which is what runtimes fuse and run fastest, and a traced graph has a third of the operations.
-``length`` T says where rows part.
+Tokens of all images or texts run through a block merged, one row a token: (B * T, C). Every dense
+layer is then one plain matrix product, which runtimes fuse and run fastest. ``num_tokens``, T, says
+where one image or text ends.
 
-Every layer bears the full name that it has in a checkpoint, so that a variable's path is its name
+Every layer has the full name that it has in a checkpoint, so that a variable's path is its name
 there. Children are made and built in ``__init__``: a model has its weights before it is called, and
 `.keras` files keep them.
+
+``folded`` layers hold the weights of a snapshot, which models/optimized.py makes for inference.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
 from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
+from tf_groupvit.errors import InputError
 from tf_groupvit.models.weights import constant, normal
+from tf_groupvit.types import Tensor
 
-LOWEST = float(
-    np.finfo("float32").min
-)  # stands where nothing is to be seen; a row without any stays finite, uniform
+# Scores of what may not be seen; a row that may see nothing stays finite, and uniform.
+LOWEST = float(np.finfo("float32").min)
 
 Config = GroupViTTextConfig | GroupViTVisionConfig
+Policy: TypeAlias = "str | keras.DTypePolicy | None"  # how a layer computes
 
-ACTIVATION: dict[str, Callable[[Any], Any]] = {
-    "gelu": lambda x: ops.gelu(x, approximate=False),
+
+def gelu(x: Tensor) -> Tensor:
+    """The exact GELU of x, of any shape, in the form that TensorFlow and OpenVINO fuse with the
+    product before.
+    """
+    return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
+
+
+ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": gelu,
     "gelu_new": lambda x: ops.gelu(x, approximate=True),
     "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),
     "relu": ops.relu,
@@ -35,13 +47,11 @@ ACTIVATION: dict[str, Callable[[Any], Any]] = {
 
 
 def layer_name(name: str) -> str:
-    """A checkpoint prefix as a layer's name; PyTorch allows no dots in parameter names, so there
-    they are "-".
-    """
+    """A checkpoint prefix as a layer's name; PyTorch allows no dots in names, there they are "-"."""
     return name.replace(".", "-") if keras.backend.backend() == "torch" else name
 
 
-def dense(name: str, inputs: int, units: int, std: float, dtype: Any) -> keras.layers.Dense:
+def dense(name: str, inputs: int, units: int, std: float, dtype: Policy) -> keras.layers.Dense:
     """A built Dense layer (..., inputs) -> (..., units) whose kernel starts as N(0, std)."""
     layer = keras.layers.Dense(
         units,
@@ -54,127 +64,140 @@ def dense(name: str, inputs: int, units: int, std: float, dtype: Any) -> keras.l
     return layer
 
 
-def layer_norm(
-    name: str, width: int, epsilon: float, dtype: Any
-) -> keras.layers.LayerNormalization:
-    """A built LayerNormalization over the last axis."""
-    layer = keras.layers.LayerNormalization(
-        epsilon=epsilon,
-        gamma_initializer=constant(f"{name}/gamma", 1.0),
-        beta_initializer=constant(f"{name}/beta", 0.0),
-        name=layer_name(name),
-        dtype=dtype,
-    )
-    layer.build((None, None, width))
-    return layer
+def dropout(rate: float, name: str, dtype: Policy) -> Callable[..., Tensor]:
+    """A Dropout layer, x (...) -> (...), or nothing at all for a rate of 0."""
+    if rate:
+        return keras.layers.Dropout(rate, name=layer_name(name), dtype=dtype)
+    return lambda x, training=None: x
 
 
-def dropout(rate: float, name: str, dtype: Any) -> Callable[..., Any]:
-    """A Dropout layer, or nothing at all for a rate of 0."""
-    return (
-        keras.layers.Dropout(rate, name=layer_name(name), dtype=dtype)
-        if rate
-        else lambda x, training=None: x
-    )
-
-
-def flat(x: Any) -> Any:
+def merge_batch(x: Tensor) -> Tensor:
     """(..., C) -> one row a token, (tokens, C)."""
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
-def softmax(x: Any, axis: int) -> Any:
-    """Keras' own, which warns where there is but one to choose from: one token, one patch, one
-    group.
-    """
+def subtract_mean(x: Tensor) -> Tensor:
+    """Tokens (..., C) less the mean of each."""
+    return x - ops.mean(x, axis=-1, keepdims=True)
+
+
+def softmax(x: Tensor, axis: int) -> Tensor:
+    """Softmax of x along an axis, same shape; of one token, patch or group without Keras' warning."""
     return ops.ones_like(x) if x.shape[axis] == 1 else ops.softmax(x, axis=axis)
 
 
+def refuse_what_is_folded(folded: bool, output_hidden_states: bool, training: bool | None) -> None:
+    """A folded tower has the results of inference alone. Raises ``InputError`` for others."""
+    asked = {"hidden states": output_hidden_states, "training": training}
+    for what, wanted in asked.items():
+        if folded and wanted:
+            raise InputError(
+                f"An optimized model has no {what}: ask the model that it was made from."
+            )
+
+
+class LayerNorm(keras.layers.LayerNormalization):
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axis, in float32.
+
+    Folded, tokens come with mean 0, and gamma and beta are in the product that follows.
+    """
+
+    def __init__(
+        self, name: str, width: int, epsilon: float, dtype: Policy, folded: bool = False
+    ) -> None:
+        super().__init__(
+            epsilon=epsilon,
+            center=not folded,
+            scale=not folded,
+            gamma_initializer=constant(f"{name}/gamma", 1.0),
+            beta_initializer=constant(f"{name}/beta", 0.0),
+            name=layer_name(name),
+            dtype=dtype,
+        )
+        self.folded = folded
+        self.build((None, None, width))
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Tokens (..., C) -> (..., C)."""
+        x = ops.cast(inputs, "float32")
+        x = x if self.folded else subtract_mean(x)
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        if not self.folded:
+            x = x * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
+        return ops.cast(x, self.compute_dtype)
+
+
 class MLP(keras.layers.Layer):
-    """Two dense layers with the config's activation between: rows (..., inputs) -> (..., outputs)."""
+    """Two dense layers with the config's activation between them: fc2(activation(fc1(x)))."""
 
     def __init__(
         self,
         config: Config,
         name: str,
-        dtype: Any,
+        dtype: Policy,
         inputs: int = 0,
         hidden: int = 0,
         outputs: int = 0,
     ) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
-        width = config.hidden_size
-        inputs, hidden, outputs = (
-            inputs or width,
-            hidden or config.intermediate_size,
-            outputs or width,
-        )
-        factor = config.initializer_factor
-        residual = (
-            2 * config.num_hidden_layers
-        ) ** -0.5  # two residual additions a layer, as in GPT-2
-        self.fc1 = dense(
-            f"{name}.fc1", inputs, hidden, (2 * width) ** -0.5 * factor, self.dtype_policy
-        )
-        self.fc2 = dense(
-            f"{name}.fc2", hidden, outputs, width**-0.5 * residual * factor, self.dtype_policy
-        )
+        width, factor, policy = config.hidden_size, config.initializer_factor, self.dtype_policy
+        inputs, outputs = inputs or width, outputs or width
+        hidden = hidden or config.intermediate_size
+        residual = (2 * config.num_hidden_layers) ** -0.5  # two residual additions a layer: GPT-2
+        outward = width**-0.5 * residual * factor
+        self.fc1 = dense(f"{name}.fc1", inputs, hidden, (2 * width) ** -0.5 * factor, policy)
+        self.fc2 = dense(f"{name}.fc2", hidden, outputs, outward, policy)
         self.activation = ACTIVATION[config.hidden_act]
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
         return self.fc2(self.activation(self.fc1(x)))
 
 
 class Attention(keras.layers.Layer):
-    """Multi-head attention of queries over keys, which are the queries unless given."""
+    """Multi-head attention: softmax(q k' / sqrt(width of a head)) v, of each head.
 
-    def __init__(self, config: Config, name: str, dtype: Any) -> None:
+    Folded, of self-attention, queries, keys and values are one product, which scales queries too.
+    """
+
+    def __init__(self, config: Config, name: str, dtype: Policy, folded: bool = False) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
-        width = config.hidden_size
-        self.heads, self.head_width = (
-            config.num_attention_heads,
-            width // config.num_attention_heads,
-        )
-        factor = config.initializer_factor
-        spread = {"out_proj": width**-0.5 * factor}
+        width, factor, policy = config.hidden_size, config.initializer_factor, self.dtype_policy
+        self.heads = config.num_attention_heads
+        self.head_width, self.folded = width // self.heads, folded
         inward = width**-0.5 * (2 * config.num_hidden_layers) ** -0.5 * factor
-        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            std = spread.get(part, inward)
-            setattr(self, part, dense(f"{name}.{part}", width, width, std, self.dtype_policy))
-        self.dropout = dropout(config.attention_dropout, f"{name}.dropout", self.dtype_policy)
-
-    def _split(self, x: Any, length: Any) -> Any:
-        """(B * T, C) -> (B, heads, T, C / heads)."""
-        x = ops.reshape(x, (-1, length, self.heads, self.head_width))
-        return ops.transpose(x, (0, 2, 1, 3))
+        if folded:
+            self.qkv_proj = dense(f"{name}.qkv_proj", width, 3 * width, inward, policy)
+        else:
+            self.q_proj = dense(f"{name}.q_proj", width, width, inward, policy)
+            self.k_proj = dense(f"{name}.k_proj", width, width, inward, policy)
+            self.v_proj = dense(f"{name}.v_proj", width, width, inward, policy)
+        self.out_proj = dense(f"{name}.out_proj", width, width, width**-0.5 * factor, policy)
+        self.dropout = dropout(config.attention_dropout, f"{name}.dropout", policy)
 
     def call(
         self,
-        queries: Any,
-        length: Any,
-        keys: Any = None,
-        key_length: Any = None,
-        seen: Any = None,
-        training: Any = None,
-    ) -> tuple[Any, Any]:
-        """Queries (B * T, C) with their length T, keys (B * S, C) with theirs -> (B * T, C), and
-        the weights.
+        queries: Tensor,
+        num_queries: int | Tensor,
+        keys: Tensor | None = None,
+        num_keys: int | Tensor | None = None,
+        seen: Tensor | None = None,
+        training: bool | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attend from queries (B * T, C) to keys (B * S, C), which are the queries unless given.
 
-        The weights (B, heads, T, S) are those before dropout. ``seen`` (B, 1, T, S) says where
-        query t may look at key s; everywhere, unless given.
+        ``num_queries`` is T, ``num_keys`` S. ``seen``, bool (B or 1, 1, T, S), says where query t
+        may look at key s; everywhere, unless given.
+
+        Returns:
+            (B * T, C), and the weights before dropout (B, heads, T, S).
         """
         if keys is None:
-            keys, key_length = queries, length
-        q = self._split(self.q_proj(queries) * self.head_width**-0.5, length)
-        k, v = (
-            self._split(self.k_proj(keys), key_length),
-            self._split(self.v_proj(keys), key_length),
-        )
-        q, k = (
-            ops.cast(q, "float32"),
-            ops.cast(k, "float32"),
-        )  # half floats overflow in their product
-        scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))
+            keys, num_keys = queries, num_queries
+        q, k, v = self._project(queries, num_queries, keys, num_keys)
+        # float32: half floats overflow in their product
+        q, k = ops.cast(q, "float32"), ops.cast(k, "float32")
+        scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))  # (B, heads, T, S)
         if seen is not None:
             scores = ops.where(seen, scores, LOWEST)
         weights = ops.cast(softmax(scores, axis=-1), self.compute_dtype)
@@ -182,36 +205,64 @@ class Attention(keras.layers.Layer):
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, self.heads * self.head_width))
         return self.out_proj(x), weights
 
+    def _project(
+        self,
+        queries: Tensor,
+        num_queries: int | Tensor,
+        keys: Tensor,
+        num_keys: int | Tensor | None,
+    ) -> list[Tensor]:
+        """Scaled queries (B, heads, T, C / heads), keys and values (B, heads, S, C / heads)."""
+        if self.folded:
+            shape = (-1, num_queries, 3, self.heads, self.head_width)
+            qkv = ops.reshape(self.qkv_proj(queries), shape)
+            return list(ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3, axis=0))
+        return [
+            self._split_heads(self.q_proj(queries) * self.head_width**-0.5, num_queries),
+            self._split_heads(self.k_proj(keys), num_keys),
+            self._split_heads(self.v_proj(keys), num_keys),
+        ]
+
+    def _split_heads(self, x: Tensor, num_tokens: int | Tensor | None) -> Tensor:
+        """(B * T, C) -> (B, heads, T, C / heads)."""
+        x = ops.reshape(x, (-1, num_tokens, self.heads, self.head_width))
+        return ops.transpose(x, (0, 2, 1, 3))
+
 
 class Block(keras.layers.Layer):
-    """One pre-norm transformer layer over flattened tokens (B * T, C)."""
+    """A pre-norm transformer layer: x + attention(norm(x)), then x + MLP(norm(x))."""
 
-    def __init__(self, config: Config, name: str, dtype: Any) -> None:
+    def __init__(self, config: Config, name: str, dtype: Policy, folded: bool = False) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
-        norm = (config.hidden_size, config.layer_norm_eps, self.dtype_policy)
-        self.layer_norm1 = layer_norm(f"{name}.layer_norm1", *norm)
-        self.self_attn = Attention(config, f"{name}.self_attn", self.dtype_policy)
-        self.layer_norm2 = layer_norm(f"{name}.layer_norm2", *norm)
-        self.mlp = MLP(config, f"{name}.mlp", self.dtype_policy)
+        policy = self.dtype_policy
+        norm = (config.hidden_size, config.layer_norm_eps, policy, folded)
+        self.layer_norm1 = LayerNorm(f"{name}.layer_norm1", *norm)
+        self.self_attn = Attention(config, f"{name}.self_attn", policy, folded)
+        self.layer_norm2 = LayerNorm(f"{name}.layer_norm2", *norm)
+        self.mlp = MLP(config, f"{name}.mlp", policy)
 
     def call(
-        self, x: Any, length: Any, seen: Any = None, training: Any = None, keep: Any = None
-    ) -> tuple[Any, Any]:
-        """Tokens (B * T, C) of texts or images that are each ``length`` T long; also the weights
-        (B, heads, T, T).
+        self,
+        x: Tensor,
+        num_tokens: int | Tensor,
+        seen: Tensor | None = None,
+        training: bool | None = None,
+        kept: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B * T, C), T ``num_tokens`` -> (B * T, C), and attention weights (B, heads, T, T).
 
-        ``keep`` (2, B) are factors of the two residual branches, one an image: how drop path leaves
-        them out.
+        ``seen`` as in ``Attention``. ``kept`` (2, B) are factors of the two residual branches, one
+        an image: drop path leaves branches out with 0. Folded, tokens come and go with mean 0.
         """
         attended, weights = self.self_attn(
-            self.layer_norm1(x), length=length, seen=seen, training=training
+            self.layer_norm1(x), num_queries=num_tokens, seen=seen, training=training
         )
-        x = x + (attended if keep is None else _scaled(attended, keep[0], length))
+        x = x + (attended if kept is None else _scaled(attended, kept[0], num_tokens))
         mixed = self.mlp(self.layer_norm2(x))
-        return x + (mixed if keep is None else _scaled(mixed, keep[1], length)), weights
+        return x + (mixed if kept is None else _scaled(mixed, kept[1], num_tokens)), weights
 
 
-def _scaled(rows: Any, factors: Any, length: Any) -> Any:
-    """Rows (B * T, C) times a factor an image (B)."""
-    factors = ops.cast(factors, rows.dtype)
-    return flat(ops.reshape(rows, (-1, length, rows.shape[-1])) * factors[:, None, None])
+def _scaled(x: Tensor, factors: Tensor, num_tokens: int | Tensor | None) -> Tensor:
+    """Tokens (B * T, C) times a factor an image (B)."""
+    factors = ops.cast(factors, x.dtype)
+    return merge_batch(ops.reshape(x, (-1, num_tokens, x.shape[-1])) * factors[:, None, None])

@@ -1,5 +1,5 @@
-"""Operations on arrays that the models need and Keras lacks: arg max, resizing, embeddings,
-segmentation logits, loss.
+"""What the models compute and Keras lacks: arg max, resizing, composed assignments, segmentation
+logits, loss.
 
 ``first_argmax`` takes the first of equal scores, as PyTorch does; TensorFlow leaves ties undefined.
 Resizing is two matrix products with interpolation matrices (out, in), for sizes known or unknown:
@@ -8,17 +8,16 @@ Resizing is two matrix products with interpolation matrices (out, in), for sizes
 antialiasing.
 """
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.types import Tensor
 
 
-def first_argmax(x: Any, axis: int) -> Any:
-    """The index of the first maximum along ``axis``, which is kept with size 1; int32."""
+def first_argmax(x: Tensor, axis: int) -> Tensor:
+    """The index of the first maximum of x (..., M, ...) along an axis -> int32 (..., 1, ...)."""
     if 0 in x.shape:  # Keras on PyTorch answers with the bare ``initial``
         return ops.zeros_like(ops.take(x, [0], axis=axis), dtype="int32")
     index, size = _index_along(x, axis)
@@ -28,18 +27,18 @@ def first_argmax(x: Any, axis: int) -> Any:
     return ops.min(ops.where(best, index, size - 1), axis=axis, keepdims=True, initial=size - 1)
 
 
-def one_hot_max(x: Any, axis: int) -> Any:
-    """1.0 at the first maximum along ``axis``, 0.0 elsewhere; float32."""
+def one_hot_max(x: Tensor, axis: int) -> Tensor:
+    """1.0 at the first maximum along an axis, 0.0 elsewhere; float32, the shape of x."""
     index, _ = _index_along(x, axis)
     return ops.cast(ops.equal(index, first_argmax(x, axis)), "float32")
 
 
-def _lowest(x: Any) -> Any:
+def _lowest(x: Tensor) -> float:
     dtype = keras.backend.standardize_dtype(x.dtype)
     return float("-inf") if "float" in dtype else int(np.iinfo(dtype).min)
 
 
-def _index_along(x: Any, axis: int) -> tuple[Any, Any]:
+def _index_along(x: Tensor, axis: int) -> tuple[Tensor, int | Tensor]:
     """0, 1, 2, ... along ``axis``, shaped to go with ``x``; and how many there are."""
     shape = [1] * len(x.shape)
     shape[axis] = -1
@@ -50,13 +49,13 @@ def _index_along(x: Any, axis: int) -> tuple[Any, Any]:
 CUBIC_A = -0.75  # Parity: PyTorch's bicubic; tf.image.resize and Pillow use -0.5.
 
 
-def _source_positions(out_size: Any, in_size: Any) -> Any:
+def _source_positions(out_size: int | Tensor, in_size: int | Tensor) -> Tensor:
     """Where output pixel i lies on the input axis, (out,)."""
     scale = ops.cast(in_size, "float32") / ops.cast(out_size, "float32")
     return (ops.cast(ops.arange(out_size), "float32") + 0.5) * scale - 0.5
 
 
-def bilinear_matrix(out_size: Any, in_size: Any) -> Any:
+def bilinear_matrix(out_size: int | Tensor, in_size: int | Tensor) -> Tensor:
     """Weights (out, in) of bilinear interpolation; positions beyond the border take the border's
     value.
     """
@@ -66,7 +65,7 @@ def bilinear_matrix(out_size: Any, in_size: Any) -> Any:
     return ops.relu(1.0 - ops.abs(position[:, None] - pixel[None, :]))
 
 
-def bicubic_matrix(out_size: Any, in_size: Any) -> Any:
+def bicubic_matrix(out_size: int | Tensor, in_size: int | Tensor) -> Tensor:
     """Weights (out, in) of bicubic interpolation over four taps; taps beyond the border fall on the
     border.
     """
@@ -83,7 +82,7 @@ def bicubic_matrix(out_size: Any, in_size: Any) -> Any:
     return matrix
 
 
-def _cubic(distance: Any) -> Any:
+def _cubic(distance: Tensor) -> Tensor:
     """Keys' kernel at a distance in [0, 2)."""
     a = CUBIC_A
     near = ((a + 2.0) * distance - (a + 3.0)) * distance * distance + 1.0
@@ -91,14 +90,16 @@ def _cubic(distance: Any) -> Any:
     return ops.where(distance <= 1.0, near, far)
 
 
-def resize_maps(maps: Any, height: Any, width: Any) -> Any:
+def resize_maps(maps: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
     """Bilinear: maps (..., h, w) -> (..., height, width), float32."""
     rows, columns = ops.shape(maps)[-2:]
     tall = ops.matmul(bilinear_matrix(height, rows), ops.cast(maps, "float32"))  # (..., height, w)
     return ops.matmul(tall, ops.transpose(bilinear_matrix(width, columns)))
 
 
-def resize_grid(embeddings: Any, grid: tuple[int, int], rows: Any, columns: Any) -> Any:
+def resize_grid(
+    embeddings: Tensor, grid: tuple[int, int], rows: int | Tensor, columns: int | Tensor
+) -> Tensor:
     """Bicubic: one embedding a patch, (1, P, C) over ``grid``, -> (1, rows * columns, C), float32."""
     channels = embeddings.shape[-1]
     table = ops.reshape(ops.cast(embeddings, "float32"), (*grid, channels))
@@ -107,13 +108,13 @@ def resize_grid(embeddings: Any, grid: tuple[int, int], rows: Any, columns: Any)
     return ops.reshape(table, (1, -1, channels))
 
 
-def normalize(x: Any) -> Any:
+def normalize(x: Tensor) -> Tensor:
     """Vectors (..., D) scaled to length one, float32."""
     x = ops.cast(x, "float32")
     return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
 
 
-def contrastive_loss(logits_per_text: Any) -> Any:
+def contrastive_loss(logits_per_text: Tensor) -> Tensor:
     """Symmetric cross-entropy of pairs: logits (B, B), whose diagonal holds the true pairs ->
     scalar.
     """
@@ -122,7 +123,9 @@ def contrastive_loss(logits_per_text: Any) -> Any:
     return ops.mean(both_ways / 2 - ops.diagonal(logits))
 
 
-def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
+def group_maps(
+    assignments: tuple[Tensor, ...], rows: int | Tensor, columns: int | Tensor
+) -> Tensor:
     """How much each patch belongs to each final group, in place -> (B, G, rows, columns). Raises as
     ``compose_assignments``.
     """
@@ -130,7 +133,7 @@ def group_maps(assignments: tuple[Any, ...], rows: Any, columns: Any) -> Any:
     return ops.reshape(maps, (-1, maps.shape[1], rows, columns))
 
 
-def compose_assignments(assignments: tuple[Any, ...]) -> Any:
+def compose_assignments(assignments: tuple[Tensor, ...]) -> Tensor:
     """How much each patch belongs to each final group: product of the stages' soft assignments ->
     (B, G, P).
 
@@ -147,7 +150,7 @@ def compose_assignments(assignments: tuple[Any, ...]) -> Any:
     return maps
 
 
-def segmentation_affinity(groups: Any, text_embeds: Any, scale: Any) -> Any:
+def segmentation_affinity(groups: Tensor, text_embeds: Tensor, scale: Tensor) -> Tensor:
     """(B, N, G): how much each group resembles each text.
 
     Shapes: groups (B, G, D), text_embeds (N, D) or (B, N, D), both of length one.
@@ -157,8 +160,13 @@ def segmentation_affinity(groups: Any, text_embeds: Any, scale: Any) -> Any:
 
 
 def segmentation_logits(
-    maps: Any, groups: Any, text_embeds: Any, scale: Any, height: Any, width: Any
-) -> Any:
+    maps: Tensor,
+    groups: Tensor,
+    text_embeds: Tensor,
+    scale: Tensor,
+    height: int | Tensor,
+    width: int | Tensor,
+) -> Tensor:
     """(B, N, height, width): each group's similarity to each text, spread over the group's pixels.
 
     Shapes: maps (B, G, rows, columns); the others are those of ``segmentation_affinity``.

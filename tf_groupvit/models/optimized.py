@@ -1,192 +1,233 @@
-"""A joint model in, a snapshot of its weights folded for inference out: the same answers faster,
-nothing to train.
+"""A snapshot of a model for inference: folded weights, and another runtime for the vision tower if
+one is wanted.
 
-What is folded, each part tested by itself in tests/models/test_folding.py: layer norms' affine
-parts, the attention's scale and the activation's into the products beside them, queries, keys and
-values into one product, the keys of the assignment into its queries, its values into what follows,
-the batch norm into the projection; the mean of every residual sum is taken out of the weights that
-write to it.
+Folding moves what surrounds a product into its weights, where it costs nothing; it is pure NumPy, in
+float64. In each block the layer norms' gamma and beta, the scale of queries, and queries, keys and
+values themselves become one product; what is written to the residual stream has its mean taken out,
+so that norms need not do it. The keys of the assignment go into its few queries.
+Measured: scripts/bench tower --folding.
 """
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
-import tensorflow as tf
+import numpy as np
 
+from tf_groupvit.checkpoints.names import checkpoint_name
 from tf_groupvit.errors import InputError
-from tf_groupvit.models.base_model import BaseModel
+from tf_groupvit.models.grouping import AssignAttention
 from tf_groupvit.models.groupvit import Projection, TFGroupViTModel
-from tf_groupvit.models.layers import LOWEST
-from tf_groupvit.models.optimized_layers import (
-    Folded,
-    FoldedBlock,
-    before_batch_norm,
-    centre,
-    dense_of,
-    refuse_what_is_folded,
-    values,
-)
-from tf_groupvit.models.optimized_vision import FoldedVisionTower
+from tf_groupvit.models.layers import Block, refuse_what_is_folded
 from tf_groupvit.models.outputs import TowerOutput
-from tf_groupvit.models.text import TextTower
+from tf_groupvit.models.vision import VisionTower
+from tf_groupvit.models.weights import Source, starting_from, variables_by_name
 from tf_groupvit.runtimes import GRAPH, OPENVINO, check_runtime
-from tf_groupvit.runtimes.compiled import CompiledFunction
-from tf_groupvit.runtimes.openvino import OpenVinoProgram
+from tf_groupvit.types import Tensor
 
 
-class FoldedTextTower(Folded, TextTower):
-    """Takes the place of a ``TextTower`` in inference; hidden states and attentions are not there
-    to be had.
+class Linear(NamedTuple):
+    """``x @ kernel + bias``: kernel (inputs, outputs) and bias (outputs), float64."""
 
-    The tables of tokens and positions are copies, large as they are: a snapshot of some weights
-    alone would be of none.
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(..., inputs) -> (..., outputs)."""
+        return x @ self.kernel + self.bias
+
+
+def linear_of(layer: keras.layers.Dense) -> Linear:
+    """The weights of a Dense layer."""
+    return Linear(_array(layer.kernel), _array(layer.bias))
+
+
+def fold_layer_norm(linear: Linear, norm: keras.layers.LayerNormalization) -> Linear:
+    """The gamma and beta of the layer norm before a product become part of the product.
+
+    ``(x * gamma + beta) @ kernel = x @ (gamma * kernel) + beta @ kernel``
+    """
+    gamma, beta = _array(norm.gamma), _array(norm.beta)
+    return Linear(gamma[:, None] * linear.kernel, linear.bias + beta @ linear.kernel)
+
+
+def fold_scale(linear: Linear, scale: float) -> Linear:
+    """Outputs times a number."""
+    return Linear(linear.kernel * scale, linear.bias * scale)
+
+
+def fold_mean(linear: Linear) -> Linear:
+    """Outputs less their mean: of sums of such outputs, a norm need not take the mean out."""
+    kernel, bias = linear
+    return Linear(kernel - kernel.mean(axis=1, keepdims=True), bias - bias.mean())
+
+
+def concat_linear(parts: Sequence[Linear]) -> Linear:
+    """Products of the same input as one, outputs one after the other."""
+    kernels, biases = zip(*parts, strict=True)
+    return Linear(np.concatenate(kernels, axis=1), np.concatenate(biases))
+
+
+def fold_keys(queries: Linear, keys: Linear) -> Linear:
+    """Queries and keys of one head as a product of the queries' side alone: (inputs, inputs + 1).
+
+    ``(g Wq + bq) . (s Wk + bk)`` is ``(g Wq + bq) Wk' . s``, whose left side the first outputs are,
+    plus ``(g Wq + bq) . bk``, which is the last.
+    """
+    across = np.concatenate([keys.kernel.T, keys.bias[:, None]], axis=1)
+    return Linear(queries.kernel @ across, queries.bias @ across)
+
+
+def _array(variable: keras.Variable) -> np.ndarray:
+    return keras.ops.convert_to_numpy(variable).astype("float64")
+
+
+def fold_block(block: Block) -> dict[str, Linear]:
+    """Name of each product of a folded block -> its weights, made of a plain block's."""
+    attention, mlp, name = block.self_attn, block.mlp, block.name
+    queries = fold_scale(linear_of(attention.q_proj), attention.head_width**-0.5)
+    qkv = concat_linear([queries, linear_of(attention.k_proj), linear_of(attention.v_proj)])
+    return {
+        f"{name}.self_attn.qkv_proj": fold_layer_norm(qkv, block.layer_norm1),
+        f"{name}.self_attn.out_proj": fold_mean(linear_of(attention.out_proj)),
+        f"{name}.mlp.fc1": fold_layer_norm(linear_of(mlp.fc1), block.layer_norm2),
+        f"{name}.mlp.fc2": fold_mean(linear_of(mlp.fc2)),
+    }
+
+
+def fold_assignment(assign: AssignAttention) -> dict[str, Linear]:
+    """The product of a folded assignment, by name."""
+    queries = fold_scale(linear_of(assign.q_proj), assign.scale)
+    return {f"{assign.name}.qk_proj": fold_keys(queries, linear_of(assign.k_proj))}
+
+
+def folded_weights(model: TFGroupViTModel) -> Source:
+    """What a folded model of the same config starts from: blocks folded, and all else as it is."""
+    plain, folded = variables_by_name(model), dict[str, Linear]()
+    stages = model.vision_model.stages
+    for block in [*model.text_model.blocks, *(one for stage in stages for one in stage.blocks)]:
+        folded |= fold_block(block)
+    for stage in stages:
+        if stage.num_group_tokens:
+            folded |= fold_assignment(stage.downsample.assign)
+
+    def read(path: str, shape: tuple[int, ...]) -> np.ndarray:
+        name, _, part = path.rpartition("/")
+        if name in folded:
+            return getattr(folded[name], part).astype("float32")
+        values: np.ndarray = keras.ops.convert_to_numpy(plain[checkpoint_name(path)])
+        return values
+
+    return read
+
+
+class CompiledVisionTower(keras.layers.Layer):
+    """A vision tower that another runtime runs: its program of each image size is made when a size
+    is seen first.
     """
 
-    def __init__(self, tower: TextTower, name: str = "text_model") -> None:
-        Folded.__init__(self, name)
-        self.config, activation = tower.config, tower.config.hidden_act
-        self.tokens = self.keep("tokens", values(tower.token_embedding.embeddings))
-        self.positions = self.keep("positions", values(tower.position_embedding.embeddings))
-        self.blocks = [
-            FoldedBlock(block, activation, f"layer_{i}") for i, block in enumerate(tower.blocks)
-        ]
-        self.last_norm = self.norm("final_layer_norm", tower.final_layer_norm)
+    def __init__(self, tower: VisionTower, runtime: str) -> None:
+        super().__init__(name=tower.name, dtype="float32", trainable=False)
+        from tf_groupvit.runtimes.compiled import CompiledFunction
+
+        self.tower, self.config, self.built = tower, tower.config, True
+        counts = [stage.downsample.num_groups for stage in tower.stages if stage.num_group_tokens]
+        features = (counts[-1] if counts else None, tower.config.hidden_size)
+        shapes = [features, *((count, None) for count in counts)]
+        self.run = CompiledFunction(self._groups, shapes, runtime)
 
     def call(
         self,
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
+        pixel_values: Tensor,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        training: Any = None,
+        training: bool | None = None,
     ) -> TowerOutput:
-        refuse_what_is_folded(output_hidden_states, training, output_attentions)
-        ids, rows, length, hidden = self._start(input_ids, attention_mask, position_ids)
-        for block in self.blocks:
-            rows = block(rows, length=length, hidden=hidden)
-        x = tf.reshape(self.last_norm(rows), (-1, length, rows.shape[-1]))
-        end = self._end_of_text(ids)[:, 0]
-        return TowerOutput.of(
-            last_hidden_state=x, pooler_output=tf.gather(x, end, axis=1, batch_dims=1)
-        )
-
-    def pooled(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None) -> Any:
-        """The state of each text's end token alone, (N, C): the last block has nothing else to
-        compute.
+        """Pixels (B, 3, H, W) -> group features (B, G, C), their mean (B, C), and assignments (B, G,
+        P) as ``attentions``. Raises ``InputError`` where hidden states or training are wanted.
         """
-        ids, rows, length, hidden = self._start(input_ids, attention_mask, position_ids)
-        for block in self.blocks[:-1]:
-            rows = block(rows, length=length, hidden=hidden)
-        end = self._end_of_text(ids)[:, 0]  # (N)
-        texts = tf.shape(ids)[0]
-        hidden = tf.broadcast_to(hidden[:, 0], (texts, length, length))
-        hidden = tf.gather(hidden, end, axis=1, batch_dims=1)[:, None, None]  # (N, 1, 1, T)
-        return self.last_norm(
-            self.blocks[-1].only(rows, tf.range(texts) * length + end, length, hidden)
+        refuse_what_is_folded(True, output_hidden_states, training)
+        x, *assignments = self.run(self.tower.checked(pixel_values))
+        return TowerOutput.of(
+            last_hidden_state=x,
+            pooler_output=keras.ops.mean(x, axis=1),
+            attentions=tuple(assignments) if output_attentions else None,
         )
 
-    def _start(
-        self, input_ids: Any, attention_mask: Any, position_ids: Any
-    ) -> tuple[Any, Any, Any, Any]:
-        """ids (N, T), centred rows (N * T, C), T, and what is hidden from whom (N or 1, 1, T, T)."""
-        ids = self._checked(input_ids)
-        length = tf.shape(ids)[1]
-        positions = (
-            tf.range(length)[None] if position_ids is None else self._positions(position_ids, ids)
-        )
-        x = tf.gather(self.tokens.value, ids) + tf.gather(self.positions.value, positions)
-        hidden = tf.where(self._seen(length, attention_mask, ids), 0.0, LOWEST)
-        return ids, centre(tf.reshape(x, (-1, x.shape[-1]))), length, hidden
+    def _groups(self, pixel_values: Tensor) -> list[Tensor]:
+        found = self.tower(pixel_values, output_attentions=True, training=False)
+        return [found["last_hidden_state"], *(found.attentions or ())]
 
 
-class FoldedProjection(Folded):
-    """A tower's features, (B, C) or (B, G, C) -> the shared space, as many of (..., D), not
-    normalised.
-
-    An image's few rows wait for the weights to be read, which TensorFlow does twice more, to pack
-    them: OpenVINO runs the projection along with its tower, 1 ms instead of 3. LiteRT would read
-    them again for each image of a batch.
+class CompiledProjection(keras.layers.Layer):
+    """A projection that another runtime runs: few rows wait for the weights to be read, which
+    TensorFlow does again at each call, to pack them. Measured: 1 ms with OpenVINO, 3 without.
     """
 
-    def __init__(self, projection: Projection, name: str, runtime: str = GRAPH) -> None:
-        super().__init__(name)
-        self.inner = self.product(
-            "inner", before_batch_norm(dense_of(projection.inner), projection.norm)
-        )
-        self.outer = self.product("outer", dense_of(projection.outer))
+    def __init__(self, projection: Projection, runtime: str) -> None:
+        super().__init__(name=projection.name, dtype="float32", trainable=False)
+        from tf_groupvit.runtimes.compiled import CompiledFunction
+
+        self.projection, self.built = projection, True
         shape = (None, projection.outer.kernel.shape[1])
-        self.program = (
-            CompiledFunction(self._rows, [shape], OpenVinoProgram) if runtime == OPENVINO else None
-        )
+        self.run = CompiledFunction(lambda x: [projection(x, training=False)], [shape], runtime)
 
-    def call(self, x: Any, training: Any = None) -> Any:
-        if len(x.shape) == 2:
-            return self.call(x[:, None])[:, 0]
-        return (self.program or self._rows)(x)[0]
-
-    def _rows(self, x: Any) -> list[Any]:
-        rows = self.outer(tf.nn.relu(self.inner(tf.reshape(x, (-1, x.shape[-1])))))
-        return [tf.reshape(rows, (-1, tf.shape(x)[1], rows.shape[-1]))]
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """A tower's features (B, C) or (B, G, C) -> (B, D) or (B, G, D)."""
+        return self.run(x)[0] if len(x.shape) == 3 else self.run(x[:, None])[0][:, 0]
 
 
 class OptimizedGroupViT(TFGroupViTModel):
     """Takes the place of the model that it was made from, in inference.
 
-    The same call, features, ``predict`` and ``with_text_embeds``, within 1e-4 and with the same
-    assignments. It is a
-    snapshot: it holds the weights as they were when it was made, whatever becomes of them; make
-        another to renew it. Hidden states, attentions of texts, training and saving are refused.
-        With a ``runtime`` other than "graph" LiteRT or OpenVINO runs the vision tower
-        (runtimes/compiled.py); with "lite_int8" neither the 1e-4 nor the assignments are kept.
+    The same calls, features, ``predict`` and ``with_text_embeds``, within 1e-4 and with the same
+    assignments. It is a snapshot: it holds the weights as they were when it was made; make another
+    to renew it. Hidden states, training and saving are refused. With a ``runtime`` other than
+    "graph" LiteRT or OpenVINO runs the vision tower (runtimes/compiled.py); "lite_int8" keeps
+    neither the 1e-4 nor the assignments.
     """
 
+    folded = True
+
     def __init__(self, model: TFGroupViTModel, runtime: str = GRAPH) -> None:
-        BaseModel.__init__(self, dtype="float32", name=f"{model.name}_optimized")
-        self.config = model.config
-        self.vision_model = FoldedVisionTower(model.vision_model, runtime=runtime)
-        self.text_model = FoldedTextTower(model.text_model)
-        self.visual_projection = FoldedProjection(
-            model.visual_projection, "visual_projection", runtime
-        )
-        self.text_projection = FoldedProjection(model.text_projection, "text_projection")
-        self.logit_scale = self.add_weight(
-            name="logit_scale", shape=(), initializer="zeros", trainable=False
-        )
-        self.logit_scale.assign(model.logit_scale)
-        self.trainable, self.built, self.runtime = False, True, runtime
+        with starting_from(folded_weights(model)):
+            super().__init__(model.config, dtype="float32", name=f"{model.name}_optimized")
+        self.trainable, self.runtime = False, runtime
+        if runtime != GRAPH:
+            self.vision_model = CompiledVisionTower(self.vision_model, runtime)
+        if runtime == OPENVINO:  # LiteRT would read the weights again for each image of a batch
+            self.visual_projection = CompiledProjection(self.visual_projection, runtime)
 
-    def _flag(self, name: str, value: bool | None) -> bool:
-        # A config that asks for what is not there is left alone; a caller who does is told.
-        return super()._flag(name, value) if name == "output_segmentation" else bool(value)
-
-    def _pooled_texts(self, given: Mapping[str, Any], training: Any) -> Any:
-        return self.text_model.pooled(**given)
+    def flags(self, attentions: bool | None, hidden_states: bool | None) -> dict[str, bool]:
+        """A config that asks for hidden states, which are not there, is left alone; a caller who
+        does is told.
+        """
+        return super().flags(attentions, bool(hidden_states))
 
     def fit(self, *arguments: Any, **keywords: Any) -> Any:
+        """Refused with ``InputError``."""
         raise InputError(
             "An optimized model cannot be trained: train the model that it was made from."
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Refused with ``InputError``."""
         raise InputError(
             "An optimized model is not saved: save the model that it was made from, and"
             " optimize it."
         )
 
     def get_config(self) -> dict[str, Any]:
+        """Refused with ``InputError``."""
         raise InputError(
             "An optimized model is not saved: save the model that it was made from, and"
             " optimize it."
         )
 
 
-def can_be_optimized(model: Any) -> bool:
-    """Whether a model is of the kind that is folded: float32, on TensorFlow, neither quantized nor
-    with LoRA.
-    """
+def can_be_optimized(model: keras.Model) -> bool:
+    """Whether a model can be folded: float32, on TensorFlow, neither quantized nor with LoRA."""
     if type(model) is not TFGroupViTModel or keras.backend.backend() != "tensorflow":
         return False
     layers = list(model._flatten_layers())
@@ -198,16 +239,6 @@ def can_be_optimized(model: Any) -> bool:
     return model.compute_dtype == model.variable_dtype == "float32" and not changed
 
 
-def check_can_be_optimized(model: Any) -> None:
-    """Raises ``InputError`` where ``can_be_optimized`` says no."""
-    if not can_be_optimized(model):
-        backend, kind = keras.backend.backend(), model.dtype_policy.name
-        raise InputError(
-            "Only a float32 TFGroupViTModel on TensorFlow, neither quantized nor with LoRA, can be"
-            f" optimized: this is a {kind} {type(model).__name__} on {backend}."
-        )
-
-
 def optimized(model: TFGroupViTModel, runtime: str = GRAPH) -> OptimizedGroupViT:
     """The model as it is now folded for inference, its vision tower run by one of ``RUNTIMES``.
 
@@ -216,5 +247,10 @@ def optimized(model: TFGroupViTModel, runtime: str = GRAPH) -> OptimizedGroupViT
             and why.
     """
     check_runtime(runtime)
-    check_can_be_optimized(model)
+    if not can_be_optimized(model):
+        backend, kind = keras.backend.backend(), model.dtype_policy.name
+        raise InputError(
+            "Only a float32 TFGroupViTModel on TensorFlow, neither quantized nor with LoRA, can be"
+            f" optimized: this is a {kind} {type(model).__name__} on {backend}."
+        )
     return OptimizedGroupViT(model, runtime)

@@ -1,12 +1,16 @@
-"""Named tensors in, results out: dicts that are also read by attribute and by position.
+"""Results of the models: dicts of tensors that are also read by attribute and by position.
 
 Only what was asked for is in the dict; any other field of the kind reads as None by attribute.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import keras
 import optree
+
+from tf_groupvit.types import Tensor
+
+Output = TypeVar("Output", bound="ModelOutput")
 
 
 class ModelOutput(dict[str, Any]):
@@ -28,7 +32,7 @@ class ModelOutput(dict[str, Any]):
                 f" {', '.join(type(self).fields)}"
             )
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: str | int | slice) -> Any:
         return self.to_tuple()[key] if isinstance(key, int | slice) else super().__getitem__(key)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -44,7 +48,7 @@ class ModelOutput(dict[str, Any]):
         return cls((name, entries[name]) for name in cls.fields if entries.get(name) is not None)
 
 
-def without(output: Any, *names: str) -> Any:
+def without(output: Output, *names: str) -> Output:
     """A result of the same kind that lacks some entries."""
     return type(output)((name, value) for name, value in output.items() if name not in names)
 
@@ -91,7 +95,7 @@ def _register(cls: type[ModelOutput]) -> None:
 
 
 class TowerOutput(ModelOutput):
-    """What a tower gives.
+    """What a tower returns.
 
     last_hidden_state: text (N, T, C), after the final norm; vision (B, G, C).
     pooler_output: text (N, C), the state of the end token; vision (B, C), the mean over groups.
@@ -104,14 +108,14 @@ class TowerOutput(ModelOutput):
     fields = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")
 
     if TYPE_CHECKING:  # tensors of Keras' backend
-        last_hidden_state: Any
-        pooler_output: Any
-        hidden_states: tuple[Any, ...] | None
-        attentions: tuple[Any, ...] | None
+        last_hidden_state: Tensor
+        pooler_output: Tensor
+        hidden_states: tuple[Tensor, ...] | None
+        attentions: tuple[Tensor, ...] | None
 
 
 class GroupViTOutput(ModelOutput):
-    """What the joint model gives.
+    """What the joint model returns.
 
     loss: scalar, the symmetric contrastive loss, with ``return_loss``.
     logits_per_image (B, N), logits_per_text (N, B): cosine similarities times the logit scale.
@@ -132,11 +136,11 @@ class GroupViTOutput(ModelOutput):
     )
 
     if TYPE_CHECKING:  # tensors of Keras' backend
-        loss: Any
-        logits_per_image: Any
-        logits_per_text: Any
-        segmentation_logits: Any
-        text_embeds: Any
-        image_embeds: Any
+        loss: Tensor
+        logits_per_image: Tensor
+        logits_per_text: Tensor
+        segmentation_logits: Tensor
+        text_embeds: Tensor
+        image_embeds: Tensor
         text_model_output: TowerOutput
         vision_model_output: TowerOutput

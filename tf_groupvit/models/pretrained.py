@@ -1,6 +1,4 @@
-"""A folder, file or hub id in, a model with its weights out; and back. What the three model classes
-share.
-"""
+"""Loading and saving checkpoints: what the three model classes share."""
 
 import logging
 import os
@@ -29,12 +27,11 @@ class PretrainedModel(BaseModel):
     """A keras.Model with a ``.config``, that comes from a checkpoint and goes back to one."""
 
     config_class: ClassVar[Any]
-    may_ignore: ClassVar[
-        tuple[str, ...]
-    ] = ()  # beginnings of names that a joint checkpoint has beside this tower's
+    # Beginnings of names that a joint checkpoint has besides this tower's.
+    may_ignore: ClassVar[tuple[str, ...]] = ()
     config: Any  # of config_class
 
-    def __init__(self, config: Any, **keywords: Any) -> None:
+    def __init__(self, config: AnyConfig, **keywords: Any) -> None:
         if not isinstance(config, self.config_class):
             came, hint = type(config).__name__, ""
             if isinstance(config, GroupViTConfig):
@@ -55,7 +52,7 @@ class PretrainedModel(BaseModel):
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         dtype: str | None = None,
-        config: Any = None,
+        config: AnyConfig | None = None,
         from_pt: bool | None = None,
         from_tf: bool | None = None,
     ) -> Self:
@@ -107,7 +104,7 @@ class PretrainedModel(BaseModel):
         return model
 
     @classmethod
-    def _config_of(cls, path: Path) -> Any:
+    def _config_of(cls, path: Path) -> AnyConfig:
         if path.is_dir():
             return cls.config_class.from_pretrained(path)
         if path.suffix == ".pth" and not path.with_name("config.json").exists():
@@ -117,6 +114,16 @@ class PretrainedModel(BaseModel):
             )
             return cls.config_class()
         return cls.config_class.from_pretrained(config_file_of(path))
+
+    def flags(self, attentions: bool | None, hidden_states: bool | None) -> dict[str, bool]:
+        """What a tower is asked for besides its result: the config's choice where there is none."""
+        config = self.config
+        return {
+            "output_attentions": config.output_attentions if attentions is None else attentions,
+            "output_hidden_states": (
+                config.output_hidden_states if hidden_states is None else hidden_states
+            ),
+        }
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors``, as transformers' PyTorch class loads
@@ -167,7 +174,7 @@ class PretrainedModel(BaseModel):
         return model
 
 
-def _quantized_layers(model: keras.Model) -> list[Any]:
+def _quantized_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return [
         one
         for one in model._flatten_layers(include_self=False)
@@ -175,7 +182,7 @@ def _quantized_layers(model: keras.Model) -> list[Any]:
     ]
 
 
-def _quantization_of(layer: Any) -> dict[str, Any]:
+def _quantization_of(layer: keras.layers.Layer) -> dict[str, Any]:
     """What makes the variables of another layer like this one's. Errors: InputError where that
     takes data.
     """

@@ -1,4 +1,4 @@
-"""Text tower: token ids (N, T) -> states (N, T, C) and one pooled state a text (N, C)."""
+"""Text tower of GroupViT: token ids to the state of each text's end token."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,33 +10,44 @@ from tf_groupvit.checkpoints.matching import UNUSED_BY_TEXT
 from tf_groupvit.config import GroupViTTextConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, text_inputs
-from tf_groupvit.models.layers import Block, flat, layer_name, layer_norm
+from tf_groupvit.models.layers import (
+    Block,
+    LayerNorm,
+    Policy,
+    layer_name,
+    merge_batch,
+    refuse_what_is_folded,
+    subtract_mean,
+)
 from tf_groupvit.models.operations import first_argmax
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.pretrained import PretrainedModel
 from tf_groupvit.models.weights import normal
+from tf_groupvit.types import Tensor
 
 LEGACY_END = 2  # configs from before the end token was named: a text ends at its highest id
 
 
 class TextTower(keras.layers.Layer):
-    """Embeddings, causal pre-norm blocks, a final norm, and the state of the end token."""
+    """Embeddings, causal transformer blocks, a final norm, and the state of the end token."""
 
     def __init__(
-        self, config: GroupViTTextConfig, name: str = "text_model", dtype: Any = None
+        self,
+        config: GroupViTTextConfig,
+        name: str = "text_model",
+        dtype: Policy = None,
+        folded: bool = False,
     ) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
-        self.config = config
-        width, policy = config.hidden_size, self.dtype_policy
+        self.config, self.folded = config, folded
+        width, policy, norm = config.hidden_size, self.dtype_policy, f"{name}.final_layer_norm"
         self.token_embedding = self._table("token_embedding", config.vocab_size)
         self.position_embedding = self._table("position_embedding", config.max_position_embeddings)
         self.blocks = [
-            Block(config, f"{name}.encoder.layers.{i}", policy)
+            Block(config, f"{name}.encoder.layers.{i}", policy, folded)
             for i in range(config.num_hidden_layers)
         ]
-        self.final_layer_norm = layer_norm(
-            f"{name}.final_layer_norm", width, config.layer_norm_eps, policy
-        )
+        self.final_layer_norm = LayerNorm(norm, width, config.layer_norm_eps, policy)
         self.built = True
 
     def _table(self, part: str, rows: int) -> keras.layers.Embedding:
@@ -54,28 +65,33 @@ class TextTower(keras.layers.Layer):
 
     def call(
         self,
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        training: Any = None,
+        training: bool | None = None,
     ) -> TowerOutput:
+        """Token ids (N, T) -> states (N, T, C), the end token's (N, C), and what is asked for.
+
+        ``attention_mask`` and ``position_ids`` are (N, T) or (1, T).
+        """
+        refuse_what_is_folded(self.folded, output_hidden_states, training)
         ids = self._checked(input_ids)
-        length = ops.shape(ids)[1]
-        positions = (
-            ops.arange(length)[None] if position_ids is None else self._positions(position_ids, ids)
-        )
+        num_tokens = ops.shape(ids)[1]
+        positions = ops.arange(num_tokens)[None]
+        if position_ids is not None:
+            positions = self._positions(position_ids, ids)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (N, T, C)
-        seen = self._seen(length, attention_mask, ids)
-        states, attentions = [x], []
-        rows, shape = flat(x), (-1, length, x.shape[-1])
+        seen = self._seen(num_tokens, attention_mask, ids)
+        states, attentions, shape = [x], [], (-1, num_tokens, x.shape[-1])
+        tokens = subtract_mean(merge_batch(x)) if self.folded else merge_batch(x)
         for block in self.blocks:
-            rows, weights = block(rows, length=length, seen=seen, training=training)
+            tokens, weights = block(tokens, num_tokens=num_tokens, seen=seen, training=training)
             attentions.append(weights)
             if output_hidden_states:
-                states.append(ops.reshape(rows, shape))
-        x = ops.reshape(self.final_layer_norm(rows), shape)
+                states.append(ops.reshape(tokens, shape))
+        x = ops.reshape(self.final_layer_norm(tokens), shape)
         end = self._end_of_text(ids)  # (N, 1)
         return TowerOutput.of(
             last_hidden_state=x,
@@ -84,7 +100,7 @@ class TextTower(keras.layers.Layer):
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def _positions(self, position_ids: Any, ids: Any) -> Any:
+    def _positions(self, position_ids: Tensor, ids: Tensor) -> Tensor:
         """Given positions, (N or 1, T), where they can be looked at checked against the table."""
         values, longest = concrete(position_ids), self.config.max_position_embeddings
         if (
@@ -92,15 +108,15 @@ class TextTower(keras.layers.Layer):
             and values.size
             and not (values.min() >= 0 and values.max() < longest)
         ):
-            came = f"from {values.min()} to {values.max()}"
+            received = f"from {values.min()} to {values.max()}"
             raise InputError(
-                f"position_ids go {came}: this model has positions 0 to {longest - 1}."
+                f"position_ids go {received}: this model has positions 0 to {longest - 1}."
             )
         return _of_shape("position_ids", as_ids(position_ids), ids)
 
-    def _seen(self, length: Any, attention_mask: Any, ids: Any) -> Any:
+    def _seen(self, num_tokens: int | Tensor, attention_mask: Tensor | None, ids: Tensor) -> Tensor:
         """Where a token may look: at itself and before, and not at padding; bool (N or 1, 1, T, T)."""
-        row, column = ops.arange(length)[:, None], ops.arange(length)[None]
+        row, column = ops.arange(num_tokens)[:, None], ops.arange(num_tokens)[None]
         seen = (column <= row)[None, None]
         if attention_mask is not None:
             mask = as_ids(ops.cast(attention_mask, "bool"))  # half a token is a token
@@ -108,7 +124,7 @@ class TextTower(keras.layers.Layer):
             seen = ops.logical_and(seen, mask[:, None, None, :])
         return seen
 
-    def _ends(self, ids: Any) -> Any:
+    def _ends(self, ids: Tensor) -> Tensor:
         """True where a token is an end token, (N, T)."""
         found = ops.zeros_like(ids, dtype="bool")
         for end in self._end_ids():
@@ -119,12 +135,12 @@ class TextTower(keras.layers.Layer):
         end = self.config.eos_token_id
         return [one for one in (end if isinstance(end, tuple) else (end,)) if one is not None]
 
-    def _end_of_text(self, ids: Any) -> Any:
+    def _end_of_text(self, ids: Tensor) -> Tensor:
         """Where each text ends, (N, 1): its first end token; for legacy configs its highest id."""
         legacy = self.config.eos_token_id == LEGACY_END
         return first_argmax(ids if legacy else ops.cast(self._ends(ids), "int32"), axis=1)
 
-    def _checked(self, input_ids: Any) -> Any:
+    def _checked(self, input_ids: Tensor) -> Tensor:
         """ids as int32 (N, T); refused where they cannot be right and that can be told before
         running.
         """
@@ -159,7 +175,7 @@ class TextTower(keras.layers.Layer):
             )
 
 
-def _of_shape(name: str, rows: Any, ids: Any) -> Any:
+def _of_shape(name: str, rows: Tensor, ids: Tensor) -> Tensor:
     """Rows that go with the ids, (N or 1, T); refused where static shapes show that they do not."""
     for axis, allowed in ((0, (1, ids.shape[0])), (1, (ids.shape[1],))):
         if (
@@ -167,8 +183,8 @@ def _of_shape(name: str, rows: Any, ids: Any) -> Any:
             and None not in allowed
             and rows.shape[axis] not in allowed
         ):
-            came = f"has shape {tuple(rows.shape)}, but input_ids have {tuple(ids.shape)}"
-            raise InputError(f"{name} {came}: expected one entry a token.")
+            received = f"has shape {tuple(rows.shape)}, but input_ids have {tuple(ids.shape)}"
+            raise InputError(f"{name} {received}: expected one entry a token.")
     return rows
 
 
@@ -191,33 +207,25 @@ class TFGroupViTTextModel(PretrainedModel):
 
     def call(
         self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        position_ids: Any = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        training: Any = None,
+        training: bool | None = None,
     ) -> TowerOutput:
         """Shapes: input_ids, attention_mask, position_ids (N, T), integers; the first may be a dict
         of them.
         """
         refuse_tuple(return_dict)
         given = text_inputs(input_ids, attention_mask, position_ids)
-        config = self.config
         return self.text_model(
             given["input_ids"],
             attention_mask=given["attention_mask"],
             position_ids=given["position_ids"],
-            output_attentions=(
-                config.output_attentions if output_attentions is None else output_attentions
-            ),
-            output_hidden_states=(
-                config.output_hidden_states
-                if output_hidden_states is None
-                else output_hidden_states
-            ),
             training=training,
+            **self.flags(output_attentions, output_hidden_states),
         )
 
     if TYPE_CHECKING:

@@ -5,9 +5,8 @@ over all of the memory, and half of the peak.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +21,7 @@ from tf_groupvit.checkpoints.names import (
 )
 from tf_groupvit.checkpoints.tensors import Entry, Tensors, dtype_of
 from tf_groupvit.errors import CheckpointError
+from tf_groupvit.types import Tensor
 
 # Path and shape of a variable -> its values, or None where there are none.
 Source = Callable[[str, tuple[int, ...]], np.ndarray | None]
@@ -41,7 +41,7 @@ def starting_from(source: Source) -> Iterator[None]:
         _SOURCE.reset(token)
 
 
-def weights_will_be_loaded() -> Any:
+def weights_will_be_loaded() -> AbstractContextManager[None]:
     """Models made in this context start from zeros, since something else overwrites them at once."""
     return starting_from(lambda path, shape: None)
 
@@ -60,7 +60,7 @@ class _FromSource(keras.initializers.Initializer):
     def __init__(self, source: Source, path: str) -> None:
         self.source, self.path = source, path
 
-    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Tensor:
         values = self.source(self.path, tuple(shape))
         return (
             ops.zeros(shape, dtype)
@@ -84,7 +84,7 @@ def constant(path: str, value: float) -> keras.initializers.Initializer:
     return first(path, keras.initializers.Constant(value))
 
 
-def variables_by_name(model: keras.Model) -> dict[str, Any]:
+def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
     """The variables that a checkpoint holds, under their names there.
 
     States of random generators are not weights, and LoRA's factors are no weights of their own.
@@ -139,7 +139,9 @@ def _merged_weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Laye
             )
 
 
-def _entry(variable: Any, layer: Any, shape: tuple[int, ...]) -> Entry:
+def _entry(
+    variable: keras.Variable, layer: keras.layers.Layer | None, shape: tuple[int, ...]
+) -> Entry:
     dtype = dtype_of(variable.dtype)
 
     def read() -> np.ndarray:

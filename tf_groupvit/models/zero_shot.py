@@ -1,6 +1,4 @@
-"""Pixels (B, 3, H, W) in, logits against texts that stay the same out: the joint model as
-``predict`` can batch it.
-"""
+"""The joint model with fixed texts: a model of images alone, which ``predict`` can batch."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +8,30 @@ from keras import ops
 from tf_groupvit.models.base_model import BaseModel
 from tf_groupvit.models.inputs import accept, image_input
 from tf_groupvit.models.outputs import GroupViTOutput, without
+from tf_groupvit.types import Tensor
+
+if TYPE_CHECKING:
+    from tf_groupvit.models.groupvit import TFGroupViTModel
 
 
 @keras.saving.register_keras_serializable("tf_groupvit", name="ImagesAgainstTexts")  # of old files
 class FixedTextModel(BaseModel):
-    """Pixels (B, 3, H, W) -> logits against fixed texts, every entry with B rows.
+    """The joint model of pixels (B, 3, H, W) with fixed texts: each entry of its result has B rows.
 
     ``logits_per_image`` (B, N), ``image_embeds`` (B, D) and, if asked for, ``segmentation_logits``
     (B, N, H, W).
     """
 
     def __init__(
-        self, model: Any, text_embeds: Any, output_segmentation: bool = True, **keywords: Any
+        self,
+        model: "TFGroupViTModel",
+        text_embeds: Tensor,
+        output_segmentation: bool = True,
+        **keywords: Any,
     ):
         super().__init__(dtype=model.dtype_policy, **keywords)
         self.model = model
-        embeds = model._checked_embeds(accept("text_embeds", text_embeds))
+        embeds = model.checked_text_embeds(accept("text_embeds", text_embeds))
         self.text_embeds = self.add_weight(
             name="text_embeds",
             shape=embeds.shape,
@@ -37,7 +43,8 @@ class FixedTextModel(BaseModel):
         self.output_segmentation = output_segmentation
         self.built = True
 
-    def call(self, pixel_values: Any, training: Any = None) -> GroupViTOutput:
+    def call(self, pixel_values: Tensor, training: bool | None = None) -> GroupViTOutput:
+        """Pixels (B, 3, H, W) -> the entries of the class, B rows each."""
         result = self.model(
             pixel_values=image_input(pixel_values),
             text_embeds=self.text_embeds,

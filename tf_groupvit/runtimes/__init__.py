@@ -1,51 +1,66 @@
-"""What can run the folded vision tower, by name. Without TensorFlow: a command refuses others
-before that loads.
+"""What can run a traced function in TensorFlow's place, by name; importing this loads none of them.
 
-graph: TensorFlow's own. lite: LiteRT's interpreter. lite_int8: the same with weights and what is
-    multiplied with them in 8 bits, which changes results. openvino: Intel's runtime, of the extra
-    ``openvino``.
+A runtime is a file of this room with one function, ``prepare(function, shape, **options)``. It makes
+a program of a TensorFlow function for inputs of one shape. To add one: its file, and a row of
+``RUNTIMES``.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.types import Tensor
 
 GRAPH, LITE, LITE_INT8, OPENVINO = "graph", "lite", "lite_int8", "openvino"
-TITLES = {GRAPH: "TensorFlow", LITE: "LiteRT", LITE_INT8: "LiteRT", OPENVINO: "OpenVINO"}
-RUNTIMES = tuple(TITLES)
 
-_built_for = ContextVar("built_for", default=GRAPH)
+# A tensor (B, ...) -> tensors of B rows each.
+Function = Callable[[Tensor], list[Tensor]]
+# An array (B, ...), one row or more, float32 -> arrays of B rows each.
+Run = Callable[[np.ndarray], list[np.ndarray]]
+
+
+class Runtime(NamedTuple):
+    """``title`` is its own name, ``module`` the file here, which gets the ``options``; ``extra`` the
+    package that it needs, and the extra of this package that brings it.
+    """
+
+    title: str
+    module: str = ""
+    options: Mapping[str, Any] = {}
+    extra: str = ""
+
+
+RUNTIMES = {
+    GRAPH: Runtime("TensorFlow"),
+    LITE: Runtime("LiteRT", "lite"),  # its interpreter is a part of TensorFlow
+    LITE_INT8: Runtime("LiteRT", "lite", {"int8": True}),  # in 8 bits, which changes results
+    OPENVINO: Runtime("OpenVINO", "openvino", extra="openvino"),
+}
 
 
 def check_runtime(runtime: str) -> None:
-    """Raises ``InputError`` for a name that is none of ``RUNTIMES``, and where what it names is not
-    installed.
-    """
+    """Raises ``InputError`` for an unknown name, and where what it names is not installed."""
     if runtime not in RUNTIMES:
         raise InputError(
             f"runtime is {runtime!r}: expected one of {', '.join(map(repr, RUNTIMES))}."
         )
-    if runtime == OPENVINO and find_spec("openvino") is None:
+    title, extra = RUNTIMES[runtime].title, RUNTIMES[runtime].extra
+    if extra and find_spec(extra) is None:
         raise InputError(
-            "runtime 'openvino' needs OpenVINO, which is not installed: pip install"
-            " 'tf-groupvit[openvino]'."
+            f"runtime {runtime!r} needs {title}, which is not installed: pip install"
+            f" 'tf-groupvit[{extra}]'."
         )
 
 
-@contextmanager
-def building_for(runtime: str) -> Iterator[None]:
-    """Inside, layers are folded and traced for a runtime: each has operations, and fuses patterns,
-    of its own.
+def prepare(runtime: str, function: Function, shape: tuple[int, ...]) -> Run:
+    """A program of the function for inputs (B, *shape): some seconds at the published size.
+
+    It holds the weights as they are now.
     """
-    token = _built_for.set(runtime)
-    try:
-        yield
-    finally:
-        _built_for.reset(token)
-
-
-def built_for() -> str:
-    return _built_for.get()
+    _, module, options, _ = RUNTIMES[runtime]
+    made: Run = import_module(f"{__name__}.{module}").prepare(function, shape, **options)
+    return made

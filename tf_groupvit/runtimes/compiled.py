@@ -1,85 +1,69 @@
-"""A function of images or features in; the same out, run by another runtime than TensorFlow,
-prepared once.
+"""A TensorFlow function whose calls another runtime answers, with a program for each input shape.
 
 TensorFlow's own products pack the weights anew at every call, which costs one image a fifth. A
-program runs images of one size; it is made when a size comes for the first time, which takes some
-seconds at the published size.
+program is made when a shape is seen for the first time, and the last three are kept.
 """
 
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.runtimes import building_for
+from tf_groupvit.runtimes import Function, Run, prepare
+from tf_groupvit.types import Tensor
 
-SIZES = 3  # kept: each holds the weights as they came, and packed twice or more
-STREAMS = (
-    2  # programs that share a batch: between small products their threads wait less for each other
-)
-
-Program = Callable[
-    [np.ndarray], list[np.ndarray]
-]  # images (B, C, H, W), one or more -> results, B rows each
+SIZES = 3  # kept: each holds the weights themselves, and packed twice or more
+# Programs that share a batch: between small products their threads wait less for each other.
+STREAMS = 2
 
 
 class CompiledFunction:
-    """Calls are those of ``function``: pixels (B, C, H, W), or features (B, G, C), -> a list of
-    float32 tensors with B rows each.
+    """Calls are those of ``function``: a tensor (B, ...), float32 -> a list of tensors, B rows each.
 
-    ``shapes`` are those of the results, without B; ``make`` has the program for images of one
-    shape, B aside. Works eagerly, and in graphs that run where they were made. Calls from several
-    threads wait for each other.
+    ``shapes`` are those of the results, without B. It works eagerly, and in graphs that run where
+    they were made. Calls from several threads wait for each other.
     """
 
     def __init__(
-        self,
-        function: Callable[[Any], list[Any]],
-        shapes: list[tuple[int | None, ...]],
-        make: Callable[[Callable[[Any], list[Any]], tuple[int, ...]], Program],
+        self, function: Function, shapes: Sequence[tuple[int | None, ...]], runtime: str
     ) -> None:
-        self.function, self.shapes, self.make = function, shapes, make
-        self._sizes: OrderedDict[tuple[int, ...], Program] = OrderedDict()
+        self.function, self.shapes, self.runtime = function, shapes, runtime
+        self.programs: OrderedDict[tuple[int, ...], Run] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, pixels: Any) -> list[Any]:
-        results = tf.numpy_function(
-            self.run, [pixels], [tf.float32] * len(self.shapes), stateful=False
-        )
-        results = tf.nest.flatten(results)  # of one it made no list
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        kinds = [tf.float32] * len(self.shapes)
+        results = tf.nest.flatten(tf.numpy_function(self.run, [x], kinds, stateful=False))
         return [
             tf.ensure_shape(result, (None, *shape))
             for result, shape in zip(results, self.shapes, strict=True)
         ]
 
-    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
-        images = pixels if len(pixels) else np.zeros((1, *pixels.shape[1:]), np.float32)
+    def run(self, x: np.ndarray) -> list[np.ndarray]:
+        """The same of an array (B, ...), which may have no rows."""
+        rows = x if len(x) else np.zeros((1, *x.shape[1:]), np.float32)
         with self._lock:
-            results = self._of_size(images.shape[1:])(images)
-        return [result[: len(pixels)] for result in results]
+            results = self._program(rows.shape[1:])(rows)
+        return [result[: len(x)] for result in results]
 
-    def _of_size(self, shape: tuple[int, ...]) -> Program:
-        if shape not in self._sizes:
-            while len(self._sizes) >= SIZES:
-                self._sizes.popitem(last=False)
-            self._sizes[shape] = self.make(self.function, shape)
-        self._sizes.move_to_end(shape)
-        return self._sizes[shape]
+    def _program(self, shape: tuple[int, ...]) -> Run:
+        if shape not in self.programs:
+            while len(self.programs) >= SIZES:
+                self.programs.popitem(last=False)
+            self.programs[shape] = prepare(self.runtime, self.function, shape)
+        self.programs.move_to_end(shape)
+        return self.programs[shape]
 
 
 def traced(
-    function: Callable[[Any], list[Any]], shape: tuple[int | None, ...], runtime: str
-) -> Any:
-    """The function of images (B or None, C, H, W) as a graph for a runtime."""
-    with building_for(runtime):
-        signature = [tf.TensorSpec(shape, tf.float32)]
-        return tf.function(
-            function, input_signature=signature, autograph=False
-        ).get_concrete_function()
+    function: Function, shape: tuple[int | None, ...]
+) -> tf.types.experimental.ConcreteFunction:
+    """The function of one tensor of this shape, float32, as a graph."""
+    signature = [tf.TensorSpec(shape, tf.float32)]
+    return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
 
 
 def thread_count() -> int:

@@ -98,7 +98,7 @@ def paper_scores(
         InputError: shapes that do not go together, or a model without grouping.
     """
     check_protocol("paper", background)
-    text_embeds = model._checked_embeds(accept("text_embeds", text_embeds))
+    text_embeds = model.checked_text_embeds(accept("text_embeds", text_embeds))
     if text_embeds.shape[0] == 0:
         raise InputError("text_embeds are empty: give at least one text.")
     scores = image_scores(model, pixel_values, text_embeds, "paper", background)

@@ -121,7 +121,7 @@ def spread_groups(model: TFGroupViTModel, token_std: float, assign_gain: float, 
         variable.assign(rng.normal(0, std, variable.shape).astype("float32"))
 
     for stage in model.vision_model.stages:
-        if not stage.tokens:
+        if not stage.num_group_tokens:
             continue
         if stage.group_projector is None:
             draw(stage.group_token, token_std)
@@ -153,7 +153,7 @@ def rematerialize(model: TFGroupViTModel, on: bool = True) -> None:
     Less memory for a third more work; gradients are the same. Set it before the model is compiled.
     """
     for stage in model.vision_model.stages:
-        stage.rematerialise = on
+        stage.rematerialize = on
 
 
 def train_only(model: TFGroupViTModel, part: str) -> list[str]:

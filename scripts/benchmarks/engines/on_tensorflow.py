@@ -1,5 +1,5 @@
-"""This package: as it is, folded, folded and run by LiteRT or OpenVINO; and in a Session, as a
-server runs it.
+"""This package: folded or as it is, run by TensorFlow, LiteRT, OpenVINO, and in a Session, as a server
+runs it.
 """
 
 import io
@@ -24,18 +24,22 @@ def make(name: str, folder: Path, threads: int) -> Any:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     model = TFGroupViTModel.from_pretrained(folder)
-    if "not folded" in name:
-        return InProcess(model, model, folder)
-    runtime = RUNTIMES.get(name.removeprefix("ours "))
-    if runtime:
-        folded = model.optimized(runtime)
-        return InProcess(folded, folded, folder)
-    folded = model.optimized()
-    return (
-        InSession(folded, model, folder, threads)
-        if "Session" in name
-        else InProcess(folded, model, folder)
-    )
+    kind = name.removeprefix("ours").removeprefix(", ")
+    folds, kind = "not folded" not in kind, kind.removesuffix("not folded").removesuffix(", ")
+    runtime = RUNTIMES.get(kind, "graph")
+    runs = model.optimized(runtime) if folds else unfolded(model, runtime)
+    if kind == "in a Session":
+        return InSession(runs, model, folder, threads)
+    return InProcess(runs, model if runtime == "graph" else runs, folder)
+
+
+def unfolded(model: Any, runtime: str) -> Any:
+    """A model whose vision tower a runtime runs with weights as they are in the checkpoint."""
+    from tf_groupvit.models.optimized import CompiledVisionTower
+
+    if runtime != "graph":
+        model.vision_model = CompiledVisionTower(model.vision_model, runtime)
+    return model
 
 
 def looking(model: Any) -> Any:
@@ -96,7 +100,7 @@ def segmenter_of(model: Any, folder: Path, classes: list[str], mode: str) -> Any
 
 
 class InSession:
-    """The folded tower saved and loaded as a server loads it; and an export of a segmenter."""
+    """The tower saved and loaded as a server loads it; and an export of a segmenter."""
 
     def __init__(self, folded: Any, plain: Any, folder: Path, threads: int) -> None:
         self.plain, self.folder, self.threads = plain, folder, threads
