@@ -1,9 +1,9 @@
-"""What every model that a user calls has in common: its arguments, Keras' loops, pickling and export."""
+"""What all models have in common: arguments of calls, Keras' loops, pickling and export."""
 
 import inspect
 import operator
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -13,9 +13,10 @@ import keras
 from tf_groupvit.errors import InputError, one_line
 from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.outputs import plain
+from tf_groupvit.types import Tensor
 
-# The process in which TensorFlow began to work. Its threads do not exist in a fork, and whatever waits
-# for them there waits forever; a spawned process starts anew.
+# The process in which TensorFlow began to work. Its threads do not exist in a fork, and whatever
+# waits for them there waits forever; a spawned process starts anew.
 _first_process: list[int] = []
 
 
@@ -61,7 +62,7 @@ def _weights_outlive_errors(model: keras.Model) -> Iterator[None]:
 
 
 class VariablesOf:
-    """The variables that a model had when something was traced with them, which reads them alone."""
+    """The variables that a model had when something was traced with them."""
 
     def __init__(self, model: keras.Model) -> None:
         self._held = model.weights
@@ -73,7 +74,7 @@ class VariablesOf:
 
 
 class UnusableModel:
-    """Takes the place of a model that was sent to a forked process: any use raises ``InputError``."""
+    """In place of a model that was sent to a forked process: any use raises ``InputError``."""
 
     def __getattr__(self, name: str) -> Any:
         check_process()
@@ -113,13 +114,14 @@ class BaseModel(keras.Model):
             )
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """As Keras' own, which takes nothing but tensors by position: here flags may be given so too."""
+        """As Keras' own, which takes tensors alone by position: here flags may be given so, too."""
         if keras.backend.backend() != "torch":
             check_process()
         names = _argument_names(type(self).call)
         if len(arguments) > len(names):
             raise InputError(
-                f"{len(arguments)} arguments were given, but there are {len(names)}: {', '.join(names)}."
+                f"{len(arguments)} arguments were given, but there are {len(names)}:"
+                f" {', '.join(names)}."
             )
         given = dict(zip(names, arguments, strict=False))
         if twice := sorted(given.keys() & keywords.keys()):
@@ -130,16 +132,19 @@ class BaseModel(keras.Model):
         )
 
     def predict(self, *arguments: Any, **keywords: Any) -> Any:
+        """Keras' ``predict``, traced anew where layers have got other variables."""
         self._forget_old_graphs()
         with _weights_outlive_errors(self):
             return super().predict(*arguments, **keywords)
 
     def fit(self, *arguments: Any, **keywords: Any) -> Any:
+        """Keras' ``fit``, likewise."""
         self._forget_old_graphs()
         with _weights_outlive_errors(self):
             return super().fit(*arguments, **keywords)
 
     def evaluate(self, *arguments: Any, **keywords: Any) -> Any:
+        """Keras' ``evaluate``, likewise."""
         self._forget_old_graphs()
         with _weights_outlive_errors(self):
             return super().evaluate(*arguments, **keywords)
@@ -159,9 +164,7 @@ class BaseModel(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, *arguments: Any, **keywords: Any
     ) -> Any:
-        """The scalar loss. Losses by name of an output, as ``compile`` takes them, are looked for by
-        Keras in plain dicts alone.
-        """
+        """The loss, a scalar. Keras looks for losses by name of an output in plain dicts alone."""
         return super().compute_loss(x, y, plain(y_pred), *arguments, **keywords)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -192,7 +195,10 @@ class FlatOutputs(keras.Model):
         self.model = model
         self.built = True
 
-    def call(self, inputs: Any) -> dict[str, Any]:
+    def call(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs by name -> the tensors of the result by name, each as the model's class says
+        (shapes are there).
+        """
         result = self.model(inputs, training=False)
         return {
             name: value for name, value in result.items() if not isinstance(value, dict | tuple)

@@ -1,4 +1,4 @@
-"""Converting a checkpoint of any format to config.json and model.safetensors, whole or not at all."""
+"""Converting a checkpoint of any format to config.json and model.safetensors."""
 
 import os
 import shutil

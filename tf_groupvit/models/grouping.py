@@ -1,8 +1,8 @@
 """Stages of the vision tower, and the grouping block: the heart of the paper.
 
-Equations are those of Xu et al. 2022, section 3. There g are group tokens, s segment tokens (what is
-grouped: patches at first, then groups), and a hat marks what the transformer made of them. Shapes:
-B images, P segment tokens, S group tokens of a stage, G its groups, C channels.
+Equations are those of Xu et al. 2022, section 3. There g are group tokens, s segment tokens (what
+is grouped: patches at first, then groups), and a hat marks what the transformer made of them.
+Shapes: B images, P segment tokens, S group tokens of a stage, G its groups, C channels.
 """
 
 from functools import partial
@@ -82,7 +82,7 @@ class AssignAttention(keras.layers.Layer):
         return self.proj(merge_batch(means)), soft
 
     def _compare(self, groups: Tensor, tokens: Tensor, num_groups: int) -> Tensor:
-        """Group tokens (B * G, C), segment tokens (B, P, C) -> (Wq g) . (Wk s) / sqrt(C), (B, G, P)."""
+        """(Wq g) . (Wk s) / sqrt(C) of (B * G, C) and (B, P, C) -> (B, G, P)."""
         width = groups.shape[-1]
         if self.folded:
             q = ops.reshape(self.qk_proj(groups), (-1, num_groups, width + 1))

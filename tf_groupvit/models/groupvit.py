@@ -222,7 +222,7 @@ class TFGroupViTModel(PretrainedModel):
         training: bool | None = None,
         **flags: Any,
     ) -> Any:
-        """Projected features (N, D) of texts (N, T), not normalized; flags of outputs change nothing."""
+        """Projected features (N, D) of texts (N, T), unnormalized; flags change nothing."""
         check_process()
         refuse_flags(flags)
         given = text_inputs(*map(accept, TEXT_INPUTS, (input_ids, attention_mask, position_ids)))
@@ -232,9 +232,7 @@ class TFGroupViTModel(PretrainedModel):
     def get_image_features(
         self, pixel_values: Tensor | None = None, training: bool | None = None, **flags: Any
     ) -> Any:
-        """Projected features (B, D) of images (B, 3, H, W), not normalized; flags of outputs change
-        nothing.
-        """
+        """Projected features (B, D) of images (B, 3, H, W), unnormalized; flags change nothing."""
         check_process()
         refuse_flags(flags)
         pixel_values = image_input(accept("pixel_values", pixel_values))
@@ -281,8 +279,8 @@ class TFGroupViTModel(PretrainedModel):
         return super().predict(x, *arguments, **keywords)
 
     def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
-        """Keras' ``fit`` on pairs (B, ...), text i with image i; the loss is the contrastive one unless
-        ``compile`` was given another.
+        """Keras' ``fit`` on pairs (B, ...), text i with image i; the loss is the contrastive one
+        unless ``compile`` was given another.
 
         Every other row of the batch is a negative, so a batch should hold many pairs.
         """
@@ -295,6 +293,7 @@ class TFGroupViTModel(PretrainedModel):
         return super().evaluate(x, *arguments, **keywords)
 
     def predict_step(self, *arguments: Any) -> Any:
+        """A step of ``predict``, without the entries that pair every text with every image."""
         result = super().predict_step(*arguments)
         if isinstance(result, tuple):  # JAX: outputs and state
             return (without(result[0], *PAIRWISE), *result[1:])
@@ -310,6 +309,7 @@ class TFGroupViTModel(PretrainedModel):
         return super().compute_loss(x, y, y_pred, *arguments, **keywords)
 
     def default_signature(self) -> dict[str, keras.InputSpec]:
+        """Token ids and mask (N, T), pixels (B, 3, H, W)."""
         channels = self.config.vision_config.num_channels
         return {
             "input_ids": keras.InputSpec(shape=(None, None), dtype="int32", name="input_ids"),

@@ -47,7 +47,7 @@ ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def layer_name(name: str) -> str:
-    """A checkpoint prefix as a layer's name; PyTorch allows no dots in names, there they are "-"."""
+    """A checkpoint prefix as a layer's name; under PyTorch, which refuses dots, with "-"."""
     return name.replace(".", "-") if keras.backend.backend() == "torch" else name
 
 
@@ -82,7 +82,7 @@ def subtract_mean(x: Tensor) -> Tensor:
 
 
 def softmax(x: Tensor, axis: int) -> Tensor:
-    """Softmax of x along an axis, same shape; of one token, patch or group without Keras' warning."""
+    """Softmax along an axis, the shape of x; of a single score without Keras' warning."""
     return ops.ones_like(x) if x.shape[axis] == 1 else ops.softmax(x, axis=axis)
 
 
@@ -249,7 +249,7 @@ class Block(keras.layers.Layer):
         training: bool | None = None,
         kept: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Tokens (B * T, C), T ``num_tokens`` -> (B * T, C), and attention weights (B, heads, T, T).
+        """Tokens (B * T, C), T ``num_tokens`` -> the same, and attention weights (B, heads, T, T).
 
         ``seen`` as in ``Attention``. ``kept`` (2, B) are factors of the two residual branches, one
         an image: drop path leaves branches out with 0. Folded, tokens come and go with mean 0.

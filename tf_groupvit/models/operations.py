@@ -56,9 +56,7 @@ def _source_positions(out_size: int | Tensor, in_size: int | Tensor) -> Tensor:
 
 
 def bilinear_matrix(out_size: int | Tensor, in_size: int | Tensor) -> Tensor:
-    """Weights (out, in) of bilinear interpolation; positions beyond the border take the border's
-    value.
-    """
+    """Bilinear interpolation as a matrix (out, in); beyond the border the border's value counts."""
     last = ops.cast(in_size, "float32") - 1.0
     position = ops.clip(_source_positions(out_size, in_size), 0.0, last)
     pixel = ops.cast(ops.arange(in_size), "float32")
@@ -66,9 +64,7 @@ def bilinear_matrix(out_size: int | Tensor, in_size: int | Tensor) -> Tensor:
 
 
 def bicubic_matrix(out_size: int | Tensor, in_size: int | Tensor) -> Tensor:
-    """Weights (out, in) of bicubic interpolation over four taps; taps beyond the border fall on the
-    border.
-    """
+    """Bicubic interpolation as a matrix (out, in); taps beyond the border fall on it."""
     position = _source_positions(out_size, in_size)
     left = ops.floor(position)
     fraction = position - left
@@ -100,7 +96,7 @@ def resize_maps(maps: Tensor, height: int | Tensor, width: int | Tensor) -> Tens
 def resize_grid(
     embeddings: Tensor, grid: tuple[int, int], rows: int | Tensor, columns: int | Tensor
 ) -> Tensor:
-    """Bicubic: one embedding a patch, (1, P, C) over ``grid``, -> (1, rows * columns, C), float32."""
+    """Bicubic: embeddings of patches (1, P, C) over ``grid`` -> (1, rows * columns, C), float32."""
     channels = embeddings.shape[-1]
     table = ops.reshape(ops.cast(embeddings, "float32"), (*grid, channels))
     table = ops.tensordot(bicubic_matrix(rows, grid[0]), table, axes=1)  # (rows, grid columns, C)

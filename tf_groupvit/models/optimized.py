@@ -1,10 +1,10 @@
 """A snapshot of a model for inference: folded weights, and another runtime for the vision tower if
 one is wanted.
 
-Folding moves what surrounds a product into its weights, where it costs nothing; it is pure NumPy, in
-float64. In each block the layer norms' gamma and beta, the scale of queries, and queries, keys and
-values themselves become one product; what is written to the residual stream has its mean taken out,
-so that norms need not do it. The keys of the assignment go into its few queries.
+Folding moves what surrounds a product into its weights, where it costs nothing; it is pure NumPy,
+in float64. In each block the layer norms' gamma and beta, the scale of queries, and queries, keys
+and values themselves become one product; what is written to the residual stream has its mean taken
+out, so that norms need not do it. The keys of the assignment go into its few queries.
 Measured: scripts/bench tower --folding.
 """
 
@@ -144,8 +144,8 @@ class CompiledVisionTower(keras.layers.Layer):
         output_hidden_states: bool = False,
         training: bool | None = None,
     ) -> TowerOutput:
-        """Pixels (B, 3, H, W) -> group features (B, G, C), their mean (B, C), and assignments (B, G,
-        P) as ``attentions``. Raises ``InputError`` where hidden states or training are wanted.
+        """Pixels (B, 3, H, W) -> group features (B, G, C), their mean (B, C), and assignments (B,
+        G, P) as ``attentions``. Raises ``InputError`` where hidden states or training are wanted.
         """
         refuse_what_is_folded(True, output_hidden_states, training)
         x, *assignments = self.run(self.tower.checked(pixel_values))

@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -149,6 +150,7 @@ class PretrainedModel(BaseModel):
         self.config.save_pretrained(folder)
 
     def get_config(self) -> dict[str, Any]:
+        """What Keras saves beside the weights: the config, and which layers are quantized."""
         config = {
             "config": self.config.to_dict(),
             "name": self.name,
@@ -158,7 +160,10 @@ class PretrainedModel(BaseModel):
         return config | ({"quantized": quantized} if quantized else {})
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Mapping[str, type] | None = None
+    ) -> Self:
+        """A model as ``get_config`` described it, whose weights are loaded later."""
         config = dict(config)
         policy = keras.saving.deserialize_keras_object(config["dtype"])
         model = cls(cls.config_class.from_dict(config["config"]), name=config["name"], dtype=policy)
@@ -183,14 +188,12 @@ def _quantized_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _quantization_of(layer: keras.layers.Layer) -> dict[str, Any]:
-    """What makes the variables of another layer like this one's. Errors: InputError where that
-    takes data.
-    """
+    """What quantizes another layer as this one is. Raises ``InputError`` where that takes data."""
     mode = layer.quantization_mode
     if mode not in ("int8", "int4", "float8"):
         raise InputError(
-            f"Layer '{layer.name}' is quantized by {mode}, which takes data to do again: save the"
-            " model before quantize(), or quantize it to int8, int4 or float8."
+            f"Layer '{layer.name}' is quantized by {mode}, which needs data to be repeated: save"
+            " the model before quantize(), or quantize it to int8, int4 or float8."
         )
     config = getattr(
         layer, "quantization_config", None

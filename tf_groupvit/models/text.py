@@ -115,7 +115,7 @@ class TextTower(keras.layers.Layer):
         return _of_shape("position_ids", as_ids(position_ids), ids)
 
     def _seen(self, num_tokens: int | Tensor, attention_mask: Tensor | None, ids: Tensor) -> Tensor:
-        """Where a token may look: at itself and before, and not at padding; bool (N or 1, 1, T, T)."""
+        """Where tokens may look, bool (N or 1, 1, T, T): to the left, and not at padding."""
         row, column = ops.arange(num_tokens)[:, None], ops.arange(num_tokens)[None]
         seen = (column <= row)[None, None]
         if attention_mask is not None:
@@ -234,6 +234,7 @@ class TFGroupViTTextModel(PretrainedModel):
         def __call__(self, *arguments: Any, **keywords: Any) -> TowerOutput: ...
 
     def default_signature(self) -> dict[str, keras.InputSpec]:
+        """Token ids and mask (N, T)."""
         return {
             "input_ids": keras.InputSpec(shape=(None, None), dtype="int32", name="input_ids"),
             "attention_mask": keras.InputSpec(

@@ -25,7 +25,7 @@ from tf_groupvit.types import Tensor
 
 
 class PatchEmbedding(keras.layers.Layer):
-    """Segment tokens of the first stage: each patch projected, normalized, and its position added."""
+    """Segment tokens of the first stage: each patch projected, normalized, its position added."""
 
     def __init__(self, config: GroupViTVisionConfig, name: str, dtype: Policy) -> None:
         super().__init__(name=layer_name(name), dtype=dtype)
@@ -65,8 +65,8 @@ class PatchEmbedding(keras.layers.Layer):
         return self.dropout(x, training=training)
 
     def _project(self, patches: Tensor) -> Tensor:
-        """Patches (M, tall * wide * 3) -> (M, C): a convolution whose steps are as wide as itself is
-        one product.
+        """Patches (M, tall * wide * 3) -> (M, C): a convolution whose steps are as wide as itself
+        is one product.
         """
         kernel = ops.cast(self.projection.kernel, self.compute_dtype)  # (tall, wide, 3, C)
         kernel = ops.reshape(kernel, (-1, self.config.hidden_size))
@@ -113,8 +113,8 @@ class VisionTower(keras.layers.Layer):
         output_hidden_states: bool = False,
         training: bool | None = None,
     ) -> TowerOutput:
-        """Pixels (B, 3, H, W) -> group features (B, G, C), their mean (B, C), and what is asked for:
-        each stage's soft assignment (B, G, P) as ``attentions``, and its output.
+        """Pixels (B, 3, H, W) -> group features (B, G, C), their mean (B, C), and what is asked
+        for: each stage's soft assignment (B, G, P) as ``attentions``, and its output.
         """
         refuse_what_is_folded(self.folded, output_hidden_states, training)
         x = self.embeddings(self.checked(pixel_values), training=training)
@@ -191,5 +191,6 @@ class TFGroupViTVisionModel(PretrainedModel):
         def __call__(self, *arguments: Any, **keywords: Any) -> TowerOutput: ...
 
     def default_signature(self) -> dict[str, keras.InputSpec]:
+        """Pixels (B, 3, H, W)."""
         shape = (None, self.config.num_channels, None, None)
         return {"pixel_values": keras.InputSpec(shape=shape, dtype="float32", name="pixel_values")}

@@ -1,7 +1,7 @@
-"""First values of a model's variables, random or read from a checkpoint, and weights under checkpoint names.
+"""First values of variables, random or of a checkpoint, and weights under checkpoint names.
 
-A checkpoint is read at the place where a variable is made. That spares drawing random numbers, a pass
-over all of the memory, and half of the peak.
+A checkpoint is read at the place where a variable is made. That spares drawing random numbers, a
+pass over all of the memory, and half of the peak.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def starting_from(source: Source) -> Iterator[None]:
 
 
 def weights_will_be_loaded() -> AbstractContextManager[None]:
-    """Models made in this context start from zeros, since something else overwrites them at once."""
+    """Models made in this context start from zeros, since something overwrites them at once."""
     return starting_from(lambda path, shape: None)
 
 

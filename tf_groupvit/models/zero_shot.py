@@ -1,5 +1,6 @@
 """The joint model with fixed texts: a model of images alone, which ``predict`` can batch."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -60,9 +61,11 @@ class FixedTextModel(BaseModel):
         def __call__(self, *arguments: Any, **keywords: Any) -> GroupViTOutput: ...
 
     def default_signature(self) -> dict[str, keras.InputSpec]:
+        """Pixels (B, 3, H, W)."""
         return {"pixel_values": self.model.default_signature()["pixel_values"]}
 
     def get_config(self) -> dict[str, Any]:
+        """What Keras saves beside the weights."""
         shape = list(self.text_embeds.shape)
         return {
             "model": keras.saving.serialize_keras_object(self.model),
@@ -72,7 +75,10 @@ class FixedTextModel(BaseModel):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "FixedTextModel":
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Mapping[str, type] | None = None
+    ) -> "FixedTextModel":
+        """A model as ``get_config`` described it, whose weights are loaded later."""
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
         embeds = ops.zeros(config["text_embeds_shape"])  # the values come with the weights
         return cls(model, embeds, config["output_segmentation"], name=config["name"])

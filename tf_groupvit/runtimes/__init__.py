@@ -1,7 +1,7 @@
 """What can run a traced function in TensorFlow's place, by name; importing this loads none of them.
 
-A runtime is a file of this room with one function, ``prepare(function, shape, **options)``. It makes
-a program of a TensorFlow function for inputs of one shape. To add one: its file, and a row of
+A runtime is a file of this room with one function, ``prepare(function, shape, **options)``. It
+makes a program of a TensorFlow function for inputs of one shape. To add one: its file, and a row of
 ``RUNTIMES``.
 """
 
@@ -24,8 +24,8 @@ Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
 class Runtime(NamedTuple):
-    """``title`` is its own name, ``module`` the file here, which gets the ``options``; ``extra`` the
-    package that it needs, and the extra of this package that brings it.
+    """``title`` is its own name, ``module`` the file here, which gets the ``options``; ``extra``
+    the package that it needs, and the extra of this package that brings it.
     """
 
     title: str

@@ -21,7 +21,8 @@ STREAMS = 2
 
 
 class CompiledFunction:
-    """Calls are those of ``function``: a tensor (B, ...), float32 -> a list of tensors, B rows each.
+    """Calls are those of ``function``: a tensor (B, ...), float32 -> a list of tensors, B rows
+    each.
 
     ``shapes`` are those of the results, without B. It works eagerly, and in graphs that run where
     they were made. Calls from several threads wait for each other.

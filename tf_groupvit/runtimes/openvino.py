@@ -72,7 +72,8 @@ def _openvino() -> Any:
     makers.
     """
     telemetry = sys.modules.get("openvino_telemetry")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as where it is not installed
+    # as where it is not installed
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         import openvino
     finally:
