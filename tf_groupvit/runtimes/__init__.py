@@ -5,22 +5,17 @@ makes a program of a TensorFlow function for inputs of one shape. To add one: it
 ``RUNTIMES``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.types import Tensor
+
+if TYPE_CHECKING:
+    from tf_groupvit.runtimes.compiled import Function, Run
 
 GRAPH, LITE, LITE_INT8, OPENVINO = "graph", "lite", "lite_int8", "openvino"
-
-# A tensor (B, ...) -> tensors of B rows each.
-Function = Callable[[Tensor], list[Tensor]]
-# An array (B, ...), one row or more, float32 -> arrays of B rows each.
-Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
 class Runtime(NamedTuple):
@@ -56,7 +51,7 @@ def check_runtime(runtime: str) -> None:
         )
 
 
-def prepare(runtime: str, function: Function, shape: tuple[int, ...]) -> Run:
+def prepare(runtime: str, function: "Function", shape: tuple[int, ...]) -> "Run":
     """A program of the function for inputs (B, *shape): some seconds at the published size.
 
     It holds the weights as they are now.

@@ -7,13 +7,18 @@ program is made when a shape is seen for the first time, and the last three are 
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.runtimes import Function, Run, prepare
+from tf_groupvit.runtimes import prepare
 from tf_groupvit.types import Tensor
+
+# A tensor (B, ...) -> tensors of B rows each.
+Function = Callable[[Tensor], list[Tensor]]
+# An array (B, ...), one row or more, float32 -> arrays of B rows each.
+Run = Callable[[np.ndarray], list[np.ndarray]]
 
 SIZES = 3  # kept: each holds the weights themselves, and packed twice or more
 # Programs that share a batch: between small products their threads wait less for each other.

@@ -7,8 +7,7 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.runtimes import Function
-from tf_groupvit.runtimes.compiled import STREAMS, thread_count, traced
+from tf_groupvit.runtimes.compiled import STREAMS, Function, thread_count, traced
 
 
 def prepare(function: Function, shape: tuple[int, ...], int8: bool = False) -> "LiteProgram":

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_groupvit.runtimes import Function
-from tf_groupvit.runtimes.compiled import STREAMS, thread_count, traced
+from tf_groupvit.runtimes.compiled import STREAMS, Function, thread_count, traced
 
 
 def prepare(function: Function, shape: tuple[int, ...]) -> "OpenVinoProgram":
