@@ -10,11 +10,12 @@ import json
 import os
 import struct
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from tf_groupvit.errors import DatasetError, one_line
 from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES, is_junk, replacing
@@ -192,10 +193,11 @@ def _load_example(shard: Path, span: Span) -> tuple[bytes, str]:
     return image, caption.decode("utf-8", "replace")
 
 
-def _first_value(features: dict, names: tuple[str, ...]) -> bytes:
+def _first_value(features: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
     for name in names:
         if name in features and features[name].bytes_list.value:
-            return features[name].bytes_list.value[0]
+            value: bytes = features[name].bytes_list.value[0]
+            return value
     raise DatasetError(
         f"it has none of the features {', '.join(names)}, but {', '.join(sorted(features))}"
     )

@@ -343,7 +343,8 @@ def recipe_of(content: Mapping[str, object]) -> Recipe:
     for section, kind in SECTIONS.items():
         if section in values:
             values[section] = parse_section(kind, values[section], f"[{section}]")
-    return parse_section(Recipe, values, "the recipe")
+    recipe: Recipe = parse_section(Recipe, values, "the recipe")
+    return recipe
 
 
 def with_new_names(content: Mapping[str, object]) -> dict[str, Any]:
