@@ -16,7 +16,8 @@ way. Its steps, in their order, and where each lives:
 7. Labels become areas: here, ``class_areas``.
 
 Functions marked ``live`` run as graphs that are traced once for pictures of every size, and inside
-other graphs. Under other Keras backends than TensorFlow steps 3 and 4 run on these and the rest on
+other graphs. Called from Python, the model is a graph of its own: TensorFlow runs it a tenth slower
+as a part of another. Under other Keras backends than TensorFlow steps 3 and 4 run on these and the rest on
 TensorFlow: the same code, eager.
 """
 
@@ -57,6 +58,10 @@ PICTURES = tf.TensorSpec([None, None, None, 3], tf.uint8)
 PICTURE = tf.TensorSpec([None, None, 3], tf.uint8)
 TEXTS = tf.TensorSpec([None, None], tf.float32)  # (N, D)
 THRESHOLDS = tf.TensorSpec([None], tf.float32)
+GROUPS = (  # maps of the last stage, group_embeds, image_embeds, scale
+    *(tf.TensorSpec([None] * rank, tf.float32) for rank in (4, 3, 2)),
+    tf.TensorSpec([], tf.float32),
+)
 
 _as_they_are = ContextVar("as_they_are", default=False)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -118,20 +123,40 @@ def encode_values(model: TFGroupViTModel, _: None, pixel_values: Tensor) -> Grou
     return encode_image(model, pixel_values if on_tensorflow() else pixel_values.numpy())
 
 
-@live(PICTURES)
 def encode_pixels(model: TFGroupViTModel, settings: Settings, pixels: Tensor) -> Groups:
     """Squares or windows uint8 (B, h, w, 3) -> ``Groups``."""
     return encode_values(model, None, to_pixel_values(pixels, settings.mean, settings.std))
 
 
-@live(PICTURES, TEXTS)
 def classify(model: TFGroupViTModel, settings: Settings, squares: Tensor, texts: Tensor) -> Tensor:
     """How likely each class (N, D) is of whole pictures, uint8 (B, S, S, 3): -> (B, N)."""
     groups = encode_pixels(model, settings, squares)
     return class_probabilities(groups["image_embeds"], groups["scale"], texts)
 
 
-@live(PICTURES, TEXTS, THRESHOLDS)
+@live(*GROUPS, PICTURES, TEXTS, THRESHOLDS)
+def _compare(
+    _: TFGroupViTModel,
+    settings: Settings,
+    maps: Tensor,
+    group_embeds: Tensor,
+    image_embeds: Tensor,
+    scale: Tensor,
+    squares: Tensor,
+    texts: Tensor,
+    thresholds: Tensor,
+) -> dict[str, Any]:
+    """``score_squares`` as a graph of its own: ``scores``, and ``group_scores`` (B, G, K)."""
+    groups = Groups.of(
+        maps=(maps,), group_embeds=group_embeds, image_embeds=image_embeds, scale=scale
+    )
+    scores = score_squares(groups, settings, squares, texts, thresholds)._asdict()
+    return {
+        "scores": {name: part for name, part in scores.items() if part is not None},
+        "group_scores": with_background(class_affinity(groups, texts), thresholds),
+    }
+
+
 def see_squares(
     model: TFGroupViTModel, settings: Settings, squares: Tensor, texts: Tensor, thresholds: Tensor
 ) -> dict[str, Any]:
@@ -142,14 +167,14 @@ def see_squares(
     (B, G, K).
     """
     groups = encode_pixels(model, settings, squares)
-    scores = score_squares(groups, settings, squares, texts, thresholds)._asdict()
-    affinity = with_background(class_affinity(groups, texts), thresholds)
-    return {
-        "scores": {name: part for name, part in scores.items() if part is not None},
-        "maps": tuple(keras.ops.transpose(maps, (0, 2, 3, 1)) for maps in groups["maps"]),
-        "group_embeds": groups["group_embeds"],
-        "group_scores": affinity,
-    }
+    found = _compare(model, settings, *_of_last_stage(groups), squares, texts, thresholds)
+    maps = tuple(keras.ops.transpose(stage, (0, 2, 3, 1)) for stage in groups["maps"])
+    return {**found, "maps": maps, "group_embeds": groups["group_embeds"]}
+
+
+def _of_last_stage(groups: Groups) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    embeds = groups["group_embeds"], groups["image_embeds"]
+    return groups["maps"][-1], *embeds, groups["scale"]
 
 
 def score_squares(
@@ -162,19 +187,45 @@ def score_squares(
     return refine(LowResScores(**parts, size=size), squares)
 
 
-@live(PICTURE, TEXTS, THRESHOLDS)
 def score_windows(
     model: TFGroupViTModel, settings: Settings, pixels: Tensor, texts: Tensor, thresholds: Tensor
 ) -> Tensor:
     """Resize a picture uint8 (H, W, 3) and slide windows over it: scores (h, w, K) of its pixels."""
+    small, windows, corners = _cut(model, settings, pixels)
+    groups = encode_pixels(model, settings, windows)
+    return _merge(model, settings, *_of_last_stage(groups), small, corners, texts, thresholds)
+
+
+@live(PICTURE)
+def _cut(_: TFGroupViTModel, settings: Settings, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The resized picture (h, w, 3), its windows (n, tall, wide, 3), and their corners (n, 2)."""
     H, W = tf.unstack(tf.shape(pixels)[:2])
     height, width = sliding_window.resized(H, W, settings.image_size, settings.patch)
     small = resize_bilinear(pixels, height, width)
     corners = sliding_window.corners_of(height, width, settings.window)
+    sides = tf.minimum(height, settings.window), tf.minimum(width, settings.window)
+    return small, sliding_window.cut_windows(small, corners, *sides), corners
+
+
+@live(*GROUPS, PICTURE, tf.TensorSpec([None, 2], tf.int32), TEXTS, THRESHOLDS)
+def _merge(
+    _: TFGroupViTModel,
+    settings: Settings,
+    maps: Tensor,
+    group_embeds: Tensor,
+    image_embeds: Tensor,
+    scale: Tensor,
+    small: Tensor,
+    corners: Tensor,
+    texts: Tensor,
+    thresholds: Tensor,
+) -> Tensor:
+    """Groups of the windows of a small picture (h, w, 3) -> scores of its pixels (h, w, K)."""
+    groups = Groups.of(
+        maps=(maps,), group_embeds=group_embeds, image_embeds=image_embeds, scale=scale
+    )
+    height, width = tf.unstack(tf.shape(small)[:2])
     tall, wide = tf.minimum(height, settings.window), tf.minimum(width, settings.window)
-    groups = encode_pixels(
-        model, settings, sliding_window.cut_windows(small, corners, tall, wide)
-    )  # (n, ...)
     if not on_tensorflow():
         tall, wide = int(tall), int(wide)
     scores = pixel_scores(groups, texts, tall, wide, settings.protocol, thresholds)
