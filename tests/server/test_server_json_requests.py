@@ -1,6 +1,7 @@
 """REST predict bodies: forms, shapes, element types, base64, and errors (contract, 3 to 5)."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from rest_calls import call, predict, refusal
 from small_models import TYPES, every_type
 
-from tf_groupvit.server.json_requests import read_predict
+from tf_groupvit.server.json_requests import decode_base64, read_predict
 from tf_groupvit.server.json_responses import write_predict
 from tf_groupvit.server.running import Server
 from tf_groupvit.server.status import StatusError
@@ -408,7 +409,8 @@ def test_more_dimensions_than_numpy_has_are_refused(values):
         ("YQ", b"a"),
         ("", b""),
         ("YWJj", b"abc"),
-        *((text, None) for text in ("YQ=", "YQ===", "YWJj=", "====", "YQ==YQ==", "Y", "_-8=", "\\u00e9")),
+        *((text, None) for text in ("YQ=", "YQ===", "YWJj=", "====", "YQ==YQ==", "Y", "_-8=", "\\u00e9",
+                                     "YQ==\\u00a0", "\\u2003YQ==", "Y\\u001cQ==")),
     ],
 )  # fmt: skip
 def test_base64_is_read_as_absl_reads_it(text, wanted):
@@ -418,3 +420,13 @@ def test_base64_is_read_as_absl_reads_it(text, wanted):
             read(body, "string")
     else:
         assert read(body, "string").tolist() == [wanted]
+
+
+def test_blanks_in_base64_take_no_memory_of_their_own():
+    text = "QUFB " * 2**17
+    tracemalloc.start()
+    try:
+        assert decode_base64(text) == b"AAA" * 2**17
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(text)
+    finally:
+        tracemalloc.stop()

@@ -45,7 +45,7 @@ _WIDEST = {
     "bool": np.bool_,
     "string": np.object_,
 }
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*+")
+_BASE64, _BLANKS = re.compile(rb"[A-Za-z0-9+/]*+"), b" \t\n\v\f\r"
 
 
 class PredictBody(NamedTuple):
@@ -323,12 +323,12 @@ def _is_base64(value: Json) -> bool:
 def decode_base64(text: str) -> bytes:
     """The bytes of a ``b64`` member. Raises StatusError.
 
-    As absl's Base64Unescape reads it: standard alphabet only; blanks are ignored; padding may be
-    missing, or be dots; surplus padding and anything after it is refused.
+    As absl's Base64Unescape reads it: standard alphabet only; ASCII blanks are ignored; padding may
+    be missing, or be dots; surplus padding and anything after it is refused.
     """
-    text = "".join(text.split())
-    digits = text.rstrip("=.")
-    missing = -len(digits) % 4
-    if missing == 3 or len(text) - len(digits) not in (0, missing) or not _BASE64.fullmatch(digits):
+    given = text.encode("utf-8", "surrogateescape").translate(None, _BLANKS)
+    digits = given.rstrip(b"=.")
+    padding, missing = len(given) - len(digits), -len(digits) % 4
+    if missing == 3 or padding not in (0, missing) or not _BASE64.fullmatch(digits):
         raise invalid("Unable to base64 decode")
-    return binascii.a2b_base64(digits + "=" * missing)
+    return binascii.a2b_base64(digits + b"=" * missing)
