@@ -601,8 +601,8 @@ def _join_classes(class_names: ClassNames) -> str:
     for entry in entries:
         if "," in entry:
             raise InputError(
-                f"The class '{entry}' has a comma in it, which separates classes in a request: leave it"
-                " out."
+                f"The class '{entry}' has a comma in it, which separates classes in a request:"
+                " leave it out."
             )
     return ",".join(entries)
 

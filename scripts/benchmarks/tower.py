@@ -149,7 +149,7 @@ def things(count: int) -> np.ndarray:
 
 
 def scaling(bench: Bench, jpeg: np.ndarray, quick: bool) -> dict[str, Any]:
-    """Cost of ours over images, tokens and classes, and the exponents of the power laws that fit."""
+    """Cost of ours over images, tokens and classes, and the exponents of fitted power laws."""
     if OURS not in bench.engines:
         return {}
     jobs, random = bench.same("tower", [OURS]), np.random.default_rng(0)

@@ -1,5 +1,5 @@
-"""Safetensors: what is written is what is read, by the library too; headers that do not fit their file
-are refused.
+"""Safetensors: what is written is what is read, by the library too; headers that do not fit their
+file are refused.
 """
 
 import json

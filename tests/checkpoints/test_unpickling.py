@@ -110,7 +110,8 @@ BROKEN = {
     "text of 2**62": b"\x8d" + (2**62).to_bytes(8, "little") + b"ab.",
     "a number of 2**31 bytes": b"\x8b" + (2**31 - 1).to_bytes(4, "little") + b"ab.",
     "a number of 10,000 digits": b"I" + b"9" * 10_000 + b"\n.",
-    # What no pickler writes into a file of torch.save, and what is of use to nobody but an attacker.
+    # What no pickler writes into a file of torch.save, and what is of use to nobody but an
+    # attacker.
     "the top twice": b"N2\x86.",
     "something taken away": b"NN0.",
     "a mark taken away": b"N(N1.",

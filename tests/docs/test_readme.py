@@ -86,9 +86,7 @@ ELSEWHERE = {
         "tests/models/test_published.py"
     ),
     "tf-groupvit train --recipe demo --output my-demo": "tests/training/test_trainer.py",
-    "tf-groupvit train --data my-captions --output mine": (
-        "tests/training/test_trainer_captions.py"
-    ),
+    "tf-groupvit train --data my-captions --output mine": "tests/training/test_trainer_captions.py",
 }
 
 

@@ -1,5 +1,5 @@
-"""Each way of folding weights by itself: the folded product gives what the operations that it stands
-for give.
+"""Each way of folding weights by itself: the folded product gives what the operations that it
+stands for give.
 """
 
 from types import SimpleNamespace

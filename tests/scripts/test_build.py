@@ -1,5 +1,5 @@
-"""Wheel, sdist, Space and images as `scripts/build` writes them; the wheel is installed into an empty
-environment, and run there.
+"""Wheel, sdist, Space and images as `scripts/build` writes them; the wheel is installed into an
+empty environment, and run there.
 """
 
 import json
@@ -23,7 +23,8 @@ from tf_groupvit.cli.serve import command as serve
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SPACE = ROOT / "serving" / "space"
-# Stands for podman: keeps what it was given, and writes an archive, as podman adds to one that exists.
+# Stands for podman: keeps what it was given, and writes an archive, as podman adds to one that
+# exists.
 TOOL = """#!/bin/bash -e
 if [[ $1 == build ]]; then
   cp -R "${@: -1}" "$KEPT/$(basename "$3")"

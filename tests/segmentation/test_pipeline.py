@@ -1,4 +1,6 @@
-"""The one way from pixels to labels: the same answers in Python, in a graph, and under every backend."""
+"""The one way from pixels to labels: the same answers in Python, in a graph, and under every
+backend.
+"""
 
 import copy
 

@@ -1,4 +1,6 @@
-"""Each format of training pairs: the same pairs are read, broken ones are named, a share is held out."""
+"""Each format of training pairs: the same pairs are read, broken ones are named, a share is held
+out.
+"""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""SavedModels that TensorFlow Serving runs: ``export_saved_model(segmenter, "models/groupvit")``."""
+"""SavedModels for TensorFlow Serving: ``export_saved_model(segmenter, "models/groupvit")``."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Check an export: replay its warm-up as a server would, and compare with the segmenter's answers."""
+"""Check an export: replay its warm-up requests, and compare with the segmenter's answers."""
 
 import io
 import os

@@ -45,7 +45,7 @@ def _keep(repeated: "RepeatedCompositeContainer", wanted: Callable[["Message"], 
 
 
 def _reached(graph: "GraphDef", objects: set[str]) -> set[str]:
-    """The functions of objects, those that the nodes of the graph call, and those that these call."""
+    """The functions of objects and all functions that the graph calls, directly or indirectly."""
     functions = {function.signature.name: function for function in graph.library.function}
     reached: set[str] = set()
     waiting = [*objects, *_called(graph.node)]

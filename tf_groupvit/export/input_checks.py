@@ -152,7 +152,8 @@ def check_token_ids(
 def check_patches(
     pixel_values: tf.Tensor, N: tf.Tensor, config: GroupViTVisionConfig, limits: Limits
 ) -> tf.Tensor:
-    """Normalized pixels (B, C, H, W) that the vision tower takes, and whose answer is not too large.
+    """Normalized pixels (B, C, H, W) that the vision tower takes, and whose answer is not too
+    large.
 
     Every patch attends to all others, so work and memory grow with the square of their number: no
     more is taken than of as many images as the limit says, at the size that the model was trained

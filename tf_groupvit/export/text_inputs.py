@@ -22,7 +22,10 @@ MOST_LABELS = 256  # what one byte a pixel can tell apart
 MOST_BYTES = 2**20  # of a list; for each byte that it reads the tokenizer takes some hundred
 # The blanks of str.split; RE2's \s knows those of ASCII alone, and not even the separators among
 # them.
-BLANKS = r"[\s\x{0b}\x{1c}-\x{1f}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
+BLANKS = (
+    r"[\s\x{0b}\x{1c}-\x{1f}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}"
+    r"\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
+)
 IDS = tf.TensorSpec([None, None], tf.int32)
 
 

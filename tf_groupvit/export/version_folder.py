@@ -104,8 +104,8 @@ def warmup_requests(segmenter: "Segmenter", signatures: list[str]) -> Iterator[R
 
 @cache
 def _prediction_log() -> Any:
-    # Source: tensorflow_serving/apis/prediction_log.proto. The package tensorflow-serving-api, which
-    # has the generated classes, belongs to an extra; an export does not need it.
+    # Source: tensorflow_serving/apis/prediction_log.proto. The package tensorflow-serving-api,
+    # which has the generated classes, belongs to an extra; an export does not need it.
     logs = "PredictLog: 1 PredictRequest request\nPredictionLog: 6 PredictLog predict_log\n"
     return message_classes(SERVING + logs)["PredictionLog"]
 

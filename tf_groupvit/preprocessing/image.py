@@ -1,4 +1,4 @@
-"""CLIP's image processor, and its settings in preprocessor_config.json in any spelling since 2022."""
+"""CLIP's image processor, and its settings: preprocessor_config.json in all its spellings."""
 
 import json
 import logging

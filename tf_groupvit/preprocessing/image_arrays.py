@@ -41,7 +41,7 @@ def rows_first(H: int, W: int, height: int, width: int) -> bool:
 
 
 def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give (mean, std) of ``"clip"`` or ``"imagenet"``, three numbers each; InputError for others."""
+    """(mean, std) of ``"clip"`` or ``"imagenet"``, three numbers each; InputError for others."""
     if name not in STATISTICS:
         raise InputError(
             f"normalize: expected one of {', '.join(map(repr, STATISTICS))}, got {name!r}."

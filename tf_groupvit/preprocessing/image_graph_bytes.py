@@ -114,7 +114,7 @@ def joined(message: Message) -> tf.Tensor:
 
 
 def first_error(*checks: tuple[tf.Tensor | bool, Message]) -> tf.Tensor:
-    """The message of the first check that does not hold, "" where all hold: string, scalar or (B)."""
+    """The message of the first check that fails, "" where none does: string, scalar or (B)."""
     error = tf.constant("")
     for condition, message in reversed(checks):
         error = tf.where(condition, error, joined(message))

@@ -1,4 +1,4 @@
-"""Read images of any kind as a person sees them, uint8 (H, W, 3), and the class numbers of masks."""
+"""Read images of any kind as people see them, uint8 (H, W, 3), and the class numbers of masks."""
 
 import io
 import os
@@ -380,7 +380,7 @@ def read_class_numbers(picture: Image.Image, name: str) -> np.ndarray:
 
 
 def _gray_range(picture: Image.Image) -> tuple[int, int]:
-    """The number that Pillow gives for white, and the one in the file: 255 and 15 for 4-bit gray."""
+    """Pillow's number for white, and the one in the file: 255 and 15 for 4-bit gray."""
     tiles: Any = getattr(picture, "tile", None) or [("", None)]  # arguments of Pillow's decoder
     decoder, *_, arguments = tiles[0]
     arguments = arguments if isinstance(arguments, tuple | list) and arguments else (arguments,)

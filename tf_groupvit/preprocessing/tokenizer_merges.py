@@ -1,4 +1,4 @@
-"""Byte-pair encoding of the words of a batch in a TensorFlow graph: words to symbols, then merges."""
+"""Byte-pair encoding of a batch of words in a TensorFlow graph: words to symbols, then merges."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -264,7 +264,7 @@ class Composition(tf.Module):
         return tf.cond(tf.reduce_any(kinds >= APART), parts, lambda: (points, of))
 
     def _compose(self, points: tf.Tensor, of: tf.Tensor, kinds: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Each beginner takes the first of what composes with it: the new row, and whether any did."""
+        """Each starter composes with the first mark that it can: the new row, whether any did."""
         begins_text = begins(of)
         anew = begins_text | (kinds <= STAYS)
         run = tf.cumsum(tf.cast(anew, tf.int64)) - 1

@@ -6,9 +6,10 @@ way. Its steps, in their order, and where each lives:
 1. Pictures are resized: here, in Python ``Pipeline.square``, in graphs ``resize_to_square``, and in
    mode window ``score_windows``; the arithmetic is in preprocessing/image_arrays.py and
    image_graph.py.
-2. Pixels are normalized: here, ``encode_pixels``; the arithmetic is ``image_graph.to_pixel_values``.
-3. Patches become groups: ``protocol.encode_image``, which calls models/vision.py.
-4. Groups become scores for classes: ``protocol.compact_scores``, here in ``score_squares``; of
+2. Pixels are normalized: here, ``encode_pixels``; the arithmetic is
+``image_graph.to_pixel_values``. 3. Patches become groups: ``protocol.encode_image``, which calls
+models/vision.py. 4. Groups become scores for classes: ``protocol.compact_scores``, here in
+``score_squares``; of
    windows ``protocol.pixel_scores``, which ``sliding_window.merge_windows`` averages.
 5. Scores are refined: here, ``refine``, which does nothing yet.
 6. Scores become pixels of the picture, and the arg max is the label: ``upsampling.label_map``; for
@@ -17,7 +18,8 @@ way. Its steps, in their order, and where each lives:
 
 Functions marked ``live`` run as graphs that are traced once for pictures of every size, and inside
 other graphs. Called from Python, the model is a graph of its own: TensorFlow runs it a tenth slower
-as a part of another. Under other Keras backends than TensorFlow steps 3 and 4 run on these and the rest on
+as a part of another. Under other Keras backends than TensorFlow steps 3 and 4 run on these and the
+rest on
 TensorFlow: the same code, eager.
 """
 
@@ -69,7 +71,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @contextmanager
 def untraced(alone: bool = True) -> Iterator[None]:
-    """Inside, a model runs without a graph: a picture that is ``alone`` need not wait for tracing."""
+    """Inside, a model runs without a graph: a single picture need not wait for tracing."""
     token = _as_they_are.set(alone)
     try:
         yield
@@ -180,7 +182,7 @@ def _of_last_stage(groups: Groups) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def score_squares(
     groups: Groups, settings: Settings, squares: Tensor, texts: Tensor, thresholds: Tensor
 ) -> LowResScores:
-    """Scores of whole pictures, uint8 (B, S, S, 3), whose groups are known; each part has B rows."""
+    """Scores of whole pictures, uint8 (B, S, S, 3), from their groups; each part has B rows."""
     found = compact_scores(groups, texts, *settings.size, settings.protocol, thresholds)
     parts = {name: _for_tensorflow(part) for name, part in found.items()}
     size = None if "owner" in parts else tf.constant(settings.size)
@@ -190,7 +192,7 @@ def score_squares(
 def score_windows(
     model: TFGroupViTModel, settings: Settings, pixels: Tensor, texts: Tensor, thresholds: Tensor
 ) -> Tensor:
-    """Resize a picture uint8 (H, W, 3) and slide windows over it: scores (h, w, K) of its pixels."""
+    """Resize a picture uint8 (H, W, 3) and slide windows over it: scores of pixels (h, w, K)."""
     small, windows, corners = _cut(model, settings, pixels)
     groups = encode_pixels(model, settings, windows)
     return _merge(model, settings, *_of_last_stage(groups), small, corners, texts, thresholds)

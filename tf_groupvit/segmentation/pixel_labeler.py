@@ -37,7 +37,8 @@ def _label(model: TFGroupViTModel, settings: Settings, pixels: Tensor, texts: Te
 
 
 class PixelLabeler(BaseModel):
-    """The pipeline under Keras' ``predict``, one graph for every size. Needs the TensorFlow backend.
+    """The pipeline under Keras' ``predict``, one graph for every size. Needs the TensorFlow
+    backend.
 
     texts: class embeddings (N, D).
     """

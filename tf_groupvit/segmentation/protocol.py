@@ -228,7 +228,7 @@ def scatter_groups(
 
 
 def weighted_sum(maps: Tensor, affinity: Tensor) -> Tensor:
-    """Sum the groups' rows by their share in each place: (B, G, h, w), (B, G, K) -> (B, h, w, K)."""
+    """Weight the groups' rows by their maps: (B, G, h, w), (B, G, K) -> (B, h, w, K)."""
     height, width = ops.shape(maps)[2:]
     flat = ops.reshape(maps, (-1, ops.shape(maps)[1], height * width))
     scores = ops.matmul(

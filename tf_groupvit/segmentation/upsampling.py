@@ -1,4 +1,5 @@
-"""Enlarge the scores of a small picture to labels, highest scores and score maps of the whole image.
+"""Enlarge the scores of a small picture to labels, highest scores and score maps of the whole
+image.
 
 Bilinear, then arg max, first on ties. The enlarged scores never exist all at once: those of a
 12-megapixel photo in 171 classes would take 8 GB. The same TensorFlow functions run in Python and
@@ -157,7 +158,7 @@ def label_map(
 def by_bands(
     label: Callable[[Tensor], Tensor], height: Tensor, width: Tensor, dtype: tf.DType
 ) -> Tensor:
-    """Labels (height, width) of ``label(rows)``, int32 (n) -> (n, width), a band after the other."""
+    """Labels (height, width) of ``label(rows)``, int32 (n) -> (n, width), band by band."""
     rows = tf.maximum(BAND // width, 1)
     count = (height + rows - 1) // rows
 
@@ -221,7 +222,9 @@ def _same_in_four(best: Tensor) -> Tensor:
 
 
 def shift(values: Tensor, axis: int) -> Tensor:
-    """Each place of (h, w, ...) has what the next one along axis 0 or 1 has; the last keeps its own."""
+    """Each place of (h, w, ...) has what the next one along axis 0 or 1 has; the last keeps its
+    own.
+    """
     rest, last = (values[1:], values[-1:]) if axis == 0 else (values[:, 1:], values[:, -1:])
     return tf.concat([rest, last], axis)
 
@@ -229,7 +232,7 @@ def shift(values: Tensor, axis: int) -> Tensor:
 def _labels_of(
     pixels: Tensor, rows: Tensor, owner: Tensor | None, columns: Tensor, down: Taps, across: Taps
 ) -> Tensor:
-    """The labels of pixels given by number (n), row after row; the small picture has ``columns``."""
+    """The labels of pixels given by number (n), row by row; the small picture has ``columns``."""
     width, classes = tf.size(across[0]), tf.shape(rows)[-1]
     flat, at_once = tf.reshape(rows, [-1, classes]), tf.maximum(STRIP // classes, 1)
     owners = None if owner is None else tf.reshape(owner, [-1])

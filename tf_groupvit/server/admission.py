@@ -35,7 +35,7 @@ class Deadline:
 
 
 class ConcurrencyLimit:
-    """At most ``running`` requests at work and ``waiting`` behind them, first come, first served."""
+    """At most ``running`` requests at work and ``waiting`` behind them, in order of arrival."""
 
     def __init__(self, running: int, waiting: int) -> None:
         self.running, self.waiting = running, waiting

@@ -1,9 +1,9 @@
 """Batching (`--enable_batching`): merge runs of many threads, and give each its own rows.
 
 Every signature of every model has a queue of batches, and so has any other combination of inputs
-and outputs. A batch is run when it is full or has waited long enough, by one of a few threads that all
-queues share. An error of a batch goes to every request in it. The rules and their texts are those
-of the contract, section 10.
+and outputs. A batch is run when it is full or has waited long enough, by one of a few threads that
+all queues share. An error of a batch goes to every request in it. The rules and their texts are
+those of the contract, section 10.
 """
 
 import math

@@ -207,8 +207,9 @@ class Parameters:
 
     def check(self) -> None:
         """Raises StatusError, which fails the load of a model."""
-        for name, least in (("num_batch_threads", 1), ("max_batch_size", 1), ("batch_timeout_micros", 0),
-                            ("max_enqueued_batches", 0)):  # fmt: skip
+        least_of = {"num_batch_threads": 1, "max_batch_size": 1}
+        least_of |= {"batch_timeout_micros": 0, "max_enqueued_batches": 0}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if value < least:
                 raise invalid(

@@ -218,14 +218,32 @@ CALLS = {
     )
     for service, method, run, module, message in (
         (PREDICTION, "Predict", GrpcService.predict, predict_pb2, "Predict"),
-        (PREDICTION, "GetModelMetadata", GrpcService.metadata, get_model_metadata_pb2, "GetModelMetadata"),
+        (
+            PREDICTION,
+            "GetModelMetadata",
+            GrpcService.metadata,
+            get_model_metadata_pb2,
+            "GetModelMetadata",
+        ),
         (PREDICTION, "Classify", GrpcService.classify, classification_pb2, "Classification"),
         (PREDICTION, "Regress", GrpcService.regress, regression_pb2, "Regression"),
-        (PREDICTION, "MultiInference", GrpcService.multi_inference, inference_pb2, "MultiInference"),
+        (
+            PREDICTION,
+            "MultiInference",
+            GrpcService.multi_inference,
+            inference_pb2,
+            "MultiInference",
+        ),
         (MODEL, "GetModelStatus", GrpcService.status, get_model_status_pb2, "GetModelStatus"),
-        (MODEL, "HandleReloadConfigRequest", GrpcService.reload, model_management_pb2, "ReloadConfig"),
+        (
+            MODEL,
+            "HandleReloadConfigRequest",
+            GrpcService.reload,
+            model_management_pb2,
+            "ReloadConfig",
+        ),
     )
-}  # fmt: skip
+}
 
 
 class GrpcServer:

@@ -114,8 +114,8 @@ class PixelLimit:
 
     @contextmanager
     def hold(self, pixels: int, timeout: float | None) -> Iterator[float | None]:
-        """Wait until this number of pixels may run, for ``timeout`` seconds at most; gives the seconds
-        that are left. Raises StatusError (DEADLINE_EXCEEDED).
+        """Wait until this number of pixels may run, for ``timeout`` seconds at most; gives the
+        seconds that are left. Raises StatusError (DEADLINE_EXCEEDED).
         """
         if not self.most or not pixels:
             yield timeout

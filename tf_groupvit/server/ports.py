@@ -1,7 +1,7 @@
 """Ports that are bound before TensorFlow and the models are loaded, and listened on afterwards.
 
-So a port that is wrong or in use is found at once, and nobody else can take it in between. Until the
-models are available nothing listens: connections are refused, as by the real server.
+So a port that is wrong or in use is found at once, and nobody else can take it in between. Until
+the models are available nothing listens: connections are refused, as by the real server.
 """
 
 import contextlib

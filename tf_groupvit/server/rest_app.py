@@ -67,7 +67,7 @@ class Route:
 
 
 def route_of(method: str, target: str, metrics_path: str | None = None) -> Route:
-    """The route of a method and a raw path with its query. Raises StatusError for malformed ones."""
+    """The route of a method and a raw path with its query. Raises StatusError if malformed."""
     if method not in METHODS:
         return Route("not_implemented")
     if metrics_path is not None and target.partition("?")[0] == metrics_path:

@@ -45,10 +45,17 @@ class RestServer:
         """Listen on the port that is held, and serve. Raises ServerError."""
         listening = port.listening()
         config = uvicorn.Config(
-            self._app, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
-            proxy_headers=False, interface="asgi3", http=cast(Any, self._connections.protocol),
-            timeout_keep_alive=2**31,  # the connections see to it
-        )  # fmt: skip
+            self._app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            interface="asgi3",
+            http=cast(Any, self._connections.protocol),
+            timeout_keep_alive=2**31,  # the connections close themselves
+        )
         server = self._server = uvicorn.Server(config)
 
         def serve() -> None:

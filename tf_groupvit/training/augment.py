@@ -69,7 +69,7 @@ PLAIN = Augmentation(crop=None, flip=0.0, operations=0, erasing=0.0)
 
 
 def augment(pixels: tf.Tensor, size: int, how: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Crop, resize, flip and RandAugment: uint8 (H, W, 3), seed int32 (2) -> uint8 (size, size, 3)."""
+    """Crop, resize, flip, RandAugment: uint8 (H, W, 3), seed int32 (2) -> uint8 (size, size, 3)."""
     of_crop, of_flip, of_operations = tf.unstack(tf.random.split(seed, 3, alg="philox"))
     areas = how.crop
     # An image that is not cut is resized as the segmenter does in mode "whole".

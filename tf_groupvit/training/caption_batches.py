@@ -242,7 +242,7 @@ class TrainingData:
         return one_round(self.source, number, self.seed, self.shuffle, self.share)
 
     def _load(self, position: Position) -> Iterator[tuple[Place, bytes, bytes]]:
-        """``records_from``, whose error is kept: it would be ignored together with images' errors."""
+        """``records_from``, whose error is kept: it would be ignored with the errors of images."""
         try:
             yield from self.records_from(position)
         except Exception as error:

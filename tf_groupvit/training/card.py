@@ -38,7 +38,7 @@ mIoU: the published inference, whole image, all {classes} classes as vocabulary,
 
 It knows {classes} classes as the scenes draw them, and nothing of photographs. Other words get a score too: it is
 meaningless. Outlines are as coarse as its patches.
-"""
+"""  # noqa: E501
 
 FROM_CAPTIONS = """# GroupViT, trained from captions by the recipe '{name}'
 

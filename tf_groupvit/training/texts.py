@@ -1,4 +1,4 @@
-"""What a training makes of captions: words, prompts, token ids; and a vocabulary learned from them."""
+"""Words, prompts and token ids of captions, and a vocabulary that is learned from them."""
 
 import html
 import json

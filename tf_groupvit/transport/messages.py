@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 # number and name of a dtype in tensorflow/core/framework/types.proto, its numpy type, and the field
 # of a TensorProto that holds its values
-DTYPES = [line.split() for line in """1 DT_FLOAT <f4 float_val; 2 DT_DOUBLE <f8 double_val; 3 DT_INT32 <i4 int_val;
-    4 DT_UINT8 u1 int_val; 5 DT_INT16 <i2 int_val; 6 DT_INT8 i1 int_val; 7 DT_STRING O string_val;
-    9 DT_INT64 <i8 int64_val; 10 DT_BOOL ? bool_val; 17 DT_UINT16 <u2 int_val; 19 DT_HALF <f2 half_val;
-    22 DT_UINT32 <u4 uint32_val; 23 DT_UINT64 <u8 uint64_val""".split(";")]  # fmt: skip
+_DTYPES = """
+1 DT_FLOAT <f4 float_val; 2 DT_DOUBLE <f8 double_val; 3 DT_INT32 <i4 int_val; 4 DT_UINT8 u1 int_val;
+5 DT_INT16 <i2 int_val; 6 DT_INT8 i1 int_val; 7 DT_STRING O string_val; 9 DT_INT64 <i8 int64_val;
+10 DT_BOOL ? bool_val; 17 DT_UINT16 <u2 int_val; 19 DT_HALF <f2 half_val;
+22 DT_UINT32 <u4 uint32_val; 23 DT_UINT64 <u8 uint64_val
+"""
+DTYPES = [row.split() for row in _DTYPES.split(";")]
 NUMPY_OF = {name: np.dtype(kind) for _, name, kind, _ in DTYPES}
 NUMBER_OF = {name: int(number) for number, name, _, _ in DTYPES}
 NAME_OF = {number: name for name, number in NUMBER_OF.items()}
@@ -33,9 +36,9 @@ MOST_DIMENSIONS = 32  # NumPy 1's limit; TensorFlow's own is 254, of which nobod
 SERVING = """
 Dim: 1 int64 size, 2 string name
 Shape: 2 Dim[] dim, 3 bool unknown_rank
-Tensor: 1 int32 dtype, 2 Shape tensor_shape, 4 bytes tensor_content, 5 float[] float_val, 6 double[] double_val,\
- 7 int32[] int_val, 8 bytes[] string_val, 10 int64[] int64_val, 11 bool[] bool_val, 13 int32[] half_val,\
- 16 uint32[] uint32_val, 17 uint64[] uint64_val
+Tensor: 1 int32 dtype, 2 Shape tensor_shape, 4 bytes tensor_content, 5 float[] float_val,\
+ 6 double[] double_val, 7 int32[] int_val, 8 bytes[] string_val, 10 int64[] int64_val,\
+ 11 bool[] bool_val, 13 int32[] half_val, 16 uint32[] uint32_val, 17 uint64[] uint64_val
 Version: 1 int64 value
 ModelSpec: 1 string name, 2 Version version, 3 string signature_name, 4 string version_label
 PredictRequest: 1 ModelSpec model_spec, 2 Tensor{} inputs

@@ -1,5 +1,5 @@
-"""This package: folded or as it is, run by TensorFlow, LiteRT, OpenVINO, and in a Session, as a server
-runs it.
+"""This package: folded or as it is, run by TensorFlow, LiteRT, OpenVINO, and in a Session, as a
+server runs it.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""transformers' PyTorch class: eager, or compiled by torch.compile with the weights as constants."""
+"""transformers' PyTorch class: eager, or torch.compile with the weights as constants."""
 
 import io
 from pathlib import Path

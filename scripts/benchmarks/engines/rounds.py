@@ -52,7 +52,7 @@ class Bench:
         return {name: Job(name, work) for name in self.engines if names is None or name in names}
 
     def run(self, jobs: dict[str, Job], warm: int = 1, **inputs: np.ndarray) -> dict[str, Any]:
-        """Job's name -> first call, rounds, and differences of outputs from those of the first job."""
+        """Job's name -> first call, rounds, and differences of outputs from the first job's."""
         file = self.place / "inputs.npz"
         np.savez(file, **inputs)  # type: ignore[arg-type]
         found: dict[str, Any] = {}
