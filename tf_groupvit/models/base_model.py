@@ -196,9 +196,7 @@ class FlatOutputs(keras.Model):
         self.built = True
 
     def call(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs by name -> the tensors of the result by name, each as the model's class says
-        (shapes are there).
-        """
+        """Inputs by name -> tensors of the result by name, with the shapes that the model gives."""
         result = self.model(inputs, training=False)
         return {
             name: value for name, value in result.items() if not isinstance(value, dict | tuple)

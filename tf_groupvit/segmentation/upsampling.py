@@ -100,14 +100,14 @@ def pixel_rows(scores: LowResScores) -> Tensor:
 
 
 def score_map(scores: LowResScores, height: Tensor, width: Tensor) -> Tensor:
-    """Scores (height, width, K), all at once: for whoever wants to see them."""
+    """Scores (height, width, K) of all pixels at once, to be shown."""
     small = pixel_rows(scores)
     across = interpolation_taps(tf.range(width), tf.shape(small)[1], width)
     return _resample(small, tf.range(height), height, across)
 
 
 def label_map_wide(scores: LowResScores, height: Tensor, width: Tensor) -> Tensor:
-    """``label_map`` for more than 256 classes: int32."""
+    """``label_map`` for more than 256 classes: int32 (height, width)."""
     return label_map(scores, height, width, tf.int32)
 
 
@@ -222,9 +222,7 @@ def _same_in_four(best: Tensor) -> Tensor:
 
 
 def shift(values: Tensor, axis: int) -> Tensor:
-    """Each place of (h, w, ...) has what the next one along axis 0 or 1 has; the last keeps its
-    own.
-    """
+    """Move (h, w, ...) by one place along axis 0 or 1; the last place keeps its value."""
     rest, last = (values[1:], values[-1:]) if axis == 0 else (values[:, 1:], values[:, -1:])
     return tf.concat([rest, last], axis)
 
