@@ -155,11 +155,29 @@ def many(value, count=100_000):
 
 
 NEST = b")q\x01" + b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(1, 60))
+
+
+def alike(count):
+    """Tuples of two numbers that all have one hash, pickled: Python's (tupleobject.c), undone."""
+    first, second, start = 11400714785074694791, 14029467366897019727, 2870177450012600261
+    undone, most, found = pow(second, -1, 2**64), 2**61 - 1, []
+    for number in range(1, 8 * count):
+        lane = (start + number * second) % 2**64
+        lane = ((lane << 31) | (lane >> 33)) * first % 2**64
+        other = (-lane * undone + 2**63) % 2**64 - 2**63
+        if abs(other) < most and other != -1:
+            found.append((number, other))
+    assert len(found) >= count and len(set(map(hash, found[:count]))) == 1
+    return [pickle.dumps(pair, 2)[2:-1] for pair in found[:count]]
+
+
 COSTLY = {
     "hashing nested tuples": b"}" + NEST + b"Ns",
     "hashing nested tuples in a set of keys": b"}(" + NEST + b"NNNu",
     "a long key": many(b"N") + b"}" + b"h\x00Ns" * 100_000,
     "a large key": b"\x8b" + number(400_000) + b"\x7f" * 400_000 + b"q\x00}" + b"h\x00Ns" * 100_000,
+    "keys of one hash": b"}(" + b"".join(pair + b"N" for pair in alike(60_000)) + b"u",
+    "keys of one hash, one at a time": b"}" + b"".join(pair + b"Ns" for pair in alike(60_000)),
     "pairs copied": many(b"N\x85") + b"ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00\x85R" * 100_000,
     "pairs that are long": many(b"N") + b"(" + b"h\x00" * 100_000 + b"t\x85q\x02"
     b"ccollections\nOrderedDict\nq\x01h\x02R",

@@ -9,7 +9,7 @@ opcodes are read by ``pickletools``, and interpreted here.
 
 import pickletools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +25,10 @@ MOST_OPCODES = 1_000_000  # the full model's state dict has 15,000
 MOST_ARGUMENTS = 10_000_000  # values given to all calls together
 LONGEST_NAME = 500  # letters
 LONGEST_KEY = 8  # parts of a tuple, each SIMPLE: hashing nested tuples may take forever
+# Tuples of numbers can be chosen so that their hashes are equal, and a dict then compares each with
+# all the others.
+MOST_TUPLE_KEYS = 100  # of a dict
+MOST_TUPLE_KEYS_SET = 1_000  # one after the other, in all dicts together
 SIMPLE = (str, bytes, int, float, bool, type(None))
 
 # Class of a storage -> NumPy's name of its elements.
@@ -134,6 +138,8 @@ def dict_of(parts: Sequence[Any]) -> dict[Any, Any]:
     """``[key, value, key, value]`` as a dict."""
     if len(parts) % 2:
         raise ValueError("a key has no value")
+    if _tuples(parts[::2]) > MOST_TUPLE_KEYS:
+        raise ValueError("a dict has more tuples as keys than any checkpoint's")
     return {_key(name): value for name, value in zip(parts[::2], parts[1::2], strict=True)}
 
 
@@ -144,6 +150,10 @@ def _key(value: Any) -> Any:
     if any(isinstance(part, int) and abs(part) >= 2**64 for part in parts):
         raise ValueError("a number is too large to be a key")
     return value
+
+
+def _tuples(values: Iterable[Any]) -> int:
+    return sum(isinstance(value, tuple) for value in values)
 
 
 def _is_count(value: Any) -> bool:
@@ -183,6 +193,7 @@ class Unpickler:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.given = 0  # arguments of all calls
+        self.tuple_keys = 0  # that were set in a dict
         self.storages: dict[str, Storage] = {}
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}  # a dict, so that a large index costs nothing
@@ -250,7 +261,11 @@ class Unpickler:
     def _update(self, parts: list[Any]) -> None:
         target = self._top()
         if isinstance(target, dict):
-            target.update(dict_of(parts))
+            added = dict_of(parts)
+            self.tuple_keys += _tuples(added)
+            if self.tuple_keys > MOST_TUPLE_KEYS_SET:
+                raise ValueError("more tuples are keys than in any checkpoint")
+            target.update(added)
         elif not isinstance(target, Stub):
             raise TypeError(f"something is set in a {type(target).__name__}")
 
