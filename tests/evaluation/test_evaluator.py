@@ -8,7 +8,7 @@ import pytest
 from trees import Answers, ade_tree, cityscapes_tree, coco_tree, voc_tree, write_image, write_mask
 
 from tf_groupvit.errors import DatasetError, ImageError, InputError
-from tf_groupvit.evaluation.datasets import MaskDataset
+from tf_groupvit.evaluation.datasets import MaskDataset, SceneDataset
 from tf_groupvit.evaluation.evaluator import evaluate, fingerprint
 
 CITY = "munster/munster_000000_000019"
@@ -237,6 +237,18 @@ def test_a_failed_picture_is_tried_again(voc, tmp_path):
     write_image(image)
     scores = evaluate(Answers(RIGHT), voc, state=state)
     assert (scores.images, scores.failures) == (3, {})
+
+
+def test_the_counts_of_other_scenes_are_not_taken_for_those_of_these(tmp_path):
+    state = tmp_path / "state.json"
+    scores = evaluate(lambda image: image[..., 0] * 0, SceneDataset(1, 2, 32), state=state)
+    assert scores.settings == {"seed": 1, "scene_size": 32}
+    for other, words in (
+        (SceneDataset(2, 2, 32), "seed was 1 and is 2 now"),
+        (SceneDataset(1, 2, 16), "scene_size was 32 and is 16 now"),
+    ):
+        with pytest.raises(InputError, match=words):
+            evaluate(Answers(), other, state=state)
 
 
 def test_a_limit_can_be_raised_and_not_lowered(voc, tmp_path):

@@ -129,6 +129,8 @@ class SceneDataset:
         check_scenes(seed, count, size)
         self.class_names: Sequence[str] = CLASSES
         self.names: Sequence[str] = [f"{index:05d}" for index in range(count)]
+        # Scores depend on them, and the names are the same for all.
+        self.settings = {"seed": seed, "scene_size": size}
         # Image and labels of the scenes of a batch are read one after the other: drawn once.
         self._scene: Callable[[int], Scene] = lru_cache(maxsize=16)(
             lambda index: scene(seed, index, size)

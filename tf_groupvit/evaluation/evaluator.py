@@ -77,6 +77,8 @@ def evaluate(
         settings = {**_described(segment), **_masks_described(segment), **settings}
     if (orientation := getattr(dataset, "mask_orientation", None)) is not None:
         settings["mask_orientation"] = orientation
+    if isinstance(dataset, SceneDataset):
+        settings.update(dataset.settings)
     names = dataset.names[: checked_count(limit, "limit")]
     tally = ConfusionMatrix(dataset.class_names)
     described = {"dataset": dataset.name, "class_names": list(dataset.class_names), **settings}
