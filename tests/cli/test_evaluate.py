@@ -234,6 +234,14 @@ def test_a_run_goes_on_from_its_state_and_another_models_state_is_refused(model,
     assert "belongs to another evaluation: weights was" in result.stderr
 
 
+def test_scores_in_8_bits_say_so_and_are_not_mixed_with_others(model, tmp_path):
+    options = ("scenes", "--count", "1", "--model", model, "--resume", tmp_path / "state.json")
+    assert answer(*options, "--runtime", "lite_int8")["settings"]["runtime"] == "lite_int8"
+    result = run(*options)
+    assert result.exit_code == 2
+    assert 'another evaluation: runtime was "lite_int8" and is null' in result.stderr
+
+
 def test_a_tree_with_a_folder_for_each_class_gives_top1_and_top5(model, tmp_path):
     for name in ("hot_dog/1.jpg", "hot_dog/2.jpg", "cat/1.jpg"):
         write_image(tmp_path / name, 40, 40)

@@ -22,6 +22,7 @@ from tf_groupvit.evaluation.scores import (
     TopK,
 )
 from tf_groupvit.preprocessing.image_arrays import STATISTICS
+from tf_groupvit.runtimes import LITE_INT8
 from tf_groupvit.segmentation.batches import in_batches
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.segmenter import Segmenter
@@ -193,11 +194,14 @@ def checked_count(count: int | None, name: str) -> int | None:
 
 def _described(segmenter: Segmenter) -> dict[str, Any]:
     """What all scores of a segmenter depend on, besides its classes."""
-    return {
+    described: dict[str, Any] = {
         "templates": list(segmenter.classes.templates),
         "normalize": segmenter.normalize or "checkpoint",
         "weights": fingerprint(segmenter.model),
     }
+    if segmenter.runtime == LITE_INT8:  # the only runtime that changes labels
+        described["runtime"] = segmenter.runtime
+    return described
 
 
 def _masks_described(segmenter: Segmenter) -> dict[str, Any]:
