@@ -63,6 +63,13 @@ def test_wrong_usage_is_exit_code_2(arguments):
     assert done.exit_code == 2 and "Traceback" not in done.output and done.stdout == ""
 
 
+@pytest.mark.parametrize("arguments", [["info"], ["segment"], ["scenes"], ["query", "a.jpg"]])
+def test_where_a_word_is_missing_the_usage_is_shown(arguments):
+    lines = run(*arguments).stderr.splitlines()
+    assert lines[0].startswith(f"Usage: main {arguments[0]} [OPTIONS]")
+    assert "--help" in lines[1] and lines[-1].startswith("Error: Missing ")
+
+
 @pytest.mark.parametrize("error", [InputError("Give a name."), GroupViTError("Odd.")])
 def test_an_error_of_ours_is_one_line_on_standard_error_and_exit_code_2(failing, error):
     failing["error"] = error

@@ -72,9 +72,14 @@ class LazyGroup(click.Group):
             sys.exit(OneLineError.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; errors of ours and wrong values of options are one line."""
+        """Run the command; errors of ours and wrong values of options are one line.
+
+        Where a word is missing, the usage stands before the error.
+        """
         try:
             return super().invoke(ctx)
+        except click.MissingParameter:
+            raise
         except click.BadParameter as error:
             raise OneLineError(error.format_message()) from error
         except GroupViTError as error:
