@@ -486,7 +486,7 @@ def test_a_broken_file_is_told_in_one_line(tmp_path, content, told):
 
 
 def test_a_folder_without_config_and_a_folder_that_is_not_there_are_told_apart(tmp_path):
-    with pytest.raises(ConfigError, match=r"cannot be read: .*expected a JSON file"):
+    with pytest.raises(ConfigError, match="cannot be read: there is no such file: give the f"):
         GroupViTConfig.from_pretrained(tmp_path)
     with pytest.raises(HubError, match="is not there"):
         GroupViTConfig.from_pretrained(tmp_path / "gone")

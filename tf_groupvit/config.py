@@ -215,9 +215,14 @@ class _Config:
                 model.
         """
         path = resolve(folder_or_hub_id, weights=False, **hub_options)
-        return cls.from_dict(
-            read_json(path / "config.json" if path.is_dir() else path, ConfigError)
-        )
+        if path.is_dir():
+            path /= "config.json"
+            if not path.exists():
+                raise ConfigError(
+                    f"{path} cannot be read: there is no such file: give the folder of a"
+                    " checkpoint."
+                )
+        return cls.from_dict(read_json(path, ConfigError))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json: every field, every kept key, and ``model_type``."""
