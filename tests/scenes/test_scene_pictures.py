@@ -152,9 +152,3 @@ def test_scenes_are_a_dataset_of_thirteen_classes_without_background():
         assert (dataset.labels(index) == drawn.mask).all()
     with pytest.raises(InputError, match="1 or more: received 0"):
         SceneDataset(0, 0)
-
-
-def test_the_old_place_of_scenes_works_with_a_warning():
-    with pytest.warns(DeprecationWarning, match=r"is now tf_groupvit\.scenes\.scene"):
-        from tf_groupvit.evaluation.scenes import scenes as old
-    assert old is scenes
