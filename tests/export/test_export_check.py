@@ -62,7 +62,7 @@ def test_a_row_with_an_error_is_a_refusal(tmp_path):
     with pytest.raises(
         ExportError, match=r"refuses its own warm-up request of segment: Expected a whole PNG\."
     ):
-        judge(tmp_path, {"faults": [], "answers": [answer]}, tiny_segmenter())
+        judge(tmp_path, {"faults": [], "signatures": [], "answers": [answer]}, tiny_segmenter())
 
 
 def test_a_folder_that_is_no_export_is_one_line(tmp_path):
@@ -90,6 +90,36 @@ def test_answers_of_another_model_are_noticed(export, replayed):
     other = tiny_segmenter(classes="moon, sea, road")
     with pytest.raises(ExportError, match="does not answer as the segmenter does"):
         judge(export.path, replayed, other)
+
+
+# What is done to the first answer; each output has a row for each of its images.
+TAMPERED = {
+    "other class names": lambda outputs: {"class_names": outputs["class_names"][:, ::-1]},
+    "KeyError: 'class_scores'": lambda outputs: {"class_scores": None},
+    "could not be broadcast": lambda outputs: {"class_scores": outputs["class_scores"][:, :2]},
+    "cannot identify image": lambda outputs: {"mask_bytes": np.array([b"no PNG"], object)},
+    "ValueError: zip": lambda outputs: {"mask_bytes": outputs["mask_bytes"][:0]},
+    "class_scores within nan": lambda outputs: {"class_scores": outputs["class_scores"] * np.nan},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", TAMPERED)
+def test_answers_that_were_tampered_with_are_an_export_error(export, replayed, words):
+    first, *others = replayed["answers"]
+    outputs = first["outputs"] | TAMPERED[words](first["outputs"])
+    kept = {name: value for name, value in outputs.items() if value is not None}
+    found = replayed | {"answers": [first | {"outputs": kept}, *others]}
+    with pytest.raises(ExportError, match=words):
+        judge(export.path, found, export.segmenter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_signature_without_a_warm_up_request_is_noticed(export, replayed, kept):
+    found = replayed | {"answers": replayed["answers"][:kept]}
+    with pytest.raises(ExportError, match=r"has no warm-up request of .*segment_open"):
+        judge(export.path, found, export.segmenter)
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ class Difference:
         agreement: the share of equal labels, None where there are none.
         numbers: the largest difference by output.
         scale: the largest expected number by output.
+        names: whether the names of the classes are the segmenter's.
     """
 
     signature: str
@@ -46,6 +47,7 @@ class Difference:
     agreement: float | None
     numbers: dict[str, float]
     scale: dict[str, float]
+    names: bool = True
 
     @property
     def passes(self) -> bool:
@@ -53,10 +55,13 @@ class Difference:
         numbers = all(
             value <= MAX_DIFFERENCE * self.scale[name] for name, value in self.numbers.items()
         )
-        return numbers and (self.agreement is None or self.agreement >= MIN_AGREEMENT)
+        labels = self.agreement is None or self.agreement >= MIN_AGREEMENT
+        return self.names and numbers and labels
 
     def __str__(self) -> str:
-        parts = [] if self.agreement is None else [f"{100 * self.agreement:.2f}% of labels agree"]
+        parts = [] if self.names else ["other class names"]
+        if self.agreement is not None:
+            parts += [f"{100 * self.agreement:.2f}% of labels agree"]
         parts += [f"{name} within {value:.1e}" for name, value in self.numbers.items()]
         return f"{self.signature}, batch {self.batch}: {', '.join(parts)}"
 
@@ -79,8 +84,8 @@ def check_export(folder: str | os.PathLike[str], segmenter: "Segmenter") -> Repo
     """Replay an export's warm-up as a server would, and compare with the segmenter's own answers.
 
     Raises:
-        ExportError: a request that is refused, answers that differ, or operations that a stock
-            server does not have.
+        ExportError: a request that is refused, answers that differ, a signature without a warm-up
+            request, or operations that a stock server does not have.
     """
     return judge(folder, replay(Path(folder)), segmenter)
 
@@ -94,7 +99,10 @@ def judge(folder: str | os.PathLike[str], found: Replay, segmenter: "Segmenter")
             raise ExportError(
                 f"{folder} refuses its own warm-up request of {answer['signature']}: {errors[0]}"
             )
-    differences = [compare(answer, segmenter) for answer in found["answers"]]
+    asked = {answer["signature"] for answer in found["answers"]}
+    if unasked := [name for name in found["signatures"] if name not in asked]:
+        raise ExportError(f"{folder} has no warm-up request of {', '.join(unasked)}.")
+    differences = [_compared(folder, answer, segmenter) for answer in found["answers"]]
     for difference in differences:
         if not difference.passes:
             raise ExportError(f"{folder} does not answer as the segmenter does: {difference}.")
@@ -138,18 +146,31 @@ def _errors(answer: Answer) -> list[str]:
     return [error.decode() for error in answer["outputs"].get("error", ()) if error]
 
 
+def _compared(folder: str | os.PathLike[str], answer: Answer, segmenter: "Segmenter") -> Difference:
+    """As ``compare``. Raises ExportError where outputs are missing, or of another shape or kind."""
+    try:
+        return compare(answer, segmenter)
+    except (LookupError, OSError, TypeError, ValueError) as error:
+        raise ExportError(
+            f"{folder} answers a request of {answer['signature']} with other outputs than the"
+            f" segmenter's: {type(error).__name__}: {one_line(error, 400)}."
+        ) from error
+
+
 def compare(answer: Answer, segmenter: "Segmenter") -> Difference:
     """One answer of a replay against what the segmenter says to the same request."""
     signature, inputs, outputs = answer["signature"], answer["inputs"], answer["outputs"]
     expected = row_of(signature).expected(segmenter, **inputs)
-    labels = expected.pop("labels", None)
+    labels, names = expected.pop("labels", None), expected.pop("class_names", None)
+    same = names is None or outputs["class_names"].tolist() == names
     agreement = None if labels is None else _agreement(_labels_in(outputs), labels)
     numbers = {
         name: _largest(np.asarray(outputs[name], np.float64) - np.asarray(value))
         for name, value in expected.items()
     }
     scale = {name: max(_largest(value), 1e-6) for name, value in expected.items()}
-    return Difference(signature, len(next(iter(inputs.values()))), agreement, numbers, scale)
+    batch = len(next(iter(inputs.values())))
+    return Difference(signature, batch, agreement, numbers, scale, same)
 
 
 def _largest(values: npt.ArrayLike) -> float:

@@ -24,6 +24,7 @@ from tensorflow.python.framework import op_def_registry
 
 PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")  # a server has no Python
 COMPILED = ("XlaCallModule", "XlaLaunch")  # nor, without an option, XLA
+INITIALIZER = "__saved_model_init_op"  # among the signatures, and none
 
 
 class Model:
@@ -114,6 +115,7 @@ def main(folder: str, results: str, requests: str) -> None:
         "answers": [
             model.answer(*request) for request in pickle.loads(Path(requests).read_bytes())
         ],
+        "signatures": sorted(name for name in model.signatures if name != INITIALIZER),
         "operations": operations(model.meta),
         "faults": faults(model.meta),
         "seconds_to_load": loaded,

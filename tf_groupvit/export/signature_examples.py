@@ -70,7 +70,9 @@ def token_ids_and_pixels(segmenter: "Segmenter") -> Inputs:
 
 def segment(segmenter: "Segmenter", image_bytes: Sequence[bytes]) -> Answer:
     """Labels of encoded images (B) with the classes of the segmenter, scores and areas (B, K)."""
-    return _segmented(segmenter, [(read_image(one), segmenter.text_embeds) for one in image_bytes])
+    asked = [(read_image(one), segmenter.text_embeds) for one in image_bytes]
+    names = _for_each(segmenter.class_names, image_bytes)
+    return _segmented(segmenter, asked) | {"class_names": names}
 
 
 def segment_open(
@@ -121,7 +123,15 @@ def _segmented(segmenter: "Segmenter", asked: list[tuple[np.ndarray, np.ndarray]
 
 def classify(segmenter: "Segmenter", image_bytes: Sequence[bytes]) -> Answer:
     """Probabilities (B, N) of encoded images (B)."""
-    return {"probabilities": segmenter.classify(list(image_bytes))}
+    return {
+        "probabilities": segmenter.classify(list(image_bytes)),
+        "class_names": _for_each(segmenter.classes.names, image_bytes),
+    }
+
+
+def _for_each(names: Sequence[str], images: Sequence[bytes]) -> list[list[bytes]]:
+    """The names of the classes for each of the images (B), as the graph writes them."""
+    return [[name.encode() for name in names] for _ in images]
 
 
 def encode_image(segmenter: "Segmenter", image_bytes: Sequence[bytes]) -> Answer:
