@@ -1,6 +1,7 @@
 """`tf-groupvit serve`: its errors before anything is loaded, its ports, its log, its end."""
 
 import json
+import math
 import re
 import signal
 import subprocess
@@ -15,8 +16,9 @@ from test_server_versions import Loader
 
 from tf_groupvit.cli import main
 from tf_groupvit.cli.serve import command
-from tf_groupvit.errors import GroupViTError, ServerError
+from tf_groupvit.errors import GroupViTError, InputError, ServerError
 from tf_groupvit.server import lifecycle, rest_server
+from tf_groupvit.server.options import Options
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.running import Server
 
@@ -49,6 +51,25 @@ def test_a_wrong_start_is_one_line(tmp_path, make, arguments, text):
     result = CliRunner().invoke(command, [argument.format(path=tmp_path) for argument in arguments])
     assert isinstance(result.exception, GroupViTError)
     assert text in str(result.exception) and "\n" not in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "least"),
+    [
+        ("--max-in-flight", -1, "0"),
+        ("--max-queued", -1, "0"),
+        ("--max-request-bytes", 0, "1"),
+        ("--max-connections", 0, "1"),
+        ("--max-num-load-retries", -1, "0"),
+        ("--receive-timeout-seconds", 0.0, "0.001"),
+        ("--receive-timeout-seconds", math.nan, None),
+        ("--file-system-poll-wait-seconds", math.inf, None),
+    ],
+)
+def test_a_limit_that_would_be_none_or_refuse_everything_is_refused(flag, value, least):
+    expected = "a finite number" if least is None else f"a number from {least}"
+    with pytest.raises(InputError, match=f"{flag} is {value}: expected {expected}\\."):
+        Options(**{flag.removeprefix("--").replace("-", "_"): value})
 
 
 def test_help_loads_no_tensorflow():

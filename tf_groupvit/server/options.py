@@ -1,11 +1,33 @@
 """The options of a server, as the flags of ``tf-groupvit serve`` set them."""
 
+import math
 from dataclasses import dataclass
+
+from tf_groupvit.errors import InputError
+
+# The least that each takes. A limit below it would be none at all, or refuse every request.
+_LEAST = {
+    "max_num_load_retries": 0,
+    "load_retry_interval_micros": 0,
+    "num_request_iterations_for_warmup": 0,
+    "max_in_flight": 0,
+    "max_queued": 0,
+    "max_pixels_at_work": 0,
+    "max_request_bytes": 1,
+    "max_json_tokens": 1,
+    "max_receiving": 1,
+    "max_receiving_bytes": 1,
+    "max_connections": 1,
+    "receive_timeout_seconds": 0.001,
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Names and defaults are the real server's where it has them."""
+    """Names and defaults are the real server's where it has them.
+
+    Raises InputError for a number that is too small, or not finite.
+    """
 
     file_system_poll_wait_seconds: float = 1.0
     max_num_load_retries: int = 5
@@ -34,3 +56,11 @@ class Options:
     max_receiving_bytes: int = 2**30
     max_connections: int = 1000
     receive_timeout_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            flag, least = f"--{name.replace('_', '-')}", _LEAST.get(name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{flag} is {value}: expected a finite number.")
+            if least is not None and value < least:
+                raise InputError(f"{flag} is {value}: expected a number from {least}.")
