@@ -53,8 +53,9 @@ def built(tmp_path_factory, kept):
     folder, tools = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("tools")
     (tools / "podman").write_text(TOOL)
     (tools / "podman").chmod(0o755)
-    (tools / "model" / "3").mkdir(parents=True)
-    (tools / "model" / "3" / "saved_model.pb").write_bytes(b"")
+    (tools / "stored" / "3").mkdir(parents=True)
+    (tools / "stored" / "3" / "saved_model.pb").write_bytes(b"")
+    (tools / "model").symlink_to(tools / "stored")
     more = {"PATH": f"{tools}:{os.environ['PATH']}", "CONTAINER_TOOL": "podman", "KEPT": str(kept)}
     images = ("--images", "--model", tools / "model")
     run(ROOT / "scripts" / "build", "--output", folder, *images, env=_without_noise() | more)
@@ -149,7 +150,8 @@ def test_images_are_files_and_are_built_from_what_their_dockerfiles_copy(built, 
         copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "serving" / name).read_text(), re.MULTILINE)
         for source in " ".join(copied).split():
             assert list((kept / name).glob(source)), f"{name} copies {source}"
-    assert (kept / "Dockerfile" / "models/groupvit/3/saved_model.pb").exists()
+    model = kept / "Dockerfile" / "models/groupvit"
+    assert (model / "3/saved_model.pb").exists() and not model.is_symlink()
     assert [path.name for path in (kept / "Dockerfile.server").glob("*.whl")] == [wheel.name]
 
 
