@@ -1,5 +1,6 @@
 """The check of an export finds what a server could not run, and answers that differ."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -139,6 +140,21 @@ def test_a_failed_check_leaves_no_version_behind(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="no"):
         export_saved_model(tiny_segmenter(), tmp_path, check=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_a_killed_export_left_is_in_no_version(tmp_path, monkeypatch):
+    from tf_groupvit.export import version_folder
+
+    def write(segmenter, folder, *_):
+        folder.mkdir(exist_ok=True)
+        (folder / "saved_model.pb").write_bytes(b"graph")
+
+    monkeypatch.setattr(version_folder, "write_version", write)
+    left = tmp_path / f"exporting-{os.getpid()}"
+    (left / "assets").mkdir(parents=True)
+    path = export_saved_model(tiny_segmenter(), tmp_path)
+    assert [child.name for child in path.iterdir()] == ["saved_model.pb"]
 
 
 # What a mode or a protocol changes; every other signature takes one of the same ways.

@@ -104,6 +104,9 @@ def export_saved_model(
     try:
         base.mkdir(parents=True, exist_ok=True)
         unfinished = base / f"exporting-{os.getpid()}"
+        shutil.rmtree(
+            unfinished, ignore_errors=True
+        )  # of an export that was killed: numbers repeat
         try:
             write_version(segmenter, unfinished, say, limits)
             if check:
