@@ -104,9 +104,8 @@ def export_saved_model(
     try:
         base.mkdir(parents=True, exist_ok=True)
         unfinished = base / f"exporting-{os.getpid()}"
-        shutil.rmtree(
-            unfinished, ignore_errors=True
-        )  # of an export that was killed: numbers repeat
+        # An export that was killed may have left one: numbers of processes repeat.
+        shutil.rmtree(unfinished, ignore_errors=True)
         try:
             write_version(segmenter, unfinished, say, limits)
             if check:
