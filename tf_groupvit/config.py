@@ -216,12 +216,7 @@ class _Config:
         """
         path = resolve(folder_or_hub_id, weights=False, **hub_options)
         if path.is_dir():
-            path /= "config.json"
-            if not path.exists():
-                raise ConfigError(
-                    f"{path} cannot be read: there is no such file: give the folder of a"
-                    " checkpoint."
-                )
+            path = config_file_of(path)
         return cls.from_dict(read_json(path, ConfigError))
 
     def to_dict(self) -> dict[str, Any]:
@@ -407,13 +402,18 @@ def joint_section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 
 def config_file_of(weights: Path) -> Path:
-    """The config.json in the folder of a file of weights.
+    """The config.json in a folder, or in that of a file of weights.
 
     Raises:
         ConfigError: there is none.
     """
-    file = weights.with_name("config.json")
-    if not file.is_file():
+    folder = weights.is_dir()
+    file = weights / "config.json" if folder else weights.with_name("config.json")
+    if folder and not file.exists():
+        raise ConfigError(
+            f"{file} cannot be read: there is no such file: give the folder of a checkpoint."
+        )
+    if not folder and not file.is_file():
         raise ConfigError(
             f"{file} is not there: put the model's config.json in the folder of {weights.name}."
         )

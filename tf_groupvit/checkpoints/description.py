@@ -40,7 +40,7 @@ def config_of(path: Path) -> Config | None:
     """
     if path.suffix == ".pth" and path.is_file() and not path.with_name("config.json").exists():
         return None
-    file = path / "config.json" if path.is_dir() else config_file_of(path)
+    file = config_file_of(path)
     values = read_json(file, ConfigError)
     kind = values.get("model_type", GroupViTConfig.model_type)
     if not isinstance(kind, str) or kind not in CONFIG_CLASSES:
