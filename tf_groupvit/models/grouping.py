@@ -73,7 +73,8 @@ class AssignAttention(keras.layers.Layer):
         chosen = softmax(logits + self._gumbel(ops.shape(logits)), axis=1) if training else soft
         # Eq. 6
         assignment = ops.stop_gradient(one_hot_max(chosen, axis=1) - chosen) + chosen
-        # Eq. 7: Wv of the mean is the mean of Wv, with fewer products; its bias counts once a token
+        # Eq. 7: Wv of the mean is the mean of Wv, in fewer products; its bias counts once per token
+        # The published code adds ``assign_eps`` = 1 to the number of tokens; the paper does not.
         share = assignment / (ops.sum(assignment, axis=-1, keepdims=True) + self.assign_eps)
         share = ops.cast(share, self.compute_dtype)
         means = self.v_proj(ops.matmul(share, tokens))  # (B, G, C)
@@ -129,7 +130,7 @@ class CrossAttention(keras.layers.Layer):
 
 
 class TokenMixer(MLP):
-    """An MLP over the token axis: as many tokens as there are groups, of mixed ones."""
+    """An MLP over the token axis, which mixes the tokens into as many as there are groups."""
 
     def call(self, x: Tensor) -> Tensor:
         """(B, inputs, C) -> (B, outputs, C)."""
@@ -141,7 +142,7 @@ class TokenMixer(MLP):
 class GroupingBlock(keras.layers.Layer):
     """Merges segment tokens into groups, equation 2: s' = GroupingBlock(g^, s^).
 
-    ``num_tokens`` and ``num_groups`` are S and G, whose difference an MLP over the tokens bridges.
+    ``num_tokens`` and ``num_groups`` are S and G; an MLP over the token axis turns S into G.
     """
 
     def __init__(

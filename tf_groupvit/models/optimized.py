@@ -161,8 +161,8 @@ class CompiledVisionTower(keras.layers.Layer):
 
 
 class CompiledProjection(keras.layers.Layer):
-    """A projection that another runtime runs: few rows wait for the weights to be read, which
-    TensorFlow does again at each call, to pack them. Measured: 1 ms with OpenVINO, 3 without.
+    """A projection that another runtime runs. With few rows, reading the weights dominates, and
+    TensorFlow packs them again at each call. Measured: 1 ms with OpenVINO, 3 without.
     """
 
     def __init__(self, projection: Projection, runtime: str) -> None:

@@ -31,8 +31,8 @@ _SOURCE: ContextVar[Source | None] = ContextVar("first_values", default=None)
 
 @contextmanager
 def starting_from(source: Source) -> Iterator[None]:
-    """Models made in this context start from the values of ``source``, and where it has none from
-    zeros.
+    """Models made in this context start from the values of ``source``, or from zeros where it has
+    none.
     """
     token = _SOURCE.set(source)
     try:

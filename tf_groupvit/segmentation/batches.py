@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 MOST_IMAGES = 8
-MOST_PIXELS = 2**25  # of a batch together: very large photos go alone, since they are all in memory
+MOST_PIXELS = 2**25  # of a whole batch, which is in memory: a very large photo is a batch alone
 
 Key = TypeVar("Key")
 Answer = TypeVar("Answer")
@@ -25,7 +25,7 @@ def in_batches(
         keys: one for each image.
         read: from a key to its image, uint8 (H, W, 3).
         answer: from several images to an answer for each. Where it fails, it gets the images of the
-            batch again one at a time, so that only those have an error that fail alone.
+            batch again one at a time: only images that fail on their own have an error.
         most_images, most_pixels: the largest batch; an image of more pixels goes alone.
     """
     batch: list[tuple[Key, np.ndarray | Exception]] = []

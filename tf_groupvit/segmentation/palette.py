@@ -7,13 +7,13 @@ import numpy as np
 
 BACKGROUND_COLOR = (0, 0, 0)
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-# The colors of the first classes differ in hue, which stays visible where a color covers an image
-# by half, and less in lightness, which does not.
+# The colors of the first classes differ mainly in hue, which stays visible at half opacity, unlike
+# lightness.
 FIRST = ((230, 60, 50), (30, 90, 240), (255, 195, 0), (200, 60, 220),
          (0, 165, 80), (0, 215, 235), (255, 140, 190), (150, 95, 20))  # fmt: skip
 # Distances in OKLab. A class gets another color in a picture if its region, covered by half, would
 # look nearly as before (UNSEEN), or if its color is nearly that of another class there (ALIKE).
-# The color that it gets differs by more than that (SEEN, APART).
+# The new color must exceed the larger distances (SEEN, APART).
 UNSEEN, SEEN = 0.075, 0.12
 ALIKE, APART = 0.1, 0.18
 SAME_HUE = 0.82  # the cosine of 35 degrees
@@ -96,8 +96,8 @@ def picture_colors(class_names: Sequence[str], labels: np.ndarray, image: np.nda
     """Colors (K, 3) uint8 of the classes in one picture, labels (H, W) and image (H, W, 3) uint8.
 
     They are those of ``class_colors``, except for classes whose color is hard to see over their own
-    region, or hard to tell from that of a class before them in the picture. Those get one that is
-    not, if possible one that no other class has.
+    region, or hard to tell from that of a class before them in the picture. Those get a color
+    that is easy to see, if possible one that no other class uses.
     """
     colors, table = class_colors(class_names), _class_table()
     looks, regions = oklab(colors), _mean_colors(labels, image, len(class_names))

@@ -6,10 +6,10 @@ way. Its steps, in their order, and where each lives:
 1. Pictures are resized: here, in Python ``Pipeline.square``, in graphs ``resize_to_square``, and in
    mode window ``score_windows``; the arithmetic is in preprocessing/image_arrays.py and
    image_graph.py.
-2. Pixels are normalized: here, ``encode_pixels``; the arithmetic is
-``image_graph.to_pixel_values``. 3. Patches become groups: ``protocol.encode_image``, which calls
-models/vision.py. 4. Groups become scores for classes: ``protocol.compact_scores``, here in
-``score_squares``; of
+2. Pixels are normalized: here, ``encode_pixels``; the arithmetic is in
+   ``image_graph.to_pixel_values``.
+3. Patches become groups: ``protocol.encode_image``, which calls models/vision.py.
+4. Groups become scores for classes: ``protocol.compact_scores``, here in ``score_squares``; for
    windows ``protocol.pixel_scores``, which ``sliding_window.merge_windows`` averages.
 5. Scores are refined: here, ``refine``, which does nothing yet.
 6. Scores become pixels of the picture, and the arg max is the label: ``upsampling.label_map``; for
@@ -17,10 +17,8 @@ models/vision.py. 4. Groups become scores for classes: ``protocol.compact_scores
 7. Labels become areas: here, ``class_areas``.
 
 Functions marked ``live`` run as graphs that are traced once for pictures of every size, and inside
-other graphs. Called from Python, the model is a graph of its own: TensorFlow runs it a tenth slower
-as a part of another. Under other Keras backends than TensorFlow steps 3 and 4 run on these and the
-rest on
-TensorFlow: the same code, eager.
+other graphs. Called from Python, the model is a graph of its own. With a Keras backend other than
+TensorFlow, steps 3 and 4 run on that backend and the rest on TensorFlow, with the same code.
 """
 
 import functools

@@ -1,15 +1,15 @@
 """The REST server: uvicorn in a thread of its own, with limits on connections.
 
-uvicorn's protocol for httptools has no limit on a path or on headers, closes no connection that
-has not asked anything, and closes a half-closed one without an answer. Here
+uvicorn's protocol for httptools has no limit on a path or on headers, never closes a connection
+that has sent no request, and closes a half-closed one without an answer. Here
 
 * a path or headers beyond 64 KiB are 414 and 431;
 * a connection that has no whole head of a request after ``idle_seconds``, or whose answer nobody
   reads, is closed;
 * of too many connections the one that has been quiet for longest is closed;
 * a client that closes its sending side is answered;
-* a connection that is closed before its request is read takes what still arrives for a moment, so
-  that the client can read the answer.
+* a connection that is closed before its request is read keeps reading for a moment, so that the
+  client can read the answer.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _log = logging.getLogger("tf_groupvit.server")
 
 
 class RestServer:
-    """Serves the application; ``on_fault`` is called where that ends by an exception."""
+    """Serves the application; ``on_fault`` is called if it ends with an exception."""
 
     def __init__(self, app: RestApp, options: Options, on_fault: Callable[[], None]) -> None:
         self._app, self._on_fault = app, on_fault
@@ -125,7 +125,7 @@ class Connections:
 
 
 class GentleTransport:
-    """A transport that closes by its connection's rules."""
+    """A transport that lets its connection decide how to close."""
 
     def __init__(self, transport: asyncio.Transport, connection: "Connection") -> None:
         self._transport, self._connection = transport, connection
@@ -256,7 +256,7 @@ class Connection(HttpToolsProtocol):
     # Time and closing
 
     def _wait(self) -> None:
-        """A request, or a reader for the answer, is to appear within the time for it."""
+        """Close the connection unless a request, or a reader of the answer, comes in time."""
         self._work()
         self._connections.waits(self)
         self._unsent = self.transport.get_write_buffer_size()

@@ -1,8 +1,8 @@
 """Warm-up: run a version's recorded requests before it serves, or some of them afterwards.
 
 `assets.extra/tf_serving_warmup_requests` holds PredictionLogs in a TFRecord file, at most 1000
-(contract, section 9). The first request of each signature takes seconds, for TensorFlow prepares
-the graph then. A record that fails keeps the version from loading.
+(contract, section 9). The first request of each signature takes seconds, because TensorFlow
+prepares the graph at that point. A record that fails keeps the version from loading.
 """
 
 import logging
@@ -121,8 +121,7 @@ def _logs(path: str) -> Iterator[PredictionLog]:
     except DecodeError:
         raise invalid(f"Failed to parse warmup record: {record!r} from {path}") from None
     except tf.errors.OpError as error:
-        # Less what Python adds around it, and the question that newer runtimes add: "corrupted
-        # record at 0".
+        # Without the text that Python and newer runtimes add around it: "corrupted record at 0".
         text = error.message.split("} ")[-1].split(" [Op:")[0]
         text = text.removesuffix(" (Is this even a TFRecord file?)")
         if isinstance(error, tf.errors.DataLossError):

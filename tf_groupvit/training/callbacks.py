@@ -83,7 +83,7 @@ class SaveState(StepCallback):
     """Saves the state after each round. It goes after ``History``, so that no line is lost.
 
     Args:
-        position: step -> where its data stand, where they have a position.
+        position: step -> the position of the data at that step, if they have one.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class History(StepCallback):
         self.lines = [line for line in map(json.loads, written) if line["step"] <= start]
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Take the time."""
+        """Start the clock."""
         self.began, self.first = time.monotonic(), self.step
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -153,7 +153,7 @@ class History(StepCallback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Early stopping, and the best checkpoint, by what ``History``, before this, has measured.
+    """Early stopping and the best checkpoint, by what ``History``, which comes first, measured.
 
     Args:
         folder: where the best checkpoint goes, each time that one is measured.
@@ -185,7 +185,7 @@ class KeepBest(keras.callbacks.Callback):
         return 0 < self.patience <= self.since
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Save the model if it is better; stop where it is enough."""
+        """Save the model if it is better; stop when patience has run out."""
         if self._is_better(logs or {}) and self.keep:
             self.kept_model.save_pretrained(self.folder)
         if self.enough:
@@ -205,8 +205,8 @@ class KeepBest(keras.callbacks.Callback):
 class Progress(StepCallback):
     """A bar on standard error with images per second and the loss.
 
-    Where that is no terminal: a line after the second step, each round, and every ``REPORT_EVERY``
-    seconds, with the loss and how long the rest will take.
+    If that is not a terminal: a line after the second step, after each round, and every
+    ``REPORT_EVERY`` seconds, with the loss and how long the rest will take.
     """
 
     def __init__(self, steps: int, batch_size: int, start: int = 0, bar: bool = True) -> None:

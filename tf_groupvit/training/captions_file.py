@@ -19,11 +19,12 @@ CAPTIONS = ("caption", "captions", "text", "title")
 NAMES = tuple(
     f"{name}.{kind}" for name in ("captions", "metadata") for kind in ("csv", "tsv", "jsonl", "txt")
 )
-# What looking into JSON without such an entry raises.
+# Errors of a JSON line that lacks the entry.
 NO_ENTRY = (ValueError, TypeError, AttributeError, StopIteration, RecursionError)
-END = "\0"  # a last row of its own, unless a quotation mark is still open there
+END = "\0"  # parsed as one more row, unless a quotation mark was left open
 
-# The image's path, from the captions file's folder or the folder images in it, and its caption.
+# The image's path, relative to the captions file's folder or to its subfolder images, and its
+# caption.
 Row = tuple[str, str]
 
 
@@ -41,7 +42,7 @@ def read_rows(file: Path) -> list[Row]:
     """The images and captions that a file names, in its order.
 
     Raises:
-        DatasetError: the file cannot be read, or is not of the form that its name says.
+        DatasetError: the file cannot be read, or does not match its suffix.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")  # line ends stay what they are

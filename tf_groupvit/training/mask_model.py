@@ -1,9 +1,9 @@
 """``MaskTrainingModel``: a keras.Model that learns from images with masks of class numbers.
 
-What is compared with the mask are the segmentation logits, with two differences from transformers'
-definition, which is made for reading them, not for learning. It multiplies by the logit scale
-twice: here once, or the softmax over classes would be a step from the start. And it stops the
-gradient at the group maps: here it passes, unless ``through_maps`` is False, so that the assignment
+The segmentation logits are compared with the mask. They differ in two ways from transformers'
+definition, which is meant for inference. That one multiplies by the logit scale twice; here it is
+once, otherwise the softmax over classes would saturate from the start. And it stops the gradient
+at the group maps; here it passes, unless ``through_maps`` is False, so that the assignment
 of patches to groups learns from the masks as well. The arg max is the same either way.
 
 The texts are fixed embeddings of class prompts: the text tower neither runs nor learns, so classes

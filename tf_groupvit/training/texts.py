@@ -22,8 +22,8 @@ FindWords = Callable[[str], list[str]]  # a caption -> its words that a loss may
 # Nouns and verbs of the Penn treebank, as published: verbs too, and no plural proper nouns.
 TAGS = frozenset("NN NNS NNP VB VBD VBG VBN VBP VBZ".split())
 TAGGER_DATA = "averaged_perceptron_tagger_eng"
-# The prompt of a vocabulary's word is one of these, another at every step: what is learned should
-# not depend on the words around it.
+# The prompt of a vocabulary's word uses a different one of these at each step, so that learning
+# does not depend on the wording.
 TEMPLATES = (
     "a photo of a {}.",
     "a photo of a {}.",
@@ -110,9 +110,9 @@ def read_words(path: Path) -> list[str]:
 class Prompts:
     """Draws prompts for a caption: up to ``count`` of its words, each in a random template.
 
-    No word is drawn twice. Where the caption has fewer words, it stands itself in the place of the
-    rest. Paper: section 3.3; the published models draw up to three words, in random templates of
-    the full set.
+    No word is drawn twice. Where the caption has fewer words, the caption itself fills the
+    remaining places. Paper: section 3.3; the published models draw up to three words, in random
+    templates of the full set.
 
     Raises:
         InputError: a count below 1, or templates without a place for the word.
@@ -250,8 +250,8 @@ def _learn_merges(texts: Iterable[str], merges: int) -> list[tuple[str, str]]:
     """The most frequent pairs, in the order in which they are merged.
 
     Of pairs equally frequent, the trainer takes the one whose letters have the lower numbers. It
-    would number the ends of words in the order of a hash table, another one each time; so all are
-    named beforehand.
+    would number the ends of words in hash order, which changes from run to run, so all are listed
+    first.
     """
     backend = Backend(models.BPE(end_of_word_suffix=END_OF_WORD))
     backend.normalizer = NORMALIZER
