@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 from click.testing import CliRunner
 
@@ -57,7 +58,8 @@ def test_an_export_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
         (folder / "saved_model.pb").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tf_groupvit.cli.export.load_segmenter", lambda **_: None)
+    segmenter = SimpleNamespace(tokenizer=object())
+    monkeypatch.setattr("tf_groupvit.cli.export.load_segmenter", lambda **_: segmenter)
     monkeypatch.setattr("tf_groupvit.export.signatures.check_servable", lambda _: None)
     monkeypatch.setattr("tf_groupvit.export.version_folder.write_version", half_written)
     result = CliRunner().invoke(main, ["export", str(tmp_path / "models"), "--classes", "dog,sky"])

@@ -55,6 +55,7 @@ def built(tmp_path_factory, kept):
     (tools / "podman").chmod(0o755)
     (tools / "stored" / "3").mkdir(parents=True)
     (tools / "stored" / "3" / "saved_model.pb").write_bytes(b"")
+    (tools / "stored" / "exporting-1").mkdir()
     (tools / "model").symlink_to(tools / "stored")
     more = {"PATH": f"{tools}:{os.environ['PATH']}", "CONTAINER_TOOL": "podman", "KEPT": str(kept)}
     images = ("--images", "--model", tools / "model")
@@ -152,6 +153,7 @@ def test_images_are_files_and_are_built_from_what_their_dockerfiles_copy(built, 
             assert list((kept / name).glob(source)), f"{name} copies {source}"
     model = kept / "Dockerfile" / "models/groupvit"
     assert (model / "3/saved_model.pb").exists() and not model.is_symlink()
+    assert [path.name for path in model.iterdir()] == ["3"]
     assert [path.name for path in (kept / "Dockerfile.server").glob("*.whl")] == [wheel.name]
 
 
