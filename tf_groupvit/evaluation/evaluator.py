@@ -125,8 +125,8 @@ def evaluate_classes(
 
     Raises:
         InputError: the state is of another evaluation.
-        The error of the first picture, where not one could be classified. Single errors are in
-        ``.failures``.
+        Exception: the error of the first picture, where not one could be classified. Single errors
+            are in ``.failures``.
     """
     settings = dict(settings or {})
     if isinstance(classify, Segmenter):

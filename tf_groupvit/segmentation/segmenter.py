@@ -70,11 +70,11 @@ class Segmenter:
             where Intel made the processor, and prepared earlier. How each works is said in
             runtimes/lite.py and runtimes/openvino.py.
 
-    Attributes: ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first),
-        ``text_embeds`` (N, D), ``settings``, ``runtime``, ``source`` (the folder that it was loaded
-        from, or None). Nothing is cropped: every pixel of an image gets a label. The classes are
-        encoded once, when the segmenter is made, whatever the runtime: ``refresh()`` encodes them
-        with the weights as they are now.
+    It has ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first),
+    ``text_embeds`` (N, D), ``settings``, ``runtime`` and ``source``, the folder that it was loaded
+    from, or None. Nothing is cropped: every pixel of an image gets a label. The classes are encoded
+    once, when the segmenter is made, whatever the runtime: ``refresh()`` encodes them with the
+    weights as they are now.
 
     A segmenter can be pickled and copied, also for processes that are spawned; what was traced or
     compiled is made anew there. A process that was forked after a model was made cannot use it, and
