@@ -1,6 +1,5 @@
 """A whole run on scenes, small: what it leaves behind, resumes from, and shows in TensorBoard."""
 
-import importlib
 import json
 import os
 import shutil
@@ -172,11 +171,3 @@ def test_pictures_are_held_out_scenes_with_every_patch_in_its_groups_color(tmp_p
     assert near.max() <= 1
     assert shown.words == list(CLASSES)
     assert len(pictures["masks"]) == PICTURES and not np.array_equal(pictures["masks"][1], image)
-
-
-@pytest.mark.parametrize("old, new", [("step", "contrastive_model"), ("runs", "trainer")])
-def test_modules_of_0_1_that_the_pages_named_still_work_and_warn(old, new):
-    with pytest.warns(DeprecationWarning, match=f"training.{old} is now .*training.{new}"):
-        module = importlib.import_module(f"tf_groupvit.training.{old}")
-    there = importlib.import_module(f"tf_groupvit.training.{new}")
-    assert all(getattr(module, name) is getattr(there, name) for name in module.__all__)
