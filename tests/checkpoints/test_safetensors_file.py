@@ -272,9 +272,3 @@ def test_a_folder_that_is_not_there_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="Cannot write"):
         write_checkpoint(tmp_path / "file", reference())
-
-
-def test_the_old_place_of_writing_still_works_and_says_the_new_one():
-    with pytest.warns(DeprecationWarning, match=r"is now .*\.safetensors_file"):
-        from tf_groupvit.checkpoints.writing import write_checkpoint as old
-    assert old is write_checkpoint
