@@ -9,8 +9,6 @@ tf-groupvit serve, asked over REST from its start on. Each side serves its own e
 """
 
 import argparse
-import contextlib
-import fcntl
 import json
 import os
 import pickle
@@ -19,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from checkpoint import ROOT, checkpoint_at
 from engines.earlier import package_at
 from engines.report import machine
 from engines.server_start import started_server
-from engines.starting import chosen_of
+from engines.starting import add_lock, alone, chosen_of
 from tower import drawn_photo
 
 FROM_COLD = Path(__file__).parent / "engines" / "from_cold.py"
@@ -117,17 +115,6 @@ class Sides:
             return started_server(self.base(side), self.environment(side), self.requests, log)
         except RuntimeError as error:
             sys.exit(f"With the package of {side}: {error}")
-
-
-@contextlib.contextmanager
-def alone(lock: Path | None) -> Iterator[None]:
-    """While nothing else runs that takes the same lock."""
-    if lock is None:
-        yield
-        return
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def measured(
@@ -232,12 +219,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--photo", type=Path, help="a JPEG to segment (default: a drawn one, 640 x 480)"
     )
-    parser.add_argument(
-        "--lock",
-        type=Path,
-        metavar="FILE",
-        help="hold a lock on this file (flock) during a round of a part, and not in between",
-    )
+    add_lock(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("out/bench"), help="folder for the JSON"
     )

@@ -18,12 +18,16 @@ from typing import Any
 
 import numpy as np
 from checkpoint import ROOT, checkpoint_at
+from engines.earlier import package_at
 from engines.process import Engine, MissingError
 from engines.report import (
+    BARE,
+    BEFORE,
     INT8,
     LITE,
     OPENVINO,
     OURS,
+    SESSION,
     aims,
     exponent,
     facts,
@@ -33,13 +37,12 @@ from engines.report import (
     write,
 )
 from engines.rounds import Bench, Job, pixels_of
-from engines.starting import chosen_of, start
+from engines.starting import add_lock, chosen_of, start
 from PIL import Image
 
 GFLOP = 7.94  # of the image tower, an image of 224 x 224, as the published model computes it
-SESSION, PLAIN = "ours, in a Session", "ours, not folded"
 # What folds the weights of a snapshot -> the same with weights as they are.
-NOT_FOLDED = {OURS: PLAIN, **{name: f"{name}, not folded" for name in (SESSION, LITE, OPENVINO)}}
+NOT_FOLDED = {name: f"{name}, not folded" for name in (OURS, SESSION, LITE, OPENVINO)}
 EAGER, COMPILED = "torch, eager", "torch, compile"
 TF4 = ROOT / ".venv-bench-tf4"  # made by scripts/bench
 ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}  # as the commands run (tf_groupvit/cli/kernels.py)
@@ -51,6 +54,8 @@ ENGINES: dict[str, dict[str, str]] = {
     INT8: ONEDNN,
     "ours, Eigen's kernels": {"TF_ENABLE_ONEDNN_OPTS": "0"},
     SESSION: ONEDNN,
+    **dict.fromkeys(BEFORE.values(), ONEDNN),
+    **dict.fromkeys(BARE.values(), ONEDNN),
     **dict.fromkeys(NOT_FOLDED.values(), ONEDNN),
     EAGER: {},
     COMPILED: {},
@@ -72,14 +77,17 @@ BATCHES, SIDES, CLASSES, IMAGES = (
 MOST_TOKENS = 1024  # up to there cost is to be linear; beyond, attention's square shows
 
 
-def made(name: str, folder: Path, threads: int, spin: bool) -> Engine:
-    """The engine of that name, in the environment that has what it needs. Raises MissingError."""
+def made(name: str, folder: Path, threads: int, spin: bool, before: Path) -> Engine:
+    """The engine of that name, in the environment that has what it needs; ``before`` has the
+    package of an earlier commit. Raises MissingError.
+    """
     python = str(TF4 / "bin" / "python") if name.startswith("transformers TF") else ""
     if python and not (TF4 / "groupvit-stamp").exists():
         raise MissingError(
             "transformers 4.57 for TensorFlow is not installed: scripts/bench tower tries to"
         )
-    return Engine(name, folder, threads, ENGINES[name], python, spin)
+    settings = ENGINES[name] | ({"PYTHONPATH": str(before)} if name in BEFORE.values() else {})
+    return Engine(name, folder, threads, settings, python, spin)
 
 
 def towers(bench: Bench, batches: list[int]) -> dict[str, Any]:
@@ -90,7 +98,8 @@ def towers(bench: Bench, batches: list[int]) -> dict[str, Any]:
     }
     result = {}
     for batch in batches:
-        found = bench.run({**bench.same("tower"), **products}, pixels=pixels_of(batch))
+        names = [name for name in bench.engines if batch == 1 or name not in BARE.values()]
+        found = bench.run({**bench.same("tower", names), **products}, pixels=pixels_of(batch))
         rates = {name: found.pop(name) for name in products if name in found}
         title = f"Image tower, batch {batch}"
         result[str(batch)] = table(title, found, batch, "images", rates, GFLOP * batch)
@@ -119,7 +128,7 @@ def photos(bench: Bench, jpeg: np.ndarray, count: int) -> dict[str, Any]:
     jobs = {
         name: Job(name, "photo")
         for name in bench.engines
-        if name.startswith("ours") and name not in NOT_FOLDED.values()
+        if name.startswith("ours") and name not in (*NOT_FOLDED.values(), *BARE.values())
     }
     documented = (EAGER, "transformers TF, graph")
     jobs |= {
@@ -215,6 +224,9 @@ def arguments() -> argparse.Namespace:
         "--engines", default="|".join(ENGINES), help="names between bars (default: all)"
     )
     parser.add_argument(
+        "--before", metavar="COMMIT", help="measure the package of this commit, too"
+    )
+    parser.add_argument(
         "--folding",
         action="store_true",
         help="only what folding the weights of snapshots gains: each runtime with and without it",
@@ -230,6 +242,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--photo", type=Path, help="a JPEG to segment (default: a drawn one, 640 x 480)"
     )
+    add_lock(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("out/bench"), help="folder for the JSON and the picture"
     )
@@ -250,15 +263,18 @@ def main() -> None:
         name
         for name in chosen.engines
         if not (chosen.quick and any(w in name for w in SLOW_TO_START))
+        and (chosen.before or name not in BEFORE.values())
     ]
     works, rounds = chosen.works, chosen.rounds or (3 if chosen.quick else 5)
     jpeg = np.frombuffer(chosen.photo.read_bytes() if chosen.photo else drawn_photo(), np.uint8)
     result = machine(chosen.threads, rounds)
-    engines, skipped = start(
-        {name: partial(made, name, folder, chosen.threads, chosen.spin) for name in names}
-    )
     with tempfile.TemporaryDirectory(prefix="bench_tower_") as place:
-        bench = Bench(engines, skipped, Path(place), rounds)
+        before = Path(place, "before")
+        if chosen.before:
+            package_at(chosen.before, before)
+        given = folder, chosen.threads, chosen.spin, before
+        engines, skipped = start({name: partial(made, name, *given) for name in names})
+        bench = Bench(engines, skipped, Path(place), rounds, lock=chosen.lock)
         if "tower" in works:
             result["tower"] = towers(bench, list(BATCHES[:2] if chosen.quick else BATCHES))
         result["engines"] = facts(bench)

@@ -1,5 +1,5 @@
 """This package: folded or as it is, run by TensorFlow, LiteRT, OpenVINO, and in a Session, as a
-server runs it.
+server runs it; and LiteRT and OpenVINO with the same weights and nothing of this package around.
 """
 
 import io
@@ -15,22 +15,39 @@ from PIL import Image
 VERSION = f"TensorFlow {tf.__version__}, Keras {version('keras')}"
 PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32, name="pixels")
 IDS = tf.TensorSpec([None, None], tf.int32)
-RUNTIMES = {"LiteRT": "lite", "LiteRT in int8": "lite_int8", "OpenVINO": "openvino"}
+BARE, BEFORE, PLAIN = "bare", "before", "not folded"  # ends of a name
+# What stands between "ours" and such an end -> what runs the tower.
+KINDS = {
+    "": "graph",
+    "Eigen's kernels": "graph",
+    "in a Session": "graph",
+    "LiteRT": "lite",
+    "LiteRT in int8": "lite_int8",
+    "OpenVINO": "openvino",
+}
 
 
 def make(name: str, folder: Path, threads: int) -> Any:
     from tf_groupvit import TFGroupViTModel
 
+    kind, end = kind_of(name)
+    runtime = KINDS[kind]
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     model = TFGroupViTModel.from_pretrained(folder)
-    kind = name.removeprefix("ours").removeprefix(", ")
-    folds, kind = "not folded" not in kind, kind.removesuffix("not folded").removesuffix(", ")
-    runtime = RUNTIMES.get(kind, "graph")
-    runs = model.optimized(runtime) if folds else unfolded(model, runtime)
+    if end == BARE:
+        return Bare(model.optimized(), runtime, threads)
+    runs = unfolded(model, runtime) if end == PLAIN else model.optimized(runtime)
     if kind == "in a Session":
         return InSession(runs, model, folder, threads)
     return InProcess(runs, model if runtime == "graph" else runs, folder)
+
+
+def kind_of(name: str) -> tuple[str, str]:
+    """What stands after "ours" in an engine's name, and the end after it, if there is one."""
+    kind = name.removeprefix("ours").strip(", ")
+    end = next((end for end in (BARE, BEFORE, PLAIN) if kind.endswith(end)), "")
+    return kind.removesuffix(end).strip(", "), end
 
 
 def unfolded(model: Any, runtime: str) -> Any:
@@ -90,6 +107,55 @@ class InProcess:
                 self.given, self.folder, list(classes.tolist()), mode
             )
         return {"labels": self.segmenters[key](jpeg.tobytes()).labels}
+
+
+class Bare:
+    """The folded tower, compiled for each batch by LiteRT or OpenVINO themselves."""
+
+    def __init__(self, model: Any, runtime: str, threads: int) -> None:
+        self.tower_of, self.threads = model.vision_model, threads
+        self.compiled = {"lite": by_lite, "openvino": by_openvino}[runtime]
+        self.programs: dict[tuple[int, ...], Any] = {}
+
+    def tower(self, pixels: np.ndarray) -> dict[str, Any]:
+        if pixels.shape not in self.programs:
+            self.programs[pixels.shape] = self.compiled(self._traced(pixels.shape), self.threads)
+        groups, assignment = self.programs[pixels.shape](pixels)
+        return {"groups": groups, "assignment": assignment}
+
+    def _traced(self, shape: tuple[int, ...]) -> Any:
+        def look(pixels: Any) -> list[Any]:
+            found = self.tower_of(pixels, output_attentions=True, training=False)
+            return [found.last_hidden_state, found.attentions[0]]
+
+        spec = tf.TensorSpec(shape, tf.float32)
+        return tf.function(look, autograph=False).get_concrete_function(spec)
+
+
+def by_lite(function: Any, threads: int) -> Any:
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    interpreter = tf.lite.Interpreter(model_content=converter.convert(), num_threads=threads)
+    interpreter.allocate_tensors()
+    (given,), wanted = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(pixels: np.ndarray) -> list[np.ndarray]:
+        interpreter.set_tensor(given["index"], pixels)
+        interpreter.invoke()
+        return [interpreter.get_tensor(one["index"]) for one in wanted]
+
+    return run
+
+
+def by_openvino(function: Any, threads: int) -> Any:
+    import openvino
+
+    from engines.on_onnx import SETTINGS
+
+    names = [result.name for result in function.outputs]
+    model = openvino.convert_model(function, output=names, share_weights=False)
+    settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    return lambda pixels: [compiled([pixels])[number] for number in range(2)]
 
 
 def segmenter_of(model: Any, folder: Path, classes: list[str], mode: str) -> Any:

@@ -13,6 +13,10 @@ import numpy as np
 from engines.rounds import Bench
 
 OURS, LITE, INT8, OPENVINO = "ours", "ours, LiteRT", "ours, LiteRT in int8", "ours, OpenVINO"
+SESSION = "ours, in a Session"
+# The same at an earlier commit; and the engine alone, with the same weights.
+BEFORE = {name: f"{name}, before" for name in (OURS, SESSION)}
+BARE = {name: f"{name}, bare" for name in (LITE, OPENVINO)}
 PRODUCT = 2 * 2048**3 / 1e9  # GFLOP of the matrix product that rates are measured with
 KEYS = ("seconds", "cpu")  # of the clock, and of the processor
 
@@ -176,9 +180,19 @@ def aims(result: dict[str, Any]) -> dict[str, Any]:
                 )
     for work in ("tower", "photo"):
         for size, rows in result.get(work, {}).items():
-            session = rows.get(f"{OURS}, in a Session", {})
+            session = rows.get(SESSION, {})
             if "ratio" in session:
                 found[f"{work} {size}, Session beside in-process"] = (session["ratio"], "<=", 1.05)
+            if BEFORE[SESSION] in rows and session:
+                times = statistics.median(ratios(rows[BEFORE[SESSION]], session, "seconds"))
+                aim = 1.25 if work == "photo" or size == "1" else 0.97
+                found[f"{work} {size}, Session: times before"] = (times, ">=", aim)
+    for mine in (LITE, OPENVINO):
+        rows = result.get("tower", {}).get("1", {})
+        for alone in (BARE[mine], mine.removeprefix("ours, ").lower()):
+            if mine in rows and alone in rows:
+                times = statistics.median(ratios(rows[alone], rows[mine], "seconds"))
+                found[f"tower 1, {mine}: times {alone}"] = (times, ">=", 0.95)
     for name, row in result.get("scaling", {}).items():
         found[f"exponent over {name}"] = (row["seconds"], "<=", 1.1)
     print("\nAims")

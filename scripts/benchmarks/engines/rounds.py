@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engines.process import Engine, MissingError
+from engines.starting import alone
 
 ROUND = 0.5  # seconds of a short work in a round, repeated
 SHORT = 1.5  # seconds, up to which a work has a call before, in every round
@@ -33,6 +34,7 @@ class Bench:
         most_repeats: of a short work in a round.
         begin_at_once: how many engines compile at a time, before anything is timed; above 1, each
             has one job only.
+        lock: a file that is locked during the rounds of a work.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class Bench:
         rounds: int,
         most_repeats: int = 10,
         begin_at_once: int = 1,
+        lock: Path | None = None,
     ) -> None:
         self.engines, self.skipped, self.place, self.rounds = engines, skipped, place, rounds
         self.most_repeats, self.begin_at_once = most_repeats, begin_at_once
+        self.lock = lock
 
     def same(self, work: str, names: list[str] | None = None) -> dict[str, Job]:
         """One work of all engines, or of those named which run here."""
@@ -68,9 +72,11 @@ class Bench:
                 continue
             expected = expected or outputs
             found[name] = {**row, **differences(outputs, expected)}
-        for number in range(self.rounds):
-            for name in list(found) if number % 2 else list(reversed(found)):
-                found[name]["rounds"].append(self._once(jobs[name], file, found[name]["warm_s"]))
+        with alone(self.lock):
+            for number in range(self.rounds):
+                for name in list(found) if number % 2 else list(reversed(found)):
+                    once = self._once(jobs[name], file, found[name]["warm_s"])
+                    found[name]["rounds"].append(once)
         return found
 
     def _once(self, job: Job, file: Path, expected: float) -> dict[str, float]:

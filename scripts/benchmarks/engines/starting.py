@@ -1,9 +1,14 @@
-"""Names that were asked for in; the engines that run here, and why the others do not, out."""
+"""Names that were asked for in; the engines that run here, and why the others do not, out. And a
+lock that measurements hold.
+"""
 
 import argparse
+import contextlib
+import fcntl
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from engines.process import Engine, MissingError
 
@@ -16,6 +21,26 @@ def chosen_of(
     if unknown := [name for name in chosen if name not in known]:
         parser.error(f"{unknown[0]!r} is none of: {' | '.join(known)}")
     return chosen
+
+
+def add_lock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lock",
+        type=Path,
+        metavar="FILE",
+        help="hold a lock on this file (flock) while something is timed, and not in between",
+    )
+
+
+@contextlib.contextmanager
+def alone(lock: Path | None) -> Iterator[None]:
+    """While nothing else runs that takes the same lock."""
+    if lock is None:
+        yield
+        return
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def start(
