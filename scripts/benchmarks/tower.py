@@ -65,7 +65,7 @@ ENGINES: dict[str, dict[str, str]] = {
     "transformers TF, graph": {"TF_USE_LEGACY_KERAS": "1"},
     "transformers TF, XLA": {"TF_USE_LEGACY_KERAS": "1"},
 }
-WORKS = ("tower", "text", "photo", "window", "scaling")
+WORKS = ("tower", "text", "photo", "batch", "window", "scaling")
 SLOW_TO_START = ("compile", "XLA")
 WARM = 2  # calls after which a segmenter has traced what it runs
 BATCHES, SIDES, CLASSES, IMAGES = (
@@ -144,6 +144,21 @@ def photos(bench: Bench, jpeg: np.ndarray, count: int) -> dict[str, Any]:
     return {
         str(count): table(f"JPEG to label map, {count} classes, mode whole", found, 1, "photos")
     }
+
+
+def batches(bench: Bench, jpeg: np.ndarray, counts: list[int]) -> dict[str, Any]:
+    """Requests to an export, of one photo and of several."""
+    result = {}
+    for count in counts:
+        found = bench.run(
+            bench.same("batch", [SESSION, BEFORE[SESSION]]),
+            jpeg=jpeg,
+            count=np.array(count),
+            classes=things(20),
+        )
+        title = f"JPEG to mask in a Session, 20 classes, batch {count}"
+        result[str(count)] = table(title, found, count, "photos", base=SESSION)
+    return result
 
 
 def windows(bench: Bench, jpeg: np.ndarray) -> dict[str, Any]:
@@ -265,6 +280,7 @@ def main() -> None:
         if not (chosen.quick and any(w in name for w in SLOW_TO_START))
         and (chosen.before or name not in BEFORE.values())
     ]
+    sizes = BATCHES[:2] if chosen.quick else BATCHES
     works, rounds = chosen.works, chosen.rounds or (3 if chosen.quick else 5)
     jpeg = np.frombuffer(chosen.photo.read_bytes() if chosen.photo else drawn_photo(), np.uint8)
     result = machine(chosen.threads, rounds)
@@ -276,12 +292,14 @@ def main() -> None:
         engines, skipped = start({name: partial(made, name, *given) for name in names})
         bench = Bench(engines, skipped, Path(place), rounds, lock=chosen.lock)
         if "tower" in works:
-            result["tower"] = towers(bench, list(BATCHES[:2] if chosen.quick else BATCHES))
+            result["tower"] = towers(bench, list(sizes))
         result["engines"] = facts(bench)
         if "text" in works:
             result["text"] = texts(bench, [20] if chosen.quick else [20, 1000])
         if "photo" in works:
             result["photo"] = photos(bench, jpeg, 20)
+        if "batch" in works:
+            result["batch"] = batches(bench, jpeg, list(sizes))
         if "window" in works:
             result["window"] = windows(bench, jpeg)
         if "scaling" in works:

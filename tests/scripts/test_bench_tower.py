@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS, DEMO = ROOT / "scripts/benchmarks", ROOT / "tf_groupvit/assets/demo"
 
 
 @pytest.fixture(autouse=True)
@@ -70,10 +71,31 @@ def test_an_engine_alone_gives_what_the_tower_gives():
 
     from tf_groupvit import TFGroupViTModel
 
-    demo = Path(__file__).resolve().parents[2] / "tf_groupvit/assets/demo"
-    model = TFGroupViTModel.from_pretrained(demo).optimized()
+    model = TFGroupViTModel.from_pretrained(DEMO).optimized()
     side = model.config.vision_config.image_size
     pixels = np.random.default_rng(0).normal(size=(1, 3, side, side)).astype("float32")
     found, wanted = Bare(model, "lite", 1).tower(pixels), looking(model)(pixels)
     for name, value in wanted.items():
         np.testing.assert_allclose(found[name], value, atol=1e-4)
+
+
+def test_requests_of_several_photos_are_not_to_be_slower_than_before(capsys):
+    from engines.report import BEFORE, SESSION, aims
+
+    found = aims({"batch": {"8": rows(**{SESSION: 2.0, BEFORE[SESSION]: 2.0})}})
+    assert found == {"batch 8, Session: times before": (1.0, ">=", 0.97)}
+
+
+@pytest.mark.slow
+def test_an_engine_answers_from_a_process_of_its_own(tmp_path):
+    pytest.importorskip("openvino")
+    from engines.process import Engine
+
+    inputs, output = tmp_path / "inputs.npz", tmp_path / "output.npz"
+    np.savez(inputs, pixels=np.zeros((1, 3, 32, 32), np.float32))
+    engine = Engine("ours, OpenVINO, bare", DEMO, 1, {})
+    try:
+        assert set(engine.ask("tower", inputs, output)) == {"seconds", "cpu"}
+    finally:
+        engine.close()
+    assert set(np.load(output)) == {"groups", "assignment"}

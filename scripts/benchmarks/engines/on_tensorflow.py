@@ -199,11 +199,18 @@ class InSession:
 
     def photo(self, jpeg: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
         """The export's answer: the label map as a PNG, decoded here."""
+        return {"labels": self._masks([jpeg.tobytes()], classes)[0]}
+
+    def batch(self, jpeg: np.ndarray, count: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+        """The same of one request that has the photo ``count`` times."""
+        return {"labels": np.stack(self._masks([jpeg.tobytes()] * int(count), classes))}
+
+    def _masks(self, images: list[bytes], classes: np.ndarray) -> list[np.ndarray]:
         key = tuple(classes.tolist())
         if key not in self.exports:
             self.exports[key] = self._export(list(key))
-        found = self.exports[key](image_bytes=np.array([jpeg.tobytes()], object))
-        return {"labels": np.asarray(Image.open(io.BytesIO(found["mask_bytes"][0])))}
+        found = self.exports[key](image_bytes=np.array(images, object))
+        return [np.asarray(Image.open(io.BytesIO(mask))) for mask in found["mask_bytes"]]
 
     def _export(self, classes: list[str]) -> Any:
         from tf_groupvit.export import export_saved_model

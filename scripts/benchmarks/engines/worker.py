@@ -37,12 +37,11 @@ def main() -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     began = time.perf_counter()
     try:
-        module = importlib.import_module(
-            next(MODULES[start] for start in MODULES if name.startswith(start))
-        )
+        file = next(MODULES[start] for start in MODULES if name.startswith(start))
+        module = importlib.import_module(f"engines.{file}")
         imported = time.perf_counter()
         engine = module.make(name, folder, threads)
     except Exception as error:  # whatever keeps a peer from running is told, and the others go on
