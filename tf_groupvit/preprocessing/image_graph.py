@@ -7,32 +7,43 @@ bytes are: errors are data.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from tf_groupvit.preprocessing.image_graph_bytes import (
+    File,
     Header,
     assert_with_message,
-    bytes_of,
-    first_error,
-    header,
+    filled_in,
+    orientation_at,
     upright,
 )
-from tf_groupvit.preprocessing.image_graph_formats import FORMATS, format_of
-from tf_groupvit.preprocessing.image_reading import MAX_PIXELS
+from tf_groupvit.preprocessing.image_graph_formats import (
+    FORMATS,
+    Found,
+    format_of,
+    or_nothing,
+)
+from tf_groupvit.preprocessing.image_reading import MAX_PIXELS, MAX_SIDE
 
 HEADER = Header(
     error=tf.TensorSpec([], tf.string),
     size=tf.TensorSpec([2], tf.int64),
-    still=tf.TensorSpec([], tf.string),
-    corner=tf.TensorSpec([2], tf.int64),
-    color=tf.TensorSpec([3], tf.uint8),
     orientation=tf.TensorSpec([], tf.int32),
     format=tf.TensorSpec([], tf.int32),
+    contents=tf.TensorSpec([], tf.string),
+    found=tf.TensorSpec([len(Found._fields)], tf.int64),
 )
 _BAND = 2**22  # pixels that are resized at a time
+_IMAGE = tf.TensorSpec([1, None, None, 3], tf.uint8)
 _BASE64 = "|".join(row.base64 for row in FORMATS.values())
+_NO_IMAGE = f"Expected an image of kind {', '.join(FORMATS)}, got {{a}} bytes of another kind."
+_IS_BASE64 = (
+    'Expected the bytes of an image, got base64 as plain text: send {{"b64": "..."}} over REST,'
+    " bytes over gRPC."
+)
 
 
 def decode(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
@@ -77,48 +88,93 @@ def read_pixels(head: Header, halvings: tf.Tensor | int = 0) -> tuple[tf.Tensor,
 @functools.cache
 def _header_reader(max_pixels: int) -> Callable[..., Header]:
     def read(contents: tf.Tensor) -> Header:
-        data = bytes_of(contents)
-        number = format_of(data)
-        readers = [
-            lambda row=row: row.read_header(contents, data, max_pixels) for row in FORMATS.values()
-        ]
+        file = File.of(contents)
+        number = format_of(file)
+        readers = [lambda row=row: row.read_header(file) for row in FORMATS.values()]
         found = tf.switch_case(number, [*readers, lambda: _no_image(contents)])
-        return found._replace(format=number)
+        found = tf.ensure_shape(found, HEADER.found.shape)
+        said = Found(*tf.unstack(found))
+        size = tf.stack([said.height, said.width])
+        bad = _first_bad(said, size, max_pixels)
+        error = filled_in(_errors(max_pixels), number * _CHECKS + bad, Found._fields, found)
+        return Header(error, size, orientation_at(file, said.exif), number, contents, found)
 
     return tf.function(read, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 
 
-def _no_image(contents: tf.Tensor) -> Header:
-    length = tf.strings.length(contents)
+def _no_image(contents: tf.Tensor) -> tf.Tensor:
     beginning = tf.strings.substr(contents, 0, 64)
     is_base64 = tf.strings.regex_full_match(beginning, rf"\s*(data:image/|{_BASE64})(?s:.*)")
-    hint = (
-        'Expected the bytes of an image, got base64 as plain text: send {"b64": "..."} over REST,'
-        " bytes over gRPC."
-    )
-    expected = f"Expected an image of kind {', '.join(FORMATS)}, got "
-    other = [expected, length, " bytes of another kind."]
-    nothing = tf.constant(0, tf.int64)
-    return header(first_error((~is_base64, [hint]), (False, other)), nothing, nothing, contents)
+    return Found.of(broken=is_base64, a=tf.strings.length(contents))
+
+
+def _first_bad(said: Found, size: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Which of the checks of a header is the first that fails, or the last, which says nothing."""
+    # One more than the limit is enough to be over it, and so no product overflows.
+    pixels = tf.reduce_prod(tf.minimum(size, max_pixels + 1))
+    low, high = tf.reduce_min(size), tf.reduce_max(size)
+    checks = tf.stack([said.broken, -low, pixels, high, said.unlike, 1])
+    return tf.argmax(checks > [0, -1, max_pixels, MAX_SIDE, 0, 0], output_type=tf.int32)
+
+
+_CHECKS = 6
+
+
+def _errors(max_pixels: int) -> list[str]:
+    """What is said where a check fails, format by format."""
+    empty = "Expected an image of at least one pixel, got {width} x {height}."
+    large = [
+        f"An image of {{width}} x {{height}} is over the limit of {limit}: shrink it."
+        for limit in (f"{max_pixels} pixels", f"{MAX_SIDE} pixels a side")
+    ]
+    rows = [[row.broken, empty, *large, row.unlike, ""] for row in FORMATS.values()]
+    # Of what is no image no size is read.
+    return [error for row in [*rows, [_IS_BASE64, _NO_IMAGE, *large, "", ""]] for error in row]
 
 
 @functools.cache
 def _pixel_reader() -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     def read(*fields: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         head, halvings = Header(*fields[:-1]), fields[-1]
-        nothing = (head.error, tf.zeros([0, 0, 3], tf.uint8))
-        return tf.cond(head.error == "", lambda: _decoded(head, halvings), lambda: nothing)
+        said = Found(*tf.unstack(head.found))
+        rows = [*FORMATS.values()]
+        no_pixels = tf.data.Dataset.from_tensors(tf.zeros([0, 0, 3], tf.uint8))
+        nothing = tf.data.experimental.to_variant(no_pixels)
+        makers = [
+            functools.partial(_as_variant, decoder, head.contents, said)
+            for row in rows
+            for decoder in row.decoders
+        ]
+        counts = [len(row.decoders) for row in rows]
+        first = tf.gather([*itertools.accumulate(counts, initial=0)], head.format)
+        last = tf.gather([*(count - 1 for count in counts), 0], head.format)
+        chosen = tf.where(head.error == "", first + tf.minimum(halvings, last), len(makers))
+        made = tf.switch_case(chosen, [*makers, lambda: nothing])
+        made = tf.data.experimental.from_variant(made, tf.TensorSpec([None, None, 3], tf.uint8))
+        pixels = or_nothing(made, no_pixels)
+        is_made = tf.size(pixels) > 0
+        failure = tf.gather([*(row.failure for row in rows), ""], head.format)
+        error = tf.where((head.error == "") & ~is_made, failure, head.error)
+        is_part = is_made & (said.H > 0) & (said.height * said.width > said.H * said.W)
+        return error, tf.cond(is_part, lambda: _placed(pixels, said), lambda: pixels)
 
     return tf.function(
         read, input_signature=[*HEADER, tf.TensorSpec([], tf.int32)], autograph=False
     )
 
 
-def _decoded(head: Header, halvings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    decoders = [lambda row=row: row.decode(head, halvings) for row in FORMATS.values()]
-    pixels = tf.ensure_shape(tf.switch_case(head.format, decoders), [None, None, 3])
-    failure = tf.gather([row.failure for row in FORMATS.values()], head.format)
-    return tf.where(tf.size(pixels) > 0, "", failure), pixels
+def _as_variant(
+    decoder: Callable[[tf.Tensor, Found], tf.data.Dataset], contents: tf.Tensor, said: Found
+) -> tf.Tensor:
+    return tf.data.experimental.to_variant(decoder(contents, said))
+
+
+def _placed(pixels: tf.Tensor, said: Found) -> tf.Tensor:
+    """Lay a part of an image, (H, W, 3), where it belongs on a canvas of one color."""
+    below, right = said.height - said.top - said.H, said.width - said.left - said.W
+    color = tf.cast(said.color // [1, 2**8, 2**16] % 2**8, tf.uint8)
+    edges = [[said.top, below], [said.left, right], [0, 0]]
+    return tf.pad(pixels - color, edges) + color  # numbers of 8 bits come around
 
 
 # ---- resizing and normalizing ----
@@ -143,16 +199,14 @@ def resize_bicubic(
         rows_first: bool scalar: whether the number of rows changes first; as ``rows_come_first``
             says unless given.
     """
-    H, W = tf.unstack(tf.shape(pixels)[:2])
+    H, W, _ = tf.unstack(tf.shape(pixels))
     height, width = tf.cast(height, tf.int32), tf.cast(width, tf.int32)
-    covered = tf.cast(tf.stack([H, W]), tf.float32) if covered is None else covered
     rows_first = rows_come_first(H, W, height, width) if rows_first is None else rows_first
-    first = tf.where(rows_first, tf.stack([height, W]), tf.stack([H, width]))
-    for size in (first, tf.stack([height, width])):
-        same = size == tf.shape(pixels)[:2]
-        scale = tf.where(same, 1.0, tf.cast(size, tf.float32) / covered)
-        pixels = _resize_by_bands(pixels, size, scale)
-    return tf.ensure_shape(pixels, [tf.get_static_value(height), tf.get_static_value(width), 3])
+    old, new = tf.stack([H, W]), tf.stack([height, width])
+    between = tf.where(tf.stack([rows_first, ~rows_first]), new, old)
+    covered = tf.cast(old, tf.float32) if covered is None else covered
+    images = _resize_once(_resize_once(pixels[None], between, covered), new, covered)
+    return tf.ensure_shape(tf.squeeze(images, [0]), [*map(tf.get_static_value, (height, width)), 3])
 
 
 def rows_come_first(
@@ -162,40 +216,40 @@ def rows_come_first(
     return H - height > tf.maximum(0, 2 * (W - width))
 
 
-def _resize_by_bands(pixels: tf.Tensor, size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """Resize once; where only the number of columns changes, a band of rows at a time.
+@tf.function(
+    input_signature=[_IMAGE, tf.TensorSpec([2], tf.int32), tf.TensorSpec([2], tf.float32)],
+    autograph=False,
+)
+def _resize_once(image: tf.Tensor, size: tf.Tensor, covered: tf.Tensor) -> tf.Tensor:
+    """Resize (1, H, W, 3) once; where only the number of columns changes, a band of rows at a time.
 
     In between the operation holds float32 of the new height and the old width: twelve bytes for
     each old pixel.
     """
-    H, W = tf.unstack(tf.shape(pixels)[:2])
-    rows = tf.maximum(_BAND // W, 1)
+    (_, H, W, _), (height, width) = tf.unstack(tf.shape(image)), tf.unstack(size)
+    same = size == tf.stack([H, W])
+    scale = tf.where(same, 1.0, tf.cast(size, tf.float32) / covered)
+    rows = tf.where(same[0], tf.maximum(_BAND // W, 1), H)
 
-    def step(at: tf.Tensor, bands: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-        band = pixels[at : at + rows]
-        resized = _resize_once(band, tf.stack([tf.shape(band)[0], size[1]]), scale)
-        return at + rows, bands.write(at // rows, resized)
+    def resize(at: tf.Tensor, resized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        band = tf.raw_ops.ScaleAndTranslate(
+            images=image[:, at : at + rows],
+            size=tf.stack([tf.where(same[0], tf.minimum(rows, H - at), height), width]),
+            scale=scale,
+            translation=[0.0, 0.0],
+            kernel_type="keyscubic",
+            antialias=True,
+        )
+        return at + rows, tf.concat([resized, _round(band)], 1)
 
-    def by_bands() -> tf.Tensor:
-        count = (H + rows - 1) // rows
-        bands = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
-        _, bands = tf.while_loop(lambda at, _: at < H, step, (0, bands), parallel_iterations=1)
-        return bands.concat()
-
-    is_large = (size[0] == H) & (rows < H)
-    return tf.cond(is_large, by_bands, lambda: _resize_once(pixels, size, scale))
-
-
-def _resize_once(pixels: tf.Tensor, size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    resized = tf.raw_ops.ScaleAndTranslate(
-        images=pixels[None],
-        size=size,
-        scale=scale,
-        translation=[0.0, 0.0],
-        kernel_type="keyscubic",
-        antialias=True,
+    _, resized = tf.while_loop(
+        lambda at, _: at < H,
+        resize,
+        (0, tf.zeros([1, 0, width, 3], tf.uint8)),
+        shape_invariants=(tf.TensorShape([]), _IMAGE.shape),
+        parallel_iterations=1,
     )
-    return _round(resized[0])
+    return resized
 
 
 def resize_bilinear(
@@ -213,7 +267,10 @@ def resize_bilinear(
 
 
 def _round(levels: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.clip_by_value(tf.floor(levels + 0.5), 0.0, 255.0), tf.uint8)
+    # A cast rounds down.
+    return tf.cast(
+        tf.raw_ops.ClipByValue(t=levels + 0.5, clip_value_min=0.0, clip_value_max=255.0), tf.uint8
+    )
 
 
 def to_pixel_values(pixels: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:

@@ -1,17 +1,38 @@
 """Read numbers, marks and the EXIF orientation out of an image file's bytes, in the graph.
 
 Positions are int64 scalars, counted from the start of the file; a read beyond its end gives zeros.
+A server prepares every operation of a graph for each signature, so many numbers are read at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from string import Formatter
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.files import EXIF_ORIENTATION
-from tf_groupvit.preprocessing.image_reading import MAX_SIDE, ORIENTATIONS
+from tf_groupvit.preprocessing.image_reading import ORIENTATIONS
 
 Message = list[str | tf.Tensor]  # the parts of a message: texts, and numbers in the graph
+Place = Sequence[int]  # where the bytes of a number are, the least significant first
+
+NOWHERE = 1 << 60  # a position beyond every file
+ZEROS = 512  # bytes behind a file, for what steps over its end
+
+
+class File(NamedTuple):
+    """The bytes of a file in the graph."""
+
+    contents: tf.Tensor  # scalar string
+    data: tf.Tensor  # uint8 (L + ZEROS): its bytes, then zeros
+    end: tf.Tensor  # int64 scalar: L
+
+    @classmethod
+    def of(cls, contents: tf.Tensor) -> "File":
+        """Make the bytes of a scalar string."""
+        data = tf.io.decode_raw(tf.strings.join([contents, b"\0" * ZEROS]), tf.uint8)
+        return cls(contents, data, tf.cast(tf.strings.length(contents), tf.int64))
 
 
 class Header(NamedTuple):
@@ -19,76 +40,88 @@ class Header(NamedTuple):
 
     error: tf.Tensor  # scalar string: why the image cannot be read, "" where it may be decoded
     size: tf.Tensor  # int64 (2): height and width as stored, before the image is turned
-    still: tf.Tensor  # scalar string: the file that the decoder gets
-    corner: tf.Tensor  # int64 (2): top and left of the decoded part within the size
-    color: tf.Tensor  # uint8 (3): what is around that part
     orientation: tf.Tensor  # scalar int32: the EXIF orientation, 1 to 8
     format: tf.Tensor  # scalar int32: its row in FORMATS, len(FORMATS) for none
-
-
-def header(
-    error: tf.Tensor,
-    height: tf.Tensor,
-    width: tf.Tensor,
-    still: tf.Tensor,
-    corner: tuple[tf.Tensor, tf.Tensor] | None = None,
-    color: tf.Tensor | None = None,
-    orientation: tf.Tensor | None = None,
-) -> Header:
-    """Make a ``Header`` whose image fills its size and is not turned, unless given otherwise.
-
-    Args:
-        error, height, width, still: scalars, as in ``Header``.
-        corner: top and left, int64 scalars; ``color`` uint8 (3); ``orientation`` int32 scalar.
-    """
-    return Header(
-        error,
-        tf.stack([tf.cast(height, tf.int64), tf.cast(width, tf.int64)]),
-        still,
-        tf.zeros([2], tf.int64) if corner is None else tf.stack(corner),
-        tf.zeros([3], tf.uint8) if color is None else color,
-        tf.constant(1) if orientation is None else orientation,
-        tf.constant(0),  # filled in by the caller, who knows the format
-    )
+    contents: tf.Tensor  # scalar string: the file
+    found: tf.Tensor  # int64: ``Found`` as a row, for the decoder
 
 
 # ---- numbers and marks ----
 
 
-def bytes_of(contents: tf.Tensor) -> tf.Tensor:
-    """Bytes of a scalar string as uint8 (L + 1): the zero at the end is what reads beyond get."""
-    return tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros([1], tf.uint8)], axis=0)
+def little(at: int, count: int) -> Place:
+    """The place of an unsigned little-endian number of ``count`` bytes."""
+    return range(at, at + count)
 
 
-def size_of(data: tf.Tensor) -> tf.Tensor:
-    """The length of the file whose bytes are uint8 (L + 1): int64 scalar."""
-    return tf.size(data, out_type=tf.int64) - 1
+def big(at: int, count: int) -> Place:
+    """The place of an unsigned big-endian number of ``count`` bytes."""
+    return little(at, count)[::-1]
 
 
-def read(data: tf.Tensor, at: tf.Tensor | int, count: int) -> tf.Tensor:
-    """Read ``count`` bytes of uint8 (L + 1) at a position as int64 (count)."""
-    places = tf.cast(at, tf.int64) + tf.range(count, dtype=tf.int64)
-    return tf.cast(tf.gather(data, tf.clip_by_value(places, 0, size_of(data))), tf.int64)
+def upper(at: int) -> Place:
+    """The place of a signed little-endian number of 4 bytes, which is read times 2**32."""
+    return [NOWHERE] * 4 + [*little(at, 4)]
 
 
-def byte(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Read one byte of uint8 (L + 1) as int64 scalar. The position is not negative."""
-    return tf.cast(tf.gather(data, tf.minimum(at, size_of(data))), tf.int64)
+def mark(text: bytes) -> int:
+    """Up to 8 bytes as a little-endian number."""
+    return int.from_bytes(text, "little")
 
 
-def big(data: tf.Tensor, at: tf.Tensor | int, count: int) -> tf.Tensor:
-    """Read an unsigned big-endian number of ``count`` bytes: int64 scalar."""
-    return tf.reduce_sum(read(data, at, count) * [256**i for i in reversed(range(count))])
+def offsets(*places: Place) -> np.ndarray:
+    """Where the 8 bytes of each of N numbers are: int64 (N, 8)."""
+    table = np.full([len(places), 8], NOWHERE)
+    for row, place in zip(table, places, strict=True):
+        row[: len(place)] = place
+    return table
 
 
-def little(data: tf.Tensor, at: tf.Tensor | int, count: int) -> tf.Tensor:
-    """Read an unsigned little-endian number of ``count`` bytes: int64 scalar."""
-    return tf.reduce_sum(read(data, at, count) * [256**i for i in range(count)])
+def read_at(file: File, positions: tf.Tensor | np.ndarray) -> tf.Tensor:
+    """Read numbers of 8 bytes: int64 (...) <- positions of their bytes, int64 (..., 8)."""
+    # The older one of two operations, which is told no axis.
+    octets = tf.raw_ops.Gather(params=file.data, indices=tf.minimum(positions, file.end))
+    return tf.bitcast(octets, tf.int64)
 
 
-def matches(data: tf.Tensor, at: tf.Tensor | int, mark: bytes) -> tf.Tensor:
-    """Whether the bytes of uint8 (L + 1) at a position are these: bool scalar."""
-    return tf.reduce_all(read(data, at, len(mark)) == list(mark))
+def read(file: File, at: tf.Tensor | None, *places: Place) -> list[tf.Tensor]:
+    """Read numbers of up to 8 bytes, whose places count from a position, or from the start.
+
+    Returns:
+        int64 scalars.
+    """
+    where = offsets(*places)
+    return tf.unstack(read_at(file, where if at is None else at + where))
+
+
+def first_found(
+    file: File,
+    first: int,
+    step: Callable[[tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]],
+    kinds: int,
+) -> list[tf.Tensor]:
+    """Walk through the parts of a file until the first of each wanted kind has been found.
+
+    Args:
+        first: where the first part begins.
+        step: position of a part -> that of the next, and for each kind whether this one is of it.
+        kinds: how many there are.
+
+    Returns:
+        Positions, one for each kind; ``NOWHERE`` for what is not among ``MAX_PARTS`` parts.
+    """
+
+    def walk(at: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        after, is_wanted = step(at)
+        return after, tf.minimum(found, tf.where(tf.stack(is_wanted), at, NOWHERE))
+
+    _, found = tf.while_loop(
+        lambda at, found: (at < file.end) & (tf.reduce_max(found) == NOWHERE),
+        walk,
+        (tf.constant(first, tf.int64), tf.constant([NOWHERE] * kinds, tf.int64)),
+        maximum_iterations=MAX_PARTS,
+    )
+    return tf.unstack(found)
 
 
 # ---- errors ----
@@ -121,19 +154,30 @@ def first_error(*checks: tuple[tf.Tensor | bool, Message]) -> tf.Tensor:
     return error
 
 
-def size_checks(
-    height: tf.Tensor, width: tf.Tensor, max_pixels: int
-) -> list[tuple[tf.Tensor, Message]]:
-    """Checks that an image of height x width, int64 scalars, is neither empty nor too large."""
-    some = (height > 0) & (width > 0)
-    few = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
-    short = (height <= MAX_SIDE) & (width <= MAX_SIDE)
-    image = ["An image of ", width, " x ", height]
-    return [
-        (some, ["Expected an image of at least one pixel, got ", width, " x ", height, "."]),
-        (few, [*image, f" is over the limit of {max_pixels} pixels: shrink it."]),
-        (short, [*image, f" is over the limit of {MAX_SIDE} pixels a side: shrink it."]),
+def filled_in(
+    templates: Sequence[str], chosen: tf.Tensor, names: Sequence[str], numbers: tf.Tensor
+) -> tf.Tensor:
+    """One of M templates, as ``str.format`` has them, with numbers in place of their names.
+
+    Args:
+        chosen: its number, a scalar.
+        numbers: int64 (N), those of N names.
+
+    Returns:
+        Scalar string.
+    """
+    named = [f"{{{name}}}" for name in names]
+    rows = [
+        [piece for text, name, *_ in Formatter().parse(row) for piece in (text, f"{{{name}}}")]
+        for row in templates
     ]
+    rows = [[piece for piece in row if piece not in ("", "{None}")] for row in rows]
+    texts = ["", *dict.fromkeys(piece for row in rows for piece in row if piece not in named)]
+    place = {piece: i for i, piece in enumerate([*texts, *named])}
+    longest = max(map(len, rows))
+    table = [[place[piece] for piece in row] + [0] * (longest - len(row)) for row in rows]
+    given = tf.concat([texts, tf.strings.as_string(numbers)], 0)
+    return tf.strings.reduce_join(tf.gather(given, tf.gather(table, chosen)))
 
 
 # ---- EXIF orientation ----
@@ -142,124 +186,56 @@ def size_checks(
 # phone writes it first; a file made of millions of empty parts must not keep a server busy.
 MAX_PARTS = 4096
 _MAX_ENTRIES = 512
-_NOT_FOUND = -1
 _PREFIX = b"Exif\x00\x00"
-_NO_FRAMES = (0xFFC4, 0xFFC8, 0xFFCC)  # of the markers FFC0 to FFCF, those that begin no frame
 _SHORT, _LONG = 3, 4
 
-# Position and end of the file -> position of the next part, and of the EXIF block in this one.
-NextPart = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+# Tables over the byte orders: Intel's, Motorola's, and any other, where nothing is found.
+_MARKS = [mark(b"II*\0"), mark(b"MM\0*"), 0]
+_MARKS_AND_STARTS = np.stack(
+    [offsets(little(0, 4), little(0, 4), []), offsets(little(4, 4), big(4, 4), [])]
+)
+_COUNT = offsets(little(0, 2), big(0, 2), [])
+# An entry's value, form and tag are read as one number. A value is in 2 bytes, or in the lower 2
+# of 4.
+_ENTRY = np.stack(
+    [
+        offsets(*([*number(at, 2), *number(4, 2), *number(2, 2)] for at in values))
+        for number, values in ((little, (10, 10)), (big, (10, 12)))
+    ]
+    + [offsets([], [])]
+)
+_ORIENTATION = np.array([(EXIF_ORIENTATION << 32) + (form << 16) for form in (_SHORT, _LONG)])
 
 
-def orientation_of(data: tf.Tensor, first: int, next_part: NextPart) -> tf.Tensor:
-    """Find the EXIF block of a file of parts, uint8 (L + 1), and read its orientation.
-
-    Args:
-        first: where the first part begins.
-        next_part: ``next_in_png`` or ``next_in_webp``.
-
-    Returns:
-        int32 scalar, 1 to 8; 1 if there is no such block.
-    """
-    end = size_of(data)
-    start = (tf.constant(first, tf.int64), tf.constant(_NOT_FOUND, tf.int64))
-    _, block = tf.while_loop(
-        lambda at, block: (at < end) & (block == _NOT_FOUND),
-        lambda at, _: next_part(data, at, end),
-        start,
-        maximum_iterations=MAX_PARTS,
-    )
-    return _orientation_at(data, block)
-
-
-def next_in_png(data: tf.Tensor, at: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The part after the one at ``at``, and where the EXIF block begins if this one is: scalars."""
-    after = at + 12 + big(data, at, 4)
-    return (
-        tf.where(matches(data, at + 4, b"IEND"), end, after),
-        tf.where(matches(data, at + 4, b"eXIf"), at + 8, _NOT_FOUND),
-    )
-
-
-def next_in_webp(data: tf.Tensor, at: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """As ``next_in_png``, of a RIFF file: scalars."""
-    return after_riff_part(data, at), tf.where(matches(data, at, b"EXIF"), at + 8, _NOT_FOUND)
-
-
-def after_riff_part(data: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Where the part of a RIFF file, uint8 (L + 1), that begins at ``at`` ends: int64 scalar."""
-    length = little(data, at + 4, 4)
-    return at + 8 + length + length % 2
-
-
-def jpeg_parts(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Walk through the segments of a JPEG, uint8 (L + 1), before its pixels.
-
-    Returns:
-        The EXIF orientation, int32, and height and width, int64, as the decoder finds them, or -1
-        and -1 where segments do not follow each other as they should.
-    """
-    end = size_of(data)
-
-    def step(
-        at: tf.Tensor, block: tf.Tensor, frame: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        pairs = tf.reshape(read(data, at, 4), [2, 2])
-        marker, length = tf.unstack(tf.reduce_sum(pairs * [256, 1], axis=1))
-        # Any other marker begins the pixels, or is none.
-        segment = (marker >= 0xFFC0) & ((marker < 0xFFD0) | (marker > 0xFFDA))
-        after = tf.where(marker == 0xFFFF, at + 1, at + 2 + length)  # FF may be repeated as filling
-        is_exif = (block == _NOT_FOUND) & (marker == 0xFFE1) & matches(data, at + 4, _PREFIX)
-        is_frame = segment & (frame == _NOT_FOUND) & (marker < 0xFFD0)
-        is_frame &= tf.reduce_all(marker != _NO_FRAMES)
-        after = tf.where(segment, after, end)
-        return after, tf.where(is_exif, at + 4, block), tf.where(is_frame, at + 5, frame)
-
-    unknown = tf.constant(_NOT_FOUND, tf.int64)
-    _, block, frame = tf.while_loop(
-        lambda at, block, frame: (at < end) & ((block == _NOT_FOUND) | (frame == _NOT_FOUND)),
-        step,
-        (tf.constant(2, tf.int64), unknown, unknown),
-        maximum_iterations=MAX_PARTS,
-    )
-    height, width = big(data, tf.maximum(frame, 0), 2), big(data, tf.maximum(frame, 0) + 2, 2)
-    known = (frame != _NOT_FOUND) & (frame + 4 <= end)
-    return _orientation_at(data, block), tf.where(known, height, -1), tf.where(known, width, -1)
-
-
-def _orientation_at(data: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
-    return tf.cond(
-        block == _NOT_FOUND, lambda: tf.constant(1), lambda: _orientation_in(data, block)
-    )
-
-
-def _orientation_in(data: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
+def orientation_at(file: File, block: tf.Tensor) -> tf.Tensor:
     """Read the orientation in the first directory of an EXIF block, in either byte order.
 
-    A broken block gives 1.
+    Args:
+        block: where it is, or ``NOWHERE``.
+
+    Returns:
+        int32 scalar, 1 to 8; 1 if there is no such block, or a broken one.
     """
-    block += tf.where(matches(data, block, _PREFIX), tf.constant(6, tf.int64), 0)
-    intel = matches(data, block, b"II*\x00")
-    known = intel | matches(data, block, b"MM\x00*")
-    directory = block + tf.where(intel, little(data, block + 4, 4), big(data, block + 4, 4))
-    count = tf.where(intel, little(data, directory, 2), big(data, directory, 2))
-    count = tf.minimum(count, _MAX_ENTRIES)
-    entries = tf.reshape(read(data, directory + 2, 12 * _MAX_ENTRIES), [_MAX_ENTRIES, 12])[:count]
-    pair = tf.where(intel, tf.constant([1, 256], tf.int64), [256, 1])
-    tag, form, first, second = (
-        tf.reduce_sum(entries[:, at : at + 2] * pair, 1) for at in (0, 2, 8, 10)
-    )
-    # The low half of a big-endian number of four bytes is the second.
-    value = tf.where((form == _LONG) & ~intel, second, first)
-    wanted = known & (tag == EXIF_ORIENTATION) & ((form == _SHORT) | (form == _LONG))
-    value = tf.reduce_max(tf.concat([tf.where(wanted, value, 0), [0]], 0))
-    return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
+    (prefix,) = read(file, block, little(0, 6))
+    block += tf.where(prefix == mark(_PREFIX), tf.constant(6, tf.int64), 0)
+    marks, starts = tf.unstack(read_at(file, block + _MARKS_AND_STARTS))
+    order = tf.argmax(marks == _MARKS)
+    directory = block + tf.gather(starts, order)
+    count = tf.minimum(read_at(file, directory + tf.gather(_COUNT, order)), _MAX_ENTRIES)
+    entries = directory + tf.range(0, 12 * count, 12)[:, None, None]
+    found = read_at(file, entries + tf.gather(_ENTRY, order)) - _ORIENTATION  # (count, 2)
+    # What is not wanted is below 0, or 2**16 and more.
+    value = tf.reduce_max(tf.where(found // 2**16 == 0, found, 0))
+    return tf.gather([1, *ORIENTATIONS, 1], tf.clip_by_value(value, 0, len(ORIENTATIONS) + 1))
 
 
 def upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turn pixels (H, W, 3) as an EXIF orientation, int32 scalar from 1 to 8, says."""
-    table = tf.constant([ORIENTATIONS[i] for i in range(1, 9)])
-    swap, mirror, flip = tf.unstack(tf.gather(table, orientation - 1))
-    pixels = tf.cond(swap, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
-    pixels = tf.cond(mirror, lambda: tf.reverse(pixels, [1]), lambda: pixels)
-    return tf.cond(flip, lambda: tf.reverse(pixels, [0]), lambda: pixels)
+    axes = [[1, 0, 2] if swap else [0, 1, 2] for swap, _, _ in ORIENTATIONS.values()]
+    reversed_ = [[flip, mirror, False] for _, mirror, flip in ORIENTATIONS.values()]
+
+    def turned() -> tf.Tensor:
+        swapped = tf.transpose(pixels, tf.gather(axes, orientation - 1))
+        return tf.raw_ops.Reverse(tensor=swapped, dims=tf.gather(reversed_, orientation - 1))
+
+    return tf.cond(orientation == 1, lambda: pixels, turned)
