@@ -21,6 +21,7 @@ from tiny_models import (
 
 from tf_groupvit.errors import ConfigError, GroupViTError, InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
+from tf_groupvit.models.layers import Block
 from tf_groupvit.models.text import TFGroupViTTextModel
 from tf_groupvit.models.vision import TFGroupViTVisionModel
 
@@ -329,3 +330,19 @@ def test_inputs_of_every_kind_of_model_are_taken_by_name():
     for kind in ("joint", "text", "vision"):
         inputs = inputs_of(kind)
         equal(tiny(kind)(**inputs), tiny(kind)(inputs))
+
+
+def test_the_first_call_runs_each_block_once(monkeypatch):
+    """Keras runs layers that are not built once more, to find their variables."""
+    model, runs = make(), []
+    call = Block.call
+
+    def counted(block, *arguments, **keywords):
+        runs.append(block.name)
+        return call(block, *arguments, **keywords)
+
+    monkeypatch.setattr(Block, "call", counted)
+    model(inputs_of("joint"))
+    stages = model.vision_model.stages
+    blocks = [*model.text_model.blocks, *(block for stage in stages for block in stage.blocks)]
+    assert sorted(runs) == sorted(block.name for block in blocks)

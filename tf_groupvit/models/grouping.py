@@ -16,9 +16,9 @@ from tf_groupvit.models.layers import (
     Attention,
     Block,
     LayerNorm,
+    Part,
     Policy,
     dense,
-    layer_name,
     merge_batch,
     softmax,
     subtract_mean,
@@ -28,7 +28,7 @@ from tf_groupvit.models.weights import constant, normal
 from tf_groupvit.types import Tensor
 
 
-class AssignAttention(keras.layers.Layer):
+class AssignAttention(Part):
     """Assigns each segment token to one group: equations 5 to 7 of the paper.
 
     Eq. 5: A = softmax over groups of (Wq g) . (Wk s), with Gumbel noise in training alone.
@@ -41,7 +41,7 @@ class AssignAttention(keras.layers.Layer):
     def __init__(
         self, config: GroupViTVisionConfig, name: str, dtype: Policy, folded: bool = False
     ) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         width, std, policy = config.hidden_size, config.initializer_range, self.dtype_policy
         self.scale, self.folded = width**-0.5, folded  # of the whole width: there is one head
         if folded:
@@ -100,13 +100,13 @@ class AssignAttention(keras.layers.Layer):
         return -ops.log(-ops.log(uniform) + 1e-20)
 
 
-class CrossAttention(keras.layers.Layer):
+class CrossAttention(Part):
     """Group tokens look at the image once before the assignment: not in the paper, but in the
     published models.
     """
 
     def __init__(self, config: GroupViTVisionConfig, name: str, dtype: Policy) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         norm = (config.hidden_size, config.layer_norm_eps, self.dtype_policy)
         self.attn = Attention(config, f"{name}.attn", self.dtype_policy)
         self.norm2 = LayerNorm(f"{name}.norm2", *norm)
@@ -139,7 +139,7 @@ class TokenMixer(MLP):
         return ops.transpose(ops.reshape(mixed, (-1, width, mixed.shape[-1])), (0, 2, 1))
 
 
-class GroupingBlock(keras.layers.Layer):
+class GroupingBlock(Part):
     """Merges segment tokens into groups, equation 2: s' = GroupingBlock(g^, s^).
 
     ``num_tokens`` and ``num_groups`` are S and G; an MLP over the token axis turns S into G.
@@ -154,7 +154,7 @@ class GroupingBlock(keras.layers.Layer):
         dtype: Policy,
         folded: bool = False,
     ) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         width, policy = config.hidden_size, self.dtype_policy
         norm = (width, config.layer_norm_eps, policy)
         self.num_groups = num_groups
@@ -191,13 +191,13 @@ class GroupingBlock(keras.layers.Layer):
         return ops.reshape(groups, (-1, self.num_groups, width)), assignment
 
 
-class GroupProjector(keras.layers.Layer):
+class GroupProjector(Part):
     """An offset to a stage's learned group tokens, made of the previous stage's."""
 
     def __init__(
         self, config: GroupViTVisionConfig, before: int, tokens: int, name: str, dtype: Policy
     ) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         width, policy = config.hidden_size, self.dtype_policy
         self.norm = LayerNorm(f"{name}.0", width, config.layer_norm_eps, policy)
         self.mixer = TokenMixer(config, f"{name}.1", policy, before, width // 2, tokens)
@@ -207,7 +207,7 @@ class GroupProjector(keras.layers.Layer):
         return self.mixer(self.norm(group_tokens))
 
 
-class Stage(keras.layers.Layer):
+class Stage(Part):
     """Transformer blocks over segment and group tokens together, then their grouping.
 
     Eq. 1: g^, s^ = Transformer([g; s]), and eq. 2. A stage without group tokens is eq. 3, blocks
@@ -222,7 +222,7 @@ class Stage(keras.layers.Layer):
         dtype: Policy,
         folded: bool = False,
     ) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         policy, self.folded = self.dtype_policy, folded
         self.num_group_tokens = config.num_group_tokens[index]
         # As in the original: what comes in are the previous stage's group tokens, not its output

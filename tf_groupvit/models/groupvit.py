@@ -18,7 +18,7 @@ from tf_groupvit.models.inputs import (
     text_inputs,
     unpack,
 )
-from tf_groupvit.models.layers import Policy, dense, layer_name
+from tf_groupvit.models.layers import Part, Policy, dense, layer_name
 from tf_groupvit.models.operations import (
     contrastive_loss,
     group_maps,
@@ -37,11 +37,11 @@ TEXT_INPUTS = ("input_ids", "attention_mask", "position_ids")
 PAIRWISE = ("loss", "logits_per_image", "logits_per_text", "segmentation_logits")
 
 
-class Projection(keras.layers.Layer):
+class Projection(Part):
     """A tower's features in the space that both share: the MLP of eq. 4, and of the text's side."""
 
     def __init__(self, config: GroupViTConfig, inputs: int, name: str, dtype: Policy) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         hidden, std = config.projection_intermediate_dim, config.initializer_range
         policy, norm = self.dtype_policy, f"{name}.1"
         self.inner = dense(f"{name}.0", inputs, hidden, std, policy)

@@ -96,6 +96,18 @@ def refuse_what_is_folded(folded: bool, output_hidden_states: bool, training: bo
             )
 
 
+class Part(keras.layers.Layer):
+    """A layer made of others, under its full name in a checkpoint.
+
+    Its children are built when they are made. Keras is told so: it would look for variables by
+    running the layer, and each of its parts once more for every level above them.
+    """
+
+    def __init__(self, name: str, dtype: Policy) -> None:
+        super().__init__(name=layer_name(name), dtype=dtype)
+        self.built = True
+
+
 class LayerNorm(keras.layers.LayerNormalization):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the last axis, in float32.
 
@@ -127,7 +139,7 @@ class LayerNorm(keras.layers.LayerNormalization):
         return ops.cast(x, self.compute_dtype)
 
 
-class MLP(keras.layers.Layer):
+class MLP(Part):
     """Two dense layers with the config's activation between them: fc2(activation(fc1(x)))."""
 
     def __init__(
@@ -139,7 +151,7 @@ class MLP(keras.layers.Layer):
         hidden: int = 0,
         outputs: int = 0,
     ) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         width, factor, policy = config.hidden_size, config.initializer_factor, self.dtype_policy
         inputs, outputs = inputs or width, outputs or width
         hidden = hidden or config.intermediate_size
@@ -154,14 +166,14 @@ class MLP(keras.layers.Layer):
         return self.fc2(self.activation(self.fc1(x)))
 
 
-class Attention(keras.layers.Layer):
+class Attention(Part):
     """Multi-head attention: softmax(q k' / sqrt(width of a head)) v, of each head.
 
     Folded, of self-attention, queries, keys and values are one product, which scales queries too.
     """
 
     def __init__(self, config: Config, name: str, dtype: Policy, folded: bool = False) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         width, factor, policy = config.hidden_size, config.initializer_factor, self.dtype_policy
         self.heads = config.num_attention_heads
         self.head_width, self.folded = width // self.heads, folded
@@ -229,11 +241,11 @@ class Attention(keras.layers.Layer):
         return ops.transpose(x, (0, 2, 1, 3))
 
 
-class Block(keras.layers.Layer):
+class Block(Part):
     """A pre-norm transformer layer: x + attention(norm(x)), then x + MLP(norm(x))."""
 
     def __init__(self, config: Config, name: str, dtype: Policy, folded: bool = False) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         policy = self.dtype_policy
         norm = (config.hidden_size, config.layer_norm_eps, policy, folded)
         self.layer_norm1 = LayerNorm(f"{name}.layer_norm1", *norm)

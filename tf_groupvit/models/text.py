@@ -13,6 +13,7 @@ from tf_groupvit.models.inputs import as_ids, concrete, refuse_tuple, text_input
 from tf_groupvit.models.layers import (
     Block,
     LayerNorm,
+    Part,
     Policy,
     layer_name,
     merge_batch,
@@ -28,7 +29,7 @@ from tf_groupvit.types import Tensor
 LEGACY_END = 2  # configs from before the end token was named: a text ends at its highest id
 
 
-class TextTower(keras.layers.Layer):
+class TextTower(Part):
     """Embeddings, causal transformer blocks, a final norm, and the state of the end token."""
 
     def __init__(
@@ -38,7 +39,7 @@ class TextTower(keras.layers.Layer):
         dtype: Policy = None,
         folded: bool = False,
     ) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         self.config, self.folded = config, folded
         width, policy, norm = config.hidden_size, self.dtype_policy, f"{name}.final_layer_norm"
         self.token_embedding = self._table("token_embedding", config.vocab_size)
@@ -48,7 +49,6 @@ class TextTower(keras.layers.Layer):
             for i in range(config.num_hidden_layers)
         ]
         self.final_layer_norm = LayerNorm(norm, width, config.layer_norm_eps, policy)
-        self.built = True
 
     def _table(self, part: str, rows: int) -> keras.layers.Embedding:
         name = f"{self.name}.embeddings.{part}"

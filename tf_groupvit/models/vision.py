@@ -12,6 +12,7 @@ from tf_groupvit.models.grouping import Stage
 from tf_groupvit.models.inputs import image_input, refuse_tuple
 from tf_groupvit.models.layers import (
     LayerNorm,
+    Part,
     Policy,
     dropout,
     layer_name,
@@ -24,11 +25,11 @@ from tf_groupvit.models.weights import constant, normal, truncated_normal
 from tf_groupvit.types import Tensor
 
 
-class PatchEmbedding(keras.layers.Layer):
+class PatchEmbedding(Part):
     """Segment tokens of the first stage: each patch projected, normalized, its position added."""
 
     def __init__(self, config: GroupViTVisionConfig, name: str, dtype: Policy) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         self.config = config
         width, policy = config.hidden_size, self.dtype_policy
         patch, path = config.patch_height_width, f"{name}.patch_embeddings.projection"
@@ -83,7 +84,7 @@ class PatchEmbedding(keras.layers.Layer):
         return ops.cond(same, lambda: table, lambda: resize_grid(table, grid, rows, columns))
 
 
-class VisionTower(keras.layers.Layer):
+class VisionTower(Part):
     """Patches, stages that group them, a final norm, and the mean over groups (eq. 4, before its
     MLP).
     """
@@ -95,7 +96,7 @@ class VisionTower(keras.layers.Layer):
         dtype: Policy = None,
         folded: bool = False,
     ) -> None:
-        super().__init__(name=layer_name(name), dtype=dtype)
+        super().__init__(name, dtype)
         self.config, self.folded = config, folded
         policy, norm = self.dtype_policy, f"{name}.layernorm"
         self.embeddings = PatchEmbedding(config, f"{name}.embeddings", policy)
@@ -104,7 +105,6 @@ class VisionTower(keras.layers.Layer):
             for i in range(len(config.depths))
         ]
         self.layernorm = LayerNorm(norm, config.hidden_size, config.layer_norm_eps, policy)
-        self.built = True
 
     def call(
         self,
