@@ -1,11 +1,12 @@
 """Freed memory stays with the process: what counts is how often the system is asked for pages."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
 
-from tf_groupvit.memory import Growth
+from tf_groupvit.memory import Growth, nothing_to_collect
 
 # Takes and frees 64 MiB ten times, and prints the page faults that the last nine of them cost.
 FAULTS = """
@@ -62,3 +63,32 @@ def test_memory_is_given_back_when_the_process_has_grown_since_that_last_helped(
         sizes.append(size)
         growth.look()
         assert calls == so_far
+
+
+def test_garbage_is_looked_for_again_afterwards_where_it_was_before():
+    assert gc.isenabled()
+    with pytest.raises(KeyError), nothing_to_collect():
+        assert not gc.isenabled()
+        with nothing_to_collect():
+            pass
+        assert not gc.isenabled()  # the inner one leaves it as it was
+        raise KeyError
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_what_is_made_for_good_is_as_old_as_can_be_and_not_frozen(for_good):
+    with nothing_to_collect(for_good):
+        made = [[]]
+    old = any(one is made for one in gc.get_objects(generation=2))
+    assert old == for_good and not gc.get_freeze_count()
+
+
+def test_what_a_program_froze_stays_frozen():
+    gc.freeze()
+    try:
+        with nothing_to_collect(for_good=True):
+            pass
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()

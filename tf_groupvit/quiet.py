@@ -1,4 +1,4 @@
-"""TensorFlow is imported without its C++ libraries' remarks on standard error.
+"""TensorFlow is imported without its C++ libraries' remarks on standard error, and sooner.
 
 They print for every process which instructions they were built for and that there is no GPU, before
 they read the level that TF_CPP_MIN_LOG_LEVEL sets. The level is 3 here unless it is set, and
@@ -12,11 +12,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+
+from tf_groupvit.memory import nothing_to_collect
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 NOISY = ("tensorflow", "keras")
@@ -70,12 +72,10 @@ class _Loader(Loader):
         os.environ.setdefault(LEVEL, "3")
         # Of TensorFlow's own messages.
         warnings.filterwarnings("ignore", "Protobuf gencode version", UserWarning)
-        if (
-            not _left_out() or sys.stderr is None
-        ):  # all is wanted, or descriptor 2 is something else
-            self.own.exec_module(module)
-            return
-        with held_back(only_remarks=True):
+        # All is wanted, or descriptor 2 is something else.
+        shown = not _left_out() or sys.stderr is None
+        printed = nullcontext() if shown else held_back(only_remarks=True)
+        with nothing_to_collect(for_good=True), printed:
             self.own.exec_module(module)
 
 

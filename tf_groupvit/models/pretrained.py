@@ -16,6 +16,7 @@ from tf_groupvit.config import (
     config_file_of,
 )
 from tf_groupvit.errors import CheckpointError, ConfigError, InputError
+from tf_groupvit.memory import nothing_to_collect
 from tf_groupvit.models.base_model import BaseModel
 from tf_groupvit.models.weights import starting_from
 
@@ -97,7 +98,7 @@ class PretrainedModel(BaseModel):
         elif isinstance(config, GroupViTConfig) and cls.config_class.section:
             config = getattr(config, cls.config_class.section)
         checkpoint = read_checkpoint(path)
-        with starting_from(first_values(checkpoint.tensors)):
+        with nothing_to_collect(), starting_from(first_values(checkpoint.tensors)):
             model = cls(config, dtype=dtype)
         match(checkpoint.tensors, expected_shapes(model), cls.may_ignore, checkpoint.source)
         for note in checkpoint.notes:

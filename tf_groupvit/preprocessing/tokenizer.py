@@ -4,6 +4,7 @@ import json
 import operator
 import warnings
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -78,7 +79,9 @@ class Tokenizer:
 
     def limited_to(self, max_length: int) -> "Tokenizer":
         """The same tokenizer with at most ``max_length`` tokens (a model's number of positions)."""
-        return Tokenizer(self.files, min(self.max_length, _checked_max_length(max_length)))
+        limited = copy(self)  # with the same backend, which knows no limit
+        limited.max_length = min(self.max_length, _checked_max_length(max_length))
+        return limited
 
     def __call__(
         self, texts: str | Iterable[str], max_length: int | None = None, padding: str = "longest"

@@ -33,6 +33,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_groupvit.memory import nothing_to_collect
 from tf_groupvit.models.base_model import VariablesOf
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image_arrays import resize_bicubic
@@ -109,7 +110,8 @@ def live(*signature: tf.TensorSpec) -> Callable[[Function], Function]:
                     input_signature=signature,
                     autograph=False,
                 )
-                of_model[settings] = VariablesOf(model), graph.get_concrete_function()
+                with nothing_to_collect():
+                    of_model[settings] = VariablesOf(model), graph.get_concrete_function()
             return of_model[settings][1](*tensors)
 
         return run  # type: ignore[return-value]

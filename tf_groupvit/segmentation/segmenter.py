@@ -14,6 +14,7 @@ from tqdm import tqdm
 from tf_groupvit.errors import InputError
 from tf_groupvit.files import atomic_write, read_json
 from tf_groupvit.hub import resolve, warn_of_demo
+from tf_groupvit.memory import nothing_to_collect
 from tf_groupvit.models.base_model import check_process, is_forked
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.optimized import optimized
@@ -214,12 +215,11 @@ class Segmenter:
             )
         if classes is None:
             classes, choices = _read_choices(folder, choices)
-        model = TFGroupViTModel.from_pretrained(folder, dtype=dtype)
-        ready = isinstance(classes, ClassEmbeddings)
-        tokenizer = (
-            None if ready and not _has_tokenizer(folder) else Tokenizer.from_pretrained(folder)
-        )
-        segmenter = cls(model, tokenizer, _processor_of(folder), classes, **choices)
+        with nothing_to_collect():
+            model = TFGroupViTModel.from_pretrained(folder, dtype=dtype)
+            needed = not isinstance(classes, ClassEmbeddings) or _has_tokenizer(folder)
+            tokenizer = Tokenizer.from_pretrained(folder) if needed else None
+            segmenter = cls(model, tokenizer, _processor_of(folder), classes, **choices)
         segmenter.source = folder
         warn_of_demo(folder)
         return segmenter
