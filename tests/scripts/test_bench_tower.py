@@ -92,7 +92,7 @@ def test_an_engine_answers_from_a_process_of_its_own(tmp_path):
     from engines.process import Engine
 
     inputs, output = tmp_path / "inputs.npz", tmp_path / "output.npz"
-    np.savez(inputs, pixels=np.zeros((1, 3, 32, 32), np.float32))
+    np.savez(inputs, pixels=np.zeros((1, 3, 60, 60), np.float32))
     engine = Engine("ours, OpenVINO, bare", DEMO, 1, {})
     try:
         assert set(engine.ask("tower", inputs, output)) == {"seconds", "cpu"}

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from engines.process import OPENVINO_SETTINGS
+
 VERSION = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "openvino", "torch"))
 CACHE = Path(__file__).resolve().parents[3] / ".cache" / "bench" / "onnx"
 OUTPUTS = ("groups", "assignment")
-# Of OpenVINO, beside the number of threads.
-SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
 def make(name: str, folder: Path, threads: int) -> Any:
@@ -89,7 +89,7 @@ class OpenVino:
     def __init__(self, file: Path, threads: int) -> None:
         import openvino
 
-        settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
+        settings = {**OPENVINO_SETTINGS, "INFERENCE_NUM_THREADS": threads}
         self.model = openvino.Core().compile_model(str(file), "CPU", settings)
 
     def tower(self, pixels: np.ndarray) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from engines.process import OPENVINO_SETTINGS
+
 VERSION = f"TensorFlow {tf.__version__}, Keras {version('keras')}"
 PIXELS = tf.TensorSpec([None, 3, None, None], tf.float32, name="pixels")
 IDS = tf.TensorSpec([None, None], tf.int32)
@@ -149,11 +151,9 @@ def by_lite(function: Any, threads: int) -> Any:
 def by_openvino(function: Any, threads: int) -> Any:
     import openvino
 
-    from engines.on_onnx import SETTINGS
-
     names = [result.name for result in function.outputs]
     model = openvino.convert_model(function, output=names, share_weights=False)
-    settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
+    settings = {**OPENVINO_SETTINGS, "INFERENCE_NUM_THREADS": threads}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     return lambda pixels: [compiled([pixels])[number] for number in range(2)]
 

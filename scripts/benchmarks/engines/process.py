@@ -12,6 +12,9 @@ from typing import Any
 HERE = Path(__file__).parent
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
+# Of OpenVINO by itself, beside the number of threads.
+OPENVINO_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
 
 class MissingError(Exception):
     """An engine, or a work of it, that cannot run here; the text says why."""

@@ -30,6 +30,7 @@ def started_server(
     ports = free_ports()
     command = [sys.executable, "-c", SERVE, "serve", str(base)]
     command += ["--port", str(ports[0]), "--rest-api-port", str(ports[1])]
+    command += ["--rest-api-timeout-in-ms", "0"]  # a request that waits is not a refused one
     with log.open("w") as file:
         began = time.monotonic()
         process = subprocess.Popen(
