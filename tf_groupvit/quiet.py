@@ -69,14 +69,21 @@ class _Loader(Loader):
         module.__loader__ = self.own
         if module.__spec__ is not None:
             module.__spec__.loader = self.own
-        os.environ.setdefault(LEVEL, "3")
-        # Of TensorFlow's own messages.
-        warnings.filterwarnings("ignore", "Protobuf gencode version", UserWarning)
-        # All is wanted, or descriptor 2 is something else.
-        shown = not _left_out() or sys.stderr is None
-        printed = nullcontext() if shown else held_back(only_remarks=True)
-        with nothing_to_collect(for_good=True), printed:
+        with importing():
             self.own.exec_module(module)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Leave out what is printed below the level while TensorFlow is imported in this block."""
+    os.environ.setdefault(LEVEL, "3")
+    # Of TensorFlow's own messages.
+    warnings.filterwarnings("ignore", "Protobuf gencode version", UserWarning)
+    # All is wanted, or descriptor 2 is something else.
+    shown = not _left_out() or sys.stderr is None
+    printed = nullcontext() if shown else held_back(only_remarks=True)
+    with nothing_to_collect(for_good=True), printed:
+        yield
 
 
 def install() -> None:

@@ -124,6 +124,9 @@ def _serve(
             click.echo(text, err=True)
 
     say("Loading TensorFlow ...")
+    from tf_groupvit.server.session_parts import import_session_parts
+
+    import_session_parts()
     from tf_groupvit.server.lifecycle import serve_until_stopped
     from tf_groupvit.server.monitoring import configure_logging
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import tensorflow as tf
+from tensorflow.python.lib.io import file_io
 
 from tf_groupvit.errors import ConfigError
 from tf_groupvit.server.config_files import PER_MODEL, Parameters, read_parameters
@@ -273,7 +273,7 @@ def batched(
     """
     if per_model:
         file = os.path.join(servable.path, PER_MODEL)
-        if not tf.io.gfile.exists(file):
+        if not file_io.file_exists_v2(file):
             return servable
         try:
             parameters = read_parameters(file)

@@ -69,13 +69,14 @@ def _children(base_path: str) -> list[str]:
             raise MissingBasePath(f"NOT_FOUND: {base_path} not found") from error
         except OSError as error:
             raise MissingBasePath(str(error)) from error
-    import tensorflow as tf
+    from tensorflow.python.framework.errors import OpError
+    from tensorflow.python.lib.io import file_io
 
     try:
-        if not tf.io.gfile.exists(base_path):
+        if not file_io.file_exists_v2(base_path):
             raise MissingBasePath(f"NOT_FOUND: {base_path} not found")
-        return sorted({child.split("/")[0] for child in tf.io.gfile.listdir(base_path)})
-    except (tf.errors.OpError, OSError, UnicodeError) as error:
+        return sorted({child.split("/")[0] for child in file_io.list_directory_v2(base_path)})
+    except (OpError, OSError, UnicodeError) as error:
         raise MissingBasePath(str(error)) from error
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 
-import tensorflow as tf
 from google.protobuf.message import Message
 from starlette.responses import Response
+from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from tf_groupvit.errors import ConfigError, InputError
@@ -211,13 +211,13 @@ class Server:
             servable.afterwards = others
 
 
-def session_config(options: Options) -> tf.compat.v1.ConfigProto:
+def session_config(options: Options) -> ConfigProto:
     """How TensorFlow runs a model.
 
     One pass over the graph finds what two find. Measured: of an export of the demo checkpoint, the
     first request of a signature takes 0.7 of the processor's time, and later ones the same.
     """
-    config = tf.compat.v1.ConfigProto(
+    config = ConfigProto(
         intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism,
         inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism,
     )

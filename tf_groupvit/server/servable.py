@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.types_pb2 import DataType
+from tensorflow.core.protobuf.config_pb2 import ConfigProto, RunOptions
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, TensorInfo
 from tensorflow.python.client import pywrap_tf_session
+from tensorflow.python.client.session import Session
+from tensorflow.python.framework.errors import OpError
+from tensorflow.python.framework.ops import Graph
+from tensorflow.python.lib.io import file_io
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from tf_groupvit.errors import asserted
@@ -66,12 +70,17 @@ class Servable:
     """A loaded version of a model."""
 
     def __init__(
-        self, path: str, session: tf.compat.v1.Session, signatures: dict[str, Signature]
+        self,
+        path: str,
+        session: Session,
+        signatures: dict[str, Signature],
+        in_caller: bool = False,
     ) -> None:
         self.path = path
         self.session = session
         self.signatures = signatures
         self.pixel_limit = UNBOUNDED
+        self._in_caller = in_caller
         # What is left to do when the version serves; it is given a function that says when to stop.
         self.afterwards: Callable[[Callable[[], bool]], None] | None = None
 
@@ -83,7 +92,7 @@ class Servable:
         ``timeout`` is in seconds. Raises StatusError with the runtime's own text; of a failed check
         of the graph that is its words, without the operation's name.
         """
-        options = _run_options(timeout)
+        options = _run_options(timeout, self._in_caller)
         given = {endpoint.output: array for endpoint, array in feeds.items()}
         wanted = [endpoint.output for endpoint in fetches]
         try:
@@ -91,11 +100,19 @@ class Servable:
                 _array(result)
                 for result in self.session._call_tf_sessionrun(options, given, wanted, [], None)
             ]
-        except tf.errors.OpError as error:
+        except OpError as error:
             raise StatusError(code_name(error.error_code), asserted(error.message)) from None
         finally:
             if options is not None:
                 pywrap_tf_session.TF_DeleteBuffer(options)
+
+    def aside(self) -> "Servable":
+        """The same session for work that no request waits for.
+
+        A run takes the caller's thread and none of the few that TensorFlow has for operations:
+        preparing a graph would hold each of those for seconds.
+        """
+        return Servable(self.path, self.session, self.signatures, in_caller=True)
 
     def close(self) -> None:
         """Free the session."""
@@ -109,24 +126,24 @@ def _array(result: bytes | np.ndarray) -> np.ndarray:
     return np.array(result, object) if isinstance(result, bytes) else np.asarray(result)
 
 
-def _run_options(timeout: float | None) -> object | None:
-    if timeout is None:
+def _run_options(timeout: float | None, in_caller: bool) -> object | None:
+    options = RunOptions(inter_op_thread_pool=-1 if in_caller else 0)
+    if timeout is not None:
+        options.timeout_in_ms = max(1, min(int(timeout * 1000), 2**62))
+    if not options.ByteSize():
         return None
-    milliseconds = max(1, min(int(timeout * 1000), 2**62))
-    return pywrap_tf_session.TF_NewBufferFromString(
-        tf.compat.v1.RunOptions(timeout_in_ms=milliseconds).SerializeToString()
-    )
+    return pywrap_tf_session.TF_NewBufferFromString(options.SerializeToString())
 
 
 def load(
-    path: str, tags: tuple[str, ...] = ("serve",), config: tf.compat.v1.ConfigProto | None = None
+    path: str, tags: tuple[str, ...] = ("serve",), config: ConfigProto | None = None
 ) -> Servable:
     """Load a SavedModel folder. Raises StatusError, with the C++ loader's text where it has one."""
     session = None
     try:
         loader, meta_graph = _saved_model(path, tags)
-        with tf.Graph().as_default() as graph:
-            session = tf.compat.v1.Session(graph=graph, config=config)
+        with Graph().as_default() as graph:
+            session = Session(graph=graph, config=config)
             loader.load(session, list(tags))  # what the deprecated public function calls
             session._extend_graph()
             signatures = {
@@ -146,7 +163,7 @@ def load(
 def _saved_model(path: str, tags: tuple[str, ...]) -> tuple[SavedModelLoader, MetaGraphDef]:
     """The folder's loader, and its graph with these tags. Raises StatusError."""
     file = os.path.join(path, "saved_model.pb")
-    if not _is_file(file if tf.io.gfile.exists(file) else f"{file}txt"):
+    if not _is_file(file if file_io.file_exists_v2(file) else f"{file}txt"):
         raise StatusError(
             "NOT_FOUND",
             "Specified file path does not appear to contain a SavedModel bundle (should have a"
@@ -172,11 +189,11 @@ def _is_file(path: str) -> bool:
     return (
         os.path.isfile(path)
         if os.path.exists(path)
-        else tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+        else file_io.file_exists_v2(path) and not file_io.is_directory_v2(path)
     )
 
 
-def _signature(name: str, proto: SignatureDef, graph: tf.Graph) -> Signature:
+def _signature(name: str, proto: SignatureDef, graph: Graph) -> Signature:
     return Signature(
         name,
         {alias: _endpoint(info, graph) for alias, info in proto.inputs.items()},
@@ -186,7 +203,7 @@ def _signature(name: str, proto: SignatureDef, graph: tf.Graph) -> Signature:
     )
 
 
-def _endpoint(info: TensorInfo, graph: tf.Graph) -> Endpoint:
+def _endpoint(info: TensorInfo, graph: Graph) -> Endpoint:
     try:
         output = graph.get_tensor_by_name(info.name)._as_tf_output()
     except (
@@ -199,7 +216,7 @@ def _endpoint(info: TensorInfo, graph: tf.Graph) -> Endpoint:
 
 def _load_error(error: Exception) -> StatusError:
     """A loading error with its canonical code; what Python's loader words itself is INTERNAL."""
-    if isinstance(error, tf.errors.OpError):
+    if isinstance(error, OpError):
         return StatusError(code_name(error.error_code), error.message)
     missing = any(phrase in str(error) for phrase in _MISSING)
     return StatusError("NOT_FOUND" if missing else "INTERNAL", str(error))

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.python.framework.errors import DataLossError, OpError
+from tensorflow.python.lib.io import file_io
+from tensorflow.python.lib.io._pywrap_record_io import RecordIterator
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from tf_groupvit.server.predict import (
@@ -44,7 +46,7 @@ def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False)
     names of those are checked. Raises StatusError.
     """
     path = _records_path(servable)
-    if not tf.io.gfile.exists(path):
+    if not file_io.file_exists_v2(path):
         _log.info("No warmup data file found at %s", loggable(path))
         return None
     _log.info("Starting to read warmup data for model at %s", loggable(path))
@@ -78,6 +80,7 @@ def warm_up_others(servable: Servable, iterations: int, stopped: Callable[[], bo
     """
     started, count = time.perf_counter(), 0
     seen: set[str] = set()
+    servable = servable.aside()
     for log in _logs(_records_path(servable)):
         if _is_default(log) or stopped():
             continue
@@ -115,16 +118,15 @@ def _logs(path: str) -> Iterator[PredictionLog]:
     """The records of a file. Raises StatusError in the words of the C++ reader."""
     record = b""
     try:
-        for tensor in tf.data.TFRecordDataset(path):
-            record = tensor.numpy()
+        for record in RecordIterator(path, ""):
             yield PredictionLog.FromString(record)
     except DecodeError:
         raise invalid(f"Failed to parse warmup record: {record!r} from {path}") from None
-    except tf.errors.OpError as error:
+    except OpError as error:
         # Without the text that Python and newer runtimes add around it: "corrupted record at 0".
         text = error.message.split("} ")[-1].split(" [Op:")[0]
         text = text.removesuffix(" (Is this even a TFRecord file?)")
-        if isinstance(error, tf.errors.DataLossError):
+        if isinstance(error, DataLossError):
             text = f"{text}. Please verify your warmup data is in TFRecord format."
         raise StatusError(code_name(error.error_code), text) from None
 
