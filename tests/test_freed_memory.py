@@ -1,6 +1,8 @@
 """Freed memory stays with the process: what counts is how often the system is asked for pages."""
 
+import ctypes
 import gc
+import os
 import subprocess
 import sys
 
@@ -22,12 +24,31 @@ print(faults() - before)
 """
 
 
-def faults(keep: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS.replace("KEEP", keep)], capture_output=True, text=True
-    )
+# Has two threads for each CPU, and one more, take memory at once, and prints malloc's account of it.
+POOLS = """
+import ctypes, os, threading
+from tf_groupvit.memory import share_pools
+SHARE
+count = 2 * os.cpu_count() + 1
+libc, ready = ctypes.CDLL(None), threading.Barrier(count)
+libc.malloc.restype = ctypes.c_void_p
+def take(): assert libc.malloc(ctypes.c_size_t(100)) and ready.wait(10) >= 0
+threads = [threading.Thread(target=take) for _ in range(count)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+def printed(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    return done.stdout
+
+
+def faults(keep: str) -> int:
+    return int(printed(FAULTS.replace("KEEP", keep)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is asked, which is Linux'")
@@ -38,11 +59,20 @@ def test_memory_that_is_kept_costs_no_more_page_faults():
     assert faults("assert keep_freed_memory()") < usual / 20
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="it is glibc's")
+def test_threads_share_a_pool_of_memory_for_each_cpu():
+    usual, shared = (
+        printed(POOLS.replace("SHARE", "")),
+        printed(POOLS.replace("SHARE", "assert share_pools()")),
+    )
+    assert shared.count("<heap nr=") <= (os.cpu_count() or 1) < usual.count("<heap nr=")
+
+
 def test_where_there_is_no_glibc_nothing_is_done(monkeypatch):
     from tf_groupvit import memory
 
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert memory.keep_freed_memory() is False
+    assert memory.keep_freed_memory() is False and memory.share_pools() is False
 
 
 def test_memory_is_given_back_when_the_process_has_grown_since_that_last_helped():

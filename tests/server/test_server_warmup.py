@@ -1,5 +1,7 @@
 """Warm-up records: run after loading and before AVAILABLE; a failing one fails the load."""
 
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -11,9 +13,13 @@ from test_server_versions import until
 
 from tf_groupvit.errors import ServerError
 from tf_groupvit.server import warmup
+from tf_groupvit.server.batching import Scheduler, batched
+from tf_groupvit.server.config_files import Parameters
+from tf_groupvit.server.predict import predict_request
 from tf_groupvit.server.running import Options, Server
 from tf_groupvit.server.servable import load
 from tf_groupvit.server.status import StatusError
+from tf_groupvit.server.threads import step_back
 from tf_groupvit.server.warmup import warm_up, warm_up_others
 
 
@@ -145,19 +151,20 @@ def ran(monkeypatch) -> list[str]:
     return signatures
 
 
-def test_the_default_signature_is_run_first_and_the_others_later(model, monkeypatch, caplog):
+def test_the_default_signature_is_run_once_and_the_rest_later(model, monkeypatch, caplog):
     caplog.set_level("INFO")
     write(model, predict_log("total", x=[1.0]), predict_log(x=[1.0]), predict_log("serving_default", x=[2.0]),
           predict_log("mask", x=[1.0]), PredictionLog())  # fmt: skip
     servable, signatures = load(str(model)), ran(monkeypatch)
-    done = warm_up(servable, 2, only_default=True)
-    assert done is not None and done.records == 3
-    assert signatures == ["", "", "serving_default", "serving_default"]
+    done = warm_up(servable, 2, only_first=True)
+    assert done is not None and done.records == 2
+    assert signatures == ["", ""]
     signatures.clear()
-    assert warm_up_others(servable, 1, lambda: False).records == 2
-    assert signatures == ["total", "mask"]
+    assert warm_up_others(servable, 1, lambda: False).records == 3
+    assert signatures == ["total", "serving_default", "mask"]
     said = [text.partition(" in ")[0] for text in caplog.messages if text.startswith("Warmed up")]
-    assert said == ["Warmed up serving_default", "Warmed up total", "Warmed up mask"]
+    default, others = "Warmed up serving_default", ["Warmed up total", "Warmed up mask"]
+    assert said == [default, others[0], default, others[1]]
     signatures.clear()
     assert warm_up_others(servable, 1, lambda: bool(signatures)).records == 1
     assert signatures == ["total"]
@@ -179,12 +186,43 @@ def test_a_record_that_fails_later_is_an_error_in_the_log(model, monkeypatch, ca
 
 
 @pytest.mark.parametrize(
-    "log", [predict_log("none", x=[1.0]), predict_log(x=[1]), PredictionLog(session_run_log={})]
+    "logs",
+    [
+        [predict_log(x=[1.0]), predict_log("none", x=[1.0])],
+        [predict_log(x=[1]), predict_log(x=[1.0])],
+        [predict_log(x=[1.0]), PredictionLog(session_run_log={})],
+    ],
 )
-def test_what_is_seen_at_once_fails_the_load_in_any_case(model, log):
-    write(model, predict_log(x=[1.0]), log)
+def test_what_is_seen_at_once_fails_the_load_in_any_case(model, logs):
+    write(model, *logs)
     with pytest.raises(StatusError):
-        warm_up(load(str(model)), only_default=True)
+        warm_up(load(str(model)), only_first=True)
+
+
+def test_a_run_aside_answers_the_same_and_leaves_the_batches_alone(model):
+    plain, batches = load(str(model)), Scheduler(1)
+    aside = batched(plain, batches, Parameters(), per_model=False).aside()
+    batches.close()  # it would refuse whatever came
+    request = predict_log(x=[1.0]).predict_log.request
+    (ran,) = predict_request(aside, request).outputs.values()
+    assert ran.tolist() == predict_request(plain, request).outputs["y"].tolist() == [2.5]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_only_the_thread_that_steps_back_does():
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    found, before = [], priority()
+
+    def run():
+        step_back()
+        found.append(priority())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [max(before, 10)] and priority() == before
 
 
 @pytest.mark.parametrize(("iterations", "times"), [(0, 1), (1, 1), (3, 3)])

@@ -10,6 +10,7 @@ import click
 
 from tf_groupvit.cli.kernels import give_back_memory, prefer_onednn
 from tf_groupvit.errors import ConfigError, InputError, ServerError
+from tf_groupvit.memory import share_pools
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.status import loggable
 
@@ -48,7 +49,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option(
     "--background-warmup/--no-background-warmup",
     default=True,
-    help=("Serve as soon as the default signature is warm, and warm up the others meanwhile."),
+    help="Serve when the default signature has answered once; warm up the others meanwhile.",
 )
 @click.option("--tensorflow-intra-op-parallelism", default=0, help="Threads; 0 chooses.")
 @click.option("--tensorflow-inter-op-parallelism", default=0, help="Threads; 0 chooses.")
@@ -117,6 +118,7 @@ def _serve(
     """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
     give_back_memory()
+    share_pools()
     started = time.monotonic()
 
     def say(text: str) -> None:

@@ -37,7 +37,7 @@ class Options:
     saved_model_tags: str = "serve"
     enable_model_warmup: bool = True
     num_request_iterations_for_warmup: int = 0  # 0: once
-    background_warmup: bool = False  # at the start, of all signatures but the default one
+    background_warmup: bool = False  # at the start, of all but the default signature's first record
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
     rest_api_timeout_in_ms: int = 30_000  # 0: none

@@ -5,12 +5,21 @@ would seem well.
 """
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 
 _log = logging.getLogger("tf_groupvit.server")
 PAUSE = 1.0  # seconds before a thread starts again
+_LOW = 10  # a tenth of the time of a thread that does not step back
+
+
+def step_back() -> None:
+    """Leave the processors to other threads where they need them; only Linux has this for one."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW)
 
 
 def lasting(name: str, run: Callable[[], None]) -> threading.Thread:

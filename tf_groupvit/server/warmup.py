@@ -1,4 +1,4 @@
-"""Warm-up: run a version's recorded requests before it serves, or some of them afterwards.
+"""Warm-up: run a version's recorded requests before it serves, or most of them afterwards.
 
 `assets.extra/tf_serving_warmup_requests` holds PredictionLogs in a TFRecord file, at most 1000
 (contract, section 9). The first request of each signature takes seconds, because TensorFlow
@@ -39,11 +39,11 @@ class Warmup:
     seconds: float
 
 
-def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False) -> Warmup | None:
+def warm_up(servable: Servable, iterations: int = 1, only_first: bool = False) -> Warmup | None:
     """Run each record of a version's file ``iterations`` times; None where it has no file.
 
-    With ``only_default`` the records of other signatures are left to ``warm_up_others``; only the
-    names of those are checked. Raises StatusError.
+    With ``only_first`` only the first record of the default signature is run, and the others are
+    left to ``warm_up_others``; their signatures must exist. Raises StatusError.
     """
     path = _records_path(servable)
     if not file_io.file_exists_v2(path):
@@ -52,8 +52,8 @@ def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False)
     _log.info("Starting to read warmup data for model at %s", loggable(path))
     started, count, run = time.perf_counter(), 0, 0
     seen: set[str] = set()
-    for count, log in enumerate(_logs(path), 1):
-        if only_default and not _is_default(log):
+    for count, (log, at_once) in enumerate(_told_apart(path), 1):
+        if only_first and not at_once:
             predict_signature(servable, log.predict_log.request.model_spec.signature_name)
         else:
             _run(servable, log, iterations, seen)
@@ -69,7 +69,7 @@ def warm_up(servable: Servable, iterations: int = 1, only_default: bool = False)
         seconds * 1e6,
     )
     if run < count:
-        _log.info("%d records of other signatures are run while the model is served", count - run)
+        _log.info("%d more records are run while the model is served", count - run)
     return Warmup(run, seconds)
 
 
@@ -81,8 +81,8 @@ def warm_up_others(servable: Servable, iterations: int, stopped: Callable[[], bo
     started, count = time.perf_counter(), 0
     seen: set[str] = set()
     servable = servable.aside()
-    for log in _logs(_records_path(servable)):
-        if _is_default(log) or stopped():
+    for log, at_once in _told_apart(_records_path(servable)):
+        if at_once or stopped():
             continue
         try:
             _run(servable, log, iterations, seen)
@@ -110,8 +110,17 @@ def _signature(log: PredictionLog) -> str:
     return log.predict_log.request.model_spec.signature_name or DEFAULT_SIGNATURE
 
 
-def _is_default(log: PredictionLog) -> bool:
-    return log.WhichOneof("log_type") != "predict_log" or _signature(log) == DEFAULT_SIGNATURE
+def _told_apart(path: str) -> Iterator[tuple[PredictionLog, bool]]:
+    """The records of a file, and whether each is run before the version serves in any case: the
+    first one of the default signature, and all that are no Predict requests, since those are errors
+    or nothing to run.
+    """
+    first = True
+    for log in _logs(path):
+        predict = log.WhichOneof("log_type") == "predict_log"
+        default = predict and _signature(log) == DEFAULT_SIGNATURE
+        yield log, not predict or (default and first)
+        first = first and not default
 
 
 def _logs(path: str) -> Iterator[PredictionLog]:
