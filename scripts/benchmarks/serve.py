@@ -2,20 +2,30 @@
 the same run.
 
 A checkpoint is exported and served, and asked to segment one JPEG by 1, 8 and 32 clients in a
-process of their own.
+process of their own. With --setting, given several times, each is a `tf-groupvit serve` with those
+environment variables and flags, and all are asked in turns over REST:
+
+    scripts/bench serve FOLDER --clients 1 2 4 8 --setting "" \\
+      --setting "--tensorflow-intra-op-parallelism 1" --setting "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS=1"
 """
 
 import argparse
 import io
 import json
+import os
+import shlex
+import statistics
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines.server_fronts import measure
+from engines.server_fronts import Row, measure, over_rest
 
 
 def jpeg(megabytes: float = 0.1, side: int = 448) -> bytes:
@@ -53,41 +63,122 @@ def ask(image: bytes) -> Any:
     return request
 
 
-def run(model: str, classes: str, seconds: float) -> list[Any]:
+@contextmanager
+def base_path(chosen: argparse.Namespace) -> Iterator[Path]:
+    """A folder with the exported checkpoint, or the one that is given."""
+    if chosen.export:
+        yield chosen.export
+        return
     from tf_groupvit.export import export_saved_model
     from tf_groupvit.segmentation.segmenter import Segmenter
-    from tf_groupvit.server.running import Server
 
     with tempfile.TemporaryDirectory() as folder:
         print("Exporting ...", file=sys.stderr)
-        export_saved_model(
-            Segmenter.from_pretrained(model, classes=classes), Path(folder, "groupvit")
-        )
+        segmenter = Segmenter.from_pretrained(chosen.checkpoint, classes=chosen.classes)
+        export_saved_model(segmenter, Path(folder, "groupvit"))
+        yield Path(folder, "groupvit")
+
+
+def fronts(chosen: argparse.Namespace, request: Any) -> list[Row]:
+    """Every front of a server in this process."""
+    from tf_groupvit.server.running import Server
+
+    with base_path(chosen) as models:
         print("Serving ...", file=sys.stderr)
-        with Server({"groupvit": str(Path(folder, "groupvit"))}, port=0, rest_api_port=0) as server:
-            return measure(server, ask(jpeg()), seconds=seconds)
+        with Server({"groupvit": str(models)}, port=0, rest_api_port=0) as server:
+            return measure(server, request, tuple(chosen.clients), chosen.seconds)
 
 
-def show(rows: list[Any]) -> None:
-    print(
-        f"{'front':12s} {'clients':>7s} {'requests/s':>11s} {'p50 ms':>9s} {'p99 ms':>9s}"
-        f" {'of in-process':>14s}"
+@contextmanager
+def served(models: Path, setting: str) -> Iterator[int]:
+    """The REST port of a server with these environment variables and flags."""
+    words = shlex.split(setting)
+    variables = dict(
+        word.split("=", 1) for word in words if not word.startswith("-") and "=" in word
     )
-    inside = {row.clients: row.per_second for row in rows if row.front == "in-process"}
+    flags = [word for word in words if word.split("=", 1)[0] not in variables]
+    code = "from tf_groupvit.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", str(models), "--port", "0"]
+    command += ["--rest-api-port", "0", "--json-logs", "--log-level", "warning"]
+    command += ["--no-enable-model-warmup", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | variables)
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())["rest_api_port"]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def settings(chosen: argparse.Namespace, request: Any) -> list[Row]:
+    """For each setting and number of clients the median over the rounds, all asked in turns."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    with base_path(chosen) as models, ExitStack() as running:
+        ports = {
+            setting: running.enter_context(served(models, setting)) for setting in chosen.setting
+        }
+        for count in (
+            1,
+            *chosen.clients,
+        ):  # the first time warms up, with batching also full batches
+            for setting, port in ports.items():
+                over_rest(setting, port, request, count, 0.1)
+        for _ in range(chosen.rounds):
+            for count in chosen.clients:
+                for setting, port in ports.items():
+                    row = over_rest(setting or "default", port, request, count, chosen.seconds)
+                    found.setdefault((setting, count), []).append(row)
+    return [
+        Row(
+            rows[0].front,
+            count,
+            *(
+                statistics.median(getattr(row, name) for row in rows)
+                for name in ("per_second", "p50_ms", "p99_ms")
+            ),
+        )
+        for (_, count), rows in found.items()
+    ]
+
+
+def show(rows: list[Row]) -> None:
+    """Print the rows, each beside the first one of as many clients."""
+    width = max(12, *(len(row.front) for row in rows))
+    print(
+        f"{'':{width}s} {'clients':>7s} {'requests/s':>11s} {'p50 ms':>9s} {'p99 ms':>9s}"
+        f" {'of the first':>14s}"
+    )
+    first = {row.clients: row.per_second for row in reversed(rows)}
     for row in rows:
-        share = f"{row.per_second / inside[row.clients]:.0%}"
+        share = f"{row.per_second / first[row.clients]:.0%}"
         rate, p50, p99 = row.per_second, row.p50_ms, row.p99_ms
-        print(f"{row.front:12s} {row.clients:7d} {rate:11.1f} {p50:9.2f} {p99:9.2f} {share:>14s}")
+        print(
+            f"{row.front:{width}s} {row.clients:7d} {rate:11.1f} {p50:9.2f} {p99:9.2f} {share:>14s}"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/bench serve", description=__doc__)
-    parser.add_argument("checkpoint", help="a folder with config, weights, tokenizer and processor")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "checkpoint", nargs="?", help="a folder with config, weights, tokenizer and processor"
+    )
+    parser.add_argument("--export", type=Path, help="a base path of exports, instead")
+    parser.add_argument("--photo", type=Path, help="a file to ask about, instead of a made one")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--setting", action="append", default=[], help="variables and flags")
+    parser.add_argument("--rounds", type=int, default=3, help="over the settings (default 3)")
     parser.add_argument("--classes", default="dog,grass,sky")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each row (default 5)")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     chosen = parser.parse_args()
-    rows = run(chosen.checkpoint, chosen.classes, chosen.seconds)
+    if not (chosen.checkpoint or chosen.export):
+        parser.error("Give a checkpoint, or --export.")
+    request = ask(chosen.photo.read_bytes() if chosen.photo else jpeg())
+    rows = settings(chosen, request) if chosen.setting else fronts(chosen, request)
     print(json.dumps([asdict(row) for row in rows], indent=2)) if chosen.json else show(rows)
 
 

@@ -29,7 +29,7 @@ Asker = Callable[[], Iterator[None]]  # made once per client; each step is a req
 
 @dataclass(frozen=True)
 class Row:
-    front: str  # in-process, gRPC or REST
+    front: str  # in-process, gRPC or REST, or a setting
     clients: int
     per_second: float
     p50_ms: float
@@ -65,6 +65,15 @@ def measure(
                 )
                 rows.append(_row(front, count, latencies, seconds))
     return rows
+
+
+def over_rest(name: str, port: int, request: Any, clients: int, seconds: float) -> Row:
+    """A row of this name for REST alone, of a server in a process of its own."""
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(as_json(request))
+        model = request.model_spec.name
+        latencies = _elsewhere("REST", str(port), model, str(clients), str(seconds), file.name)
+    return _row(name, clients, latencies, seconds)
 
 
 def as_json(request: Any) -> bytes:
