@@ -17,10 +17,13 @@ def prepare(function: Function, shape: tuple[int, ...], int8: bool = False) -> "
         so are the rows that they are multiplied with, each with a scale of its own that is found at
         each call. All else stays float32.
     """
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [traced(function, (1, *shape))], tf.Module()
-    )
+    graph, module = traced(function, (1, *shape)), tf.Module()
+    # With its variables the function is converted by way of a file. Without, each step of freezing
+    # would hold copies of all weights: over 1 GiB more at the published size.
+    module.weights = graph.variables
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], module)
     converter.exclude_conversion_metadata = True  # writing it takes a second
+    converter._experimental_use_buffer_offset = True  # else Python writes the program again
     if int8:  # without examples: "dynamic range quantization"
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     return LiteProgram(converter.convert())
@@ -45,11 +48,11 @@ class LiteProgram:
         return [np.concatenate(results) for results in zip(*rows, strict=True)]
 
     @cached_property
-    def _alone(self) -> tf.lite.Interpreter:
+    def _alone(self) -> "Made":
         return _interpreter(self.content, self.threads)
 
     @cached_property
-    def _shared(self) -> list[tf.lite.Interpreter]:
+    def _shared(self) -> list["Made"]:
         return [_interpreter(self.content, self.threads // STREAMS) for _ in range(STREAMS)]
 
     @cached_property
@@ -57,20 +60,27 @@ class LiteProgram:
         return ThreadPoolExecutor(STREAMS)
 
 
-def _interpreter(content: bytes, threads: int) -> tf.lite.Interpreter:
+# An interpreter, and the tensors of its results in the function's order; the file may have another.
+Made = tuple[tf.lite.Interpreter, list[int]]
+
+
+def _interpreter(content: bytes, threads: int) -> Made:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()
-    return interpreter
+    if not interpreter.get_signature_list():  # no file could be written for the converter
+        return interpreter, [detail["index"] for detail in interpreter.get_output_details()]
+    found = interpreter.get_signature_runner().get_output_details()
+    return interpreter, [found[f"output_{number}"]["index"] for number in range(len(found))]
 
 
-def _answers(interpreter: tf.lite.Interpreter, x: np.ndarray) -> list[list[np.ndarray]]:
+def _answers(made: Made, x: np.ndarray) -> list[list[np.ndarray]]:
     """The results of each row."""
-    (given,), wanted = interpreter.get_input_details(), interpreter.get_output_details()
-    rows = []
+    interpreter, wanted = made
+    (given,), rows = interpreter.get_input_details(), []
     for number in range(len(x)):
         interpreter.set_tensor(given["index"], x[number : number + 1])
         interpreter.invoke()
-        rows.append([interpreter.get_tensor(detail["index"]) for detail in wanted])
+        rows.append([interpreter.get_tensor(index) for index in wanted])
     return rows
