@@ -12,6 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tf_groupvit.preprocessing import image_graph
 from tf_groupvit.preprocessing.image_arrays import STATISTICS
+from tf_groupvit.preprocessing.image_graph_bytes import File, big, filled_in, little, read, upper
 
 SIDE = 24
 FILES = [
@@ -140,3 +141,17 @@ def test_a_mask_comes_back_byte_by_byte():
 def test_more_than_one_string_is_refused():
     with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
         image_graph.decode(tf.constant(FILES))
+
+
+def test_numbers_of_a_file_are_read_many_at_once_and_are_zero_beyond_its_end():
+    file = File.of(tf.constant(b"\x01\x02\x03\xff\xff\xff\xff"))
+    found = read(file, None, little(0, 2), big(0, 2), upper(3), [2, 0], little(5, 4), [])
+    assert [int(n) for n in found] == [0x0201, 0x0102, -(2**32), 0x0103, 0xFFFF, 0]
+    assert [int(n) for n in read(file, tf.constant(2, tf.int64), [0], [100])] == [3, 0]
+
+
+def test_the_chosen_words_are_filled_in_as_python_does_it():
+    templates = ["got {W} x {H}{{}}, {W}.", "", "no name"]
+    for i, template in enumerate(templates):
+        words = filled_in(templates, tf.constant(i), ("H", "W"), tf.constant([3, -4], tf.int64))
+        assert words.numpy().decode() == template.format(H=3, W=-4)

@@ -21,8 +21,11 @@ from tf_groupvit.preprocessing.tokenizer_unicode import (
     begins,
     class_table,
     decode,
+    decode_points,
     encode,
+    first_at_least,
     keep,
+    shifted_right,
     splits,
 )
 
@@ -97,7 +100,7 @@ class GraphTokenizer(tf.Module):
             lambda: tf.strings.regex_replace(marked, NAMED_PIECE, NAMED_PARTS),
             lambda: marked,
         )
-        is_mark = decode(marked)[0] == ord(MARK)
+        is_mark = decode_points(marked) == ord(MARK)
         (piece,) = keep(~is_mark, tf.cumsum(tf.cast(is_mark, tf.int64)))
         points, row, piece = keep(kinds != SPACE, points, row, piece)
         return points, row, piece
@@ -109,7 +112,7 @@ class GraphTokenizer(tf.Module):
 
         A piece is a token or more, and a token has a bounded number of bytes.
         """
-        first = tf.searchsorted(row, row, out_type=tf.int64)  # (S) where its text begins
+        first = first_at_least(row, row)  # (S) where its text begins
         place = tf.range(tf.size(row, tf.int64)) - first
         pieces_before = piece - tf.gather(piece, first)
         near = (pieces_before < self.max_length - 2) & (place < self.characters_read)
@@ -215,10 +218,12 @@ class Literals(tf.Module):
     def _replace(
         self, points: tf.Tensor, of: tf.Tensor, codes: tf.Tensor, N: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        marked, _ = decode(tf.strings.regex_replace(encode(codes, of, N), self.pattern, r"(\0)"))
+        marked = decode_points(
+            tf.strings.regex_replace(encode(codes, of, N), self.pattern, r"(\0)")
+        )
         opens, closes = marked == ord("("), marked == ord(")")
         depth = tf.cumsum(tf.cast(opens, tf.int32)) - tf.cumsum(tf.cast(closes, tf.int32))
-        after_open = tf.concat([tf.zeros_like(opens[:1]), opens[:-1]], 0)
+        after_open = shifted_right(opens, False)
         inside, first = keep(~(opens | closes), depth > 0, after_open)  # (S)
         letters, literal = keep(inside, codes, tf.cumsum(tf.cast(first, tf.int64)) - 1)
         places = tf.where(first)

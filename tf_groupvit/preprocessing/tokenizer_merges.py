@@ -8,7 +8,16 @@ import tensorflow as tf
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.tokenizer_files import END_OF_WORD
-from tf_groupvit.preprocessing.tokenizer_unicode import begins, decode, encode, flatten
+from tf_groupvit.preprocessing.tokenizer_unicode import (
+    begins,
+    decode,
+    encode,
+    ends,
+    flatten,
+    keep,
+    shifted_left,
+    shifted_right,
+)
 
 if TYPE_CHECKING:
     from tf_groupvit.preprocessing.tokenizer import Tokenizer
@@ -33,14 +42,21 @@ def spell(points: tf.Tensor, of: tf.Tensor, N: tf.Tensor) -> tf.Tensor:
     Written out, since ``tf.strings.unicode_encode`` of TensorFlow 2.19 replaces the 66
     noncharacters.
     """
-    lead = tf.where(points < 0x10000, 0xE0 | points // 4096, 0xF0 | points // 262144)
-    lead = tf.where(points < 0x80, points, tf.where(points < 0x800, 0xC0 | points // 64, lead))
-    # An added token, which is above all code points, is renamed afterwards.
-    columns = [lead % 256]
-    for least, shift in ((0x10000, 4096), (0x800, 64), (0x80, 1)):
-        columns.append(tf.where(points < least, -1, 0x80 | points // shift % 64))
-    octets, of = flatten(columns, of)
+    size = tf.reduce_sum(tf.cast(points[:, None] >= [0x80, 0x800, 0x10000], tf.int32), 1)
+    parts = points[:, None] // [2**18, 2**12, 2**6, 1] % tf.gather(_PART_OF, size)
+    octets, of = flatten(parts + tf.gather(_MARKS, size), of)
     return encode(tf.gather([ord(letter) for letter in byte_letters()], octets), of, N)
+
+
+# The bytes of a character of 1 to 4: how many numbers of its bits each tells apart, and what is
+# added to that, which is below any byte where there is none.
+_PART_OF = [[64, 64, 64, 128], *[[64] * 4] * 3]
+_MARKS = [
+    [-256, -256, -256, 0],
+    [-256, -256, 0xC0, 0x80],
+    [-256, 0xE0, 0x80, 0x80],
+    [0xF0, 0x80, 0x80, 0x80],
+]
 
 
 def read_table(
@@ -84,8 +100,7 @@ class Words(tf.Module):
         """Symbols (S) of words (U), and the word that each is of (S), both int64."""
         known = self.table.lookup(words)  # (U)
         letter, word = decode(tf.where(known < 0, words, "?"))  # (S) one for a known word
-        last = tf.reverse(begins(tf.reverse(word, [0])), [0])
-        symbols = tf.where(last, tf.gather(self.last, letter), tf.gather(self.inner, letter))
+        symbols = tf.where(ends(word), tf.gather(self.last, letter), tf.gather(self.inner, letter))
         whole = tf.gather(known, word)
         return tf.where(whole < 0, symbols, whole), word
 
@@ -161,8 +176,8 @@ class Merges(tf.Module):
                 else first_of_words(merges, words)
             )
             merged = tf.where(taken, merges & 0xFFFFFFFF, symbols)
-            stays = tf.where(~tf.concat([[False], taken[:-1]], 0))[:, 0]  # its right half goes
-            symbols, words, blocks = (tf.gather(row, stays) for row in (merged, words, blocks))
+            goes = shifted_right(taken, False)  # a right half
+            symbols, words, blocks = keep(~goes, merged, words, blocks)
             return symbols, words, blocks, self._look_up(symbols, words)
 
         symbols, words, _, _ = tf.while_loop(
@@ -175,20 +190,16 @@ class Merges(tf.Module):
 
     def _look_up(self, symbols: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
         """Merge of each symbol with its right neighbor, rank << 32 | result, or NO_MERGE: (S)."""
-        keys = tf.bitwise.left_shift(symbols[:-1], tf.constant(32, tf.int64)) | symbols[1:]
-        within = tf.where(words[:-1] == words[1:], self.table.lookup(keys), NO_MERGE)
-        last = tf.fill(tf.shape(symbols[:1]), tf.constant(NO_MERGE, tf.int64))
-        return tf.concat([within, last], 0)
+        keys = symbols * 2**32 + shifted_left(symbols, 0)
+        return tf.where(ends(words), NO_MERGE, self.table.lookup(keys))
 
     def _blocks(self, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Block of each symbol (S); whether each block's right neighbor is of its word (blocks)."""
         position = tf.range(tf.size(words, tf.int64))
-        starts = tf.math.unsorted_segment_min(position, words, _count(words))
+        starts = tf.math.segment_min(position, words)
         starting = (position - tf.gather(starts, words)) % self.block_length == 0
-        blocks = tf.cumsum(tf.cast(starting, tf.int64)) - 1
-        word_of_block = tf.boolean_mask(words, starting)
-        near = tf.concat([word_of_block[:-1] == word_of_block[1:], [False]], 0)
-        return blocks, near[: tf.size(word_of_block)]
+        (word_of_block,) = keep(starting, words)
+        return tf.cumsum(tf.cast(starting, tf.int64)) - 1, ~ends(word_of_block)
 
 
 def best_of_blocks(merges: tf.Tensor, blocks: tf.Tensor, near: tf.Tensor) -> tf.Tensor:
@@ -201,36 +212,28 @@ def best_of_blocks(merges: tf.Tensor, blocks: tf.Tensor, near: tf.Tensor) -> tf.
         bool (S), leftmost first where merges overlap.
     """
     best = tf.math.unsorted_segment_min(merges, blocks, tf.size(near, tf.int64))  # (blocks)
-    from_right = tf.where(near, tf.roll(best, -1, 0), NO_MERGE)
-    # The last block is near to none, so that rolling it to the front does no harm.
-    from_left = tf.where(tf.roll(near, 1, 0), tf.roll(best, 1, 0), NO_MERGE)
+    from_right = tf.where(near, shifted_left(best, NO_MERGE), NO_MERGE)
+    from_left = shifted_right(tf.where(near, best, NO_MERGE), NO_MERGE)
     lowest = tf.gather(tf.minimum(best, tf.minimum(from_left, from_right)), blocks)
     ready = (merges == lowest) & (merges != NO_MERGE)  # (S)
 
     # In a run such as a-a-a-a the same merge overlaps itself: from the run's start, every other one
     # is made.
     position = tf.range(tf.size(merges, tf.int64))
-    repeats = tf.concat([[False], (merges[1:] == merges[:-1]) & (merges[1:] != NO_MERGE)], 0)
-    run = tf.cumsum(tf.cast(~repeats, tf.int64)) - 1
-    start = tf.gather(tf.math.unsorted_segment_min(position, run, _count(run)), run)
+    run = tf.cumsum(tf.cast(begins(merges) | (merges == NO_MERGE), tf.int64)) - 1
     waiting = tf.where(ready, tf.int64.max, position)
-    first_waiting = tf.gather(tf.math.unsorted_segment_min(waiting, run, _count(run)), run)
+    firsts = tf.math.segment_min(tf.stack([position, waiting], 1), run)
+    start, first_waiting = tf.unstack(tf.gather(firsts, run), axis=1)
     return ready & ((position - start) % 2 == 0) & (position < first_waiting)
 
 
 def first_of_words(merges: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
     """Which merges (S) to make now: in each of the words (S) the leftmost of the lowest rank."""
-    best = tf.gather(tf.math.unsorted_segment_min(merges, words, _count(words)), words)
+    best = tf.gather(tf.math.segment_min(merges, words), words)
     lowest = (merges == best) & (merges != NO_MERGE)
     position = tf.range(tf.size(merges, tf.int64))
-    candidate = tf.where(lowest, position, tf.int64.max)
-    leftmost = tf.math.unsorted_segment_min(candidate, words, _count(words))
+    leftmost = tf.math.segment_min(tf.where(lowest, position, tf.int64.max), words)
     return lowest & (position == tf.gather(leftmost, words))
-
-
-def _count(segments: tf.Tensor) -> tf.Tensor:
-    """Number of segments, given the never falling number of each element's segment."""
-    return tf.reduce_max(tf.concat([segments, [-1]], 0)) + 1
 
 
 def merges_are_ordered(ranks: dict[tuple[int, int], tuple[int, int]]) -> bool:
