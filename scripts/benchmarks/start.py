@@ -123,8 +123,8 @@ def measured(
     """In turns, every second round backwards."""
     found: Readings = {side: [] for side in sides}
     for number in range(rounds):
-        with alone(lock):
-            for side in sides if number % 2 else sides[::-1]:
+        for side in sides if number % 2 else sides[::-1]:
+            with alone(lock):
                 found[side].append(ask(side))
     return found
 

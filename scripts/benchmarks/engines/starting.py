@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import fcntl
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,7 @@ def alone(lock: Path | None) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    time.sleep(0.1)  # else this process has it again before those who wait wake up
 
 
 def start(
