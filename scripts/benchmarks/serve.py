@@ -99,7 +99,15 @@ def served(models: Path, setting: str) -> Iterator[int]:
     flags = [word for word in words if word.split("=", 1)[0] not in variables]
     code = "from tf_groupvit.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", str(models), "--port", "0"]
-    command += ["--rest-api-port", "0", "--json-logs", "--log-level", "warning"]
+    command += [
+        "--rest-api-port",
+        "0",
+        "--json-logs",
+        "--log-level",
+        "warning",
+        "--rest-api-timeout-in-ms",
+        "0",
+    ]
     command += ["--no-enable-model-warmup", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | variables)
     assert process.stdout is not None
