@@ -5,7 +5,7 @@ makes a program of a TensorFlow function for inputs of one shape. To add one: it
 ``RUNTIMES``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tf_groupvit.runtimes.compiled import Function, Run
 
 GRAPH, LITE, LITE_INT8, OPENVINO = "graph", "lite", "lite_int8", "openvino"
+AUTO = "auto"  # the fastest of the exact ones, which segmentation/fastest.py finds
 
 
 class Runtime(NamedTuple):
@@ -35,14 +36,17 @@ RUNTIMES = {
     LITE_INT8: Runtime("LiteRT", "lite", {"int8": True}),  # in 8 bits, which changes results
     OPENVINO: Runtime("OpenVINO", "openvino", extra="openvino"),
 }
+WITH_AUTO = (*RUNTIMES, AUTO)  # of a segmenter
 
 
-def check_runtime(runtime: str) -> None:
-    """Raises ``InputError`` for an unknown name, and where what it names is not installed."""
-    if runtime not in RUNTIMES:
-        raise InputError(
-            f"runtime is {runtime!r}: expected one of {', '.join(map(repr, RUNTIMES))}."
-        )
+def check_runtime(runtime: str, known: Iterable[str] = RUNTIMES) -> None:
+    """Raises ``InputError`` for a name that is not known, and where what it names is not
+    installed.
+    """
+    if runtime not in known:
+        raise InputError(f"runtime is {runtime!r}: expected one of {', '.join(map(repr, known))}.")
+    if runtime == AUTO:
+        return
     title, extra = RUNTIMES[runtime].title, RUNTIMES[runtime].extra
     if extra and find_spec(extra) is None:
         raise InputError(

@@ -21,7 +21,7 @@ from tf_groupvit.models.optimized import optimized
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.image_reading import ImageLike, read_image, several
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.runtimes import GRAPH, check_runtime
+from tf_groupvit.runtimes import AUTO, GRAPH, WITH_AUTO, check_runtime
 from tf_groupvit.segmentation.batches import MOST_IMAGES
 from tf_groupvit.segmentation.class_names import BACKGROUND, ClassNames, parse_classes
 from tf_groupvit.segmentation.pipeline import Found, Pipeline
@@ -69,7 +69,10 @@ class Segmenter:
             "lite_int8", the same in 8 bits: faster still, with labels that are nearly the same; or
             "openvino", OpenVINO in LiteRT's place, which the extra ``openvino`` brings: faster
             where Intel made the processor, and prepared earlier. How each works is said in
-            runtimes/lite.py and runtimes/openvino.py.
+            runtimes/lite.py and runtimes/openvino.py. "auto" measures those that are installed and
+            exact once on this machine, says in one line which it takes, and remembers it in the
+            user's cache (segmentation/fastest.py). What it takes may be a snapshot; ``runtime`` is
+            its name then, and ``refresh()`` renews it.
 
     It has ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first),
     ``text_embeds`` (N, D), ``settings``, ``runtime`` and ``source``, the folder that it was loaded
@@ -103,11 +106,15 @@ class Segmenter:
         normalize: str | None = None,
         runtime: str = GRAPH,
     ) -> None:
-        check_runtime(runtime)
+        check_runtime(runtime, WITH_AUTO)
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         saved: dict[str, Any] = dict(
             zip(SAVED, (protocol, mode, background, size, normalize), strict=True)
         )
+        if runtime == AUTO:
+            from tf_groupvit.segmentation.fastest import fastest
+
+            runtime = fastest(model, make_settings(model.config.vision_config, processor, **saved))
         runs = model if runtime == GRAPH else optimized(model, runtime)
         self._choose(classes, templates, {**saved, "runtime": runtime}, runs)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tf_groupvit.config import GroupViTVisionConfig
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.image_arrays import statistics
-from tf_groupvit.runtimes import GRAPH, check_runtime
+from tf_groupvit.runtimes import GRAPH, WITH_AUTO, check_runtime
 
 PROTOCOLS = ("paper", "hf")
 MODES = ("whole", "window")
@@ -62,7 +62,7 @@ def check_choices(
     runtime: str = GRAPH,
 ) -> None:
     """Refuse what no model can do. Raises ``InputError``."""
-    check_runtime(runtime)
+    check_runtime(runtime, WITH_AUTO)
     check_protocol(protocol, background)
     if mode not in MODES:
         raise InputError(f"There is no mode {mode!r}: expected one of {', '.join(MODES)}.")
