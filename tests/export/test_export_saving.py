@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.segmenter import Segmenter
 
 NAMES = {DEFAULT, *SIGNATURES}
+MOST_NODES = 18_500  # main graph, and the body of each function at each of its calls
 
 
 def meta_of(path):
@@ -329,3 +331,33 @@ def test_an_export_is_read_by_tensorflow_too(export):
         40,
         24,
     )
+
+
+def test_functions_stay_calls_that_say_what_is_optimized_in_them(export):
+    from tensorflow.core.protobuf.config_pb2 import ConfigProto
+
+    graph = meta_of(export.path).graph_def
+    functions = {one.signature.name: one for one in graph.library.function}
+    towers = 0
+    for node in [*graph.node, *(node for one in functions.values() for node in one.node_def)]:
+        if node.op in ("PartitionedCall", "StatefulPartitionedCall"):
+            config = ConfigProto.FromString(node.attr["config_proto"].s)
+            optimized = config.graph_options.rewrite_options
+            assert optimized.disable_meta_optimizer or list(optimized.optimizers) == ["remap"]
+            towers += not optimized.disable_meta_optimizer
+            assert functions[node.attr["f"].func.name].attr["_noinline"].b
+    assert towers >= 2
+    assert all(one.attr["_tf_data_function"].b for one in functions.values())
+
+
+def test_the_graph_has_no_more_nodes_than_it_needs(export):
+    graph = meta_of(export.path).graph_def
+    functions = {one.signature.name: one.node_def for one in graph.library.function}
+    calls = Counter(
+        name
+        for nodes in (graph.node, *functions.values())
+        for node in nodes
+        for name in names_in([node])
+    )
+    bodies = sum(calls[name] * len(nodes) for name, nodes in functions.items())
+    assert len(graph.node) + bodies < MOST_NODES

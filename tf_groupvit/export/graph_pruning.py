@@ -29,11 +29,11 @@ _OF_ARGUMENTS = ("_output_shapes", "_user_specified_name")
 
 
 def prune(meta_graph: "MetaGraphDef") -> None:
-    """Leave out, in place, what saves the model again and what functions compute twice, and shorten
-    the names within functions.
+    """Leave out, in place, what neither loads nor answers and what functions compute twice, and
+    shorten the names within functions.
     """
-    graph, saved_by = meta_graph.graph_def, meta_graph.saver_def.save_tensor_name.partition(":")[0]
-    _keep(graph.node, lambda node: node.name != saved_by)
+    graph, nodes = meta_graph.graph_def, _asked(meta_graph)
+    _keep(graph.node, lambda node: node.name in nodes)
     reached = _reached(graph, set(meta_graph.object_graph_def.concrete_functions))
     _keep(graph.library.function, lambda function: function.signature.name in reached)
     for function in graph.library.function:
@@ -45,6 +45,21 @@ def _keep(repeated: "RepeatedCompositeContainer", wanted: Callable[["Message"], 
     kept = [item for item in repeated if wanted(item)]
     del repeated[:]
     repeated.extend(kept)
+
+
+def _asked(meta_graph: "MetaGraphDef") -> set[str]:
+    """The nodes that load the model or answer: all but those that would save it or read it back."""
+    saver, ends = meta_graph.saver_def, meta_graph.signature_def.values()
+    inputs = {node.name: node.input for node in meta_graph.graph_def.node}
+    asked: set[str] = set()
+    waiting = [saver.restore_op_name, saver.filename_tensor_name]
+    waiting += [info.name for end in ends for info in (*end.inputs.values(), *end.outputs.values())]
+    while waiting:
+        name = waiting.pop().removeprefix("^").partition(":")[0]
+        if name not in asked:
+            asked.add(name)
+            waiting += inputs[name]
+    return asked
 
 
 def _reached(graph: "GraphDef", objects: set[str]) -> set[str]:

@@ -20,6 +20,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tf_groupvit import __version__
 from tf_groupvit.errors import ExportError
+from tf_groupvit.export.graph_calls import keep_calls
 from tf_groupvit.export.graph_pruning import prune
 from tf_groupvit.export.saving import Limits
 from tf_groupvit.export.signature_examples import Inputs, pictures
@@ -79,13 +80,14 @@ def write_version(
 
 
 def _rewrite(file: Path) -> None:
-    """Prune the graph, and give the default signature its own name, for the same tensors.
+    """Prune the graph, keep its calls, and name the default signature twice, for the same tensors.
 
     TensorFlow would write a call for each name, and a server take its seconds to optimize both.
     """
     saved = SavedModel.FromString(file.read_bytes())
     for meta_graph in saved.meta_graphs:
         prune(meta_graph)
+        keep_calls(meta_graph)
         meta_graph.signature_def[DEFAULT_OF].CopyFrom(meta_graph.signature_def[DEFAULT])
     file.write_bytes(saved.SerializeToString(deterministic=True))
 
