@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 from engines.server_fronts import Row, measure, over_rest
 
+from tf_groupvit import quiet
+
 
 def jpeg(megabytes: float = 0.1, side: int = 448) -> bytes:
     """A JPEG of about that many bytes: noise over a gradient, so that its size can be chosen by its
@@ -52,6 +54,7 @@ def jpeg(megabytes: float = 0.1, side: int = 448) -> bytes:
 
 def ask(image: bytes) -> Any:
     """A PredictRequest for the default signature."""
+    quiet.install()
     from tensorflow_serving.apis import predict_pb2
 
     request = predict_pb2.PredictRequest()
@@ -89,14 +92,17 @@ def fronts(chosen: argparse.Namespace, request: Any) -> list[Row]:
             return measure(server, request, tuple(chosen.clients), chosen.seconds)
 
 
+def told_apart(setting: str) -> tuple[dict[str, str], list[str]]:
+    """Environment variables, which come first, and flags of "NAME=value --flag value"."""
+    words = shlex.split(setting)
+    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    return dict(word.split("=", 1) for word in words[:count]), words[count:]
+
+
 @contextmanager
 def served(models: Path, setting: str) -> Iterator[int]:
     """The REST port of a server with these environment variables and flags."""
-    words = shlex.split(setting)
-    variables = dict(
-        word.split("=", 1) for word in words if not word.startswith("-") and "=" in word
-    )
-    flags = [word for word in words if word.split("=", 1)[0] not in variables]
+    variables, flags = told_apart(setting)
     code = "from tf_groupvit.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", str(models), "--port", "0"]
     command += [

@@ -45,6 +45,21 @@ def test_every_front_is_measured(server, fronts):
     assert all(row.per_second > 0 and 0 < row.p50_ms <= row.p99_ms for row in rows)
 
 
+def test_a_setting_is_measured_over_rest_under_its_name(server, fronts):
+    row = fronts.over_rest("intra 1", server.rest_api_port, request(), clients=2, seconds=0.5)
+    assert (row.front, row.clients) == ("intra 1", 2) and row.per_second > 0
+
+
+def test_a_setting_has_variables_and_then_flags(fronts):
+    from serve import told_apart
+
+    assert told_apart("") == ({}, [])
+    assert told_apart("A=1 B=c=d --flag e=f --other") == (
+        {"A": "1", "B": "c=d"},
+        ["--flag", "e=f", "--other"],
+    )
+
+
 def test_a_client_that_fails_is_told(server, fronts):
     with pytest.raises(RuntimeError, match="no_such_model"):
         fronts.measure(server, request("no_such_model"), clients=(1,), seconds=0.2)
