@@ -20,7 +20,7 @@ from tiny_models import (
 )
 
 from tf_groupvit.models.grouping import AssignAttention
-from tf_groupvit.models.operations import first_argmax, group_maps, one_hot_max
+from tf_groupvit.models.operations import first_argmax, group_maps, one_hot_max, times_transposed
 
 pytestmark = pytest.mark.models
 
@@ -63,6 +63,12 @@ def test_integers_and_empty_batches_have_a_first_best_too():
 
 
 # Assignment
+
+
+def test_rows_are_multiplied_with_rows_image_by_image():
+    queries = ops.convert_to_tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+    keys = ops.convert_to_tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [2.0, 0.0]]])
+    assert numbers(times_transposed(queries, keys)).tolist() == [[[1.0, 2.0]], [[7.0, 6.0]]]
 
 
 def test_each_group_gets_the_mean_of_its_tokens_over_their_number_and_eps():

@@ -23,7 +23,7 @@ from tf_groupvit.models.layers import (
     softmax,
     subtract_mean,
 )
-from tf_groupvit.models.operations import one_hot_max
+from tf_groupvit.models.operations import one_hot_max, times_transposed
 from tf_groupvit.models.weights import constant, normal
 from tf_groupvit.types import Tensor
 
@@ -87,12 +87,11 @@ class AssignAttention(Part):
         width = groups.shape[-1]
         if self.folded:
             q = ops.reshape(self.qk_proj(groups), (-1, num_groups, width + 1))
-            scores = ops.matmul(q[:, :, :width], ops.transpose(tokens, (0, 2, 1)))
-            return scores + q[:, :, width:]
+            return times_transposed(q[:, :, :width], tokens) + q[:, :, width:]
         # float32 before the product: half floats overflow in it, and their ties would decide
         q = ops.reshape(ops.cast(self.q_proj(groups), "float32"), (-1, num_groups, width))
         k = ops.cast(self.k_proj(tokens), "float32")
-        return ops.matmul(q, ops.transpose(k, (0, 2, 1))) * self.scale
+        return times_transposed(q, k) * self.scale
 
     def _gumbel(self, shape: tuple[int | Tensor, ...]) -> Tensor:
         # 1e-20 keeps the logarithms finite: the uniform draw may be exactly 0.

@@ -20,6 +20,7 @@ from keras import ops
 
 from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.errors import InputError
+from tf_groupvit.models.operations import times_transposed
 from tf_groupvit.models.weights import constant, normal
 from tf_groupvit.types import Tensor
 
@@ -209,7 +210,7 @@ class Attention(Part):
         q, k, v = self._project(queries, num_queries, keys, num_keys)
         # float32: half floats overflow in their product
         q, k = ops.cast(q, "float32"), ops.cast(k, "float32")
-        scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))  # (B, heads, T, S)
+        scores = times_transposed(q, k)  # (B, heads, T, S)
         if seen is not None:
             scores = ops.where(seen, scores, LOWEST)
         weights = ops.cast(softmax(scores, axis=-1), self.compute_dtype)

@@ -16,6 +16,15 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.types import Tensor
 
 
+def times_transposed(x: Tensor, y: Tensor) -> Tensor:
+    """(..., M, C) and (..., N, C) -> the products of their rows, (..., M, N)."""
+    if keras.backend.backend() == "tensorflow":  # whose product reads y as it lies
+        import tensorflow as tf
+
+        return tf.matmul(x, y, transpose_b=True)
+    return ops.matmul(x, ops.swapaxes(y, -1, -2))
+
+
 def first_argmax(x: Tensor, axis: int) -> Tensor:
     """The index of the first maximum of x (..., M, ...) along an axis -> int32 (..., 1, ...)."""
     if 0 in x.shape:  # Keras on PyTorch answers with the bare ``initial``
@@ -65,17 +74,13 @@ def bilinear_matrix(out_size: int | Tensor, in_size: int | Tensor) -> Tensor:
 
 def bicubic_matrix(out_size: int | Tensor, in_size: int | Tensor) -> Tensor:
     """Bicubic interpolation as a matrix (out, in); taps beyond the border fall on it."""
-    position = _source_positions(out_size, in_size)
-    left = ops.floor(position)
-    fraction = position - left
+    position = _source_positions(out_size, in_size)[:, None]
+    left, taps = ops.floor(position), np.array([[-1.0, 0.0, 1.0, 2.0]], "float32")
     pixel = ops.cast(ops.arange(in_size), "float32")
     last = ops.cast(in_size, "float32") - 1.0
-    matrix = 0.0
-    for tap in (-1.0, 0.0, 1.0, 2.0):
-        here = ops.clip(left + tap, 0.0, last)
-        hit = ops.cast(ops.equal(here[:, None], pixel[None, :]), "float32")
-        matrix = matrix + _cubic(ops.abs(fraction - tap))[:, None] * hit
-    return matrix
+    hit = ops.equal(ops.clip(left + taps, 0.0, last)[:, :, None], pixel)  # (out, taps, in)
+    weights = _cubic(ops.abs(position - left - taps))  # (out, taps)
+    return ops.sum(weights[:, :, None] * ops.cast(hit, "float32"), axis=1)
 
 
 def _cubic(distance: Tensor) -> Tensor:
@@ -152,7 +157,7 @@ def segmentation_affinity(groups: Tensor, text_embeds: Tensor, scale: Tensor) ->
     Shapes: groups (B, G, D), text_embeds (N, D) or (B, N, D), both of length one.
     """
     # Parity: transformers multiplies by the scale twice.
-    return ops.matmul(text_embeds, ops.transpose(groups, (0, 2, 1))) * ops.square(scale)
+    return times_transposed(text_embeds, groups) * ops.square(scale)
 
 
 def segmentation_logits(
