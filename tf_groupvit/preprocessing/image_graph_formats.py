@@ -240,9 +240,9 @@ def decode_gif(contents: tf.Tensor, found: Found) -> tf.data.Dataset:
     transparent pixels black. So it gets a file of the first frame alone, of the frame's own size,
     without the extension that makes colors transparent.
     """
-    frame, size_at = found.a, found.a + 5
-    begins = tf.stack([tf.zeros_like(frame), size_at, 10 * tf.ones_like(frame), frame + 9])
-    ends = tf.stack([6 * tf.ones_like(frame), frame + 9, found.c, found.b + 1])
+    frame, end, table_end = found.a, found.b, found.c
+    begins = tf.stack([0, frame + 5, 10, frame + 9])
+    ends = tf.stack([6, frame + 9, table_end, end + 1])
     head, size, screen, image = tf.unstack(tf.strings.substr(contents, begins, ends - begins))
     still = tf.strings.join([head, size, screen, b",\0\0\0\0", size, image, b";"])
     return _decoded(still, lambda still: tf.io.decode_gif(still)[0])
