@@ -15,12 +15,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_models import CLASSES, equal, inputs_of, joint_config, make, numbers, some_ids, tiny
 
+from tf_groupvit.checkpoints.names import checkpoint_name
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import CheckpointError, ConfigError, HubError, InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.text import TFGroupViTTextModel
 from tf_groupvit.models.vision import TFGroupViTVisionModel
-from tf_groupvit.models.weights import as_tensors, expected_shapes
+from tf_groupvit.models.weights import (
+    as_tensors,
+    expected_shapes,
+    starting_from,
+    variables_by_name,
+)
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "golden" / "checkpoints"
 CLASSES_BY_NAME: dict[str, Any] = {
@@ -304,3 +310,26 @@ def test_weights_of_a_model_are_its_own(tmp_path):
     for variable in one.weights:
         variable.assign(variable * 0 + 7)
     equal(list(other.weights), before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_arrays_that_a_model_starts_from_stay_apart_from_its_variables(dtype):
+    """Of either order in memory, and wherever they begin in it."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def source(path, shape):
+        values = np.random.default_rng(len(arrays)).normal(size=(*shape, 2)).astype("float32")
+        values = values[..., 1] if len(arrays) % 2 else values[..., 0].T.copy().T
+        return arrays.setdefault(checkpoint_name(path), values)
+
+    with starting_from(source):
+        model = TFGroupViTModel(joint_config(), dtype=dtype)
+    before = {name: values.copy() for name, values in arrays.items()}
+    variables = variables_by_name(model)
+    equal(variables, {name: values.astype(dtype) for name, values in before.items()})
+    for variable in variables.values():
+        variable.assign_add(variable * 0 + 1)
+    equal(arrays, before, 0)
+    for values in arrays.values():
+        values[...] = 0
+    equal(variables, {name: values.astype(dtype) + 1 for name, values in before.items()}, 1e-3)
