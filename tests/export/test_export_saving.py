@@ -29,7 +29,7 @@ from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.segmenter import Segmenter
 
 NAMES = {DEFAULT, *SIGNATURES}
-MOST_NODES = 18_500  # main graph, and the body of each function at each of its calls
+MOST_NODES = 10_000  # main graph, and the body of each function at each of its calls
 
 
 def meta_of(path):
