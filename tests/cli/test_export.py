@@ -20,6 +20,7 @@ def export(*arguments):
         (["--version", "3"], ExportError, "is at .* already"),
         (["--version", "-3"], ExportError, "whole number"),
         (["--version", "0"], ExportError, "whole number from 1"),
+        (["--warmup", "some"], SystemExit, "2"),
         (["--classes", "cat,,dog"], InputError, "empty name"),
         (["--templates", "no place"], InputError, "no single"),
         (["--model", "nowhere/at/all"], Exception, "nowhere/at/all"),
@@ -52,7 +53,7 @@ def test_a_checkpoint_becomes_a_checked_version(tmp_path):
     tiny_segmenter().save_pretrained(tmp_path / "checkpoint")
     base = tmp_path / "models" / "groupvit"
     options = ["--model", tmp_path / "checkpoint", "--background", "0.4", "--classes", "cat, dog"]
-    done = export(base, *options)
+    done = export(base, *options, "--warmup", "none")  # the check asks every signature all the same
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{base / '1'}\n" and (base / "1" / "saved_model.pb").exists()
     for words in (
@@ -78,8 +79,9 @@ def test_every_choice_reaches_the_export(tmp_path, monkeypatch):
 
     monkeypatch.setattr("tf_groupvit.cli.export.load_segmenter", lambda **_: "segmenter")
     monkeypatch.setattr("tf_groupvit.export.saving.export_saved_model", export_saved_model)
-    limits = ["--max-images", "2", "--max-texts", "3", "--max-pixels", "4"]
+    limits = ["--max-images", "2", "--max-texts", "3", "--max-pixels", "4", "--warmup", "default"]
     done = export(tmp_path, "--classes", "cat", "--no-check", "--version", "7", *limits)
     assert (done.exit_code, done.stdout) == (0, f"{tmp_path / '7'}\n"), done.output
     given = {"max_images": 2, "max_texts": 3, "max_pixels": 4, "verbose": False}
+    given["warmup"] = "default"
     assert asked == [(("segmenter", str(tmp_path), 7, False), given)]

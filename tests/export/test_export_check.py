@@ -12,10 +12,11 @@ import tensorflow as tf
 from exported import as_file, drawn, export_of, labels_of, strings, tiny_segmenter
 
 from tf_groupvit.errors import ExportError
-from tf_groupvit.export import export_saved_model
+from tf_groupvit.export import check_export, export_saved_model
 from tf_groupvit.export import replay as replay_module
 from tf_groupvit.export.check import compare, judge, replay
-from tf_groupvit.export.version_folder import read_warmup
+from tf_groupvit.export.signatures import SIGNATURES
+from tf_groupvit.export.version_folder import WARMUP, check_requests, read_warmup, write_warmup
 
 FLOATS = [tf.TensorSpec([None], tf.float32, name="x")]
 
@@ -61,21 +62,51 @@ def test_a_row_with_an_error_is_a_refusal(tmp_path):
     outputs = {"error": strings("", "Expected a whole PNG.")}
     answer = {"signature": "segment", "error": None, "outputs": outputs}
     with pytest.raises(
-        ExportError, match=r"refuses its own warm-up request of segment: Expected a whole PNG\."
+        ExportError, match=r"refuses a sound request of segment: Expected a whole PNG\."
     ):
         judge(tmp_path, {"faults": [], "signatures": [], "answers": [answer]}, tiny_segmenter())
 
 
 def test_a_folder_that_is_no_export_is_one_line(tmp_path):
-    for requests in (None, []):
+    for check in (replay, check_export):
         with pytest.raises(ExportError, match="cannot be replayed") as refused:
-            replay(tmp_path, requests)
+            check(tmp_path, [])
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kept", ["all", "some", "none"])
+def test_whatever_the_warm_up_holds_every_signature_is_asked(export, tmp_path, kept):
+    (tmp_path / "assets.extra").mkdir()
+    shutil.copy(export.path / "saved_model.pb", tmp_path)
+    every = [
+        (name, rows_of(inputs)) for name, inputs in check_requests(export.path, export.segmenter)
+    ]
+    requests = {"all": 9, "some": 1, "none": 0}[kept]
+    if requests:
+        write_warmup(tmp_path, read_warmup(export.path)[:requests])
+    found = check_requests(tmp_path, export.segmenter)
+    assert [(name, rows_of(inputs)) for name, inputs in found] == every
+    assert every[-2:] == [("serving_default", 4), ("serving_default", 8)]
+    assert len(dict(every)) == len(SIGNATURES) + 1 and len(every) == len(SIGNATURES) + 3
+
+
+def rows_of(inputs):
+    return len(next(iter(inputs.values())))
+
+
+def test_a_warm_up_that_no_server_reads_is_an_export_error(export, tmp_path):
+    shutil.copytree(export.path / "assets.extra", tmp_path / "assets.extra")
+    shutil.copy(export.path / "saved_model.pb", tmp_path)
+    with (tmp_path / WARMUP).open("r+b") as file:
+        file.seek(20)
+        file.write(b"\xff" * 9)
+    with pytest.raises(ExportError, match=r"cannot be replayed: .*corrupted record"):
+        check_export(tmp_path, export.segmenter)
 
 
 @pytest.fixture(scope="module")
 def replayed(export):
-    return replay(export.path)
+    return replay(export.path, check_requests(export.path, export.segmenter))
 
 
 @pytest.mark.slow
@@ -117,9 +148,9 @@ def test_answers_that_were_tampered_with_are_an_export_error(export, replayed, w
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 1])
-def test_a_signature_without_a_warm_up_request_is_noticed(export, replayed, kept):
+def test_a_signature_that_was_not_asked_is_noticed(export, replayed, kept):
     found = replayed | {"answers": replayed["answers"][:kept]}
-    with pytest.raises(ExportError, match=r"has no warm-up request of .*segment_open"):
+    with pytest.raises(ExportError, match=r"has been asked nothing of .*segment_open"):
         judge(export.path, found, export.segmenter)
 
 
@@ -174,7 +205,7 @@ CHANGED = ("serving_default", "segment_open", "segment_pixels", "classify")
 )
 def test_every_mode_and_protocol_answers_as_in_python(choices):
     export = export_of(**choices)
-    warmup = dict(reversed(read_warmup(export.path)))  # the smallest of each signature
+    warmup = dict(read_warmup(export.path))
     found = replay(export.path, [(name, warmup[name]) for name in CHANGED])
     assert not found["faults"]
     for answer in found["answers"]:

@@ -112,7 +112,7 @@ def test_the_warm_up_is_what_a_server_reads_small_and_valid_under_batching(expor
         assert len(rows) == 1
         seen.append((request.model_spec.signature_name, *rows))
     assert {name for name, _ in seen} == NAMES
-    assert [rows for name, rows in seen if name == "serving_default"] == [1, 4, 8]
+    assert [rows for name, rows in seen if name == "serving_default"] == [1]
 
 
 def test_warm_up_requests_are_read_as_tensorflow_servings_own_messages_read_them(export):
@@ -125,7 +125,31 @@ def test_warm_up_requests_are_read_as_tensorflow_servings_own_messages_read_them
         assert signature == request.model_spec.signature_name and set(inputs) == set(request.inputs)
         for name, value in inputs.items():
             np.testing.assert_array_equal(value, tf.make_ndarray(request.inputs[name]))
-    assert len(found) == 11
+    assert len(found) == len(NAMES)
+
+
+@pytest.mark.parametrize("warmup", ["default", "all", "none"])
+def test_the_warm_up_asks_the_signatures_that_were_chosen(tmp_path, monkeypatch, warmup):
+    def save(module, folder, **_):
+        (Path(folder) / "assets.extra").mkdir(parents=True)
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    monkeypatch.setattr(SignatureFunctions, "traced", lambda *_: dict.fromkeys(SIGNATURES))
+    for step in ("_rewrite", "_write_extras"):
+        monkeypatch.setattr(version_folder, step, lambda *_: None)
+    path = export_saved_model(tiny_segmenter(), tmp_path, warmup=warmup)
+    asked = [name for name, _ in read_warmup(path)]
+    chosen = {"default": [DEFAULT], "all": [DEFAULT, *SIGNATURES], "none": []}[warmup]
+    assert asked == chosen
+    # Without a file, and not with an empty one, a server says that there is none.
+    assert (path / version_folder.WARMUP).exists() == bool(chosen)
+
+
+@pytest.mark.parametrize("warmup", ["All", "", None, True])
+def test_another_warm_up_is_refused_before_anything_is_done(tmp_path, warmup):
+    with pytest.raises(ExportError, match=f"^warmup is {warmup!r}: expected one of default, all"):
+        export_saved_model(tiny_segmenter(), tmp_path / "base", warmup=warmup)
+    assert not (tmp_path / "base").exists()
 
 
 def test_extra_assets_say_what_was_exported_from_what(export):

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from tf_groupvit.cli.choices import load_segmenter, segmenter_options
+from tf_groupvit.export.saving import ALL, WARMUPS, check_place
 
 
 @click.command("export", context_settings={"show_default": True})
@@ -32,7 +33,16 @@ from tf_groupvit.cli.choices import load_segmenter, segmenter_options
     help="Pixels of arrays in all that it may hold.",
 )
 @click.option(
-    "--check/--no-check", default=True, help="Replay the warm-up as a server would, and compare."
+    "--warmup",
+    type=click.Choice(WARMUPS),
+    default=ALL,
+    help="The signatures that a server asks itself before it is AVAILABLE, since their first"
+    " answers take seconds. default: serving_default alone.",
+)
+@click.option(
+    "--check/--no-check",
+    default=True,
+    help="Ask every signature as a server would, and compare.",
 )
 @click.option("--verbose", is_flag=True, help="Name the operations of the graph, too.")
 def command(
@@ -41,6 +51,7 @@ def command(
     max_images: int,
     max_texts: int,
     max_pixels: int,
+    warmup: str,
     check: bool,
     verbose: bool,
     **choices: Any,
@@ -51,7 +62,7 @@ def command(
     version; what is being done, and what the check finds, goes to standard error. The version
     appears when it is whole and checked.
     """
-    from tf_groupvit.export.saving import check_place, export_saved_model
+    from tf_groupvit.export.saving import export_saved_model
 
     check_place(Path(base_path), version)
     segmenter = load_segmenter(here=False, **choices)
@@ -65,5 +76,6 @@ def command(
         max_texts=max_texts,
         max_pixels=max_pixels,
         verbose=verbose,
+        warmup=warmup,
     )
     click.echo(str(path))

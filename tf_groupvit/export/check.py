@@ -1,4 +1,4 @@
-"""Check an export: replay its warm-up requests, and compare with the segmenter's answers."""
+"""Check an export: ask it in a process of its own, and compare with the segmenter's answers."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from PIL import Image
 from tf_groupvit.errors import ExportError, one_line
 from tf_groupvit.export import replay as replay_module
 from tf_groupvit.export.signatures import row_of
-from tf_groupvit.export.version_folder import Request, read_warmup
+from tf_groupvit.export.version_folder import Request, check_requests
 
 if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
@@ -81,13 +81,20 @@ class Report:
 
 
 def check_export(folder: str | os.PathLike[str], segmenter: "Segmenter") -> Report:
-    """Replay an export's warm-up as a server would, and compare with the segmenter's own answers.
+    """Ask an export as a server would, and compare with the segmenter's own answers.
+
+    Asked are the requests of its warm-up, and an example for whatever that leaves out.
 
     Raises:
-        ExportError: a request that is refused, answers that differ, a signature without a warm-up
-            request, or operations that a stock server does not have.
+        ExportError: a request that is refused, answers that differ, a signature that is not known
+            here, or operations that a stock server does not have.
     """
-    return judge(folder, replay(Path(folder)), segmenter)
+    path = Path(folder)
+    try:
+        requests = check_requests(path, segmenter)
+    except Exception as error:  # whatever TensorFlow and protobuf raise for a broken file
+        raise ExportError(f"{path} cannot be replayed: {one_line(error, 400)}.") from error
+    return judge(folder, replay(path, requests), segmenter)
 
 
 def judge(folder: str | os.PathLike[str], found: Replay, segmenter: "Segmenter") -> Report:
@@ -97,11 +104,11 @@ def judge(folder: str | os.PathLike[str], found: Replay, segmenter: "Segmenter")
     for answer in found["answers"]:
         if errors := _errors(answer):
             raise ExportError(
-                f"{folder} refuses its own warm-up request of {answer['signature']}: {errors[0]}"
+                f"{folder} refuses a sound request of {answer['signature']}: {errors[0]}"
             )
     asked = {answer["signature"] for answer in found["answers"]}
     if unasked := [name for name in found["signatures"] if name not in asked]:
-        raise ExportError(f"{folder} has no warm-up request of {', '.join(unasked)}.")
+        raise ExportError(f"{folder} has been asked nothing of {', '.join(unasked)}.")
     differences = [_compared(folder, answer, segmenter) for answer in found["answers"]]
     for difference in differences:
         if not difference.passes:
@@ -109,24 +116,16 @@ def judge(folder: str | os.PathLike[str], found: Replay, segmenter: "Segmenter")
     return Report(differences, found["operations"], found["seconds_to_load"])
 
 
-def replay(
-    folder: Path, requests: Sequence[Request] | None = None, python: str = sys.executable
-) -> Replay:
+def replay(folder: Path, requests: Sequence[Request], python: str = sys.executable) -> Replay:
     """Run ``replay.py`` on a version folder in a process that cannot import this package.
 
     Args:
-        requests: [(signature, {input: array of any shape})]; the folder's warm-up unless given.
+        requests: [(signature, {input: array of any shape})].
         python: an interpreter with TensorFlow.
 
     Raises:
         ExportError: the folder cannot be loaded, or the process failed; its last line says why.
     """
-    failure = f"{folder} cannot be replayed in a process of its own"
-    if requests is None:
-        try:
-            requests = read_warmup(folder)
-        except Exception as error:  # whatever TensorFlow and protobuf raise for a broken file
-            raise ExportError(f"{failure}: its warm-up: {one_line(error, 400)}.") from error
     with tempfile.TemporaryDirectory(prefix="tf_groupvit_replay_") as temporary:
         results, asked = Path(temporary, "results"), Path(temporary, "requests")
         asked.write_bytes(pickle.dumps(list(requests)))
@@ -135,7 +134,7 @@ def replay(
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode or not results.exists():
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise ExportError(f"{failure}: {why[:400]}")
+            raise ExportError(f"{folder} cannot be replayed in a process of its own: {why[:400]}")
         return pickle.loads(results.read_bytes())
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
 
 MAX_VERSION = 2**63 - 1  # versions are int64
+ONLY_DEFAULT, ALL, NONE = WARMUPS = ("default", "all", "none")  # whose requests the warm-up has
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def export_saved_model(
     max_texts: int = Limits.max_texts,
     max_pixels: int = Limits.max_pixels,
     verbose: bool = False,
+    warmup: str = ALL,
 ) -> Path:
     """Write a segmenter as a SavedModel that TensorFlow Serving runs as it is.
 
@@ -64,8 +66,8 @@ def export_saved_model(
         segmenter: its classes, templates, protocol, mode and background become part of the model.
         base_path: the folder that holds the versions of the model; made if it is missing.
         version: a number from 1; the next free one unless given.
-        check: replay the warm-up in a process of its own and compare (``check_export``), before the
-            folder is renamed.
+        check: ask every signature in a process of its own and compare (``check_export``), before
+            the folder is renamed.
         say: called with a line on what is being done; ``logging`` is unless given.
         max_images: rows of images that a request may hold, after a server merged others with it.
             The graph refuses more before it does anything for each.
@@ -73,13 +75,17 @@ def export_saved_model(
         max_pixels: likewise pixels of arrays, all rows together, and numbers of
             ``segmentation_logits``.
         verbose: say the names of the operations that the check has found, too.
+        warmup: the signatures of which a server runs a request before it is AVAILABLE. The first
+            answer of each takes seconds, at the start or when a client asks: "all"; "default", for
+            a server that is asked for masks with the export's own classes alone; or "none".
 
     Returns:
         ``base_path/<version>``.
 
     Raises:
-        ExportError: a limit below 1, more than 256 labels, a model that LiteRT runs, a version that
-            is there already, a folder that cannot be written, or a check that fails.
+        ExportError: a limit below 1, another ``warmup``, more than 256 labels, a model that LiteRT
+            runs, a version that is there already, a folder that cannot be written, or a check that
+            fails.
 
     Warns with UserWarning where the segmenter has no tokenizer: ``segment_open`` and
     ``encode_text`` are left out.
@@ -93,6 +99,8 @@ def export_saved_model(
         raise ExportError(
             f"Keras runs on {keras.backend.backend()}: export with KERAS_BACKEND=tensorflow."
         )
+    if warmup not in WARMUPS:
+        raise ExportError(f"warmup is {warmup!r}: expected one of {', '.join(WARMUPS)}.")
     limits = Limits(max_images, max_texts, max_pixels)
     check_servable(segmenter)
     base = Path(base_path)
@@ -107,7 +115,7 @@ def export_saved_model(
         # An export that was killed may have left one: numbers of processes repeat.
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
-            write_version(segmenter, unfinished, say, limits)
+            write_version(segmenter, unfinished, say, limits, warmup)
             if check:
                 _check(segmenter, unfinished, say, verbose)
             path = _publish(unfinished, base, version)
@@ -123,7 +131,7 @@ def export_saved_model(
 def _check(segmenter: "Segmenter", folder: Path, say: Callable[[str], None], verbose: bool) -> None:
     from tf_groupvit.export.check import check_export
 
-    say("Checking: replaying the warm-up in a process without this package ...")
+    say("Checking: asking every signature in a process without this package ...")
     report = check_export(folder, segmenter)
     say(str(report))
     if verbose:

@@ -6,7 +6,7 @@ the model from loading.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -22,7 +22,7 @@ from tf_groupvit import __version__
 from tf_groupvit.errors import ExportError
 from tf_groupvit.export.graph_calls import keep_calls
 from tf_groupvit.export.graph_pruning import prune
-from tf_groupvit.export.saving import Limits
+from tf_groupvit.export.saving import ALL, ONLY_DEFAULT, Limits
 from tf_groupvit.export.signature_examples import Inputs, pictures
 from tf_groupvit.export.signatures import (
     DEFAULT,
@@ -43,7 +43,7 @@ Request = tuple[str, Inputs]  # signature and inputs
 Functions = dict[str, "tf.types.experimental.ConcreteFunction"]
 
 WARMUP = Path("assets.extra", "tf_serving_warmup_requests")
-BATCHES = (1, 4, 8)  # of the default signature: the first requests of a kind are the slow ones
+BATCHES = (4, 8)  # of the default signature, for the check: a server gains nothing by them
 # Read by a server that runs with --enable_batching --enable_per_model_batching_parameters.
 BATCHING = """\
 # Requests that arrive within 5 ms of each other run as one batch of at most 32 images.
@@ -54,9 +54,15 @@ max_enqueued_batches { value: 100 }
 
 
 def write_version(
-    segmenter: "Segmenter", folder: Path, say: Callable[[str], None], limits: Limits
+    segmenter: "Segmenter",
+    folder: Path,
+    say: Callable[[str], None],
+    limits: Limits,
+    warmup: str = ALL,
 ) -> None:
     """Write everything that a version of a segmenter consists of to a new folder.
+
+    ``warmup`` is one of ``saving.WARMUPS``.
 
     Raises:
         ExportError: TensorFlow cannot write; OSError where the folder takes no files.
@@ -75,7 +81,9 @@ def write_version(
     _rewrite(folder / "saved_model.pb")
     functions = {DEFAULT: functions[DEFAULT], DEFAULT_OF: functions[DEFAULT], **functions}
     _write_extras(folder, segmenter, functions, limits)
-    write_warmup(folder, warmup_requests(segmenter, list(functions)))
+    warmed = {ALL: [*functions], ONLY_DEFAULT: [DEFAULT]}.get(warmup, [])
+    if warmed:
+        write_warmup(folder, warmup_requests(segmenter, warmed))
     say(f"Signatures: {', '.join(functions)}")
 
 
@@ -95,13 +103,20 @@ def _rewrite(file: Path) -> None:
 # ---- warm-up ----
 
 
-def warmup_requests(segmenter: "Segmenter", signatures: list[str]) -> Iterator[Request]:
-    """Requests for the signatures that there are, in their order, the default one first."""
-    for count in BATCHES:
-        yield DEFAULT, {"image_bytes": pictures(*range(count))}
-    for name in signatures:
-        if name in SIGNATURES:
-            yield name, SIGNATURES[name].example(segmenter)
+def warmup_requests(segmenter: "Segmenter", signatures: Iterable[str]) -> Iterator[Request]:
+    """A request of each signature, the default one first: its first answer is the slow one."""
+    for name in (DEFAULT, *SIGNATURES):
+        if name in signatures:
+            yield name, row_of(name).example(segmenter)
+
+
+def check_requests(folder: Path, segmenter: "Segmenter") -> list[Request]:
+    """The warm-up of a version folder, and an example of whatever it does not ask."""
+    meta_graph = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0]
+    examples = list(warmup_requests(segmenter, set(meta_graph.signature_def)))
+    examples += [(DEFAULT, {"image_bytes": pictures(*range(count))}) for count in BATCHES]
+    records = [*_warmup_records(folder), *(_record(*request) for request in examples)]
+    return [_request(record) for record in dict.fromkeys(records)]
 
 
 @cache
@@ -112,28 +127,40 @@ def _prediction_log() -> Any:
     return message_classes(SERVING + logs)["PredictionLog"]
 
 
-def write_warmup(folder: Path, requests: Iterator[Request]) -> None:
+def write_warmup(folder: Path, requests: Iterable[Request]) -> None:
     """Write the requests to a version folder as PredictionLogs, one a record."""
     with tf.io.TFRecordWriter(str(folder / WARMUP)) as file:
-        for signature, inputs in requests:
-            log = _prediction_log()()
-            log.predict_log.request.model_spec.signature_name = signature
-            for name, value in inputs.items():
-                fill(log.predict_log.request.inputs[name], value)
-            file.write(log.SerializeToString(deterministic=True))
+        for request in requests:
+            file.write(_record(*request))
 
 
 def read_warmup(folder: Path) -> list[Request]:
-    """The warm-up requests of a version folder, with arrays as inputs."""
-    requests = []
-    for record in tf.data.TFRecordDataset(str(folder / WARMUP)):
-        request = _prediction_log().FromString(record.numpy()).predict_log.request
-        inputs = {
-            name: tf.make_ndarray(TensorProto.FromString(tensor.SerializeToString()))
-            for name, tensor in request.inputs.items()
-        }
-        requests.append((request.model_spec.signature_name or DEFAULT, inputs))
-    return requests
+    """The warm-up requests of a version folder, with arrays as inputs; none without a file."""
+    return [_request(record) for record in _warmup_records(folder)]
+
+
+def _warmup_records(folder: Path) -> list[bytes]:
+    file = folder / WARMUP
+    if not file.exists():
+        return []
+    return [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
+
+
+def _record(signature: str, inputs: Inputs) -> bytes:
+    log = _prediction_log()()
+    log.predict_log.request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        fill(log.predict_log.request.inputs[name], value)
+    return log.SerializeToString(deterministic=True)
+
+
+def _request(record: bytes) -> Request:
+    request = _prediction_log().FromString(record).predict_log.request
+    inputs = {
+        name: tf.make_ndarray(TensorProto.FromString(tensor.SerializeToString()))
+        for name, tensor in request.inputs.items()
+    }
+    return request.model_spec.signature_name or DEFAULT, inputs
 
 
 # ---- card, classes and batching ----
