@@ -58,11 +58,11 @@ class SegmentGraph:
             tf.TensorSpec([None, width], tf.float32),
         )
         strings = tf.TensorSpec([None], tf.string)
-        self.groups_of = tf.function(
-            lambda pixels: _last_stage(encode_pixels(model, settings, pixels)),
-            input_signature=[squares],
-            autograph=False,
-        )
+
+        def image_tower(pixels: Tensor) -> Groups:
+            return _last_stage(encode_pixels(model, settings, pixels))
+
+        self.groups_of = tf.function(image_tower, input_signature=[squares], autograph=False)
         groups = self.groups_of.get_concrete_function().structured_outputs
         groups = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), groups)
         self.see = tf.function(self._see, input_signature=[strings, strings], autograph=False)

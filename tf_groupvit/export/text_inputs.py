@@ -144,11 +144,11 @@ class TextEncoder:
     def __init__(self, model: "TFGroupViTModel", tokens: "GraphTokenizer | None") -> None:
         self.tokens, self.width = tokens, model.config.projection_dim
 
-        def tower(input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
+        def text_tower(input_ids: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
             features = model.get_text_features(input_ids, attention_mask, training=False)
             return tf.ensure_shape(tf.cast(features, tf.float32), [None, self.width])
 
-        self._tower = tf.function(tower, input_signature=[IDS, IDS], autograph=False)
+        self._tower = tf.function(text_tower, input_signature=[IDS, IDS], autograph=False)
 
     def features(self, texts: tf.Tensor) -> tf.Tensor:
         """Projected features (N, D) of texts (N), not normalized.

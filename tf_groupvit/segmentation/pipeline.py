@@ -105,11 +105,12 @@ def live(*signature: tf.TensorSpec) -> Callable[[Function], Function]:
             of_model = graphs.setdefault(model, {})
             if settings not in of_model or not of_model[settings][0].still_in(model):
                 held = weakref.ref(model)  # whose graphs go when it goes
-                graph = tf.function(
-                    lambda *given: function(held(), settings, *given),
-                    input_signature=signature,
-                    autograph=False,
-                )
+
+                def of_tensors(*given: Any) -> Any:
+                    return function(held(), settings, *given)
+
+                of_tensors.__name__ = function.__name__  # which graphs show
+                graph = tf.function(of_tensors, input_signature=signature, autograph=False)
                 with nothing_to_collect():
                     of_model[settings] = VariablesOf(model), graph.get_concrete_function()
             return of_model[settings][1](*tensors)

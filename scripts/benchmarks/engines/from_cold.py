@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +155,17 @@ def weigh(folder: Path) -> dict[str, int]:
     calls: Counter[str] = Counter()
     for nodes in (graph.node, *functions.values()):
         for node in nodes:
-            calls[node.op] += 1
-            for value in node.attr.values():
-                calls[value.func.name] += 1
-                calls.update(function.name for function in value.list.func)
+            calls.update(callees(node))
     bodies = sum(calls[name] * len(nodes) for name, nodes in functions.items())
     return {"main graph": len(graph.node), "with bodies at each call": len(graph.node) + bodies}
+
+
+def callees(node: Any) -> Iterator[str]:
+    """Names of the functions that a node calls, among others."""
+    yield node.op
+    for value in node.attr.values():
+        yield value.func.name
+        yield from (function.name for function in value.list.func)
 
 
 def meta_graph(folder: Path) -> Any:
