@@ -191,7 +191,8 @@ def highest_scores(scores: LowResScores, height: Tensor, width: Tensor) -> Tenso
     around = tf.clip_by_value(tf.concat([below - 1, below], axis=0), 0, tf.size(rows) - 1)
     found = _highest_of(small, tf.gather(rows, tf.unique(around)[0]), height, across)
     promising = tf.reduce_any(bound - found > ROUNDING * tf.abs(bound), axis=1)
-    return tf.maximum(found, _highest_of(small, tf.boolean_mask(rows, promising), height, across))
+    others = tf.gather(rows, _where(promising))
+    return tf.maximum(found, _highest_of(small, others, height, across))
 
 
 def _highest_of(small: Tensor, rows: Tensor, height: Tensor, across: Taps) -> Tensor:
@@ -303,14 +304,17 @@ def interpolation_taps(wanted: Tensor, old: Tensor, new: Tensor) -> Taps:
 
 def _ends(old: Tensor, new: Tensor) -> Tensor:
     """Of the new pixels that lie between the same two old ones, the first and the last."""
-    every = tf.range(new)
-    first = interpolation_taps(every, old, new)[0]
+    first = interpolation_taps(tf.range(new), old, new)[0]
     parted = first[1:] != first[:-1]
-    return tf.boolean_mask(
-        every,
+    return _where(
         tf.pad(parted, [[1, 0]], constant_values=True)
-        | tf.pad(parted, [[0, 1]], constant_values=True),
+        | tf.pad(parted, [[0, 1]], constant_values=True)
     )
+
+
+def _where(mask: Tensor) -> Tensor:
+    """The numbers of places (n) where there is True, int32; ``boolean_mask`` is ten operations."""
+    return tf.cast(tf.where(mask)[:, 0], tf.int32)
 
 
 def lerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
@@ -345,4 +349,4 @@ def candidate_classes(scores: Tensor) -> Tensor:
         best, worst = tf.maximum(best, shift(best, axis)), tf.minimum(worst, shift(worst, axis))
     reached = tf.reduce_max(worst, axis=-1, keepdims=True)
     can = best >= reached - 2 * ROUNDING * tf.abs(reached)  # it is interpolated twice
-    return tf.cast(tf.where(tf.reduce_any(can, axis=[0, 1]))[:, 0], tf.int32)
+    return _where(tf.reduce_any(can, axis=[0, 1]))
