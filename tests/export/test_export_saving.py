@@ -362,15 +362,24 @@ def test_functions_stay_calls_that_say_what_is_optimized_in_them(export):
 
     graph = meta_of(export.path).graph_def
     functions = {one.signature.name: one for one in graph.library.function}
-    towers = 0
+    towers, calls, inlined = 0, 0, set()
     for node in [*graph.node, *(node for one in functions.values() for node in one.node_def)]:
         if node.op in ("PartitionedCall", "StatefulPartitionedCall"):
             config = ConfigProto.FromString(node.attr["config_proto"].s)
             optimized = config.graph_options.rewrite_options
             assert optimized.disable_meta_optimizer or list(optimized.optimizers) == ["remap"]
             towers += not optimized.disable_meta_optimizer
-            assert functions[node.attr["f"].func.name].attr["_noinline"].b
-    assert towers >= 2
+            called = functions[node.attr["f"].func.name]
+            calls += called.attr["_noinline"].b
+            inlined |= set() if called.attr["_noinline"].b else {called.signature.name}
+    assert towers >= 2 and calls >= 8
+    # Only what can refuse a request, so that no names of functions come before its words.
+    refusing = {
+        name for name, one in functions.items() if any(node.op == "Assert" for node in one.node_def)
+    }
+    assert inlined and all(
+        name in refusing or names_in(functions[name].node_def) & refusing for name in inlined
+    )
     assert all(one.attr["_tf_data_function"].b for one in functions.values())
 
 

@@ -5,7 +5,8 @@ calls into it first: readers of all image formats, both towers, thousands of nod
 Here a function that is called stays a call, and says itself what is to be optimized in it:
 
 - ``_noinline``: the call is not replaced by the nodes of the function. The function is prepared
-  when it is first called, alone.
+  when it is first called, alone. Functions that can refuse a whole request lack it: TensorFlow
+  would put the name of each function that stays a call before the words.
 - ``_tf_data_function``: Grappler, which optimizes graphs, passes over the function in the library.
   It is what tf.data writes on its own functions, which it optimizes itself.
 - ``config_proto`` of a call: what Grappler does in the function when it is prepared: nothing, but
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING
 
 from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+
+from tf_groupvit.export.graph_pruning import called_by
 
 if TYPE_CHECKING:
     from tensorflow.core.framework.function_pb2 import FunctionDef
@@ -38,7 +41,8 @@ def keep_calls(meta_graph: "MetaGraphDef") -> None:
         function.attr["_tf_data_function"].b = True
     for call in _calls(meta_graph.graph_def):
         function = functions[call.attr["f"].func.name]
-        function.attr["_noinline"].b = True
+        if not _refuses(function, functions):
+            function.attr["_noinline"].b = True
         products = sum(node.op == "MatMul" for node in function.node_def)
         is_tower = products >= PRODUCTS_OF_A_TOWER
         call.attr["config_proto"].s = _config(is_tower).SerializeToString(deterministic=True)
@@ -48,6 +52,14 @@ def keep_calls(meta_graph: "MetaGraphDef") -> None:
 def _calls(graph: "GraphDef") -> Iterator["NodeDef"]:
     for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
         yield from (node for node in nodes if node.op in CALLS)
+
+
+def _refuses(function: "FunctionDef", functions: dict[str, "FunctionDef"]) -> bool:
+    """Whether a function, or one that it calls, can end a request."""
+    called = (functions[name] for name in called_by(function.node_def))
+    return any(node.op == "Assert" for node in function.node_def) or any(
+        _refuses(one, functions) for one in called
+    )
 
 
 def _config(is_tower: bool) -> ConfigProto:

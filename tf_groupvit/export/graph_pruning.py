@@ -66,16 +66,17 @@ def _reached(graph: "GraphDef", objects: set[str]) -> set[str]:
     """The functions of objects and all functions that the graph calls, directly or indirectly."""
     functions = {function.signature.name: function for function in graph.library.function}
     reached: set[str] = set()
-    waiting = [*objects, *_called(graph.node)]
+    waiting = [*objects, *called_by(graph.node)]
     while waiting:
         name = waiting.pop()
         if name in functions and name not in reached:
             reached.add(name)
-            waiting += _called(functions[name].node_def)
+            waiting += called_by(functions[name].node_def)
     return reached
 
 
-def _called(nodes: Iterable["NodeDef"]) -> Iterator[str]:
+def called_by(nodes: Iterable["NodeDef"]) -> Iterator[str]:
+    """The functions that nodes call, or take as branches and bodies."""
     for node in nodes:
         for value in node.attr.values():
             if value.HasField("func"):
