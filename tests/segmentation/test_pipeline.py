@@ -11,6 +11,10 @@ from pictures import noise
 
 from tf_groupvit.segmentation import pipeline
 from tf_groupvit.segmentation.pipeline import class_areas
+from tf_groupvit.segmentation.settings import REFINEMENTS
+from tf_groupvit.segmentation.upsampling import LowResScores, pixel_rows
+
+RNG = np.random.default_rng(8)
 
 
 @pytest.mark.parametrize("band", [1, 100, 10**6])
@@ -42,7 +46,7 @@ def test_what_refines_scores_is_between_scores_and_labels_everywhere(make, mode,
     """Here it turns all scores round: what was best is worst, in every answer."""
     seen = []
 
-    def turned(scores, small):
+    def turned(scores, small, _):
         seen.append((scores, small))
         return scores._replace(rows=-scores.rows)
 
@@ -58,3 +62,32 @@ def test_what_refines_scores_is_between_scores_and_labels_everywhere(make, mode,
     assert list(result.class_scores.values()) == pytest.approx(result.scores.max((1, 2)).tolist())
     labels = segmenter.predict(picture[None], verbose=0)[0]
     assert len(seen) == 2 and (labels == result.labels).mean() > 0.98
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+def test_refining_groups_is_refining_the_scores_of_their_pixels(make, name):
+    settings, small = make(refine=name).settings, noise(32, 32)[None]
+    scores = LowResScores(
+        RNG.random((1, 3, 5), dtype=np.float32), RNG.integers(0, 3, (1, 32, 32), dtype=np.int32)
+    )
+    rows = pixel_rows(scores.of_image(0))[None]
+    found = pipeline.refine(scores, small, settings)
+    wanted = pipeline.refine(LowResScores(rows), small, settings)
+    np.testing.assert_allclose(found.rows, wanted.rows, atol=1e-4)
+    assert found.owner is None and found.size is None
+
+
+@pytest.mark.parametrize("choices", [{}, {"mode": "window"}, {"protocol": "hf"}], ids=str)
+def test_refined_everywhere_alike(make, choices):
+    picture = noise(40, 70)
+    plain, segmenter = make(**choices), make(**choices, refine="pamr")
+    result = segmenter(picture)
+    assert (result.scores != plain(picture).scores).any()
+    assert (result.scores.argmax(0) == result.labels).mean() > 0.99
+    assert list(result.class_scores.values()) == pytest.approx(
+        result.scores.max((1, 2)).tolist(), abs=1e-4
+    )
+    with pipeline.untraced():
+        assert (segmenter(picture).labels == result.labels).mean() > 0.99
+    labels = segmenter.predict(np.stack([picture] * 2), verbose=0)
+    assert (labels == result.labels).mean() > 0.98

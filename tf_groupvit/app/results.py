@@ -35,6 +35,7 @@ class Choices:
     protocol: str = "paper"
     mode: str = "whole"
     background: float = 0.0
+    refine: str | None = None
 
 
 class PageModel:
@@ -86,6 +87,7 @@ class PageModel:
             background=choices.background or None,
             size=None,
             normalize=self._normalize,
+            refine=choices.refine,
         )
 
 

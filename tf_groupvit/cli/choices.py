@@ -15,7 +15,7 @@ from tf_groupvit.preprocessing.image_arrays import STATISTICS
 from tf_groupvit.quiet import held_back, import_tensorflow
 from tf_groupvit.runtimes import GRAPH, RUNTIMES, WITH_AUTO
 from tf_groupvit.segmentation.class_names import parse_classes
-from tf_groupvit.segmentation.settings import MODES, PROTOCOLS, check_choices
+from tf_groupvit.segmentation.settings import MODES, PROTOCOLS, REFINEMENTS, check_choices
 from tf_groupvit.segmentation.templates import templates_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,13 @@ OPTIONS = {
     "normalize": click.option(
         "--normalize", type=NORMALIZE, help="Statistics to use instead of the checkpoint's own."
     ),
+    "refine": click.option(
+        "--refine",
+        type=click.Choice([*REFINEMENTS]),
+        help="Sharpen masks along the edges of the picture. pamr: scores spread among neighbors of"
+        " like color; guided: a faster filter, not as sharp; pamr-published: pamr with the"
+        " published distances of neighbors.  [default: off]",
+    ),
     "runtime": click.option(
         "--runtime",
         type=click.Choice(WITH_AUTO),
@@ -81,7 +88,7 @@ json_option = click.option(
 LISTS = (".txt", ".names", ".lst")  # --classes that ends so is a file
 TABLES = (".csv", ".tsv", ".json", ".yaml", ".yml")  # and so, one that is refused
 SAVED_CLASSES = "segmenter.json"  # in a folder that Segmenter.save_pretrained wrote
-CHECKED = ("protocol", "mode", "background", "runtime")  # before TensorFlow is loaded
+CHECKED = ("protocol", "mode", "background", "runtime", "refine")  # before TensorFlow is loaded
 
 
 def segmenter_options(*names: str) -> Decorator:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--root", metavar="DIR", help="The dataset's folder, or one that holds it under its usual name."
 )
-@segmenter_options("model", "templates", "protocol", "runtime")
+@segmenter_options("model", "templates", "protocol", "refine", "runtime")
 @click.option(
     "--mode", type=MODE, help="window, as published, or whole.  [default: window; whole for scenes]"
 )
@@ -156,7 +156,7 @@ def _classify(
     """Evaluate a tree with a folder for each class: what --json prints, and the table."""
     dataset = opened.dataset
     assert isinstance(dataset, FolderDataset)
-    for option in ("protocol", "mode", "background", "calibrate"):
+    for option in ("protocol", "mode", "background", "calibrate", "refine"):
         if choices.pop(option) is not None:
             raise InputError(f"--{option} is about masks, and folder is classified: leave it out.")
     segmenter, as_trained = _load(opened, **choices)

@@ -12,7 +12,15 @@ from tf_groupvit.export.saving import ALL, WARMUPS, check_place
 @click.command("export", context_settings={"show_default": True})
 @click.argument("base_path", metavar="BASE_PATH")
 @segmenter_options(
-    "model", "classes", "templates", "protocol", "mode", "background", "size", "normalize"
+    "model",
+    "classes",
+    "templates",
+    "protocol",
+    "mode",
+    "background",
+    "size",
+    "normalize",
+    "refine",
 )
 @click.option(
     "--version", type=int, metavar="N", help="Number of the version.  [default: the next]"

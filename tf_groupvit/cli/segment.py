@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     "background",
     "size",
     "normalize",
+    "refine",
     "runtime",
 )
 @click.option(

@@ -211,6 +211,8 @@ def _masks_described(segmenter: Segmenter) -> dict[str, Any]:
     described["background"] = settings.background
     if settings.size != config.image_height_width:
         described["size"] = list(settings.size)
+    if settings.refine is not None:
+        described["refine"] = settings.refine
     return described
 
 

@@ -49,7 +49,8 @@ from tf_groupvit.segmentation.protocol import (
     pixel_scores,
     with_background,
 )
-from tf_groupvit.segmentation.settings import Settings
+from tf_groupvit.segmentation.refinement import resize, sharpen
+from tf_groupvit.segmentation.settings import REFINEMENTS, Settings
 from tf_groupvit.segmentation.upsampling import BAND, LowResScores, label_map
 from tf_groupvit.types import Tensor
 
@@ -187,7 +188,7 @@ def score_squares(
     found = compact_scores(groups, texts, *settings.size, settings.protocol, thresholds)
     parts = {name: _for_tensorflow(part) for name, part in found.items()}
     size = None if "owner" in parts else tf.constant(settings.size)
-    return refine(LowResScores(**parts, size=size), squares)
+    return refine(LowResScores(**parts, size=size), squares, settings)
 
 
 def score_windows(
@@ -233,7 +234,7 @@ def _merge(
         tall, wide = int(tall), int(wide)
     scores = pixel_scores(groups, texts, tall, wide, settings.protocol, thresholds)
     merged = sliding_window.merge_windows(_for_tensorflow(scores), corners, height, width)
-    return refine(LowResScores(merged[None]), small[None]).rows[0]
+    return refine(LowResScores(merged[None]), small[None], settings).rows[0]
 
 
 def _for_tensorflow(tensor: Any) -> Tensor:
@@ -243,18 +244,27 @@ def _for_tensorflow(tensor: Any) -> Tensor:
     return tf.convert_to_tensor(keras.ops.convert_to_numpy(tensor))
 
 
-def refine(scores: LowResScores, small: Tensor) -> LowResScores:
-    """The place for whatever sharpens masks along the borders of the picture: scores as they are.
+def refine(scores: LowResScores, small: Tensor, settings: Settings) -> LowResScores:
+    """Sharpen masks along the edges of the picture, if the settings say so.
 
     Whichever way scores were found, and for whomever, they pass here before they become labels,
-    class scores or maps; those of windows are averaged by then.
+    class scores or maps; those of windows are averaged by then, and a background is one of the
+    classes. Where pixels belong to groups it is the groups' maps that are refined, and their scores
+    are mixed afterwards: refining is linear, and groups are fewer than classes.
 
     Args:
         scores: of the pixels of small pictures, each part with a leading dimension (B).
         small: these pictures, uint8 (B, h, w, 3).
     """
-    del small
-    return scores
+    if settings.refine is None:
+        return scores
+    how = REFINEMENTS[settings.refine]
+    if scores.owner is not None:
+        maps = tf.one_hot(scores.owner, tf.shape(scores.rows)[1])
+        return LowResScores(sharpen(maps, small, how) @ scores.rows[:, None])
+    if scores.size is None:
+        return LowResScores(sharpen(scores.rows, small, how))
+    return LowResScores(sharpen(resize(scores.rows, *tf.unstack(scores.size)), small, how))
 
 
 def label_batch(

@@ -33,7 +33,7 @@ from tf_groupvit.segmentation.templates import SIMPLE, templates_of
 from tf_groupvit.segmentation.upsampling import LowResScores
 
 CHOICES = "segmenter.json"  # what save_pretrained adds to the checkpoint: classes and settings
-SAVED = ("protocol", "mode", "background", "size", "normalize")
+SAVED = ("protocol", "mode", "background", "size", "normalize", "refine")
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
 NEVER, ONCE = (
     (*SAVED, "templates", "class_names", "text_embeds"),
@@ -62,6 +62,9 @@ class Segmenter:
         size: side of the square in mode whole, a multiple of the patch size; the model's image size
             unless given.
         normalize: "imagenet" or "clip" statistics instead of the processor's.
+        refine: "pamr", "pamr-published" or "guided" sharpen masks along the edges of the picture;
+            scores and areas are those of the refined masks then. settings.REFINEMENTS has their
+            constants. None, the published inference, leaves them as coarse as the patches.
         runtime: "graph", TensorFlow's own, is live: every answer is that of the model's weights as
             they are. The others are snapshots of the weights at the time the segmenter is made;
             ``refresh()`` renews them. "lite", LiteRT's interpreter for the vision tower: faster for
@@ -105,11 +108,12 @@ class Segmenter:
         size: int | None = None,
         normalize: str | None = None,
         runtime: str = GRAPH,
+        refine: str | None = None,
     ) -> None:
         check_runtime(runtime, WITH_AUTO)
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         saved: dict[str, Any] = dict(
-            zip(SAVED, (protocol, mode, background, size, normalize), strict=True)
+            zip(SAVED, (protocol, mode, background, size, normalize, refine), strict=True)
         )
         if runtime == AUTO:
             from tf_groupvit.segmentation.fastest import fastest
@@ -500,7 +504,7 @@ def _read_choices(folder: Path, choices: dict[str, Any]) -> tuple[ClassEmbedding
     saved = read_json(file, InputError)
     try:
         classes = Path(saved.pop("classes")).name  # of this folder, whatever the file says
-        chosen = {name: saved.pop(name) for name in SAVED}
+        chosen = {name: saved.pop(name, None) for name in SAVED}
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{file} is damaged ({error!r}): write it again with save_pretrained."

@@ -15,6 +15,32 @@ PROTOCOLS = ("paper", "hf")
 MODES = ("whole", "window")
 
 
+@dataclass(frozen=True)
+class Refinement:
+    """How scores are refined.
+
+    Attributes:
+        dilations: distances in cells of the neighbors that PAMR looks at; none leaves it out.
+        rounds: how many times PAMR spreads scores.
+        side: the shorter side of the grid of cells on which scores are refined.
+        radius: of the guided filter's square windows, in cells.
+        epsilon: how much variance of colors, each from 0 to 1, counts as even.
+    """
+
+    dilations: tuple[int, ...]
+    rounds: int = 10
+    side: int = 40
+    radius: int = 4
+    epsilon: float = 1e-3
+
+
+REFINEMENTS = {
+    "pamr": Refinement((1, 2, 4, 8)),
+    "pamr-published": Refinement((1, 2, 4, 8, 12, 24)),
+    "guided": Refinement((), side=32, radius=6),
+}
+
+
 def whole_size(
     image_size: tuple[int, int], patch: tuple[int, int], size: int | None
 ) -> tuple[int, int]:
@@ -48,6 +74,7 @@ class Settings:
     patch: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    refine: str | None = None
 
     @property
     def window(self) -> int:
@@ -60,10 +87,12 @@ def check_choices(
     mode: str = "whole",
     background: float | None = None,
     runtime: str = GRAPH,
+    refine: str | None = None,
 ) -> None:
     """Refuse what no model can do. Raises ``InputError``."""
     check_runtime(runtime, WITH_AUTO)
     check_protocol(protocol, background)
+    check_refinement(refine)
     if mode not in MODES:
         raise InputError(f"There is no mode {mode!r}: expected one of {', '.join(MODES)}.")
 
@@ -91,6 +120,13 @@ def check_protocol(protocol: str, background: float | None) -> None:
         )
 
 
+def check_refinement(name: str | None) -> None:
+    """Refuse a refinement that there is not. Raises ``InputError``."""
+    if name is not None and name not in REFINEMENTS:
+        choices = ", ".join(REFINEMENTS)
+        raise InputError(f"There is no refinement {name!r}: expected one of {choices}, or None.")
+
+
 def make_settings(
     vision: GroupViTVisionConfig,
     processor: object,
@@ -99,13 +135,14 @@ def make_settings(
     background: float | None = None,
     size: int | None = None,
     normalize: str | None = None,
+    refine: str | None = None,
 ) -> Settings:
     """Check the choices against the model and each other.
 
     Raises:
         InputError: a choice that there is not, or that does not go with another.
     """
-    check_choices(protocol, mode, background)
+    check_choices(protocol, mode, background, refine=refine)
     if mode == "window" and size is not None:
         raise InputError(
             "size= belongs to mode 'whole': windows take theirs from the model's image size."
@@ -125,4 +162,5 @@ def make_settings(
         patch=patch,
         mean=tuple(mean),
         std=tuple(std),
+        refine=refine,
     )

@@ -1,0 +1,149 @@
+"""Refinement equals an independent rendering of the published algorithm, and keeps its laws."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.segmentation.refinement import (
+    guided_upsampling,
+    inverse,
+    pamr,
+    resize,
+    sharpen,
+    window_matrix,
+)
+from tf_groupvit.segmentation.settings import REFINEMENTS, check_refinement
+
+RNG = np.random.default_rng(3)
+
+
+def colors(*shape: int) -> np.ndarray:
+    return RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def scores_like(pixels: np.ndarray, channels: int) -> np.ndarray:
+    return RNG.random((*pixels.shape[:3], channels), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "rounds"), [("short", 3), ("published", 10)], ids=["short", "published"]
+)
+def test_pamr_equals_the_golden_file(golden, name, rounds):
+    given = np.load(golden / "protocol" / "refinement.npz")
+    dilations = REFINEMENTS["pamr-published"].dilations if name == "published" else (1, 2, 4, 8)
+    found = pamr(given["scores"], given["pixels"], dilations, rounds)
+    np.testing.assert_allclose(found, given[name], atol=1e-5)
+
+
+def test_one_round_by_hand():
+    """Two black pixels and a white one: black looks at black, white at all alike."""
+    pixels = np.array([[[[0] * 3, [0] * 3, [255] * 3]]], np.uint8)
+    scores = np.array([[[[1.0], [2.0], [4.0]]]], np.float32)
+    # The neighbors of one row with repeated borders: three times left, twice the pixel, three
+    # times right. Left pixel: five times itself, three times the next, all black: even weights.
+    left = (5 * 1 + 3 * 2) / 8
+    # The middle one has 3 black, 2 black, 3 white: sigma of 6 zeros and 3 times 255.
+    sigma = 255 * np.sqrt((6 * 3 / 9) / 8)
+    far = np.exp(-255 / (0.1 * sigma))
+    middle = (3 * 1 + 2 * 2 + 3 * far * 4) / (5 + 3 * far)
+    # The right one: 3 black, 5 times itself.
+    right = (3 * far * 2 + 5 * 4) / (3 * far + 5)
+    found = pamr(scores, pixels, (1,), 1)
+    np.testing.assert_allclose(found[0, 0, :, 0], [left, middle, right], rtol=1e-5)
+
+
+def test_even_pictures_have_even_weights():
+    pixels, scores = np.full((1, 5, 6, 3), 9, np.uint8), np.zeros((1, 5, 6, 1), np.float32)
+    scores[0, 2, 3] = 8.0
+    found = pamr(scores, pixels, (1,), 1).numpy()[0, ..., 0]
+    ring = np.zeros((5, 6))
+    ring[1:4, 2:5] = 1.0
+    ring[2, 3] = 0.0
+    np.testing.assert_allclose(found, ring, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 200), (50, 61)], ids=str)
+@pytest.mark.parametrize("channels", [1, 7])
+def test_sums_and_constants_stay(name, size, channels):
+    pixels = colors(2, *size)
+    scores = scores_like(pixels, channels)
+    scores /= scores.sum(-1, keepdims=True)
+    found = sharpen(scores, pixels, REFINEMENTS[name]).numpy()
+    assert found.shape == scores.shape
+    np.testing.assert_allclose(found.sum(-1), 1.0, atol=1e-3)
+    constant = np.full_like(scores, 0.25)
+    np.testing.assert_allclose(sharpen(constant, pixels, REFINEMENTS[name]), constant, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+def test_refining_is_linear(name):
+    """So groups' maps are refined in place of the classes' scores."""
+    pixels = colors(1, 44, 52)
+    maps, mix = scores_like(pixels, 3), RNG.random((3, 5), dtype=np.float32)
+    how = REFINEMENTS[name]
+    np.testing.assert_allclose(
+        sharpen(maps, pixels, how) @ mix, sharpen(maps @ mix, pixels, how), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+def test_pictures_of_a_batch_do_not_mix(name):
+    pixels = colors(3, 45, 41)
+    scores, how = scores_like(pixels, 2), REFINEMENTS[name]
+    alone = [sharpen(scores[i : i + 1], pixels[i : i + 1], how) for i in range(3)]
+    np.testing.assert_allclose(
+        sharpen(scores, pixels, how), np.concatenate(alone), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_coarse_border_moves_to_the_edge_of_the_picture(name, axis):
+    """Two colors that meet at 70 of 120; scores that meet at 64."""
+    pixels, scores = np.zeros((1, 120, 120, 3), np.uint8), np.zeros((1, 120, 120, 2), np.float32)
+    pixels[:] = (30, 90, 200)
+    np.moveaxis(pixels, axis, 0)[70:] = (190, 160, 20)
+    np.moveaxis(scores, axis, 0)[:64, ..., 0] = 1.0
+    np.moveaxis(scores, axis, 0)[64:, ..., 1] = 1.0
+    labels = sharpen(scores, pixels, REFINEMENTS[name]).numpy().argmax(-1)
+    wanted = np.zeros((1, 120, 120), int)
+    np.moveaxis(wanted, axis, 0)[70:] = 1
+    assert (labels == wanted).mean() > 0.995
+
+
+def test_guided_upsampling_follows_colors_exactly_where_scores_are_linear_in_them():
+    pixels = RNG.random((1, 40, 60, 3), dtype=np.float32)
+    small = resize(pixels, 10, 15)
+    slope = np.array([[0.5, -1.0], [0.2, 0.3], [0.1, 0.7]], np.float32)
+    found = guided_upsampling(small @ slope + 0.3, small, pixels, 2, 1e-9)
+    np.testing.assert_allclose(found, pixels @ slope + 0.3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [((30, 37), (11, 9)), ((5, 8), (31, 40)), ((7, 7), (7, 7))]
+)
+def test_resize_equals_tensorflow(old, new):
+    values = RNG.random((2, *old, 3), dtype=np.float32)
+    wanted = tf.image.resize(values, new, antialias=True)
+    np.testing.assert_allclose(resize(values, *new), wanted, atol=1e-5)
+
+
+def test_windows_end_at_the_border():
+    found = window_matrix(tf.constant(4), 1).numpy()
+    third, half = 1 / 3, 1 / 2
+    wanted = [[half, half, 0, 0], [third] * 3 + [0], [0] + [third] * 3, [0, 0, half, half]]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_inverse():
+    some = RNG.normal(size=(50, 3, 3))
+    symmetric = some @ some.transpose(0, 2, 1) + 0.01 * np.eye(3)
+    np.testing.assert_allclose(inverse(tf.constant(symmetric)), np.linalg.inv(symmetric), rtol=1e-6)
+
+
+def test_unknown_refinements_are_refused():
+    check_refinement(None)
+    with pytest.raises(InputError, match="no refinement 'crf': expected one of pamr,"):
+        check_refinement("crf")
