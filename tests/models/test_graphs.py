@@ -5,7 +5,16 @@ the bare call.
 import keras
 import numpy as np
 import pytest
-from tiny_models import EVERYTHING, equal, inputs_of, make, some_ids, some_pixels, tiny
+from tiny_models import (
+    EVERYTHING,
+    equal,
+    inputs_of,
+    make,
+    some_ids,
+    some_pixels,
+    text_config,
+    tiny,
+)
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs"
@@ -60,6 +69,22 @@ def test_the_loss_and_its_gradients_are_the_same_in_a_graph(case):
         case.pairs["pixel_values"],
     )
     equal(traced(*pairs), gradients(*pairs), 1e-4)
+
+
+@pytest.mark.parametrize("changed", ["none", "lora", "half"])
+def test_blocks_keep_what_they_alone_have_in_a_graph(changed):
+    model = make("text", text_config(num_hidden_layers=3))
+    layer = model.text_model.blocks[1].mlp.fc1
+    if changed == "lora":
+        layer.enable_lora(2)
+        layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+    if changed == "half":
+        layer.dtype_policy = keras.DTypePolicy("mixed_float16")
+    inputs = inputs_of("text")
+    function = tf.function(lambda: model(inputs), autograph=False).get_concrete_function()
+    equal(function(), model(inputs))
+    calls = [node for node in function.graph.as_graph_def().node if "Partitioned" in node.op]
+    assert len(calls) == (len(model.text_model.blocks) if changed == "none" else 0)
 
 
 @pytest.mark.parametrize("kind", ["joint", "text", "vision"])

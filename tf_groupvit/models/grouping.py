@@ -5,7 +5,9 @@ is grouped: patches at first, then groups), and a hat marks what the transformer
 Shapes: B images, P segment tokens, S group tokens of a stage, G its groups, C channels.
 """
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import keras
 from keras import ops
@@ -18,10 +20,12 @@ from tf_groupvit.models.layers import (
     LayerNorm,
     Part,
     Policy,
+    RunsBlock,
     dense,
     merge_batch,
     softmax,
     subtract_mean,
+    written_once,
 )
 from tf_groupvit.models.operations import one_hot_max, times_transposed
 from tf_groupvit.models.weights import constant, normal
@@ -284,7 +288,8 @@ class Stage(Part):
         width, tokens = x.shape[-1], merge_batch(x)
         # Whatever reads the folded blocks' tokens takes their mean out, too: a layer norm.
         tokens = subtract_mean(tokens) if self.folded else tokens
-        for block, rate in zip(self.blocks, self.drop_rates, strict=True):
+        blocks: Sequence[RunsBlock] = self.blocks if training else written_once(self.blocks)
+        for block, rate in zip(blocks, self.drop_rates, strict=True):
             # drawn out here: what is computed again must not draw again
             kept = self._draw_kept(rate, ops.shape(x)[0]) if training and rate else None
             run = partial(_run, block, num_tokens=num_tokens, training=training, kept=kept)
@@ -297,5 +302,5 @@ class Stage(Part):
         return ops.cast(drawn >= rate, "float32") / (1 - rate)
 
 
-def _run(block: Block, tokens: Tensor, **keywords: object) -> Tensor:
+def _run(block: RunsBlock, tokens: Tensor, **keywords: Any) -> Tensor:
     return block(tokens, **keywords)[0]

@@ -19,7 +19,7 @@ from tf_groupvit.checkpoints.names import checkpoint_name
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.grouping import AssignAttention
 from tf_groupvit.models.groupvit import Projection, TFGroupViTModel
-from tf_groupvit.models.layers import Block, refuse_what_is_folded
+from tf_groupvit.models.layers import Block, is_plain, refuse_what_is_folded
 from tf_groupvit.models.outputs import TowerOutput
 from tf_groupvit.models.vision import VisionTower
 from tf_groupvit.models.weights import Source, starting_from, variables_by_name
@@ -230,13 +230,7 @@ def can_be_optimized(model: keras.Model) -> bool:
     """Whether a model can be folded: float32, on TensorFlow, neither quantized nor with LoRA."""
     if type(model) is not TFGroupViTModel or keras.backend.backend() != "tensorflow":
         return False
-    layers = list(model._flatten_layers())
-    changed = any(
-        getattr(layer, name, None)
-        for layer in layers
-        for name in ("quantization_mode", "lora_enabled")
-    )
-    return model.compute_dtype == model.variable_dtype == "float32" and not changed
+    return is_plain(model)
 
 
 def optimized(model: TFGroupViTModel, runtime: str = GRAPH) -> OptimizedGroupViT:

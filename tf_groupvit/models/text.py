@@ -19,6 +19,7 @@ from tf_groupvit.models.layers import (
     merge_batch,
     refuse_what_is_folded,
     subtract_mean,
+    written_once,
 )
 from tf_groupvit.models.operations import first_argmax
 from tf_groupvit.models.outputs import TowerOutput
@@ -86,7 +87,7 @@ class TextTower(Part):
         seen = self._seen(num_tokens, attention_mask, ids)
         states, attentions, shape = [x], [], (-1, num_tokens, x.shape[-1])
         tokens = subtract_mean(merge_batch(x)) if self.folded else merge_batch(x)
-        for block in self.blocks:
+        for block in self.blocks if training else written_once(self.blocks):
             tokens, weights = block(tokens, num_tokens=num_tokens, seen=seen, training=training)
             attentions.append(weights)
             if output_hidden_states:
