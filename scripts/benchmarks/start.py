@@ -27,7 +27,7 @@ from checkpoint import ROOT, checkpoint_at
 from engines.earlier import package_at
 from engines.report import machine
 from engines.server_start import started_server
-from engines.starting import add_lock, alone, chosen_of
+from engines.starting import add_inputs, alone, chosen_of, parsed
 from tower import drawn_photo
 
 FROM_COLD = Path(__file__).parent / "engines" / "from_cold.py"
@@ -211,22 +211,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--parts", default=",".join(PARTS), help="names between commas (default: all)"
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="a folder with tokenizer instead of the seeded full-size one",
-    )
-    parser.add_argument(
-        "--photo", type=Path, help="a JPEG to segment (default: a drawn one, 640 x 480)"
-    )
-    add_lock(parser)
+    add_inputs(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("out/bench"), help="folder for the JSON"
     )
-    chosen = parser.parse_args()
+    chosen = parsed(parser)
     chosen.parts = chosen_of(chosen.parts, PARTS, ",", parser)
-    if chosen.photo and not chosen.photo.is_file():
-        parser.error(f"--photo takes a JPEG file, but {chosen.photo} is none")
     return chosen
 
 

@@ -37,7 +37,7 @@ from engines.report import (
     write,
 )
 from engines.rounds import Bench, Job, pixels_of
-from engines.starting import add_lock, chosen_of, start
+from engines.starting import add_inputs, chosen_of, parsed, start
 from PIL import Image
 
 GFLOP = 7.94  # of the image tower, an image of 224 x 224, as the published model computes it
@@ -249,21 +249,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--works", default=",".join(WORKS), help="names between commas (default: all)"
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="a folder with tokenizer instead of the seeded full-size one",
-    )
-    parser.add_argument(
-        "--photo", type=Path, help="a JPEG to segment (default: a drawn one, 640 x 480)"
-    )
-    add_lock(parser)
+    add_inputs(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("out/bench"), help="folder for the JSON and the picture"
     )
-    chosen = parser.parse_args()
-    if chosen.photo and not chosen.photo.is_file():
-        parser.error(f"--photo takes a JPEG file, but {chosen.photo} is none")
+    chosen = parsed(parser)
     if chosen.folding:
         chosen.works, chosen.engines = "tower", "|".join([*NOT_FOLDED, *NOT_FOLDED.values()])
     chosen.works = chosen_of(chosen.works, WORKS, ",", parser)

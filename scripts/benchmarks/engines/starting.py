@@ -24,13 +24,30 @@ def chosen_of(
     return chosen
 
 
-def add_lock(parser: argparse.ArgumentParser) -> None:
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """The options for what is run, and when."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="a folder with tokenizer instead of the seeded full-size one",
+    )
+    parser.add_argument(
+        "--photo", type=Path, help="a JPEG to segment (default: a drawn one, 640 x 480)"
+    )
     parser.add_argument(
         "--lock",
         type=Path,
         metavar="FILE",
         help="hold a lock on this file (flock) while something is timed, and not in between",
     )
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments of a parser with ``add_inputs``; ends where there is no such photo."""
+    chosen = parser.parse_args()
+    if chosen.photo and not chosen.photo.is_file():
+        parser.error(f"--photo takes a JPEG file, but {chosen.photo} is none")
+    return chosen
 
 
 @contextlib.contextmanager
