@@ -218,8 +218,8 @@ def session_config(options: Options) -> ConfigProto:
 
     Its optimizer works on each function when it is first called, as the call says, and not on the
     whole graph before. The whole graph would be optimized under a lock that every request takes:
-    measured, requests waited up to 23 s while other signatures were warmed up, and now wait 0.8.
-    Later requests take the same time.
+    measured, requests waited up to 23 s while other signatures were warmed up; now it is 0.8 s, or
+    4 on a busier machine. Later requests take the same time.
     """
     config = ConfigProto(
         intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism,
