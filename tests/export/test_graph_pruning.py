@@ -1,4 +1,6 @@
-"""What pruning leaves of a function: one node for what is computed twice, the same answers."""
+"""What pruning leaves of functions: one node for what is computed twice, loops that run ahead, the
+same answers.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -23,14 +25,19 @@ def pruned(tmp_path: Path) -> Path:
         random = tf.stack([tf.random.uniform([]), tf.random.uniform([])])
         return {"equal": equal, "differ": differ, "random": random}
 
+    return _pruned(answer, tmp_path)
+
+
+def _pruned(answer: tf.types.experimental.PolymorphicFunction, folder: Path) -> Path:
+    """A SavedModel of a function, pruned."""
     module = tf.Module()
     module.answer = answer
-    tf.saved_model.save(module, tmp_path, signatures={"answer": answer})
-    file = tmp_path / "saved_model.pb"
+    tf.saved_model.save(module, folder, signatures={"answer": answer})
+    file = folder / "saved_model.pb"
     saved = SavedModel.FromString(file.read_bytes())
     prune(saved.meta_graphs[0])
     file.write_bytes(saved.SerializeToString())
-    return tmp_path
+    return folder
 
 
 def test_what_is_computed_twice_is_one_node_and_random_numbers_stay_two(pruned: Path) -> None:
@@ -49,3 +56,39 @@ def test_answers_are_the_same(pruned: Path) -> None:
     assert found["differ"].numpy().tolist() == [7.0, -7.0]
     first, second = found["random"].numpy().tolist()
     assert first != second
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Path:
+    """A loop over rows, each read by a dataset, which is stateful, and checked beside."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")], autograph=False)
+    def answer(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        def row(one: tf.Tensor) -> tf.Tensor:
+            tf.debugging.Assert(one > 0.0, ["Expected positive numbers"])
+            return tf.data.Dataset.from_tensors(one).map(tf.sqrt).get_single_element()
+
+        return {"roots": tf.map_fn(row, x)}
+
+    return _pruned(answer, tmp_path)
+
+
+def test_a_loop_counts_on_before_a_row_is_read(loop: Path) -> None:
+    saved = SavedModel.FromString((loop / "saved_model.pb").read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library.function
+    (body,) = [f for f in functions if any(n.op == "DatasetToSingleElement" for n in f.node_def)]
+    nodes = {node.name: node for node in body.node_def}
+
+    def operations(name: str) -> set[str]:
+        node = nodes.get(name.removeprefix("^").partition(":")[0])
+        return {node.op}.union(*map(operations, node.input)) if node else set()
+
+    waiting = [operations(value) for value in body.ret.values()]
+    assert sum("DatasetToSingleElement" in found for found in waiting) == 1  # the row itself
+
+
+def test_the_rows_and_the_check_of_a_loop_are_the_same(loop: Path) -> None:
+    answer = tf.saved_model.load(loop).signatures["answer"]
+    assert answer(tf.constant([9.0, 4.0, 1.0]))["roots"].numpy().tolist() == [3.0, 2.0, 1.0]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Expected positive numbers"):
+        answer(tf.constant([9.0, -4.0]))

@@ -14,7 +14,7 @@ from tensorflow.core.framework.types_pb2 import DT_RESOURCE
 from tensorflow.python.framework import op_def_registry
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
     from google.protobuf.internal.containers import RepeatedCompositeContainer
     from google.protobuf.message import Message
@@ -32,12 +32,38 @@ def prune(meta_graph: "MetaGraphDef") -> None:
     """Leave out, in place, what neither loads nor answers and what functions compute twice, and
     shorten the names within functions.
     """
-    graph, nodes = meta_graph.graph_def, _asked(meta_graph)
-    _keep(graph.node, lambda node: node.name in nodes)
+    graph, asked = meta_graph.graph_def, _asked(meta_graph)
+    _keep(graph.node, lambda node: node.name in asked)
     reached = _reached(graph, set(meta_graph.object_graph_def.concrete_functions))
     _keep(graph.library.function, lambda function: function.signature.name in reached)
+    nodes = (node for function in graph.library.function for node in function.node_def)
+    bodies = {node.attr["body"].func.name for node in nodes if "body" in node.attr}
     for function in graph.library.function:
+        if function.signature.name in bodies:
+            _rows_side_by_side(function)
         _shorten(function)
+
+
+def _rows_side_by_side(body: "FunctionDef") -> None:
+    """Let the body of a loop count on before what has side effects is done.
+
+    Tracing has everything that a function returns wait for all that is stateful, a decoder of
+    images among them: so a loop would begin with one row only when the one before it is done.
+    Here what a value needs is waited for by that value alone; what no value needs, by all.
+    """
+    nodes = {node.name: node for node in body.node_def}
+    names = {value.partition(":")[0] for value in body.ret.values()}
+    returned = [node for node in body.node_def if node.name in names]
+    inputs = {node.name: [*node.input] for node in body.node_def}
+    inputs |= {node.name: [one for one in node.input if one[0] != "^"] for node in returned}
+    needed = _needed(body.ret.values(), inputs)
+    for node in returned:
+        waits = {one for one in node.input if one[0] == "^"}
+        free = {one for one in waits if needed.issuperset(_needed(nodes[one[1:]].input, {}))}
+        node.input[:] = [one for one in node.input if one not in free]
+    for name in [name for name, node in body.control_ret.items() if node in needed]:
+        del body.control_ret[name]
+    body.signature.control_output[:] = sorted(body.control_ret)
 
 
 def _keep(repeated: "RepeatedCompositeContainer", wanted: Callable[["Message"], bool]) -> None:
@@ -51,15 +77,20 @@ def _asked(meta_graph: "MetaGraphDef") -> set[str]:
     """The nodes that load the model or answer: all but those that would save it or read it back."""
     saver, ends = meta_graph.saver_def, meta_graph.signature_def.values()
     inputs = {node.name: node.input for node in meta_graph.graph_def.node}
-    asked: set[str] = set()
-    waiting = [saver.restore_op_name, saver.filename_tensor_name]
-    waiting += [info.name for end in ends for info in (*end.inputs.values(), *end.outputs.values())]
+    names = [info.name for end in ends for info in (*end.inputs.values(), *end.outputs.values())]
+    return _needed([saver.restore_op_name, saver.filename_tensor_name, *names], inputs)
+
+
+def _needed(names: Iterable[str], inputs: "Mapping[str, Iterable[str]]") -> set[str]:
+    """The nodes that compute values, by their names, directly or indirectly."""
+    needed: set[str] = set()
+    waiting = [*names]
     while waiting:
         name = waiting.pop().removeprefix("^").partition(":")[0]
-        if name not in asked:
-            asked.add(name)
-            waiting += inputs[name]
-    return asked
+        if name not in needed:
+            needed.add(name)
+            waiting += inputs.get(name, ())
+    return needed
 
 
 def _reached(graph: "GraphDef", objects: set[str]) -> set[str]:
