@@ -3,7 +3,8 @@ image.
 
 Each line runs in a process of its own: the first image as it is (what a command over one image
 waits for), the second, for which the model is traced, then images one by one. Memory is the highest
-resident set over those, less what the process held after loading.
+resident set over those, less what the process held after loading. At last the refinements of masks
+are compared in turns, on a picture of 640 x 480 in mode whole.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 CASES = [("window", 375, 500), ("window", 768, 1024), ("window", 3000, 4000), ("whole", 768, 1024)]
 
@@ -44,22 +46,49 @@ print(json.dumps(dict(first_s=first, untraced_s=untraced_, tracing_s=tracing,
                       images_per_second=images / sum(rest), peak=status("VmHWM:") - held)))
 """
 
+# Likewise: folder, rounds, classes.
+REFINED = """
+import json, sys, time
+import numpy as np
+from tf_groupvit.segmentation.segmenter import Segmenter
+from tf_groupvit.segmentation.settings import REFINEMENTS
+
+def seconds(segmenter):
+    began = time.perf_counter()
+    segmenter(pixels)
+    return time.perf_counter() - began
+
+folder, rounds, classes = sys.argv[1], *map(int, sys.argv[2:])
+names = [f"thing {i}" for i in range(classes)]
+kinds = {name or "none": Segmenter.from_pretrained(folder, names, refine=name)
+         for name in (None, *REFINEMENTS)}
+pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+for segmenter in kinds.values():
+    seconds(segmenter), seconds(segmenter)
+times = [[seconds(segmenter) for segmenter in kinds.values()] for _ in range(rounds)]
+medians = np.median(times, 0)
+ratios = np.array(times) / np.array(times)[:, :1]
+print(json.dumps([
+    dict(refine=name, ms=1e3 * ms, ratio=np.median(one), least=min(one), most=max(one))
+    for name, ms, one in zip(kinds, medians, ratios.T)
+]))
+"""
+
 
 def measure(
     folder: Path, mode: str, height: int, width: int, images: int, classes: int
 ) -> dict[str, float]:
     """One case in a fresh process: seconds, images per second, and peak memory in bytes."""
-    command = [
-        sys.executable,
-        "-c",
-        MEASURED,
-        str(folder),
-        mode,
-        *map(str, (height, width, images, classes)),
-    ]
+    what = f"Mode {mode} at {width}x{height}"
+    return _run(what, MEASURED, folder, mode, height, width, images, classes)
+
+
+def _run(what: str, code: str, *arguments: object) -> Any:
+    """What a fresh process prints as JSON in its last line."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"Mode {mode} at {width}x{height} failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"{what} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -92,8 +121,15 @@ def main() -> None:
         rows.append({"mode": mode, "height": height, "width": width, **found})
         if not chosen.json:
             print(line(rows[-1]), flush=True)
+    refined = _run("Refining", REFINED, chosen.checkpoint, 3 * chosen.images, chosen.classes)
     if chosen.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps({"cases": rows, "refined": refined}, indent=2))
+        return
+    for row in refined:
+        print(
+            f"640x480, refine {row['refine']:14s} {row['ms']:7.1f} ms   {row['ratio']:.2f} times "
+            f"none ({row['least']:.2f} to {row['most']:.2f})"
+        )
 
 
 if __name__ == "__main__":

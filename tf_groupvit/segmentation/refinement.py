@@ -153,7 +153,8 @@ def resize(values: Tensor, height: Tensor, width: Tensor) -> Tensor:
 
 def along_both(values: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Values (B, h, w, C), mixed along rows by (h', h) and along columns by (w', w)."""
-    return tf.einsum("yh,bhwc,xw->byxc", down, values, across, optimize="optimal")
+    # Not all in one einsum, which without known sizes may begin with a product of both matrices.
+    return tf.einsum("xw,bywc->byxc", across, tf.einsum("yh,bhwc->bywc", down, values))
 
 
 def resize_matrix(old: Tensor, new: Tensor) -> Tensor:
