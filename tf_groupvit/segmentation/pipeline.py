@@ -11,7 +11,7 @@ way. Its steps, in their order, and where each lives:
 3. Patches become groups: ``protocol.encode_image``, which calls models/vision.py.
 4. Groups become scores for classes: ``protocol.compact_scores``, here in ``score_squares``; for
    windows ``protocol.pixel_scores``, which ``sliding_window.merge_windows`` averages.
-5. Scores are refined: here, ``refine``, which does nothing yet.
+5. Scores are refined where the settings ask for it: here, ``refine``.
 6. Scores become pixels of the picture, and the arg max is the label: ``upsampling.label_map``; for
    class scores, ``upsampling.highest_scores``.
 7. Labels become areas: here, ``class_areas``.
