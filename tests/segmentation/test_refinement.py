@@ -147,3 +147,32 @@ def test_unknown_refinements_are_refused():
     check_refinement(None)
     with pytest.raises(InputError, match="no refinement 'crf': expected one of pamr,"):
         check_refinement("crf")
+
+
+def plain(height, width, color=(90, 90, 90)):
+    return np.full((height, width, 3), color, np.uint8)
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+@pytest.mark.parametrize(
+    "pixels",
+    [plain(1, 1), plain(1, 300), plain(60, 80), np.repeat(colors(50, 70)[..., :1], 3, axis=-1)],
+    ids=["one pixel", "one row", "one color", "gray"],
+)
+def test_any_picture_is_labeled(make, name, pixels):
+    found = make(refine=name)(pixels)
+    assert found.labels.shape == pixels.shape[:2]
+    assert np.isfinite([*found.class_scores.values()]).all()
+
+
+@pytest.mark.parametrize("mode", ["whole", "window"])
+@pytest.mark.parametrize("count", [1, 256])
+def test_any_number_of_classes_is_labeled(make, picture, count, mode):
+    found = make([f"thing {i}" for i in range(count)], refine="pamr", mode=mode)(picture)
+    assert found.labels.max() < count
+    assert np.isfinite([*found.class_scores.values()]).all()
+
+
+def test_a_segmenter_refuses_unknown_refinements(make):
+    with pytest.raises(InputError, match="no refinement 'crf': expected one of pamr,"):
+        make(refine="crf")
