@@ -242,6 +242,17 @@ def test_scores_in_8_bits_say_so_and_are_not_mixed_with_others(model, tmp_path):
     assert 'another evaluation: runtime was "lite_int8" and is null' in result.stderr
 
 
+def test_scenes_are_drawn_at_any_size_and_measured_as_such(model, tmp_path):
+    options = ("scenes", "--count", "2", "--model", model)
+    state = ("--resume", tmp_path / "state.json")
+    content = answer(*options, "--size", "40", *state)
+    assert content["settings"]["scene_size"] == 40
+    assert answer(*options)["settings"]["scene_size"] == 64
+    result = run(*options, *state)
+    assert result.exit_code == 2
+    assert "belongs to another evaluation: scene_size was 40 and is 64 now" in result.stderr
+
+
 def test_a_tree_with_a_folder_for_each_class_gives_top1_and_top5(model, tmp_path):
     for name in ("hot_dog/1.jpg", "hot_dog/2.jpg", "cat/1.jpg"):
         write_image(tmp_path / name, 40, 40)
@@ -262,9 +273,13 @@ def test_a_tree_with_a_folder_for_each_class_gives_top1_and_top5(model, tmp_path
         (("vok",), "no dataset 'vok': choose from voc"),
         (("voc",), "give it with --root"),
         (("voc", "--root", "nowhere"), "nowhere: there is no such folder"),
-        (("voc", "--root", ".", "--seed", "1"), "--seed and --count belong to the scenes"),
+        (("voc", "--root", ".", "--seed", "1"), "--seed, --count and --size belong to the scenes"),
+        (("voc", "--root", ".", "--size", "64"), "--size belong to the scenes: leave them out for"),
+        (("folder", "--root", ".", "--size", "64"), "belong to the scenes"),
         (("scenes", "--root", "."), "leave --root out"),
         (("scenes", "--count", "0"), "1 or more: received 0"),
+        (("scenes", "--size", "0"), "received 0"),
+        (("scenes", "--size", "10000000"), "received 10000000"),
         (("scenes", "--mask-orientation", "as-photo"), "leave it out for scenes"),
         (("scenes", "--resume", "/dev/full"), "'/dev/full' is a device"),
         (("scenes", "--resume", "."), "'.' is a folder"),

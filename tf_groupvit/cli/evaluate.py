@@ -64,12 +64,14 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, help="Of the scenes.  [default: 0]")
 @click.option("--count", type=int, help="How many scenes.  [default: 500]")
+@click.option("--size", type=int, help="Side of the scenes in pixels.  [default: 64]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 def command(
     dataset: str,
     root: str | None,
     seed: int | None,
     count: int | None,
+    size: int | None,
     mask_orientation: str | None,
     limit: int | None,
     resume: str | None,
@@ -87,7 +89,7 @@ def command(
     """
     if resume is not None:
         check_place(Path(resume))
-    opened = open_dataset(dataset, root, seed, count, mask_orientation)
+    opened = open_dataset(dataset, root, seed, count, mask_orientation, size)
     options = {"limit": limit, "state": resume, "progress": sys.stderr.isatty()}
     work = _classify if isinstance(opened.dataset, FolderDataset) else _segment
     try:

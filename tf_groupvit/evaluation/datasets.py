@@ -31,7 +31,7 @@ __all__ = [
     "open_dataset",
 ]
 
-SEED, COUNT = 0, 500  # of the scenes, unless given
+SEED, COUNT, SIDE = 0, 500, 64  # of the scenes, unless given
 NAMES_FILE = "classes.txt"
 
 
@@ -125,7 +125,7 @@ class SceneDataset:
 
     name = "scenes"
 
-    def __init__(self, seed: int, count: int, size: int = 64) -> None:
+    def __init__(self, seed: int, count: int, size: int = SIDE) -> None:
         check_scenes(seed, count, size)
         self.class_names: Sequence[str] = CLASSES
         self.names: Sequence[str] = [f"{index:05d}" for index in range(count)]
@@ -278,6 +278,7 @@ def open_dataset(
     seed: int | None = None,
     count: int | None = None,
     mask_orientation: str | None = None,
+    size: int | None = None,
 ) -> OpenedDataset:
     """Find the pictures of a dataset.
 
@@ -286,6 +287,7 @@ def open_dataset(
         root: its folder; all need one but "scenes".
         seed, count: which scenes, and how many; 0 and 500 unless given.
         mask_orientation: see ``MaskDataset``.
+        size: the side of the scenes in pixels; 64 unless given.
 
     Raises:
         InputError: there is no such dataset, or an argument is missing or belongs to another one.
@@ -298,11 +300,12 @@ def open_dataset(
     if name == SceneDataset.name:
         if root is not None:
             raise InputError("The scenes are drawn, not read: leave --root out.")
-        drawn = SceneDataset(SEED if seed is None else seed, COUNT if count is None else count)
+        given = ((seed, SEED), (count, COUNT), (size, SIDE))
+        drawn = SceneDataset(*(usual if value is None else value for value, usual in given))
         return OpenedDataset(drawn, tuple(drawn.class_names), "whole")
-    if seed is not None or count is not None:
+    if any(value is not None for value in (seed, count, size)):
         raise InputError(
-            f"--seed and --count belong to the scenes: leave them out for {name}, or use --limit."
+            f"--seed, --count and --size belong to the scenes: leave them out for {name}."
         )
     if root is None:
         raise InputError(f"{name} is read from a folder: give it with --root DIR.")
