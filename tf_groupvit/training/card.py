@@ -37,7 +37,7 @@ mIoU: the published inference, whole image, all {classes} classes as vocabulary,
 ## What it cannot do
 
 It knows {classes} classes as the scenes draw them, and nothing of photographs. Other words get a score too: it is
-meaningless. Outlines are as coarse as its patches.
+meaningless. Outlines are as coarse as its patches, unless they are refined (`--refine pamr`).
 """  # noqa: E501
 
 FROM_CAPTIONS = """# GroupViT, trained from captions by the recipe '{name}'
