@@ -17,6 +17,7 @@ GRAPH_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")  # Ten
 IMAGE_SUFFIXES = (*GRAPH_IMAGE_SUFFIXES, ".tif", ".tiff")  # and Pillow these too
 EXIF_ORIENTATION = 0x0112  # EXIF 2.32, table 4: the tag; its values from 5 on swap the sides
 LONGEST_JSON = 2**24  # bytes; the tokenizer.json of CLIP has 2 million
+LONGEST_LIST = 2**24  # bytes; the names of COCO's 118,287 training images have 2 million
 
 Error = type[GroupViTError]
 
@@ -111,6 +112,37 @@ def read_json(file: Path, error: Error) -> dict[str, Any]:
     return values
 
 
+def read_lines(path: Path, error: Error, advice: str = "") -> list[str]:
+    """The lines of a text in UTF-8, with or without a byte order mark.
+
+    Blanks around a line are dropped, and so are empty lines. ``path`` may also be a pipe.
+
+    Raises ``error``, which ends with ``advice``: no such file, a pointer of git-lfs, over 16 MiB,
+    or not a text in UTF-8.
+    """
+    end = advice and f": {advice}"
+    if not os.path.exists(path):
+        raise error(f"{path}: there is no such file{end}.")
+    refuse_pointer(path, error)
+    with _refused(f"{path} cannot be read", error, advice), open(path, "rb") as file:
+        content = file.read(LONGEST_LIST + 1)
+    if len(content) > LONGEST_LIST:
+        raise error(f"{path} has over {LONGEST_LIST:,} bytes{end}.")
+    try:
+        text = content.decode("utf-8-sig")
+    except ValueError as failure:
+        raise error(f"{path} is not a text in UTF-8{end}.") from failure
+    if "\0" in text:
+        raise error(f"{path} is not a text, it has zero bytes{end}.")
+    return lines_of(text)
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text without the blanks around them, and without empty ones."""
+    lines = text.replace("\r", "\n").split("\n")
+    return [line.strip() for line in lines if line.strip()]
+
+
 def is_pointer(start: bytes) -> bool:
     """Whether a file with this start is a pointer of git-lfs, which takes a large file's place."""
     return start.startswith(b"version ") and b"git-lfs" in start[:64]
@@ -119,6 +151,8 @@ def is_pointer(start: bytes) -> bool:
 def refuse_pointer(path: Path, error: Error) -> None:
     """Raise ``error`` where ``path`` is a pointer of git-lfs; an unreadable file is passed over."""
     try:
+        if not path.is_file():  # what is read from a pipe would be gone
+            return
         with open(path, "rb") as file:
             start = file.read(64)
     except OSError:

@@ -1,6 +1,7 @@
 """What IMAGE arguments mean, how outputs are called, and what is said on the way: hardly any model."""
 
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -246,6 +247,14 @@ def test_classes_may_be_the_lines_of_a_file(tmp_path, monkeypatch, name, capsys)
     assert capsys.readouterr().err.endswith(": 3\n")
 
 
+def test_a_path_with_a_slash_is_a_file_where_it_exists(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    for name in ("names", "a,b/names.txt"):
+        (tmp_path / name).write_text("dog\ncat\n")
+        assert choices.class_list(str(tmp_path / name)) == ["dog", "cat"]
+    assert choices.class_list(str(tmp_path / "gone")) == str(tmp_path / "gone")  # as and/or is
+
+
 def test_one_line_with_commas_is_a_list_and_standard_input_is_a_file(tmp_path, monkeypatch):
     (tmp_path / "names.txt").write_text("dog, cat\n")
     assert choices.class_list(str(tmp_path / "names.txt")) == "dog, cat"
@@ -264,12 +273,15 @@ def test_names_stay_names(tmp_path, monkeypatch, given):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gone.txt", "No such file"),
-        ("@gone", "No such file"),
-        ("empty.txt", "without a class"),
+        ("gone.txt", "there is no such file"),
+        ("@gone", "there is no such file"),
+        ("empty.txt", "has no class: expected"),
         ("a.csv", "one class a line"),
         ("folder.txt", "directory"),
-        ("bytes.txt", "not UTF-8"),
+        ("bytes.txt", "not a text in UTF-8"),
+        ("zeros.txt", "zero bytes"),
+        ("large.txt", "over 16,777,216 bytes: expected a text file with one class a line"),
+        ("pointer.txt", "git lfs pull"),
     ],
 )
 def test_a_file_of_classes_that_cannot_be_used_is_refused(tmp_path, monkeypatch, name, words):
@@ -277,8 +289,23 @@ def test_a_file_of_classes_that_cannot_be_used_is_refused(tmp_path, monkeypatch,
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=words):
+    (tmp_path / "zeros.txt").write_bytes(b"dog\0cat")
+    (tmp_path / "pointer.txt").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with open(tmp_path / "large.txt", "wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(InputError, match=words) as caught:
         choices.class_list(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_read_and_one_without_an_end_is_refused(tmp_path):
+    read, write = os.pipe()
+    os.write(write, b"dog\ncat\n")
+    os.close(write)
+    assert choices.class_list(f"@/dev/fd/{read}") == ["dog", "cat"]
+    os.close(read)
+    with pytest.raises(InputError, match="over"):
+        choices.class_list("@/dev/zero")
 
 
 @pytest.mark.parametrize(

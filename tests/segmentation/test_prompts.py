@@ -97,6 +97,30 @@ def test_synonyms_that_are_no_names_and_names_without_an_order_are_refused(given
         parse_classes(given)
 
 
+def test_a_path_is_a_file_with_one_class_a_line(tmp_path):
+    file = tmp_path / "names.txt"
+    for content in (
+        b"dog|hound\n\n  hot  dog \n",
+        b"\xef\xbb\xbfdog|hound\r\nhot dog",
+        b"dog|hound\rhot dog\r",
+    ):
+        file.write_bytes(content)
+        assert parse_classes(file) == [("dog", "hound"), ("hot dog",)]
+    file.write_text("草, 狗\n", encoding="utf-8")
+    assert parse_classes(file) == [("草",), ("狗",)]
+    file.write_text("dog\ncat\ndog\n")
+    with pytest.raises(InputError, match="twice: 'dog'"):
+        parse_classes(file)
+    with pytest.raises(InputError, match=r"gone\.txt: there is no such file: .*one class a line"):
+        parse_classes(tmp_path / "gone.txt")
+
+
+@pytest.mark.parametrize("given", ["names.txt", "dog, sets/coco.names", "dog|names.TXT,cat"])
+def test_the_name_of_a_file_is_no_class(given):
+    with pytest.raises(InputError, match=r"the name of a file: .*--classes .* Path\('"):
+        parse_classes(given)
+
+
 def test_synonyms_of_a_dict_are_those_of_bars(embed):
     given = {"sofa": ["couch"], "grass": []}
     one, other = embed(given), embed("sofa|couch,grass")

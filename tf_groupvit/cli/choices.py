@@ -1,5 +1,6 @@
 """Options that commands share, and the segmenter that they describe."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePath
@@ -9,12 +10,12 @@ import click
 
 from tf_groupvit.cli.kernels import prefer_onednn
 from tf_groupvit.errors import InputError
-from tf_groupvit.files import refuse_pointer
+from tf_groupvit.files import lines_of
 from tf_groupvit.hub import demo_checkpoint, resolve, warn_of_demo
 from tf_groupvit.preprocessing.image_arrays import STATISTICS
 from tf_groupvit.quiet import held_back, import_tensorflow
 from tf_groupvit.runtimes import GRAPH, RUNTIMES, WITH_AUTO
-from tf_groupvit.segmentation.class_names import parse_classes
+from tf_groupvit.segmentation.class_names import LISTS, classes_of, parse_classes, read_classes
 from tf_groupvit.segmentation.settings import MODES, PROTOCOLS, REFINEMENTS, check_choices
 from tf_groupvit.segmentation.templates import templates_of
 
@@ -85,8 +86,7 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON alone, a list with one object an image."
 )
 
-LISTS = (".txt", ".names", ".lst")  # --classes that ends so is a file
-TABLES = (".csv", ".tsv", ".json", ".yaml", ".yml")  # and so, one that is refused
+TABLES = (".csv", ".tsv", ".json", ".yaml", ".yml")  # --classes that ends so is refused
 SAVED_CLASSES = "segmenter.json"  # in a folder that Segmenter.save_pretrained wrote
 CHECKED = ("protocol", "mode", "background", "runtime", "refine")  # before TensorFlow is loaded
 
@@ -105,35 +105,31 @@ def segmenter_options(*names: str) -> Decorator:
 def class_list(given: str) -> str | list[str]:
     """The value of --classes: names as they are, or the lines of the file that it names.
 
-    A file is a path that ends like a text file (``names.txt``), any path behind ``@``, or ``-`` for
-    standard input.
+    A file is a path that ends like a text file (``names.txt``), one with a slash in it that exists,
+    any path behind ``@``, or ``-`` for standard input. How it is read: ``read_classes``.
 
     Raises ``InputError`` for a file that does not exist, is empty, or holds no list of lines.
     """
     name = given.strip()
     path = name.removeprefix("@")
     kind = PurePath(path).suffix.lower()
-    marked = name == "-" or name.startswith("@")
+    marked = name == "-" or name.startswith("@") or ("/" in name and os.path.isfile(name))
     if not marked and ("," in name or "|" in name or kind not in LISTS + TABLES):
         return given
     if kind in TABLES:
         raise InputError(
             f"--classes {name!r}: expected a text file with one class a line, e.g. classes.txt."
         )
-    if path != "-":
-        refuse_pointer(Path(path), InputError)
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(
-            f"--classes {name!r} names a file that cannot be read: {reason}."
-        ) from error
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if not lines:
-        raise InputError(f"--classes {name!r} names a file without a class: expected one a line.")
-    click.echo(f"Classes from {path}: {len(lines)}", err=True)
-    return lines if len(lines) > 1 else lines[0]
+    if path == "-":
+        try:
+            found = classes_of(lines_of(sys.stdin.read()), "standard input")
+        except UnicodeDecodeError as error:
+            raise InputError("Standard input is not a text in UTF-8.") from error
+    else:
+        found = read_classes(Path(path))
+    listed = found if isinstance(found, list) else found.split(",")
+    click.echo(f"Classes from {path}: {len(listed)}", err=True)
+    return found
 
 
 def load_segmenter(

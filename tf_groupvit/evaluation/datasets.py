@@ -15,7 +15,7 @@ from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.evaluation.benchmarks import BENCHMARKS, Benchmark
 from tf_groupvit.evaluation.layouts import Pair, find_pairs
 from tf_groupvit.evaluation.masks import checked_choice, read_labels, turn_of
-from tf_groupvit.files import IMAGE_SUFFIXES, first_in_doubt, is_junk
+from tf_groupvit.files import IMAGE_SUFFIXES, first_in_doubt, is_junk, read_lines
 from tf_groupvit.preprocessing.image_reading import read_image, turn
 from tf_groupvit.scenes.scene import CLASSES, Scene, check_scenes, scene
 
@@ -222,11 +222,7 @@ def _class_names(root: Path, folders: list[str]) -> list[str]:
 
 
 def _renamed(file: Path, folders: list[str]) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{file}: cannot be read: {error}.") from error
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = read_lines(file, DatasetError)
     if not all("\t" in line for line in lines):
         if len(lines) != len(folders) or any("\t" in line for line in lines):
             raise DatasetError(

@@ -8,7 +8,7 @@ import numpy as np
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.benchmarks import BENCHMARKS, Layout
-from tf_groupvit.files import is_junk
+from tf_groupvit.files import is_junk, read_lines
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")  # of the images of benchmarks
 
@@ -105,15 +105,7 @@ def _masked(layout: Layout, drawn: set[str]) -> list[tuple[str, str]]:
 
 
 def _names_in(split: Path) -> list[str]:
-    try:
-        lines = split.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        absent = isinstance(error, FileNotFoundError)
-        reason = "there is no such file" if absent else f"cannot be read: {error}"
-        raise DatasetError(
-            f"{split}: {reason}: it lists the pictures to evaluate, one name a line."
-        ) from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = read_lines(split, DatasetError, "it lists the pictures to evaluate, one name a line")
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise DatasetError(f"{split}: '{twice}' is listed twice: each picture must count once.")

@@ -50,8 +50,8 @@ class Segmenter:
 
     Args:
         classes: names, as a list or separated by commas; ``"sofa|couch"`` are synonyms, and so are
-            those of a dict, ``{"sofa": ["couch"]}``; or ``ClassEmbeddings``, for which neither
-            tokenizer nor text tower is needed.
+            those of a dict, ``{"sofa": ["couch"]}``; or a ``Path``, a text file with one class a
+            line; or ``ClassEmbeddings``, for which neither tokenizer nor text tower is needed.
         templates: ``"a photo of a {}."``, several, or a set: identity, simple, subset, full.
         protocol: "paper", the published inference, or "hf", the arg max of transformers'
             segmentation logits.
