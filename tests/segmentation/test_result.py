@@ -122,7 +122,8 @@ def test_a_copy_says_as_well_why_a_part_is_not_there():
 
 
 @pytest.mark.parametrize(
-    "part", ["scores", "groups", "first_group", "final_group", "group_embeds", "group_scores"]
+    "part",
+    ["scores", "margins", "groups", "first_group", "final_group", "group_embeds", "group_scores"],
 )
 def test_what_is_not_there_says_why(part):
     with pytest.raises(
@@ -174,6 +175,8 @@ def test_scores_groups_and_class_scores_of_another_shape_are_refused():
         _ = small(scores=np.zeros((2, 4, 4))).scores
     with pytest.raises(InputError, match="group maps"):
         _ = small(groups=[np.zeros((4, 2))]).groups
+    with pytest.raises(InputError, match=r"Expected margins \(2, 4\)"):
+        _ = small(margins=np.zeros((4, 2))).margins
     with pytest.raises(InputError, match="4 class scores"):
         _ = Segmentation(LABELS, NAMES, GRAY, class_scores=[1.0]).class_scores
 

@@ -327,6 +327,7 @@ def test_a_result_is_copied_with_all_of_its_parts(make, mode, again):
     for _ in range(2):  # as it came, and used
         other = again(result)
         assert (other.labels == result.labels).all() and (other.scores == result.scores).all()
+        assert (other.margins == result.margins).all()
         assert all((one == two).all() for one, two in zip(other.groups, result.groups, strict=True))
         assert (
             other.group_scores == result.group_scores
@@ -467,3 +468,14 @@ def test_half_precision_labels_almost_alike(folder, segmenter):
 def test_labels_keep_small_numbers_of_classes_in_a_byte():
     labels = LowResScores(np.ones((2, 2, 3), "float32")).labels(4, 4)
     assert labels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"background": 0.5}, {"protocol": "hf"}, {"mode": "window"}, {"refine": "guided"}],
+    ids=str,
+)
+def test_margins_are_from_0_to_1_whatever_the_choices(make, choices):
+    result = make(**choices)(noise(40, 70))
+    assert result.margins.shape == (40, 70)
+    assert result.margins.min() >= 0 and result.margins.max() <= 1

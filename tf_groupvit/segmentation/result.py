@@ -38,6 +38,7 @@ Array = np.ndarray | Callable[[], np.ndarray] | None
 # Attributes that may be missing, and how an error calls them.
 PARTS = {
     "scores": "scores of every pixel",
+    "margins": "margins of every pixel",
     "groups": "group maps",
     "group_embeds": "group embeddings",
     "group_scores": "class scores of the groups",
@@ -52,6 +53,8 @@ class Segmentation:
         class_names: the K classes in the order of their numbers; "background" can only be first.
         image: (H, W, 3) uint8 RGB.
         scores: (K, H, W) float, computed when they are first used.
+        margins: (H, W) float32, by how much the best class of each pixel is ahead of the second,
+            from 0 to 1: of protocol "paper" the scores are compared, of "hf" their softmax.
         groups: the group number of every pixel, (H, W), for each grouping stage; ``first_group``
             and ``final_group`` are the ends of the list.
         group_embeds: (G, D) embeddings of the final groups.
@@ -64,8 +67,8 @@ class Segmentation:
             the image is first used, or a function without arguments that returns one of these.
         class_scores: the highest pixel score of each class, K numbers or by name; computed from
             ``scores`` if left out.
-        scores, groups, group_embeds, group_scores: values, functions without arguments that return
-            them, or None.
+        scores, margins, groups, group_embeds, group_scores: values, functions without arguments
+            that return them, or None.
         absence: why those that are None are missing: one sentence for the error.
 
     Raises:
@@ -80,6 +83,7 @@ class Segmentation:
         *,
         class_scores: ClassScores | Callable[[], ClassScores] | None = None,
         scores: Array = None,
+        margins: Array = None,
         groups: Sequence[np.ndarray] | Callable[[], Sequence[np.ndarray]] | None = None,
         group_embeds: Array = None,
         group_scores: Array = None,
@@ -91,6 +95,7 @@ class Segmentation:
         self._class_scores = class_scores
         self._parts = {
             "scores": scores,
+            "margins": margins,
             "groups": groups,
             "group_embeds": group_embeds,
             "group_scores": group_scores,
@@ -182,6 +187,14 @@ class Segmentation:
         if scores.shape != wanted:
             raise InputError(f"Expected scores {wanted}, received {scores.shape}.")
         return scores
+
+    @cached_property
+    def margins(self) -> np.ndarray:
+        """(H, W) by how much the best class of each pixel is ahead of the second."""
+        margins = np.asarray(self._part("margins"))
+        if margins.shape != self.labels.shape:
+            raise InputError(f"Expected margins {self.labels.shape}, received {margins.shape}.")
+        return margins
 
     @cached_property
     def groups(self) -> list[np.ndarray]:

@@ -417,6 +417,7 @@ class Segmenter:
             image,
             class_scores=partial(scores.highest, height, width),
             scores=partial(scores.enlarged, height, width),
+            margins=partial(scores.margins, height, width, self.settings.protocol == "hf"),
             groups=partial(_group_labels, groups, height, width),
             group_embeds=partial(_part, groups, "group_embeds"),
             group_scores=partial(_part, groups, "group_scores"),

@@ -58,6 +58,18 @@ class LowResScores(NamedTuple):
         """Each class's highest score among the pixels of (height, width), (K)."""
         return self._run(highest_scores, height, width)
 
+    def margins(self, height: int, width: int, logits: bool = False) -> np.ndarray:
+        """By how much the best class of each pixel is ahead of the second, (height, width).
+
+        Each pixel has the margin of the one of the small picture, or of the patch, that it lies in.
+        """
+        small = self._run(logit_margins if logits else score_margins, height, width)
+        rows, columns = (
+            (2 * np.arange(new) + 1) * old // (2 * new)
+            for old, new in zip(small.shape, (height, width), strict=True)
+        )
+        return small[rows][:, columns]
+
     def enlarged(self, height: int, width: int) -> np.ndarray:
         """Scores (K, height, width)."""
         return self._run(score_map, height, width).transpose(2, 0, 1)
@@ -97,6 +109,25 @@ def pixel_rows(scores: LowResScores) -> Tensor:
     if scores.owner is not None:
         return tf.gather(scores.rows, scores.owner)
     return scores.rows if scores.size is None else between_patches(scores.rows, scores.size)
+
+
+def score_margins(scores: LowResScores, *_: Tensor) -> Tensor:
+    """Differences of the two highest scores, or of the only one to 0: of the pixels of the small
+    picture, (h, w), or, where these are interpolated, of its patches, (r, c).
+    """
+    return _margins(scores.rows, scores.owner)
+
+
+def logit_margins(scores: LowResScores, *_: Tensor) -> Tensor:
+    """``score_margins`` of the softmax of what are logits."""
+    return _margins(tf.nn.softmax(scores.rows), scores.owner)
+
+
+def _margins(rows: Tensor, owner: Tensor | None) -> Tensor:
+    best = tf.one_hot(_best(rows), tf.shape(rows)[-1], on_value=True, off_value=False)
+    second = tf.reduce_max(tf.where(best, tf.zeros([]), rows), axis=-1)
+    margins = tf.reduce_max(rows, axis=-1) - second
+    return margins if owner is None else tf.gather(margins, owner)
 
 
 def score_map(scores: LowResScores, height: Tensor, width: Tensor) -> Tensor:

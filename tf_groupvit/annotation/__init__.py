@@ -1,0 +1,1 @@
+"""Collections of pictures to records, and to the formats of labeling tools."""
