@@ -6,10 +6,11 @@ Each function takes the class of the error that it raises.
 import json
 import os
 import re
+import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tf_groupvit.errors import GroupViTError, InputError, one_line
 
@@ -184,6 +185,39 @@ def is_junk(path: str) -> bool:
     return any(
         (part.startswith(".") and part.strip(".") != "") or part.lower() in JUNK for part in parts
     )
+
+
+def tar_members(file: IO[bytes], size: int, problem: list[str]) -> Iterator[tarfile.TarInfo]:
+    """The files of an uncompressed tar of ``size`` bytes whose data is whole, without junk.
+
+    Only headers are read. What is wrong with the tar goes into ``problem``; what comes before that
+    is given.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                tar.members.clear()  # type: ignore[attr-defined]  # else all headers stay in memory
+                if member.offset_data + member.size > size:
+                    break  # tarfile itself says so when it looks for the next header
+                if member.isfile() and not is_junk(member.name):
+                    yield member
+            end = tar.offset
+        # An empty block marks the end of an archive; tarfile takes whatever is no header for one.
+        file.seek(end)
+        if any(file.read(tarfile.BLOCKSIZE).ljust(tarfile.BLOCKSIZE, b"?")):
+            problem.append(f"the shard is cut short or damaged from byte {min(end, size):,} on")
+    except (OSError, tarfile.TarError) as error:
+        problem.append(f"the shard is cut short or damaged: {error}")
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """The key of a member of a WebDataset shard, and what is behind its first dot.
+
+    ``a.b/000.seg.png`` -> (``a.b/000``, ``seg.png``).
+    """
+    folder, _, base = name.rpartition("/")
+    key, _, part = base.partition(".")
+    return f"{folder}/{key}" if folder else key, part.lower()
 
 
 def first_in_doubt(names: Iterable[str]) -> tuple[int, str, str] | None:

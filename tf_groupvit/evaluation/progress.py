@@ -98,14 +98,21 @@ class ProgressFile:
             raise InputError(
                 f"{self.path}: expected the state of an evaluation: delete it or name another file."
             )
-        for key in sorted({*settings, *self.settings}):
-            if settings.get(key) != self.settings.get(key):
-                was, now = (_short(held.get(key)) for held in (settings, self.settings))
-                raise InputError(
-                    f"{self.path}: belongs to another evaluation: {key} was {was} and is {now}"
-                    " now: use the same settings, or name another file."
-                )
+        difference = first_difference(settings, self.settings)
+        if difference is not None:
+            raise InputError(
+                f"{self.path}: belongs to another evaluation: {difference}: use the same settings,"
+                " or name another file."
+            )
         return content
+
+
+def first_difference(before: Mapping[str, object], now: Mapping[str, object]) -> str | None:
+    """The first setting by name that differs, ``x was 1 and is 2 now``; None where none does."""
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            return f"{key} was {_short(before.get(key))} and is {_short(now.get(key))} now"
+    return None
 
 
 def _short(value: object) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_groupvit.errors import DatasetError, one_line
-from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES, is_junk, replacing
+from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES, replacing, split_key, tar_members
 from tf_groupvit.training.captions_file import NO_ENTRY, captions_in
 
 # Members of a tar shard by their suffix: the first that is there counts; of JSON, its "caption".
@@ -90,37 +90,19 @@ class TarShards:
     def read(self, shard: Path) -> Iterator[Record]:
         """Whole records, also of a shard that is cut short; a last one says that it was."""
         problem: list[str] = []
-        members = ((_split_key(member.name), member) for member in _members(shard, problem))
+        members = ((split_key(member.name), member) for member in _members(shard, problem))
         for key, parts in groupby(members, lambda pair: pair[0][0]):
             yield from _tar_records(shard, key, {part: member for (_, part), member in parts})
         if problem:
             yield _broken(str(shard), problem[0])
 
 
-def _split_key(name: str) -> tuple[str, str]:
-    """``a.b/000.seg.png`` -> (``a.b/000``, ``seg.png``)."""
-    folder, _, base = name.rpartition("/")
-    key, _, part = base.partition(".")
-    return f"{folder}/{key}" if folder else key, part.lower()
-
-
 def _members(shard: Path, problem: list[str]) -> Iterator[tarfile.TarInfo]:
     """The files of a tar whose data is whole; what is wrong with the tar goes into ``problem``."""
     try:
-        size = os.path.getsize(shard)
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                tar.members.clear()  # type: ignore[attr-defined]  # else all headers stay in memory
-                if member.offset_data + member.size > size:
-                    break  # tarfile itself says so when it looks for the next header
-                if member.isfile() and not is_junk(member.name):
-                    yield member
-            end = tar.offset
-        # An empty block marks the end of an archive; tarfile takes whatever is no header for one.
-        block = tarfile.BLOCKSIZE
-        if end + block > size or any(_read_bytes(shard, end, block)):
-            problem.append(f"the shard is cut short or damaged from byte {min(end, size):,} on")
-    except (OSError, tarfile.TarError) as error:
+        with open(shard, "rb") as file:
+            yield from tar_members(file, os.path.getsize(shard), problem)
+    except OSError as error:
         problem.append(f"the shard is cut short or damaged: {error}")
 
 

@@ -1,0 +1,348 @@
+"""Where pictures come from: files, folders, patterns, lists, tar shards, Parquet, on any storage.
+
+Nothing is read before it is needed: of a picture only its name, of a shard only its headers.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+from fsspec import AbstractFileSystem
+
+from tf_groupvit.annotation.manifest import MANIFEST, is_manifest
+from tf_groupvit.annotation.output import place_of
+from tf_groupvit.errors import GroupViTError, InputError, one_line
+from tf_groupvit.files import IMAGE_SUFFIXES, is_junk, split_key, tar_members
+
+LIST, TAR, PARQUET = ".txt", ".tar", ".parquet"
+COLUMNS = ("image", "bytes", "jpg", "png", "path", "url", "file_name")  # unless one is named
+ID_COLUMN = "id"
+MOST_NAMED = 3  # folders that a message about them names
+MOST_LOOKED_AT = 100  # folders that are looked into for such a message
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture that there is: its id, and what reads its bytes. It can be pickled."""
+
+    id: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A source, or a part of one, whose pictures cannot be found."""
+
+    source: str
+    reason: str
+
+
+Found = Item | Problem
+
+
+def find_items(
+    locations: Sequence[str],
+    recursive: bool = False,
+    column: str | None = None,
+    say: Say = lambda _: None,
+) -> Iterator[Found]:
+    """The pictures of all locations, in an order that stays the same, found as they are asked for.
+
+    A location is a path, or a URL that fsspec opens (``s3://bucket/photos``):
+
+    * a picture, whatever its name;
+    * a folder: its pictures, tar shards and Parquet files by their suffixes; with ``recursive``
+      those of the folders below it, too. Hidden files, links to folders, and folders that
+      ``annotate`` has written are left out;
+    * a pattern with ``*``, ``?``, ``[...]`` or ``**``, unless something has just that name;
+    * a list: a text file with a location of one picture or shard a line, ``.txt`` or any file
+      behind ``@``. Relative ones count from the folder of the list;
+    * an uncompressed tar of pictures (WebDataset);
+    * a Parquet file with a column of encoded pictures, of ``{"bytes", "path"}``, or of addresses.
+
+    The id of a picture is its path within the only location, its suffix included. Of several
+    locations, the location as it is written goes before it. In a shard or a Parquet file that is
+    not the only location, its path does so, too. A row of Parquet is called by its column ``id``,
+    or by its number.
+
+    Args:
+        column: of Parquet files; unless given, the first of ``COLUMNS`` that there is.
+        say: is told what is left out.
+    """
+    search = _Search(recursive, column, say)
+    for location in locations:
+        try:
+            yield from search.location(location, several=len(locations) > 1)
+        except Exception as error:  # each storage has errors of its own
+            yield Problem(location, reason_of(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Why something cannot be read, in a line without a full stop at its end."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file or folder"
+    if isinstance(error, GroupViTError):
+        return str(error).rstrip(".")
+    reason = getattr(error, "strerror", None)
+    return (reason or one_line(error)).rstrip(".") or type(error).__name__
+
+
+def picture_id(*parts: str) -> str:
+    """An id from parts of a path: with forward slashes, relative, and never outside of a folder.
+
+    What cannot be written as UTF-8 is escaped.
+    """
+    text = "/".join(parts).rpartition("://")[2]
+    names = [name for name in text.split("/") if name not in ("", ".", "..")]
+    return "/".join(names).encode("utf-8", "backslashreplace").decode() or "image"
+
+
+@dataclass(frozen=True)
+class _Search:
+    recursive: bool
+    column: str | None
+    say: Say
+
+    def location(self, location: str, several: bool) -> Iterator[Found]:
+        """What one location means."""
+        if not location:
+            raise InputError("a location is empty: name a file, a folder, a pattern or a URL")
+        marked = location.startswith("@")
+        system, path = place_of(location.removeprefix("@"))
+        prefix = location.removeprefix("@").rstrip("/") if several else ""
+        kind = _kind_of(system, path)
+        if marked or (kind == "file" and path.lower().endswith(LIST)):
+            yield from self._list(system, path, prefix.rpartition("/")[0])
+        elif kind == "directory":
+            yield from self._folder(system, path, prefix)
+        elif kind == "file":
+            yield from self._file(system, path, picture_id(prefix or _name(path)), prefix)
+        elif any(sign in path for sign in "*?["):
+            yield from self._pattern(system, path, prefix)
+        else:
+            raise FileNotFoundError(path)
+
+    def _file(
+        self, system: AbstractFileSystem, path: str, item_id: str, prefix: str
+    ) -> Iterator[Found]:
+        """A picture, or those of a shard, whose ids begin with ``prefix``."""
+        suffix = _suffix(path)
+        if suffix == TAR:
+            yield from _in_tar(system, path, prefix)
+        elif suffix == PARQUET:
+            yield from _in_parquet(system, path, prefix, self.column)
+        else:
+            yield Item(item_id, partial(_whole, system, path))
+
+    def _folder(
+        self, system: AbstractFileSystem, folder: str, prefix: str, inner: str = ""
+    ) -> Iterator[Found]:
+        """What a folder holds; ``inner`` is its path below the one that was named."""
+        entries = sorted(system.ls(folder, detail=True), key=lambda entry: entry["name"])
+        entries = [entry for entry in entries if not is_junk(_name(entry["name"]))]
+        if _is_ours(system, folder, entries):
+            if not inner:
+                raise InputError("annotate has written this folder: name that of the pictures")
+            self.say(f"Left out: '{inner}', which annotate has written")
+            return
+        below = []
+        for entry in entries:
+            path = entry["name"].rstrip("/")
+            inside = f"{inner}/{_name(path)}".lstrip("/")
+            if entry["type"] == "directory":
+                below.append((path, inside))
+            elif _is_wanted(path) and _is_file(system, entry):
+                item_id = picture_id(prefix, inside)
+                yield from self._file(system, path, item_id, item_id)
+        if not self.recursive:
+            self._say_left_out(system, folder, [path for path, _ in below])
+            return
+        for path, inside in below:
+            yield from self._folder(system, path, prefix, inside)
+
+    def _say_left_out(self, system: AbstractFileSystem, folder: str, below: list[str]) -> None:
+        if len(below) <= MOST_LOOKED_AT:
+            below = [path for path in below if not _is_ours(system, path, system.ls(path))]
+        if below:
+            more = ", ..." if len(below) > MOST_NAMED else ""
+            names = ", ".join(map(_name, below[:MOST_NAMED])) + more
+            self.say(f"Left out of '{folder}': folders below it ({names}); --recursive takes them")
+
+    def _pattern(self, system: AbstractFileSystem, pattern: str, prefix: str) -> Iterator[Found]:
+        found = system.glob(pattern, detail=True)
+        if not found:
+            raise InputError("no file matches: check the pattern and its folder")
+        before = _fixed_part(pattern)
+        prefix = _fixed_part(prefix).rstrip("/")
+        for path, entry in sorted(found.items()):
+            inside = path[len(before) :]
+            if is_junk(inside):
+                continue
+            if _is_file(system, entry):
+                yield from self._file(system, path, *[picture_id(prefix, inside)] * 2)
+            elif self.recursive and entry["type"] == "directory":
+                yield from self._folder(system, path, picture_id(prefix, inside), "")
+
+    def _list(self, system: AbstractFileSystem, path: str, prefix: str) -> Iterator[Found]:
+        folder = path.rpartition("/")[0]
+        with system.open(path, "r", encoding="utf-8-sig") as lines:
+            for line in lines:
+                line = line.strip()
+                if not line:
+                    continue
+                item_id = picture_id(prefix, line)
+                place = (system, f"{folder}/{line}")
+                if line.startswith("/") or "://" in line:
+                    place = place_of(line)
+                try:
+                    yield from self._file(*place, item_id, item_id)
+                except Exception as error:
+                    yield Problem(line, reason_of(error))
+
+
+# Parts of paths, and what is there
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _suffix(path: str) -> str:
+    _, dot, suffix = _name(path).rpartition(".")
+    return (dot + suffix).lower()
+
+
+def _is_wanted(path: str) -> bool:
+    return _suffix(path) in (*IMAGE_SUFFIXES, TAR, PARQUET)
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folders of a pattern before the first part with a sign in it, with a slash at the end."""
+    first = min((pattern.find(sign) for sign in "*?[" if sign in pattern), default=len(pattern))
+    return pattern[: pattern.rfind("/", 0, first) + 1]
+
+
+def _kind_of(system: AbstractFileSystem, path: str) -> str:
+    try:
+        return str(system.info(path)["type"])
+    except FileNotFoundError:
+        return ""
+
+
+def _is_file(system: AbstractFileSystem, entry: dict[str, Any]) -> bool:
+    """Whether an entry of a folder is a file or a link to one; a link to nothing counts, too."""
+    if entry.get("islink"):
+        return _kind_of(system, entry["name"]) in ("file", "")
+    return bool(entry["type"] == "file")
+
+
+def _is_ours(
+    system: AbstractFileSystem, folder: str, entries: Sequence[dict[str, Any] | str]
+) -> bool:
+    """Whether a folder with these entries is one that ``annotate`` has written."""
+    names = [entry if isinstance(entry, str) else entry["name"] for entry in entries]
+    return MANIFEST in map(_name, names) and is_manifest(_whole(system, f"{folder}/{MANIFEST}"))
+
+
+def _whole(system: AbstractFileSystem, path: str) -> bytes:
+    content: bytes = system.cat_file(path)
+    return content
+
+
+# Shards
+
+
+def _in_tar(system: AbstractFileSystem, path: str, prefix: str) -> Iterator[Found]:
+    """The pictures of an uncompressed tar, also of one that is cut short.
+
+    Of members of one key, those that have only the suffix of a picture behind it are taken:
+    ``000.jpg`` and not ``000.mask.png``.
+    """
+    problem: list[str] = []
+    with system.open(path, "rb") as file:
+        members = tar_members(file, system.size(path), problem)
+        for _, group in groupby(members, lambda member: split_key(member.name)[0]):
+            pictures = [member for member in group if _suffix(member.name) in IMAGE_SUFFIXES]
+            pure = [one for one in pictures if f".{split_key(one.name)[1]}" in IMAGE_SUFFIXES]
+            for member in pure or pictures:
+                span = member.offset_data, member.size
+                yield Item(picture_id(prefix, member.name), partial(_span, system, path, *span))
+    if problem:
+        yield Problem(prefix or _name(path), problem[0])
+
+
+def _span(system: AbstractFileSystem, path: str, start: int, length: int) -> bytes:
+    content: bytes = system.cat_file(path, start=start, end=start + length)
+    if len(content) < length:
+        raise InputError(f"the shard ends {length - len(content):,} bytes before the picture does")
+    return content
+
+
+def _in_parquet(
+    system: AbstractFileSystem, path: str, prefix: str, column: str | None
+) -> Iterator[Found]:
+    """A picture for each row."""
+    with system.open(path, "rb") as file:
+        table = pyarrow.parquet.ParquetFile(file)
+        column = _picture_column(table.schema_arrow, column)
+        named = ID_COLUMN in table.schema_arrow.names
+        row = 0
+        for group in range(table.metadata.num_row_groups):
+            rows = range(table.metadata.row_group(group).num_rows)
+            ids = [str(row + at) for at in rows]
+            if named:
+                ids = [str(one) for one in table.read_row_group(group, [ID_COLUMN])[0].to_pylist()]
+            for at, item_id in enumerate(ids):
+                read = partial(_cell, system, path, column, group, at)
+                yield Item(picture_id(prefix, item_id), read)
+            row += len(rows)
+
+
+def _picture_column(schema: pa.Schema, wanted: str | None) -> str:
+    column = wanted or next((name for name in COLUMNS if name in schema.names), None)
+    if column not in schema.names:
+        asked = f"has no column '{wanted}'" if wanted else "has no column that is known to be one"
+        raise InputError(
+            f"it {asked} of pictures, but {', '.join(schema.names)}: name one (column)"
+        )
+    kind = schema.field(column).type
+    readable = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    readable |= pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if not readable and not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+        raise InputError(
+            f"its column '{column}' is {kind}: expected bytes or addresses of pictures"
+        )
+    return str(column)
+
+
+def _cell(system: AbstractFileSystem, path: str, column: str, group: int, row: int) -> bytes:
+    with _ONE_READS:  # several would read one group several times
+        cells = _row_group(system, path, column, group)
+    value = cells[row].as_py()
+    if isinstance(value, dict):
+        value = value["bytes"] or value.get("path")
+    if isinstance(value, str):
+        within = value.startswith("/") or "://" in value
+        return _whole(
+            *(place_of(value) if within else (system, f"{path.rpartition('/')[0]}/{value}"))
+        )
+    if value is None:
+        raise InputError("its row holds no picture")
+    content: bytes = value
+    return content
+
+
+_ONE_READS = threading.Lock()
+
+
+@lru_cache(maxsize=2)
+def _row_group(system: AbstractFileSystem, path: str, column: str, group: int) -> pa.ChunkedArray:
+    with system.open(path, "rb") as file:
+        return pyarrow.parquet.ParquetFile(file).read_row_group(group, [column])[0]
