@@ -30,7 +30,7 @@ def test_a_square_with_a_hole_by_hand():
     assert (around.label, square.label, hole.label) == (0, 1, 0)
     assert (square.area, square.box) == (8, (1, 0, 3, 3))
     assert square.outer.tolist() == [[1, 0], [4, 0], [4, 3], [1, 3]]
-    assert [ring.tolist() for ring in square.holes] == [[[2, 1], [2, 2], [3, 2], [3, 1]]]
+    assert [ring.tolist() for ring in square.holes] == [[[2, 2], [3, 2], [3, 1], [2, 1]]]
     assert around.holes == [] and hole.area == 1
 
 
@@ -90,10 +90,7 @@ def test_with_the_usual_tolerance_large_regions_have_an_iou_of_98_hundredths():
 def test_a_slope_is_a_line_and_a_square_keeps_its_corners():
     y, x = np.mgrid[:40, :40]
     (below,) = (one for one in regions_of((y > x).astype(int)) if one.label)
-    assert (
-        below.outer.tolist() == [[0, 1], [1, 1], [39, 39.5], [39, 40], [0, 40]]
-        or len(below.outer) <= 6
-    )
+    assert len(below.outer) <= 6
     square = np.zeros((20, 20), int)
     square[4:9, 3:12] = 1
     assert regions_of(square)[1].outer.tolist() == [[3, 4], [12, 4], [12, 9], [3, 9]]
