@@ -55,16 +55,27 @@ def test_graph_is_taken_where_it_is_fastest_and_stays_live(make, times, capsys):
     assert "refresh" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("other", ["size", "mode", "variable", "versions", "processor"])
+OTHER = {
+    "size": {"size": 48},
+    "mode": {"mode": "window"},
+    "versions": ("_version", lambda name: "0.0"),
+    "processor": ("_processor", lambda: ["another"]),
+    "share": ("_lines", lambda file: ["50000 100000"]),
+    "devices": ("tf.config.get_visible_devices", lambda: []),
+    "compiler": ("tf.config.optimizer.get_jit", lambda: "autoclustering"),
+}
+
+
+@pytest.mark.parametrize("other", ["variable", *OTHER])
 def test_other_circumstances_are_measured_anew(make, times, monkeypatch, other):
     make(runtime="auto")
-    choices = {"size": {"size": 48}, "mode": {"mode": "window"}}.get(other, {})
+    changed = OTHER.get(other, {})
+    choices = changed if isinstance(changed, dict) else {}
     if other == "variable":
         monkeypatch.setenv("TF_ONEDNN_OTHER", "1")
-    elif other == "versions":
-        monkeypatch.setattr(fastest, "_version", lambda name: "0.0")
-    elif other == "processor":
-        monkeypatch.setattr(fastest, "_processor", lambda: ["another"])
+    elif not choices:
+        name, value = changed
+        monkeypatch.setattr(f"{fastest.__name__}.{name}", value)
     make(runtime="auto", **choices)
     assert len(times[1]) == 2
     make(runtime="auto", **choices)
@@ -78,7 +89,9 @@ def test_other_circumstances_are_measured_anew(make, times, monkeypatch, other):
         b"\xff{",
         b"[]",
         b"{}",
-        lambda whole: whole | {"facts": {**whole["facts"], "size": [1, 1]}},
+        b"[" * 100_000,
+        lambda whole: whole | {"facts": {"size": [1, 1]}},
+        lambda whole: whole | {"facts": whole["facts"][:-1]},
         lambda whole: whole | {"seconds": {}},
         lambda whole: whole | {"seconds": {"lite_int8": 0.1}},
         lambda whole: whole | {"seconds": {"lite": "0.1"}},
@@ -100,6 +113,26 @@ def test_a_cache_that_cannot_be_written_is_no_error(make, times, tmp_path):
     for _ in range(2):
         assert make(runtime="auto").runtime == "lite"
     assert len(times[1]) == 2
+
+
+@pytest.mark.parametrize("cache", ["relative", "~nobody-of-this-name/cache"])
+def test_without_a_folder_of_the_users_nothing_is_written_where_one_works(
+    make, times, monkeypatch, tmp_path, cache
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.chdir(tmp_path)
+    make(runtime="auto")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_values_of_variables_which_may_be_secrets_are_not_written(
+    make, times, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TF_VAR_password", "a-secret-of-Terraform")
+    make(runtime="auto")
+    (file,) = files(tmp_path)
+    assert set(json.loads(file.read_text())) == {"facts", "seconds"}
+    assert "secret" not in file.read_text()
 
 
 def test_what_was_taken_is_pickled_copied_and_renewed_under_its_name(folder, make, times):

@@ -5,6 +5,7 @@ setting of threads, model and size. Whatever is wrong with that file, it is meas
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -43,9 +44,9 @@ def fastest(model: TFGroupViTModel, settings: Settings) -> str:
     side = settings.window
     size = (side, side) if settings.mode == "window" else settings.size
     names = [name for name in RUNTIMES if name != LITE_INT8 and _is_installed(name)]
-    facts = _facts(model, names, size)
-    file = _cache() / f"runtime-{hashlib.sha256(_text(facts).encode()).hexdigest()[:32]}.json"
-    seconds, how = _remembered(file, facts), "remembered"
+    facts = _digest(_facts(model, names, size))
+    file = _cache() / f"runtime-{facts[:32]}.json"
+    seconds, how = _remembered(file, facts, names), "remembered"
     if seconds is None:
         seconds, how = measured(model, names, size), "measured"
         _remember(file, {"facts": facts, "seconds": seconds})
@@ -105,7 +106,12 @@ def _facts(model: TFGroupViTModel, names: list[str], size: tuple[int, int]) -> d
         "python": platform.python_version(),
         "processor": _processor(),
         "processors": [os.cpu_count(), len(getattr(os, "sched_getaffinity", lambda _: ())(0))],
-        "devices": [device.name for device in tf.config.list_physical_devices()],
+        "share": _lines("/sys/fs/cgroup/cpu.max"),  # of the processors, in a container
+        "devices": [
+            [device.name, str(tf.config.experimental.get_device_details(device))]
+            for device in tf.config.get_visible_devices()
+        ],
+        "compiler": tf.config.optimizer.get_jit(),
         "threads": [
             threading.get_intra_op_parallelism_threads(),
             threading.get_inter_op_parallelism_threads(),
@@ -127,12 +133,17 @@ def _version(package: str) -> str:
 
 def _processor() -> list[str]:
     """Its name and instructions, as Linux tells them; elsewhere as Python does."""
-    told = [platform.machine(), platform.processor()]
+    lines = [*itertools.takewhile(bool, _lines("/proc/cpuinfo"))]
+    found = [line for line in lines if line.startswith(("model", "flags", "Features", "CPU"))]
+    return [platform.machine(), platform.processor(), *found]
+
+
+def _lines(file: str) -> list[str]:
+    """What Linux tells in a file of its own; elsewhere nothing."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+        return Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
-        return told
-    return told + [line for line in lines if line.startswith(("model", "flags", "Features", "CPU"))]
+        return []
 
 
 def _cache() -> Path:
@@ -140,12 +151,15 @@ def _cache() -> Path:
     return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "tf_groupvit"
 
 
-def _text(facts: dict[str, Any]) -> str:
-    return json.dumps(facts, sort_keys=True)
+def _digest(facts: dict[str, Any]) -> str:
+    """It takes their place in the file: Terraform's variables, which begin with TF_ as well, may
+    be secrets.
+    """
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _remembered(file: Path, facts: dict[str, Any]) -> dict[str, float] | None:
-    """The seconds in the file, if it is whole and about just these facts."""
+def _remembered(file: Path, facts: str, names: list[str]) -> dict[str, float] | None:
+    """The seconds in the file, if it is whole, about just these facts, and of these runtimes."""
     try:
         found = read_json(file, InputError)
     except InputError:
@@ -154,13 +168,15 @@ def _remembered(file: Path, facts: dict[str, Any]) -> dict[str, float] | None:
     if found.get("facts") != facts or not isinstance(seconds, dict) or not seconds:
         return None
     numbers = all(isinstance(each, float) and 0 < each < math.inf for each in seconds.values())
-    return seconds if numbers and set(seconds) <= set(facts["runtimes"]) else None
+    return seconds if numbers and set(seconds) <= set(names) else None
 
 
 def _remember(file: Path, content: dict[str, Any]) -> None:
-    """Write the file, or leave it, where none can be written."""
+    """Write the file, or leave it, where none can be written, or the user's folder is not known."""
+    if not file.is_absolute():
+        return
     try:
         make_folder(file.parent)
-        atomic_write(file, _text(content))
+        atomic_write(file, json.dumps(content))
     except (InputError, OSError):
         return
