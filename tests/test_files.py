@@ -70,3 +70,9 @@ def test_words_from_elsewhere_become_one_short_line():
 def test_the_nearest_known_name_is_suggested():
     assert did_you_mean("colour", ["size", "color"]) == "did you mean 'color'?"
     assert did_you_mean("xyz", ["only"]) == "did you mean 'only'?"
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(InputError, match="is a device or a pipe: expected a JSON file"):
+        read_json(tmp_path / "a.json", InputError)

@@ -94,8 +94,11 @@ def make_folder(folder: str | os.PathLike[str], error: Error = InputError) -> Pa
 def read_json(file: Path, error: Error) -> dict[str, Any]:
     """The JSON object in ``file``, with or without a byte order mark.
 
-    Raises ``error``: no such file, a pointer of git-lfs, over 16 MiB, not JSON, or not an object.
+    Raises ``error``: no such file, a device or a pipe, a pointer of git-lfs, over 16 MiB, not JSON,
+    or not an object.
     """
+    if file.exists() and not file.is_file() and not file.is_dir():  # it might never end
+        raise error(f"{file} is a device or a pipe: expected a JSON file.")
     refuse_pointer(file, error)
     with _refused(f"{file} cannot be read", error, "expected a JSON file"):
         size = file.stat().st_size

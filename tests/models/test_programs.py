@@ -100,13 +100,27 @@ def test_a_runtime_that_is_not_installed_is_refused_and_told_how_to_get(monkeypa
     tiny().optimized("lite")
 
 
+@pytest.mark.parametrize("content", ['raise ImportError("libtbb.so:\\nnone")', ""])
+def test_a_package_that_is_broken_or_another_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text(content)
+    code = (
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom tf_groupvit.runtimes import"
+        " check_runtime, load\ncheck_runtime('openvino')\nload('openvino')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    line = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "InputError: runtime 'openvino': OpenVINO is there" in line
+    assert line.endswith("): install it again.")
+
+
 def test_openvino_is_loaded_when_it_is_asked_for_and_tells_nobody():
     if runtimes.find_spec("openvino") is None:
         pytest.skip("OpenVINO is not installed: the extra openvino brings it")
     code = (
-        "import sys, tf_groupvit.runtimes.openvino as ours\nassert 'openvino' not in"
-        " sys.modules\nassert ours._openvino() is sys.modules['openvino']\nassert"
-        " 'openvino_telemetry' not in sys.modules\nassert"
+        "import sys, tf_groupvit.models.optimized\nfrom tf_groupvit.runtimes import load\nassert"
+        " 'openvino' not in sys.modules\nload('openvino')\nassert 'openvino' in"
+        " sys.modules\nassert 'openvino_telemetry' not in sys.modules\nassert"
         " sys.modules['openvino.tools.ovc.telemetry_utils'].tm.__name__.endswith('telemetry_stub')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -61,7 +61,7 @@ OTHER = {
     "versions": ("_version", lambda name: "0.0"),
     "processor": ("_processor", lambda: ["another"]),
     "share": ("_lines", lambda file: ["50000 100000"]),
-    "devices": ("tf.config.get_visible_devices", lambda: []),
+    "devices": ("tf.config.get_visible_devices", list),
     "compiler": ("tf.config.optimizer.get_jit", lambda: "autoclustering"),
 }
 

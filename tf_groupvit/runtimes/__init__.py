@@ -5,15 +5,18 @@ makes a program of a TensorFlow function for inputs of one shape. To add one: it
 ``RUNTIMES``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tf_groupvit.errors import InputError
+from tf_groupvit.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from tf_groupvit.runtimes.compiled import Function, Run
+
+    Prepare = Callable[[Function, tuple[int, ...]], Run]
 
 GRAPH, LITE, LITE_INT8, OPENVINO = "graph", "lite", "lite_int8", "openvino"
 AUTO = "auto"  # the fastest of the exact ones, which segmentation/fastest.py finds
@@ -55,11 +58,18 @@ def check_runtime(runtime: str, known: Iterable[str] = RUNTIMES) -> None:
         )
 
 
-def prepare(runtime: str, function: "Function", shape: tuple[int, ...]) -> "Run":
-    """A program of the function for inputs (B, *shape): some seconds at the published size.
+def load(runtime: str) -> "Prepare":
+    """What makes a program of a function for inputs (B, *shape), in some seconds at the published
+    size; the program holds the weights as they are now.
 
-    It holds the weights as they are now.
+    Raises ``InputError`` where the package that it needs cannot be loaded.
     """
-    _, module, options, _ = RUNTIMES[runtime]
-    made: Run = import_module(f"{__name__}.{module}").prepare(function, shape, **options)
-    return made
+    title, module, options, _ = RUNTIMES[runtime]
+    try:
+        loaded = import_module(f"{__name__}.{module}")
+    except Exception as error:  # a package may fail in any way
+        raise InputError(
+            f"runtime {runtime!r}: {title} is there and cannot be loaded ({one_line(error)}):"
+            " install it again."
+        ) from error
+    return partial(loaded.prepare, **options)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.runtimes import prepare
+from tf_groupvit.runtimes import load
 from tf_groupvit.types import Tensor
 
 # A tensor (B, ...) -> tensors of B rows each.
@@ -31,12 +31,14 @@ class CompiledFunction:
 
     ``shapes`` are those of the results, without B. It works eagerly, and in graphs that run where
     they were made. Calls from several threads wait for each other.
+
+    Raises ``InputError`` where the runtime cannot be loaded.
     """
 
     def __init__(
         self, function: Function, shapes: Sequence[tuple[int | None, ...]], runtime: str
     ) -> None:
-        self.function, self.shapes, self.runtime = function, shapes, runtime
+        self.function, self.shapes, self.prepare = function, shapes, load(runtime)
         self.programs: OrderedDict[tuple[int, ...], Run] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -59,7 +61,7 @@ class CompiledFunction:
         if shape not in self.programs:
             while len(self.programs) >= SIZES:
                 self.programs.popitem(last=False)
-            self.programs[shape] = prepare(self.runtime, self.function, shape)
+            self.programs[shape] = self.prepare(self.function, shape)
         self.programs.move_to_end(shape)
         return self.programs[shape]
 

@@ -1,18 +1,29 @@
 """OpenVINO, Intel's runtime, of the extra ``openvino``: batches of any length."""
 
 import sys
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tf_groupvit.runtimes.compiled import STREAMS, Function, thread_count, traced
 
+# Without its telemetry, which would report every import and conversion to its makers: as where that
+# is not installed.
+_telemetry = sys.modules.get("openvino_telemetry")
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+try:
+    from openvino import Core, convert_model
+finally:
+    del sys.modules["openvino_telemetry"]
+    if _telemetry is not None:
+        sys.modules["openvino_telemetry"] = _telemetry
+
 
 def prepare(function: Function, shape: tuple[int, ...]) -> "OpenVinoProgram":
     """A program for inputs (B, *shape)."""
     graph = traced(function, (None, *shape))
-    model = _openvino().convert_model(
+    model = convert_model(
         graph,
         output=[result.name for result in graph.outputs],  # and not whatever nothing reads
         # what it shared with the graph would be read when the graph has gone
@@ -57,26 +68,9 @@ class OpenVinoProgram:
             "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
             "ENABLE_CPU_PINNING": False,  # else two processes take the same cores, and leave others
         }
-        return _openvino().Core().compile_model(self.model, "CPU", settings)
+        return Core().compile_model(self.model, "CPU", settings)
 
 
 def _results(request: Any) -> list[np.ndarray]:
     """Copies: the request writes its next results where these were."""
     return [tensor.data.copy() for tensor in request.output_tensors]
-
-
-@cache
-def _openvino() -> Any:
-    """The package, without its telemetry, which would report every import and conversion to its
-    makers.
-    """
-    telemetry = sys.modules.get("openvino_telemetry")
-    # as where it is not installed
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        del sys.modules["openvino_telemetry"]
-        if telemetry is not None:
-            sys.modules["openvino_telemetry"] = telemetry
-    return openvino
