@@ -80,6 +80,14 @@ class Output:
             content: bytes = self.system.cat_file(self.path(name))
             return content
 
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """A file to read parts of. Raises InputError where it cannot be opened."""
+        with self._said(name, "read"):
+            file = self.system.open(self.path(name), "rb")
+        with file:
+            yield file
+
     def exists(self, name: str) -> bool:
         """Whether a file is there."""
         with self._said(name, "read"):
