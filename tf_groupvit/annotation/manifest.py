@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 KIND, VERSION = "tf-groupvit annotate", 1
-COMPARED = ("version", "classes", "embeds", "model", "settings")  # the rest may differ
+COMPARED = ("version", "embeds", "model", "settings")  # the rest may differ
 # Of each class's embedding, which synonyms change, the first components. Other machines round
 # differently: those as near as this count as equal.
 COMPONENTS, DIGITS, NEAR = 4, 5, 1e-3
@@ -159,13 +159,9 @@ def _near(before: Any, now: Any) -> bool:
 
 def _flat(manifest: dict[str, Any]) -> dict[str, Any]:
     """What is compared, by the names that a message calls it."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, Any] = {"classes": ", ".join(manifest.get("embeds", ()))}
     for part in COMPARED:
         value = manifest.get(part)
-        if part == "classes" and isinstance(value, list):
-            flat["classes"] = ", ".join(str(one.get("name")) for one in value)
-        elif isinstance(value, dict):
-            flat |= {f"{part} {name}": one for name, one in value.items()}
-        else:
-            flat[part] = value
+        values = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{part} {name}".strip(): one for name, one in values.items()}
     return flat

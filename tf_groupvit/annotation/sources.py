@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from tf_groupvit.annotation.manifest import MANIFEST, is_manifest
 from tf_groupvit.annotation.output import place_of
@@ -22,6 +23,7 @@ from tf_groupvit.files import IMAGE_SUFFIXES, is_junk, split_key, tar_members
 LIST, TAR, PARQUET = ".txt", ".tar", ".parquet"
 COLUMNS = ("image", "bytes", "jpg", "png", "path", "url", "file_name")  # unless one is named
 ID_COLUMN = "id"
+ENDINGS = f"none ends in {', '.join((*IMAGE_SUFFIXES, TAR, PARQUET))}"
 MOST_NAMED = 3  # folders that a message about them names
 MOST_LOOKED_AT = 100  # folders that are looked into for such a message
 
@@ -82,6 +84,28 @@ def find_items(
             yield from search.location(location, several=len(locations) > 1)
         except Exception as error:  # each storage has errors of its own
             yield Problem(location, reason_of(error))
+
+
+def count_items(find: Callable[[], Iterator[Found]]) -> int | None:
+    """How many pictures there are; None where one would have to read whole shards for that."""
+    count = 0
+    for one in find():
+        if isinstance(one, Item):
+            read = one.read
+            if isinstance(read, partial) and read.func is _span and not _is_disk(read.args[0]):
+                return None
+            count += 1
+    return count
+
+
+def check_found(find: Callable[[], Iterator[Found]]) -> None:
+    """Raise ``InputError`` where there is no picture at all, with the reason if there is one."""
+    problems = []
+    for one in find():
+        if isinstance(one, Item):
+            return
+        problems.append(f"{one.source}: {one.reason}")
+    raise InputError(f"There is no picture to annotate: {problems[0] if problems else ENDINGS}.")
 
 
 def reason_of(error: Exception) -> str:
@@ -208,6 +232,10 @@ class _Search:
 
 
 # Parts of paths, and what is there
+
+
+def _is_disk(system: AbstractFileSystem) -> bool:
+    return isinstance(system, LocalFileSystem)
 
 
 def _name(path: str) -> str:

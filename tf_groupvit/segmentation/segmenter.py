@@ -389,17 +389,21 @@ class Segmenter:
         """
         listed = several(images)
         if listed is None:
-            return self._segment([images])[0]
+            return self.segment_batch([images])[0]
         waiting, found = iter(listed), list[Segmentation]()
         count = len(listed) if isinstance(listed, Sized) else 0
         silent = None if count > MOST_IMAGES else True  # None: it is, but for a terminal
         with tqdm(total=count, disable=silent, leave=False, bar_format=BAR) as progress:
             while batch := list(islice(waiting, MOST_IMAGES)):
-                found += self._segment(batch)
+                found += self.segment_batch(batch)
                 progress.update(len(batch))
         return found
 
-    def _segment(self, sources: Sequence[Any]) -> list[Segmentation]:
+    def segment_batch(self, sources: Sequence[ImageLike]) -> list[Segmentation]:
+        """Segment images that go through the model together, however many they are.
+
+        A call splits a long list into batches of 8.
+        """
         check_process()
         images = [read_image(source) for source in sources]
         found = self.pipeline.find(images, self.text_embeds)

@@ -1,0 +1,324 @@
+"""Annotate a collection of pictures on one machine, and go on where an earlier run was stopped.
+
+    sources -> items -> pictures (read ahead in threads) -> segmentations (in batches)
+            -> records (in threads) -> parts -> the format's files, and what is said in the end
+
+In mode whole pictures of all sizes go through the model together, so that batches need no sorting.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from tf_groupvit.annotation.ending import SUMMARY, end
+from tf_groupvit.annotation.manifest import describe, go_on
+from tf_groupvit.annotation.output import Output
+from tf_groupvit.annotation.parts import Parts
+from tf_groupvit.annotation.progress import Progress
+from tf_groupvit.annotation.read_ahead import read_ahead
+from tf_groupvit.annotation.records import Record, record_of
+from tf_groupvit.annotation.sources import (
+    Found,
+    Item,
+    Problem,
+    Say,
+    check_found,
+    count_items,
+    find_items,
+    reason_of,
+)
+from tf_groupvit.errors import GroupViTError, ImageError, InputError
+from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.segmentation.batches import MOST_IMAGES, in_batches
+
+if TYPE_CHECKING:
+    from tf_groupvit.segmentation.result import Segmentation
+    from tf_groupvit.segmentation.segmenter import Segmenter
+
+PART_PICTURES, PART_SECONDS = 1000, 10.0  # a part is written after so many, or so long
+THREADS = 2  # that read pictures, and as many that make records; TensorFlow has its own
+HOPELESS = 20  # pictures that the model fails on before the first success: it is not their fault
+LOCK = ".lock"
+
+Location = str | os.PathLike[str]
+Value = TypeVar("Value")
+
+
+def annotate(
+    locations: Location | Sequence[Location],
+    segmenter: "Segmenter",
+    output: str | os.PathLike[str],
+    format: str = "parquet",
+    *,
+    recursive: bool = False,
+    column: str | None = None,
+    ignore_below: float | None = None,
+    retry_failed: bool = False,
+    batch_size: int = MOST_IMAGES,
+    seed: int = 0,
+    progress: bool = False,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Segment the pictures of all locations, and write what was found to a folder.
+
+    The folder gets ``manifest.json``, ``records/part-*.parquet``, and in the end
+    ``errors.jsonl``, ``review.csv`` (the least certain pictures first), ``contact_sheet.jpg``,
+    ``summary.json`` and the files of the format. The same call goes on where an earlier one was
+    stopped at any moment: it leaves out what has a record. What was in the last 10 seconds may be
+    done again.
+
+    Args:
+        locations: see ``sources.find_items``, which takes ``recursive`` and ``column``, too.
+        output: a folder that is empty, not there yet, or of an earlier run; or a URL of one.
+        format: "parquet", whose files are the parts.
+        ignore_below: pixels whose margin between the two best classes is smaller belong to none.
+        retry_failed: whether pictures that failed in earlier runs are done again.
+        batch_size: pictures that go through the model together.
+        seed: decides which pictures are on the contact sheet.
+        progress: whether standard error shows how many are done.
+        say: is told what is left out.
+
+    Returns:
+        What ``summary.json`` holds: pictures done and failed, pixels by class, and the time.
+
+    Raises:
+        InputError: there is no picture, or the folder holds something else, or records of another
+            model, other classes or settings, or cannot be written.
+    """
+    started = time.monotonic()
+    listed = [locations] if isinstance(locations, (str, os.PathLike)) else locations
+    find = partial(find_items, [os.fspath(one) for one in listed], recursive, column)
+    _check(format, batch_size, ignore_below)
+    check_found(find)
+    place = Output(output)
+    go_on(place, describe(segmenter, ignore_below, several=len(listed) > 1))
+    with _alone(place):
+        parts = Parts(place)
+        if retry_failed:
+            parts.forget_failures()
+        run = _Run(segmenter, parts, ignore_below, batch_size)
+        with Progress(len(run.known), partial(count_items, find), progress) as bar:
+            run.work(find(say=say), bar.step)
+        with run.clock("ending"):
+            sums = end(parts.records(), segmenter.class_names, place, find(), run.problems, seed)
+        summary = {
+            **sums,
+            "problems": [{"source": one.source, "error": one.reason} for one in run.problems],
+            "format": format,
+            "run": run.report(time.monotonic() - started),
+        }
+        place.write(SUMMARY, _json(summary))
+    return summary
+
+
+def _check(format: str, batch_size: int, ignore_below: float | None) -> None:
+    if format != "parquet":
+        raise InputError(f"There is no format {format!r}: expected 'parquet'.")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}: expected at least 1.")
+    if ignore_below is not None and not 0 <= ignore_below <= 1:
+        raise InputError(f"ignore_below is {ignore_below}: expected a margin from 0 to 1, or None.")
+
+
+def _json(content: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+@contextmanager
+def _alone(output: Output) -> Iterator[None]:
+    """Refuse a second run into one folder at a time; only on a disk, and where files are locked.
+
+    The system takes the lock from a process that ends, however it does.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    if output.folder is None:
+        yield
+        return
+    with open(output.folder / LOCK, "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"Another run is writing to '{output.location}': wait until it has ended."
+            ) from error
+        yield
+
+
+class _Clock:
+    """Seconds by part of the work, of the thread that segments and of those beside it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+
+    def waiting(self, part: str, values: Iterable[Value]) -> Iterator[Value]:
+        """The values, with the time that each is waited for."""
+        waiting = iter(values)
+        while True:
+            with self(part):
+                value = next(waiting, self)
+            if value is self:
+                return
+            yield value  # type: ignore[misc]
+
+
+class _Run:
+    """Everything between items and parts, for one run.
+
+    known: the hashes of the ids that are done, or were seen in this run: some 100 bytes a picture.
+    """
+
+    def __init__(
+        self, segmenter: "Segmenter", parts: Parts, ignore_below: float | None, batch_size: int
+    ) -> None:
+        self.segmenter, self.parts = segmenter, parts
+        self.ignore_below, self.batch_size = ignore_below, batch_size
+        self.known = {hash(item_id) for item_id, _ in parts.ids()}
+        self.problems: list[Problem] = []
+        self.clock = _Clock()
+        self.done = self.failed = 0
+
+    def work(self, found: Iterable[Found], step: Callable[[], None]) -> None:
+        """Annotate what is not known yet; ``step`` is called for each picture."""
+        ahead = read_ahead(self._new(found), _read, THREADS, most_waiting=2 * self.batch_size)
+        pairs = self.clock.waiting("reading", ahead)
+        store = _Store(self.parts, self.clock)
+        try:
+            with ThreadPoolExecutor(THREADS) as pool:
+                waiting = deque[Future[Record]]()
+                for (item, _), answer in in_batches(
+                    pairs, _image_of, self._segment, self.batch_size
+                ):
+                    waiting.append(pool.submit(self._record, item, answer))
+                    if len(waiting) > self.batch_size:
+                        self._keep(waiting.popleft(), store, step)
+                while waiting:
+                    self._keep(waiting.popleft(), store, step)
+        except BaseException:
+            with suppress(GroupViTError):  # what ended the run counts
+                store.close()
+            raise
+        finally:
+            ahead.close()  # type: ignore[attr-defined]
+        store.close()
+
+    def _new(self, found: Iterable[Found]) -> Iterator[Item]:
+        """The items that have no record and were not seen before in this run."""
+        seen: set[int] = set()
+        for one in found:
+            if isinstance(one, Problem):
+                self.problems.append(one)
+            elif hash(one.id) in seen:
+                reason = "another picture has this id: give one of them another name"
+                self.problems.append(Problem(one.id, reason))
+            else:
+                seen.add(hash(one.id))
+                if hash(one.id) not in self.known:
+                    yield one
+
+    def _segment(self, images: list[np.ndarray]) -> "list[Segmentation]":
+        with self.clock("segmenting"):
+            return self.segmenter.segment_batch(images)
+
+    def _record(self, item: Item, answer: "Segmentation | Exception") -> Record:
+        if not isinstance(answer, Exception):
+            try:
+                return record_of(item.id, answer, self.ignore_below)
+            except Exception as error:  # whatever it is, the others are done
+                answer = error
+        if self.done == 0 and self.failed >= HOPELESS and not isinstance(answer, GroupViTError):
+            raise answer
+        return Record(item.id, error=reason_of(answer).removeprefix("image: "))
+
+    def _keep(self, future: "Future[Record]", store: "_Store", step: Callable[[], None]) -> None:
+        with self.clock("recording"):
+            record = future.result()
+        self.done += record.error is None
+        self.failed += record.error is not None
+        store.add(record)
+        step()
+
+    def report(self, seconds: float) -> dict[str, Any]:
+        """How many pictures this run did, in what time, and the share of the time by part."""
+        parts = {"segmenting": 0.0, **self.clock.seconds}
+        parts["rest"] = max(0.0, seconds - sum(parts.values()))
+        count = self.done + self.failed
+        return {
+            "pictures": count,
+            "seconds": round(seconds, 3),
+            "pictures_a_second": round(count / seconds, 3),
+            "shares": {name: round(value / seconds, 4) for name, value in parts.items()},
+        }
+
+
+def _read(item: Item) -> np.ndarray:
+    """The picture of an item, uint8 (H, W, 3)."""
+    return read_image(item.read())
+
+
+def _image_of(pair: "tuple[Item, np.ndarray | Exception]") -> np.ndarray:
+    _, image = pair
+    if isinstance(image, GroupViTError):
+        raise image
+    if isinstance(image, Exception):
+        raise ImageError(reason_of(image)) from image
+    return image
+
+
+class _Store:
+    """Records on their way into parts; a part is written in a thread while the next is gathered."""
+
+    def __init__(self, parts: Parts, clock: _Clock) -> None:
+        self.parts, self.clock = parts, clock
+        self.records: list[Record] = []
+        self.written = time.monotonic()
+        self.thread = ThreadPoolExecutor(1)
+        self.under_way: Future[str] | None = None
+
+    def add(self, record: Record) -> None:
+        """Keep a record; where enough have gathered, write them."""
+        self.records.append(record)
+        late = time.monotonic() - self.written >= PART_SECONDS
+        if late or len(self.records) >= PART_PICTURES:
+            self._write()
+
+    def _write(self) -> None:
+        self._wait()
+        self.under_way = self.thread.submit(self.parts.write, self.records)
+        self.records, self.written = [], time.monotonic()
+
+    def _wait(self) -> None:
+        """Raises what kept the last part from being written."""
+        before, self.under_way = self.under_way, None
+        if before is not None:
+            with self.clock("writing"):
+                before.result()
+
+    def close(self) -> None:
+        """Write what is left."""
+        try:
+            if self.records:
+                self._write()
+            self._wait()
+        finally:
+            self.thread.shutdown()
