@@ -359,3 +359,153 @@ def test_the_protocol_without_background_is_refused_for_a_dataset_with_one(model
     result = run("voc", "--root", root, "--model", model, "--protocol", "hf")
     assert result.exit_code == 2
     assert "background" in result.stderr
+
+
+# Masks of one's own
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Five scenes as `tf-groupvit scenes` writes them."""
+    from tf_groupvit.scenes.scene import write_scenes
+
+    folder = tmp_path_factory.mktemp("drawn")
+    write_scenes(folder, 4, 5, 64)
+    return folder
+
+
+def own(folder, *options):
+    return ("masks", "--images", folder / "images", "--masks", folder / "masks", *options)
+
+
+def test_own_masks_score_as_the_known_dataset_of_the_same_files(model, drawn):
+    known = answer("scenes", "--seed", "4", "--count", "5", "--model", model)
+    options = ("--model", model, "--mode", "whole", "--normalize", "checkpoint")
+    content = answer(*own(drawn, "--classes", drawn / "classes.txt", *options))
+    assert {key: content[key] for key in ("miou", "iou", "pixel_accuracy", "images")} == {
+        key: known[key] for key in ("miou", "iou", "pixel_accuracy", "images")
+    }
+    assert content["settings"]["numbers"] == {name: [k] for k, name in enumerate(CLASSES)}
+
+
+def test_own_masks_are_seen_by_windows_refined_and_resumed_as_known_ones(model, drawn, tmp_path):
+    state = tmp_path / "state.json"
+    options = ("--model", model, "--refine", "guided", "--resume", state)
+    arguments = own(drawn, "--classes", f"@{drawn / 'classes.txt'}", *options)
+    assert answer(*arguments, "--limit", "2")["images"] == 2
+    content = answer(*arguments)
+    settings = content["settings"]
+    assert (content["images"], settings["mode"], settings["refine"]) == (5, "window", "guided")
+    result = run(*arguments, "--ignore", "254")
+    assert result.exit_code == 2
+    assert "another evaluation: ignore was [255] and is [254]" in result.stderr
+
+
+def test_own_masks_with_a_table_and_a_background(model, drawn, tmp_path):
+    lines = [f"{k},{name}" for k, name in enumerate(CLASSES)]
+    (tmp_path / "table.csv").write_text("\n".join(["number,name", *lines]))
+    options = ("--model", model, "--mode", "whole", "--table", tmp_path / "table.csv")
+    assert list(answer(*own(drawn, *options))["iou"]) == list(CLASSES)
+    two = f"{CLASSES[3]},{CLASSES[1]}"
+    result = run(*own(drawn, *options, "--classes", two, "--json"))
+    assert list(json.loads(result.stdout)["iou"]) == [CLASSES[3], CLASSES[1]]
+    assert f"Not among the classes, so ignored: {CLASSES[0]}, {CLASSES[2]}" in result.stderr
+    (tmp_path / "table.csv").write_text("\n".join(["0 background", *lines[1:]]).replace(",", " "))
+    content = answer(*own(drawn, *options, "--classes", two, "--background", "0.5"))
+    assert list(content["iou"]) == ["background", CLASSES[3], CLASSES[1]]
+    assert content["settings"]["background"] == 0.5
+
+
+def test_own_masks_calibrate_a_background(model, drawn, monkeypatch):
+    monkeypatch.setattr(
+        calibrate, "__kwdefaults__", {**calibrate.__kwdefaults__, "grid": (0.3, 0.9)}
+    )
+    names = ",".join(CLASSES[1:])
+    content = answer(*own(drawn, "--classes", names, "--model", model, "--calibrate", "1"))
+    assert content["settings"]["background"] in (0.3, 0.9)
+    assert list(content["iou"]) == ["background", *CLASSES[1:]]
+
+
+def test_own_masks_of_coco(model, tmp_path):
+    write_image(tmp_path / "images/a.jpg", 40, 40)
+    region = {"size": [40, 40], "counts": [400, 800, 400]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 40, "height": 40}],
+        "categories": [{"id": 3, "name": "dog"}, {"id": 7, "name": "sky"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "segmentation": region}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    arguments = ("masks", "--images", tmp_path / "images", "--masks", tmp_path / "coco.json")
+    found = answer(*arguments, "--model", model, "--background", "0.0")
+    assert list(found["iou"]) == ["background", "dog", "sky"]
+    # Nothing is background at the threshold 0.
+    assert found["pixel_accuracy"] in (0, 1 / 2) and found["iou"]["background"] == 0
+
+
+def test_what_has_no_partner_is_named_first_and_last_and_the_exit_code_is_two(model, tmp_path):
+    for name in ("a", "ä b"):
+        write_image(tmp_path / f"images/{name}.jpg")
+    for name in ("a", "c"):
+        write_mask(tmp_path / f"masks/{name}.png", [[0, 1], [1, 1]])
+    result = run(*own(tmp_path, "--classes", "dog,cat", "--model", model, "--json"))
+    assert result.exit_code == 2
+    first, second, *_, last = result.stderr.splitlines()
+    assert first == "1 left out, since it has no mask: ä b"
+    assert second == "1 left out, since its mask has no picture: c"
+    assert last == "Not in the scores, since they failed: ä b, c"
+    content = json.loads(result.stdout)
+    assert content["images"] == 1
+    assert [failure["image"] for failure in content["failures"]] == ["ä b", "c"]
+
+
+def test_the_confusion_matrix_is_drawn(model, drawn, tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "confusion.png"
+    arguments = ("scenes", "--count", "1", "--model", model, "--confusion", path)
+    assert run(*arguments).exit_code == 0
+    with Image.open(path) as picture:
+        assert min(picture.size) > 13 * 14  # a cell for each of the 13 classes
+
+
+OWN = ("masks", "--images", "images", "--masks", "masks")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("masks",), "--images is missing"),
+        (("masks", "--images", "images"), "--masks is missing"),
+        (OWN, "Class names are missing"),
+        ((*OWN, "--classes", "dog", "--root", "."), "leave --root out"),
+        ((*OWN, "--classes", "dog", "--seed", "0"), "leave --seed out"),
+        ((*OWN, "--classes", "background,dog"), "'background' is among the classes"),
+        ((*OWN, "--classes", "gone.txt"), "gone.txt: there is no such file"),
+        ((*OWN, "--classes", "dog,names.txt"), "'names.txt', the name of a file"),
+        ((*OWN, "--table", "gone.csv"), "gone.csv: there is no such file"),
+        ((*OWN, "--classes", "dog", "--ignore", "0"), "0 is the number of 'dog'"),
+        ((*OWN, "--classes", "dog"), "label 1 is beyond the class list: expected 0..0, 255"),
+        (("masks", "--images", "empty", "--masks", "masks", "--classes", "dog"), "found none"),
+        (("masks", "--images", "images", "--masks", "gone", "--classes", "dog"), "no such folder"),
+        ((*OWN, "--classes", "dog,cat", "--background", "2"), "background"),
+        ((*OWN, "--classes", "dog,cat", "--confusion", "c.jpg"), "name of a PNG"),
+        ((*OWN, "--classes", "dog,cat", "--confusion", "no/c.png"), "There is no folder 'no'"),
+        (("scenes", "--images", "images"), "leave --images out"),
+        (("voc", "--root", ".", "--classes", "dog"), "leave --classes out"),
+        (("folder", "--root", ".", "--ignore", "0"), "leave --ignore out"),
+        (("folder", "--root", "tree", "--confusion", "c.png"), "--confusion is about masks"),
+    ],
+)
+def test_own_masks_that_do_not_go_together_are_refused_in_one_line(
+    arguments, words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_image(tmp_path / "images/a.jpg")
+    write_image(tmp_path / "tree/dog/a.jpg")
+    write_mask(tmp_path / "masks/a.png", [[0, 1], [1, 1]])
+    result = run(*arguments)
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert lines[-1].startswith("Error: ") and words in lines[-1]
+    assert sum(line.startswith("Error") for line in lines) == 1

@@ -18,6 +18,13 @@ from tf_groupvit.segmentation.class_names import BACKGROUND
 
 IGNORED = 255  # pixels that do not count, in every dataset's own files and here
 UNKNOWN = -1
+
+
+def ignored_of(count: int) -> int:
+    """The label of pixels that do not count beside ``count`` classes: 255, or above that 65535."""
+    return IGNORED if count <= IGNORED else 65535
+
+
 # COCO-Stuff numbers 182 categories from 0, of which 11 were never drawn.
 COCO_GAPS = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 COCO_DRAWN = tuple(number for number in range(182) if number not in COCO_GAPS)  # by train id

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from tqdm import tqdm
 
 from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.evaluation.benchmarks import BENCHMARKS, Benchmark
+from tf_groupvit.evaluation.coco import CocoFile, read_coco
 from tf_groupvit.evaluation.layouts import Pair, find_pairs
-from tf_groupvit.evaluation.masks import checked_choice, read_labels, turn_of
+from tf_groupvit.evaluation.masks import checked_choice, turn_of
+from tf_groupvit.evaluation.numbering import number_classes, read_table
+from tf_groupvit.evaluation.own_masks import find_own_pairs
 from tf_groupvit.files import IMAGE_SUFFIXES, first_in_doubt, is_junk, read_lines
 from tf_groupvit.preprocessing.image_reading import read_image, turn
 from tf_groupvit.scenes.scene import CLASSES, Scene, check_scenes, scene
+from tf_groupvit.segmentation.class_names import ClassNames
 
 __all__ = [
     "BENCHMARKS",
@@ -27,6 +31,7 @@ __all__ = [
     "FolderDataset",
     "MaskDataset",
     "OpenedDataset",
+    "OwnMaskDataset",
     "SceneDataset",
     "open_dataset",
 ]
@@ -52,7 +57,60 @@ class Dataset(Protocol):
         """Raise ``DatasetError`` for the first of these pictures whose labels cannot be used."""
 
 
-class MaskDataset:
+class _Pairs:
+    """Pictures and their masks: found when the dataset is made, and read one at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        class_names: Sequence[str],
+        pairs: list[Pair],
+        mask_orientation: str | None,
+    ) -> None:
+        self.name, self.mask_orientation = name, checked_choice(mask_orientation)
+        self.class_names = class_names
+        self._pairs = pairs
+        self.names: Sequence[str] = [pair.name for pair in pairs]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 (H, W, 3), upright. Raises ``ImageError`` for a file that cannot be read."""
+        return read_image(self._pairs[index].image)
+
+    def labels(self, index: int) -> np.ndarray:
+        """uint8 (H, W), upright: 0..K-1, or 255. Raises ``DatasetError`` for an unusable mask.
+
+        With over 255 classes it is int32, and 65535 takes the place of 255.
+        """
+        pair = self._pairs[index]
+        return turn(pair.mask.labels(), self._turn(pair))
+
+    def check(self, indices: Iterable[int], progress: bool = False) -> None:
+        """Read every header, then every mask, so that what is wrong is known before work starts.
+
+        An image whose header cannot be read passes: the evaluation meets, counts and names it.
+        Raises ``DatasetError`` for the first mask that cannot be used.
+        """
+        listed = list(indices)
+        bar = dict(unit="mask", disable=not progress, leave=False)
+        for index in tqdm(listed, desc="checking sizes", **bar):
+            self._turn(self._pairs[index])
+        for index in tqdm(listed, desc="checking masks", **bar):
+            self.labels(index)
+
+    def oriented(self, mask_orientation: str) -> Self:
+        """The same dataset with another ``mask_orientation``. Raises ``InputError`` as it does."""
+        other = copy(self)
+        other.mask_orientation = checked_choice(mask_orientation)
+        return other
+
+    def _turn(self, pair: Pair) -> int:
+        return turn_of(pair.image, pair.mask, self.mask_orientation)
+
+
+class MaskDataset(_Pairs):
     """A benchmark on disk: its files are found when it is made, and read one at a time.
 
     Args:
@@ -73,44 +131,80 @@ class MaskDataset:
     ) -> None:
         if name not in BENCHMARKS:
             raise InputError(f"There is no dataset '{name}': choose from {', '.join(BENCHMARKS)}.")
-        self.name, self.mask_orientation = name, checked_choice(mask_orientation)
-        self.class_names: Sequence[str] = BENCHMARKS[name].class_names
-        self._pairs: list[Pair] = find_pairs(name, Path(root))
-        self.names: Sequence[str] = [pair.name for pair in self._pairs]
+        checked_choice(mask_orientation)
+        pairs = find_pairs(name, Path(root))
+        super().__init__(name, BENCHMARKS[name].class_names, pairs, mask_orientation)
 
-    def __len__(self) -> int:
-        return len(self.names)
 
-    def image(self, index: int) -> np.ndarray:
-        """uint8 (H, W, 3), upright. Raises ``ImageError`` for a file that cannot be read."""
-        return read_image(self._pairs[index].image)
+class OwnMaskDataset(_Pairs):
+    """Pictures and masks of one's own, in two folders, or in one and a file of COCO annotations.
 
-    def labels(self, index: int) -> np.ndarray:
-        """uint8 (H, W), upright: 0..K-1, or 255. Raises ``DatasetError`` for an unusable mask."""
-        pair = self._pairs[index]
-        return turn(read_labels(pair.mask, pair.table), self._turn(pair))
+    A picture and its mask have the same path below their folders, but for what follows the last
+    dot. A mask is PNG (gray of 8 or 16 bits, or palette, as VOC's are), TIFF or BMP, and holds the
+    number of a class for each pixel.
 
-    def check(self, indices: Iterable[int], progress: bool = False) -> None:
-        """Read every header, then every mask, so that what is wrong is known before work starts.
+    Args:
+        images: the folder of the pictures, with those below it.
+        masks: the folder of the masks, or a file of COCO annotations (.json), with regions as
+            polygons or run lengths; the extra ``annotate`` brings what draws polygons.
+        classes: names in the order of their numbers, which start at 0; with ``background``, that is
+            0, and the first class is 1. Given with a table or annotations, only these classes
+            count: the others are background where there is one, else ignored.
+        table: a file of numbers and names, see ``numbering.read_table``. Several numbers may have
+            one name.
+        ignore: numbers of pixels that do not count; 255 unless given, or unless it is a class.
+        background: there is a class "background", label 0, for which no word is looked for. Its
+            number is 0 or that of the table's "background". In COCO, it is what has no region;
+            without it such pixels do not count.
+        mask_orientation: as in ``MaskDataset``.
 
-        An image whose header cannot be read passes: the evaluation meets, counts and names it.
-        Raises ``DatasetError`` for the first mask that cannot be used.
-        """
-        listed = list(indices)
-        bar = dict(unit="mask", disable=not progress, leave=False)
-        for index in tqdm(listed, desc="checking sizes", **bar):
-            self._turn(self._pairs[index])
-        for index in tqdm(listed, desc="checking masks", **bar):
-            self.labels(index)
+    It has ``numbering``, the classes with their numbers, ``prompts``, the classes with synonyms,
+    and ``unpaired``, {name: what it lacks} of pictures without a mask and masks without a picture.
 
-    def oriented(self, mask_orientation: str) -> "MaskDataset":
-        """The same dataset with another ``mask_orientation``. Raises ``InputError`` as it does."""
-        other = copy(self)
-        other.mask_orientation = checked_choice(mask_orientation)
-        return other
+    Raises:
+        InputError: classes, table and numbers that do not fit together.
+        DatasetError: a folder or the annotations cannot be used, or no picture has a mask.
+    """
 
-    def _turn(self, pair: Pair) -> int:
-        return turn_of(pair.image, pair.mask, self.mask_orientation)
+    def __init__(
+        self,
+        images: str | PathLike[str],
+        masks: str | PathLike[str],
+        classes: ClassNames | None = None,
+        *,
+        table: str | PathLike[str] | None = None,
+        ignore: Sequence[int] | None = None,
+        background: bool = False,
+        mask_orientation: str | None = None,
+    ) -> None:
+        checked_choice(mask_orientation)
+        place: Path | CocoFile = Path(masks)
+        more: dict[str, Any] = {"ignore": ignore, "background": background}
+        if Path(masks).is_file():
+            if Path(masks).suffix.lower() != ".json":
+                raise DatasetError(
+                    f"{masks}: expected a folder of masks, or COCO annotations, a .json file."
+                )
+            if table is not None or ignore is not None:
+                raise InputError(
+                    f"{masks} numbers its categories itself, and pixels of no region do not count:"
+                    " leave the table and the numbers to ignore out."
+                )
+            place = read_coco(Path(masks))
+            more |= {"rows": place.rows, "source": str(masks), "free": True}
+        elif table is not None:
+            more |= {"rows": read_table(Path(table)), "source": str(table)}
+        self.numbering = number_classes(classes, **more)
+        self.prompts = self.numbering.prompts
+        pairs, self.unpaired = find_own_pairs(Path(images), place, self.numbering)
+        super().__init__(OWN, self.numbering.class_names, pairs, mask_orientation)
+        # Scores depend on them, and a state belongs to these files.
+        self.settings = {
+            "images": str(images),
+            "masks": str(masks),
+            "numbers": self.numbering.numbers(),
+            "ignore": self.numbering.ignored_numbers(),
+        }
 
 
 class SceneDataset:
@@ -248,7 +342,8 @@ def _first_synonym(prompt: str) -> str:
     return " ".join(prompt.split("|")[0].split())
 
 
-NAMES = (*BENCHMARKS, SceneDataset.name, FolderDataset.name)
+OWN = "masks"
+NAMES = (*BENCHMARKS, SceneDataset.name, FolderDataset.name, OWN)
 
 
 @dataclass(frozen=True)
@@ -262,7 +357,7 @@ class OpenedDataset:
         background: the published threshold; None where there is no background.
     """
 
-    dataset: MaskDataset | SceneDataset | FolderDataset
+    dataset: MaskDataset | OwnMaskDataset | SceneDataset | FolderDataset
     prompts: tuple[str, ...]
     mode: str
     background: float | None = None
@@ -279,7 +374,7 @@ def open_dataset(
     """Find the pictures of a dataset.
 
     Args:
-        name: one of ``NAMES``.
+        name: one of ``NAMES`` but "masks", which ``OwnMaskDataset`` finds.
         root: its folder; all need one but "scenes".
         seed, count: which scenes, and how many; 0 and 500 unless given.
         mask_orientation: see ``MaskDataset``.
@@ -291,6 +386,8 @@ def open_dataset(
     """
     if name not in NAMES:
         raise InputError(f"There is no dataset '{name}': choose from {', '.join(NAMES)}.")
+    if name == OWN:
+        raise InputError("Masks of one's own are found by OwnMaskDataset(images, masks, classes).")
     if mask_orientation is not None and name not in BENCHMARKS:
         raise InputError(f"--mask-orientation is about masks of photos: leave it out for {name}.")
     if name == SceneDataset.name:

@@ -13,7 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.datasets import Dataset, FolderDataset, MaskDataset, SceneDataset
+from tf_groupvit.evaluation.datasets import (
+    Dataset,
+    FolderDataset,
+    MaskDataset,
+    OwnMaskDataset,
+    SceneDataset,
+)
 from tf_groupvit.evaluation.progress import count_pictures, open_file
 from tf_groupvit.evaluation.scores import (
     ClassificationScores,
@@ -67,7 +73,7 @@ def evaluate(
     """
     _check_classes(getattr(segment, "class_names", None), dataset)
     if mask_orientation is not None:
-        if not isinstance(dataset, MaskDataset):
+        if not isinstance(dataset, MaskDataset | OwnMaskDataset):
             raise InputError(
                 f"mask_orientation is about masks of photos: leave it out for {dataset.name}."
             )
@@ -78,8 +84,7 @@ def evaluate(
         settings = {**_described(segment), **_masks_described(segment), **settings}
     if (orientation := getattr(dataset, "mask_orientation", None)) is not None:
         settings["mask_orientation"] = orientation
-    if isinstance(dataset, SceneDataset):
-        settings.update(dataset.settings)
+    settings.update(getattr(dataset, "settings", {}))
     names = dataset.names[: checked_count(limit, "limit")]
     tally = ConfusionMatrix(dataset.class_names)
     described = {"dataset": dataset.name, "class_names": list(dataset.class_names), **settings}
@@ -101,7 +106,10 @@ def evaluate(
     images, failures = count_pictures(
         names, answers, count, tally, file=file, done=done, progress=progress, title=dataset.name
     )
-    return SegmentationScores(dataset.name, images, failures, settings, tally.results())
+    failures = {**getattr(dataset, "unpaired", {}), **failures}
+    return SegmentationScores(
+        dataset.name, images, failures, settings, tally.results(), tally.counts.numpy()
+    )
 
 
 def evaluate_classes(

@@ -4,10 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.benchmarks import BENCHMARKS, Layout
+from tf_groupvit.evaluation.masks import Mask, MaskFile
 from tf_groupvit.files import is_junk, read_lines
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")  # of the images of benchmarks
@@ -15,12 +14,11 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")  # of the images of benchmarks
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture: its name, its two files, and the map (256) of the mask's numbers to labels."""
+    """One picture: its name, its file, and its mask."""
 
     name: str
     image: Path
-    mask: Path
-    table: np.ndarray
+    mask: Mask
 
 
 def find_pairs(dataset: str, root: Path) -> list[Pair]:
@@ -31,7 +29,7 @@ def find_pairs(dataset: str, root: Path) -> list[Pair]:
     """
     layout = BENCHMARKS[dataset].layout
     home, images, masks = _located(layout, dataset, root)
-    found, drawn = _images_in(images, layout.image_suffix), _files_in(masks)
+    found, drawn = _images_in(images, layout.image_suffix), files_in(masks)
 
     def missing(name: str, why: str) -> DatasetError:
         file = f"{images / name}{layout.image_suffix}{IMAGE_ENDINGS[0]}"
@@ -76,7 +74,7 @@ def _located(layout: Layout, dataset: str, root: Path) -> tuple[Path, Path, Path
     )
 
 
-def _files_in(folder: Path) -> set[str]:
+def files_in(folder: Path) -> set[str]:
     """The files below a folder but for junk, as relative paths with forward slashes."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     return {name for name in names if not is_junk(name)}
@@ -85,7 +83,7 @@ def _files_in(folder: Path) -> set[str]:
 def _images_in(folder: Path, suffix: str) -> dict[str, Path]:
     """{name: image file} below a folder."""
     found: dict[str, Path] = {}
-    for file in sorted(_files_in(folder)):
+    for file in sorted(files_in(folder)):
         stem, dot, ending = file.rpartition(".")
         if dot + ending.lower() in IMAGE_ENDINGS and stem.endswith(suffix):
             found.setdefault(stem.removesuffix(suffix), folder / file)
@@ -115,6 +113,6 @@ def _names_in(split: Path) -> list[str]:
 def _pair(name: str, image: Path, layout: Layout, masks: Path, drawn: set[str]) -> Pair:
     for suffix, table in layout.mask_suffixes:
         if name + suffix in drawn:
-            return Pair(name, image, masks / (name + suffix), table)
+            return Pair(name, image, MaskFile(masks / (name + suffix), table))
     names = " or ".join(name + suffix for suffix, _ in layout.mask_suffixes)
     raise DatasetError(f"{masks}: expected the mask {names} of {image.name}: it does not exist.")

@@ -7,7 +7,9 @@ over the stored pixels or over the upright photo; to find out which, only header
 import os
 import struct
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -37,21 +39,55 @@ def read_numbers(path: Path) -> np.ndarray:
             raise DatasetError(str(error)) from error
 
 
-def read_labels(path: Path, table: np.ndarray) -> np.ndarray:
-    """The labels (H, W) uint8 of a mask, by its dataset's label map (256).
+def read_labels(path: Path, table: np.ndarray, advice: str = "") -> np.ndarray:
+    """The labels (H, W) of a mask, by its dataset's label map (256 or more), in uint8 if they fit.
 
-    Raises ``DatasetError`` as ``read_numbers`` does, and for a number that is not in the map.
+    Raises ``DatasetError`` as ``read_numbers`` does, and for a number that is not in the map, where
+    ``advice`` ends the message.
     """
     numbers = read_numbers(path)
     inside = (numbers >= 0) & (numbers < len(table))
     labels = np.where(inside, table[np.where(inside, numbers, 0)], UNKNOWN)
     if (labels == UNKNOWN).any():
         unknown = int(numbers[labels == UNKNOWN].flat[0])
+        advice = advice or f"{IGNORED} where nothing counts: is it a mask of this dataset?"
         raise DatasetError(
-            f"{path}: label {unknown} is beyond the class list: expected {_known(table)}, "
-            f"{IGNORED} where nothing counts: is it a mask of this dataset?"
+            f"{path}: label {unknown} is beyond the class list: expected {_known(table)}, {advice}"
         )
-    return labels.astype(np.uint8)
+    return labels.astype(np.uint8 if labels.max(initial=0) <= IGNORED else np.int32)
+
+
+class Mask(Protocol):
+    """The labels of one picture, wherever they come from; as a text, what errors call it."""
+
+    def size_and_orientation(self) -> tuple[Size, int]:
+        """(width, height) as stored, and its own EXIF orientation, without reading pixels."""
+
+    def labels(self) -> np.ndarray:
+        """The labels (H, W) as stored. Raises ``DatasetError`` where they cannot be used."""
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask in an image file, with the map (256 or more) of its numbers to labels.
+
+    ``advice`` ends the message about a number that is not in the map.
+    """
+
+    path: Path
+    table: np.ndarray = field(repr=False)
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def size_and_orientation(self) -> tuple[Size, int]:
+        """As ``Mask`` says."""
+        return size_and_orientation(self.path)
+
+    def labels(self) -> np.ndarray:
+        """As ``read_labels``."""
+        return read_labels(self.path, self.table, self.advice)
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -71,7 +107,7 @@ def open_picture(path: Path) -> Image.Image:
 
 def _known(table: np.ndarray) -> str:
     numbers = np.flatnonzero((table != UNKNOWN) & (np.arange(len(table)) != IGNORED))
-    whole = len(numbers) == numbers[-1] + 1
+    whole = len(numbers) > 0 and len(numbers) == numbers[-1] + 1
     return f"0..{int(numbers[-1])}" if whole else f"one of {len(numbers)} numbers"
 
 
@@ -84,7 +120,7 @@ def checked_choice(choice: str | None) -> str | None:
     return choice
 
 
-def turn_of(image: Path, mask: Path, choice: str | None = None) -> int:
+def turn_of(image: Path, mask: Mask, choice: str | None = None) -> int:
     """The EXIF orientation by which a mask has to be turned to lie over the upright photo.
 
     It is 1 where the mask lies so already. A mask with an orientation of its own is turned by that;
@@ -98,7 +134,7 @@ def turn_of(image: Path, mask: Path, choice: str | None = None) -> int:
         stored, photo = size_and_orientation(image)
     except DatasetError:
         return UPRIGHT  # the evaluation will meet, count and name the broken image
-    drawn, own = size_and_orientation(mask)
+    drawn, own = mask.size_and_orientation()
     seen, shown = _turned(stored, photo), _turned(drawn, own)
     fits = {AS_PHOTO: shown == seen, AS_STORED: drawn == stored and own in (UPRIGHT, photo)}
     if not any(fits.values()):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.evaluation.benchmarks import IGNORED
+from tf_groupvit.evaluation.benchmarks import ignored_of
 
 TOP = 5
 
@@ -20,7 +20,8 @@ class ConfusionMatrix:
 
     ``iou`` is intersection over union over all pictures together, and ``miou`` its mean over the
     classes that occur in the labels or the predictions: mmsegmentation's ``mIoU``, which leaves
-    out classes whose union is empty. Pixels labeled 255 do not count, whatever is predicted there.
+    out classes whose union is empty. Pixels labeled 255, or 65535 beside over 255 classes, do not
+    count, whatever is predicted there.
     Fractions are from 0 to 1.
     """
 
@@ -33,7 +34,7 @@ class ConfusionMatrix:
         """Count one picture: integers (H, W), (H, W).
 
         Raises ``InputError`` where the shapes differ, or a number is outside 0..K-1 and, in the
-        labels, not 255.
+        labels, not that of pixels that do not count.
         """
         labels, predicted = np.asarray(labels), np.asarray(predicted)
         K = len(self.class_names)
@@ -42,7 +43,7 @@ class ConfusionMatrix:
                 f"Predictions are expected as {labels.shape}, like the labels: received"
                 f" {predicted.shape}."
             )
-        counted = labels != IGNORED
+        counted = labels != ignored_of(K)
         _check_range(labels[counted], K, "Labels")
         _check_range(predicted, K, "Predictions")
         cells = labels[counted].astype(np.int64) * K + predicted[counted]
@@ -225,7 +226,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class SegmentationScores(Evaluation):
-    """Scores of masks, as fractions from 0 to 1."""
+    """Scores of masks, as fractions from 0 to 1.
+
+    Attributes:
+        counts: the pixels (K, K) of each true class, by predicted class.
+    """
+
+    counts: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def miou(self) -> float | None:

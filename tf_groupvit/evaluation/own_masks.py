@@ -1,0 +1,97 @@
+"""Pictures and masks of one's own: a folder of each, or COCO annotations in place of the masks."""
+
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from tf_groupvit.errors import DatasetError
+from tf_groupvit.evaluation.coco import CocoFile, CocoMask
+from tf_groupvit.evaluation.layouts import Pair, files_in
+from tf_groupvit.evaluation.masks import Mask, MaskFile
+from tf_groupvit.evaluation.numbering import Numbering
+from tf_groupvit.files import IMAGE_SUFFIXES
+
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # they keep numbers as they are
+PICTURES = "pictures"
+MOST_NAMES = 5  # that a message shows
+
+
+def find_own_pairs(
+    images: Path, masks: Path | CocoFile, numbering: Numbering
+) -> tuple[list[Pair], dict[str, str]]:
+    """The pictures that have a mask, in the order of their names, and {name: what is missing}.
+
+    A picture and its mask have the same path below their folders, but for what follows the last
+    dot. Both may lie in one folder, where masks are PNG and pictures are not, or one below the
+    other. Of COCO annotations, the path is the ``file_name``.
+
+    Raises ``DatasetError``: a folder is missing or empty, two files have one name, or there is no
+    pair.
+    """
+    pictures = _by_name(images, _found(images, IMAGE_SUFFIXES, PICTURES, masks))
+    found: dict[str, Mask] = {}
+    if isinstance(masks, CocoFile):
+        for file, (size, annotations) in masks.pictures.items():
+            key = _key(file.replace("\\", "/"))
+            found[key] = CocoMask(masks.path, file, size, annotations, numbering)
+        place = masks.path
+    else:
+        place, table = masks, numbering.label_map()
+        void = ", ".join(map(str, numbering.ignored_numbers())) or "no number"
+        advice = f"{void} where nothing counts: see --ignore and --table."
+        for name, path in _by_name(masks, _found(masks, MASK_SUFFIXES, "masks", images)).items():
+            found[name] = MaskFile(path, table, advice)
+    pairs = [Pair(name, pictures[name], found[name]) for name in sorted(pictures) if name in found]
+    if not pairs:
+        raise DatasetError(
+            f"{place}: expected masks that are called like the pictures in {images}: the pictures"
+            f" are {shown(pictures)}, and the masks {shown(found)}."
+        )
+    alone = {name: "it has no mask" for name in sorted(pictures) if name not in found}
+    alone |= {name: "its mask has no picture" for name in sorted(found) if name not in pictures}
+    return pairs, alone
+
+
+def shown(names: Collection[str]) -> str:
+    """The first names, and how many more there are."""
+    first = ", ".join(list(names)[:MOST_NAMES])
+    return f"{first} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else first
+
+
+def _found(folder: Path, suffixes: Iterable[str], what: str, other: Path | CocoFile) -> list[str]:
+    """The files of a kind below a folder, without those of the other folder where it is inside."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: there is no such folder of {what}.")
+    inside = None  # the other folder, from this one
+    if isinstance(other, Path) and other.is_relative_to(folder) and other != folder:
+        inside = other.relative_to(folder)
+    if other == folder and what == PICTURES:
+        suffixes = set(suffixes) - set(MASK_SUFFIXES)
+    files = [
+        name
+        for name in sorted(files_in(folder))
+        if Path(name).suffix.lower() in suffixes
+        and not (inside and Path(name).is_relative_to(inside))
+    ]
+    if not files:
+        kinds = ", ".join(sorted(suffixes))
+        lists = any(folder.glob("*.json"))
+        hint = ": COCO annotations are given as the file itself" if lists else ""
+        raise DatasetError(f"{folder}: expected {what} ({kinds}), found none{hint}.")
+    return files
+
+
+def _by_name(folder: Path, files: list[str]) -> Mapping[str, Path]:
+    found: dict[str, str] = {}
+    for file in files:
+        other = found.setdefault(_key(file), file)
+        if other != file:
+            raise DatasetError(
+                f"{folder}: {other} and {file} have one name: leave one of them out."
+            )
+    return {name: folder / file for name, file in found.items()}
+
+
+def _key(file: str) -> str:
+    """A path without its suffix, in composed letters: macOS writes accents apart."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(file).with_suffix("")))
