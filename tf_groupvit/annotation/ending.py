@@ -24,6 +24,7 @@ from tf_groupvit.segmentation.result import Segmentation
 ERRORS, REVIEW, SUMMARY, SHEET = "errors.jsonl", "review.csv", "summary.json", "contact_sheet.jpg"
 MOST_REVIEWED = 100_000  # pictures that the list of the least certain names
 ON_SHEET = 12  # pictures
+MOST_NAMED = 5  # failures that the sums name
 IGNORED = "(ignored)"  # what a picture calls pixels of no class
 
 
@@ -39,6 +40,7 @@ class Ending:
         self.of_class = np.zeros(len(self.class_names), np.int64)  # pixels
         self.pictures_with = np.zeros(len(self.class_names), np.int64)
         self.confidence = 0.0
+        self.first_errors: list[dict[str, str]] = []
         self._reviewed: list[tuple[float, str, str]] = []  # a heap, the most certain first
         self._sampled: list[tuple[int, str, Record]] = []  # a heap, the highest number first
 
@@ -46,6 +48,8 @@ class Ending:
         """Count a record."""
         if record.error is not None:
             self.failed += 1
+            if self.failed <= MOST_NAMED:
+                self.first_errors.append({"id": record.id, "error": record.error})
             return
         self.done += 1
         pixels = record.height * record.width
@@ -96,6 +100,7 @@ class Ending:
         return {
             "done": self.done,
             "failed": self.failed,
+            "first_errors": self.first_errors,
             "pixels": self.pixels,
             "ignored_pixels": int(self.pixels - self.of_class.sum()),
             "mean_confidence": self.confidence / self.done if self.done else None,

@@ -17,6 +17,7 @@ from tf_groupvit.errors import GroupViTError, one_line
 # as `command`.
 COMMANDS = {
     "segment": "Name the classes in words, get a mask for each image.",
+    "annotate": "Label pictures by the thousand, for tools that people label with.",
     "classify": "Name the classes in words, get a probability for each.",
     "convert": "Turn any GroupViT checkpoint into a folder of config.json and model.safetensors.",
     "info": "Sizes, config and parameter counts of a checkpoint.",

@@ -1,0 +1,94 @@
+"""tf-groupvit annotate: the command's own part; what is annotated is tested in tests/annotation."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from tf_groupvit.cli import annotate as module
+from tf_groupvit.cli import main
+
+pytestmark = pytest.mark.usefixtures("models_once")
+
+MODEL = Path(__file__).resolve().parents[1] / "golden" / "segmenter"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, color in enumerate(("red", "green")):
+        content = io.BytesIO()
+        Image.new("RGB", (40, 32), color).save(content, "png")
+        (folder / f"{number}.png").write_bytes(content.getvalue())
+    return folder
+
+
+def annotate(*arguments, classes="dog,grass,sky"):
+    line = ["annotate", *map(str, arguments), "--classes", classes, "--model", str(MODEL)]
+    return CliRunner().invoke(main, line)
+
+
+def test_pictures_are_annotated_and_summed_up(photos, tmp_path):
+    result = annotate(photos, "--output", tmp_path / "labels")
+    assert result.exit_code == 0, result.output
+    first, run, pixels = result.stdout.splitlines()
+    assert first == f"{tmp_path / 'labels'}: 2 pictures annotated, 0 failed"
+    assert run.startswith("this run: 2 pictures in ") and "segmenting" in run
+    assert pixels.startswith("pixels: ") and "%" in pixels
+    again = annotate(photos, "--output", tmp_path / "labels", "--json")
+    assert json.loads(again.stdout)["run"]["pictures"] == 0
+
+
+def test_failures_are_named_and_the_rest_is_done(photos, tmp_path):
+    for number in range(7):
+        (photos / f"broken{number}.jpg").write_bytes(b"no picture")
+    result = annotate(photos, tmp_path / "gone", "--output", tmp_path / "labels", "--json")
+    assert result.exit_code == 2
+    summary = json.loads(result.stdout)
+    assert (summary["done"], summary["failed"]) == (2, 7)
+    assert f"{tmp_path / 'gone'}: there is no such file or folder" in result.stderr
+    assert "broken4.jpg: expected an image" in result.stderr and "broken5" not in result.stderr
+    assert f"and 2 more, which {tmp_path / 'labels'}/errors.jsonl names" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        (["--background", "0.5"], "settings background was null and is 0.5 now"),
+        (["--refine", "guided"], 'settings refine was null and is "guided" now'),
+        (["--ignore-below", "0.1"], "settings ignore_below was null and is 0.1 now"),
+    ],
+)
+def test_other_settings_are_refused(photos, tmp_path, choices, words):
+    assert annotate(photos, "--output", tmp_path / "labels").exit_code == 0
+    result = annotate(photos, "--output", tmp_path / "labels", *choices)
+    assert result.exit_code == 2 and words in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_without_pictures_no_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_segmenter", lambda **_: pytest.fail("loaded"))
+    result = annotate(tmp_path / "gone", "--output", tmp_path / "labels")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: There is no picture to annotate: ")
+
+
+def test_without_the_extra_it_is_named(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "pyarrow" else name)
+    result = annotate(photos, "--output", tmp_path / "labels")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: annotate needs pyarrow: pip install 'tf-groupvit[annotate]'.\n"
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(photos, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tf_groupvit.annotation.run.annotate", stop)
+    result = annotate(photos, "--output", tmp_path / "labels")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("Stopped. The same command goes on.\n\nAborted!\n")

@@ -1,0 +1,140 @@
+"""The command `tf-groupvit annotate`."""
+
+import json
+import sys
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import click
+
+from tf_groupvit.cli.choices import load_segmenter, recursive_option, segmenter_options
+from tf_groupvit.errors import InputError
+
+ENGINES = ("local",)
+FORMATS = ("parquet",)
+NEEDED = ("fsspec", "pyarrow", "pycocotools")  # what the extra annotate brings
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@segmenter_options(
+    "model",
+    "classes",
+    "templates",
+    "protocol",
+    "mode",
+    "background",
+    "size",
+    "normalize",
+    "refine",
+    "runtime",
+)
+@click.option("--output", required=True, metavar="DIR_OR_URL", help="Where the annotations go.")
+@click.option(
+    "--format", "format_name", default="parquet", type=click.Choice(FORMATS), help="What they are."
+)
+@recursive_option
+@click.option("--column", metavar="NAME", help="The column of a Parquet file with the pictures.")
+@click.option(
+    "--ignore-below",
+    type=float,
+    metavar="SCORE",
+    help="Pixels whose best class is ahead of the second by less, from 0 to 1, get the format's"
+    " ignore value.",
+)
+@click.option("--retry-failed", is_flag=True, help="Do what failed in an earlier run again.")
+@click.option("--batch-size", default=8, help="Pictures that go through the model together.")
+@click.option("--seed", default=0, help="Decides which pictures are on the contact sheet.")
+@click.option("--engine", default="local", type=click.Choice(ENGINES), help="What it runs on.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON alone.")
+def command(
+    sources: tuple[str, ...],
+    output: str,
+    format_name: str,
+    recursive: bool,
+    column: str | None,
+    ignore_below: float | None,
+    retry_failed: bool,
+    batch_size: int,
+    seed: int,
+    engine: str,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Label pictures by the thousand, for tools that people label with.
+
+    A SOURCE is a picture, a folder, a pattern, a list of pictures in a .txt file (or @FILE), a tar
+    shard, a Parquet file, or the URL of one (s3://bucket/photos). The same command goes on where
+    it was stopped, at any moment; it is refused where classes, model or settings differ from those
+    of the folder.
+
+    The folder gets the annotations, manifest.json, errors.jsonl with the pictures that failed,
+    review.csv with the least certain pictures first, summary.json, and contact_sheet.jpg with a
+    few pictures by chance. The certainty of a pixel is by how much its best class is ahead of the
+    second, and of a picture the mean of that; it is not calibrated. Needs the extra annotate:
+    pip install 'tf-groupvit[annotate]'.
+    """
+    _check_extra()
+    from tf_groupvit.annotation.sources import check_found, find_items
+
+    check_found(partial(find_items, sources, recursive, column))
+    segmenter = load_segmenter(**choices)
+    from tf_groupvit.annotation.run import annotate
+
+    try:
+        summary = annotate(
+            sources,
+            segmenter,
+            output,
+            format_name,
+            recursive=recursive,
+            column=column,
+            ignore_below=ignore_below,
+            retry_failed=retry_failed,
+            batch_size=batch_size,
+            seed=seed,
+            progress=True,
+            say=partial(click.echo, err=True),
+        )
+    except KeyboardInterrupt:
+        click.echo("\n" * sys.stderr.isatty() + "Stopped. The same command goes on.", err=True)
+        raise
+    _tell(summary, output, as_json)
+
+
+def _check_extra() -> None:
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise InputError(
+            f"annotate needs {', '.join(missing)}: pip install 'tf-groupvit[annotate]'."
+        )
+
+
+def _tell(summary: dict[str, Any], output: str, as_json: bool) -> None:
+    """Print the summary; exit code 2 where a picture failed, or a source could not be read."""
+    if as_json:
+        click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
+    else:
+        click.echo("\n".join(_lines(summary, output)))
+    for problem in summary["problems"]:
+        click.echo(f"{problem['source']}: {problem['error']}", err=True)
+    for failure in summary["first_errors"]:
+        click.echo(f"{failure['id']}: {failure['error']}", err=True)
+    if more := summary["failed"] - len(summary["first_errors"]):
+        click.echo(f"and {more:,} more, which {output}/errors.jsonl names", err=True)
+    if summary["failed"] or summary["problems"]:
+        raise click.exceptions.Exit(2)
+
+
+def _lines(summary: dict[str, Any], output: str) -> list[str]:
+    run = summary["run"]
+    shares = sorted(run["shares"].items(), key=lambda item: -item[1])
+    classes = sorted(summary["classes"], key=lambda one: -one["pixels"])
+    return [
+        f"{output}: {summary['done']:,} pictures annotated, {summary['failed']:,} failed",
+        f"this run: {run['pictures']:,} pictures in {run['seconds']:,.0f} s,"
+        f" {run['pictures_a_second']:.3g} a second;"
+        f" {', '.join(f'{name} {100 * share:.0f}%' for name, share in shares)}",
+        "pixels: "
+        + ", ".join(f"{one['name']} {100 * one['share']:.1f}%" for one in classes if one["pixels"]),
+    ]
