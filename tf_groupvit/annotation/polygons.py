@@ -17,6 +17,7 @@ class Region:
 
     Attributes:
         label: the class number.
+        number: in ``component_map`` of the same labels.
         area: pixels, before simplifying.
         box: x, y, width, height of the pixels.
         outer: (N, 2) corners of the outline, clockwise as one sees it, the first not repeated.
@@ -24,6 +25,7 @@ class Region:
     """
 
     label: int
+    number: int
     area: int
     box: tuple[int, int, int, int]
     outer: np.ndarray
@@ -60,6 +62,7 @@ def regions_of(
         left, top = int(x.min()), int(y.min())
         found[ring] = Region(
             label=int(traced.labels[ring]),
+            number=int(np.searchsorted(traced.outers, ring)),
             area=int(areas[ring]),
             box=(left - 1, top - 1, int(x.max()) - left + 1, int(y.max()) - top + 1),
             outer=points[ring],
@@ -74,12 +77,11 @@ def regions_of(
 def component_map(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(H, W) number of the region of each pixel, and (R,) the class number of each region.
 
-    Numbers are as the order of ``regions_of(labels)``.
+    Numbers are the order of ``regions_of(labels)``.
     """
     traced = _Traced(labels)
-    outers = np.flatnonzero(traced.areas > 0)
-    numbers = np.searchsorted(outers, traced.outer_of).astype(np.int32)
-    return numbers[traced.left()], traced.labels[outers]
+    numbers = np.searchsorted(traced.outers, traced.outer_of).astype(np.int32)
+    return numbers[traced.left()], traced.labels[traced.outers]
 
 
 def bridged(rings: list[np.ndarray]) -> np.ndarray:
@@ -131,6 +133,7 @@ class _Traced:
         rows = self.pixels[self.edges] // self.stride + (direction == 2)
         self.areas = np.add.reduceat(below * rows, self.starts[:-1])
         self.labels = flat[self.pixels[self.edges[self.starts[:-1]]]]
+        self.outers = np.flatnonzero(self.areas > 0)
         self.outer_of = self._outer_of()
 
     def _following(self) -> np.ndarray:
