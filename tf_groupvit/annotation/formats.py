@@ -8,14 +8,12 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import pyarrow.parquet
-
 from tf_groupvit.annotation.coco_files import (
     write_coco,
     write_coco_panoptic,
     write_coco_polygons,
 )
-from tf_groupvit.annotation.format_parts import Description, Pictures, to_json
+from tf_groupvit.annotation.format_parts import Description, Pictures
 from tf_groupvit.annotation.mask_files import write_png, write_voc
 from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.polygon_files import (
@@ -25,10 +23,9 @@ from tf_groupvit.annotation.polygon_files import (
     write_labelme,
     write_yolo,
 )
-from tf_groupvit.annotation.records import SCHEMA, Record, table_of
+from tf_groupvit.annotation.records import Record
 from tf_groupvit.errors import InputError, did_you_mean
 
-ROWS = 1000  # of a group of rows in Parquet
 # XML 1.0, section 2.2, has no place for these.
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -36,20 +33,7 @@ NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def write_parquet(
     records: Iterable[Record], about: Description, output: Output, pictures: Pictures | None
 ) -> None:
-    """``annotations.parquet``: the records, and the class names in the notes of its schema."""
-    names = to_json(list(about.class_names))
-    schema = SCHEMA.with_metadata({"class_names": names, "ignore": str(about.ignore)})
-    with (
-        output.stream("annotations.parquet") as file,
-        pyarrow.parquet.ParquetWriter(file, schema) as writer,
-    ):
-        some: list[Record] = []
-        for record in records:
-            some.append(record)
-            if len(some) == ROWS:
-                writer.write_table(table_of(some).cast(schema))
-                some = []
-        writer.write_table(table_of(some).cast(schema))
+    """Nothing: records are kept as Parquet, and the manifest has the class names."""
 
 
 Write = Callable[[Iterable[Record], Description, Output, Pictures | None], None]
@@ -121,7 +105,7 @@ def write_format(
 ) -> None:
     """Write the files of a format into the folder of its name.
 
-    Records of errors are left out, except in Parquet.
+    Records of errors are left out.
 
     Args:
         name: one of ``FORMATS``.
