@@ -59,7 +59,7 @@ def same(maps, others):
 
 def test_coco_run_lengths_are_the_labels(written, capsys):
     records = drawn_records()
-    found = opened(written("coco", records) / "annotations.json")
+    found = opened(written("coco", records) / "annotations/instances_default.json")
     assert same(maps_of(found), expected(records))
     assert [one["name"] for one in found.dataset["categories"]] == NAMES
     for one in found.dataset["annotations"]:
@@ -73,19 +73,26 @@ def test_coco_run_lengths_are_the_labels(written, capsys):
 
 def test_coco_run_lengths_are_the_labels_of_real_results(written, segmenter):
     records = scene_records(segmenter)
-    found = opened(written("coco", records, Description(SCENE_NAMES)) / "annotations.json")
+    found = opened(
+        written("coco", records, Description(SCENE_NAMES)) / "annotations/instances_default.json"
+    )
     assert same(maps_of(found), expected(records, SCENE_NAMES))
 
 
 def test_each_coco_annotation_is_one_connected_region(written):
-    found = opened(written("coco", [record("x", np.eye(5, dtype=int))]) / "annotations.json")
+    found = opened(
+        written("coco", [record("x", np.eye(5, dtype=int))]) / "annotations/instances_default.json"
+    )
     ones = [one for one in found.dataset["annotations"] if one["category_id"] == 2]
     assert [one["area"] for one in ones] == [1] * 5
 
 
 def test_coco_polygons_are_near_the_labels(written, segmenter):
     records = [*scene_records(segmenter), *drawn_records(SCENE_NAMES)]
-    found = opened(written("coco-polygons", records, Description(SCENE_NAMES)) / "annotations.json")
+    found = opened(
+        written("coco-polygons", records, Description(SCENE_NAMES))
+        / "annotations/instances_default.json"
+    )
     maps, measured = expected(records, SCENE_NAMES), 0
     for image in found.dataset["images"]:
         labels = maps[image["file_name"]]
@@ -103,7 +110,9 @@ def test_coco_polygons_are_near_the_labels(written, segmenter):
 
 def test_coco_polygons_without_tolerance_are_the_labels(written):
     records = drawn_records()
-    found = opened(written("coco-polygons", records, exact()) / "annotations.json")
+    found = opened(
+        written("coco-polygons", records, exact()) / "annotations/instances_default.json"
+    )
     maps = {name: np.full_like(one, 255) for name, one in expected(records).items()}
     for one in found.dataset["annotations"]:
         labels = maps[found.imgs[one["image_id"]]["file_name"]]
@@ -115,12 +124,14 @@ def test_coco_polygons_without_tolerance_are_the_labels(written):
 def test_panoptic_pictures_are_the_labels(written):
     records = drawn_records()
     folder = written("coco-panoptic", records)
-    content = json.loads((folder / "panoptic.json").read_text())
+    content = json.loads((folder / "annotations/panoptic_default.json").read_text())
     names = {one["id"]: one["file_name"] for one in content["images"]}
     assert {one["isthing"] for one in content["categories"]} == {0}
     maps = {}
     for one in content["annotations"]:
-        rgb = np.asarray(Image.open(folder / "panoptic" / one["file_name"])).astype(int)
+        rgb = np.asarray(
+            Image.open(folder / "annotations/panoptic_default" / one["file_name"])
+        ).astype(int)
         ids = rgb @ [1, 256, 65536]
         assert set(np.unique(ids)) - {0} == {segment["id"] for segment in one["segments_info"]}
         labels = np.full(ids.shape, 255, np.uint8)
@@ -161,7 +172,8 @@ def test_voc_has_class_numbers_as_palette_entries_and_255_as_void(written):
     lines = (folder / "labelmap.txt").read_text(encoding="utf-8").splitlines()
     palette = np.reshape(pictures[0].getpalette(), (-1, 3))
     assert lines == [
-        f"{name}:{','.join(map(str, color))}::" for name, color in zip(names, palette, strict=False)
+        f"{name}:{','.join(map(str, color))}::"
+        for name, color in zip([*names, "ignored"], [*palette[:4], palette[255]], strict=True)
     ]
     assert palette[255].tolist() == [224, 224, 192]
 
@@ -245,7 +257,9 @@ def test_a_class_called_background_has_no_regions_but_a_number(written):
     names = ["background", "cat"]
     records = [record("x.jpg", blobs(1, 40, 40, 2, 20), names)]
     about = Description(names)
-    coco = json.loads((written("coco", records, about) / "annotations.json").read_text())
+    coco = json.loads(
+        (written("coco", records, about) / "annotations/instances_default.json").read_text()
+    )
     assert [(one["id"], one["name"]) for one in coco["categories"]] == [(2, "cat")]
     assert {one["category_id"] for one in coco["annotations"]} == {2}
     yolo = written("yolo", records, about)
@@ -320,6 +334,7 @@ def test_files_of_odd_names_stay_inside_and_differ(written, tmp_path):
         ("coc", NAMES, "There is no format 'coc': did you mean 'coco'?"),
         ("voc", [str(number) for number in range(256)], "at most 255 classes, and there are 256"),
         ("voc", ["a:b"], "cannot hold the name 'a:b' of class 0"),
+        ("voc", ["a", "ignored"], "cannot hold the name 'ignored' of class 1"),
         ("cvat", ["a", "b\x01"], r"cannot hold the name 'b\x01' of class 1"),
         ("labelme", ["__ignore__"], "cannot hold the name '__ignore__'"),
     ],

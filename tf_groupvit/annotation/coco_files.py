@@ -28,27 +28,31 @@ from tf_groupvit.annotation.polygons import bridged, component_map
 from tf_groupvit.annotation.records import Record, masks_of
 from tf_groupvit.segmentation.image_encoding import png
 
+# Tools know what is in a file by its folder and the first part of its name.
+INSTANCES = "annotations/instances_default.json"
+PANOPTIC = "annotations/panoptic_default.json"
+
 
 def write_coco(
     records: Iterable[Record], about: Description, output: Output, pictures: Pictures | None
 ) -> None:
-    """``annotations.json``: each region as compressed run lengths, exactly."""
+    """``annotations/instances_default.json``: each region as compressed run lengths, exactly."""
     _write(records, about, output, lambda record, _: _masks(record, about), about.drawn)
 
 
 def write_coco_polygons(
     records: Iterable[Record], about: Description, output: Output, pictures: Pictures | None
 ) -> None:
-    """``annotations.json``: each region as one polygon, holes bridged."""
+    """``annotations/instances_default.json``: each region as one polygon, holes bridged."""
     _write(records, about, output, lambda record, _: _polygons(record, about), about.drawn)
 
 
 def write_coco_panoptic(
     records: Iterable[Record], about: Description, output: Output, pictures: Pictures | None
 ) -> None:
-    """``panoptic.json``, and in ``panoptic`` a PNG a picture: each class is one segment, as stuff.
+    """``annotations/panoptic_default.json``, and beside it a folder with a PNG for each picture.
 
-    Pixels of no class are 0, COCO's void.
+    Each class is one segment, as stuff. Pixels of no class are 0, COCO's void.
     """
     everything = list(range(len(about.class_names)))
 
@@ -60,10 +64,10 @@ def write_coco_panoptic(
             rle = coco.encode(np.asfortranarray(mask.view(np.uint8)))
             found.append({"id": number + 1, "category_id": number + 1, **_measures(rle)})
         colors = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=-1).astype(np.uint8)
-        output.write(f"panoptic/{name}.png", png(Image.fromarray(colors)))
+        output.write(f"annotations/panoptic_default/{name}.png", png(Image.fromarray(colors)))
         yield {"file_name": f"{name}.png", "segments_info": found}
 
-    _write(records, about, output, segments, everything, "panoptic.json")
+    _write(records, about, output, segments, everything, PANOPTIC)
 
 
 def _write(
@@ -72,7 +76,7 @@ def _write(
     output: Output,
     annotations_of: Any,
     numbers: list[int],
-    file_name: str = "annotations.json",
+    file_name: str = INSTANCES,
 ) -> None:
     head = {
         "info": {
@@ -104,7 +108,7 @@ def _write(
 
 def _category(about: Description, number: int, file_name: str) -> dict[str, Any]:
     category = {"id": number + 1, "name": about.class_names[number], "supercategory": ""}
-    if file_name == "panoptic.json":
+    if file_name == PANOPTIC:
         category |= {"isthing": 0, "color": about.colors[number]}
     return category
 

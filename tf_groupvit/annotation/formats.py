@@ -62,7 +62,7 @@ FORMATS = {
     "coco-panoptic": Format(write_coco_panoptic),
     "png": Format(write_png),
     "voc": Format(
-        write_voc, most=255, unfit=re.compile("^#|[:\x00-\x1f\x7f]"), takes_pictures=True
+        write_voc, most=255, unfit=re.compile("^(#|ignored$)|[:\x00-\x1f\x7f]"), takes_pictures=True
     ),
     "labelme": Format(write_labelme, unfit=re.compile(f"^{IGNORED}$"), takes_pictures=True),
     "cvat": Format(write_cvat, unfit=NOT_IN_XML),

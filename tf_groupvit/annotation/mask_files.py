@@ -11,7 +11,8 @@ from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.records import Record
 from tf_groupvit.segmentation.image_encoding import png
 
-VOID = (224, 224, 192)  # VOC's color of pixels without a class, whose number is 255
+# What pixels without a class are called in VOC, and their color; their number is 255.
+IGNORED, VOID = "ignored", (224, 224, 192)
 
 
 def write_png(
@@ -40,7 +41,7 @@ def write_voc(
     """
     lines = [
         f"{name}:{','.join(map(str, color))}::"
-        for name, color in zip(about.class_names, about.colors, strict=True)
+        for name, color in zip([*about.class_names, IGNORED], [*about.colors, VOID], strict=True)
     ]
     output.write("labelmap.txt", "\n".join(lines) + "\n")
     palette = np.zeros((256, 3), np.uint8)
