@@ -87,6 +87,8 @@ def test_every_choice_that_changes_labels_is_part_of_it():
 
     segmenter = Segmenter.from_pretrained(demo_checkpoint(), "apple,grass")
     manifest = json.loads(json.dumps(describe(segmenter)))
+    again = Segmenter.from_pretrained(demo_checkpoint(), "apple,grass")
+    assert json.loads(json.dumps(describe(again))) == manifest
     names = [(one["number"], one["name"], len(one["color"])) for one in manifest["classes"]]
     assert names == [(0, "apple", 3), (1, "grass", 3)]
     changed = [

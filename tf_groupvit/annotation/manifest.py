@@ -72,7 +72,7 @@ def _hashes(segmenter: "Segmenter") -> dict[str, str]:
 
     config = json.dumps(segmenter.model.config.to_dict(), sort_keys=True, default=str)
     weights = hashlib.sha256()
-    for variable in segmenter.model.variables:
+    for variable in segmenter.model.weights:  # "variables" has the seeds of dropout, too
         weights.update(f"{variable.dtype} {tuple(variable.shape)}".encode())
         weights.update(np.ascontiguousarray(convert_to_numpy(variable)).tobytes())
     return {
