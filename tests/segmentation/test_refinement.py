@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.segmentation import refinement
 from tf_groupvit.segmentation.refinement import (
     guided_upsampling,
     inverse,
@@ -111,6 +112,15 @@ def test_a_coarse_border_moves_to_the_edge_of_the_picture(name, axis):
     wanted = np.zeros((1, 120, 120), int)
     np.moveaxis(wanted, axis, 0)[70:] = 1
     assert (labels == wanted).mean() > 0.995
+
+
+@pytest.mark.parametrize("band", [1, 7 * 61 * 4 * 3, 10**9], ids=["a row", "seven rows", "all"])
+def test_pictures_are_upsampled_band_by_band(monkeypatch, band):
+    pixels = colors(2, 50, 61)
+    scores, how = scores_like(pixels, 3), REFINEMENTS["pamr"]
+    wanted = sharpen(scores, pixels, how)
+    monkeypatch.setattr(refinement, "BAND", band)
+    np.testing.assert_allclose(sharpen(scores, pixels, how), wanted, atol=1e-5)
 
 
 def test_guided_upsampling_follows_colors_exactly_where_scores_are_linear_in_them():

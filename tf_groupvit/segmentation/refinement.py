@@ -13,6 +13,7 @@ from tf_groupvit.types import Tensor
 WEIGHT_OF_SIGMA = 0.1  # PAMR's published constants
 TINY = 1e-8
 RGB = range(3)
+BAND = 2**22  # numbers that are upsampled at a time: 16 MB
 RING = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
 
 
@@ -133,16 +134,30 @@ def guided_upsampling(
     slopes = tf.matmul(inverse(spread), tf.stack(with_scores, axis=-2))
     offsets = score - tf.reduce_sum(slopes * color[..., None], axis=-2)
     lines = tf.concat([slopes, offsets[..., None, :]], axis=-2)  # (B, r, c, 4, C)
-    size = tf.shape(pixels)[1:3]
+    height, width = tf.unstack(tf.shape(pixels)[1:3])
+    down = resize_matrix(grid[0], height) @ down
+    across = resize_matrix(grid[1], width) @ across
     shape = tf.shape(lines)
     flat = tf.reshape(lines, tf.concat([shape[:3], [shape[3] * shape[4]]], 0))
-    flat = along_both(
-        flat,
-        resize_matrix(grid[0], size[0]) @ down,
-        resize_matrix(grid[1], size[1]) @ across,
-    )
-    lines = tf.reshape(flat, tf.concat([tf.shape(pixels)[:3], shape[3:]], 0))
-    return tf.reduce_sum(lines[..., :3, :] * pixels[..., None], axis=-2) + lines[..., 3, :]
+    at_once = tf.maximum(BAND // (width * shape[3] * shape[4]), 1)
+    bands = (height + at_once - 1) // at_once
+
+    def band(index: Tensor) -> Tensor:
+        """Some rows of one picture, (n, w, C)."""
+        image, start = index // bands, index % bands * at_once
+        some = pixels[image, start : start + at_once]
+        found = along_both(flat[image][None], down[start : start + at_once], across)
+        found = tf.reshape(found, tf.concat([tf.shape(some)[:2], shape[3:]], 0))
+        return tf.reduce_sum(found[..., :3, :] * some[..., None], axis=-2) + found[..., 3, :]
+
+    found = tf.TensorArray(tf.float32, shape[0] * bands, infer_shape=False)
+    found = tf.while_loop(
+        lambda index, _: index < shape[0] * bands,
+        lambda index, found: (index + 1, found.write(index, band(index))),
+        (0, found),
+        parallel_iterations=1,
+    )[1]
+    return tf.reshape(found.concat(), tf.concat([tf.shape(pixels)[:3], shape[4:]], 0))
 
 
 def resize(values: Tensor, height: Tensor, width: Tensor) -> Tensor:
@@ -153,8 +168,9 @@ def resize(values: Tensor, height: Tensor, width: Tensor) -> Tensor:
 
 def along_both(values: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Values (B, h, w, C), mixed along rows by (h', h) and along columns by (w', w)."""
-    # Not all in one einsum, which without known sizes may begin with a product of both matrices.
-    return tf.einsum("xw,bywc->byxc", across, tf.einsum("yh,bhwc->bywc", down, values))
+    B, h, w, C = tf.unstack(tf.shape(values))
+    rows = tf.matmul(down, tf.reshape(values, [B, h, w * C]))  # (B, h', w C)
+    return tf.matmul(across, tf.reshape(rows, [B, -1, w, C]))
 
 
 def resize_matrix(old: Tensor, new: Tensor) -> Tensor:
