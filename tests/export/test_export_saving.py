@@ -25,6 +25,7 @@ from tf_groupvit.export.signatures import (
     row_of,
 )
 from tf_groupvit.export.version_folder import read_warmup
+from tf_groupvit.segmentation.pipeline import AT_ONCE
 from tf_groupvit.segmentation.prompts import ClassEmbeddings
 from tf_groupvit.segmentation.segmenter import Segmenter
 
@@ -346,10 +347,18 @@ def names_in(nodes):
     }
 
 
+def test_tensorflow_finds_all_signatures_by_name(export):
+    """``tf.saved_model.load`` looks for them among the objects."""
+    nodes = meta_of(export.path).object_graph_def.nodes
+    (map_,) = (node for node in nodes if node.user_object.identifier == "signature_map")
+    assert {child.local_name for child in map_.children} == NAMES
+
+
 @pytest.mark.slow
 def test_an_export_is_read_by_tensorflow_too(export):
     loaded = tf.saved_model.load(str(export.path))
     pixels = np.zeros((1, 40, 24, 3), np.uint8)
+    assert set(loaded.signatures) == NAMES
     assert loaded.signatures["segment_pixels"](pixels=tf.constant(pixels))["labels"].shape == (
         1,
         40,
@@ -362,25 +371,60 @@ def test_functions_stay_calls_that_say_what_is_optimized_in_them(export):
 
     graph = meta_of(export.path).graph_def
     functions = {one.signature.name: one for one in graph.library.function}
-    towers, calls, inlined = 0, 0, set()
+    towers, calls, called, inlined = 0, 0, set(), set()
     for node in [*graph.node, *(node for one in functions.values() for node in one.node_def)]:
         if node.op in ("PartitionedCall", "StatefulPartitionedCall"):
             config = ConfigProto.FromString(node.attr["config_proto"].s)
             optimized = config.graph_options.rewrite_options
             assert optimized.disable_meta_optimizer or list(optimized.optimizers) == ["remap"]
             towers += not optimized.disable_meta_optimizer
-            called = functions[node.attr["f"].func.name]
-            calls += called.attr["_noinline"].b
-            inlined |= set() if called.attr["_noinline"].b else {called.signature.name}
+            name = node.attr["f"].func.name
+            stays = functions[name].attr["_noinline"].b
+            calls += stays
+            called.add(name)
+            inlined |= set() if stays else {name}
     assert towers >= 2 and calls >= 8
-    # Only what can refuse a request, so that no names of functions come before its words.
-    refusing = {
-        name for name, one in functions.items() if any(node.op == "Assert" for node in one.node_def)
-    }
-    assert inlined and all(
-        name in refusing or names_in(functions[name].node_def) & refusing for name in inlined
-    )
+    # Only what can refuse a request, so that no names of functions come before its words, be it
+    # by what it calls.
+    assert inlined == {name for name in called if can_refuse(name, functions)}
     assert all(one.attr["_tf_data_function"].b for one in functions.values())
+
+
+def can_refuse(name, functions):
+    nodes = functions[name].node_def
+    return any(node.op == "Assert" for node in nodes) or any(
+        can_refuse(one, functions) for one in names_in(nodes) - {""}
+    )
+
+
+def test_loops_over_images_go_on_before_one_is_done(export):
+    """No number that a loop counts with, and no end of its body, waits for what has effects."""
+    graph = meta_of(export.path).graph_def
+    functions = {one.signature.name: one for one in graph.library.function}
+    nodes = [node for one in functions.values() for node in one.node_def]
+    loops = [n for n in nodes if n.op == "While" and n.attr["parallel_iterations"].i == AT_ONCE]
+    assert len(loops) == 4  # one that reads, and for each of three signatures one that labels
+    for loop in loops:
+        body = functions[loop.attr["body"].func.name]
+        inside = {node.name: node for node in body.node_def}
+        counted = [
+            body.ret[end.name] for end in body.signature.output_arg if end.type == DataType.DT_INT32
+        ]
+        waiting = [*counted, *body.control_ret.values()]
+        assert len(counted) >= 3 and any(node.op == "If" for node in body.node_def)  # the lock
+        while waiting:
+            node = inside.get(waiting.pop().removeprefix("^").partition(":")[0])
+            if node is not None:
+                assert node.op not in ("If", "StatefulPartitionedCall"), node.name
+                waiting += node.input
+
+
+def test_weights_are_assigned_as_they_are_read(export):
+    graph = meta_of(export.path).graph_def
+    (restore,) = (f for f in graph.library.function if any(n.op == "RestoreV2" for n in f.node_def))
+    by_name = {node.name: node.op for node in restore.node_def}
+    given = [n.input[1].partition(":")[0] for n in restore.node_def if n.op == "AssignVariableOp"]
+    assert given and {by_name[name] for name in given} == {"RestoreV2"}
 
 
 def test_the_graph_has_no_more_nodes_than_it_needs(export):

@@ -73,18 +73,40 @@ def loop(tmp_path: Path) -> Path:
     return _pruned(answer, tmp_path)
 
 
-def test_a_loop_counts_on_before_a_row_is_read(loop: Path) -> None:
-    saved = SavedModel.FromString((loop / "saved_model.pb").read_bytes())
+def _awaited(folder: Path, operation: str) -> tuple[list[set[str]], set[str]]:
+    """Of the body that has an operation: those that each of its values waits for, but for what is
+    passed on as it is, and those that its end waits for.
+    """
+    saved = SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     functions = saved.meta_graphs[0].graph_def.library.function
-    (body,) = [f for f in functions if any(n.op == "DatasetToSingleElement" for n in f.node_def)]
+    (body,) = [f for f in functions if any(node.op == operation for node in f.node_def)]
     nodes = {node.name: node for node in body.node_def}
 
     def operations(name: str) -> set[str]:
         node = nodes.get(name.removeprefix("^").partition(":")[0])
         return {node.op}.union(*map(operations, node.input)) if node else set()
 
-    waiting = [operations(value) for value in body.ret.values()]
-    assert sum("DatasetToSingleElement" in found for found in waiting) == 1  # the row itself
+    values = [operations(value) for value in body.ret.values()]
+    return [one for one in values if one], {nodes[name].op for name in body.control_ret.values()}
+
+
+def test_a_loop_counts_on_before_a_row_is_read(loop: Path) -> None:
+    values, end = _awaited(loop, "DatasetToSingleElement")
+    assert sum("DatasetToSingleElement" in found for found in values) == 1  # the row itself
+    assert end == set()  # which a loop would wait for, too
+
+
+def test_what_no_value_needs_is_waited_for_by_all(tmp_path: Path) -> None:
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")], autograph=False)
+    def answer(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        def row(one: tf.Tensor) -> tf.Tensor:
+            tf.debugging.Assert(one > 0.0, ["Expected positive numbers"])
+            return one + 1.0
+
+        return {"more": tf.map_fn(row, x)}
+
+    values, end = _awaited(_pruned(answer, tmp_path), "Assert")
+    assert values and all("Assert" in found for found in values) and end == {"Assert"}
 
 
 def test_the_rows_and_the_check_of_a_loop_are_the_same(loop: Path) -> None:

@@ -97,6 +97,10 @@ def _rewrite(file: Path) -> None:
         prune(meta_graph)
         keep_calls(meta_graph)
         meta_graph.signature_def[DEFAULT_OF].CopyFrom(meta_graph.signature_def[DEFAULT])
+        for node in meta_graph.object_graph_def.nodes:  # where tf.saved_model.load finds it
+            if node.user_object.identifier == "signature_map":
+                (default,) = (one for one in node.children if one.local_name == DEFAULT)
+                node.children.add(node_id=default.node_id, local_name=DEFAULT_OF)
     file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
