@@ -174,6 +174,54 @@ def test_the_groups_of_each_stage_are_views(visitor, photo):
         )
 
 
+def sharpen(visitor):
+    """Segment an example whose masks change where they are sharpened."""
+    visitor.wait_for("#examples button:nth-child(4)").click()
+    words = visitor.find("#classes textarea")[0]
+    visitor.wait(lambda: "brick" in words.get_property("value"), "no words came")
+    visitor.wait_for("#photo img")
+    visitor.type("dog, sky")
+    visitor.segment()
+    return visitor.wait_for(".compared input")
+
+
+def test_masks_are_sharpened_and_compared_unless_that_is_switched_off(visitor):
+    sharpen(visitor)
+    assert len(visitor.find(".compared img")) == 2
+    sharp = visitor.told("Segmented 256x256 pixels")
+    switch = visitor.find("#refine input")[0]
+    switch.click()
+    visitor.segment()
+    visitor.wait(lambda: not visitor.find(".compared"), "the comparison stayed")
+    visitor.wait(lambda: visitor.status() != sharp, "the masks stayed sharp")
+    switch.click()
+    visitor.segment()
+    visitor.wait_for(".compared img")
+    visitor.told(sharp)
+    visitor.wait_for("#examples button").click()
+    visitor.wait(lambda: not visitor.find(".compared"), "another photo left the comparison")
+
+
+def test_the_line_between_before_and_after_moves_with_keys_and_pointer(visitor):
+    from selenium.webdriver import ActionChains, Keys
+
+    line = sharpen(visitor)
+    assert line.accessible_name
+    before, after = visitor.find(".compared .before, .compared .after")
+
+    def shown():
+        return [side.value_of_css_property("clip-path") for side in (before, after)]
+
+    assert shown() == ["inset(0px 50% 0px 0px)", "inset(0px 0px 0px 50%)"]
+    line.send_keys(Keys.ARROW_RIGHT * 3)
+    assert shown() == ["inset(0px 47% 0px 0px)", "inset(0px 0px 0px 53%)"]
+    line.send_keys(Keys.HOME)
+    assert shown() == ["inset(0px 100% 0px 0px)", "inset(0px 0px 0px 0%)"]
+    quarter = before.rect["width"] // 4
+    ActionChains(visitor.driver).move_to_element_with_offset(before, quarter, 0).click().perform()
+    assert shown() == ["inset(0px 25% 0px 0px)", "inset(0px 0px 0px 75%)"]
+
+
 def test_mask_and_numbers_are_downloaded_under_the_name_of_the_photo(visitor, photo, tmp_path):
     visitor.upload(photo)
     visitor.type("dog, sky")

@@ -1,9 +1,13 @@
 """What the page shows is what a segmenter with its choices gives, and can be read by everyone."""
 
+import re
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tf_groupvit.app.results import (
     CLASSES,
@@ -12,6 +16,7 @@ from tf_groupvit.app.results import (
     PageModel,
     alert,
     chart,
+    comparison,
     regions,
     sentence,
     view_names,
@@ -43,6 +48,8 @@ def page_model(base):
         Choices("art of the {}.", "hf"),
         Choices("subset", background=0.4),
         Choices(mode="window"),
+        Choices(refine="pamr"),
+        Choices("subset", mode="window", background=0.4, refine="guided"),
     ],
     ids=str,
 )
@@ -57,6 +64,7 @@ def test_a_photo_is_segmented_as_a_segmenter_with_these_choices_would(page_model
         choices.mode,
         choices.background or None,
         normalize="imagenet",
+        refine=choices.refine,
     )(PHOTO)
     result = page_model.segment(PHOTO, "boat, a red car,\n sky|clouds,", choices)
     assert result.class_names == expected.class_names
@@ -155,6 +163,40 @@ def test_the_masks_of_a_view_cover_every_pixel_once(result):
 
 def test_views_are_named_by_stage():
     assert view_names(2) == ["Classes", "Groups of stage 1", "Groups of stage 2"]
+
+
+def test_large_photos_are_shown_smaller_with_their_masks_in_place():
+    labels = np.zeros((2400, 1300), np.uint8)
+    labels[1200:] = 1
+    result = Segmentation(labels, ["sky", "sea"], np.repeat(labels[..., None], 3, -1) * 255)
+    (image, masks), _ = regions(result, CLASSES)
+    assert image.shape == (1200, 650, 3)
+    assert np.array_equal(masks[1][0] > 0, image[..., 0] == 255)
+
+
+def test_masks_before_and_after_are_two_pictures_under_a_line_that_moves(result):
+    before = Segmentation(np.full((2, 3), 2), NAMES, result.image)
+    text = comparison(before, result)
+    assert "16.7% of the pixels changed their class" in text
+    ((_, first), (_, second)) = pictures = [
+        (alt, np.array(Image.open(BytesIO(b64decode(data)))))
+        for alt, data in re.findall(r'alt="([^"]+)" src="data:image/jpeg;base64,([^"]+)"', text)
+    ]
+    assert ["before" in alt for alt, _ in pictures] == [True, False]
+    assert first.shape == second.shape == (2, 3, 3)
+    colors = STRENGTH * result.colors
+    assert np.allclose(first, colors[2], atol=9)  # the photo is black; JPEG is not exact
+    assert np.allclose(second[0, 0], colors[0], atol=40)
+    assert 'type="range"' in text and 'aria-label="' in text
+
+
+def test_masks_that_sharpening_leaves_are_not_compared(result):
+    assert comparison(result, result) == '<p class="compared">Sharpening changed no pixel.</p>'
+
+
+def test_a_refinement_of_the_segmenter_is_that_of_the_page(base, page_model):
+    assert page_model.refine == "pamr"
+    assert PageModel(base.with_choices(refine="guided")).refine == "guided"
 
 
 def test_the_chart_is_a_table_of_the_classes_that_are_there_largest_first(result):

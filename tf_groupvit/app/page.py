@@ -4,7 +4,7 @@ The example photos are drawn scenes, so that none have to be shipped.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -20,6 +20,7 @@ from tf_groupvit.app.results import (
     PageModel,
     alert,
     chart,
+    comparison,
     regions,
     sentence,
     view_names,
@@ -84,6 +85,12 @@ def words_control(words: str) -> gr.Textbox:
     return gr.Textbox(words, label="Classes", info=hint, lines=2, max_lines=6, elem_id="classes")
 
 
+def refine_control() -> gr.Checkbox:
+    """Whether masks are sharpened."""
+    hint = "Masks follow the edges of the photo instead of the model's patches."
+    return gr.Checkbox(True, label="Sharpen masks", info=hint, elem_id="refine")
+
+
 def choice_controls() -> list[Any]:
     """Template, protocol, mode and background, under a heading that unfolds."""
     with gr.Accordion("Prompt, background, protocol", open=False, elem_id="choices"):
@@ -109,20 +116,21 @@ def choice_controls() -> list[Any]:
 
 
 def result_controls() -> list[Any]:
-    """Regions, areas, and the two downloads."""
+    """Regions, areas, masks before and after they were sharpened, and the two downloads."""
     shown = gr.AnnotatedImage(label="Regions", elem_id="regions")
     areas = gr.HTML(elem_id="areas")
+    compared = gr.HTML(elem_id="compared")
     with gr.Row():
         mask = gr.DownloadButton("Mask (PNG)", interactive=False, elem_id="mask")
         numbers = gr.DownloadButton("Numbers (JSON)", interactive=False, elem_id="json")
-    return [shown, areas, mask, numbers]
+    return [shown, areas, compared, mask, numbers]
 
 
 HEAD = """# Name the classes, get the mask
 Give a photo, type the words that you look for, and see which pixels show them. GroupViT learned
 this from captions alone. Point at a region to read what it is."""
 HOUR = 3600
-RESULTS = 6  # outputs of a result: itself, regions, sentence, chart, two downloads
+RESULTS = 7  # outputs of a result: itself, regions, sentence, chart, comparison, two downloads
 # On a phone the result lies below the form; its place is known once its picture is loaded.
 TO_THE_RESULT = """() => {
   if (document.querySelector("#problem [role=alert]") || window.innerWidth >= 700) return;
@@ -150,17 +158,23 @@ class Page:
         protocol: str,
         mode: str,
         background: float,
+        refine: bool,
         view: str,
     ) -> tuple[Any, ...]:
         """The values of all outputs. After an error of ours the last result stays."""
         try:
             choices = Choices(templates.strip(), protocol, mode, background)
-            result = self.model.segment(photo, words, choices)
+            pixels = None if photo is None else read_image(photo)
+            before = result = self.model.segment(pixels, words, choices)
+            if refine:
+                choices = replace(choices, refine=self.model.refine)
+                result = self.model.segment(pixels, words, choices)
         except GroupViTError as error:
             stays = " The result shown is still the previous one." if last else ""
             return *[gr.skip()] * RESULTS, alert(_without_place(error, photo) + stays)
-        downloads = self._downloads(result, photo)
-        return result, self.show(result, view), sentence(result), chart(result), *downloads, ""
+        compared = comparison(before, result) if refine else ""
+        told = sentence(result), chart(result), compared
+        return result, self.show(result, view), *told, *self._downloads(result, photo), ""
 
     def photo_changed(self, photo: str | None) -> tuple[Any, ...]:
         """Clear the result of the photo before; an unreadable file gives an error."""
@@ -174,7 +188,7 @@ class Page:
     def cleared(self) -> tuple[Any, ...]:
         """The outputs of a result, empty."""
         gone = gr.DownloadButton(value=None, interactive=False)
-        return None, gr.AnnotatedImage(value=None), "", "", gone, gone
+        return None, gr.AnnotatedImage(value=None), "", "", "", gone, gone
 
     def show(self, result: Segmentation | None, view: str) -> gr.AnnotatedImage:
         """The regions of a view of the last result."""
@@ -213,7 +227,8 @@ def build_page(model: PageModel, examples: Examples, words: str, folder: Path) -
         with gr.Row():
             with gr.Column(min_width=300):
                 photo, typed = photo_control(), words_control(words)
-                choices = choice_controls()
+                refine = refine_control()
+                choices = [*choice_controls(), refine]
                 button = gr.Button("Segment", variant="primary", elem_id="segment")
                 problem = gr.HTML(elem_id="problem")
                 row = examples_control(photo, examples)

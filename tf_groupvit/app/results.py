@@ -1,14 +1,18 @@
-"""What the page shows of a photo: its segmentation by words, regions, areas and a sentence.
+"""What the page shows of a photo: its segmentation by words, regions, areas and a sentence, and
+masks before and after they were sharpened.
 
 Without Gradio. Words of the user go into HTML only escaped.
 """
 
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from io import BytesIO
 
 import numpy as np
+from PIL import Image
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.image_reading import ImageLike
@@ -22,6 +26,8 @@ KEPT = 32  # words and choices whose segmenters stay ready, so that going back e
 CLASSES = "Classes"  # the view of classes
 NAMED = 8  # classes that the sentence names; the chart has all
 STRENGTH = 0.6  # opacity of a region's color over the photo
+SIDE = 1000  # pixels from which on pictures are shown at a half, a third, ... of their size
+REFINE = "pamr"  # sharpens masks unless the base has a refinement of its own
 
 # The photo (H, W, 3), and masks (H, W) with their names.
 Regions = tuple[np.ndarray, list[tuple[np.ndarray, str]]]
@@ -60,6 +66,11 @@ class PageModel:
     def stages(self) -> int:
         """How many grouping stages the model has."""
         return sum(tokens > 0 for tokens in self.base.model.config.vision_config.num_group_tokens)
+
+    @property
+    def refine(self) -> str:
+        """The refinement that sharpens masks."""
+        return self.base.settings.refine or REFINE
 
     def segment(
         self, photo: ImageLike | None, words: str, choices: Choices = Choices()
@@ -112,7 +123,7 @@ def regions(result: Segmentation, view: str) -> tuple[Regions, dict[str, str]]:
     """The photo (H, W, 3) with the masks (H, W) of a view, and {name: its color ``#rrggbb``}.
 
     The largest region is first. Groups are called ``group 3``, and those of the last stage also by
-    the class that each is closest to.
+    the class that each is closest to. Large photos are shrunk, see ``SIDE``.
     """
     if view == CLASSES:
         labels, names, colors = result.labels, result.class_names, result.colors
@@ -125,8 +136,17 @@ def regions(result: Segmentation, view: str) -> tuple[Regions, dict[str, str]]:
         colors = group_colors(len(names))
     sizes = np.bincount(labels.ravel(), minlength=len(names))
     present = [int(number) for number in np.argsort(-sizes, kind="stable") if sizes[number]]
+    image, labels = _shrunk(result.image, labels)
     masks = [((labels == number) * STRENGTH, names[number]) for number in present]
-    return (result.image, masks), {names[number]: _hex(colors[number]) for number in present}
+    return (image, masks), {names[number]: _hex(colors[number]) for number in present}
+
+
+def _shrunk(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A photo (H, W, 3) and labels (H, W) of it, both at the same part of their size."""
+    part = max(1, max(labels.shape) // SIDE)
+    if part == 1:
+        return image, labels
+    return np.asarray(Image.fromarray(image).reduce(part)), labels[::part, ::part]
 
 
 def chart(result: Segmentation) -> str:
@@ -155,6 +175,42 @@ def chart(result: Segmentation) -> str:
     return (
         f'{table}<details class="absent"><summary>{len(absent)} {noun} not in the'
         f" picture</summary><p>{', '.join(absent)}</p></details>"
+    )
+
+
+COMPARED = """<figure class="compared"><figcaption><b>Before and after sharpening</b> {change}
+Left of the line are the masks as the model found them, in patches; right of it, sharpened. Drag the
+line, or move it with the arrow keys.</figcaption>
+<div class="pair" style="aspect-ratio:{width}/{height};--ratio:{ratio}">
+<div class="before"><img alt="The photo under its masks before sharpening" src="{before}">
+<span aria-hidden="true">Before</span></div>
+<div class="after"><img alt="The photo under its masks after sharpening" src="{after}">
+<span aria-hidden="true">After</span></div>
+<input type="range" value="50" aria-label="Part of the picture that shows masks before sharpening"
+oninput="this.parentNode.style.setProperty('--cut', this.value + '%')">
+</div></figure>"""
+
+
+def comparison(before: Segmentation, after: Segmentation) -> str:
+    """One photo under both its masks as HTML, with a line to move between them."""
+    changed = (before.labels != after.labels).mean()
+    if not changed:
+        return '<p class="compared">Sharpening changed no pixel.</p>'
+    height, width = after.labels.shape
+    pictures = []
+    for labels in before.labels, after.labels:
+        image, labels = _shrunk(after.image, labels)
+        colored = image * (1 - STRENGTH) + after.colors[labels] * STRENGTH
+        file = BytesIO()
+        Image.fromarray(colored.astype("uint8")).save(file, "JPEG", quality=90, subsampling=0)
+        pictures.append("data:image/jpeg;base64," + b64encode(file.getvalue()).decode())
+    return COMPARED.format(
+        change=f"{changed:.1%} of the pixels changed their class.",
+        width=width,
+        height=height,
+        ratio=width / height,
+        before=pictures[0],
+        after=pictures[1],
     )
 
 
