@@ -14,6 +14,7 @@ from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.records import labels_of
 from tf_groupvit.annotation.run import annotate
+from tf_groupvit.annotation.sources import PictureFinder, find_items
 from tf_groupvit.errors import InputError
 
 
@@ -171,7 +172,8 @@ def test_without_a_picture_nothing_is_written(segmenter, photos, tmp_path):
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"format": "xyz"}, "no format 'xyz'"),
+        ({"format": "xyz"}, "no format 'xyz': did you mean"),
+        ({"tolerance": -1.0}, r"tolerance of polygons is -1\.0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"ignore_below": 1.5}, r"ignore_below is 1\.5"),
     ],
@@ -235,3 +237,29 @@ def test_a_full_disk_is_one_line_and_leaves_whole_parts(segmenter, photos, tmp_p
     monkeypatch.undo()
     assert len(records_in(tmp_path / "labels")) == 2
     assert annotate(photos, segmenter, tmp_path / "labels")["done"] == 4
+
+
+def test_a_format_that_cannot_hold_the_classes_is_refused_before_anything(
+    segmenter, photos, tmp_path
+):
+    other = segmenter.with_classes("#apple,grass")
+    with pytest.raises(InputError, match="format voc cannot hold the name '#apple'"):
+        annotate(photos, other, tmp_path / "labels", "voc")
+    assert not (tmp_path / "labels").exists()
+
+
+def test_pictures_are_copied_where_a_format_has_them(segmenter, photos, tmp_path, memory):
+    for output in (tmp_path / "labels", f"{memory}/labels"):
+        annotate(photos, segmenter, output, "voc", with_pictures=True)
+        copies = Output(f"{output}/voc")
+        assert copies.names("JPEGImages") == [f"{k}.png" for k in range(4)]
+        assert copies.read("JPEGImages/2.png") == (photos / "2.png").read_bytes()
+        assert copies.names("SegmentationClass") == [f"{k}.png" for k in range(4)]
+
+
+def test_pictures_are_found_by_id_in_any_order_and_missed_by_name(photos):
+    find = PictureFinder(find_items([str(photos)]))
+    for name in ("3.png", "0.png", "2.png"):
+        assert find(name) == (photos / name).read_bytes()
+    with pytest.raises(InputError, match=r"9\.png: the picture is not there any more"):
+        find("9.png")

@@ -70,6 +70,22 @@ def test_other_settings_are_refused(photos, tmp_path, choices, words):
     assert result.stderr.splitlines()[-1].startswith("Error: ")
 
 
+def test_formats_are_those_that_there_are():
+    from tf_groupvit.annotation.formats import FORMATS
+
+    assert list(FORMATS) == list(module.FORMATS)
+
+
+def test_a_format_is_written_from_the_records_that_there_are(photos, tmp_path):
+    labels = tmp_path / "labels"
+    assert annotate(photos, "--output", labels).exit_code == 0
+    result = annotate(photos, "--output", labels, "--format", "coco", "--json")
+    assert json.loads(result.stdout)["run"]["pictures"] == 0
+    (file,) = (labels / "coco" / "annotations").iterdir()
+    names = [image["file_name"] for image in json.loads(file.read_text())["images"]]
+    assert names == ["0.png", "1.png"]
+
+
 def test_without_pictures_no_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_segmenter", lambda **_: pytest.fail("loaded"))
     result = annotate(tmp_path / "gone", "--output", tmp_path / "labels")

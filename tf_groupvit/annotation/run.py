@@ -18,15 +18,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tf_groupvit.annotation.ending import SUMMARY, end
+from tf_groupvit.annotation.format_parts import MINIMUM_AREA, Description
+from tf_groupvit.annotation.formats import check_format, write_format
 from tf_groupvit.annotation.manifest import describe, go_on
 from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.parts import Parts
+from tf_groupvit.annotation.polygons import TOLERANCE
 from tf_groupvit.annotation.progress import Progress
 from tf_groupvit.annotation.read_ahead import read_ahead
 from tf_groupvit.annotation.records import Record, record_of
 from tf_groupvit.annotation.sources import (
     Found,
     Item,
+    PictureFinder,
     Problem,
     Say,
     check_found,
@@ -62,6 +66,9 @@ def annotate(
     ignore_below: float | None = None,
     retry_failed: bool = False,
     batch_size: int = MOST_IMAGES,
+    tolerance: float = TOLERANCE,
+    minimum_area: int = MINIMUM_AREA,
+    with_pictures: bool = False,
     seed: int = 0,
     progress: bool = False,
     say: Say = lambda _: None,
@@ -77,10 +84,13 @@ def annotate(
     Args:
         locations: see ``sources.find_items``, which takes ``recursive`` and ``column``, too.
         output: a folder that is empty, not there yet, or of an earlier run; or a URL of one.
-        format: "parquet", whose files are the parts.
+        format: one of ``formats.FORMATS``; of "parquet" the parts are the files. It can be another
+            than that of the run before, whose records are taken.
         ignore_below: pixels whose margin between the two best classes is smaller belong to none.
         retry_failed: whether pictures that failed in earlier runs are done again.
         batch_size: pictures that go through the model together.
+        tolerance, minimum_area: of polygons, in pixels: see ``format_parts.Description``.
+        with_pictures: whether pictures are copied to where "voc", "yolo" and "labelme" have them.
         seed: decides which pictures are on the contact sheet.
         progress: whether standard error shows how many are done.
         say: is told what is left out.
@@ -89,13 +99,16 @@ def annotate(
         What ``summary.json`` holds: pictures done and failed, pixels by class, and the time.
 
     Raises:
-        InputError: there is no picture, or the folder holds something else, or records of another
-            model, other classes or settings, or cannot be written.
+        InputError: there is no picture; the format cannot hold the classes; or the folder holds
+            something else, or records of another model, other classes or settings, or cannot be
+            written.
     """
     started = time.monotonic()
     listed = [locations] if isinstance(locations, (str, os.PathLike)) else locations
     find = partial(find_items, [os.fspath(one) for one in listed], recursive, column)
-    _check(format, batch_size, ignore_below)
+    about = Description(segmenter.class_names, tolerance, minimum_area)
+    copies = check_format(format, about).takes_pictures and with_pictures
+    _check(batch_size, ignore_below)
     check_found(find)
     place = Output(output)
     go_on(place, describe(segmenter, ignore_below, several=len(listed) > 1))
@@ -106,6 +119,10 @@ def annotate(
         run = _Run(segmenter, parts, ignore_below, batch_size)
         with Progress(len(run.known), partial(count_items, find), progress) as bar:
             run.work(find(say=say), bar.step)
+        with run.clock("writing the format"):
+            write_format(
+                format, parts.records(), about, place, PictureFinder(find()) if copies else None
+            )
         with run.clock("ending"):
             sums = end(parts.records(), segmenter.class_names, place, find(), run.problems, seed)
         summary = {
@@ -118,9 +135,7 @@ def annotate(
     return summary
 
 
-def _check(format: str, batch_size: int, ignore_below: float | None) -> None:
-    if format != "parquet":
-        raise InputError(f"There is no format {format!r}: expected 'parquet'.")
+def _check(batch_size: int, ignore_below: float | None) -> None:
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}: expected at least 1.")
     if ignore_below is not None and not 0 <= ignore_below <= 1:

@@ -108,6 +108,26 @@ def check_found(find: Callable[[], Iterator[Found]]) -> None:
     raise InputError(f"There is no picture to annotate: {problems[0] if problems else ENDINGS}.")
 
 
+class PictureFinder:
+    """The bytes of pictures by their ids, each once, in about the order in which they are found.
+
+    What was passed on the way to a picture is remembered, without its bytes. Calling it raises
+    ``InputError`` where the picture is gone.
+    """
+
+    def __init__(self, found: Iterator[Found]) -> None:
+        self._found, self._passed = found, dict[str, Item]()
+
+    def __call__(self, item_id: str) -> bytes:
+        while item_id not in self._passed:
+            one = next(self._found, None)
+            if one is None:
+                raise InputError(f"{item_id}: the picture is not there any more.")
+            if isinstance(one, Item):
+                self._passed.setdefault(one.id, one)
+        return self._passed.pop(item_id).read()
+
+
 def reason_of(error: Exception) -> str:
     """Why something cannot be read, in a line without a full stop at its end."""
     if isinstance(error, FileNotFoundError):

@@ -12,7 +12,28 @@ from tf_groupvit.cli.choices import load_segmenter, recursive_option, segmenter_
 from tf_groupvit.errors import InputError
 
 ENGINES = ("local",)
-FORMATS = ("parquet",)
+FORMATS = (  # those of annotation.formats, which --help does not load
+    "coco",
+    "coco-polygons",
+    "coco-panoptic",
+    "png",
+    "voc",
+    "labelme",
+    "cvat",
+    "yolo",
+    "label-studio",
+    "parquet",
+)
+OF_RUN = (  # options that are arguments of run.annotate
+    "format",
+    "ignore_below",
+    "retry_failed",
+    "tolerance",
+    "minimum_area",
+    "with_pictures",
+    "batch_size",
+    "seed",
+)
 NEEDED = ("fsspec", "pyarrow", "pycocotools")  # what the extra annotate brings
 
 
@@ -32,7 +53,11 @@ NEEDED = ("fsspec", "pyarrow", "pycocotools")  # what the extra annotate brings
 )
 @click.option("--output", required=True, metavar="DIR_OR_URL", help="Where the annotations go.")
 @click.option(
-    "--format", "format_name", default="parquet", type=click.Choice(FORMATS), help="What they are."
+    "--format",
+    default="parquet",
+    type=click.Choice(FORMATS),
+    help="What else is written of the records, which are Parquet. Another run with another format"
+    " takes the records that there are.",
 )
 @recursive_option
 @click.option("--column", metavar="NAME", help="The column of a Parquet file with the pictures.")
@@ -44,6 +69,20 @@ NEEDED = ("fsspec", "pyarrow", "pycocotools")  # what the extra annotate brings
     " ignore value.",
 )
 @click.option("--retry-failed", is_flag=True, help="Do what failed in an earlier run again.")
+@click.option(
+    "--tolerance", type=float, metavar="PIXELS", help="Of polygons; 0 is exact.  [default: 0.5]"
+)
+@click.option(
+    "--minimum-area",
+    type=int,
+    metavar="PIXELS",
+    help="Smaller regions get no polygon.  [default: 10]",
+)
+@click.option(
+    "--with-pictures",
+    is_flag=True,
+    help="Copy the pictures to where voc, yolo and labelme have them.",
+)
 @click.option("--batch-size", default=8, help="Pictures that go through the model together.")
 @click.option("--seed", default=0, help="Decides which pictures are on the contact sheet.")
 @click.option("--engine", default="local", type=click.Choice(ENGINES), help="What it runs on.")
@@ -51,13 +90,8 @@ NEEDED = ("fsspec", "pyarrow", "pycocotools")  # what the extra annotate brings
 def command(
     sources: tuple[str, ...],
     output: str,
-    format_name: str,
     recursive: bool,
     column: str | None,
-    ignore_below: float | None,
-    retry_failed: bool,
-    batch_size: int,
-    seed: int,
     engine: str,
     as_json: bool,
     **choices: Any,
@@ -79,6 +113,7 @@ def command(
     from tf_groupvit.annotation.sources import check_found, find_items
 
     check_found(partial(find_items, sources, recursive, column))
+    of_run = {name: choices.pop(name) for name in OF_RUN}
     segmenter = load_segmenter(**choices)
     from tf_groupvit.annotation.run import annotate
 
@@ -87,15 +122,11 @@ def command(
             sources,
             segmenter,
             output,
-            format_name,
             recursive=recursive,
             column=column,
-            ignore_below=ignore_below,
-            retry_failed=retry_failed,
-            batch_size=batch_size,
-            seed=seed,
             progress=True,
             say=partial(click.echo, err=True),
+            **{name: choice for name, choice in of_run.items() if choice is not None},
         )
     except KeyboardInterrupt:
         click.echo("\n" * sys.stderr.isatty() + "Stopped. The same command goes on.", err=True)
