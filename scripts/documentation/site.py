@@ -21,6 +21,7 @@ PICTURE = ROOT / ".github" / "picture.png"
 PAGES = {
     "index.md": ("Start", "README.md"),
     "commands.md": ("Commands", "tf_groupvit/cli/README.md"),
+    "annotations.md": ("Annotations", "tf_groupvit/annotation/README.md"),
     "transformers.md": ("Coming from transformers", "tf_groupvit/models/README.md"),
     "serving.md": ("Serving", "serving/README.md"),
     "speed.md": ("Speed", "scripts/benchmarks/README.md"),

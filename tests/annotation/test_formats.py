@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import tracemalloc
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -361,3 +363,20 @@ def test_every_format_is_written_of_nothing_and_to_other_storage(name, memory):
         output,
     )
     assert (output.names() == [name]) == (name != "parquet")
+
+
+def test_the_page_has_a_row_for_every_format():
+    page = Path(__file__).resolve().parents[2] / "tf_groupvit/annotation/README.md"
+    assert re.findall(r"^\| `([a-z-]+)` \|", page.read_text(), re.MULTILINE) == list(FORMATS)
+
+
+@pytest.mark.parametrize("name", ["coco", "cvat", "label-studio"])
+def test_memory_does_not_grow_with_the_number_of_pictures(written, name):
+    peaks, labels = [], blobs(0, 24, 24, 4, 8)
+    one = record("x", labels)
+    for count in (20, 20, 400):
+        tracemalloc.start()
+        written(name, (Record(**{**vars(one), "id": f"{n}.jpg"}) for n in range(count)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < peaks[1] + 200_000  # the files have some 2 kB a picture

@@ -5,6 +5,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -76,12 +77,11 @@ def named(records: Iterable[Record]) -> Iterator[tuple[Record, str]]:
     on every system, stay inside of their folder, and differ by more than capitals.
     """
     # A database without a name is a temporary file: memory is bounded, however many names.
-    with sqlite3.connect("") as taken:
+    with closing(sqlite3.connect("", isolation_level=None)) as taken:
         taken.execute("CREATE TABLE names (name TEXT PRIMARY KEY) WITHOUT ROWID")
         for record in records:
             if record.error is None:
                 yield record, next(name for name in _names(record.id) if _is_new(name, taken))
-    taken.close()
 
 
 def _is_new(name: str, taken: sqlite3.Connection) -> bool:
