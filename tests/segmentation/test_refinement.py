@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import slow_refinement as slow
 import tensorflow as tf
 
 from tf_groupvit.errors import InputError
@@ -35,6 +36,36 @@ def test_pamr_equals_the_golden_file(golden, name, rounds):
     dilations = REFINEMENTS["pamr-published"].dilations if name == "published" else (1, 2, 4, 8)
     found = pamr(given["scores"], given["pixels"], dilations, rounds)
     np.testing.assert_allclose(found, given[name], atol=1e-5)
+
+
+@pytest.mark.parametrize("dilations", [(1,), (1, 2, 4, 8), (1, 2, 4, 8, 12, 24), (3, 1)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (2, 2), (5, 4), (12, 13)], ids=str)
+def test_pamr_equals_a_rendering_pixel_by_pixel(size, dilations):
+    """The farthest neighbors are beyond the border of all of them."""
+    pixels = colors(2, *size)
+    pixels[0, : size[0] // 2] = (
+        77  # a part of one color; the other picture has black and white alone
+    )
+    pixels[1] = pixels[1] // 128 * 255
+    scores = RNG.normal(size=(*pixels.shape[:3], 3)).astype("float32")
+    wanted = [slow.pamr(*pair, dilations, 4) for pair in zip(scores, pixels, strict=True)]
+    np.testing.assert_allclose(pamr(scores, pixels, dilations, 4), wanted, atol=1e-5)
+    fractions = pixels / np.float32(255)
+    np.testing.assert_allclose(pamr(scores, fractions, dilations, 4), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(("radius", "epsilon"), [(1, 1e-3), (4, 1e-3), (2, 0.1)])
+@pytest.mark.parametrize(
+    ("cells", "size"),
+    [((1, 1), (3, 2)), ((3, 4), (9, 11)), ((7, 9), (7, 9)), ((5, 8), (31, 40)), ((6, 1), (13, 1))],
+    ids=str,
+)
+def test_guided_upsampling_equals_a_rendering_cell_by_cell(cells, size, radius, epsilon):
+    pixels = RNG.random((1, *size, 3), dtype=np.float32)
+    small, scores = resize(pixels, *cells).numpy(), scores_like(np.empty((1, *cells)), 3)
+    wanted = slow.guided_upsampling(scores[0], small[0], pixels[0], radius, epsilon)
+    found = guided_upsampling(scores, small, pixels, radius, epsilon)[0]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_one_round_by_hand():
