@@ -280,6 +280,27 @@ def test_pictures_are_copied_beside_where_formats_have_them(written):
         assert (made / folder / "a/3.jpg").read_bytes() == b"a/3.jpg"
 
 
+def test_labelme_names_the_picture_that_is_there_or_its_copy(written):
+    """Two pictures have one stem: the second file has another name than its picture."""
+    records = [record(one, np.zeros((20, 20), int)) for one in ("b.jpg", "b.png")]
+
+    def named_in(folder):
+        return [
+            json.loads((folder / f"{one}.json").read_text())["imagePath"] for one in ("b", "b-png")
+        ]
+
+    assert named_in(written("labelme", records)) == ["b.jpg", "b.png"]
+    assert named_in(written("labelme", records, None, str.encode)) == ["b.jpg", "b-png.png"]
+
+
+@pytest.mark.parametrize("name", ["coco", "coco-polygons", "label-studio"])
+def test_a_score_that_is_no_number_is_left_out_or_null(written, name):
+    one = record("a.jpg", np.zeros((20, 20), int))
+    odd = Record(**{**vars(one), "scores": [float("nan")], "confidence": float("nan")})
+    for file in written(name, [odd]).rglob("*.json"):
+        json.loads(file.read_text(), parse_constant=pytest.fail)
+
+
 # Names of files
 
 
@@ -323,7 +344,7 @@ def test_files_of_odd_names_stay_inside_and_differ(written, tmp_path):
     assert len(files) == len(ODD)
     for path in files:
         parts = path.relative_to(folder).parts
-        assert not {"..", "."} & set(parts)
+        assert not any(part.startswith(".") for part in parts)
         assert all(len(part.encode()) < 200 and part.isprintable() for part in parts)
 
 
@@ -338,6 +359,7 @@ def test_files_of_odd_names_stay_inside_and_differ(written, tmp_path):
         ("voc", ["a:b"], "cannot hold the name 'a:b' of class 0"),
         ("voc", ["a", "ignored"], "cannot hold the name 'ignored' of class 1"),
         ("cvat", ["a", "b\x01"], r"cannot hold the name 'b\x01' of class 1"),
+        ("yolo", ["a\x7f"], r"cannot hold the name 'a\x7f' of class 0"),
         ("labelme", ["__ignore__"], "cannot hold the name '__ignore__'"),
     ],
 )

@@ -21,6 +21,7 @@ from tf_groupvit.annotation.format_parts import (
     JsonItems,
     Pictures,
     named,
+    scores_of,
     to_json,
 )
 from tf_groupvit.annotation.output import Output
@@ -115,7 +116,7 @@ def _category(about: Description, number: int, file_name: str) -> dict[str, Any]
 
 def _masks(record: Record, about: Description) -> Iterator[dict[str, Any]]:
     numbers, classes = component_map(about.labels(record))
-    scores = dict(zip(record.classes, record.scores, strict=True))
+    scores = scores_of(record)
     for number, rle in zip(classes.tolist(), _run_lengths(numbers, len(classes)), strict=True):
         if number in about.drawn:
             yield {
@@ -147,7 +148,7 @@ def _run_lengths(numbers: np.ndarray, count: int) -> Iterator[Any]:
 
 
 def _polygons(record: Record, about: Description) -> Iterator[dict[str, Any]]:
-    scores = dict(zip(record.classes, record.scores, strict=True))
+    scores = scores_of(record)
     for region in about.regions(record):
         if region.label in about.drawn:
             yield {

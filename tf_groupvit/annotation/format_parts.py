@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -94,7 +95,8 @@ def _names(item_id: str) -> Iterator[str]:
     stem = str(path.with_suffix(""))
     digest = hashlib.sha256(item_id.encode()).hexdigest()
     yield stem
-    yield f"{stem}-{path.suffix[1:]}"
+    if path.suffix:
+        yield f"{stem}-{path.suffix[1:]}"
     for length in range(8, 65, 8):
         yield f"{stem}-{digest[:length]}"
 
@@ -105,9 +107,7 @@ RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 def _legal(part: str) -> str:
     """A part of a path that every system takes as the name of a file."""
     part = re.sub(r'[\x00-\x1f\x7f<>:"|?*\\]', "_", part)
-    if part.strip(". ") != part.rstrip(". ") and not part.strip(". "):
-        part = "_" * len(part)
-    part = part.rstrip(". ") or "_"
+    part = re.sub("^[. ]+", "_", part).rstrip(". ") or "_"
     if RESERVED.fullmatch(part):
         part = f"_{part}"
     if len(part.encode()) > 120:
@@ -125,11 +125,18 @@ def suffix_of(item_id: str) -> str:
 def put_picture(
     output: Output, folder: str, record: Record, name: str, pictures: Pictures | None
 ) -> str:
-    """The name of a picture's file in a folder; with ``pictures``, the file is written."""
+    """The path of a picture below a folder: that of its copy, which is written, or its id."""
+    if pictures is None:
+        return record.id
     file = f"{name}{suffix_of(record.id)}"
-    if pictures is not None:
-        output.write(f"{folder}/{file}".lstrip("/"), pictures(record.id))
+    output.write(f"{folder}/{file}".lstrip("/"), pictures(record.id))
     return file
+
+
+def scores_of(record: Record) -> dict[int, float | None]:
+    """{class number: its score}; None, as JSON has nothing else, for one that is no number."""
+    scores = zip(record.classes, record.scores, strict=True)
+    return {number: score if isfinite(score) else None for number, score in scores}
 
 
 def to_json(value: Any) -> bytes:

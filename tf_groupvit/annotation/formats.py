@@ -36,6 +36,10 @@ def write_parquet(
     """Nothing: records are kept as Parquet, and the manifest has the class names."""
 
 
+# YAML 1.2, section 5.1, has no place for these.
+NOT_IN_YAML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
 Write = Callable[[Iterable[Record], Description, Output, Pictures | None], None]
 
 
@@ -66,7 +70,7 @@ FORMATS = {
     ),
     "labelme": Format(write_labelme, unfit=re.compile(f"^{IGNORED}$"), takes_pictures=True),
     "cvat": Format(write_cvat, unfit=NOT_IN_XML),
-    "yolo": Format(write_yolo, unfit=NOT_IN_XML, takes_pictures=True),
+    "yolo": Format(write_yolo, unfit=NOT_IN_YAML, takes_pictures=True),
     "label-studio": Format(write_label_studio, unfit=NOT_IN_XML),
     "parquet": Format(write_parquet),
 }

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from math import isfinite
 from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
@@ -181,7 +182,7 @@ def write_label_studio(
                 if region.label in about.drawn
             ]
             prediction: dict[str, Any] = {"model_version": about.model, "result": result}
-            if record.confidence is not None:
+            if record.confidence is not None and isfinite(record.confidence):
                 prediction["score"] = record.confidence
             image = about.picture_url + quote(record.id)
             tasks.add({"data": {"image": image}, "predictions": [prediction]})
