@@ -15,12 +15,13 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURE = ROOT / ".github" / "picture.png"
+PICTURES = ROOT / ".github"
 
 # Name on the site -> title, and file of the repository.
 PAGES = {
     "index.md": ("Start", "README.md"),
     "commands.md": ("Commands", "tf_groupvit/cli/README.md"),
+    "refinement.md": ("Sharper masks", "tf_groupvit/segmentation/README.md"),
     "annotations.md": ("Annotations", "tf_groupvit/annotation/README.md"),
     "transformers.md": ("Coming from transformers", "tf_groupvit/models/README.md"),
     "serving.md": ("Serving", "serving/README.md"),
@@ -124,8 +125,8 @@ def build(output: Path) -> None:
         for name, (title, modules) in API.items():
             blocks = "\n\n".join(f"::: tf_groupvit.{module}" for module in modules)
             (source / "api" / name).write_text(f"# {title}\n\n{blocks}\n", encoding="utf-8")
-        if PICTURE.exists():
-            (source / PICTURE.name).write_bytes(PICTURE.read_bytes())
+        for picture in PICTURES.glob("*.png"):
+            (source / picture.name).write_bytes(picture.read_bytes())
         nav: list[dict[str, Any]] = [{title: name} for name, (title, _) in PAGES.items()]
         nav.insert(3, {"API": [{title: f"api/{name}"} for name, (title, _) in API.items()]})
         settings = {**SETTINGS, "docs_dir": str(source), "site_dir": str(output), "nav": nav}
