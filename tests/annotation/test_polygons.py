@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 from drawn import blobs, filled, iou, outline
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from tf_groupvit.annotation.polygons import bridged, component_map, regions_of
 
@@ -46,6 +49,18 @@ def test_without_tolerance_the_pixels_come_back_exactly(labels):
         assert region.box == (x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1)
         assert np.array_equal(filled(region.rings, *labels.shape), mask)
         assert np.array_equal(filled([bridged(region.rings)], *labels.shape), mask)
+
+
+@given(
+    arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(0, 2))
+)
+def test_any_small_map_comes_back_exactly(labels):
+    numbers, _ = component_map(labels)
+    for region in regions_of(labels, tolerance=0):
+        mask = numbers == region.number
+        assert np.array_equal(filled([bridged(region.rings)], *labels.shape), mask)
+    for region in regions_of(labels, tolerance=1e-6):
+        assert np.array_equal(filled(region.rings, *labels.shape), numbers == region.number)
 
 
 @by_map

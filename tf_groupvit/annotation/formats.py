@@ -28,16 +28,14 @@ from tf_groupvit.errors import InputError, did_you_mean
 
 # XML 1.0, section 2.2, has no place for these.
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# YAML 1.2, section 5.1, has no place for these.
+NOT_IN_YAML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def write_parquet(
     records: Iterable[Record], about: Description, output: Output, pictures: Pictures | None
 ) -> None:
     """Nothing: records are kept as Parquet, and the manifest has the class names."""
-
-
-# YAML 1.2, section 5.1, has no place for these.
-NOT_IN_YAML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 Write = Callable[[Iterable[Record], Description, Output, Pictures | None], None]

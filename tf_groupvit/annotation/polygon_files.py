@@ -88,8 +88,10 @@ def _cvat_head(about: Description) -> str:
 
 
 def _cvat_shapes(record: Record, about: Description) -> Iterator[str]:
-    numbers, _ = component_map(about.labels(record))
-    for region in about.regions(record):
+    regions = about.regions(record)
+    if any(region.holes for region in regions):
+        numbers, _ = component_map(about.labels(record))
+    for region in regions:
         if region.label not in about.drawn:
             continue
         same = f'label={_quoted(about.class_names[region.label])} source="auto" occluded="0"'

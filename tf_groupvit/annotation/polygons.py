@@ -80,8 +80,9 @@ def component_map(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Numbers are the order of ``regions_of(labels)``.
     """
     traced = _Traced(labels)
-    numbers = np.searchsorted(traced.outers, traced.outer_of).astype(np.int32)
-    return numbers[traced.left()], traced.labels[traced.outers]
+    number_of = np.zeros(len(traced.areas), np.int32)
+    number_of[traced.outers] = np.arange(len(traced.outers), dtype=np.int32)
+    return number_of[traced.outlines()], traced.labels[traced.outers]
 
 
 def bridged(rings: list[np.ndarray]) -> np.ndarray:
@@ -147,28 +148,40 @@ class _Traced:
         size = len(flat)  # edges are sorted by direction and pixel
         return np.searchsorted(self.directions * size + self.pixels, directions * size + pixels)
 
+    def _runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each run of equal pixels in a row begins, in reading order, and what ring it is at.
+
+        Left of a run is another label, or the end of the picture: there is an edge north.
+        """
+        north = np.flatnonzero(self.directions[self.edges] == 3)
+        pixels = self.pixels[self.edges[north]]
+        order = np.argsort(pixels)
+        return pixels[order], self.ring[north[order]]
+
     def _outer_of(self) -> np.ndarray:
         """The outline of each ring: its own, or of a hole the one that the hole is in.
 
         Left of a hole's leftmost pixel is the outline, or a hole that is further left.
         """
         outer_of = np.arange(len(self.areas))
-        x = self.pixels[self.edges] % self.stride
-        leftmost = self.edges[np.lexsort((x, self.ring))[self.starts[:-1]]]
-        y, x = np.divmod(self.pixels[leftmost], self.stride)
-        outer_of = np.where(self.areas > 0, outer_of, self.left()[y - 1, x - 1])
+        holes = np.flatnonzero(self.areas < 0)
+        if len(holes):
+            x = self.pixels[self.edges] % self.stride
+            leftmost = np.lexsort((x, self.ring))[self.starts[holes]]
+            begins, rings = self._runs()
+            places = np.searchsorted(begins, self.pixels[self.edges[leftmost]], side="right") - 1
+            outer_of[holes] = rings[places]
         while (self.areas[outer_of] < 0).any():
             outer_of = outer_of[outer_of]
         return outer_of
 
-    def left(self) -> np.ndarray:
-        """(H, W) the ring that bounds, on its left, the run of equal pixels of each pixel."""
-        north = self.directions[self.edges] == 3
-        pixels, rings = self.pixels[self.edges[north]], self.ring[north]
-        order = np.argsort(pixels)
-        inside = np.flatnonzero(self.flat != OUTSIDE)
-        places = np.searchsorted(pixels[order], inside, side="right") - 1
-        return rings[order][places].reshape(self.height, self.width)
+    def outlines(self) -> np.ndarray:
+        """(H, W) the outline, a ring, that each pixel is in."""
+        begins, rings = self._runs()
+        y, x = np.divmod(begins, self.stride)
+        places = (y - 1) * self.width + x - 1
+        lengths = np.diff(places, append=self.height * self.width)
+        return self.outer_of[rings].repeat(lengths).reshape(self.height, self.width)
 
     def _stops(self, fixed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The vertices where rings turn (N, 2), their rings, and which ones are fixed.
