@@ -61,6 +61,17 @@ API = {
         "Evaluation",
         ["evaluation.datasets", "evaluation.evaluator", "scenes.scene"],
     ),
+    "annotation.md": (
+        "Annotation",
+        [
+            "annotation.run",
+            "annotation.records",
+            "annotation.formats",
+            "annotation.format_parts",
+            "annotation.output",
+            "annotation.polygons",
+        ],
+    ),
     "errors.md": ("Errors", ["errors"]),
 }
 
