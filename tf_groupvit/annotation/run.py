@@ -117,8 +117,10 @@ def annotate(
         if retry_failed:
             parts.forget_failures()
         run = _Run(segmenter, parts, ignore_below, batch_size)
+        began = time.monotonic()
         with Progress(len(run.known), partial(count_items, find), progress) as bar:
             run.work(find(say=say), bar.step)
+        working = time.monotonic() - began
         with run.clock("writing the format"):
             write_format(
                 format, parts.records(), about, place, PictureFinder(find()) if copies else None
@@ -129,7 +131,7 @@ def annotate(
             **sums,
             "problems": [{"source": one.source, "error": one.reason} for one in run.problems],
             "format": format,
-            "run": run.report(time.monotonic() - started),
+            "run": run.report(time.monotonic() - started, working),
         }
         place.write(SUMMARY, _json(summary))
     return summary
@@ -273,15 +275,19 @@ class _Run:
         store.add(record)
         step()
 
-    def report(self, seconds: float) -> dict[str, Any]:
-        """How many pictures this run did, in what time, and the share of the time by part."""
+    def report(self, seconds: float, working: float) -> dict[str, Any]:
+        """How many pictures this run did, in what time, and the share of the time by part.
+
+        working: the seconds between beginning and end of the pictures; ``pictures_a_second`` counts
+            over those.
+        """
         parts = {"segmenting": 0.0, **self.clock.seconds}
         parts["rest"] = max(0.0, seconds - sum(parts.values()))
         count = self.done + self.failed
         return {
             "pictures": count,
             "seconds": round(seconds, 3),
-            "pictures_a_second": round(count / seconds, 3),
+            "pictures_a_second": round(count / working, 3),
             "shares": {name: round(value / seconds, 4) for name, value in parts.items()},
         }
 
