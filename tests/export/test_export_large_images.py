@@ -94,7 +94,7 @@ def test_only_large_jpegs_are_halved(monkeypatch):
 def test_large_images_are_worked_on_one_at_a_time():
     at_work, most, others = [], [], threading.Event()
 
-    def work():
+    def work(_):
         at_work.append(0)
         others.wait(0.02)  # whoever is let in as well is there by then
         most.append(len(at_work))
@@ -103,7 +103,9 @@ def test_large_images_are_worked_on_one_at_a_time():
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
     def once(size):
-        return segment_graph.in_turn(size, lambda: tf.py_function(work, [], tf.int32))
+        # Without state, so that only what ``in_turn`` says keeps it between lock and release.
+        make = lambda: tf.numpy_function(work, [size], tf.int32, stateful=False)  # noqa: E731
+        return segment_graph.in_turn(size, make)
 
     assert int(once(tf.constant(segment_graph.LARGE, tf.int64))) == 7  # traced once, and not large
     found = []
