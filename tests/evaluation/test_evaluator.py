@@ -5,10 +5,16 @@ import json
 import keras
 import numpy as np
 import pytest
+from travel import WAYS
 from trees import Answers, ade_tree, cityscapes_tree, coco_tree, voc_tree, write_image, write_mask
 
 from tf_groupvit.errors import DatasetError, ImageError, InputError
-from tf_groupvit.evaluation.datasets import MaskDataset, SceneDataset
+from tf_groupvit.evaluation.datasets import (
+    FolderDataset,
+    MaskDataset,
+    OwnMaskDataset,
+    SceneDataset,
+)
 from tf_groupvit.evaluation.evaluator import evaluate, fingerprint
 
 CITY = "munster/munster_000000_000019"
@@ -352,3 +358,29 @@ def test_models_of_the_same_weights_agree_though_keras_names_them_apart():
 
 def test_another_value_or_shape_gives_another_fingerprint():
     assert len({fingerprint(model) for model in (made(), made(first=1.0001), made(width=3))}) == 3
+
+
+# To other processes
+
+
+@pytest.mark.parametrize("again", WAYS)
+def test_datasets_and_scores_travel(tmp_path, again):
+    home = voc_tree(tmp_path, {"a": [[0, 1], [2, 255]]})
+    write_image(tmp_path / "tree/dog/a.jpg")
+    names = ["dog", "cat", "sky"]
+    for dataset in (
+        MaskDataset("voc", tmp_path),
+        OwnMaskDataset(home / "JPEGImages", home / "SegmentationClass", names),
+        SceneDataset(3, 2),
+        FolderDataset(tmp_path / "tree"),
+    ):
+        dataset.image(0)
+        other = again(dataset)
+        assert (other.image(0) == dataset.image(0)).all()
+        assert (other.names, other.class_names) == (dataset.names, dataset.class_names)
+        if not isinstance(dataset, FolderDataset):
+            assert (other.labels(0) == dataset.labels(0)).all()
+    scores = evaluate(Answers([[0, 1], [2, 2]]), MaskDataset("voc", tmp_path))
+    other = again(scores)
+    assert other.to_dict() == scores.to_dict()
+    assert other.counts.tolist() == scores.counts.tolist()

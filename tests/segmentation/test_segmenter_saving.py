@@ -12,9 +12,11 @@ import sys
 import numpy as np
 import pytest
 from pictures import noise
+from travel import WAYS, by_pickle, by_ray
 
 from tf_groupvit.errors import GroupViTError, InputError
 from tf_groupvit.models import base_model
+from tf_groupvit.runtimes import RUNTIMES
 from tf_groupvit.segmentation.pipeline import untraced
 from tf_groupvit.segmentation.segmenter import Segmenter
 
@@ -109,11 +111,7 @@ def test_a_folder_without_weights_and_a_file_are_refused(folder, tmp_path):
 # Pickled, copied, and sent to other processes
 
 
-def pickled(value):
-    return pickle.loads(pickle.dumps(value))
-
-
-@pytest.mark.parametrize("again", [pickled, pytest.param(copy.deepcopy, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("again", [*WAYS, pytest.param(copy.deepcopy, marks=pytest.mark.slow)])
 def test_a_used_segmenter_is_pickled_and_copied_and_answers_alike(make, again):
     used = make(["dog|puppy", "sky"], background=0.3)
     image = noise(40, 70)
@@ -134,9 +132,32 @@ def test_a_used_segmenter_is_pickled_and_copied_and_answers_alike(make, again):
         np.testing.assert_array_equal(mine.final_group, theirs.final_group)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_segmenter_of_each_runtime_travels_through_ray(make, runtime):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    used = make(runtime=runtime, refine="guided")
+    image = noise(40, 70)
+    result, probabilities = used(image), used.classify(image)
+    used.predict(image[None], verbose=0)
+    other = by_ray(used)
+    assert (other.runtime, other.settings) == (runtime, used.settings)
+    np.testing.assert_array_equal(other(image).labels, result.labels)
+    np.testing.assert_allclose(other.classify(image), probabilities, atol=1e-5)
+
+
+def test_a_function_that_holds_a_segmenter_travels(segmenter):
+    cloudpickle = pytest.importorskip("cloudpickle")
+    image = noise(40, 70)
+    ask = cloudpickle.loads(cloudpickle.dumps(lambda: segmenter(image).labels))
+    with untraced():
+        np.testing.assert_array_equal(ask(), segmenter(image).labels)
+
+
 def test_a_segmentation_of_windows_takes_its_groups_along(make):
     result = make(mode="window")(noise(40, 70))
-    again = pickled(result)
+    again = by_pickle(result)
     np.testing.assert_array_equal(again.final_group, result.final_group)
     np.testing.assert_array_equal(again.group_embeds, result.group_embeds)
 

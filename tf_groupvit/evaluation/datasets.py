@@ -1,6 +1,6 @@
 """Datasets to evaluate on: benchmarks with masks, drawn scenes, and trees with a folder a class."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +20,7 @@ from tf_groupvit.evaluation.numbering import number_classes, read_table
 from tf_groupvit.evaluation.own_masks import find_own_pairs
 from tf_groupvit.files import IMAGE_SUFFIXES, first_in_doubt, is_junk, read_lines
 from tf_groupvit.preprocessing.image_reading import read_image, turn
-from tf_groupvit.scenes.scene import CLASSES, Scene, check_scenes, scene
+from tf_groupvit.scenes.scene import CLASSES, check_scenes, scene
 from tf_groupvit.segmentation.class_names import ClassNames
 
 __all__ = [
@@ -207,6 +207,10 @@ class OwnMaskDataset(_Pairs):
         }
 
 
+# Image and labels of the scenes of a batch are read one after the other: drawn once.
+_drawn = lru_cache(maxsize=16)(scene)
+
+
 class SceneDataset:
     """Scenes of the evaluation stream: no pixel is background, none is left out.
 
@@ -225,21 +229,18 @@ class SceneDataset:
         self.names: Sequence[str] = [f"{index:05d}" for index in range(count)]
         # Scores depend on them, and the names are the same for all.
         self.settings = {"seed": seed, "scene_size": size}
-        # Image and labels of the scenes of a batch are read one after the other: drawn once.
-        self._scene: Callable[[int], Scene] = lru_cache(maxsize=16)(
-            lambda index: scene(seed, index, size)
-        )
+        self._seed, self._size = seed, size
 
     def __len__(self) -> int:
         return len(self.names)
 
     def image(self, index: int) -> np.ndarray:
         """uint8 (S, S, 3)."""
-        return self._scene(index).image
+        return _drawn(self._seed, index, self._size).image
 
     def labels(self, index: int) -> np.ndarray:
         """uint8 (S, S): numbers of ``CLASSES``."""
-        return self._scene(index).mask
+        return _drawn(self._seed, index, self._size).mask
 
     def check(self, indices: Iterable[int], progress: bool = False) -> None:
         """Nothing to check: masks and pictures are drawn together."""
