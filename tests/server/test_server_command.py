@@ -62,6 +62,10 @@ def test_a_wrong_start_is_one_line(tmp_path, make, arguments, text):
         ("--max-connections", 0, "1"),
         ("--max-num-load-retries", -1, "0"),
         ("--receive-timeout-seconds", 0.0, "0.001"),
+        ("--shutdown-grace-seconds", -5.0, "0"),
+        ("--tensorflow-intra-op-parallelism", -3, "0"),
+        ("--tensorflow-inter-op-parallelism", -2, "-1"),
+        ("--shutdown-grace-seconds", math.nan, None),
         ("--receive-timeout-seconds", math.nan, None),
         ("--file-system-poll-wait-seconds", math.inf, None),
     ],
@@ -70,6 +74,25 @@ def test_a_limit_that_would_be_none_or_refuse_everything_is_refused(flag, value,
     expected = "a finite number" if least is None else f"a number from {least}"
     with pytest.raises(InputError, match=f"{flag} is {value}: expected {expected}\\."):
         Options(**{flag.removeprefix("--").replace("-", "_"): value})
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "most"),
+    [
+        ("--shutdown-grace-seconds", 1e12, "1,000,000,000"),
+        ("--load-retry-interval-micros", 10**16, "1,000,000,000,000,000"),
+        ("--rest-api-timeout-in-ms", 10**13, "1,000,000,000,000"),
+        ("--tensorflow-inter-op-parallelism", 99_999_999_999, "4,096"),
+        ("--max-queued", 2**63, f"{2**62:,}"),
+    ],
+)
+def test_what_is_more_than_can_be_waited_for_or_made_is_refused_without_tensorflow(
+    tmp_path, flag, value, most
+):
+    (tmp_path / "1").mkdir()
+    result = CliRunner().invoke(main, ["serve", str(tmp_path), "--port", "0", flag, str(value)])
+    assert result.exit_code == 2
+    assert result.output == f"Error: {flag} is {value}: expected a number up to {most}.\n"
 
 
 def test_help_loads_no_tensorflow():
@@ -110,8 +133,8 @@ def test_a_second_signal_ends_the_process_at_once(monkeypatch):
 def test_the_start_says_what_it_does_in_seconds_and_as_json_only_the_ports(
     tmp_path, monkeypatch, logs
 ):
-    def serve_until_stopped(models, ports, announce, **flags):
-        assert flags["background_warmup"] and models == {"a b": str(tmp_path)}
+    def serve_until_stopped(models, ports, announce, options):
+        assert options.background_warmup and models == {"a b": str(tmp_path)}
         announce("127.0.0.1", ports.grpc.number, ports.rest.number, list(models))
 
     lifecycle = SimpleNamespace(serve_until_stopped=serve_until_stopped)
@@ -167,7 +190,10 @@ def test_a_front_that_ends_by_an_exception_ends_the_server_loudly(tmp_path, monk
         pytest.raises(ServerError, match="A front ended by an exception"),
     ):
         lifecycle.serve_until_stopped(
-            {"m": str(tmp_path)}, ports, 0.0, lambda *_: None, enable_model_warmup=False
+            {"m": str(tmp_path)},
+            ports,
+            lambda *_: None,
+            Options(enable_model_warmup=False, shutdown_grace_seconds=0.0),
         )
     assert (
         "The REST server ended by an exception" in caplog.text

@@ -157,7 +157,7 @@ def test_the_default_signature_is_run_once_and_the_rest_later(model, monkeypatch
           predict_log("mask", x=[1.0]), PredictionLog())  # fmt: skip
     servable, signatures = load(str(model)), ran(monkeypatch)
     done = warm_up(servable, 2, only_first=True)
-    assert done is not None and done.records == 2
+    assert done is not None and (done.records, done.left) == (2, 3)
     assert signatures == ["", ""]
     signatures.clear()
     assert warm_up_others(servable, 1, lambda: False).records == 3
@@ -168,6 +168,16 @@ def test_the_default_signature_is_run_once_and_the_rest_later(model, monkeypatch
     signatures.clear()
     assert warm_up_others(servable, 1, lambda: bool(signatures)).records == 1
     assert signatures == ["total"]
+
+
+def test_nothing_is_done_later_where_nothing_is_left(tmp_path):
+    version = half_plus_two(tmp_path)
+    write(version, predict_log(x=[1.0]))
+    options = Options(background_warmup=True)
+    server = Server({"m": tmp_path}, port=None, rest_api_port=None, options=options)
+    assert server._load(str(version)).afterwards is None
+    write(version, predict_log(x=[1.0]), predict_log("total", x=[1.0]))
+    assert server._load(str(version)).afterwards is not None
 
 
 def test_a_record_that_fails_later_is_an_error_in_the_log(model, monkeypatch, caplog):

@@ -11,6 +11,7 @@ import click
 from tf_groupvit.cli.kernels import give_back_memory, prefer_onednn
 from tf_groupvit.errors import ConfigError, InputError, ServerError
 from tf_groupvit.memory import share_pools
+from tf_groupvit.server.options import Options
 from tf_groupvit.server.ports import Ports
 from tf_groupvit.server.status import loggable
 
@@ -103,8 +104,11 @@ def command(base_path: str | None, model_config_file: str | None, **flags: Any) 
     """
     _check_paths(base_path, model_config_file, flags["wait_for_versions"])
     models = _models(base_path, model_config_file, flags.pop("model_name"))
-    with Ports(flags.pop("host"), flags.pop("port"), flags.pop("rest_api_port")) as ports:
-        _serve(models, ports, base_path or model_config_file or "", **flags)
+    held = Ports(flags.pop("host"), flags.pop("port"), flags.pop("rest_api_port"))
+    log_level, json_logs = flags.pop("log_level"), flags.pop("json_logs")
+    options = Options(**flags)
+    with held as ports:
+        _serve(models, ports, base_path or model_config_file or "", log_level, json_logs, options)
 
 
 def _serve(
@@ -113,7 +117,7 @@ def _serve(
     source: str,
     log_level: str,
     json_logs: bool,
-    **flags: Any,
+    options: Options,
 ) -> None:
     """Load TensorFlow and the models, then serve on ports that are held."""
     prefer_onednn()
@@ -139,7 +143,7 @@ def _serve(
         say(f"Ready {time.monotonic() - started:.1f} s after the start.")
         _announce(host, port, rest_port, names, json_logs)
 
-    serve_until_stopped(models, ports, announce=announce, **flags)
+    serve_until_stopped(models, ports, announce, options)
 
 
 def _check_paths(base_path: str | None, model_config_file: str | None, wait: bool) -> None:

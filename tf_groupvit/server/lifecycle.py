@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from tf_groupvit.errors import ServerError
 from tf_groupvit.server.admission import open_files
@@ -33,14 +32,14 @@ Announce = Callable[[str, int, int, list[str]], None]
 def serve_until_stopped(
     models: ModelPaths | list[ServedModel],
     ports: Ports,
-    shutdown_grace_seconds: float,
     announce: Announce,
-    **flags: Any,
+    options: Options,
 ) -> None:
     """Serve on ports that are held, and block. ``announce`` is called when they are listened on.
 
-    ``flags`` are those of `Options`. Raises ServerError, ConfigError.
+    Raises ServerError, ConfigError.
     """
+    grace = options.shutdown_grace_seconds
     stop, broken = threading.Event(), threading.Event()
 
     def on_fault() -> None:
@@ -48,7 +47,7 @@ def serve_until_stopped(
         stop.set()
 
     open_files(most=True)  # each connection is one
-    server = Server(models, options=Options(**flags), ports=ports, on_fault=on_fault)
+    server = Server(models, options=options, ports=ports, on_fault=on_fault)
     stop_on_signals(stop, server)
     server.start()
     _forget_start_up()
@@ -57,12 +56,12 @@ def serve_until_stopped(
     _log.info(
         "Stopping: %d requests under way have %g s to finish",
         server.limit.admitted,
-        shutdown_grace_seconds,
+        grace,
     )
     code = 2 if broken.is_set() else 0
-    cut_off_after(shutdown_grace_seconds, server, code)
-    _end_for_certain(shutdown_grace_seconds + _CERTAIN_SECONDS)
-    ended = server.stop(shutdown_grace_seconds)
+    cut_off_after(grace, server, code)
+    _end_for_certain(grace + _CERTAIN_SECONDS)
+    ended = server.stop(grace)
     _log.info("Stopped")
     if broken.is_set():
         raise ServerError(

@@ -10,6 +10,8 @@ _LEAST = {
     "max_num_load_retries": 0,
     "load_retry_interval_micros": 0,
     "num_request_iterations_for_warmup": 0,
+    "tensorflow_intra_op_parallelism": 0,
+    "tensorflow_inter_op_parallelism": -1,  # no threads but those of the requests
     "max_in_flight": 0,
     "max_queued": 0,
     "max_pixels_at_work": 0,
@@ -19,14 +21,17 @@ _LEAST = {
     "max_receiving_bytes": 1,
     "max_connections": 1,
     "receive_timeout_seconds": 0.001,
+    "shutdown_grace_seconds": 0,
 }
+# The most, by the last word of the name: longer cannot be waited for, and threads must be made.
+_MOST = {"seconds": 10**9, "micros": 10**15, "ms": 10**12, "parallelism": 4096}
 
 
 @dataclass(frozen=True)
 class Options:
     """Names and defaults are the real server's where it has them.
 
-    Raises InputError for a number that is too small, or not finite.
+    Raises InputError for a number that is too small, too large, or not finite.
     """
 
     file_system_poll_wait_seconds: float = 1.0
@@ -56,11 +61,15 @@ class Options:
     max_receiving_bytes: int = 2**30
     max_connections: int = 1000
     receive_timeout_seconds: float = 60.0
+    shutdown_grace_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             flag, least = f"--{name.replace('_', '-')}", _LEAST.get(name)
+            most = _MOST.get(name.rpartition("_")[2], 2**62)
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{flag} is {value}: expected a finite number.")
             if least is not None and value < least:
                 raise InputError(f"{flag} is {value}: expected a number from {least}.")
+            if isinstance(value, int | float) and value > most:
+                raise InputError(f"{flag} is {value}: expected a number up to {most:,}.")

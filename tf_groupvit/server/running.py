@@ -209,7 +209,7 @@ class Server:
             self.metrics.warmed(servable.path, later.records, later.seconds)
             give_back_freed_memory()
 
-        if in_background:
+        if warmup.left:
             servable.afterwards = others
 
 

@@ -33,10 +33,11 @@ _log = logging.getLogger("tf_groupvit.server")
 
 @dataclass(frozen=True)
 class Warmup:
-    """How many records ran, and for how long."""
+    """How many records ran, and for how long; and how many are left for later."""
 
     records: int
     seconds: float
+    left: int = 0
 
 
 def warm_up(servable: Servable, iterations: int = 1, only_first: bool = False) -> Warmup | None:
@@ -70,7 +71,7 @@ def warm_up(servable: Servable, iterations: int = 1, only_first: bool = False) -
     )
     if run < count:
         _log.info("%d more records are run while the model is served", count - run)
-    return Warmup(run, seconds)
+    return Warmup(run, seconds, count - run)
 
 
 def warm_up_others(servable: Servable, iterations: int, stopped: Callable[[], bool]) -> Warmup:
