@@ -86,6 +86,8 @@ def test_over_255_classes_another_label_is_ignored():
         (dict(rows=[(3, "cat"), (3, "dog")]), "3 is the number of both 'cat' and 'dog'"),
         (dict(rows=[(0, "cat")], background=True), "0 is the number of 'cat', .*background"),
         (dict(rows=[(0, "background")]), "empty"),
+        (dict(classes="dog", ignore=[-1]), "from 0 to 65535: received -1"),
+        (dict(classes="dog", ignore=[65536]), "received 65536"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(options, words):

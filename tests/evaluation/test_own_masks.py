@@ -235,6 +235,13 @@ def test_regions_by_hand(tmp_path):
         assert labels_of(tmp_path, file)[:2] == [[255, 0, 1, 255], [255, 1, 1, 255]]
 
 
+def test_numbers_of_polygons_may_be_texts_and_a_region_may_lie_outside(tmp_path):
+    file = coco(tmp_path, [(1, [[str(number) for number in SQUARE[0]]])])
+    assert labels_of(tmp_path, file)[0] == [255, 0, 0, 255]
+    file = coco(tmp_path, [(1, [[-3, -3, -1, -3, -1, -1]])])
+    assert labels_of(tmp_path, file) == [[255] * 4] * 3
+
+
 def test_scores_of_regions_by_hand(tmp_path):
     file = coco(tmp_path, [(1, SQUARE), (5, {"size": [3, 4], "counts": [9, 3]})])
     answer = [[0, 1, 1, 2], [0, 1, 0, 1], [0, 0, 0, 2]]

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 from pictures import noise
-from travel import WAYS, by_pickle, by_ray
+from travel import by_cloudpickle, by_dask, by_pickle, by_ray
 
 from tf_groupvit.errors import GroupViTError, InputError
 from tf_groupvit.models import base_model
@@ -110,8 +110,12 @@ def test_a_folder_without_weights_and_a_file_are_refused(folder, tmp_path):
 
 # Pickled, copied, and sent to other processes
 
+OTHER_WAYS = (by_cloudpickle, by_ray, by_dask, copy.deepcopy)
 
-@pytest.mark.parametrize("again", [*WAYS, pytest.param(copy.deepcopy, marks=pytest.mark.slow)])
+
+@pytest.mark.parametrize(
+    "again", [by_pickle, *(pytest.param(way, marks=pytest.mark.slow) for way in OTHER_WAYS)]
+)
 def test_a_used_segmenter_is_pickled_and_copied_and_answers_alike(make, again):
     used = make(["dog|puppy", "sky"], background=0.3)
     image = noise(40, 70)

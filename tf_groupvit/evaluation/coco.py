@@ -138,8 +138,8 @@ def region_of(segmentation: Any, size: Size) -> np.ndarray:
 
 
 def _drawn(polygons: list[Any], width: int, height: int) -> np.ndarray:
-    for polygon in polygons:
-        corners = np.asarray(polygon, np.float64)
+    outlines = [np.asarray(polygon, np.float64) for polygon in polygons]
+    for corners in outlines:
         if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
             raise ValueError("expected polygons as [x1, y1, x2, y2, x3, y3, ...]")
         # Drawing takes memory by the length of the outline.
@@ -149,7 +149,7 @@ def _drawn(polygons: list[Any], width: int, height: int) -> np.ndarray:
         from pycocotools import mask
     except ImportError:
         raise DatasetError(MISSING) from None
-    drawn = mask.merge(mask.frPyObjects(polygons, height, width))
+    drawn = mask.merge(mask.frPyObjects([corners.tolist() for corners in outlines], height, width))
     return mask.decode(drawn).astype(bool)
 
 

@@ -87,6 +87,9 @@ def number_classes(
 
     Raises ``InputError`` for a class without a number, and for a number of two classes.
     """
+    for number in ignore or ():
+        if not 0 <= number <= LARGEST:
+            raise InputError(f"Numbers to ignore are from 0 to {LARGEST}: received {number}.")
     if rows is None:
         if classes is None:
             raise InputError(
