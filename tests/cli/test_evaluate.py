@@ -450,8 +450,8 @@ def test_what_has_no_partner_is_named_first_and_last_and_the_exit_code_is_two(mo
     result = run(*own(tmp_path, "--classes", "dog,cat", "--model", model, "--json"))
     assert result.exit_code == 2
     first, second, *_, last = result.stderr.splitlines()
-    assert first == "1 left out, since it has no mask: ä b"
-    assert second == "1 left out, since its mask has no picture: c"
+    assert first == "Pictures without a mask, 1 left out: ä b"
+    assert second == "Masks without a picture, 1 left out: c"
     assert last == "Not in the scores, since they failed: ä b, c"
     content = json.loads(result.stdout)
     assert content["images"] == 1
@@ -477,11 +477,13 @@ OWN = ("masks", "--images", "images", "--masks", "masks")
         (("masks",), "--images is missing"),
         (("masks", "--images", "images"), "--masks is missing"),
         (OWN, "Class names are missing"),
-        ((*OWN, "--classes", "dog", "--root", "."), "leave --root out"),
-        ((*OWN, "--classes", "dog", "--seed", "0"), "leave --seed out"),
+        ((*OWN, "--classes", "dog", "--root", "."), "--root does not belong to masks"),
+        ((*OWN, "--classes", "dog", "--seed", "0"), "--seed does not belong to masks"),
         ((*OWN, "--classes", "background,dog"), "'background' is among the classes"),
         ((*OWN, "--classes", "gone.txt"), "gone.txt: there is no such file"),
         ((*OWN, "--classes", "dog,names.txt"), "'names.txt', the name of a file"),
+        ((*OWN, "--classes", "table.txt"), "given by --table"),
+        (("masks", "--images", "masks", "--masks", "masks", "--classes", "dog"), "no masks"),
         ((*OWN, "--table", "gone.csv"), "gone.csv: there is no such file"),
         ((*OWN, "--classes", "dog", "--ignore", "0"), "0 is the number of 'dog'"),
         ((*OWN, "--classes", "dog"), "label 1 is beyond the class list: expected 0..0, 255"),
@@ -490,9 +492,9 @@ OWN = ("masks", "--images", "images", "--masks", "masks")
         ((*OWN, "--classes", "dog,cat", "--background", "2"), "background"),
         ((*OWN, "--classes", "dog,cat", "--confusion", "c.jpg"), "name of a PNG"),
         ((*OWN, "--classes", "dog,cat", "--confusion", "no/c.png"), "There is no folder 'no'"),
-        (("scenes", "--images", "images"), "leave --images out"),
-        (("voc", "--root", ".", "--classes", "dog"), "leave --classes out"),
-        (("folder", "--root", ".", "--ignore", "0"), "leave --ignore out"),
+        (("scenes", "--images", "images"), "--images belongs to masks, not to scenes"),
+        (("voc", "--root", ".", "--classes", "dog"), "--classes belongs to masks, not to voc"),
+        (("folder", "--root", ".", "--ignore", "0"), "--ignore belongs to masks, not to folder"),
         (("folder", "--root", "tree", "--confusion", "c.png"), "--confusion is about masks"),
     ],
 )
@@ -501,6 +503,7 @@ def test_own_masks_that_do_not_go_together_are_refused_in_one_line(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "table.txt").write_text("0 dog\n1 cat\n")
     write_image(tmp_path / "images/a.jpg")
     write_image(tmp_path / "tree/dog/a.jpg")
     write_mask(tmp_path / "masks/a.png", [[0, 1], [1, 1]])

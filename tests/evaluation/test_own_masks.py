@@ -6,10 +6,10 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
-from trees import Answers, write_image, write_mask
+from trees import Answers, voc_tree, write_image, write_mask
 
 from tf_groupvit.errors import DatasetError, InputError
-from tf_groupvit.evaluation.datasets import OwnMaskDataset, open_dataset
+from tf_groupvit.evaluation.datasets import BENCHMARKS, MaskDataset, OwnMaskDataset, open_dataset
 from tf_groupvit.evaluation.evaluator import evaluate
 from tf_groupvit.segmentation.class_names import BACKGROUND
 
@@ -53,6 +53,21 @@ def test_with_a_background_0_is_the_background(tmp_path):
     assert dataset.class_names == (BACKGROUND, "cat", "sky")
     assert dataset.prompts == ("cat", "sky")
     assert list(evaluate(Answers(ANSWER), dataset).iou.values()) == pytest.approx(IOU)
+
+
+def test_labels_are_those_of_the_known_datasets(tmp_path):
+    home = voc_tree(tmp_path, {"a": [[0, 1, 20], [255, 15, 0]]})
+    folders, prompts = (home / "JPEGImages", home / "SegmentationClass"), BENCHMARKS["voc"].prompts
+    (tmp_path / "table.txt").write_text(
+        "\n".join(f"{k} {name}" for k, name in enumerate(prompts, 1))
+    )
+    for name, dataset in (
+        ("voc", OwnMaskDataset(*folders, prompts, background=True)),
+        ("voc20", OwnMaskDataset(*folders, table=tmp_path / "table.txt", ignore=[0, 255])),
+    ):
+        known = MaskDataset(name, tmp_path)
+        assert tuple(dataset.class_names) == tuple(known.class_names)
+        assert dataset.labels(0).tolist() == known.labels(0).tolist()
 
 
 def test_a_table_gives_numbers_to_names(tmp_path):

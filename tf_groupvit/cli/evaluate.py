@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from tf_groupvit.evaluation.datasets import (
     open_dataset,
 )
 from tf_groupvit.evaluation.masks import MASK_ORIENTATIONS
-from tf_groupvit.evaluation.own_masks import shown
+from tf_groupvit.evaluation.own_masks import NO_MASK, NO_PICTURE, shown
 from tf_groupvit.files import atomic_write, check_place
 from tf_groupvit.preprocessing.image_arrays import STATISTICS
 
@@ -141,10 +142,10 @@ def command(
     own = {name: choices.pop(name) for name in ("images", "masks", "classes", "table", "ignore")}
     known: dict[str, Any] = {"root": root, "seed": seed, "count": count, "size": size}
     if dataset == OWN:
-        _refuse(known, f"{OWN} are found by --images and --masks")
+        _refuse(known, f"does not belong to {OWN}, which --images and --masks find")
         opened = _open_own(own, mask_orientation, choices["background"], choices["calibrate"])
     else:
-        _refuse(own, f"it belongs to {OWN}")
+        _refuse(own, f"belongs to {OWN}, not to {dataset}")
         opened = open_dataset(dataset, mask_orientation=mask_orientation, **known)
     options = {"limit": limit, "state": resume, "progress": sys.stderr.isatty()}
     work = _classify if isinstance(opened.dataset, FolderDataset) else _segment
@@ -171,7 +172,7 @@ def command(
 def _refuse(options: dict[str, Any], why: str) -> None:
     given = next((name for name, value in options.items() if value not in (None, ())), None)
     if given is not None:
-        raise InputError(f"{why}: leave --{given} out.")
+        raise InputError(f"--{given} {why}: leave it out.")
 
 
 def _open_own(
@@ -185,7 +186,11 @@ def _open_own(
         if own[name] is None:
             raise InputError(f"{OWN} need both --images DIR and --masks DIR: --{name} is missing.")
     if own["classes"] is not None:
-        own["classes"] = class_list(own["classes"])
+        own["classes"] = listed = class_list(own["classes"])
+        if isinstance(listed, list) and all(re.match(r"\d+\s", name) for name in listed):
+            raise InputError(
+                "Every class begins with a number: a file of numbers and names is given by --table."
+            )
     with_background = background is not None or calibrate is not None
     dataset = OwnMaskDataset(
         **{**own, "ignore": own["ignore"] or None},
@@ -197,9 +202,12 @@ def _open_own(
         click.echo(
             f"Not among the classes, so {what}: {shown(dataset.numbering.left_out)}", err=True
         )
-    for lack in dict.fromkeys(dataset.unpaired.values()):
-        names = [name for name, other in dataset.unpaired.items() if other == lack]
-        click.echo(f"{len(names)} left out, since {lack}: {shown(names)}", err=True)
+    for what, lack in (
+        ("Pictures without a mask", NO_MASK),
+        ("Masks without a picture", NO_PICTURE),
+    ):
+        if names := [name for name, other in dataset.unpaired.items() if other == lack]:
+            click.echo(f"{what}, {len(names)} left out: {shown(names)}", err=True)
     threshold = UNTRIED if calibrate is not None else background
     return OpenedDataset(dataset, dataset.prompts, "window", threshold)
 

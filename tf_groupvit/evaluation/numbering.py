@@ -13,6 +13,7 @@ from tf_groupvit.files import read_lines
 from tf_groupvit.segmentation.class_names import BACKGROUND, ClassNames, parse_classes
 
 LARGEST = 65535  # number that an image file holds
+PAIRS = "expected a number and a name a line"
 LONGEST = 10_000  # letters of a line that are read
 NUMBER_TITLES = ("number", "id", "idx", "index", "value", "pixel", "category_id", "class_id")
 NAME_TITLES = ("name", "class", "label", "category", "class_name", "category_name")
@@ -180,7 +181,7 @@ def read_table(path: Path) -> list[Row]:
 
     Raises ``InputError``, naming the line, for anything else.
     """
-    lines = [line for line in read_lines(path, InputError) if not line.startswith("#")]
+    lines = [line for line in read_lines(path, InputError, PAIRS) if not line.startswith("#")]
     first = next(iter(lines), "")
     between = next((sign for sign in "\t,;" if sign in first), None)
     number_first = any(map(_is_number, first.split()[:1]))
@@ -207,7 +208,7 @@ def read_table(path: Path) -> list[Row]:
             )
         rows.append((int(cells[0]), cells[1]))
     if not rows:
-        raise InputError(f"{path}: expected a number and a name a line, found none.")
+        raise InputError(f"{path}: {PAIRS}, found none.")
     return rows
 
 

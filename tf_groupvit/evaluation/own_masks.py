@@ -12,6 +12,7 @@ from tf_groupvit.evaluation.numbering import Numbering
 from tf_groupvit.files import IMAGE_SUFFIXES
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # they keep numbers as they are
+NO_MASK, NO_PICTURE = "it has no mask", "its mask has no picture"
 PICTURES = "pictures"
 MOST_NAMES = 5  # that a message shows
 
@@ -47,8 +48,8 @@ def find_own_pairs(
             f"{place}: expected masks that are called like the pictures in {images}: the pictures"
             f" are {shown(pictures)}, and the masks {shown(found)}."
         )
-    alone = {name: "it has no mask" for name in sorted(pictures) if name not in found}
-    alone |= {name: "its mask has no picture" for name in sorted(found) if name not in pictures}
+    alone = {name: NO_MASK for name in sorted(pictures) if name not in found}
+    alone |= {name: NO_PICTURE for name in sorted(found) if name not in pictures}
     return pairs, alone
 
 
@@ -77,6 +78,7 @@ def _found(folder: Path, suffixes: Iterable[str], what: str, other: Path | CocoF
         kinds = ", ".join(sorted(suffixes))
         lists = any(folder.glob("*.json"))
         hint = ": COCO annotations are given as the file itself" if lists else ""
+        hint = ": in one folder with the masks, these are no masks" if other == folder else hint
         raise DatasetError(f"{folder}: expected {what} ({kinds}), found none{hint}.")
     return files
 
