@@ -122,17 +122,19 @@ class _Traced:
         self.stride = padded.shape[1]
         self.flat = flat = padded.ravel()
         self.steps = np.array([1, self.stride, -1, -self.stride])
-        inside = np.flatnonzero(flat != OUTSIDE)
-        sides = [inside[flat[inside] != flat[inside + self.steps[d - 1]]] for d in range(4)]
+        inside, above, below = padded[1:-1, 1:-1], padded[:-2, 1:-1], padded[2:, 1:-1]
+        neighbors = above, padded[1:-1, 2:], below, padded[1:-1, :-2]
+        places = [np.nonzero(inside != neighbor) for neighbor in neighbors]
+        sides = [(y + 1) * self.stride + x + 1 for y, x in places]
         self.pixels = np.concatenate(sides)
         self.directions = np.repeat(np.arange(4), [len(side) for side in sides])
         self.edges, self.starts = _cycles(self._following())  # ring after ring
         self.ring = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
         # Pixels inside, negative for a hole: what is above the west edges, less what is above east.
         direction = self.directions[self.edges]
-        below = np.where(direction == 2, 1, np.where(direction == 0, -1, 0))
+        sign = np.where(direction == 2, 1, np.where(direction == 0, -1, 0))
         rows = self.pixels[self.edges] // self.stride + (direction == 2)
-        self.areas = np.add.reduceat(below * rows, self.starts[:-1])
+        self.areas = np.add.reduceat(sign * rows, self.starts[:-1])
         self.labels = flat[self.pixels[self.edges[self.starts[:-1]]]]
         self.outers = np.flatnonzero(self.areas > 0)
         self.outer_of = self._outer_of()
