@@ -299,6 +299,18 @@ def test_pictures_of_annotations_are_found_by_path(tmp_path):
     dataset.check([0])
 
 
+def test_regions_of_turned_photos_lie_as_their_size_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored pixels are turned clockwise to be seen upright
+    for size, expected in (
+        ((4, 3), [[255] * 3, [255, 0, 0], [255, 0, 0], [255] * 3]),  # of the stored pixels
+        ((3, 4), [[255, 0, 0], [255, 0, 0], [255] * 3, [255] * 3]),  # of the upright photo
+    ):
+        file = coco(tmp_path, [(1, SQUARE)], size)
+        Image.new("RGB", (4, 3)).save(tmp_path / "images/a.jpg", exif=exif)
+        assert labels_of(tmp_path, file) == expected
+
+
 @pytest.mark.parametrize(
     ("segmentation", "words"),
     [

@@ -41,7 +41,11 @@ NAMES_FILE = "classes.txt"
 
 
 class Dataset(Protocol):
-    """Pictures with a label for every pixel, by their index in ``names``."""
+    """Pictures with a label for every pixel, by their index in ``names``.
+
+    It may also have ``settings``, JSON values that scores depend on, and ``unpaired``, {name: what
+    it lacks} of what cannot be measured.
+    """
 
     name: str
     class_names: Sequence[str]  # K, in the order of the labels
