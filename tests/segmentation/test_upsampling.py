@@ -221,4 +221,5 @@ def test_margins_of_logits_are_those_of_probabilities():
     wanted = pytest.approx(shares[..., -1] - shares[..., -2], abs=1e-6)
     assert LowResScores(scores).margins(3, 4, logits=True) == wanted
     patches = LowResScores(scores, size=(6, 8))
-    assert patches.margins(3, 4, logits=True) == wanted
+    pixels = LowResScores(between_patches(scores, (6, 8)))
+    assert (patches.margins(6, 8, True) == pixels.margins(6, 8, True)).all()

@@ -61,7 +61,7 @@ class LowResScores(NamedTuple):
     def margins(self, height: int, width: int, logits: bool = False) -> np.ndarray:
         """By how much the best class of each pixel is ahead of the second, (height, width).
 
-        Each pixel has the margin of the one of the small picture, or of the patch, that it lies in.
+        Each pixel has the margin of the one of the small picture that it lies in.
         """
         small = self._run(logit_margins if logits else score_margins, height, width)
         rows, columns = (
@@ -112,22 +112,23 @@ def pixel_rows(scores: LowResScores) -> Tensor:
 
 
 def score_margins(scores: LowResScores, *_: Tensor) -> Tensor:
-    """Differences of the two highest scores, or of the only one to 0: of the pixels of the small
-    picture, (h, w), or, where these are interpolated, of its patches, (r, c).
+    """Differences of the two highest scores, or of the only one to 0, of the pixels of the small
+    picture, (h, w).
     """
-    return _margins(scores.rows, scores.owner)
+    if scores.owner is not None:
+        return tf.gather(_margins(scores.rows), scores.owner)
+    return _margins(pixel_rows(scores))
 
 
 def logit_margins(scores: LowResScores, *_: Tensor) -> Tensor:
     """``score_margins`` of the softmax of what are logits."""
-    return _margins(tf.nn.softmax(scores.rows), scores.owner)
+    return _margins(tf.nn.softmax(pixel_rows(scores)))
 
 
-def _margins(rows: Tensor, owner: Tensor | None) -> Tensor:
+def _margins(rows: Tensor) -> Tensor:
     best = tf.one_hot(_best(rows), tf.shape(rows)[-1], on_value=True, off_value=False)
     second = tf.reduce_max(tf.where(best, tf.zeros([]), rows), axis=-1)
-    margins = tf.reduce_max(rows, axis=-1) - second
-    return margins if owner is None else tf.gather(margins, owner)
+    return tf.reduce_max(rows, axis=-1) - second
 
 
 def score_map(scores: LowResScores, height: Tensor, width: Tensor) -> Tensor:
