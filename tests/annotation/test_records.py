@@ -100,3 +100,20 @@ def test_records_go_through_parquet_and_come_back():
     assert table.schema.equals(SCHEMA)
     assert list(records_in(table.append_column("more", [[1, 2]]))) == records
     assert list(records_in(table_of([]))) == []
+
+
+@pytest.mark.slow
+def test_the_least_confident_scenes_are_those_with_the_most_errors():
+    from tf_groupvit.hub import demo_checkpoint
+    from tf_groupvit.scenes.scene import CLASSES, scenes
+    from tf_groupvit.segmentation.segmenter import Segmenter
+
+    segmenter = Segmenter.from_pretrained(demo_checkpoint(), list(CLASSES))
+    drawn = list(scenes(991, 120))
+    results = segmenter([scene.image for scene in drawn])
+    right = [
+        (result.labels == scene.mask).mean() for result, scene in zip(results, drawn, strict=True)
+    ]
+    confidence = [record_of("x", result).confidence for result in results]
+    ranks = [np.argsort(np.argsort(values)) for values in (right, confidence)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.8

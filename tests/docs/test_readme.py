@@ -65,6 +65,7 @@ def test_the_readme_runs_pasted_into_an_empty_shell(pasted):
     kinds = {"overlay.png", "labels.png", "colors.png", "json"}
     assert {path.name for path in (pasted / "out").iterdir()} == {f"00000.{kind}" for kind in kinds}
     assert (pasted / "overlay.png").exists()
+    assert (pasted / "labels" / "coco" / "annotations" / "instances_default.json").exists()
     assert (pasted / "copy" / "model.safetensors").exists()
     assert "| 20 |" in (pasted / "tuned" / "README.md").read_text()  # trained on ten pictures
     here, served = (

@@ -207,16 +207,26 @@ def test_images_of_one_pixel_and_one_row(size):
 
 
 def test_margins_are_those_of_the_best_over_the_second_where_a_pixel_lies():
-    scores = np.array([[[0.25, 0.75, 0.5], [0.5, 0.5, 0]], [[0, 0, 1], [0, 0, 0]]], "float32")
-    assert LowResScores(scores).margins(2, 4).tolist() == [[0.25, 0.25, 0, 0], [1, 1, 0, 0]]
+    scores = np.array([[[0.25, 0.75, 0.5], [0.25, 0.5, 0]], [[0, 1, 0], [0, 0.5, 0.5]]], "float32")
+    assert LowResScores(scores).margins(2, 4).tolist() == [[0.25] * 4, [1, 1, 0, 0]]
     assert LowResScores(scores).margins(1, 1).tolist() == [[0]]  # the middle is in the last
-    owner = np.array([[0, 1], [1, 0]], "int32")
-    assert LowResScores(scores[0], owner).margins(2, 2).tolist() == [[0.25, 0], [0, 0.25]]
-    assert LowResScores(scores[..., 1:2]).margins(2, 2).tolist() == [[0.75, 0.5], [0, 0]]
+    owner = np.array([[1, 0], [0, 1]], "int32")
+    assert LowResScores(scores[0], owner).margins(2, 2).tolist() == [[0.25, 0.25], [0.25, 0.25]]
+    alone = np.array([[[0.75], [0.5]]], "float32")
+    assert LowResScores(alone).margins(1, 2).tolist() == [[0.75, 0.5]]
+
+
+def test_margins_are_0_before_another_class():
+    rows = np.array([[0.25, 0.75], [0.75, 0.25]], "float32")
+    owner = np.array([[0, 0, 0], [0, 0, 1], [0, 0, 0]], "int32")
+    wanted = [[0.5, 0, 0], [0.5, 0, 0], [0.5, 0.5, 0.5]]
+    assert LowResScores(rows, owner).margins(3, 3).tolist() == wanted
+    assert LowResScores(rows[owner]).margins(3, 3).tolist() == wanted
 
 
 def test_margins_of_logits_are_those_of_probabilities():
     scores = RNG.normal(size=(3, 4, 5)).astype("float32")
+    scores[..., 0] += 4  # so that it is the best everywhere
     shares = np.sort(np.exp(scores) / np.exp(scores).sum(-1, keepdims=True))
     wanted = pytest.approx(shares[..., -1] - shares[..., -2], abs=1e-6)
     assert LowResScores(scores).margins(3, 4, logits=True) == wanted

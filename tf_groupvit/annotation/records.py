@@ -44,9 +44,9 @@ class Record:
         areas: the fraction of the picture's pixels that each of them has.
         scores: the highest score of any pixel of the picture for each of them.
         confidence: the mean of the pixels' margins, from 0 to 1: by how much the best class is
-            ahead of the second. It is not calibrated: it orders pictures of one run, and is no
-            probability of being right. Source of the measure: Scheffer et al. 2001, "Active hidden
-            Markov models for information extraction", section 3.
+            ahead of the second, and 0 along borders of classes. It is not calibrated: it orders the
+            pictures of one run, and is no probability of being right. Source of the measure:
+            Scheffer et al. 2001, "Active hidden Markov models for information extraction", sec. 3.
         error: why the picture could not be done; None where it was.
     """
 

@@ -54,7 +54,8 @@ class Segmentation:
         image: (H, W, 3) uint8 RGB.
         scores: (K, H, W) float, computed when they are first used.
         margins: (H, W) float32, by how much the best class of each pixel is ahead of the second,
-            from 0 to 1: of protocol "paper" the scores are compared, of "hf" their softmax.
+            from 0 to 1, and 0 along borders of classes: of protocol "paper" the scores are
+            compared, of "hf" their softmax.
         groups: the group number of every pixel, (H, W), for each grouping stage; ``first_group``
             and ``final_group`` are the ends of the list.
         group_embeds: (G, D) embeddings of the final groups.

@@ -114,10 +114,13 @@ def pixel_rows(scores: LowResScores) -> Tensor:
 def score_margins(scores: LowResScores, *_: Tensor) -> Tensor:
     """Differences of the two highest scores, or of the only one to 0, of the pixels of the small
     picture, (h, w).
+
+    Where the next pixel to the right, or one of the two below these, has another best class, it is
+    0: between the two their scores are equal.
     """
-    if scores.owner is not None:
-        return tf.gather(_margins(scores.rows), scores.owner)
-    return _margins(pixel_rows(scores))
+    if scores.owner is None:
+        return _margins(pixel_rows(scores))
+    return _margins(scores.rows, scores.owner)
 
 
 def logit_margins(scores: LowResScores, *_: Tensor) -> Tensor:
@@ -125,10 +128,14 @@ def logit_margins(scores: LowResScores, *_: Tensor) -> Tensor:
     return _margins(tf.nn.softmax(pixel_rows(scores)))
 
 
-def _margins(rows: Tensor) -> Tensor:
-    best = tf.one_hot(_best(rows), tf.shape(rows)[-1], on_value=True, off_value=False)
-    second = tf.reduce_max(tf.where(best, tf.zeros([]), rows), axis=-1)
-    return tf.reduce_max(rows, axis=-1) - second
+def _margins(rows: Tensor, owner: Tensor | None = None) -> Tensor:
+    best = _best(rows)
+    highest = tf.one_hot(best, tf.shape(rows)[-1], on_value=True, off_value=False)
+    second = tf.reduce_max(tf.where(highest, tf.zeros([]), rows), axis=-1)
+    margins = tf.reduce_max(rows, axis=-1) - second
+    if owner is not None:
+        best, margins = tf.gather(best, owner), tf.gather(margins, owner)
+    return tf.where(_same_in_four(best) == OPEN, tf.zeros([]), margins)
 
 
 def score_map(scores: LowResScores, height: Tensor, width: Tensor) -> Tensor:
