@@ -58,6 +58,16 @@ def test_what_a_program_says_meanwhile_is_shown_afterwards(monkeypatch, capfd):
     assert capfd.readouterr().err == OWN.decode()
 
 
+def test_where_no_file_takes_what_is_printed_all_is_shown(capfd, monkeypatch):
+    def refused():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with held_back(only_remarks=True):
+        os.write(2, b"I0000 00:00:1700000000.000000 1 port.cc:1] shown\n")
+    assert capfd.readouterr().err.endswith("] shown\n")
+
+
 def test_a_failure_shows_everything(monkeypatch, capfd):
     monkeypatch.setenv(LEVEL, "3")
     with pytest.raises(ImportError), held_back(only_remarks=True):

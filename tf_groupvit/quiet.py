@@ -107,17 +107,24 @@ def held_back(only_remarks: bool = False) -> Iterator[None]:
     """Keep what is written to file descriptor 2, by C++ too, and show it if something is raised.
 
     With ``only_remarks``, everything but TensorFlow's remarks below its level is shown in any case.
+    All of it is shown where no file takes it, as in a container that cannot be written to.
     """
     with suppress(OSError, ValueError, AttributeError):  # a process may have no standard error
         sys.stderr.flush()
+    import tempfile
+
     try:
         before = os.dup(2)
     except OSError:
         yield
         return
-    import tempfile
-
-    with tempfile.TemporaryFile() as held:
+    try:
+        held = tempfile.TemporaryFile()  # noqa: SIM115 - its block is below
+    except OSError:
+        os.close(before)
+        yield
+        return
+    with held:
         os.dup2(held.fileno(), 2)
         shown = only_remarks
         try:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny_models import numbers, some_pixels, tiny
 
 from tf_groupvit import runtimes
@@ -62,6 +63,24 @@ def test_every_runtime_projects_groups_and_images(runtime, shape):
     np.testing.assert_allclose(
         found, numbers(model.visual_projection(features, training=False)), atol=1e-5
     )
+
+
+def test_results_are_told_apart_by_their_names(other_runtime):
+    """Eleven of one shape, in another order than they are computed in, one of them twice."""
+    order = [7, 0, 10, 3, 9, 1, 4, 8, 2, 6, 5, 7]
+    weights = tf.Variable(np.random.default_rng(0).normal(size=(4, 4)).astype("float32") / 2)
+
+    def function(x):
+        found = [x]
+        for _ in range(11):
+            found.append(tf.tanh(found[-1] @ weights) + 1)
+        return [found[number + 1] for number in order]
+
+    rows = some_pixels(2, 2, 1).reshape(-1, 4)
+    run = runtimes.load(other_runtime)(function, (4,))
+    for given in (rows[:1], rows):
+        for found, wanted in zip(run(given), function(given), strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_threads_are_answered_as_one_is(other_runtime):
