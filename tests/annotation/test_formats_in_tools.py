@@ -1,7 +1,7 @@
 """What tools of annotation read from the files is what the records hold.
 
-The tools hold numpy and pandas back: ``scripts/test --formats`` runs this in an environment of its
-own, and elsewhere it is skipped.
+The tools hold pandas back: ``scripts/test --formats`` runs this in an environment of its own, and
+elsewhere it is skipped.
 """
 
 import io
