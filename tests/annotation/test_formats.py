@@ -93,7 +93,7 @@ def test_coco_polygons_without_tolerance_are_the_labels(written):
 
 
 def test_coco_polygons_are_near_the_labels(written, segmenter):
-    large = [record(f"{n}.jpg", blobs(n, 200, 220, 3, 60), SCENE_NAMES) for n in range(4)]
+    large = [record(f"{n}.jpg", blobs(n, 200, 220, 3, 60), SCENE_NAMES) for n in range(2)]
     records = [*scene_records(segmenter), *large]
     about = Description(SCENE_NAMES)
     near = opened(written("coco-polygons", records, about) / INSTANCES)
@@ -105,7 +105,7 @@ def test_coco_polygons_are_near_the_labels(written, segmenter):
         if one["area"] > 4 * outline(mask):
             measured += 1
             assert iou(near.annToMask(one).astype(bool), mask) > 0.98
-    assert measured > 20
+    assert measured > 10
 
 
 def _key(annotation):
@@ -383,9 +383,9 @@ def test_the_page_has_a_row_for_every_format():
 def test_memory_does_not_grow_with_the_number_of_pictures(written, name):
     peaks, labels = [], blobs(0, 24, 24, 4, 8)
     one = record("x", labels)
-    for count in (20, 20, 400):
+    for count in (10, 10, 120):
         tracemalloc.start()
         written(name, (Record(**{**vars(one), "id": f"{n}.jpg"}) for n in range(count)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] < peaks[1] + 200_000  # the files have some 2 kB a picture
+    assert peaks[2] < peaks[1] + 120_000  # the files have 1.7 kB a picture and more
