@@ -43,6 +43,11 @@ def test_pictures_are_annotated_and_summed_up(photos, tmp_path):
     assert json.loads(again.stdout)["run"]["pictures"] == 0
 
 
+def test_pixels_that_are_ignored_are_part_of_the_sums(photos, tmp_path):
+    result = annotate(photos, "--output", tmp_path / "labels", "--ignore-below", "1")
+    assert result.stdout.splitlines()[-1].startswith("pixels: (ignored) ")
+
+
 def test_failures_are_named_and_the_rest_is_done(photos, tmp_path):
     for number in range(7):
         (photos / f"broken{number}.jpg").write_bytes(b"no picture")

@@ -160,12 +160,14 @@ def _tell(summary: dict[str, Any], output: str, as_json: bool) -> None:
 def _lines(summary: dict[str, Any], output: str) -> list[str]:
     run = summary["run"]
     shares = sorted(run["shares"].items(), key=lambda item: -item[1])
-    classes = sorted(summary["classes"], key=lambda one: -one["pixels"])
+    classes = {one["name"]: one["share"] for one in summary["classes"] if one["pixels"]}
+    if summary["ignored_pixels"]:
+        classes["(ignored)"] = summary["ignored_pixels"] / summary["pixels"]
+    areas = sorted(classes.items(), key=lambda item: -item[1])
     return [
         f"{output}: {summary['done']:,} pictures annotated, {summary['failed']:,} failed",
         f"this run: {run['pictures']:,} pictures in {run['seconds']:,.0f} s,"
         f" {run['pictures_a_second']:.3g} a second;"
         f" {', '.join(f'{name} {100 * share:.0f}%' for name, share in shares)}",
-        "pixels: "
-        + ", ".join(f"{one['name']} {100 * one['share']:.1f}%" for one in classes if one["pixels"]),
+        f"pixels: {', '.join(f'{name} {100 * share:.1f}%' for name, share in areas)}",
     ]
