@@ -263,3 +263,11 @@ def test_pictures_are_found_by_id_in_any_order_and_missed_by_name(photos):
         assert find(name) == (photos / name).read_bytes()
     with pytest.raises(InputError, match=r"9\.png: the picture is not there any more"):
         find("9.png")
+
+
+def test_what_a_killed_run_has_not_finished_is_deleted(segmenter, photos, tmp_path):
+    annotate(photos, segmenter, tmp_path / "labels")
+    for place in (tmp_path / "labels", tmp_path / "labels" / "records"):
+        (place / ".part.123.tmp").write_bytes(b"half")
+    annotate(photos, segmenter, tmp_path / "labels")
+    assert [path.name for path in (tmp_path / "labels").rglob(".*")] == [".lock"]

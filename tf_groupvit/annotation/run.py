@@ -22,7 +22,7 @@ from tf_groupvit.annotation.format_parts import MINIMUM_AREA, Description
 from tf_groupvit.annotation.formats import check_format, write_format
 from tf_groupvit.annotation.manifest import describe, go_on
 from tf_groupvit.annotation.output import Output
-from tf_groupvit.annotation.parts import Parts
+from tf_groupvit.annotation.parts import FOLDER, Parts
 from tf_groupvit.annotation.polygons import TOLERANCE
 from tf_groupvit.annotation.progress import Progress
 from tf_groupvit.annotation.read_ahead import read_ahead
@@ -171,6 +171,9 @@ def _alone(output: Output) -> Iterator[None]:
             raise InputError(
                 f"Another run is writing to '{output.location}': wait until it has ended."
             ) from error
+        for folder in (output.folder, output.folder / FOLDER):
+            for unfinished in folder.glob(".*.tmp"):  # of a run that was killed
+                unfinished.unlink()
         yield
 
 
