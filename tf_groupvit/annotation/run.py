@@ -6,6 +6,7 @@
 In mode whole pictures of all sizes go through the model together, so that batches need no sorting.
 """
 
+import json
 import os
 import time
 from collections import deque
@@ -133,7 +134,7 @@ def annotate(
             "format": format,
             "run": run.report(time.monotonic() - started, working),
         }
-        place.write(SUMMARY, _json(summary))
+        place.write(SUMMARY, json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
     return summary
 
 
@@ -142,12 +143,6 @@ def _check(batch_size: int, ignore_below: float | None) -> None:
         raise InputError(f"batch_size is {batch_size}: expected at least 1.")
     if ignore_below is not None and not 0 <= ignore_below <= 1:
         raise InputError(f"ignore_below is {ignore_below}: expected a margin from 0 to 1, or None.")
-
-
-def _json(content: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
 @contextmanager
