@@ -336,6 +336,15 @@ def test_nothing_sticks_out_sideways(visitor, photo, width):
     assert scrolled <= width
 
 
+def test_a_very_tall_photo_stays_on_the_screen(visitor, tmp_path):
+    tall = tmp_path / "tall.png"
+    Image.new("RGB", (4, 600)).save(tall)
+    visitor.upload(tall)
+    visitor.segment()
+    visitor.told("Segmented 4x600 pixels")
+    assert 0 < visitor.wait_for("#regions img").rect["height"] < 1500
+
+
 def test_everything_that_can_be_focused_has_a_name(visitor, photo):
     visitor.upload(photo)
     visitor.type("dog, sky")

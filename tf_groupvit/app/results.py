@@ -181,7 +181,7 @@ def chart(result: Segmentation) -> str:
 COMPARED = """<figure class="compared"><figcaption><b>Before and after sharpening</b> {change}
 Left of the line are the masks as the model found them, in patches; right of it, sharpened. Drag the
 line, or move it with the arrow keys.</figcaption>
-<div class="pair" style="aspect-ratio:{width}/{height};--ratio:{ratio}">
+<div class="pair" style="--ratio:{ratio}">
 <div class="before"><img alt="The photo under its masks before sharpening" src="{before}">
 <span aria-hidden="true">Before</span></div>
 <div class="after"><img alt="The photo under its masks after sharpening" src="{after}">
@@ -206,8 +206,6 @@ def comparison(before: Segmentation, after: Segmentation) -> str:
         pictures.append("data:image/jpeg;base64," + b64encode(file.getvalue()).decode())
     return COMPARED.format(
         change=f"{changed:.1%} of the pixels changed their class.",
-        width=width,
-        height=height,
         ratio=width / height,
         before=pictures[0],
         after=pictures[1],
