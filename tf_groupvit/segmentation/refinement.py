@@ -134,11 +134,10 @@ def guided_upsampling(
     slopes = tf.matmul(inverse(spread), tf.stack(with_scores, axis=-2))
     offsets = score - tf.reduce_sum(slopes * color[..., None], axis=-2)
     lines = tf.concat([slopes, offsets[..., None, :]], axis=-2)  # (B, r, c, 4, C)
-    height, width = tf.unstack(tf.shape(pixels)[1:3])
-    down = resize_matrix(grid[0], height) @ down
-    across = resize_matrix(grid[1], width) @ across
     shape = tf.shape(lines)
-    flat = tf.reshape(lines, tf.concat([shape[:3], [shape[3] * shape[4]]], 0))
+    flat = mean(tf.reshape(lines, tf.concat([shape[:3], [shape[3] * shape[4]]], 0)))
+    height, width = tf.unstack(tf.shape(pixels)[1:3])
+    to_rows, to_columns = resize_matrix(grid[0], height), resize_matrix(grid[1], width)
     at_once = tf.maximum(BAND // (width * shape[3] * shape[4]), 1)
     bands = (height + at_once - 1) // at_once
 
@@ -146,7 +145,7 @@ def guided_upsampling(
         """Some rows of one picture, (n, w, C)."""
         image, start = index // bands, index % bands * at_once
         some = pixels[image, start : start + at_once]
-        found = along_both(flat[image][None], down[start : start + at_once], across)
+        found = along_both(flat[image][None], to_rows[start : start + at_once], to_columns)
         found = tf.reshape(found, tf.concat([tf.shape(some)[:2], shape[3:]], 0))
         return tf.reduce_sum(found[..., :3, :] * some[..., None], axis=-2) + found[..., 3, :]
 
