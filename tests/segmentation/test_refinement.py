@@ -1,11 +1,17 @@
 """Refinement equals an independent rendering of the published algorithm, and keeps its laws."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import slow_refinement as slow
 import tensorflow as tf
+from click.testing import CliRunner
+from pictures import noise
 
-from tf_groupvit.errors import InputError
+from tf_groupvit.cli import main
+from tf_groupvit.errors import ImageError, InputError
 from tf_groupvit.segmentation import refinement
 from tf_groupvit.segmentation.refinement import (
     guided_upsampling,
@@ -41,11 +47,8 @@ def test_pamr_equals_the_golden_file(golden, name, rounds):
 @pytest.mark.parametrize("dilations", [(1,), (1, 2, 4, 8), (1, 2, 4, 8, 12, 24), (3, 1)], ids=str)
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (2, 2), (5, 4), (12, 13)], ids=str)
 def test_pamr_equals_a_rendering_pixel_by_pixel(size, dilations):
-    """The farthest neighbors are beyond the border of all of them."""
     pixels = colors(2, *size)
-    pixels[0, : size[0] // 2] = (
-        77  # a part of one color; the other picture has black and white alone
-    )
+    pixels[0, : size[0] // 2] = 77  # a part of one color; the other picture has 0 and 255 alone
     pixels[1] = pixels[1] // 128 * 255
     scores = RNG.normal(size=(*pixels.shape[:3], 3)).astype("float32")
     wanted = [slow.pamr(*pair, dilations, 4) for pair in zip(scores, pixels, strict=True)]
@@ -107,6 +110,75 @@ def test_sums_and_constants_stay(name, size, channels):
     np.testing.assert_allclose(found.sum(-1), 1.0, atol=1e-3)
     constant = np.full_like(scores, 0.25)
     np.testing.assert_allclose(sharpen(constant, pixels, REFINEMENTS[name]), constant, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+@pytest.mark.parametrize("side", range(1, 14))
+def test_pictures_smaller_than_the_dilations_are_refined_as_the_papers_say(name, side):
+    """The grid of cells is the picture itself then."""
+    pixels, how = colors(1, side, 14 - side), REFINEMENTS[name]
+    scores = scores_like(pixels, 2)
+    small = pixels[0] / 255
+    cells = slow.pamr(scores[0], small, how.dilations, how.rounds) if how.dilations else scores[0]
+    wanted = slow.guided_upsampling(cells, small, small, how.radius, how.epsilon)
+    np.testing.assert_allclose(sharpen(scores, pixels, how)[0], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "cells"),
+    [
+        ("pamr", (80, 121), (40, 60)),
+        ("pamr-published", (130, 60), (86, 40)),
+        ("guided", (64, 97), (32, 48)),
+        ("pamr", (20, 55), (20, 55)),
+    ],
+)
+def test_scores_are_refined_on_cells_as_square_as_can_be(name, size, cells):
+    pixels, how = colors(1, *size), REFINEMENTS[name]
+    scores, fractions = scores_like(pixels, 2), (pixels / 255).astype("float32")
+    small, found = resize(fractions, *cells), resize(scores, *cells)
+    if name != "guided":
+        found = pamr(found, small, how.dilations, 10)
+    wanted = guided_upsampling(found, small, fractions, how.radius, 1e-3)
+    np.testing.assert_allclose(sharpen(scores, pixels, how), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+@pytest.mark.parametrize("size", [(50, 61), (3, 200), (1, 4000)], ids=str)
+def test_a_turned_picture_is_refined_likewise(name, size):
+    pixels, how = colors(1, *size), REFINEMENTS[name]
+    scores = scores_like(pixels, 2)
+    wanted = sharpen(scores, pixels, how).numpy()
+    turned = [array.transpose(0, 2, 1, 3) for array in (scores, pixels)]
+    found = sharpen(*turned, how).numpy().transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(found, wanted, atol=2e-4)
+    mirrored = [array[:, ::-1, ::-1] for array in (scores, pixels)]
+    found = sharpen(*mirrored, how).numpy()[:, ::-1, ::-1]
+    np.testing.assert_allclose(found, wanted, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+@pytest.mark.parametrize("level", [0, 9, 255])
+def test_a_picture_of_one_color_keeps_constant_scores(name, level):
+    pixels = np.full((1, 50, 60, 3), level, np.uint8)
+    constant = np.tile(np.array([0.25, 0.0, 1.0], "float32"), (1, 50, 60, 1))
+    found = sharpen(constant, pixels, REFINEMENTS[name])
+    np.testing.assert_allclose(found, constant, atol=1e-5)
+    scores = scores_like(pixels, 2)
+    found = sharpen(scores, pixels, REFINEMENTS[name]).numpy()
+    assert (found > scores.min()).all() and (found < scores.max()).all()
+
+
+@pytest.mark.parametrize("name", REFINEMENTS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -3e38])
+def test_a_score_that_is_no_number_spoils_no_other_class_or_picture(name, value):
+    pixels, how = colors(2, 44, 52), REFINEMENTS[name]
+    scores = scores_like(pixels, 3)
+    wanted = sharpen(scores, pixels, how).numpy()
+    scores[0, 20, 30, 1] = value
+    found = sharpen(scores, pixels, how).numpy()
+    np.testing.assert_allclose(found[0, ..., ::2], wanted[0, ..., ::2], atol=1e-5)
+    np.testing.assert_allclose(found[1], wanted[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", REFINEMENTS)
@@ -197,8 +269,14 @@ def plain(height, width, color=(90, 90, 90)):
 @pytest.mark.parametrize("name", REFINEMENTS)
 @pytest.mark.parametrize(
     "pixels",
-    [plain(1, 1), plain(1, 300), plain(60, 80), np.repeat(colors(50, 70)[..., :1], 3, axis=-1)],
-    ids=["one pixel", "one row", "one color", "gray"],
+    [
+        plain(1, 1),
+        plain(1, 300),
+        plain(60, 80),
+        plain(9, 7, (255, 255, 255)),
+        np.repeat(colors(50, 70)[..., :1], 3, axis=-1),
+    ],
+    ids=["one pixel", "one row", "one color", "white", "gray"],
 )
 def test_any_picture_is_labeled(make, name, pixels):
     found = make(refine=name)(pixels)
@@ -214,6 +292,80 @@ def test_any_number_of_classes_is_labeled(make, picture, count, mode):
     assert np.isfinite([*found.class_scores.values()]).all()
 
 
-def test_a_segmenter_refuses_unknown_refinements(make):
-    with pytest.raises(InputError, match="no refinement 'crf': expected one of pamr,"):
-        make(refine="crf")
+NOT_THERE = ["crf", "PAMR", "", "none", 1, True, ("pamr",)]
+
+
+@pytest.mark.parametrize("name", NOT_THERE, ids=repr)
+def test_a_segmenter_refuses_unknown_refinements(make, segmenter, name):
+    with pytest.raises(InputError, match=r"no refinement .*: expected one of pamr,"):
+        make(refine=name)
+    with pytest.raises(InputError, match=r"no refinement .*: expected one of pamr,"):
+        segmenter.with_choices(refine=name)
+    assert segmenter.settings.refine is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["segment", "photo.jpg"], ["evaluate", "scenes"], ["export", "out"]],
+    ids=" ".join,
+)
+def test_commands_refuse_unknown_refinements(arguments, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = [] if arguments[0] == "segment" else ["--model", str(folder)]
+    done = CliRunner().invoke(main, [*arguments, *model, "--refine", "crf"])
+    assert done.exit_code != 0 and "crf" in done.output and "guided" in done.output
+    assert not any(tmp_path.iterdir())
+
+
+CHOICES = [
+    {},
+    {"mode": "window"},
+    {"protocol": "hf"},
+    {"background": 0.3},
+    {"mode": "window", "background": 0.3},
+    {"templates": ["a {}.", "the {}"], "classes": ["cat", "dog|hound"]},
+]
+
+
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
+def test_pictures_of_any_sizes_are_labeled_together_as_alone(make, choices):
+    pictures = [noise(*size) for size in [(40, 70), (1, 1), (13, 2), (90, 33), (40, 70)]]
+    segmenter = make(**choices, refine="pamr")
+    atol = 2e-3 if "protocol" in choices else 1e-5  # logits are some hundred times larger
+    for one, picture in zip(segmenter(pictures), pictures, strict=True):
+        alone = segmenter(picture)
+        np.testing.assert_allclose(one.scores, alone.scores, atol=atol)
+        assert (one.labels == alone.labels).mean() > 0.999
+
+
+@pytest.mark.slow
+def test_a_segmenter_keeps_its_refinement(make, picture, tmp_path):
+    segmenter = make(refine="guided")
+    wanted = segmenter(picture).labels
+    assert (wanted != make()(picture).labels).any()
+    segmenter.save_pretrained(tmp_path)
+    for same in (
+        copy.deepcopy(segmenter),
+        pickle.loads(pickle.dumps(segmenter)),
+        type(segmenter).from_pretrained(tmp_path),
+    ):
+        assert same.settings.refine == "guided"
+        np.testing.assert_array_equal(same(picture).labels, wanted)
+    assert segmenter.with_background(0.4).settings.refine == "guided"
+    assert segmenter.with_classes(["cat", "dog"]).settings.refine == "guided"
+    plain = segmenter.with_choices(refine=None)(picture).labels
+    np.testing.assert_array_equal(plain, make()(picture).labels)
+
+
+def test_each_threshold_gives_the_labels_of_a_segmenter_that_has_it(make, picture):
+    thresholds = [0.0, 0.3, 0.9]
+    found = make(refine="pamr", background=0.5).labels_by_threshold(picture, thresholds)
+    for labels, threshold in zip(found, thresholds, strict=True):
+        wanted = make(refine="pamr", background=threshold)(picture).labels
+        assert (labels == wanted).mean() > 0.999
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\nbroken"], ids=repr)
+def test_what_is_no_image_is_refused(make, content):
+    with pytest.raises(ImageError):
+        make(refine="pamr")(content)
