@@ -91,6 +91,13 @@ def test_a_format_is_written_from_the_records_that_there_are(photos, tmp_path):
     assert names == ["0.png", "1.png"]
 
 
+def test_a_folder_of_something_else_is_refused_before_a_model_is_loaded(photos, monkeypatch):
+    monkeypatch.setattr(module, "load_segmenter", lambda **_: pytest.fail("loaded"))
+    result = annotate(photos, "--output", photos)
+    assert result.exit_code == 2
+    assert "holds '0.png', and is no folder of annotations" in result.stderr
+
+
 def test_without_pictures_no_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_segmenter", lambda **_: pytest.fail("loaded"))
     result = annotate(tmp_path / "gone", "--output", tmp_path / "labels")

@@ -110,8 +110,11 @@ def command(
     pip install 'tf-groupvit[annotate]'.
     """
     _check_extra()
+    from tf_groupvit.annotation.manifest import read_manifest
+    from tf_groupvit.annotation.output import Output
     from tf_groupvit.annotation.sources import check_found, find_items
 
+    read_manifest(Output(output))
     check_found(partial(find_items, sources, recursive, column))
     of_run = {name: choices.pop(name) for name in OF_RUN}
     segmenter = load_segmenter(**choices)
