@@ -8,6 +8,7 @@ import pytest
 from pictures import noise
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.models import base_model
 from tf_groupvit.runtimes import RUNTIMES
 from tf_groupvit.segmentation import fastest
 from tf_groupvit.segmentation.segmenter import Segmenter
@@ -193,6 +194,14 @@ def test_measured_for_once_labels_are_those_of_the_default(make, monkeypatch, tm
     segmenter, image = make(runtime="auto"), noise(50, 60)
     assert segmenter.runtime in set(RUNTIMES) - {"lite_int8"}
     assert (segmenter(image).labels == make()(image).labels).mean() > 0.999
+
+
+def test_nothing_is_measured_in_a_process_that_was_forked(make, times, monkeypatch):
+    plain = make()
+    monkeypatch.setattr(base_model, "_first_process", [-1])
+    with pytest.raises(InputError, match="This process was forked"):
+        Segmenter(plain.model, None, plain.processor, plain.classes, runtime="auto")
+    assert not times[1]
 
 
 def test_only_a_segmenter_chooses(make, times):

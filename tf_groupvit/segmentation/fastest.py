@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from tf_groupvit.errors import InputError, one_line
 from tf_groupvit.files import atomic_write, make_folder, read_json
+from tf_groupvit.models.base_model import check_process
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.optimized import can_be_optimized, optimized
 from tf_groupvit.quiet import held_back
@@ -36,8 +37,10 @@ VARIABLES = ("TF_", "OMP_", "KMP_", "ONEDNN_", "DNNL_", "OV_", "CUDA_VISIBLE_DEV
 def fastest(model: TFGroupViTModel, settings: Settings) -> str:
     """The name of the runtime that is fastest for one square or window; exact ones only.
 
-    One line on standard error says which, and why.
+    One line on standard error says which, and why. Raises ``InputError`` in a process that was
+    forked.
     """
+    check_process()
     if not can_be_optimized(model):
         _say(GRAPH, "no other runtime can run this model")
         return GRAPH
