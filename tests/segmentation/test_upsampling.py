@@ -124,10 +124,17 @@ def test_shared_rows_are_the_same_scores():
     shared = LowResScores(rows, owner)
     own = LowResScores(pixel_rows(shared).numpy())
     assert own.rows.shape == (6, 7, 4) and (own.rows[5, 6] == rows[owner[5, 6]]).all()
-    for one, other in ((shared, own), (shared.of_classes([2, 0]), own.of_classes([2, 0]))):
+    weighed = LowResScores(rows, shares=np.eye(3, dtype="float32")[owner])
+    for one, other in (
+        (shared, own),
+        (shared.of_classes([2, 0]), own.of_classes([2, 0])),
+        (weighed, own),
+        (weighed.of_classes([2, 0]), own.of_classes([2, 0])),
+    ):
         np.testing.assert_array_equal(one.labels(9, 8), other.labels(9, 8))
         np.testing.assert_array_equal(one.highest(9, 8), other.highest(9, 8))
         np.testing.assert_array_equal(one.enlarged(9, 8), other.enlarged(9, 8))
+        np.testing.assert_array_equal(one.margins(9, 8), other.margins(9, 8))
 
 
 @pytest.mark.parametrize("patches", [smooth, noise])

@@ -250,7 +250,7 @@ def refine(scores: LowResScores, small: Tensor, settings: Settings) -> LowResSco
     Whichever way scores were found, and for whomever, they pass here before they become labels,
     class scores or maps; those of windows are averaged by then, and a background is one of the
     classes. Where pixels belong to groups it is the groups' maps that are refined, and their scores
-    are mixed afterwards: refining is linear, and groups are fewer than classes.
+    are mixed where they are needed: refining is linear, and groups are fewer than classes.
 
     Args:
         scores: of the pixels of small pictures, each part with a leading dimension (B).
@@ -261,7 +261,7 @@ def refine(scores: LowResScores, small: Tensor, settings: Settings) -> LowResSco
     how = REFINEMENTS[settings.refine]
     if scores.owner is not None:
         maps = tf.one_hot(scores.owner, tf.shape(scores.rows)[1])
-        return LowResScores(sharpen(maps, small, how) @ scores.rows[:, None])
+        return LowResScores(scores.rows, shares=sharpen(maps, small, how))
     if scores.size is None:
         return LowResScores(sharpen(scores.rows, small, how))
     return LowResScores(sharpen(resize(scores.rows, *tf.unstack(scores.size)), small, how))

@@ -29,7 +29,8 @@ class LowResScores(NamedTuple):
     """Scores of the pixels of a small picture, in the smallest form that holds them.
 
     rows: float32 (h, w, K), one for each pixel; or, with ``owner`` int32 (h, w), (G, K), one for
-        each group: pixel (y, x) has ``rows[owner[y, x]]``; or, with ``size`` (h, w) alone,
+        each group: pixel (y, x) has ``rows[owner[y, x]]``; or, with ``shares`` float32 (h, w, G)
+        of the groups in each pixel, ``shares[y, x] @ rows``; or, with ``size`` (h, w) alone,
         (r, c, K), one for each patch, between which pixels are interpolated.
 
     They are tensors, or arrays; the methods that give arrays run functions of this module as
@@ -39,11 +40,14 @@ class LowResScores(NamedTuple):
     rows: Tensor | np.ndarray
     owner: Tensor | np.ndarray | None = None
     size: Tensor | tuple[int, int] | None = None
+    shares: Tensor | np.ndarray | None = None
 
     def of_image(self, number: Tensor | int) -> "LowResScores":
-        """One image's of those of a batch, whose rows and owners have a leading dimension (B)."""
-        owner = None if self.owner is None else self.owner[number]
-        return LowResScores(self.rows[number], owner, self.size)
+        """One image's of those of a batch; all but the size have a leading dimension (B)."""
+        owner, shares = (
+            None if part is None else part[number] for part in (self.owner, self.shares)
+        )
+        return LowResScores(self.rows[number], owner, self.size, shares)
 
     def of_classes(self, numbers: Sequence[int]) -> "LowResScores":
         """Of the same pixels the scores of some classes, in that order."""
@@ -101,13 +105,15 @@ def _graph_of(
     ).get_concrete_function()
 
 
-KINDS = {"rows": tf.float32, "owner": tf.int32, "size": tf.int32}
+KINDS = {"rows": tf.float32, "owner": tf.int32, "size": tf.int32, "shares": tf.float32}
 
 
 def pixel_rows(scores: LowResScores) -> Tensor:
     """Scores of every pixel of the small picture, (h, w, K)."""
     if scores.owner is not None:
         return tf.gather(scores.rows, scores.owner)
+    if scores.shares is not None:
+        return scores.shares @ scores.rows
     return scores.rows if scores.size is None else between_patches(scores.rows, scores.size)
 
 
@@ -161,6 +167,8 @@ def label_map(
     out for those classes alone that can be the best somewhere.
     """
     rows, owner, classes = scores.rows, scores.owner, None
+    if scores.shares is not None:
+        rows = pixel_rows(scores)
     if scores.size is not None:
         classes = candidate_classes(rows)
         rows = between_patches(tf.gather(rows, classes, axis=-1), scores.size)
