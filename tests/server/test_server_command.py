@@ -84,6 +84,9 @@ def test_a_limit_that_would_be_none_or_refuse_everything_is_refused(flag, value,
         ("--rest-api-timeout-in-ms", 10**13, "1,000,000,000,000"),
         ("--tensorflow-inter-op-parallelism", 99_999_999_999, "4,096"),
         ("--max-queued", 2**63, f"{2**62:,}"),
+        ("--max-request-bytes", 2**31, "2,147,483,647"),
+        ("--max-connections", 2**31 - 1, "1,073,741,824"),
+        ("--receive-timeout-seconds", 1e9, "1,000,000"),
     ],
 )
 def test_what_is_more_than_can_be_waited_for_or_made_is_refused_without_tensorflow(

@@ -23,8 +23,17 @@ _LEAST = {
     "receive_timeout_seconds": 0.001,
     "shutdown_grace_seconds": 0,
 }
-# The most, by the last word of the name: longer cannot be waited for, and threads must be made.
-_MOST = {"seconds": 10**9, "micros": 10**15, "ms": 10**12, "parallelism": 4096}
+# The most, by the name or its last word: longer cannot be waited for, threads must be made, and
+# gRPC's own numbers have 32 bits, of which milliseconds are some.
+_MOST = {
+    "max_request_bytes": 2**31 - 1,
+    "max_connections": 2**30,
+    "receive_timeout_seconds": 10**6,
+    "seconds": 10**9,
+    "micros": 10**15,
+    "ms": 10**12,
+    "parallelism": 4096,
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Options:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             flag, least = f"--{name.replace('_', '-')}", _LEAST.get(name)
-            most = _MOST.get(name.rpartition("_")[2], 2**62)
+            most = _MOST.get(name, _MOST.get(name.rpartition("_")[2], 2**62))
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{flag} is {value}: expected a finite number.")
             if least is not None and value < least:
