@@ -24,6 +24,15 @@ def export(*arguments):
         (["--classes", "cat,,dog"], InputError, "empty name"),
         (["--templates", "no place"], InputError, "no single"),
         (["--model", "nowhere/at/all"], Exception, "nowhere/at/all"),
+        (["--int8"], InputError, "--int8 is not about SavedModels: name another --format"),
+        (["--open"], InputError, "--open is not about SavedModels"),
+        (
+            ["--format", "litert", "--version", "4"],
+            InputError,
+            "--version is about SavedModels: leave it out with --format litert",
+        ),
+        (["--format", "litert"], ExportError, "holds something already: name a new or empty"),
+        (["--format", "onyx"], SystemExit, "2"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_at_once(tmp_path, arguments, error, words):
@@ -70,18 +79,29 @@ def test_a_checkpoint_becomes_a_checked_version(tmp_path):
     assert [path.name for path in Path(base).iterdir()] == ["1"]
 
 
-def test_every_choice_reaches_the_export(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        (
+            "--no-check --version 7 --max-images 2 --max-texts 3 --max-pixels 4 --warmup default",
+            ["savedmodel"],
+        ),
+        ("--format litert --int8 --open", ["litert"]),
+    ],
+)
+def test_every_choice_reaches_the_export(tmp_path, monkeypatch, options, given):
     asked = []
 
-    def export_saved_model(*arguments, say, **limits):
-        asked.append((arguments, limits))
+    def export_model(*arguments, say, **more):
+        asked.append((arguments, more))
         return tmp_path / "7"
 
     monkeypatch.setattr("tf_groupvit.cli.export.load_segmenter", lambda **_: "segmenter")
-    monkeypatch.setattr("tf_groupvit.export.saving.export_saved_model", export_saved_model)
-    limits = ["--max-images", "2", "--max-texts", "3", "--max-pixels", "4", "--warmup", "default"]
-    done = export(tmp_path, "--classes", "cat", "--no-check", "--version", "7", *limits)
+    monkeypatch.setattr("tf_groupvit.export.portable.export_model", export_model)
+    done = export(tmp_path, "--classes", "cat", *options.split())
     assert (done.exit_code, done.stdout) == (0, f"{tmp_path / '7'}\n"), done.output
-    given = {"max_images": 2, "max_texts": 3, "max_pixels": 4, "verbose": False}
-    given["warmup"] = "default"
-    assert asked == [(("segmenter", str(tmp_path), 7, False), given)]
+    serving = {"max_images": 2, "max_texts": 3, "max_pixels": 4, "verbose": False}
+    serving |= {"version": 7, "warmup": "default", "check": False}
+    portable = {"int8": True, "is_open": True, "check": True}
+    expected = serving if given == ["savedmodel"] else portable
+    assert asked == [(("segmenter", str(tmp_path), *given), expected)]

@@ -4,9 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tf_groupvit.cli.choices import load_segmenter, segmenter_options
-from tf_groupvit.export.saving import ALL, WARMUPS, check_place
+from tf_groupvit.errors import InputError
+from tf_groupvit.export.saving import ALL, SAVED_MODEL, WARMUPS, check_place
+from tf_groupvit.quiet import import_tensorflow
+
+FORMATS = (SAVED_MODEL, "litert", "onnx", "openvino")
+SERVING_ONLY = ("version", "max_images", "max_texts", "max_pixels", "warmup", "verbose")
+PORTABLE_ONLY = ("int8", "is_open")
 
 
 @click.command("export", context_settings={"show_default": True})
@@ -21,6 +28,19 @@ from tf_groupvit.export.saving import ALL, WARMUPS, check_place
     "size",
     "normalize",
     "refine",
+)
+@click.option(
+    "--format",
+    type=click.Choice(FORMATS),
+    default=SAVED_MODEL,
+    help="savedmodel: for TensorFlow Serving; the others run without TensorFlow.",
+)
+@click.option("--int8", is_flag=True, help="Weights in 8 bits; not of a SavedModel.")
+@click.option(
+    "--open",
+    "is_open",
+    is_flag=True,
+    help="Leave the classes open, and write a text encoder beside; a SavedModel always does.",
 )
 @click.option(
     "--version", type=int, metavar="N", help="Number of the version.  [default: the next]"
@@ -55,6 +75,9 @@ from tf_groupvit.export.saving import ALL, WARMUPS, check_place
 @click.option("--verbose", is_flag=True, help="Name the operations of the graph, too.")
 def command(
     base_path: str,
+    format: str,
+    int8: bool,
+    is_open: bool,
     version: int | None,
     max_images: int,
     max_texts: int,
@@ -69,21 +92,40 @@ def command(
     Point tensorflow_model_server, or tf-groupvit serve, at BASE_PATH. Prints the path of the
     version; what is being done, and what the check finds, goes to standard error. The version
     appears when it is whole and checked.
-    """
-    from tf_groupvit.export.saving import export_saved_model
 
-    check_place(Path(base_path), version)
+    With another --format, BASE_PATH is a new folder for files of LiteRT, ONNX or OpenVINO, which
+    label squares of pixels on phones, small computers and web pages.
+    """
+    options: dict[str, Any] = dict(check=check, say=lambda words: click.echo(words, err=True))
+    if format == SAVED_MODEL:
+        _refuse(PORTABLE_ONLY, "is not about SavedModels: name another --format")
+        check_place(Path(base_path), version)
+        options |= dict(
+            version=version,
+            max_images=max_images,
+            max_texts=max_texts,
+            max_pixels=max_pixels,
+            warmup=warmup,
+            verbose=verbose,
+        )
+    else:
+        _refuse(SERVING_ONLY, f"is about SavedModels: leave it out with --format {format}")
+        import_tensorflow()
+        from tf_groupvit.export.portable import check_empty, check_format
+
+        check_format(format, int8)
+        check_empty(Path(base_path))
+        options |= dict(int8=int8, is_open=is_open)
     segmenter = load_segmenter(here=False, **choices)
-    path = export_saved_model(
-        segmenter,
-        base_path,
-        version,
-        check,
-        say=lambda words: click.echo(words, err=True),
-        max_images=max_images,
-        max_texts=max_texts,
-        max_pixels=max_pixels,
-        verbose=verbose,
-        warmup=warmup,
-    )
-    click.echo(str(path))
+    from tf_groupvit.export.portable import export_model
+
+    click.echo(str(export_model(segmenter, base_path, format, **options)))
+
+
+def _refuse(names: tuple[str, ...], words: str) -> None:
+    """Raises ``InputError`` for the first of these options that was given."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise InputError(f"{parameter.opts[0]} {words}.")

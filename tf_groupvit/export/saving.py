@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
 
 MAX_VERSION = 2**63 - 1  # versions are int64
+SAVED_MODEL = "savedmodel"  # the format, beside those of export/portable.py
 ONLY_DEFAULT, ALL, NONE = WARMUPS = ("default", "all", "none")  # whose requests the warm-up has
 
 _log = logging.getLogger(__name__)

@@ -176,24 +176,34 @@ def _write_extras(
     """Fill ``assets.extra``, and put the batching parameters next to the graph."""
     extra = folder / "assets.extra"
     extra.mkdir(exist_ok=True)
+    write_tables(
+        extra, {**class_tables(segmenter), "card.json": _card(segmenter, functions, limits)}
+    )
+    (folder / "batching_params.pbtxt").write_text(BATCHING)
+
+
+def class_tables(segmenter: "Segmenter") -> dict[str, Any]:
+    """The content of ``classes.json`` and ``palette.json``, by these names."""
     names = segmenter.class_names
     colors = class_colors(names).tolist()
-    content = {
+    return {
         "classes.json": {"class_names": names, "background": segmenter.settings.background},
         "palette.json": [
             {"label": i, "class": name, "rgb": color}
             for i, (name, color) in enumerate(zip(names, colors, strict=True))
         ],
-        "card.json": _card(segmenter, functions, limits),
     }
-    for name, value in content.items():
+
+
+def write_tables(folder: Path, tables: dict[str, Any]) -> None:
+    """Write each value as JSON to the file of its name."""
+    for name, value in tables.items():
         text = json.dumps(value, ensure_ascii=False, indent=2)
-        (extra / name).write_text(f"{text}\n", encoding="utf-8")
-    (folder / "batching_params.pbtxt").write_text(BATCHING)
+        (folder / name).write_text(f"{text}\n", encoding="utf-8")
 
 
-def _card(segmenter: "Segmenter", functions: Functions, limits: Limits) -> dict[str, Any]:
-    """What was exported, from what, by which versions."""
+def provenance(segmenter: "Segmenter") -> dict[str, Any]:
+    """What an export was made from, when, and by which versions: the beginning of its card."""
     return {
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights_sha256": weights_hash(segmenter.model),
@@ -204,8 +214,15 @@ def _card(segmenter: "Segmenter", functions: Functions, limits: Limits) -> dict[
             "keras": keras.__version__,
         },
         "settings": asdict(segmenter.settings),
-        "limits": asdict(limits),
         "templates": list(segmenter.classes.templates),
+    }
+
+
+def _card(segmenter: "Segmenter", functions: Functions, limits: Limits) -> dict[str, Any]:
+    """What was exported, from what, by which versions."""
+    return {
+        **provenance(segmenter),
+        "limits": asdict(limits),
         "classes": segmenter.class_names,
         "signatures": {name: _described(name, function) for name, function in functions.items()},
     }

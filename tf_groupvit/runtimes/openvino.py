@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tf_groupvit.runtimes.compiled import STREAMS, Function, thread_count, traced
 
@@ -13,7 +14,7 @@ from tf_groupvit.runtimes.compiled import STREAMS, Function, thread_count, trace
 _telemetry = sys.modules.get("openvino_telemetry")
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 try:
-    from openvino import Core, convert_model
+    from openvino import Core, convert_model, save_model
 finally:
     del sys.modules["openvino_telemetry"]
     if _telemetry is not None:
@@ -22,14 +23,17 @@ finally:
 
 def prepare(function: Function, shape: tuple[int, ...]) -> "OpenVinoProgram":
     """A program for inputs (B, *shape)."""
-    graph = traced(function, (None, *shape))
-    model = convert_model(
+    return OpenVinoProgram(converted(traced(function, (None, *shape))))
+
+
+def converted(graph: tf.types.experimental.ConcreteFunction) -> Any:
+    """The ``openvino.Model`` of a graph, which holds its weights."""
+    return convert_model(
         graph,
         output=[result.name for result in graph.outputs],  # and not whatever nothing reads
         # what it shared with the graph would be read when the graph has gone
         share_weights=False,
     )
-    return OpenVinoProgram(model)
 
 
 class OpenVinoProgram:

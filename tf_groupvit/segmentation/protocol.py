@@ -189,7 +189,7 @@ def _softmax(scores: Tensor) -> Tensor:
 def _top(scores: Tensor, count: int = TOP_CLASSES) -> Tensor:
     """True for the ``count`` highest of scores (B, N), the first ones on ties."""
     index = ops.arange(ops.shape(scores)[1])
-    mine, other = scores[:, :, None], scores[:, None, :]
+    mine, other = ops.expand_dims(scores, 2), ops.expand_dims(scores, 1)  # sizes may be unknown
     ahead = ops.logical_or(
         other > mine, ops.logical_and(ops.equal(other, mine), index[None, :] < index[:, None])
     )

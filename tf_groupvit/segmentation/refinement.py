@@ -5,6 +5,7 @@ Pure functions in TensorFlow operations that servers and converters have, for ba
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from tf_groupvit.segmentation.settings import Refinement
@@ -130,7 +131,7 @@ def guided_upsampling(
     with_scores = [
         mean(scores * small[..., i : i + 1]) - score * color[..., i : i + 1] for i in RGB
     ]
-    spread = tf.stack(of_colors, axis=-2) + epsilon * tf.eye(3)
+    spread = tf.stack(of_colors, axis=-2) + epsilon * np.eye(3, dtype="float32")
     slopes = tf.matmul(inverse(spread), tf.stack(with_scores, axis=-2))
     offsets = score - tf.reduce_sum(slopes * color[..., None], axis=-2)
     lines = tf.concat([slopes, offsets[..., None, :]], axis=-2)  # (B, r, c, 4, C)
@@ -193,5 +194,12 @@ def _shares(weights: Tensor) -> Tensor:
 def inverse(matrix: Tensor) -> Tensor:
     """The inverse of symmetric matrices (..., 3, 3): cross products over the determinant."""
     a, b, c = tf.unstack(matrix, axis=-2)
-    crosses = tf.stack([tf.linalg.cross(b, c), tf.linalg.cross(c, a), tf.linalg.cross(a, b)], -2)
+    crosses = tf.stack([_cross(b, c), _cross(c, a), _cross(a, b)], -2)
     return crosses / tf.reduce_sum(a * crosses[..., 0, :], axis=-1)[..., None, None]
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """The cross products of vectors (..., 3), which no other runtime has as one operation."""
+    one, two = tf.gather(a, [1, 2, 0], axis=-1), tf.gather(b, [2, 0, 1], axis=-1)
+    other, last = tf.gather(a, [2, 0, 1], axis=-1), tf.gather(b, [1, 2, 0], axis=-1)
+    return one * two - other * last

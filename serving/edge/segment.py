@@ -1,0 +1,80 @@
+"""Name the pixels of an image with an export in LiteRT, ONNX or OpenVINO, without TensorFlow.
+
+Needs NumPy, Pillow and the runtime of the format (ai-edge-litert, onnxruntime or openvino); with
+--classes, of an export with open classes, tokenizers too. Writes a palette PNG of class numbers.
+
+    python segment.py EXPORT IMAGE LABELS.png [--classes "sheep,grass"]
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def open_file(path, kind):
+    """A function of inputs by name that gives outputs by name."""
+    if kind == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+
+        run = Interpreter(str(path)).get_signature_runner()
+        return lambda **inputs: run(**inputs)
+    if kind == "onnx":
+        from onnxruntime import InferenceSession
+
+        session = InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return lambda **inputs: dict(zip(names, session.run(names, inputs), strict=True))
+    from openvino import Core
+
+    # Else bfloat16 where the processor has it, which moves a border by some pixels.
+    compiled = Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda **inputs: {out.any_name: rows for out, rows in compiled(inputs).items()}
+
+
+def encode(names, folder, settings):
+    """One embedding for each class: the mean over its synonyms in all templates."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    start, end, pad, length = (settings["tokens"][key] for key in ("start", "end", "pad", "length"))
+    encoder = open_file(folder / settings["files"]["text"]["file"], settings["format"])
+
+    def embedding(prompt):
+        words = tokenizer.encode(prompt, add_special_tokens=False).ids[: length - 2]
+        ids = np.full((1, length), pad, np.int32)
+        ids[0, : len(words) + 2] = [start, *words, end]
+        return encoder(input_ids=ids)["text_embeds"][0]
+
+    prompts = [
+        [text.replace("{}", word) for word in name.split("|") for text in settings["templates"]]
+        for name in names
+    ]
+    return np.stack([np.mean([embedding(text) for text in row], axis=0) for row in prompts])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("export", "image", "labels"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--classes", help="Names, separated by commas.")
+    asked = parser.parse_args()
+    settings = json.loads((asked.export / "settings.json").read_text())
+    vision = open_file(asked.export / settings["files"]["vision"]["file"], settings["format"])
+    image = ImageOps.exif_transpose(Image.open(asked.image)).convert("RGB")
+    height, width = settings["size"]
+    inputs = {"pixels": np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))[None]}
+    if asked.classes:
+        names = [name.strip() for name in asked.classes.split(",")]
+        inputs["text_embeds"] = encode(names, asked.export, settings)
+    labels = Image.fromarray(vision(**inputs)["labels"][0])
+    palette = json.loads((asked.export / "palette.json").read_text())
+    labels = labels.resize(image.size, Image.Resampling.NEAREST)
+    labels.putpalette([value for row in palette for value in row["rgb"]])
+    labels.save(asked.labels)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Files that run without TensorFlow: each format's own runtime answers as the segmenter does."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_groupvit.errors import ExportError
+from tf_groupvit.export import export_model
+from tf_groupvit.export.portable import FORMATS
+from tf_groupvit.hub import demo_checkpoint
+from tf_groupvit.scenes.scene import scene
+from tf_groupvit.segmentation.segmenter import Segmenter
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES = ["apple", "grass", "sky|clouds", "sand", "water"]
+RUNTIMES = {"litert": "ai_edge_litert", "onnx": "onnxruntime", "openvino": "openvino"}
+WITHOUT = "import sys; sys.modules['tensorflow'] = sys.modules['tf_groupvit'] = None;"
+RUN = "import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def segmenter_of(classes=CLASSES, **choices) -> Segmenter:
+    return Segmenter.from_pretrained(demo_checkpoint(), classes, **choices)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Segmenter:
+    return segmenter_of()
+
+
+@pytest.fixture(params=FORMATS)
+def kind(request) -> str:
+    if missing := [name for name in FORMATS[request.param].packages if find_spec(name) is None]:
+        pytest.skip(f"{', '.join(missing)}: not installed; the extra edge brings them")
+    return request.param
+
+
+def open_vision(folder: Path):
+    settings = json.loads((folder / "settings.json").read_text())
+    row = FORMATS[settings["format"]]
+    return row.open(folder / settings["files"]["vision"]["file"])
+
+
+def squares(count: int, side: int) -> np.ndarray:
+    return np.stack([scene(991, number, side).image for number in range(count)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"refine": "pamr", "background": 0.4},
+        {"refine": "guided", "protocol": "hf"},
+    ],
+    ids=str,
+)
+def test_labels_and_scores_are_those_of_the_segmenter(kind, choices, tmp_path):
+    segmenter = segmenter_of(**choices)
+    run = open_vision(export_model(segmenter, tmp_path / "export", kind))
+    images = squares(4, segmenter.settings.size[0])
+    found = [run({"pixels": image[None]}) for image in images]
+    expected = [segmenter(image) for image in images]
+    labels = np.concatenate([answer["labels"] for answer in found])
+    assert labels.dtype == np.uint8
+    assert (labels == np.stack([result.labels for result in expected])).mean() >= 0.999
+    scores = np.concatenate([answer["class_scores"] for answer in found])
+    np.testing.assert_allclose(
+        scores, [list(result.class_scores.values()) for result in expected], rtol=1e-3, atol=1e-3
+    )
+    if FORMATS[kind].batch is None:
+        together = run({"pixels": images})
+        np.testing.assert_array_equal(together["labels"], labels)
+
+
+@pytest.mark.slow
+def test_a_file_of_open_classes_takes_any_number_of_them(kind, plain, tmp_path):
+    run = open_vision(export_model(plain, tmp_path / "export", kind, is_open=True, check=True))
+    image = squares(1, plain.settings.size[0])
+    for classes in (["moon"], ["grass", "sky"], [*CLASSES, "ring", "box", "tree"]):
+        other = plain.with_classes(classes)
+        answer = run({"pixels": image, "text_embeds": other.text_embeds})
+        assert (answer["labels"][0] == other(image[0]).labels).mean() >= 0.999
+        assert answer["class_scores"].shape == (1, len(classes))
+        # lengths of embeddings do not count: a host need not normalize them
+        longer = run({"pixels": image, "text_embeds": other.text_embeds * 7})
+        np.testing.assert_allclose(longer["class_scores"], answer["class_scores"], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
+def test_the_example_names_pixels_in_a_process_without_tensorflow(kind, is_open, plain, tmp_path):
+    if find_spec(RUNTIMES[kind]) is None:
+        pytest.skip(f"{RUNTIMES[kind]} is not installed: the extra edge brings it")
+    export = export_model(plain, tmp_path / "export", kind, is_open=is_open)
+    image = squares(1, plain.settings.size[0])[0]
+    Image.fromarray(image).save(tmp_path / "image.png")
+    classes = ["water", "grass", "sky|clouds"] if is_open else CLASSES
+    script, labels = ROOT / "serving/edge/segment.py", tmp_path / "labels.png"
+    arguments = [script, export, tmp_path / "image.png", labels]
+    arguments += ["--classes", ",".join(classes)] if is_open else []
+    command = [sys.executable, "-I", "-c", WITHOUT + RUN, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = plain.with_classes(classes)(image)
+    with Image.open(labels) as written:
+        assert (np.asarray(written) == expected.labels).mean() >= 0.999
+
+
+@pytest.mark.slow
+def test_8_bits_are_smaller_and_nearly_the_same(kind, plain, tmp_path):
+    if missing := [name for name in FORMATS[kind].int8_packages if find_spec(name) is None]:
+        pytest.skip(f"{', '.join(missing)}: not installed")
+    sizes = []
+    for int8 in (False, True):
+        folder = export_model(plain, tmp_path / str(int8), kind, int8=int8, check=True)
+        files = [file for file in folder.rglob("vision*") if file.is_file()]
+        sizes.append(sum(file.stat().st_size for file in files))
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_an_export_says_what_a_host_has_to_know(plain, tmp_path):
+    folder = export_model(plain, tmp_path / "new" / "export", "litert")
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["format"], settings["size"] == ("litert", list(plain.settings.size))
+    assert settings["files"]["vision"] == {
+        "file": "vision.tflite",
+        "inputs": {"pixels": {"dtype": "uint8", "shape": [1, *plain.settings.size, 3]}},
+        "outputs": {
+            "labels": {"dtype": "uint8", "shape": [1, *plain.settings.size]},
+            "class_scores": {"dtype": "float32", "shape": [1, len(CLASSES)]},
+        },
+    }
+    names = json.loads((folder / "classes.json").read_text())["class_names"]
+    assert names == plain.class_names
+    palette = json.loads((folder / "palette.json").read_text())
+    assert [row["class"] for row in palette] == names
+    assert [*folder.parent.iterdir()] == [folder]
+
+
+@pytest.mark.parametrize(
+    ("choices", "options", "words"),
+    [
+        ({}, {"format": "onyx"}, "no format 'onyx': choose from litert, onnx, openvino"),
+        ({"mode": "window"}, {}, "export with mode 'whole'"),
+        ({"classes": [f"class {n}" for n in range(257)]}, {}, "257 labels, background included"),
+    ],
+)
+def test_what_no_file_can_hold_is_refused_before_work_starts(choices, options, words, tmp_path):
+    segmenter = segmenter_of(**choices)
+    with pytest.raises(ExportError, match=words):
+        export_model(segmenter, tmp_path / "export", **{"format": "litert", **options})
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_that_holds_something_stays_as_it_is(plain, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    for place in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(ExportError, match="holds something already"):
+            export_model(plain, place, "litert")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_packages_that_are_missing_are_named(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr("tf_groupvit.export.portable.find_spec", lambda _: None)
+    with pytest.raises(
+        ExportError, match=r"ONNX needs tf2onnx and onnxruntime.*tf-groupvit\[onnx\]"
+    ):
+        export_model(plain, tmp_path / "export", "onnx")
+
+
+def test_a_converter_that_refuses_leaves_nothing_behind(plain, tmp_path, monkeypatch):
+    def write(*_):
+        raise ValueError("no such operation: Cross\nand much more")
+
+    refusing = FORMATS["litert"]._replace(write=write)
+    monkeypatch.setitem(FORMATS, "litert", refusing)
+    with pytest.raises(ExportError, match="LiteRT refuses vision: no such operation: Cross"):
+        export_model(plain, tmp_path / "export", "litert")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_files_that_label_in_another_way_are_not_kept(plain, tmp_path, monkeypatch):
+    wrong = FORMATS["litert"]._replace(
+        open=lambda _: lambda inputs: {"labels": np.full(inputs["pixels"].shape[:3], 4, np.uint8)}
+    )
+    monkeypatch.setitem(FORMATS, "litert", wrong)
+    with pytest.raises(ExportError, match=r"to \d+\.\d\d% of the pixels at batch 1: expected 99"):
+        export_model(plain, tmp_path / "export", "litert", check=True)
+    assert not [*tmp_path.iterdir()]
