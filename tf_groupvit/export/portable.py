@@ -191,7 +191,7 @@ def _open_onnx(file: Path) -> Run:
 
 
 def _write_openvino(function: Function, file: Path, int8: bool) -> None:
-    from tf_groupvit.runtimes.openvino import converted, save_model
+    from tf_groupvit.runtimes.openvino import converted, write
 
     model = converted(function)
     if int8:
@@ -199,14 +199,14 @@ def _write_openvino(function: Function, file: Path, int8: bool) -> None:
 
         model = compress_weights(model)
     file.parent.mkdir(parents=True)
-    save_model(model, file, compress_to_fp16=False)
+    write(model, file)
 
 
 def _open_openvino(file: Path) -> Run:
-    from tf_groupvit.runtimes.openvino import Core
+    from tf_groupvit.runtimes.openvino import openvino
 
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = Core().compile_model(file, "CPU", exact)
+    compiled = openvino.Core().compile_model(file, "CPU", exact)
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {output.any_name: rows for output, rows in compiled(inputs).items()}

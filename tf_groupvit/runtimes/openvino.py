@@ -2,6 +2,7 @@
 
 import sys
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tf_groupvit.runtimes.compiled import STREAMS, Function, thread_count, trace
 _telemetry = sys.modules.get("openvino_telemetry")
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 try:
-    from openvino import Core, convert_model, save_model
+    import openvino
 finally:
     del sys.modules["openvino_telemetry"]
     if _telemetry is not None:
@@ -28,12 +29,17 @@ def prepare(function: Function, shape: tuple[int, ...]) -> "OpenVinoProgram":
 
 def converted(graph: tf.types.experimental.ConcreteFunction) -> Any:
     """The ``openvino.Model`` of a graph, which holds its weights."""
-    return convert_model(
+    return openvino.convert_model(
         graph,
         output=[result.name for result in graph.outputs],  # and not whatever nothing reads
         # what it shared with the graph would be read when the graph has gone
         share_weights=False,
     )
+
+
+def write(model: Any, file: Path) -> None:
+    """Write a model and its weights, float32 as they are."""
+    openvino.save_model(model, file, compress_to_fp16=False)
 
 
 class OpenVinoProgram:
@@ -72,7 +78,7 @@ class OpenVinoProgram:
             "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
             "ENABLE_CPU_PINNING": False,  # else two processes take the same cores, and leave others
         }
-        return Core().compile_model(self.model, "CPU", settings)
+        return openvino.Core().compile_model(self.model, "CPU", settings)
 
 
 def _results(request: Any) -> list[np.ndarray]:
