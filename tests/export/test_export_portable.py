@@ -36,7 +36,7 @@ def plain() -> Segmenter:
 @pytest.fixture(params=FORMATS)
 def kind(request) -> str:
     if missing := [name for name in FORMATS[request.param].packages if find_spec(name) is None]:
-        pytest.skip(f"{', '.join(missing)}: not installed; the extra edge brings them")
+        pytest.skip(f"{', '.join(missing)}: not installed; extras bring them")
     return request.param
 
 
@@ -96,7 +96,7 @@ def test_a_file_of_open_classes_takes_any_number_of_them(kind, plain, tmp_path):
 @pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
 def test_the_example_names_pixels_in_a_process_without_tensorflow(kind, is_open, plain, tmp_path):
     if find_spec(RUNTIMES[kind]) is None:
-        pytest.skip(f"{RUNTIMES[kind]} is not installed: the extra edge brings it")
+        pytest.skip(f"{RUNTIMES[kind]} is not installed: an extra brings it")
     export = export_model(plain, tmp_path / "export", kind, is_open=is_open)
     image = squares(1, plain.settings.size[0])[0]
     Image.fromarray(image).save(tmp_path / "image.png")

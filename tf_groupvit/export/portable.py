@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -145,25 +144,16 @@ Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]  # inputs -> outp
 
 
 def _write_litert(function: Function, file: Path, int8: bool) -> None:
-    module = tf.Module()
-    module.weights = function.variables  # by which the converter finds and freezes them
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-    converter.exclude_conversion_metadata = True
-    if int8:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    file.write_bytes(converter.convert())
+    from tf_groupvit.runtimes.lite import converted
+
+    file.write_bytes(converted(function, int8))
 
 
 def _open_litert(file: Path) -> Run:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
-        interpreter = tf.lite.Interpreter(str(file))
+    from tf_groupvit.runtimes.lite import interpreter_of
 
-    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = interpreter.get_signature_runner()(**inputs)
-        return found
-
-    return run
+    answer = interpreter_of(model_path=str(file)).get_signature_runner()
+    return lambda inputs: answer(**inputs)
 
 
 def _write_onnx(function: Function, file: Path, int8: bool) -> None:
@@ -341,7 +331,7 @@ def check_format(format: str, int8: bool = False) -> None:
     if missing := [package for package in needed if find_spec(package) is None]:
         raise ExportError(
             f"{row.title}{' in 8 bits' * int8} needs {' and '.join(missing)}, which is not"
-            f" installed: pip install 'tf-groupvit[{row.extra}]'."
+            f" installed: pip install 'tf-groupvit[{row.extra}{',nncf' * ('nncf' in missing)}]'."
         )
 
 

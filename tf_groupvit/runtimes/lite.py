@@ -1,8 +1,9 @@
-"""LiteRT's interpreter, which is a part of TensorFlow: one row of a batch at a time."""
+"""LiteRT, one row of a batch at a time: its own package, or what of it TensorFlow still has."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,16 +18,26 @@ def prepare(function: Function, shape: tuple[int, ...], int8: bool = False) -> "
         so are the rows that they are multiplied with, each with a scale of its own that is found at
         each call. All else stays float32.
     """
-    graph, module = traced(function, (1, *shape)), tf.Module()
+    return LiteProgram(converted(traced(function, (1, *shape)), int8, offset=True))
+
+
+def converted(
+    graph: tf.types.experimental.ConcreteFunction, int8: bool = False, offset: bool = False
+) -> bytes:
+    """The content of a file for LiteRT. With ``offset`` weights lie behind the rest, which costs
+    Python one copy less; runtimes of before 2024 do not read that.
+    """
+    module = tf.Module()
     # With its variables the function is converted by way of a file. Without, each step of freezing
     # would hold copies of all weights: over 1 GiB more at the published size.
     module.weights = graph.variables
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], module)
     converter.exclude_conversion_metadata = True  # writing it takes a second
-    converter._experimental_use_buffer_offset = True  # else Python writes the program again
+    converter._experimental_use_buffer_offset = offset
     if int8:  # without examples: "dynamic range quantization"
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    return LiteProgram(converter.convert())
+    content: bytes = converter.convert()
+    return content
 
 
 class LiteProgram:
@@ -61,13 +72,24 @@ class LiteProgram:
 
 
 # An interpreter, and the tensors of its results in the function's order; the file may have another.
-Made = tuple[tf.lite.Interpreter, list[int]]
+Made = tuple[Any, list[int]]
+
+
+def interpreter_of(**options: Any) -> Any:
+    """LiteRT's ``Interpreter``, from the extra ``litert`` or, where that is not installed, from
+    TensorFlow, which has announced to drop it.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        Interpreter = tf.lite.Interpreter
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
+        return Interpreter(**options)
 
 
 def _interpreter(content: bytes, threads: int) -> Made:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
-        interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
+    interpreter = interpreter_of(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()
     if not interpreter.get_signature_list():  # no file could be written for the converter
         return interpreter, [detail["index"] for detail in interpreter.get_output_details()]

@@ -139,25 +139,36 @@ def guided_upsampling(
     flat = mean(tf.reshape(lines, tf.concat([shape[:3], [shape[3] * shape[4]]], 0)))
     height, width = tf.unstack(tf.shape(pixels)[1:3])
     to_rows, to_columns = resize_matrix(grid[0], height), resize_matrix(grid[1], width)
-    at_once = tf.maximum(BAND // (width * shape[3] * shape[4]), 1)
-    bands = (height + at_once - 1) // at_once
+
+    def applied(flat: Tensor, to_rows: Tensor, pixels: Tensor) -> Tensor:
+        found = along_both(flat, to_rows, to_columns)
+        found = tf.reshape(found, tf.concat([tf.shape(pixels)[:3], shape[3:]], 0))
+        return tf.reduce_sum(found[..., :3, :] * pixels[..., None], axis=-2) + found[..., 3, :]
+
+    if None not in pixels.shape:  # one small picture of a file for LiteRT, which lacks such loops
+        return applied(flat, to_rows, pixels)
+    most = tf.maximum(BAND // (width * shape[3] * shape[4]), 1)
+    bands = (height + most - 1) // most
+    at_once = (height + bands - 1) // bands  # the last band has rows of nothing
+    below = bands * at_once - height
+    padded_rows = tf.pad(to_rows, [[0, below], [0, 0]])
+    padded = tf.pad(pixels, [[0, 0], [0, below], [0, 0], [0, 0]])
 
     def band(index: Tensor) -> Tensor:
         """Some rows of one picture, (n, w, C)."""
         image, start = index // bands, index % bands * at_once
-        some = pixels[image, start : start + at_once]
-        found = along_both(flat[image][None], to_rows[start : start + at_once], to_columns)
-        found = tf.reshape(found, tf.concat([tf.shape(some)[:2], shape[3:]], 0))
-        return tf.reduce_sum(found[..., :3, :] * some[..., None], axis=-2) + found[..., 3, :]
+        some = tf.expand_dims(padded[image, start : start + at_once], 0)
+        return applied(flat[image][None], padded_rows[start : start + at_once], some)[0]
 
-    found = tf.TensorArray(tf.float32, shape[0] * bands, infer_shape=False)
+    found = tf.TensorArray(tf.float32, shape[0] * bands, element_shape=[None, None, None])
     found = tf.while_loop(
         lambda index, _: index < shape[0] * bands,
         lambda index, found: (index + 1, found.write(index, band(index))),
         (0, found),
         parallel_iterations=1,
     )[1]
-    return tf.reshape(found.concat(), tf.concat([tf.shape(pixels)[:3], shape[4:]], 0))
+    stacked = tf.reshape(found.stack(), tf.stack([shape[0], bands * at_once, width, shape[4]]))
+    return stacked[:, :height]
 
 
 def resize(values: Tensor, height: Tensor, width: Tensor) -> Tensor:
