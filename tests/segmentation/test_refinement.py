@@ -21,6 +21,7 @@ from tf_groupvit.segmentation.refinement import (
     sharpen,
     window_matrix,
 )
+from tf_groupvit.segmentation.segmenter import Segmenter
 from tf_groupvit.segmentation.settings import REFINEMENTS, check_refinement
 
 RNG = np.random.default_rng(3)
@@ -369,3 +370,12 @@ def test_each_threshold_gives_the_labels_of_a_segmenter_that_has_it(make, pictur
 def test_what_is_no_image_is_refused(make, content):
     with pytest.raises(ImageError):
         make(refine="pamr")(content)
+
+
+@pytest.mark.parametrize("mode", ["whole", "window"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "mixed_float16"])
+def test_models_of_fewer_bits_have_refined_scores_of_32(folder, dtype, mode):
+    segmenter = Segmenter.from_pretrained(folder, "dog,sky", refine="pamr", mode=mode, dtype=dtype)
+    scores = segmenter(noise(40, 70)).scores
+    assert scores.dtype == np.float32 and np.isfinite(scores).all()
+    assert scores.min() > -0.2 and scores.max() < 1.2  # a linear function of colors may overshoot
