@@ -124,6 +124,8 @@ def _of_pixels(scores: LowResScores) -> Tensor:
         # A product, since converters lack gathering with a batch dimension. Exact: one factor is 1.
         maps = tf.one_hot(scores.owner, tf.shape(scores.rows)[1])
         return maps @ tf.expand_dims(scores.rows, 1)
+    if scores.shares is not None:
+        return scores.shares @ tf.expand_dims(scores.rows, 1)
     if scores.size is not None:
         return resize(scores.rows, *tf.unstack(scores.size))
     return scores.rows

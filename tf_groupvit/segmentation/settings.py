@@ -35,7 +35,8 @@ class Refinement:
 
 
 REFINEMENTS = {
-    "pamr": Refinement((1, 2, 4, 8)),
+    # Each cell is small next to a thing in a photo, or the thing is lost.
+    "pamr": Refinement((1, 2, 4, 8), rounds=5, side=80),
     "pamr-published": Refinement((1, 2, 4, 8, 12, 24)),
     "guided": Refinement((), side=32, radius=6),
 }
