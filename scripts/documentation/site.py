@@ -25,6 +25,7 @@ PAGES = {
     "annotations.md": ("Annotations", "tf_groupvit/annotation/README.md"),
     "transformers.md": ("Coming from transformers", "tf_groupvit/models/README.md"),
     "serving.md": ("Serving", "serving/README.md"),
+    "edge.md": ("Without TensorFlow", "serving/edge/README.md"),
     "speed.md": ("Speed", "scripts/benchmarks/README.md"),
     "differences.md": ("The embedded server", "tf_groupvit/server/DIFFERENCES.md"),
     "contract.md": ("What TensorFlow Serving does", "tf_groupvit/server/CONTRACT.md"),
