@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from tf_groupvit.cli import main
+from tf_groupvit.errors import InputError
 
 
 @pytest.fixture
@@ -46,3 +47,18 @@ def test_a_model_that_is_not_there_is_refused(run, tmp_path):
     result = run("--port", "0", "--model", str(tmp_path / "nowhere"))
     assert result.exit_code == 2
     assert "nowhere" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"), [((), "pamr"), (("--refine", "guided"), "guided")]
+)
+def test_the_page_sharpens_masks_as_it_is_told(run, monkeypatch, arguments, wanted):
+    pages = []
+
+    def loaded(**choices):
+        pages.append(choices["refine"])
+        raise InputError("Loaded.")
+
+    monkeypatch.setattr("tf_groupvit.cli.app.load_segmenter", loaded)
+    assert "Loaded." in run("--port", "0", *arguments).output
+    assert pages == [wanted]

@@ -294,7 +294,7 @@ def test_any_number_of_classes_is_labeled(make, picture, count, mode):
     assert np.isfinite([*found.class_scores.values()]).all()
 
 
-NOT_THERE = ["crf", "PAMR", "", "none", 1, True, ("pamr",)]
+NOT_THERE = ["crf", "PAMR", "", "none", 1, True, ("pamr",), ["pamr"], {"pamr"}]
 
 
 @pytest.mark.parametrize("name", NOT_THERE, ids=repr)
@@ -308,7 +308,13 @@ def test_a_segmenter_refuses_unknown_refinements(make, segmenter, name):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["segment", "photo.jpg"], ["evaluate", "scenes"], ["export", "out"]],
+    [
+        ["segment", "photo.jpg"],
+        ["annotate", "photos", "--output", "out"],
+        ["evaluate", "scenes"],
+        ["export", "out"],
+        ["app"],
+    ],
     ids=" ".join,
 )
 def test_commands_refuse_unknown_refinements(arguments, folder, tmp_path, monkeypatch):

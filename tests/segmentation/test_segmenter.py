@@ -372,13 +372,24 @@ def test_a_segmenter_says_its_classes_and_settings(make):
     assert (
         said == "Segmenter(3 classes: 'background', 'dog', 'sky', templates='a photo of a {}.',"
         " protocol=paper, mode=whole (32 x 32), background=0.3, normalize=imagenet,"
-        " runtime=graph)"
+        " refine=None, runtime=graph)"
     )
     many = repr(
-        make([f"c{k}" for k in range(171)], mode="window", normalize=None, templates=["{}", "a {}"])
+        make(
+            [f"c{k}" for k in range(171)],
+            mode="window",
+            normalize=None,
+            templates=["{}", "a {}"],
+            refine="guided",
+        )
     )
     assert "171 classes" in many and "161 more" in many and "mode=window (windows of 64)" in many
-    assert "templates=2" in many and "normalize=as the processor" in many and "\n" not in many
+    assert (
+        "refine=guided" in many
+        and "templates=2" in many
+        and "normalize=as the processor" in many
+        and "\n" not in many
+    )
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,14 @@ def test_margins_are_those_of_the_best_over_the_second_where_a_pixel_lies():
     assert LowResScores(alone).margins(1, 2).tolist() == [[0.75, 0.5]]
 
 
+def test_margins_of_refined_scores_that_overshoot_are_1():
+    rows = np.array([[[1.25, -0.25], [1.0, 0.5]]], "float32")
+    assert LowResScores(rows).margins(1, 2).tolist() == [[1, 0.5]]
+    shares = np.array([[[1.25, -0.25], [0.75, 0.25]]], "float32")
+    groups = LowResScores(np.eye(2, dtype="float32"), shares=shares)
+    assert groups.margins(1, 2).tolist() == [[1, 0.5]]
+
+
 def test_margins_are_0_before_another_class():
     rows = np.array([[0.25, 0.75], [0.75, 0.25]], "float32")
     owner = np.array([[0, 0, 0], [0, 0, 1], [0, 0, 0]], "int32")

@@ -42,7 +42,8 @@ class Record:
         classes: the numbers of the classes that are present, ascending.
         rles: the region of each of them, as COCO's compressed run lengths.
         areas: the fraction of the picture's pixels that each of them has.
-        scores: the highest score of any pixel of the picture for each of them.
+        scores: the highest score of any pixel of the picture for each of them; of refined masks it
+            can be above 1.
         confidence: the mean of the pixels' margins, from 0 to 1: by how much the best class is
             ahead of the second, and 0 along borders of classes. It is not calibrated: it orders the
             pictures of one run, and is no probability of being right. Source of the measure:

@@ -5,10 +5,17 @@ from typing import Any
 import click
 
 from tf_groupvit.cli.choices import load_segmenter, segmenter_options
+from tf_groupvit.segmentation.settings import REFINEMENTS
 
 
 @click.command("app", context_settings={"show_default": True})
 @segmenter_options("model", "classes", "normalize", "runtime")
+@click.option(
+    "--refine",
+    type=click.Choice([*REFINEMENTS]),
+    default="pamr",
+    help="How the page's switch sharpens masks, as --refine of segment does.",
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=7860, help="Port to listen on; 0 for any.")
 def command(

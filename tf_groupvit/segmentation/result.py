@@ -52,10 +52,11 @@ class Segmentation:
         labels: (H, W) class numbers, uint8 up to 256 classes, else int32.
         class_names: the K classes in the order of their numbers; "background" can only be first.
         image: (H, W, 3) uint8 RGB.
-        scores: (K, H, W) float, computed when they are first used.
+        scores: (K, H, W) float, computed when they are first used; of protocol "paper" from 0 to 1,
+            unless masks were refined: these can lie outside.
         margins: (H, W) float32, by how much the best class of each pixel is ahead of the second,
             from 0 to 1, and 0 along borders of classes: of protocol "paper" the scores are
-            compared, of "hf" their softmax.
+            compared, refined or not, of "hf" their softmax.
         groups: the group number of every pixel, (H, W), for each grouping stage; ``first_group``
             and ``final_group`` are the ends of the list.
         group_embeds: (G, D) embeddings of the final groups.

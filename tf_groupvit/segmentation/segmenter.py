@@ -369,6 +369,7 @@ class Segmenter:
             "mode": f"{settings.mode} ({size})",
             "background": settings.background,
             "normalize": self._choices["normalize"] or "as the processor",
+            "refine": settings.refine,
             "runtime": self.runtime,
         }
         told = "".join(f", {name}={value}" for name, value in said.items())

@@ -123,7 +123,7 @@ def check_protocol(protocol: str, background: float | None) -> None:
 
 def check_refinement(name: str | None) -> None:
     """Refuse a refinement that there is not. Raises ``InputError``."""
-    if name is not None and name not in REFINEMENTS:
+    if name is not None and not (isinstance(name, str) and name in REFINEMENTS):
         choices = ", ".join(REFINEMENTS)
         raise InputError(f"There is no refinement {name!r}: expected one of {choices}, or None.")
 

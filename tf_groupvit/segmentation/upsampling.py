@@ -119,7 +119,7 @@ def pixel_rows(scores: LowResScores) -> Tensor:
 
 def score_margins(scores: LowResScores, *_: Tensor) -> Tensor:
     """Differences of the two highest scores, or of the only one to 0, of the pixels of the small
-    picture, (h, w).
+    picture, (h, w), at most 1.
 
     Where the next pixel to the right, or one of the two below these, has another best class, it is
     0: between the two their scores are equal.
@@ -138,7 +138,7 @@ def _margins(rows: Tensor, owner: Tensor | None = None) -> Tensor:
     best = _best(rows)
     highest = tf.one_hot(best, tf.shape(rows)[-1], on_value=True, off_value=False)
     second = tf.reduce_max(tf.where(highest, tf.zeros([]), rows), axis=-1)
-    margins = tf.reduce_max(rows, axis=-1) - second
+    margins = tf.minimum(tf.reduce_max(rows, axis=-1) - second, 1.0)  # refined ones overshoot
     if owner is not None:
         best, margins = tf.gather(best, owner), tf.gather(margins, owner)
     return tf.where(_same_in_four(best) == OPEN, tf.zeros([]), margins)
