@@ -34,6 +34,19 @@ def test_programs_are_kept_for_the_last_sizes_and_take_no_image_too(other_runtim
     )
 
 
+def test_onnx_runtime_gives_what_tensorflow_gives():
+    for package in runtimes.RUNTIMES["onnx"].packages:
+        pytest.importorskip(package)
+    model, images = tiny(), some_pixels(3, 8, 8)
+    run = model.optimized("onnx").vision_model.run
+    expected = model.optimized().vision_model(images, output_attentions=True)
+    wanted = [expected["last_hidden_state"], *expected["attentions"]]
+    for count in (3, 1):
+        for found, one in zip(run.run(images[:count]), wanted, strict=True):
+            np.testing.assert_allclose(found, one[:count], atol=1e-5)
+    assert run.run(images[:0])[0].shape[0] == 0
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_a_batch_is_answered_as_each_image_is(monkeypatch, threads, other_runtime):
     monkeypatch.setattr(

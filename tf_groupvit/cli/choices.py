@@ -72,9 +72,10 @@ OPTIONS = {
         "--runtime",
         type=click.Choice(WITH_AUTO),
         help="graph: TensorFlow's own; lite: LiteRT, faster for each image once it is prepared;"
-        " lite_int8: in 8 bits, faster still, nearly the same results; openvino: OpenVINO, where it"
-        " is installed; auto: the fastest of those with the same results, measured once on this"
-        " machine. All but graph compile a snapshot of the weights when the command starts."
+        " lite_int8: in 8 bits, faster still, nearly the same results; openvino: OpenVINO, and"
+        " onnx: ONNX Runtime, where they are installed; auto: the fastest of those with the same"
+        " results, measured once on this machine. All but graph compile a snapshot of the weights"
+        " when the command starts."
         "  [default: graph]",
     ),
 }

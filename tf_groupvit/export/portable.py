@@ -26,6 +26,7 @@ from tf_groupvit.models.operations import first_argmax, normalize
 from tf_groupvit.models.optimized import optimized
 from tf_groupvit.preprocessing.image_arrays import gray_levels
 from tf_groupvit.quiet import held_back
+from tf_groupvit.runtimes.compiled import inputs_of
 from tf_groupvit.segmentation.pipeline import score_squares, thresholds_of
 from tf_groupvit.segmentation.prompts import encode_prompts
 from tf_groupvit.segmentation.protocol import encode_image
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 Function: TypeAlias = tf.types.experimental.ConcreteFunction
 MOST_LABELS = 256  # what one byte a pixel can tell apart
-OPSET = 18  # of ONNX: the latest that tf2onnx writes
 CHECKED = 8  # pictures
 RESIZE = "the whole image to this height and width, bicubic as of Pillow (a = -0.5, antialiased)"
 CARD = """\
@@ -135,11 +135,6 @@ def _traced(function: Callable[..., Any], specs: list[tf.TensorSpec]) -> Functio
     return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
 
 
-def _inputs_of(function: Function) -> list[tf.TensorSpec]:
-    positional, named = function.structured_input_signature
-    return [*positional, *named.values()]
-
-
 # ---- formats: how each is written, and run again for the check ----
 
 Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]  # inputs -> outputs, by name
@@ -159,15 +154,9 @@ def _open_litert(file: Path) -> Run:
 
 
 def _write_onnx(function: Function, file: Path, int8: bool) -> None:
-    from tf2onnx.convert import from_function
+    from tf_groupvit.runtimes.onnx import converted
 
-    class Traced:  # all that tf2onnx asks of a function
-        def get_concrete_function(self, *_: Any) -> Function:
-            return function
-
-    specs = _inputs_of(function)
-    model, _ = from_function(Traced(), input_signature=specs, opset=OPSET)
-    file.write_bytes(model.SerializeToString())
+    file.write_bytes(converted(function))
     if int8:
         from onnxruntime.quantization import quantize_dynamic
 
@@ -195,13 +184,12 @@ def _write_openvino(function: Function, file: Path, int8: bool) -> None:
 
 
 def _open_openvino(file: Path) -> Run:
-    from tf_groupvit.runtimes.openvino import openvino
+    from tf_groupvit.runtimes.openvino import compiled
 
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(file, "CPU", exact)
+    model = compiled(file)
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {output.any_name: rows for output, rows in compiled(inputs).items()}
+        return {output.any_name: rows for output, rows in model(inputs).items()}
 
     return run
 
@@ -380,7 +368,7 @@ def _write_companions(
     files = {
         name: {
             "file": row.file.format(name),
-            "inputs": _described({spec.name: spec for spec in _inputs_of(function)}),
+            "inputs": _described({spec.name: spec for spec in inputs_of(function)}),
             "outputs": _described(function.structured_outputs),
         }
         for name, function in functions.items()

@@ -256,9 +256,9 @@ class TFGroupViTModel(PretrainedModel):
             runtime: what runs the vision tower. "lite" is LiteRT's interpreter, a part of
                 TensorFlow; "lite_int8" the same with weights in 8 bits, in less than half the time,
                 whose answers are near, and not within 1e-4; "openvino" needs the extra
-                ``openvino``. These are faster still, but prepare some seconds for each image size,
-                and hold twice the tower's memory for each of the last three sizes, four times where
-                batches are run. Such a model cannot be exported.
+                ``openvino``, "onnx" the extra ``onnx``. These are faster still, but prepare some
+                seconds for each image size, and hold twice the tower's memory for each of the last
+                three sizes, four times where batches are run. Such a model cannot be exported.
 
         Raises:
             InputError: an unknown runtime, one that is not installed, or a model that is not

@@ -18,26 +18,29 @@ if TYPE_CHECKING:
 
     Prepare = Callable[[Function, tuple[int, ...]], Run]
 
-GRAPH, LITE, LITE_INT8, OPENVINO = "graph", "lite", "lite_int8", "openvino"
+GRAPH, LITE, LITE_INT8 = "graph", "lite", "lite_int8"
+OPENVINO, ONNX = "openvino", "onnx"
 AUTO = "auto"  # the fastest of the exact ones, which segmentation/fastest.py finds
 
 
 class Runtime(NamedTuple):
-    """``title`` is its own name, ``module`` the file here, which gets the ``options``; ``extra``
-    the package that it needs, and the extra of this package that brings it.
+    """``title`` is its own name, ``module`` the file here, which gets the ``options``; ``packages``
+    those that it needs, and ``extra`` the extra of this package that brings them.
     """
 
     title: str
     module: str = ""
     options: Mapping[str, Any] = {}
     extra: str = ""
+    packages: tuple[str, ...] = ()
 
 
 RUNTIMES = {
     GRAPH: Runtime("TensorFlow"),
-    LITE: Runtime("LiteRT", "lite"),  # its interpreter is a part of TensorFlow
+    LITE: Runtime("LiteRT", "lite"),  # its interpreter is a part of TensorFlow, too
     LITE_INT8: Runtime("LiteRT", "lite", {"int8": True}),  # in 8 bits, which changes results
-    OPENVINO: Runtime("OpenVINO", "openvino", extra="openvino"),
+    OPENVINO: Runtime("OpenVINO", "openvino", extra="openvino", packages=("openvino",)),
+    ONNX: Runtime("ONNX Runtime", "onnx", extra="onnx", packages=("tf2onnx", "onnxruntime")),
 }
 WITH_AUTO = (*RUNTIMES, AUTO)  # of a segmenter
 
@@ -51,7 +54,7 @@ def check_runtime(runtime: str, known: Iterable[str] = RUNTIMES) -> None:
     if runtime == AUTO:
         return
     title, extra = RUNTIMES[runtime].title, RUNTIMES[runtime].extra
-    if extra and find_spec(extra) is None:
+    if any(find_spec(package) is None for package in RUNTIMES[runtime].packages):
         raise InputError(
             f"runtime {runtime!r} needs {title}, which is not installed: pip install"
             f" 'tf-groupvit[{extra}]'."
@@ -64,7 +67,7 @@ def load(runtime: str) -> "Prepare":
 
     Raises ``InputError`` where the package that it needs cannot be loaded.
     """
-    title, module, options, _ = RUNTIMES[runtime]
+    title, module, options, *_ = RUNTIMES[runtime]
     try:
         loaded = import_module(f"{__name__}.{module}")
     except Exception as error:  # a package may fail in any way

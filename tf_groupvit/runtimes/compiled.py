@@ -74,6 +74,12 @@ def traced(
     return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
 
 
+def inputs_of(graph: tf.types.experimental.ConcreteFunction) -> list[tf.TensorSpec]:
+    """The inputs of a function of tensors, in their order."""
+    positional, named = graph.structured_input_signature
+    return [*positional, *named.values()]
+
+
 def thread_count() -> int:
     """As many threads as TensorFlow was told to take, or one for each processor."""
     return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1

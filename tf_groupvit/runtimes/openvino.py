@@ -15,11 +15,13 @@ from tf_groupvit.runtimes.compiled import STREAMS, Function, thread_count, trace
 _telemetry = sys.modules.get("openvino_telemetry")
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 try:
-    import openvino
+    from openvino import Core, convert_model, save_model
 finally:
     del sys.modules["openvino_telemetry"]
     if _telemetry is not None:
         sys.modules["openvino_telemetry"] = _telemetry
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 where the processor has it
 
 
 def prepare(function: Function, shape: tuple[int, ...]) -> "OpenVinoProgram":
@@ -29,7 +31,7 @@ def prepare(function: Function, shape: tuple[int, ...]) -> "OpenVinoProgram":
 
 def converted(graph: tf.types.experimental.ConcreteFunction) -> Any:
     """The ``openvino.Model`` of a graph, which holds its weights."""
-    return openvino.convert_model(
+    return convert_model(
         graph,
         output=[result.name for result in graph.outputs],  # and not whatever nothing reads
         # what it shared with the graph would be read when the graph has gone
@@ -39,7 +41,12 @@ def converted(graph: tf.types.experimental.ConcreteFunction) -> Any:
 
 def write(model: Any, file: Path) -> None:
     """Write a model and its weights, float32 as they are."""
-    openvino.save_model(model, file, compress_to_fp16=False)
+    save_model(model, file, compress_to_fp16=False)
+
+
+def compiled(file: Path) -> Any:
+    """The ``openvino.CompiledModel`` of a file, for the processor, as exact as its weights."""
+    return Core().compile_model(file, "CPU", EXACT)
 
 
 class OpenVinoProgram:
@@ -75,10 +82,10 @@ class OpenVinoProgram:
         settings = {
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": streams,
-            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
+            **EXACT,
             "ENABLE_CPU_PINNING": False,  # else two processes take the same cores, and leave others
         }
-        return openvino.Core().compile_model(self.model, "CPU", settings)
+        return Core().compile_model(self.model, "CPU", settings)
 
 
 def _results(request: Any) -> list[np.ndarray]:

@@ -30,7 +30,10 @@ from tf_groupvit.segmentation.pipeline import encode_values
 from tf_groupvit.segmentation.settings import Settings
 
 CALLS = 7  # that are timed of each runtime, in turns, after two that are not
-PACKAGES = ("tf-groupvit", "tensorflow", "keras", "numpy", "openvino")
+PACKAGES = (
+    *("tf-groupvit", "tensorflow", "keras", "numpy"),
+    *("ai-edge-litert", "openvino", "onnxruntime", "tf2onnx"),
+)
 VARIABLES = ("TF_", "OMP_", "KMP_", "ONEDNN_", "DNNL_", "OV_", "CUDA_VISIBLE_DEVICES")
 
 

@@ -71,11 +71,11 @@ class Segmenter:
             each image, after some seconds of preparation for each size of squares or windows;
             "lite_int8", the same in 8 bits: faster still, with labels that are nearly the same; or
             "openvino", OpenVINO in LiteRT's place, which the extra ``openvino`` brings: faster
-            where Intel made the processor, and prepared earlier. How each works is said in
-            runtimes/lite.py and runtimes/openvino.py. "auto" measures those that are installed and
-            exact once on this machine, says in one line which it takes, and remembers it in the
-            user's cache (segmentation/fastest.py). What it takes may be a snapshot; ``runtime`` is
-            its name then, and ``refresh()`` renews it.
+            where Intel made the processor, and prepared earlier; or "onnx", ONNX Runtime, of the
+            extra ``onnx``. How each works is said in its file in runtimes/. "auto" measures those
+            that are installed and exact once on this machine, says in one line which it takes, and
+            remembers it in the user's cache (segmentation/fastest.py). What it takes may be a
+            snapshot; ``runtime`` is its name then, and ``refresh()`` renews it.
 
     It has ``model``, ``tokenizer``, ``processor``, ``class_names`` (K, background first),
     ``text_embeds`` (N, D), ``settings``, ``runtime`` and ``source``, the folder that it was loaded
