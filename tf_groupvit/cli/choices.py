@@ -65,7 +65,7 @@ OPTIONS = {
         "--refine",
         type=click.Choice([*REFINEMENTS]),
         help="Sharpen masks along the edges of the picture. pamr: scores spread among neighbors of"
-        " like color; guided: a faster filter, not as sharp; pamr-published: pamr with the"
+        " like color; guided: a faster filter, on a coarser grid; pamr-published: pamr with the"
         " published distances of neighbors and rounds, on a coarser grid.  [default: off]",
     ),
     "runtime": click.option(
