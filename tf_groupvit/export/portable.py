@@ -442,6 +442,6 @@ def _checked(
         if share < wanted:
             raise ExportError(
                 f"{row.title} gives the labels of the segmenter to {100 * share:.2f}% of the pixels"
-                f" at batch {count}: expected {100 * wanted:g}%."
+                f" at batch {count}: expected {100 * wanted:g}%. Leave 8 bits out, or the check."
             )
     return f"{100 * share:.2f}% of labels agree with the segmenter's"
