@@ -56,3 +56,17 @@ def test_a_damaged_part_is_named(parts):
         InputError, match=r"out/records/part-00000-0\.parquet' is damaged .* delete it"
     ):
         list(parts.ids())
+
+
+def test_of_records_of_one_picture_the_first_is_kept(parts):
+    for names in (["a", "b"], ["b", "c"], ["a"], ["d"]):
+        parts.write(records(*names))
+    assert parts.forget_repeated() == 2
+    assert list(parts.records()) == records("a", "b", "c", "d")
+    assert len(parts.names()) == 3 and parts.forget_repeated() == 0
+
+
+def test_the_same_pictures_under_one_number_replace_each_other(parts):
+    assert parts.next_number() == 0
+    assert parts.write(records("a"), 7) == parts.write(records("a"), 7)
+    assert list(parts.records()) == records("a") and parts.next_number() == 8

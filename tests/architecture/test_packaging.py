@@ -59,7 +59,7 @@ def test_the_lowest_versions_that_are_tested_are_the_lowest_that_are_allowed():
 
 def declared(requirements: list[str]) -> set[str]:
     names = {Requirement(text).name for text in requirements}
-    return {MODULES.get(name, name.replace("-", "_")) for name in names}
+    return {MODULES.get(name, name.replace("-", "_")) for name in names - {PROJECT["name"]}}
 
 
 def imported() -> set[str]:

@@ -75,10 +75,12 @@ def test_other_settings_are_refused(photos, tmp_path, choices, words):
     assert result.stderr.splitlines()[-1].startswith("Error: ")
 
 
-def test_formats_are_those_that_there_are():
+def test_formats_and_engines_are_those_that_there_are():
     from tf_groupvit.annotation.formats import FORMATS
+    from tf_groupvit.annotation.run import ENGINES
 
     assert list(FORMATS) == list(module.FORMATS)
+    assert ENGINES == module.ENGINES
 
 
 def test_a_format_is_written_from_the_records_that_there_are(photos, tmp_path):
@@ -110,6 +112,16 @@ def test_without_the_extra_it_is_named(photos, tmp_path, monkeypatch):
     result = annotate(photos, "--output", tmp_path / "labels")
     assert result.exit_code == 2
     assert result.stderr == "Error: annotate needs pyarrow: pip install 'tf-groupvit[annotate]'.\n"
+
+
+def test_without_ray_the_engine_ray_is_refused_before_a_model_is_loaded(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "load_segmenter", lambda **_: pytest.fail("loaded"))
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "ray" else name)
+    result = annotate(photos, "--output", tmp_path / "labels", "--engine", "ray")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: annotate needs ray: pip install 'tf-groupvit[ray]'.\n"
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(photos, tmp_path, monkeypatch):

@@ -5,7 +5,8 @@ What is done is what the parts say: there is no other state that could differ fr
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import pyarrow.parquet
 from pyarrow import ArrowException
@@ -29,14 +30,19 @@ class Parts:
         found = self.output.names(FOLDER)
         return [name for name in found if name.startswith("part-") and name.endswith(".parquet")]
 
-    def write(self, records: Sequence[Record]) -> str:
-        """Write a part, behind those that there are; returns its name."""
+    def write(self, records: Sequence[Record], number: int | None = None) -> str:
+        """Write a part, behind those that there are unless it has a number; returns its name.
+
+        The same pictures under the same number have the same name: they replace each other.
+        """
         ids = "\n".join(record.id for record in records)
-        name = f"part-{self._next():05}-{hashlib.sha256(ids.encode()).hexdigest()[:12]}.parquet"
+        number = self.next_number() if number is None else number
+        name = f"part-{number:05}-{hashlib.sha256(ids.encode()).hexdigest()[:12]}.parquet"
         self._write(name, records)
         return name
 
-    def _next(self) -> int:
+    def next_number(self) -> int:
+        """The number behind those of the parts that there are."""
         numbers = [name.split("-")[1] for name in self.names()]
         return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
 
@@ -57,14 +63,30 @@ class Parts:
             yield from records_in(batch)
 
     def forget_failures(self) -> int:
-        """Take the records of pictures that failed out of the parts: returns how many there were.
+        """Take the records of pictures that failed out of the parts: returns how many."""
+        return self._keep_only(self.names(), lambda record: record.error is None)
 
-        Each part is replaced by one without them, or deleted.
-        """
-        forgotten = 0
+    def forget_repeated(self) -> int:
+        """Take all records of a picture but the first out of the parts: returns how many."""
+        seen, forgotten = set[int](), 0
         for name in self.names():
+            ids = {
+                hash(item_id)
+                for batch in self._read(name, ["id"], 10_000)
+                for item_id in batch["id"].to_pylist()
+            }
+            twice = ids & seen
+            seen |= ids
+            if twice:
+                forgotten += self._keep_only([name], partial(_is_among, ids - twice))
+        return forgotten
+
+    def _keep_only(self, names: Sequence[str], is_kept: Callable[[Record], bool]) -> int:
+        """Replace each part by one of the records that are kept, or delete it."""
+        forgotten = 0
+        for name in names:
             records = [one for batch in self._read(name, None, ROWS) for one in records_in(batch)]
-            kept = [record for record in records if record.error is None]
+            kept = [record for record in records if is_kept(record)]
             forgotten += len(records) - len(kept)
             if not kept:
                 self.output.remove(f"{FOLDER}/{name}")
@@ -89,3 +111,8 @@ class Parts:
                     f"'{self.output.location}/{path}' is damaged ({one_line(error)}): delete it,"
                     " and its pictures are done again."
                 ) from error
+
+
+def _is_among(ids: set[int], record: Record) -> bool:
+    """Whether the hash of a record's id is one of these."""
+    return hash(record.id) in ids

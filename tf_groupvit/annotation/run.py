@@ -1,4 +1,4 @@
-"""Annotate a collection of pictures on one machine, and go on where an earlier run was stopped.
+"""Annotate a collection of pictures, and go on where an earlier run was stopped.
 
     sources -> items -> pictures (read ahead in threads) -> segmentations (in batches)
             -> records (in threads) -> parts -> the format's files, and what is said in the end
@@ -10,10 +10,11 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -51,6 +52,7 @@ PART_PICTURES, PART_SECONDS = 1000, 10.0  # a part is written after so many, or 
 THREADS = 2  # that read pictures, and as many that make records; TensorFlow has its own
 HOPELESS = 20  # pictures that the model fails on before the first success: it is not their fault
 LOCK = ".lock"
+ENGINES = LOCAL, RAY = "local", "ray"
 
 Location = str | os.PathLike[str]
 Value = TypeVar("Value")
@@ -71,6 +73,9 @@ def annotate(
     minimum_area: int = MINIMUM_AREA,
     with_pictures: bool = False,
     seed: int = 0,
+    engine: str = LOCAL,
+    workers: int | None = None,
+    ray_address: str | None = None,
     progress: bool = False,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
@@ -93,6 +98,12 @@ def annotate(
         tolerance, minimum_area: of polygons, in pixels: see ``format_parts.Description``.
         with_pictures: whether pictures are copied to where "voc", "yolo" and "labelme" have them.
         seed: decides which pictures are on the contact sheet.
+        engine: "local", this process, or "ray", workers on a Ray cluster, which the extra ``ray``
+            brings: the records are the same, but for rounding.
+        workers: of a cluster, each with a segmenter and its share of the processors; unless given,
+            one for each machine.
+        ray_address: of a cluster that runs, such as ``ray://host:10001``; unless given, that of
+            ``RAY_ADDRESS``, or else a cluster on this machine for the time of the run.
         progress: whether standard error shows how many are done.
         say: is told what is left out.
 
@@ -109,7 +120,7 @@ def annotate(
     find = partial(find_items, [os.fspath(one) for one in listed], recursive, column)
     about = Description(segmenter.class_names, tolerance, minimum_area)
     copies = check_format(format, about).takes_pictures and with_pictures
-    _check(batch_size, ignore_below)
+    _check(batch_size, ignore_below, engine, workers, ray_address)
     check_found(find)
     place = Output(output)
     go_on(place, describe(segmenter, ignore_below, several=len(listed) > 1))
@@ -117,10 +128,17 @@ def annotate(
         parts = Parts(place)
         if retry_failed:
             parts.forget_failures()
-        run = _Run(segmenter, parts, ignore_below, batch_size)
+        run = Run(parts)
+        recorder = partial(Recorder, segmenter, ignore_below, batch_size)
         began = time.monotonic()
         with Progress(len(run.known), partial(count_items, find), progress) as bar:
-            run.work(find(say=say), bar.step)
+            items = run.new(find(say=say))
+            if engine == RAY:
+                from tf_groupvit.annotation.cluster import work_on_ray
+
+                work_on_ray(items, recorder, run, bar.step, workers, ray_address)
+            else:
+                _work(items, recorder(run.clock), run, bar.step)
         working = time.monotonic() - began
         with run.clock("writing the format"):
             write_format(
@@ -138,11 +156,25 @@ def annotate(
     return summary
 
 
-def _check(batch_size: int, ignore_below: float | None) -> None:
+def _check(
+    batch_size: int,
+    ignore_below: float | None,
+    engine: str,
+    workers: int | None,
+    ray_address: str | None,
+) -> None:
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}: expected at least 1.")
     if ignore_below is not None and not 0 <= ignore_below <= 1:
         raise InputError(f"ignore_below is {ignore_below}: expected a margin from 0 to 1, or None.")
+    if engine not in ENGINES:
+        raise InputError(f"engine is {engine!r}: expected one of {', '.join(ENGINES)}.")
+    if engine == RAY and find_spec("ray") is None:
+        raise InputError("The engine ray needs ray: pip install 'tf-groupvit[ray]'.")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}: expected at least 1.")
+    if engine != RAY and (workers is not None or ray_address is not None):
+        raise InputError(f"workers and an address of Ray are for the engine ray, not {engine!r}.")
 
 
 @contextmanager
@@ -172,7 +204,7 @@ def _alone(output: Output) -> Iterator[None]:
         yield
 
 
-class _Clock:
+class Clock:
     """Seconds by part of the work, of the thread that segments and of those beside it."""
 
     def __init__(self) -> None:
@@ -197,47 +229,20 @@ class _Clock:
             yield value  # type: ignore[misc]
 
 
-class _Run:
-    """Everything between items and parts, for one run.
+class Run:
+    """What is known of one run: what is done, what cannot be found, and where the time goes.
 
-    known: the hashes of the ids that are done, or were seen in this run: some 100 bytes a picture.
+    known: the hashes of the ids that were done before: some 100 bytes a picture.
     """
 
-    def __init__(
-        self, segmenter: "Segmenter", parts: Parts, ignore_below: float | None, batch_size: int
-    ) -> None:
-        self.segmenter, self.parts = segmenter, parts
-        self.ignore_below, self.batch_size = ignore_below, batch_size
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
         self.known = {hash(item_id) for item_id, _ in parts.ids()}
         self.problems: list[Problem] = []
-        self.clock = _Clock()
-        self.done = self.failed = 0
+        self.clock = Clock()
+        self.pictures = 0
 
-    def work(self, found: Iterable[Found], step: Callable[[], None]) -> None:
-        """Annotate what is not known yet; ``step`` is called for each picture."""
-        ahead = read_ahead(self._new(found), _read, THREADS, most_waiting=2 * self.batch_size)
-        pairs = self.clock.waiting("reading", ahead)
-        store = _Store(self.parts, self.clock)
-        try:
-            with ThreadPoolExecutor(THREADS) as pool:
-                waiting = deque[Future[Record]]()
-                for (item, _), answer in in_batches(
-                    pairs, _image_of, self._segment, self.batch_size
-                ):
-                    waiting.append(pool.submit(self._record, item, answer))
-                    if len(waiting) > self.batch_size:
-                        self._keep(waiting.popleft(), store, step)
-                while waiting:
-                    self._keep(waiting.popleft(), store, step)
-        except BaseException:
-            with suppress(GroupViTError):  # what ended the run counts
-                store.close()
-            raise
-        finally:
-            ahead.close()  # type: ignore[attr-defined]
-        store.close()
-
-    def _new(self, found: Iterable[Found]) -> Iterator[Item]:
+    def new(self, found: Iterable[Found]) -> Iterator[Item]:
         """The items that have no record and were not seen before in this run."""
         seen: set[int] = set()
         for one in found:
@@ -250,6 +255,70 @@ class _Run:
                 seen.add(hash(one.id))
                 if hash(one.id) not in self.known:
                     yield one
+
+    def report(self, seconds: float, working: float) -> dict[str, Any]:
+        """How many pictures this run did, in what time, and the share of the time by part.
+
+        working: the seconds between beginning and end of the pictures; ``pictures_a_second`` counts
+            over those.
+        """
+        parts = {"segmenting": 0.0, **self.clock.seconds}
+        parts["rest"] = max(0.0, seconds - sum(parts.values()))
+        return {
+            "pictures": self.pictures,
+            "seconds": round(seconds, 3),
+            "pictures_a_second": round(self.pictures / working, 3),
+            "shares": {name: round(value / seconds, 4) for name, value in parts.items()},
+        }
+
+
+def _work(items: Iterable[Item], recorder: "Recorder", run: Run, step: Callable[[], None]) -> None:
+    """Annotate the items here; ``step`` is called for each picture."""
+    store = _Store(run.parts, run.clock)
+    try:
+        with closing(recorder.records(items)) as records:
+            for record in records:
+                store.add(record)
+                run.pictures += 1
+                step()
+    except BaseException:
+        with suppress(GroupViTError):  # what ended the run counts
+            store.close()
+        raise
+    store.close()
+
+
+class Recorder:
+    """Makes records of items: reads ahead, segments in batches, and records in threads."""
+
+    def __init__(
+        self,
+        segmenter: "Segmenter",
+        ignore_below: float | None,
+        batch_size: int,
+        clock: Clock,
+    ) -> None:
+        self.segmenter, self.clock = segmenter, clock
+        self.ignore_below, self.batch_size = ignore_below, batch_size
+        self.done = self.failed = 0
+
+    def records(self, items: Iterable[Item]) -> Generator[Record]:
+        """The record of each item, in order."""
+        ahead = read_ahead(items, _read, THREADS, most_waiting=2 * self.batch_size)
+        pairs = self.clock.waiting("reading", ahead)
+        try:
+            with ThreadPoolExecutor(THREADS) as pool:
+                waiting = deque[Future[Record]]()
+                for (item, _), answer in in_batches(
+                    pairs, _image_of, self._segment, self.batch_size
+                ):
+                    waiting.append(pool.submit(self._record, item, answer))
+                    if len(waiting) > self.batch_size:
+                        yield self._finished(waiting.popleft())
+                while waiting:
+                    yield self._finished(waiting.popleft())
+        finally:
+            ahead.close()  # type: ignore[attr-defined]
 
     def _segment(self, images: list[np.ndarray]) -> "list[Segmentation]":
         with self.clock("segmenting"):
@@ -265,29 +334,12 @@ class _Run:
             raise answer
         return Record(item.id, error=reason_of(answer).removeprefix("image: "))
 
-    def _keep(self, future: "Future[Record]", store: "_Store", step: Callable[[], None]) -> None:
+    def _finished(self, future: "Future[Record]") -> Record:
         with self.clock("recording"):
             record = future.result()
         self.done += record.error is None
         self.failed += record.error is not None
-        store.add(record)
-        step()
-
-    def report(self, seconds: float, working: float) -> dict[str, Any]:
-        """How many pictures this run did, in what time, and the share of the time by part.
-
-        working: the seconds between beginning and end of the pictures; ``pictures_a_second`` counts
-            over those.
-        """
-        parts = {"segmenting": 0.0, **self.clock.seconds}
-        parts["rest"] = max(0.0, seconds - sum(parts.values()))
-        count = self.done + self.failed
-        return {
-            "pictures": count,
-            "seconds": round(seconds, 3),
-            "pictures_a_second": round(count / working, 3),
-            "shares": {name: round(value / seconds, 4) for name, value in parts.items()},
-        }
+        return record
 
 
 def _read(item: Item) -> np.ndarray:
@@ -307,7 +359,7 @@ def _image_of(pair: "tuple[Item, np.ndarray | Exception]") -> np.ndarray:
 class _Store:
     """Records on their way into parts; a part is written in a thread while the next is gathered."""
 
-    def __init__(self, parts: Parts, clock: _Clock) -> None:
+    def __init__(self, parts: Parts, clock: Clock) -> None:
         self.parts, self.clock = parts, clock
         self.records: list[Record] = []
         self.written = time.monotonic()

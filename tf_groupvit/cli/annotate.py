@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -11,7 +12,7 @@ import click
 from tf_groupvit.cli.choices import load_segmenter, recursive_option, segmenter_options
 from tf_groupvit.errors import InputError
 
-ENGINES = ("local",)
+ENGINES = ("local", "ray")  # those of annotation.run, which --help does not load
 FORMATS = (  # those of annotation.formats, which --help does not load
     "coco",
     "coco-polygons",
@@ -33,8 +34,11 @@ OF_RUN = (  # options that are arguments of run.annotate
     "with_pictures",
     "batch_size",
     "seed",
+    "engine",
+    "workers",
+    "ray_address",
 )
-NEEDED = ("fsspec", "pyarrow", "pycocotools")  # what the extra annotate brings
+NEEDED = {"annotate": ("fsspec", "pyarrow", "pycocotools"), "ray": ("ray",)}  # by extras
 
 
 @click.command(context_settings={"show_default": True})
@@ -85,14 +89,29 @@ NEEDED = ("fsspec", "pyarrow", "pycocotools")  # what the extra annotate brings
 )
 @click.option("--batch-size", default=8, help="Pictures that go through the model together.")
 @click.option("--seed", default=0, help="Decides which pictures are on the contact sheet.")
-@click.option("--engine", default="local", type=click.Choice(ENGINES), help="What it runs on.")
+@click.option(
+    "--engine",
+    default="local",
+    type=click.Choice(ENGINES),
+    help="What it runs on: this process, or workers on a Ray cluster, which the extra ray brings.",
+)
+@click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Processes of the cluster that segment.  [default: one for each machine]",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="A cluster that runs. Without it, or RAY_ADDRESS, one is started on this machine.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON alone.")
 def command(
     sources: tuple[str, ...],
     output: str,
     recursive: bool,
     column: str | None,
-    engine: str,
     as_json: bool,
     **choices: Any,
 ) -> None:
@@ -109,7 +128,9 @@ def command(
     second, and of a picture the mean of that; it is not calibrated. Needs the extra annotate:
     pip install 'tf-groupvit[annotate]'.
     """
-    _check_extra()
+    _check_extra("annotate")
+    if choices["engine"] == "ray":
+        _check_extra("ray")
     from tf_groupvit.annotation.manifest import read_manifest
     from tf_groupvit.annotation.output import Output
     from tf_groupvit.annotation.sources import check_found, find_items
@@ -121,26 +142,27 @@ def command(
     from tf_groupvit.annotation.run import annotate
 
     try:
-        summary = annotate(
-            sources,
-            segmenter,
-            output,
-            recursive=recursive,
-            column=column,
-            progress=True,
-            say=partial(click.echo, err=True),
-            **{name: choice for name, choice in of_run.items() if choice is not None},
-        )
+        with redirect_stdout(sys.stderr):  # Ray says there what its workers suffer
+            summary = annotate(
+                sources,
+                segmenter,
+                output,
+                recursive=recursive,
+                column=column,
+                progress=True,
+                say=partial(click.echo, err=True),
+                **{name: choice for name, choice in of_run.items() if choice is not None},
+            )
     except KeyboardInterrupt:
         click.echo("\n" * sys.stderr.isatty() + "Stopped. The same command goes on.", err=True)
         raise
     _tell(summary, output, as_json)
 
 
-def _check_extra() -> None:
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
+def _check_extra(extra: str) -> None:
+    if missing := [name for name in NEEDED[extra] if find_spec(name) is None]:
         raise InputError(
-            f"annotate needs {', '.join(missing)}: pip install 'tf-groupvit[annotate]'."
+            f"annotate needs {', '.join(missing)}: pip install 'tf-groupvit[{extra}]'."
         )
 
 

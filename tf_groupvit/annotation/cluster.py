@@ -1,0 +1,183 @@
+"""Annotate on a Ray cluster: the steps of one machine, where workers segment and write.
+
+    items in chunks -> ray.data -> workers, each with a segmenter -> a part for each chunk
+
+Scheduling, and doing again what a worker was at when it died, is Ray's. A chunk that is done again
+writes a part of the same name, so that no picture gets two records.
+"""
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from tf_groupvit.annotation.output import Output
+from tf_groupvit.annotation.parts import Parts
+from tf_groupvit.annotation.run import Clock, Recorder, Run
+from tf_groupvit.annotation.sources import Item
+from tf_groupvit.errors import GroupViTError, InputError
+
+CHUNK = 256  # pictures at most that a worker does at a time, and that make a part
+SHARES = 4  # chunks for each worker at least, where there are few pictures
+LOCAL_ONLY = "memory"  # a storage within one process
+
+Batch = dict[str, np.ndarray]
+
+
+def work_on_ray(
+    items: Iterable[Item],
+    recorder: Callable[[Clock], Recorder],
+    run: Run,
+    step: Callable[[], None],
+    workers: int | None = None,
+    address: str | None = None,
+) -> None:
+    """Annotate the items on a cluster; ``step`` is called for each picture.
+
+    The list of the items is held in the memory of this process, some hundred bytes a picture.
+
+    Args:
+        recorder: makes a recorder with a clock; it travels to the workers once.
+        workers, address: see ``run.annotate``.
+
+    Raises:
+        InputError: Ray is not reached; the output is in the memory of this process; or there are
+            fewer processors than workers.
+    """
+    output = run.parts.output
+    if LOCAL_ONLY in output.system.protocol:
+        raise InputError(f"'{output.location}' is in this process, where no worker can write.")
+    waiting = list(items)
+    if not waiting:
+        return
+    import ray
+
+    with joined(address):
+        count, cores = _shares(workers)
+        size = max(1, min(CHUNK, -(-len(waiting) // (SHARES * count))))
+        chunks = list(_chunks(waiting, size, run.parts.next_number()))
+        del waiting
+        answers = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
+            _Worker,
+            batch_size=1,
+            fn_constructor_args=([ray.put(recorder)], output, cores),
+            compute=ray.data.ActorPoolStrategy(size=count),
+            num_cpus=cores,
+        )
+        for row in answers.iter_rows():
+            answer = pickle.loads(row["answer"])
+            if isinstance(answer, Exception):
+                raise answer
+            pictures, seconds = answer
+            run.pictures += pictures
+            for part, value in seconds.items():
+                run.clock.seconds[part] = run.clock.seconds.get(part, 0.0) + value / count
+            for _ in range(pictures):
+                step()
+        run.parts.forget_repeated()  # of workers of a run before that outlived it
+
+
+@contextmanager
+def joined(address: str | None = None) -> Iterator[None]:
+    """A cluster that runs, or one of this machine for the length of the block.
+
+    Ray reports how it is used to those who make it unless ``RAY_USAGE_STATS_ENABLED`` is 0, which
+    it is here unless the user has set it.
+    """
+    import ray
+    import ray.data
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    place = address or os.environ.get("RAY_ADDRESS") or "local"
+    dashboard = False if place == "local" else None
+    try:
+        ray.init(
+            place, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(f"Ray at '{place}' cannot be used: {reason}.") from error
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _shares(workers: int | None) -> tuple[int, int]:
+    """How many workers there are, and how many processors each has to itself."""
+    import ray
+
+    machines = [
+        int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node.get("Alive", True)
+    ]
+    machines = [cores for cores in machines if cores]
+    count = workers or max(1, len(machines))
+    fitting = [
+        cores
+        for cores in range(1, max(machines, default=0) + 1)
+        if sum(machine // cores for machine in machines) >= count
+    ]
+    if not fitting:
+        raise InputError(
+            f"There are {count} workers and {sum(machines)} processors: name fewer workers."
+        )
+    return count, fitting[-1]
+
+
+def _chunks(items: list[Item], size: int, first: int) -> Iterator[dict[str, Any]]:
+    waiting = iter(items)
+    number = first
+    while chunk := list(islice(waiting, size)):
+        yield {"number": number, "items": pickle.dumps(chunk)}
+        number += 1
+
+
+def _with_cores(recorder: Any, cores: int) -> Recorder:
+    """The recorder, taken from Ray's store, in a process that uses so many processors."""
+    import ray
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(cores)
+    tf.config.threading.set_inter_op_parallelism_threads(cores)
+    made: Recorder = ray.get(recorder)(Clock())
+    return made
+
+
+class _Worker:
+    """Makes the records of chunks, and writes each of them as a part."""
+
+    def __init__(self, recorder: list[Any], output: Output, cores: int) -> None:
+        self.recorder = _with_cores(recorder[0], cores)
+        self.parts, self.cluster = Parts(output), os.getppid()
+
+    def __call__(self, chunks: Batch) -> Batch:
+        answers = [
+            pickle.dumps(self._answer(int(number), pickle.loads(items)))
+            for number, items in zip(chunks["number"], chunks["items"], strict=True)
+        ]
+        return {"answer": np.array(answers, object)}
+
+    def _answer(
+        self, number: int, items: list[Item]
+    ) -> tuple[int, dict[str, float]] | GroupViTError:
+        """How many records were written, and the seconds by part; or what kept them from it."""
+        clock = self.recorder.clock = Clock()
+        try:
+            records = list(self.recorder.records(items))
+            if os.getppid() != self.cluster:  # it has gone: another run may be at these pictures
+                os._exit(1)
+            with clock("writing"):
+                self.parts.write(records, number)
+        except GroupViTError as error:
+            return error
+        return len(records), clock.seconds
