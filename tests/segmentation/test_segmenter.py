@@ -66,7 +66,7 @@ def test_a_terminal_shows_how_many_of_many_images_are_done(monkeypatch, count, s
     monkeypatch.setattr(stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stderr", stderr)
     monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)
-    monkeypatch.setattr(Segmenter, "_segment", lambda self, batch: list(batch))
+    monkeypatch.setattr(Segmenter, "segment_batch", lambda self, batch: list(batch))
     monkeypatch.setattr("tf_groupvit.segmentation.segmenter.tqdm", partial(tqdm, mininterval=0))
     assert Segmenter.__call__(object.__new__(Segmenter), list(range(count))) == list(range(count))
     assert [
