@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tf_groupvit.cli import export as export_command
 from tf_groupvit.errors import ExportError
 from tf_groupvit.export import export_model
 from tf_groupvit.export.portable import FORMATS
+from tf_groupvit.export.saving import SAVED_MODEL
 from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.scenes.scene import scene
 from tf_groupvit.segmentation.segmenter import Segmenter
@@ -164,6 +166,10 @@ def test_a_folder_that_holds_something_stays_as_it_is(plain, tmp_path):
         with pytest.raises(ExportError, match="holds something already"):
             export_model(plain, place, "litert")
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_the_command_knows_every_format():
+    assert (SAVED_MODEL, *FORMATS) == export_command.FORMATS
 
 
 def test_packages_that_are_missing_are_named(plain, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tf_groupvit.cli.choices import load_segmenter, recursive_option, segmenter_options
+from tf_groupvit.cli.choices import OPTIONS, load_segmenter, recursive_option, segmenter_options
 from tf_groupvit.errors import InputError
 
 ENGINES = ("local", "ray")  # those of annotation.run, which --help does not load
@@ -43,18 +43,7 @@ NEEDED = {"annotate": ("fsspec", "pyarrow", "pycocotools"), "ray": ("ray",)}  # 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@segmenter_options(
-    "model",
-    "classes",
-    "templates",
-    "protocol",
-    "mode",
-    "background",
-    "size",
-    "normalize",
-    "refine",
-    "runtime",
-)
+@segmenter_options(*OPTIONS)
 @click.option("--output", required=True, metavar="DIR_OR_URL", help="Where the annotations go.")
 @click.option(
     "--format",

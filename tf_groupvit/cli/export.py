@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tf_groupvit.cli.choices import load_segmenter, segmenter_options
+from tf_groupvit.cli.choices import OPTIONS, load_segmenter, segmenter_options
 from tf_groupvit.errors import InputError
 from tf_groupvit.export.saving import ALL, SAVED_MODEL, WARMUPS, check_place
 from tf_groupvit.quiet import import_tensorflow
@@ -18,17 +18,7 @@ PORTABLE_ONLY = ("int8", "is_open")
 
 @click.command("export", context_settings={"show_default": True})
 @click.argument("base_path", metavar="BASE_PATH")
-@segmenter_options(
-    "model",
-    "classes",
-    "templates",
-    "protocol",
-    "mode",
-    "background",
-    "size",
-    "normalize",
-    "refine",
-)
+@segmenter_options(*(name for name in OPTIONS if name != "runtime"))
 @click.option(
     "--format",
     type=click.Choice(FORMATS),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tf_groupvit.cli.choices import (
+    OPTIONS,
     json_option,
     load_segmenter,
     recursive_option,
@@ -23,18 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"show_default": True})
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@segmenter_options(
-    "model",
-    "classes",
-    "templates",
-    "protocol",
-    "mode",
-    "background",
-    "size",
-    "normalize",
-    "refine",
-    "runtime",
-)
+@segmenter_options(*OPTIONS)
 @click.option(
     "--view",
     "views",

@@ -21,6 +21,7 @@ import tensorflow as tf
 from tf_groupvit.errors import ExportError, one_line
 from tf_groupvit.export.saving import SAVED_MODEL, export_saved_model
 from tf_groupvit.export.signature_examples import picture
+from tf_groupvit.export.signatures import check_servable
 from tf_groupvit.export.version_folder import class_tables, provenance, write_tables
 from tf_groupvit.models.operations import first_argmax, normalize
 from tf_groupvit.models.optimized import optimized
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter
 
 Function: TypeAlias = tf.types.experimental.ConcreteFunction
-MOST_LABELS = 256  # what one byte a pixel can tell apart
 CHECKED = 8  # pictures
 RESIZE = "the whole image to this height and width, bicubic as of Pillow (a = -0.5, antialiased)"
 CARD = """\
@@ -51,14 +51,13 @@ labels mean and how to paint them.
 _log = logging.getLogger(__name__)
 
 
-class Portable(tf.Module):
+class Portable:
     """The functions of a segmenter that the files hold, from a snapshot of its weights.
 
     ``batch`` is the number of images of a call, None for any.
     """
 
     def __init__(self, segmenter: "Segmenter", batch: int | None) -> None:
-        super().__init__()
         self.segmenter, self.settings, self.batch = segmenter, segmenter.settings, batch
         self.model = optimized(segmenter.model)
         self.levels = gray_levels(1 / 255, self.settings.mean, self.settings.std)
@@ -332,16 +331,11 @@ def check_empty(folder: Path) -> None:
 
 
 def _check_segmenter(segmenter: "Segmenter", is_open: bool) -> None:
-    count = len(segmenter.class_names)
+    check_servable(segmenter)
     if segmenter.settings.mode != "whole":
         raise ExportError(
             "Windows differ in number from image to image, which these files cannot hold: export"
             " with mode 'whole'."
-        )
-    if count > MOST_LABELS:
-        raise ExportError(
-            f"There are {count} labels, background included, and a label is one byte: expected at"
-            f" most {MOST_LABELS}."
         )
     if is_open and segmenter.tokenizer is None:
         raise ExportError("Open classes need a tokenizer, and the segmenter has none: give one.")
