@@ -69,7 +69,7 @@ API = {
             "annotation.records",
             "annotation.formats",
             "annotation.format_parts",
-            "annotation.output",
+            "storage",
             "annotation.polygons",
         ],
     ),

@@ -14,10 +14,10 @@ import pytest
 from small_pictures import picture
 
 from tf_groupvit.annotation import run
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.run import annotate
 from tf_groupvit.errors import InputError
+from tf_groupvit.storage import Output
 
 CLASSES, PATIENCE = "apple,star,grass,sky", 300  # seconds: machines that test are busy
 COMMAND = "from tf_groupvit.cli import main; main()"

@@ -17,9 +17,9 @@ from pycocotools.coco import COCO
 
 from tf_groupvit.annotation.format_parts import Description, named
 from tf_groupvit.annotation.formats import FORMATS, check_format, write_format
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.records import Record
 from tf_groupvit.errors import InputError
+from tf_groupvit.storage import Output
 
 INSTANCES = "annotations/instances_default.json"
 SCENE_NAMES = ["apple", "star", "grass", "sky"]

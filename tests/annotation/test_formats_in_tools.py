@@ -15,7 +15,7 @@ from PIL import Image
 
 from tf_groupvit.annotation.format_parts import Description
 from tf_groupvit.annotation.formats import write_format
-from tf_groupvit.annotation.output import Output
+from tf_groupvit.storage import Output
 
 for module in ("datumaro", "supervision", "labelme", "label_studio_converter", "cv2"):
     pytest.importorskip(module, reason=f"{module} is not installed: scripts/test --formats")

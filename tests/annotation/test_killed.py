@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from small_pictures import picture
 
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.records import labels_of
+from tf_groupvit.storage import Output
 
 COUNT, PATIENCE = 2000, 300  # seconds: machines that test are busy
 # Parts are small, so that there are many moments between them.

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from tf_groupvit.annotation.manifest import describe, go_on, is_manifest
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.errors import InputError
+from tf_groupvit.storage import Output
 
 MANIFEST = {
     "kind": "tf-groupvit annotate",

@@ -3,10 +3,10 @@
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.records import Record
 from tf_groupvit.errors import InputError
+from tf_groupvit.storage import Output
 
 
 @pytest.fixture(params=["disk", "memory"])

@@ -10,12 +10,12 @@ from PIL import Image
 from small_pictures import picture
 
 from tf_groupvit.annotation import run
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.records import labels_of
 from tf_groupvit.annotation.run import annotate
 from tf_groupvit.annotation.sources import PictureFinder, find_items
 from tf_groupvit.errors import InputError
+from tf_groupvit.storage import Output
 
 
 def records_in(output):

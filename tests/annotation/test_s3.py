@@ -6,11 +6,11 @@ import fsspec
 import pytest
 from small_pictures import picture
 
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.run import annotate
 from tf_groupvit.annotation.sources import find_items
 from tf_groupvit.errors import InputError
+from tf_groupvit.storage import Output
 
 
 @pytest.fixture

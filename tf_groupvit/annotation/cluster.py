@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.run import Clock, Recorder, Run
 from tf_groupvit.annotation.sources import Item
 from tf_groupvit.errors import GroupViTError, InputError
+from tf_groupvit.storage import Output
 
 CHUNK = 256  # pictures at most that a worker does at a time, and that make a part
 SHARES = 4  # chunks for each worker at least, where there are few pictures

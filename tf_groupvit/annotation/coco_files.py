@@ -24,10 +24,10 @@ from tf_groupvit.annotation.format_parts import (
     scores_of,
     to_json,
 )
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.polygons import bridged, component_map
 from tf_groupvit.annotation.records import Record, masks_of
 from tf_groupvit.segmentation.image_encoding import png
+from tf_groupvit.storage import Output
 
 # Tools know what is in a file by its folder and the first part of its name.
 INSTANCES = "annotations/instances_default.json"

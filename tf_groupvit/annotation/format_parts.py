@@ -14,11 +14,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.polygons import TOLERANCE, Region, regions_of
 from tf_groupvit.annotation.records import Record, ignore_value, labels_of
 from tf_groupvit.segmentation.class_names import BACKGROUND
 from tf_groupvit.segmentation.palette import class_colors
+from tf_groupvit.storage import Output
 
 REGIONS = (
     "Labels by zero-shot segmentation. A region is a connected component of a class: it is not an"

@@ -15,7 +15,6 @@ from tf_groupvit.annotation.coco_files import (
 )
 from tf_groupvit.annotation.format_parts import Description, Pictures
 from tf_groupvit.annotation.mask_files import write_png, write_voc
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.polygon_files import (
     IGNORED,
     write_cvat,
@@ -25,6 +24,7 @@ from tf_groupvit.annotation.polygon_files import (
 )
 from tf_groupvit.annotation.records import Record
 from tf_groupvit.errors import InputError, did_you_mean
+from tf_groupvit.storage import Output
 
 # XML 1.0, section 2.2, has no place for these.
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

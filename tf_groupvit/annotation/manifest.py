@@ -8,10 +8,10 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation.progress import first_difference
 from tf_groupvit.segmentation.palette import class_colors
+from tf_groupvit.storage import Output
 
 if TYPE_CHECKING:
     from tf_groupvit.segmentation.segmenter import Segmenter

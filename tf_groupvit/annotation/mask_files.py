@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.annotation.format_parts import Description, Pictures, named, put_picture
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.records import Record
 from tf_groupvit.segmentation.image_encoding import png
+from tf_groupvit.storage import Output
 
 # What pixels without a class are called in VOC, and their color; their number is 255.
 IGNORED, VOID = "ignored", (224, 224, 192)

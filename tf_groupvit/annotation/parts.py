@@ -11,9 +11,9 @@ from functools import partial
 import pyarrow.parquet
 from pyarrow import ArrowException
 
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.records import Record, records_in, table_of
 from tf_groupvit.errors import InputError, one_line
+from tf_groupvit.storage import Output
 
 FOLDER = "records"
 ROWS = 64  # records that are in memory at a time when all are read

@@ -18,9 +18,9 @@ from tf_groupvit.annotation.format_parts import (
     put_picture,
     to_json,
 )
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.polygons import Region, bridged, component_map
 from tf_groupvit.annotation.records import Record
+from tf_groupvit.storage import Output
 
 IGNORED = "__ignore__"  # LabelMe's label of pixels that do not count
 

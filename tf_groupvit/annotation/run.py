@@ -23,7 +23,6 @@ from tf_groupvit.annotation.ending import SUMMARY, end
 from tf_groupvit.annotation.format_parts import MINIMUM_AREA, Description
 from tf_groupvit.annotation.formats import check_format, write_format
 from tf_groupvit.annotation.manifest import describe, go_on
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.annotation.parts import FOLDER, Parts
 from tf_groupvit.annotation.polygons import TOLERANCE
 from tf_groupvit.annotation.progress import Progress
@@ -43,6 +42,7 @@ from tf_groupvit.annotation.sources import (
 from tf_groupvit.errors import GroupViTError, ImageError, InputError
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.segmentation.batches import MOST_IMAGES, in_batches
+from tf_groupvit.storage import Output
 
 if TYPE_CHECKING:
     from tf_groupvit.segmentation.result import Segmentation

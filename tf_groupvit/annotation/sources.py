@@ -16,9 +16,9 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from tf_groupvit.annotation.manifest import MANIFEST, is_manifest
-from tf_groupvit.annotation.output import place_of
 from tf_groupvit.errors import GroupViTError, InputError, one_line
 from tf_groupvit.files import IMAGE_SUFFIXES, is_junk, split_key, tar_members
+from tf_groupvit.storage import place_of
 
 LIST, TAR, PARQUET = ".txt", ".tar", ".parquet"
 COLUMNS = ("image", "bytes", "jpg", "png", "path", "url", "file_name")  # unless one is named

@@ -121,8 +121,8 @@ def command(
     if choices["engine"] == "ray":
         _check_extra("ray")
     from tf_groupvit.annotation.manifest import read_manifest
-    from tf_groupvit.annotation.output import Output
     from tf_groupvit.annotation.sources import check_found, find_items
+    from tf_groupvit.storage import Output
 
     read_manifest(Output(output))
     check_found(partial(find_items, sources, recursive, column))

@@ -1,4 +1,4 @@
-"""Where annotations go: a folder of this disk, or of any storage that fsspec reaches.
+"""Where results go: a folder of this disk, or of any storage that fsspec reaches.
 
 A file appears whole or not at all: on a disk it is written beside and renamed, elsewhere it is
 there when its upload ends.

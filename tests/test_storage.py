@@ -3,8 +3,8 @@
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tf_groupvit.annotation.output import Output
 from tf_groupvit.errors import InputError
+from tf_groupvit.storage import Output
 
 
 @pytest.fixture(params=["disk", "memory"])
