@@ -390,6 +390,19 @@ def test_functions_stay_calls_that_say_what_is_optimized_in_them(export):
     assert all(one.attr["_tf_data_function"].b for one in functions.values())
 
 
+def test_a_request_is_refused_by_its_own_function_alone(export):
+    """A refusal in a function that runs beside others could reach the caller as CANCELLED."""
+    graph = meta_of(export.path).graph_def
+    functions = {one.signature.name: one.node_def for one in graph.library.function}
+    wrappers = {node.attr["f"].func.name for node in graph.node} & functions.keys()
+    own = set().union(*(names_in(functions[name]) for name in wrappers)) & functions.keys()
+    refusing = {name for name, nodes in functions.items() if any(n.op == "Assert" for n in nodes)}
+    assert len(refusing) >= 8 and refusing <= own
+    for name in wrappers:
+        calls = [node for node in functions[name] if names_in([node]) & functions.keys()]
+        assert len(calls) <= 1 or not names_in(functions[name]) & refusing
+
+
 def can_refuse(name, functions):
     nodes = functions[name].node_def
     return any(node.op == "Assert" for node in nodes) or any(

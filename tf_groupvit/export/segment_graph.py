@@ -65,7 +65,9 @@ class SegmentGraph:
         self.groups_of = tf.function(image_tower, input_signature=[squares], autograph=False)
         groups = self.groups_of.get_concrete_function().structured_outputs
         groups = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), groups)
-        self.see = tf.function(self._see, input_signature=[strings, strings], autograph=False)
+        self._read = tf.function(
+            self._read_squares, input_signature=[strings, strings], autograph=False
+        )
         self._whole = tf.function(
             self._label_square,
             input_signature=[groups, squares, texts, SIDE, SIDE],
@@ -79,17 +81,26 @@ class SegmentGraph:
         """Normalized pixels (B, 3, H, W) -> their groups, of the last stage."""
         return _last_stage(encode_values(self._model, None, pixel_values))
 
-    def _see(self, image_bytes: Tensor, words: Tensor) -> tuple[Groups, Tensor, Tensor, Tensor]:
+    def see(self, image_bytes: Tensor, words: Tensor) -> tuple[Groups, Tensor, Tensor, Tensor]:
         """Decode images (B) and look at them whole.
 
         -> their groups, the squares uint8 (B, S, S, 3), (H, W) of each image, int32 (B, 2), and
         words (B).
+
+        The request is refused here and in no function that this calls: a refusal inside cancels
+        what else the request runs, and the caller could be told of that in place of the reason.
 
         Args:
             words: what is wrong with a row already, "" where nothing is; such an image is not
                 decoded. The result adds why an image cannot be read. Where something is wrong, (H,
                 W) is (0, 0).
         """
+        squares, sizes, words = self._read(image_bytes, words)
+        squares = some_row_valid(words, squares)
+        return self.groups_of(squares), squares, sizes, words
+
+    def _read_squares(self, image_bytes: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Squares, sizes and words, as ``see`` gives them."""
 
         def one(given: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
             head = header_of(*given)
@@ -108,14 +119,12 @@ class SegmentGraph:
             return in_turn(pixels_to_decode(head), look)
 
         signature = (self.square, tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.string))
-        squares, sizes, words = tf.map_fn(
+        return tf.map_fn(
             one,
             (image_bytes, words),
             fn_output_signature=signature,
             parallel_iterations=AT_ONCE,
         )
-        squares = some_row_valid(words, squares)
-        return self.groups_of(squares), squares, sizes, words
 
     def _label_square(
         self, groups: Groups, squares: Tensor, texts: Tensor, height: Tensor, width: Tensor
