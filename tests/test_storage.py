@@ -1,10 +1,11 @@
-"""Outputs: whole files or none, on a disk and on other storage, and one line for what is refused."""
+"""Storage: a disk and what fsspec reaches answer alike; whole files or none; refused in one line."""
 
+import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tf_groupvit.errors import InputError
-from tf_groupvit.storage import Output
+from tf_groupvit.storage import Output, beside, kind_of, listed, matching, name_of, place_of
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -64,3 +65,37 @@ def test_a_file_is_no_folder(tmp_path):
 def test_unknown_kinds_of_urls_are_refused():
     with pytest.raises(InputError, match=r"'ftpz://x/y' cannot be opened: Protocol not known"):
         Output("ftpz://x/y")
+
+
+@pytest.fixture(params=["disk", "memory"])
+def root(request, tmp_path):
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    root = str(tmp_path) if request.param == "disk" else "memory://photos"
+    for name in ("b.tar", "a.tar", "deep/c.tar"):
+        with fsspec.open(f"{root}/{name}", "wb", auto_mkdir=True) as file:
+            file.write(name.encode())
+    return root
+
+
+def test_what_is_found_is_named_as_one_wrote_it(root):
+    assert matching(f"{root}/*.tar") == [f"{root}/a.tar", f"{root}/b.tar"]
+    assert matching(f"{root}/a.tar") == [f"{root}/a.tar"]
+    assert matching(f"{root}/no.tar") == matching(f"{root}/no*") == []
+    assert listed(root) == [
+        (f"{root}/a.tar", False),
+        (f"{root}/b.tar", False),
+        (f"{root}/deep", True),
+    ]
+    assert [kind_of(f"{root}/{name}") for name in ("a.tar", "deep", "no")] == [
+        *("file", "directory", "")
+    ]
+    system, path = place_of(beside(f"{root}/a.tar", "deep/c.tar"))
+    assert system.cat_file(path) == b"deep/c.tar" and name_of(path) == "c.tar"
+
+
+def test_what_a_file_names_is_beside_it_unless_it_says_otherwise():
+    assert beside("captions.csv", "a.png") == "a.png"
+    assert beside("s3://b/captions.csv", "images/a.png") == "s3://b/images/a.png"
+    assert beside("x/captions.csv", "/a.png") == "/a.png"
+    assert beside("x/captions.csv", "s3://b/a.png") == "s3://b/a.png"

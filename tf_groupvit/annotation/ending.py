@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tf_groupvit.annotation.contact_sheet import contact_sheet
 from tf_groupvit.annotation.records import Record, labels_of
 from tf_groupvit.annotation.sources import Found, Item, Problem
 from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.segmentation.contact_sheet import contact_sheet
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.storage import Output
 

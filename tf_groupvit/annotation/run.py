@@ -37,12 +37,11 @@ from tf_groupvit.annotation.sources import (
     check_found,
     count_items,
     find_items,
-    reason_of,
 )
 from tf_groupvit.errors import GroupViTError, ImageError, InputError
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.segmentation.batches import MOST_IMAGES, in_batches
-from tf_groupvit.storage import Output
+from tf_groupvit.storage import Output, reason_of
 
 if TYPE_CHECKING:
     from tf_groupvit.segmentation.result import Segmentation

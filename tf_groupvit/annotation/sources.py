@@ -16,9 +16,18 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from tf_groupvit.annotation.manifest import MANIFEST, is_manifest
-from tf_groupvit.errors import GroupViTError, InputError, one_line
-from tf_groupvit.files import IMAGE_SUFFIXES, is_junk, split_key, tar_members
-from tf_groupvit.storage import place_of
+from tf_groupvit.errors import InputError
+from tf_groupvit.files import IMAGE_SUFFIXES, is_junk, split_key
+from tf_groupvit.storage import (
+    holds_pictures,
+    members,
+    name_of,
+    picture_of,
+    place_of,
+    reason_of,
+    span,
+    whole,
+)
 
 LIST, TAR, PARQUET = ".txt", ".tar", ".parquet"
 COLUMNS = ("image", "bytes", "jpg", "png", "path", "url", "file_name")  # unless one is named
@@ -92,7 +101,7 @@ def count_items(find: Callable[[], Iterator[Found]]) -> int | None:
     for one in find():
         if isinstance(one, Item):
             read = one.read
-            if isinstance(read, partial) and read.func is _span and not _is_disk(read.args[0]):
+            if isinstance(read, partial) and read.func is span and not _is_disk(read.args[0]):
                 return None
             count += 1
     return count
@@ -128,16 +137,6 @@ class PictureFinder:
         return self._passed.pop(item_id).read()
 
 
-def reason_of(error: Exception) -> str:
-    """Why something cannot be read, in a line without a full stop at its end."""
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file or folder"
-    if isinstance(error, GroupViTError):
-        return str(error).rstrip(".")
-    reason = getattr(error, "strerror", None)
-    return (reason or one_line(error)).rstrip(".") or type(error).__name__
-
-
 def picture_id(*parts: str) -> str:
     """An id from parts of a path: with forward slashes, relative, and never outside of a folder.
 
@@ -167,7 +166,7 @@ class _Search:
         elif kind == "directory":
             yield from self._folder(system, path, prefix)
         elif kind == "file":
-            yield from self._file(system, path, picture_id(prefix or _name(path)), prefix)
+            yield from self._file(system, path, picture_id(prefix or name_of(path)), prefix)
         elif any(sign in path for sign in "*?["):
             yield from self._pattern(system, path, prefix)
         else:
@@ -183,14 +182,14 @@ class _Search:
         elif suffix == PARQUET:
             yield from _in_parquet(system, path, prefix, self.column)
         else:
-            yield Item(item_id, partial(_whole, system, path))
+            yield Item(item_id, partial(whole, system, path))
 
     def _folder(
         self, system: AbstractFileSystem, folder: str, prefix: str, inner: str = ""
     ) -> Iterator[Found]:
         """What a folder holds; ``inner`` is its path below the one that was named."""
         entries = sorted(system.ls(folder, detail=True), key=lambda entry: entry["name"])
-        entries = [entry for entry in entries if not is_junk(_name(entry["name"]))]
+        entries = [entry for entry in entries if not is_junk(name_of(entry["name"]))]
         if _is_ours(system, folder, entries):
             if not inner:
                 raise InputError("annotate has written this folder: name that of the pictures")
@@ -199,7 +198,7 @@ class _Search:
         below = []
         for entry in entries:
             path = entry["name"].rstrip("/")
-            inside = f"{inner}/{_name(path)}".lstrip("/")
+            inside = f"{inner}/{name_of(path)}".lstrip("/")
             if entry["type"] == "directory":
                 below.append((path, inside))
             elif _is_wanted(path) and _is_file(system, entry):
@@ -216,7 +215,7 @@ class _Search:
             below = [path for path in below if not _is_ours(system, path, system.ls(path))]
         if below:
             more = ", ..." if len(below) > MOST_NAMED else ""
-            names = ", ".join(map(_name, below[:MOST_NAMED])) + more
+            names = ", ".join(map(name_of, below[:MOST_NAMED])) + more
             self.say(f"Left out of '{folder}': folders below it ({names}); --recursive takes them")
 
     def _pattern(self, system: AbstractFileSystem, pattern: str, prefix: str) -> Iterator[Found]:
@@ -258,12 +257,8 @@ def _is_disk(system: AbstractFileSystem) -> bool:
     return isinstance(system, LocalFileSystem)
 
 
-def _name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
-
-
 def _suffix(path: str) -> str:
-    _, dot, suffix = _name(path).rpartition(".")
+    _, dot, suffix = name_of(path).rpartition(".")
     return (dot + suffix).lower()
 
 
@@ -296,12 +291,7 @@ def _is_ours(
 ) -> bool:
     """Whether a folder with these entries is one that ``annotate`` has written."""
     names = [entry if isinstance(entry, str) else entry["name"] for entry in entries]
-    return MANIFEST in map(_name, names) and is_manifest(_whole(system, f"{folder}/{MANIFEST}"))
-
-
-def _whole(system: AbstractFileSystem, path: str) -> bytes:
-    content: bytes = system.cat_file(path)
-    return content
+    return MANIFEST in map(name_of, names) and is_manifest(whole(system, f"{folder}/{MANIFEST}"))
 
 
 # Shards
@@ -314,23 +304,15 @@ def _in_tar(system: AbstractFileSystem, path: str, prefix: str) -> Iterator[Foun
     ``000.jpg`` and not ``000.mask.png``.
     """
     problem: list[str] = []
-    with system.open(path, "rb") as file:
-        members = tar_members(file, system.size(path), problem)
-        for _, group in groupby(members, lambda member: split_key(member.name)[0]):
-            pictures = [member for member in group if _suffix(member.name) in IMAGE_SUFFIXES]
-            pure = [one for one in pictures if f".{split_key(one.name)[1]}" in IMAGE_SUFFIXES]
-            for member in pure or pictures:
-                span = member.offset_data, member.size
-                yield Item(picture_id(prefix, member.name), partial(_span, system, path, *span))
+    inside = members(system, path, problem)
+    for _, group in groupby(inside, lambda member: split_key(member.name)[0]):
+        pictures = [member for member in group if _suffix(member.name) in IMAGE_SUFFIXES]
+        pure = [one for one in pictures if f".{split_key(one.name)[1]}" in IMAGE_SUFFIXES]
+        for member in pure or pictures:
+            read = partial(span, system, path, member.offset_data, member.size)
+            yield Item(picture_id(prefix, member.name), read)
     if problem:
-        yield Problem(prefix or _name(path), problem[0])
-
-
-def _span(system: AbstractFileSystem, path: str, start: int, length: int) -> bytes:
-    content: bytes = system.cat_file(path, start=start, end=start + length)
-    if len(content) < length:
-        raise InputError(f"the shard ends {length - len(content):,} bytes before the picture does")
-    return content
+        yield Problem(prefix or name_of(path), problem[0])
 
 
 def _in_parquet(
@@ -361,9 +343,7 @@ def _picture_column(schema: pa.Schema, wanted: str | None) -> str:
             f"it {asked} of pictures, but {', '.join(schema.names)}: name one (column)"
         )
     kind = schema.field(column).type
-    readable = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    readable |= pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    if not readable and not (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+    if not holds_pictures(kind):
         raise InputError(
             f"its column '{column}' is {kind}: expected bytes or addresses of pictures"
         )
@@ -373,18 +353,7 @@ def _picture_column(schema: pa.Schema, wanted: str | None) -> str:
 def _cell(system: AbstractFileSystem, path: str, column: str, group: int, row: int) -> bytes:
     with _ONE_READS:  # several would read one group several times
         cells = _row_group(system, path, column, group)
-    value = cells[row].as_py()
-    if isinstance(value, dict):
-        value = value["bytes"] or value.get("path")
-    if isinstance(value, str):
-        within = value.startswith("/") or "://" in value
-        return _whole(
-            *(place_of(value) if within else (system, f"{path.rpartition('/')[0]}/{value}"))
-        )
-    if value is None:
-        raise InputError("its row holds no picture")
-    content: bytes = value
-    return content
+    return picture_of(cells[row].as_py(), system, path)
 
 
 _ONE_READS = threading.Lock()

@@ -38,7 +38,7 @@ OF_RUN = (  # options that are arguments of run.annotate
     "workers",
     "ray_address",
 )
-NEEDED = {"annotate": ("fsspec", "pyarrow", "pycocotools"), "ray": ("ray",)}  # by extras
+NEEDED = {"annotate": ("pyarrow", "pycocotools"), "ray": ("ray",)}  # by extras
 
 
 @click.command(context_settings={"show_default": True})

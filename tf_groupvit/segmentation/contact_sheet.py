@@ -1,8 +1,8 @@
-"""One picture that shows many, to look at before anything else: overlays in rows over their ids."""
+"""One picture that shows many, in rows over their names: to look at before anything else."""
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw
 
@@ -16,17 +16,26 @@ COLUMNS = 4
 
 def contact_sheet(pictures: Mapping[str, Segmentation]) -> bytes:
     """The overlays of pictures by id, at least one, with their legends: a JPEG."""
-    columns = min(COLUMNS, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
+    tiles = [(name[-30:], _tile(result)) for name, result in sorted(pictures.items())]
+    return sheet_of(tiles)
+
+
+def sheet_of(tiles: Sequence[tuple[str, Image.Image]]) -> bytes:
+    """Pictures with a line of text below each, at least one: a JPEG. Large ones are made smaller.
+
+    A text that the font cannot show is the number of its picture.
+    """
+    columns = min(COLUMNS, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
     step = TILE + GAP, TILE + GAP + 2 * LETTERS
     sheet = Image.new("RGB", (columns * step[0] + GAP, rows * step[1] + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for number, (name, result) in enumerate(sorted(pictures.items())):
+    for number, (name, tile) in enumerate(tiles):
         left = GAP + number % columns * step[0]
         top = GAP + number // columns * step[1]
-        tile = _tile(result)
+        tile.thumbnail((TILE, TILE))
         sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
-        text, font = legible(name[-30:], number, LETTERS)
+        text, font = legible(name, number, LETTERS)
         middle = left + TILE // 2, top + TILE + LETTERS
         draw.text(middle, text, TEXT, font, anchor="mm")
     content = io.BytesIO()
@@ -43,6 +52,4 @@ def _tile(result: Segmentation) -> Image.Image:
         labels = Image.fromarray(result.labels).resize(size, Image.Resampling.NEAREST)
         image = Image.fromarray(result.image).resize(size)
         result = Segmentation(labels, result.class_names, image)  # type: ignore[arg-type]
-    picture = result.overlay()
-    picture.thumbnail((TILE, TILE))
-    return picture
+    return result.overlay()
