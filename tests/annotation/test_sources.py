@@ -9,6 +9,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tf_groupvit.annotation.sources import Item, Problem, find_items, picture_id
@@ -150,6 +151,9 @@ def test_rows_of_parquet_are_bytes_or_addresses(root):
         found(f"{root}/bytes.parquet")
     put(f"{root}/bytes.parquet", table(jpg=[b"0", b"1", b"2"]))
     assert found(f"{root}/bytes.parquet") == ({"0": b"0", "1": b"1", "2": b"2"}, [])
+    unnamed = table(id=["p", None, ""], jpg=[b"0", b"1", b"2"])
+    put(f"{root}/unnamed.parquet", unnamed)
+    assert found(f"{root}/unnamed.parquet")[0] == {"p": b"0", "1": b"1", "2": b"2"}
     named = table(
         id=["p", "q", "r"], url=["a.jpg", f"{root}/a.jpg", "a.jpg"], other=[b"", b"", b""]
     )
@@ -188,6 +192,62 @@ def test_what_annotate_has_written_is_never_a_source(root):
     assert ids(root, say=said.append) == ["x.jpg"] and "(other)" in said[1]
     _, ((_, reason),) = found(f"{root}/labels")
     assert reason == "annotate has written this folder: name that of the pictures"
+
+
+def test_a_pattern_or_a_shell_does_not_find_what_annotate_has_written(root):
+    put(f"{root}/a/x.jpg")
+    put(f"{root}/labels/manifest.json", json.dumps({"kind": "tf-groupvit annotate"}).encode())
+    for name in ("0.png", "1.png"):
+        put(f"{root}/labels/png/masks/{name}")
+    said = []
+    assert ids(f"{root}/**/*.*g", say=said.append) == ["a/x.jpg"]
+    (words,) = said
+    assert words.endswith("photos/labels', which annotate has written")
+    named = [f"{root}/a/x.jpg", f"{root}/labels/png/masks/0.png"]
+    assert len(ids(*named)) == 1
+    _, ((_, reason),) = found(f"{root}/labels/png/masks")
+    assert reason == "annotate has written this folder: name that of the pictures"
+    assert len(ids(f"{root}/*", recursive=True)) == 1
+
+
+def test_a_shard_that_cannot_be_read_costs_only_itself(root):
+    put(f"{root}/a.parquet", b"no parquet")
+    put(f"{root}/b.jpg")
+    put(f"{root}/deep/a.parquet", b"no parquet")
+    put(f"{root}/deep/b.jpg")
+    put(f"{root}/list.txt", b"a.parquet\nnope://x\nb.jpg\n")
+    for sources in ([root], [f"{root}/**"], [f"{root}/list.txt"]):
+        contents, problems = found(*sources, recursive="**" not in sources[0])
+        assert next(iter(contents)) == "b.jpg" and len(problems) == 2, sources
+        assert problems[0][0] == "a.parquet"
+
+
+def test_a_folder_that_may_not_be_read_costs_only_itself(tmp_path, monkeypatch):
+    put(f"{tmp_path}/photos/a/x.jpg")
+    put(f"{tmp_path}/photos/b/x.jpg")
+    put(f"{tmp_path}/photos/y.jpg")
+    whole = LocalFileSystem.ls
+
+    def ls(self, path, *arguments, **keywords):
+        if str(path).endswith("/a"):
+            raise PermissionError(13, "Permission denied")
+        return whole(self, path, *arguments, **keywords)
+
+    monkeypatch.setattr(LocalFileSystem, "ls", ls)
+    contents, problems = found(f"{tmp_path}/photos", recursive=True)
+    assert list(contents) == ["y.jpg", "b/x.jpg"]
+    assert problems == [("a", "Permission denied")]
+    assert ids(f"{tmp_path}/photos") == ["y.jpg"]
+
+
+def test_a_link_to_itself_costs_only_itself(tmp_path):
+    put(f"{tmp_path}/photos/x.jpg")
+    (tmp_path / "photos" / "a.jpg").symlink_to("a.jpg")
+    for pattern in ("", "/*"):
+        listed = {one.id: one for one in find_items([f"{tmp_path}/photos{pattern}"])}
+        assert list(listed) == ["a.jpg", "x.jpg"]
+        with pytest.raises(OSError, match="symbolic links"):
+            listed["a.jpg"].read()
 
 
 def test_a_location_that_is_not_there_costs_only_itself(root):

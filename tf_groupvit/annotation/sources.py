@@ -3,9 +3,10 @@
 Nothing is read before it is needed: of a picture only its name, of a shard only its headers.
 """
 
+import errno
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
@@ -81,7 +82,7 @@ def find_items(
     The id of a picture is its path within the only location, its suffix included. Of several
     locations, the location as it is written goes before it. In a shard or a Parquet file that is
     not the only location, its path does so, too. A row of Parquet is called by its column ``id``,
-    or by its number.
+    or, where that is empty or missing, by its number.
 
     Args:
         column: of Parquet files; unless given, the first of ``COLUMNS`` that there is.
@@ -89,10 +90,15 @@ def find_items(
     """
     search = _Search(recursive, column, say)
     for location in locations:
-        try:
-            yield from search.location(location, several=len(locations) > 1)
-        except Exception as error:  # each storage has errors of its own
-            yield Problem(location, reason_of(error))
+        yield from _or_problem(location, search.location(location, several=len(locations) > 1))
+
+
+def _or_problem(source: str, found: Iterator[Found]) -> Iterator[Found]:
+    """What is found; where that ends in an error, the last is a problem of the source."""
+    try:
+        yield from found
+    except Exception as error:  # each storage has errors of its own
+        yield Problem(source, reason_of(error))
 
 
 def count_items(find: Callable[[], Iterator[Found]]) -> int | None:
@@ -152,6 +158,8 @@ class _Search:
     recursive: bool
     column: str | None
     say: Say
+    known: dict[tuple[AbstractFileSystem, str], str] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
 
     def location(self, location: str, several: bool) -> Iterator[Found]:
         """What one location means."""
@@ -164,7 +172,11 @@ class _Search:
         if marked or (kind == "file" and path.lower().endswith(LIST)):
             yield from self._list(system, path, prefix.rpartition("/")[0])
         elif kind == "directory":
+            if self._written(system, path):
+                raise InputError("annotate has written this folder: name that of the pictures")
             yield from self._folder(system, path, prefix)
+        elif kind == "file" and (ours := self._written(system, path.rpartition("/")[0])):
+            self._say_written(ours)
         elif kind == "file":
             yield from self._file(system, path, picture_id(prefix or name_of(path)), prefix)
         elif any(sign in path for sign in "*?["):
@@ -190,10 +202,8 @@ class _Search:
         """What a folder holds; ``inner`` is its path below the one that was named."""
         entries = sorted(system.ls(folder, detail=True), key=lambda entry: entry["name"])
         entries = [entry for entry in entries if not is_junk(name_of(entry["name"]))]
-        if _is_ours(system, folder, entries):
-            if not inner:
-                raise InputError("annotate has written this folder: name that of the pictures")
-            self.say(f"Left out: '{inner}', which annotate has written")
+        if MANIFEST in (name_of(entry["name"]) for entry in entries) and _is_ours(system, folder):
+            self._say_written(inner or folder)
             return
         below = []
         for entry in entries:
@@ -203,16 +213,32 @@ class _Search:
                 below.append((path, inside))
             elif _is_wanted(path) and _is_file(system, entry):
                 item_id = picture_id(prefix, inside)
-                yield from self._file(system, path, item_id, item_id)
+                yield from _or_problem(item_id, self._file(system, path, item_id, item_id))
         if not self.recursive:
             self._say_left_out(system, folder, [path for path, _ in below])
             return
         for path, inside in below:
-            yield from self._folder(system, path, prefix, inside)
+            name = picture_id(prefix, inside)
+            yield from _or_problem(name, self._folder(system, path, prefix, inside))
+
+    def _written(self, system: AbstractFileSystem, folder: str) -> str:
+        """The folder of ``annotate`` that this one is or is in, else an empty text."""
+        if not folder or "://" in folder:  # of HTTP; nothing is written there
+            return ""
+        key = system, folder
+        if key not in self.known:
+            ours = _is_ours(system, folder)
+            self.known[key] = folder if ours else self._written(system, folder.rpartition("/")[0])
+        return self.known[key]
+
+    def _say_written(self, folder: str) -> None:
+        if folder not in self.said:
+            self.said.add(folder)
+            self.say(f"Left out: '{folder}', which annotate has written")
 
     def _say_left_out(self, system: AbstractFileSystem, folder: str, below: list[str]) -> None:
         if len(below) <= MOST_LOOKED_AT:
-            below = [path for path in below if not _is_ours(system, path, system.ls(path))]
+            below = [path for path in below if not _is_ours(system, path)]
         if below:
             more = ", ..." if len(below) > MOST_NAMED else ""
             names = ", ".join(map(name_of, below[:MOST_NAMED])) + more
@@ -226,12 +252,16 @@ class _Search:
         prefix = _fixed_part(prefix).rstrip("/")
         for path, entry in sorted(found.items()):
             inside = path[len(before) :]
-            if is_junk(inside):
+            item_id = picture_id(prefix, inside)
+            ours = self._written(system, path.rpartition("/")[0])
+            if ours:
+                self._say_written(ours)
+            if ours or is_junk(inside):
                 continue
             if _is_file(system, entry):
-                yield from self._file(system, path, *[picture_id(prefix, inside)] * 2)
+                yield from _or_problem(item_id, self._file(system, path, item_id, item_id))
             elif self.recursive and entry["type"] == "directory":
-                yield from self._folder(system, path, picture_id(prefix, inside), "")
+                yield from _or_problem(item_id, self._folder(system, path, item_id))
 
     def _list(self, system: AbstractFileSystem, path: str, prefix: str) -> Iterator[Found]:
         folder = path.rpartition("/")[0]
@@ -240,14 +270,17 @@ class _Search:
                 line = line.strip()
                 if not line:
                     continue
-                item_id = picture_id(prefix, line)
-                place = (system, f"{folder}/{line}")
-                if line.startswith("/") or "://" in line:
-                    place = place_of(line)
-                try:
-                    yield from self._file(*place, item_id, item_id)
-                except Exception as error:
-                    yield Problem(line, reason_of(error))
+                yield from _or_problem(line, self._listed(system, folder, line, prefix))
+
+    def _listed(
+        self, system: AbstractFileSystem, folder: str, line: str, prefix: str
+    ) -> Iterator[Found]:
+        """What a line of a list means."""
+        place = (system, f"{folder}/{line}")
+        if line.startswith("/") or "://" in line:
+            place = place_of(line)
+        item_id = picture_id(prefix, line)
+        yield from self._file(*place, item_id, item_id)
 
 
 # Parts of paths, and what is there
@@ -273,10 +306,13 @@ def _fixed_part(pattern: str) -> str:
 
 
 def _kind_of(system: AbstractFileSystem, path: str) -> str:
+    """ "file", "directory" or another; empty where there is nothing, or only links in a circle."""
     try:
         return str(system.info(path)["type"])
-    except FileNotFoundError:
-        return ""
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno == errno.ELOOP:
+            return ""
+        raise
 
 
 def _is_file(system: AbstractFileSystem, entry: dict[str, Any]) -> bool:
@@ -286,12 +322,12 @@ def _is_file(system: AbstractFileSystem, entry: dict[str, Any]) -> bool:
     return bool(entry["type"] == "file")
 
 
-def _is_ours(
-    system: AbstractFileSystem, folder: str, entries: Sequence[dict[str, Any] | str]
-) -> bool:
-    """Whether a folder with these entries is one that ``annotate`` has written."""
-    names = [entry if isinstance(entry, str) else entry["name"] for entry in entries]
-    return MANIFEST in map(name_of, names) and is_manifest(whole(system, f"{folder}/{MANIFEST}"))
+def _is_ours(system: AbstractFileSystem, folder: str) -> bool:
+    """Whether ``annotate`` has written a folder."""
+    try:
+        return is_manifest(whole(system, f"{folder}/{MANIFEST}"))
+    except Exception:  # there is none, or none that may be read
+        return False
 
 
 # Shards
@@ -328,7 +364,11 @@ def _in_parquet(
             rows = range(table.metadata.row_group(group).num_rows)
             ids = [str(row + at) for at in rows]
             if named:
-                ids = [str(one) for one in table.read_row_group(group, [ID_COLUMN])[0].to_pylist()]
+                given = table.read_row_group(group, [ID_COLUMN])[0].to_pylist()
+                ids = [
+                    str(own) if own not in (None, "") else number
+                    for own, number in zip(given, ids, strict=True)
+                ]
             for at, item_id in enumerate(ids):
                 read = partial(_cell, system, path, column, group, at)
                 yield Item(picture_id(prefix, item_id), read)
