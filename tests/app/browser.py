@@ -44,7 +44,6 @@ def find_browser() -> tuple[str, str]:
     pytest.importorskip(
         "selenium", reason="Selenium is not installed: pip install 'tf-groupvit[test]'"
     )
-    pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'tf-groupvit[demo]'")
     return program, driver
 
 

@@ -21,6 +21,7 @@ PATIENCE = 60  # seconds: machines that test are busy
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
+    pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'tf-groupvit[demo]'")
     with browser(tmp_path_factory.mktemp("profile")) as running:
         yield running
 

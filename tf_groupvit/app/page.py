@@ -1,7 +1,4 @@
-"""The page as Gradio blocks: its examples, its controls, and what they do with a ``PageModel``.
-
-The example photos are drawn scenes, so that none have to be shipped.
-"""
+"""The page as Gradio blocks: its controls, and what they do with a ``PageModel``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +9,6 @@ from time import time
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from tf_groupvit.app.results import (
     CLASSES,
@@ -28,26 +24,9 @@ from tf_groupvit.app.results import (
 from tf_groupvit.errors import GroupViTError
 from tf_groupvit.hub import DEMO_WORDS, is_demo
 from tf_groupvit.preprocessing.image_reading import read_image
-from tf_groupvit.scenes.scene import scene
 from tf_groupvit.segmentation.result import Segmentation
 from tf_groupvit.segmentation.settings import MODES, PROTOCOLS
 from tf_groupvit.segmentation.templates import SETS, SIMPLE
-
-SEED = 2022
-NUMBERS = (2, 6, 7, 18)  # several things each, on different grounds
-SIDE = 256
-
-
-def write_examples(folder: Path) -> list[tuple[Path, str]]:
-    """Draw the example pictures into the folder: their paths, and the words to segment them by."""
-    examples = []
-    for number in NUMBERS:
-        drawn = scene(SEED, number, SIDE)
-        path = folder / f"scene-{number}.png"
-        Image.fromarray(drawn.image).save(path)
-        examples.append((path, ", ".join(drawn.names)))
-    return examples
-
 
 Examples = Sequence[tuple[Path, str]]  # photos, and the words to segment each by
 

@@ -70,7 +70,8 @@ def running_page(
     with TemporaryDirectory(prefix="groupvit-page-") as folder, _settings(folder):
         import gradio as gr
 
-        from tf_groupvit.app.page import build_page, write_examples
+        from tf_groupvit.app.examples import write_examples
+        from tf_groupvit.app.page import build_page
         from tf_groupvit.app.results import PageModel
 
         places = {name: Path(folder, name) for name in ("examples", "downloads")}

@@ -30,8 +30,9 @@ from tf_groupvit.quiet import held_back
 from tf_groupvit.runtimes.compiled import inputs_of
 from tf_groupvit.segmentation.pipeline import score_squares, thresholds_of
 from tf_groupvit.segmentation.prompts import encode_prompts
-from tf_groupvit.segmentation.protocol import encode_image
-from tf_groupvit.segmentation.refinement import resize
+from tf_groupvit.segmentation.protocol import class_affinity, encode_image, with_background
+from tf_groupvit.segmentation.refinement import resize, sharpen
+from tf_groupvit.segmentation.settings import REFINEMENTS
 from tf_groupvit.segmentation.upsampling import LowResScores
 from tf_groupvit.types import Tensor
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 Function: TypeAlias = tf.types.experimental.ConcreteFunction
 CHECKED = 8  # pictures
+SHARPENING = "pamr"
 RESIZE = "the whole image to this height and width, bicubic as of Pillow (a = -0.5, antialiased)"
 CARD = """\
 # GroupViT for {title}
@@ -54,11 +56,14 @@ _log = logging.getLogger(__name__)
 class Portable:
     """The functions of a segmenter that the files hold, from a snapshot of its weights.
 
-    ``batch`` is the number of images of a call, None for any.
+    ``batch`` is the number of images of a call, None for any; ``maps`` as of ``export_portable``.
     """
 
-    def __init__(self, segmenter: "Segmenter", batch: int | None) -> None:
+    def __init__(
+        self, segmenter: "Segmenter", batch: int | None = None, maps: bool = False
+    ) -> None:
         self.segmenter, self.settings, self.batch = segmenter, segmenter.settings, batch
+        self.maps = maps
         self.model = optimized(segmenter.model)
         self.levels = gray_levels(1 / 255, self.settings.mean, self.settings.std)
 
@@ -90,16 +95,32 @@ class Portable:
 
         return _traced(encode, specs)
 
+    def sharpening(self) -> Function:
+        """Squares ``pixels`` and their ``scores`` float32 (B, S, S, K) -> ``sharp_scores``."""
+        size = self.settings.size
+        specs = [
+            tf.TensorSpec((self.batch, *size, 3), tf.uint8, "pixels"),
+            tf.TensorSpec((self.batch, *size, None), tf.float32, "scores"),
+        ]
+        how = REFINEMENTS[SHARPENING]
+        return _traced(lambda pixels, scores: {"sharp_scores": sharpen(scores, pixels, how)}, specs)
+
     def _look(self, pixels: Tensor, texts: Tensor) -> dict[str, Tensor]:
         groups = encode_image(self.model, self._normalized(pixels))
         thresholds = tf.constant(thresholds_of(self.settings))
         scores = score_squares(groups, self.settings, pixels, normalize(texts), thresholds)
         rows = _of_pixels(scores)
         labels = tf.squeeze(first_argmax(rows, -1), -1)
-        return {
+        found = {
             "labels": tf.cast(labels, tf.uint8),
             "class_scores": tf.reduce_max(rows, axis=(1, 2)),
         }
+        if self.maps:
+            affinity = with_background(class_affinity(groups, normalize(texts)), thresholds)
+            found |= {"scores": rows, "group_scores": affinity}
+            for stage, maps in enumerate(groups["maps"], 1):
+                found[f"groups_{stage}"] = tf.transpose(maps, (0, 2, 3, 1))
+        return found
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         """uint8 (B, S, S, 3) -> float32 (B, 3, S, S): the floats of ``image_arrays.normalize``, by
@@ -254,6 +275,7 @@ def export_portable(
     format: str,
     int8: bool = False,
     is_open: bool = False,
+    maps: bool = False,
     check: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Path:
@@ -268,6 +290,10 @@ def export_portable(
         format: a key of ``FORMATS``.
         int8: weights in 8 bits: a quarter of the size, and labels that are nearly the same.
         is_open: leave the classes to the host, which gives ``text_embeds`` at each call.
+        maps: also give ``scores`` float32 (B, S, S, K), for labels that are interpolated at the
+            size of the image, ``groups_1`` ... of each stage, how much patches belong to groups,
+            (B, rows, columns, G), and ``group_scores`` (B, G, K) of the last; and write a file that
+            sharpens scores, ``sharpen``, where the segmenter does not do so itself.
         check: run the files on eight pictures, and compare their labels with the segmenter's.
         say: called with a line on what is being done; ``logging`` is unless given.
 
@@ -289,10 +315,12 @@ def export_portable(
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
-        portable = Portable(segmenter, row.batch)
+        portable = Portable(segmenter, row.batch, maps)
         functions = {"vision": portable.vision(is_open)}
         if is_open:
             functions["text"] = portable.text()
+        if maps and not segmenter.settings.refine:
+            functions["sharpen"] = portable.sharpening()
         for name, function in functions.items():
             say(f"Converting {name} to {row.title} ...")
             _convert(row, function, unfinished / row.file.format(name), int8)

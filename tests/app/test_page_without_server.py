@@ -1,0 +1,319 @@
+"""The page that runs the model itself, served as files from a folder below the root: the labels of
+Python, typed classes, errors in words; phone, keyboard, camera.
+"""
+
+import json
+import threading
+from base64 import b64decode
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from runpy import run_path
+
+import numpy as np
+import pytest
+from browser import PHONE, WIDE, browser, resize
+from PIL import Image
+
+from tf_groupvit import Tokenizer
+from tf_groupvit.export.portable import SHARPENING
+from tf_groupvit.hub import DEMO, demo_checkpoint
+from tf_groupvit.segmentation.segmenter import Segmenter
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+VOCABULARIES = ROOT / "tests" / "golden" / "tokenizer"
+PATIENCE = 60  # seconds: machines that test are busy
+LABELS = """
+const done = arguments[0];
+import("./page.js").then(({ current }) => done(btoa(String.fromCharCode(...current().map))));
+"""
+IDS = """
+const [file, texts, done] = arguments;
+import("./tokenizer.js").then(({ Tokenizer }) => {
+  const tokenizer = new Tokenizer(JSON.parse(file));
+  done(texts.map((text) => tokenizer.encode(text)));
+});
+"""
+
+
+class Files(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, driver):
+    """A folder with the page in a folder below; without the runtime where it cannot be fetched."""
+    pytest.importorskip("tf2onnx", reason="tf2onnx: not installed; the extra onnx brings it")
+    build = run_path(str(ROOT / "serving" / "browser" / "build.py"))
+    root = tmp_path_factory.mktemp("site")
+    page = root / "some" / "folder"
+    page.mkdir(parents=True)
+    try:
+        build["fetch_runtime"](page)
+    except OSError as error:
+        pytest.skip(str(error))
+    build["write_page"](page, None, None)
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/some/folder/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter.from_pretrained(demo_checkpoint(), DEMO / "classes.txt")
+
+
+class Visitor:
+    """Somebody at the page."""
+
+    def __init__(self, driver, address):
+        self.driver, self.address = driver, address
+
+    def open(self, width=WIDE, height=1500, address=None):
+        resize(self.driver, width, height)
+        self.driver.get(address or self.address)
+
+    def wait(self, condition, what):
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        patient = WebDriverWait(self.driver, PATIENCE, 0.05)
+        return patient.until(lambda _: condition(), f"{what}; the page says: {self.said()}")
+
+    def find(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def said(self):
+        return self.driver.execute_script(
+            "return [...document.querySelectorAll('#status, #problem')]"
+            ".map((one) => one.textContent).join(' ').trim()"
+        )
+
+    def told(self, words):
+        self.wait(lambda: words in self.said(), f"expected {words!r}")
+        return self.said()
+
+    def type(self, words):
+        box = self.find("#classes")[0]
+        box.clear()
+        box.send_keys(words)
+        return box
+
+    def segment(self):
+        self.forget()
+        self.find("#segment")[0].click()
+
+    def forget(self):
+        self.driver.execute_script("document.getElementById('status').textContent = ''")
+
+    def example(self, number):
+        """Choose an example: its picture, and its words."""
+        self.find(f"#examples button:nth-child({number})")[0].click()
+        self.told("Segmented 256x256 pixels: ")
+        return self.find("#classes")[0].get_property("value")
+
+    def labels(self):
+        found = np.frombuffer(b64decode(self.driver.execute_async_script(LABELS)), np.uint8)
+        return found.reshape(256, 256)
+
+    def legend(self):
+        return [element.text for element in self.find("#regions li")]
+
+
+@pytest.fixture
+def visitor(driver, address):
+    someone = Visitor(driver, address)
+    someone.open()
+    someone.wait(lambda: someone.find("#segment:enabled"), "the model did not load")
+    return someone
+
+
+def agreement(segmenter, image, visitor):
+    return (segmenter(image).labels == visitor.labels()).mean()
+
+
+@pytest.fixture
+def scenes(folder):
+    page = folder / "some" / "folder"
+    rows = json.loads((page / "page.json").read_text())["examples"]
+    return [np.array(Image.open(page / row["file"])) for row in rows]
+
+
+def test_labels_are_those_of_python_for_every_example(visitor, segmenter, scenes):
+    for number, image in enumerate(scenes, 1):
+        words = visitor.example(number)
+        plain = segmenter.with_classes(words)
+        sharp = plain.with_choices(refine=SHARPENING)
+        assert agreement(sharp, image, visitor) >= 0.995
+        visitor.forget()
+        visitor.find("#refine")[0].click()
+        visitor.told("Segmented")
+        assert agreement(plain, image, visitor) >= 0.995
+        visitor.forget()
+        visitor.find("#refine")[0].click()
+        visitor.told("Segmented")
+        assert set(visitor.legend()) <= set(words.split(", "))
+
+
+def test_typed_classes_are_encoded_in_the_page(visitor, segmenter, scenes):
+    from selenium.webdriver import Keys
+
+    visitor.example(1)
+    visitor.forget()
+    visitor.type("moon|new moon, A Blue Sky,ring").send_keys(Keys.SHIFT, Keys.ENTER)
+    visitor.told("Segmented")
+    other = segmenter.with_classes("moon|new moon,A Blue Sky,ring")
+    assert agreement(other.with_choices(refine=SHARPENING), scenes[0], visitor) >= 0.995
+    assert set(visitor.legend()) <= {"moon", "A Blue Sky", "ring"}
+    areas = visitor.find("#areas")[0].text
+    assert "Part of the picture that each class covers" in areas and "%" in areas
+
+
+@pytest.mark.parametrize("name", ["toy", "trained", "listed", "demo"])
+def test_the_tokenizer_of_the_page_gives_the_ids_of_python(name, visitor, tmp_path):
+    tokenizer = Tokenizer.from_pretrained(
+        DEMO if name == "demo" else VOCABULARIES / "vocabularies" / name
+    )
+    tokenizer.save_pretrained(tmp_path)
+    texts = json.loads((VOCABULARIES / "trained.json").read_text())["texts"]
+    texts = [text for text in texts if text.isprintable() or text.isspace() or "\n" in text]
+    file = (tmp_path / "tokenizer.json").read_text()
+    found = visitor.driver.execute_async_script(IDS, file, texts)
+    expected = tokenizer.backend.encode_batch(texts, add_special_tokens=False)
+    for text, ids, encoding in zip(texts, found, expected, strict=True):
+        assert ids == encoding.ids, text
+
+
+def test_groups_are_a_view_with_the_class_that_each_is_closest_to(visitor):
+    visitor.example(3)
+    assert len(visitor.find("#view input")) == 2  # one stage
+    visitor.find("#view input[value='Groups of stage 1']")[0].click()
+    assert visitor.legend() and all(": " in name for name in visitor.legend())
+
+
+def test_a_file_that_is_no_image_shows_a_message_in_words(visitor, tmp_path):
+    visitor.example(1)
+    bad = tmp_path / "broken.png"
+    bad.write_bytes(b"no picture at all")
+    visitor.find("#photo input")[0].send_keys(str(bad))
+    said = visitor.told("broken.png is no image that this browser reads: choose a PNG")
+    assert "The result shown is still the previous one." in said
+    assert visitor.find("#problem [role=alert]") and visitor.legend()
+
+
+def test_a_chosen_file_is_segmented_at_its_size(visitor, tmp_path):
+    Image.new("RGB", (2100, 30), "green").save(tmp_path / "wide.jpg")
+    visitor.type("grass")
+    visitor.find("#photo input")[0].send_keys(str(tmp_path / "wide.jpg"))
+    visitor.told("Segmented 2100x30 pixels: grass 100%.")
+    canvas = visitor.find("#regions canvas")[0]
+    assert [canvas.get_property(side) for side in ("width", "height")] == [1050, 15]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (" ", "There are no classes yet: type some words"),
+        (",".join(map(str, range(257))), "There are 257 classes: at most 256 fit"),
+        ("dog, cat, dog", "The class dog is there twice"),
+        ("dog, sofa|", "A class has an empty name"),
+    ],
+)
+def test_classes_that_cannot_be_used_are_refused_in_words(visitor, words, message):
+    visitor.segment()
+    visitor.told("There is no photo yet: drop one")
+    visitor.example(1)
+    box = visitor.type("")
+    visitor.driver.execute_script("arguments[0].value = arguments[1]", box, words)
+    visitor.segment()
+    visitor.told(message)
+
+
+def test_all_of_it_is_reached_by_keyboard_and_has_a_name(visitor):
+    from selenium.webdriver import ActionChains, Keys
+
+    visitor.example(2)
+    visitor.driver.execute_script("document.activeElement.blur()")
+    seen = []
+    for _ in range(20):
+        ActionChains(visitor.driver).send_keys(Keys.TAB).perform()
+        focused = visitor.driver.switch_to.active_element
+        assert focused.accessible_name or focused.tag_name in ("body", "html")
+        if focused in seen:
+            break
+        seen.append(focused)
+    assert {one.get_attribute("id") for one in seen} >= {"open", "classes", "refine", "segment"}
+    entries = visitor.find("#regions li button")
+    assert set(entries) <= set(seen) and set(visitor.find("#examples button")) <= set(seen)
+    visitor.driver.execute_script("arguments[0].focus()", entries[0])
+    assert "lit" in entries[0].get_attribute("class")
+
+
+def test_on_a_phone_nothing_scrolls_sideways_and_the_result_comes_into_view(visitor):
+    visitor.open(PHONE, 844)
+    visitor.wait(lambda: visitor.find("#segment:enabled"), "the model did not load")
+    visitor.example(4)
+    wide = "return document.documentElement.scrollWidth"
+    assert visitor.driver.execute_script(wide) == PHONE
+    top = "return document.querySelector('#regions canvas').getBoundingClientRect().top"
+    visitor.wait(lambda: 0 <= visitor.driver.execute_script(top) < 400, "out of sight")
+
+
+def test_the_camera_takes_a_photo(visitor):
+    visitor.find("#open")[0].click()
+    shows = "return document.querySelector('video').readyState >= 2"
+    visitor.wait(lambda: visitor.driver.execute_script(shows), "the camera shows nothing")
+    visitor.find("#take")[0].click()
+    visitor.told("Segmented")
+    assert not visitor.find("video")[0].is_displayed()
+
+
+@pytest.mark.parametrize(
+    ("without", "message"),
+    [
+        ("WebAssembly", "This browser has no WebAssembly"),
+        ("navigator.mediaDevices.getUserMedia", "There is no camera that this page may use"),
+    ],
+)
+def test_what_a_browser_lacks_is_said_in_words(driver, address, without, message):
+    place, _, name = f"window.{without}".rpartition(".")
+    script = {"source": f"Object.defineProperty({place}, '{name}', {{ value: undefined }})"}
+    added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+    try:
+        visitor = Visitor(driver, address)
+        visitor.open()
+        if "camera" in message:
+            visitor.wait(lambda: visitor.find("#segment:enabled"), "the model did not load")
+            visitor.find("#open")[0].click()
+        visitor.told(message)
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+@pytest.mark.parametrize("name", ["model/text.onnx", "ort.wasm.bundle.min.mjs"])
+def test_a_file_that_is_missing_is_named(driver, folder, address, name):
+    broken = folder / name.replace("/", "-")
+    for file in (folder / "some" / "folder").rglob("*"):
+        place = broken / file.relative_to(folder / "some" / "folder")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_file() and not str(file).endswith(name):
+            place.symlink_to(file)
+    visitor = Visitor(driver, address)
+    visitor.open(address=address.replace("some/folder", broken.name))
+    visitor.told(f"{name} is missing beside this page: build the page anew with scripts/build.")
