@@ -163,6 +163,8 @@ class Output:
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         self.location = os.fspath(location)
+        if not self.location.strip():
+            raise InputError("The output has no name: name a folder or a URL.")
         self.system, self.root = place_of(self.location)
         self.folder = Path(self.root) if isinstance(self.system, LocalFileSystem) else None
 

@@ -100,7 +100,7 @@ def test_every_choice_that_changes_labels_is_part_of_it():
     changed.append(describe(segmenter.with_classes("apple,sky")))
     changed.append(describe(segmenter.with_classes("apple|pear,grass")))
     changed.append(describe(segmenter.with_classes("apple,grass", templates="a {}")))
-    changed += [describe(segmenter, ignore_below=0.1), describe(segmenter, several=True)]
+    changed += [describe(segmenter, ignore_below=0.1), describe(segmenter, locations=["a", "b"])]
     assert len({json.dumps(one) for one in [manifest, *changed]}) == len(changed) + 1
     segmenter.model.trainable_variables[0].assign_add(segmenter.model.trainable_variables[0])
     assert describe(segmenter)["model"]["weights"] != manifest["model"]["weights"]

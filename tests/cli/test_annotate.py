@@ -107,6 +107,37 @@ def test_without_pictures_no_model_is_loaded(tmp_path, monkeypatch):
     assert result.stderr.startswith("Error: There is no picture to annotate: ")
 
 
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        (["--format", "voc", "--classes", "a:b"], "format voc cannot hold the name 'a:b'"),
+        (["--tolerance", "-1"], "expected pixels, 0 or more"),
+        (["--ignore-below", "2"], "expected a margin from 0 to 1"),
+        (["--batch-size", "0"], "expected at least 1"),
+        (["--format", "png", "--with-pictures"], "belong to voc, labelme, yolo, not to 'png'"),
+        (["--workers", "2"], "for the engine ray"),
+        (["--output", ""], "The output has no name"),
+    ],
+)
+def test_what_needs_no_model_is_refused_before_one_is_loaded(
+    photos, tmp_path, monkeypatch, choices, words
+):
+    monkeypatch.setattr(module, "load_segmenter", lambda **_: pytest.fail("loaded"))
+    line = ["annotate", str(photos), "--output", str(tmp_path / "labels"), "--classes", "a"]
+    result = CliRunner().invoke(main, [*line, *choices])
+    assert result.exit_code == 2
+    assert words in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "labels").exists()
+
+
+def test_of_many_problems_the_first_are_named(photos, tmp_path):
+    gone = [tmp_path / f"gone{number:02}" for number in range(23)]
+    result = annotate(photos, *gone, "--output", tmp_path / "labels")
+    assert result.exit_code == 2
+    assert "gone19: there is no such file" in result.stderr and "gone20" not in result.stderr
+    assert f"and 3 more of that kind, which {tmp_path / 'labels'}/errors.jsonl" in result.stderr
+
+
 def test_without_the_extra_it_is_named(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "pyarrow" else name)
     result = annotate(photos, "--output", tmp_path / "labels")

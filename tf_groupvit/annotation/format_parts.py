@@ -26,7 +26,7 @@ REGIONS = (
 )
 MINIMUM_AREA = 10  # pixels; smaller polygons are seldom worth a person's time
 
-Pictures = Callable[[str], bytes]  # the encoded picture of an id
+Pictures = Callable[[str], bytes | None]  # the encoded picture of an id; None where it is gone
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,9 @@ def put_picture(
     if pictures is None:
         return record.id
     file = f"{name}{suffix_of(record.id)}"
-    output.write(f"{folder}/{file}".lstrip("/"), pictures(record.id))
+    content = pictures(record.id)
+    if content is not None:
+        output.write(f"{folder}/{file}".lstrip("/"), content)
     return file
 
 

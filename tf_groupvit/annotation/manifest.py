@@ -5,6 +5,8 @@ A run of other classes, another model or other settings is refused by the name o
 
 import hashlib
 import json
+import os
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +24,20 @@ COMPARED = ("version", "embeds", "model", "settings")  # the rest may differ
 # Of each class's embedding, which synonyms change, the first components. Other machines round
 # differently: those as near as this count as equal.
 COMPONENTS, DIGITS, NEAR = 4, 5, 1e-3
+MOST_LOCATIONS = 3  # that the manifest names
 PACKAGES = ("tf-groupvit", "tensorflow", "keras", "numpy", "pyarrow", "pycocotools")
 
 
 def describe(
-    segmenter: "Segmenter", ignore_below: float | None = None, several: bool = False
+    segmenter: "Segmenter",
+    ignore_below: float | None = None,
+    locations: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, Any]:
     """The manifest of a run.
 
     Args:
         ignore_below: pixels of a smaller margin belong to no class.
-        several: ids begin with the location that a picture comes from.
+        locations: where the pictures are; ids begin with theirs where there are several.
     """
     settings, names = segmenter.settings, segmenter.class_names
     embeds = segmenter.text_embeds[:, :COMPONENTS].astype(float).round(DIGITS).tolist()
@@ -58,11 +63,17 @@ def describe(
             "refine": settings.refine,
             "runtime": segmenter.runtime,
             "ignore_below": ignore_below,
-            "ids": "with their location" if several else "within the only location",
+            "ids": "with their location" if len(locations) > 1 else "within the only location",
         },
         "source": str(segmenter.source) if segmenter.source else None,
+        "locations": _shown([os.fspath(one) for one in locations]),
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _shown(locations: Sequence[str]) -> str:
+    more = len(locations) - MOST_LOCATIONS
+    return ", ".join(locations[:MOST_LOCATIONS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _hashes(segmenter: "Segmenter") -> dict[str, str]:
@@ -123,11 +134,14 @@ def read_manifest(output: Output) -> dict[str, Any] | None:
     return found
 
 
-def go_on(output: Output, manifest: dict[str, Any]) -> bool:
+def go_on(
+    output: Output, manifest: dict[str, Any], say: Callable[[str], object] = lambda _: None
+) -> bool:
     """Write the manifest into an empty folder, or check that it is that of the folder's records.
 
-    Returns whether there may be records already. Raises ``InputError`` for a folder of something
-    else, or of another run, with the name of the first difference.
+    ``say`` is told where the folder was begun with pictures from elsewhere. Returns whether there
+    may be records already. Raises ``InputError`` for a folder of something else, or of another run,
+    with the name of the first difference.
     """
     manifest = json.loads(json.dumps(manifest))
     before = read_manifest(output)
@@ -141,6 +155,12 @@ def go_on(output: Output, manifest: dict[str, Any]) -> bool:
         raise InputError(
             f"'{output.location}' belongs to another run: {difference}: use the same, or name"
             " another folder (--output)."
+        )
+    first, now = before.get("locations"), manifest.get("locations")
+    if first and first != now:
+        say(
+            f"'{output.location}' was begun with pictures of {first}: those of {now} are added, and"
+            " what has the id of one that is done counts as done."
         )
     return True
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from tf_groupvit.annotation.ending import SUMMARY, end
 from tf_groupvit.annotation.format_parts import MINIMUM_AREA, Description
-from tf_groupvit.annotation.formats import check_format, write_format
+from tf_groupvit.annotation.formats import FORMATS, check_format, write_format
 from tf_groupvit.annotation.manifest import describe, go_on
 from tf_groupvit.annotation.parts import FOLDER, Parts
 from tf_groupvit.annotation.polygons import TOLERANCE
@@ -39,6 +39,7 @@ from tf_groupvit.annotation.sources import (
     find_items,
 )
 from tf_groupvit.errors import GroupViTError, ImageError, InputError
+from tf_groupvit.files import check_folder
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.segmentation.batches import MOST_IMAGES, in_batches
 from tf_groupvit.storage import Output, reason_of
@@ -95,7 +96,8 @@ def annotate(
         retry_failed: whether pictures that failed in earlier runs are done again.
         batch_size: pictures that go through the model together.
         tolerance, minimum_area: of polygons, in pixels: see ``format_parts.Description``.
-        with_pictures: whether pictures are copied to where "voc", "yolo" and "labelme" have them.
+        with_pictures: whether pictures are copied to where "voc", "yolo" and "labelme" have them;
+            those that are gone meanwhile are named, and have their labels alone.
         seed: decides which pictures are on the contact sheet.
         engine: "local", this process, or "ray", workers on a Ray cluster, which the extra ``ray``
             brings: the records are the same, but for rounding.
@@ -117,12 +119,22 @@ def annotate(
     started = time.monotonic()
     listed = [locations] if isinstance(locations, (str, os.PathLike)) else locations
     find = partial(find_items, [os.fspath(one) for one in listed], recursive, column)
-    about = Description(segmenter.class_names, tolerance, minimum_area)
-    copies = check_format(format, about).takes_pictures and with_pictures
-    _check(batch_size, ignore_below, engine, workers, ray_address)
+    about = check_arguments(
+        segmenter.class_names,
+        output,
+        format,
+        tolerance=tolerance,
+        minimum_area=minimum_area,
+        with_pictures=with_pictures,
+        batch_size=batch_size,
+        ignore_below=ignore_below,
+        engine=engine,
+        workers=workers,
+        ray_address=ray_address,
+    )
     check_found(find)
     place = Output(output)
-    go_on(place, describe(segmenter, ignore_below, several=len(listed) > 1))
+    go_on(place, describe(segmenter, ignore_below, listed), say)
     with _alone(place):
         parts = Parts(place)
         if retry_failed:
@@ -140,9 +152,8 @@ def annotate(
                 _work(items, recorder(run.clock), run, bar.step)
         working = time.monotonic() - began
         with run.clock("writing the format"):
-            write_format(
-                format, parts.records(), about, place, PictureFinder(find()) if copies else None
-            )
+            copies = partial(_copy, PictureFinder(find()), run.problems) if with_pictures else None
+            write_format(format, parts.records(), about, place, copies)
         with run.clock("ending"):
             sums = end(parts.records(), segmenter.class_names, place, find(), run.problems, seed)
         summary = {
@@ -155,13 +166,26 @@ def annotate(
     return summary
 
 
-def _check(
-    batch_size: int,
-    ignore_below: float | None,
-    engine: str,
-    workers: int | None,
-    ray_address: str | None,
-) -> None:
+def check_arguments(
+    class_names: Sequence[str],
+    output: str | os.PathLike[str],
+    format: str = "parquet",
+    *,
+    tolerance: float = TOLERANCE,
+    minimum_area: int = MINIMUM_AREA,
+    with_pictures: bool = False,
+    batch_size: int = MOST_IMAGES,
+    ignore_below: float | None = None,
+    engine: str = LOCAL,
+    workers: int | None = None,
+    ray_address: str | None = None,
+) -> Description:
+    """Raise ``InputError`` for what ``annotate`` refuses without a model; what a format needs."""
+    about = Description(class_names, tolerance, minimum_area)
+    chosen = check_format(format, about)
+    if with_pictures and not chosen.takes_pictures:
+        taking = ", ".join(name for name, one in FORMATS.items() if one.takes_pictures)
+        raise InputError(f"Copies of the pictures belong to {taking}, not to {format!r}.")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}: expected at least 1.")
     if ignore_below is not None and not 0 <= ignore_below <= 1:
@@ -174,6 +198,18 @@ def _check(
         raise InputError(f"workers is {workers}: expected at least 1.")
     if engine != RAY and (workers is not None or ray_address is not None):
         raise InputError(f"workers and an address of Ray are for the engine ray, not {engine!r}.")
+    if (folder := Output(output).folder) is not None:
+        check_folder(folder)
+    return about
+
+
+def _copy(find: PictureFinder, problems: list[Problem], item_id: str) -> bytes | None:
+    """The bytes of a picture; None where it is gone, which is a problem of this picture alone."""
+    try:
+        return find(item_id)
+    except Exception as error:  # each storage has errors of its own
+        problems.append(Problem(item_id, f"it has no copy, since {reason_of(error)}"))
+        return None
 
 
 @contextmanager

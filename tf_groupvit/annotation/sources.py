@@ -137,7 +137,7 @@ class PictureFinder:
         while item_id not in self._passed:
             one = next(self._found, None)
             if one is None:
-                raise InputError(f"{item_id}: the picture is not there any more.")
+                raise InputError("the picture is not there any more")
             if isinstance(one, Item):
                 self._passed.setdefault(one.id, one)
         return self._passed.pop(item_id).read()

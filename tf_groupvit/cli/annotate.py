@@ -9,8 +9,15 @@ from typing import Any
 
 import click
 
-from tf_groupvit.cli.choices import OPTIONS, load_segmenter, recursive_option, segmenter_options
+from tf_groupvit.cli.choices import (
+    OPTIONS,
+    class_list,
+    load_segmenter,
+    recursive_option,
+    segmenter_options,
+)
 from tf_groupvit.errors import InputError
+from tf_groupvit.segmentation.class_names import parse_classes
 
 ENGINES = ("local", "ray")  # those of annotation.run, which --help does not load
 FORMATS = (  # those of annotation.formats, which --help does not load
@@ -38,6 +45,8 @@ OF_RUN = (  # options that are arguments of run.annotate
     "workers",
     "ray_address",
 )
+UNCHECKED = ("retry_failed", "seed")  # any value will do
+MOST_NAMED = 20  # sources and pictures that could not be found, on standard error
 NEEDED = {"annotate": ("pyarrow", "pycocotools"), "ray": ("ray",)}  # by extras
 
 
@@ -121,14 +130,21 @@ def command(
     if choices["engine"] == "ray":
         _check_extra("ray")
     from tf_groupvit.annotation.manifest import read_manifest
+    from tf_groupvit.annotation.run import annotate, check_arguments
     from tf_groupvit.annotation.sources import check_found, find_items
     from tf_groupvit.storage import Output
 
     read_manifest(Output(output))
-    check_found(partial(find_items, sources, recursive, column))
     of_run = {name: choices.pop(name) for name in OF_RUN}
+    of_run = {name: choice for name, choice in of_run.items() if choice is not None}
+    if choices["classes"] is not None:
+        choices["classes"] = class_list(choices["classes"])
+    names = [names[0] for names in parse_classes(choices["classes"] or ["of the checkpoint"])]
+    check_arguments(
+        names, output, **{name: one for name, one in of_run.items() if name not in UNCHECKED}
+    )
+    check_found(partial(find_items, sources, recursive, column))
     segmenter = load_segmenter(**choices)
-    from tf_groupvit.annotation.run import annotate
 
     try:
         with redirect_stdout(sys.stderr):  # Ray says there what its workers suffer
@@ -140,7 +156,7 @@ def command(
                 column=column,
                 progress=True,
                 say=partial(click.echo, err=True),
-                **{name: choice for name, choice in of_run.items() if choice is not None},
+                **of_run,
             )
     except KeyboardInterrupt:
         click.echo("\n" * sys.stderr.isatty() + "Stopped. The same command goes on.", err=True)
@@ -161,8 +177,11 @@ def _tell(summary: dict[str, Any], output: str, as_json: bool) -> None:
         click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
     else:
         click.echo("\n".join(_lines(summary, output)))
-    for problem in summary["problems"]:
+    problems = summary["problems"]
+    for problem in problems[:MOST_NAMED]:
         click.echo(f"{problem['source']}: {problem['error']}", err=True)
+    if more := len(problems[MOST_NAMED:]):
+        click.echo(f"and {more:,} more of that kind, which {output}/errors.jsonl names", err=True)
     for failure in summary["first_errors"]:
         click.echo(f"{failure['id']}: {failure['error']}", err=True)
     if more := summary["failed"] - len(summary["first_errors"]):
