@@ -1,10 +1,15 @@
 """What the tests of annotations share: a small segmenter, and a folder of small pictures."""
 
+import json
+import signal
+
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from many_pictures import CLASSES, PATIENCE, make_collection, started, wait_for_parts
 from small_pictures import picture
 
-CLASSES = "apple,star,grass,sky"
+from tf_groupvit.annotation.parts import Parts
+from tf_groupvit.storage import Output
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +38,30 @@ def photos(tmp_path):
         (folder / f"{number}.png").write_bytes(picture(number, (32 + 8 * number, 32)))
     (folder / "broken.jpg").write_bytes(b"no picture")
     return folder
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory):
+    """A folder of two thousand pictures, twenty of them broken in as many ways."""
+    folder = tmp_path_factory.mktemp("collection") / "photos"
+    make_collection(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def killed_twice(collection, tmp_path_factory):
+    """The output of one machine, killed twice; the ids that were done each time; the summary."""
+    output = tmp_path_factory.mktemp("labels") / "labels"
+    done = []
+    for parts in (2, 4):
+        with started(collection, output) as process:
+            wait_for_parts(process, output, parts)
+            process.send_signal(signal.SIGKILL)
+            _, said = process.communicate()
+        assert process.returncode == -signal.SIGKILL, said
+        assert not (output / "summary.json").exists()
+        done.append({item_id for item_id, _ in Parts(Output(output)).ids()})
+    with started(collection, output) as process:
+        out, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2, said
+    return output, *done, json.loads(out)

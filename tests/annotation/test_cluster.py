@@ -3,24 +3,17 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from small_pictures import picture
+from many_pictures import COUNT, PATIENCE, QUIET, records_of, started, wait_for_parts
 
 from tf_groupvit.annotation import run
-from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.run import annotate
 from tf_groupvit.errors import InputError
-from tf_groupvit.storage import Output
 
-CLASSES, PATIENCE = "apple,star,grass,sky", 300  # seconds: machines that test are busy
-COMMAND = "from tf_groupvit.cli import main; main()"
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray brings it")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
@@ -85,33 +78,27 @@ def test_more_workers_than_processors_are_refused(monkeypatch):
         _shares(3)
 
 
-@pytest.fixture
-def collection(tmp_path):
-    """Sixty pictures, four of them broken."""
-    folder = tmp_path / "collection"
-    folder.mkdir()
-    for number in range(56):
-        (folder / f"{number:02}.png").write_bytes(picture(number, (32 + number % 5, 32)))
-    whole = picture(1)
-    for number, content in enumerate((b"", b"no picture", whole[: len(whole) // 2], whole[:20])):
-        (folder / f"broken{number}.png").write_bytes(content)
-    return folder
+@pytest.mark.parametrize(
+    ("pictures", "batch_size", "size"),
+    [(2000, 8, 248), (100_000, 8, 256), (100_000, 24, 264), (5, 8, 8), (1, 1, 1), (2000, 400, 400)],
+)
+def test_chunks_are_of_whole_batches(pictures, batch_size, size):
+    from tf_groupvit.annotation.cluster import _size
+
+    assert _size(pictures, 8, batch_size) == size
 
 
-def started(program, *arguments):
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | quiet,
-    )
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a cluster of two processors, which this process has joined."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUIET.items():
+            patch.setenv(name, value)
+        import ray
 
-
-def on_ray(photos, output, workers=2):
-    line = (photos, "--classes", CLASSES, "--output", output, "--engine", "ray", "--json")
-    return started(COMMAND, "annotate", *line, "--workers", workers)
+        context = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield context.address_info["address"]
+        ray.shutdown()
 
 
 def processes_below(root):
@@ -132,17 +119,6 @@ def processes_below(root):
     return found
 
 
-def once_there_is_a_part(process, output):
-    """The processes below a run, at the time when its first new part is written."""
-    before = set((output / "records").glob("part-*"))
-    end = time.monotonic() + PATIENCE
-    while process.poll() is None and time.monotonic() < end:
-        if set((output / "records").glob("part-*")) - before:
-            return processes_below(process.pid)
-        time.sleep(0.01)
-    raise AssertionError(process.communicate()[1])
-
-
 def all_end(numbers):
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
@@ -152,37 +128,33 @@ def all_end(numbers):
     return False
 
 
-def records_of(output):
-    return sorted(Parts(Output(output)).records(), key=lambda record: record.id)
-
-
 @pytest.mark.slow
 @needs_ray
 @needs_proc
-def test_runs_that_are_killed_give_what_one_machine_gives(segmenter, collection, tmp_path):
-    here, there = tmp_path / "here", tmp_path / "there"
-    expected = annotate(collection, segmenter, here)
-
-    with on_ray(collection, there) as process:
-        killed = once_there_is_a_part(process, there)
+def test_two_workers_that_are_killed_give_the_records_of_one_machine(
+    collection, killed_twice, cluster, tmp_path
+):
+    here, there, choices = killed_twice[0], tmp_path / "there", ("--engine", "ray", "--workers", 2)
+    with started(collection, there, *choices) as process:
+        wait_for_parts(process, there, 1)
+        killed = processes_below(process.pid)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert not (there / "summary.json").exists()
 
-    with on_ray(collection, there) as process:
-        below = once_there_is_a_part(process, there)
-        workers = [one for one, name in below.items() if name.startswith("ray::MapWorker")]
+    before = processes_below(os.getpid())
+    with started(collection, there, *choices, "--ray-address", cluster) as process:
+        wait_for_parts(process, there, 1)
+        new = processes_below(os.getpid()).items() - before.items()
+        workers = [number for number, name in new if name.startswith("ray::MapWorker")]
         os.kill(workers[0], signal.SIGKILL)
         out, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, said
-    found = json.loads(out)
-    assert 0 < found["run"]["pictures"] < 60
-    rounded = {"mean_confidence": pytest.approx(expected["mean_confidence"], abs=1e-5)}
-    assert {**found, "run": None} == {**expected, "run": None, **rounded}
-    for one, other in zip(records_of(there), records_of(here), strict=True):
-        assert one.scores == pytest.approx(other.scores, abs=1e-5)  # batches are others
-        assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
-        assert replace(one, scores=[], confidence=0) == replace(other, scores=[], confidence=0)
-    again = annotate(collection, segmenter, there)  # here, where the cluster has been
-    assert again["run"]["pictures"] == 0
-    assert all_end(below | killed)
+    found, expected = json.loads(out), killed_twice[-1]
+    assert 0 < found["run"]["pictures"] < COUNT
+    among = {"mean_confidence": pytest.approx(expected["mean_confidence"]), "first_errors": []}
+    assert {**found, "run": None, "first_errors": []} == {**expected, "run": None, **among}
+    assert records_of(there) == records_of(here)
+    errors = [sorted((one / "errors.jsonl").read_text().splitlines()) for one in (there, here)]
+    assert errors[0] == errors[1] and len(errors[0]) == 20
+    assert all_end(killed)

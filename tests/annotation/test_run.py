@@ -5,6 +5,7 @@ import json
 import os
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from small_pictures import picture
@@ -124,6 +125,13 @@ def test_small_parts_hold_every_record_once(segmenter, photos, tmp_path, monkeyp
     assert len(parts.names()) == 3 and len(list(parts.ids())) == 5
 
 
+def test_parts_are_of_whole_batches(segmenter, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "PART_PICTURES", 2)
+    annotate(photos, segmenter, tmp_path / "labels", batch_size=3)
+    parts = sorted((tmp_path / "labels" / "records").iterdir())
+    assert [pq.read_metadata(part).num_rows for part in parts] == [3, 2]
+
+
 def test_uncertain_pixels_belong_to_no_class(segmenter, photos, tmp_path):
     margins = segmenter(photos / "0.png").margins
     least = float(np.median(margins)) + 1e-6
@@ -233,7 +241,7 @@ def test_a_full_disk_is_one_line_and_leaves_whole_parts(segmenter, photos, tmp_p
 
     monkeypatch.setattr(Output, "write", full)
     with pytest.raises(InputError, match="No space left on device"):
-        annotate(photos, segmenter, tmp_path / "labels")
+        annotate(photos, segmenter, tmp_path / "labels", batch_size=2)
     monkeypatch.undo()
     assert len(records_in(tmp_path / "labels")) == 2
     assert annotate(photos, segmenter, tmp_path / "labels")["done"] == 4

@@ -22,7 +22,7 @@ from tf_groupvit.annotation.sources import Item
 from tf_groupvit.errors import GroupViTError, InputError
 from tf_groupvit.storage import Output
 
-CHUNK = 256  # pictures at most that a worker does at a time, and that make a part
+CHUNK = 256  # pictures, about, that a worker does at a time at most, and that make a part
 SHARES = 4  # chunks for each worker at least, where there are few pictures
 LOCAL_ONLY = "memory"  # a storage within one process
 
@@ -34,6 +34,7 @@ def work_on_ray(
     recorder: Callable[[Clock], Recorder],
     run: Run,
     step: Callable[[], None],
+    batch_size: int,
     workers: int | None = None,
     address: str | None = None,
 ) -> None:
@@ -43,6 +44,8 @@ def work_on_ray(
 
     Args:
         recorder: makes a recorder with a clock; it travels to the workers once.
+        batch_size: chunks are of whole batches: scores depend, by rounding, on how many pictures a
+            batch has.
         workers, address: see ``run.annotate``.
 
     Raises:
@@ -59,7 +62,7 @@ def work_on_ray(
 
     with joined(address):
         count, cores = _shares(workers)
-        size = max(1, min(CHUNK, -(-len(waiting) // (SHARES * count))))
+        size = _size(len(waiting), SHARES * count, batch_size)
         chunks = list(_chunks(waiting, size, run.parts.next_number()))
         del waiting
         answers = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
@@ -132,6 +135,12 @@ def _shares(workers: int | None) -> tuple[int, int]:
             f"There are {count} workers and {sum(machines)} processors: name fewer workers."
         )
     return count, fitting[-1]
+
+
+def _size(pictures: int, chunks: int, batch_size: int) -> int:
+    """Of how many pictures a chunk is: of whole batches, and so that there are about as many."""
+    wanted = min(CHUNK, -(-pictures // chunks))
+    return max(1, round(wanted / batch_size)) * batch_size
 
 
 def _chunks(items: list[Item], size: int, first: int) -> Iterator[dict[str, Any]]:

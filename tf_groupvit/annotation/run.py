@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tf_groupvit.segmentation.result import Segmentation
     from tf_groupvit.segmentation.segmenter import Segmenter
 
-PART_PICTURES, PART_SECONDS = 1000, 10.0  # a part is written after so many, or so long
+PART_PICTURES, PART_SECONDS = 1000, 10.0  # a part is written after about so many, or so long
 THREADS = 2  # that read pictures, and as many that make records; TensorFlow has its own
 HOPELESS = 20  # pictures that the model fails on before the first success: it is not their fault
 LOCK = ".lock"
@@ -100,7 +100,7 @@ def annotate(
             those that are gone meanwhile are named, and have their labels alone.
         seed: decides which pictures are on the contact sheet.
         engine: "local", this process, or "ray", workers on a Ray cluster, which the extra ``ray``
-            brings: the records are the same, but for rounding.
+            brings: the records are the same.
         workers: of a cluster, each with a segmenter and its share of the processors; unless given,
             one for each machine.
         ray_address: of a cluster that runs, such as ``ray://host:10001``; unless given, that of
@@ -147,7 +147,7 @@ def annotate(
             if engine == RAY:
                 from tf_groupvit.annotation.cluster import work_on_ray
 
-                work_on_ray(items, recorder, run, bar.step, workers, ray_address)
+                work_on_ray(items, recorder, run, bar.step, batch_size, workers, ray_address)
             else:
                 _work(items, recorder(run.clock), run, bar.step)
         working = time.monotonic() - began
@@ -309,7 +309,7 @@ class Run:
 
 def _work(items: Iterable[Item], recorder: "Recorder", run: Run, step: Callable[[], None]) -> None:
     """Annotate the items here; ``step`` is called for each picture."""
-    store = _Store(run.parts, run.clock)
+    store = _Store(run.parts, run.clock, recorder.batch_size)
     try:
         with closing(recorder.records(items)) as records:
             for record in records:
@@ -392,10 +392,14 @@ def _image_of(pair: "tuple[Item, np.ndarray | Exception]") -> np.ndarray:
 
 
 class _Store:
-    """Records on their way into parts; a part is written in a thread while the next is gathered."""
+    """Records on their way into parts; a part is written in a thread while the next is gathered.
 
-    def __init__(self, parts: Parts, clock: Clock) -> None:
-        self.parts, self.clock = parts, clock
+    Parts are of whole batches: scores depend, by rounding, on how many pictures a batch has, and a
+    run that goes on after them makes the same batches.
+    """
+
+    def __init__(self, parts: Parts, clock: Clock, batch_size: int) -> None:
+        self.parts, self.clock, self.batch_size = parts, clock, batch_size
         self.records: list[Record] = []
         self.written = time.monotonic()
         self.thread = ThreadPoolExecutor(1)
@@ -405,7 +409,8 @@ class _Store:
         """Keep a record; where enough have gathered, write them."""
         self.records.append(record)
         late = time.monotonic() - self.written >= PART_SECONDS
-        if late or len(self.records) >= PART_PICTURES:
+        enough = late or len(self.records) >= PART_PICTURES
+        if enough and len(self.records) % self.batch_size == 0:
             self._write()
 
     def _write(self) -> None:
