@@ -174,13 +174,11 @@ def _open_litert(file: Path) -> Run:
 
 
 def _write_onnx(function: Function, file: Path, int8: bool) -> None:
-    from tf_groupvit.runtimes.onnx import converted
+    from tf_groupvit.runtimes.onnx import converted, quantize
 
     file.write_bytes(converted(function))
     if int8:
-        from onnxruntime.quantization import quantize_dynamic
-
-        quantize_dynamic(file, file)
+        quantize(file)
 
 
 def _open_onnx(file: Path) -> Run:
@@ -323,7 +321,7 @@ def export_portable(
             functions["sharpen"] = portable.sharpening()
         for name, function in functions.items():
             say(f"Converting {name} to {row.title} ...")
-            _convert(row, function, unfinished / row.file.format(name), int8)
+            write_file(row, function, unfinished / row.file.format(name), int8)
         _write_companions(segmenter, unfinished, format, int8, functions)
         if check:
             say(_checked(segmenter, row, unfinished, is_open, 0.99 if int8 else 0.999))
@@ -369,7 +367,7 @@ def _check_segmenter(segmenter: "Segmenter", is_open: bool) -> None:
         raise ExportError("Open classes need a tokenizer, and the segmenter has none: give one.")
 
 
-def _convert(row: Format, function: Function, file: Path, int8: bool) -> None:
+def write_file(row: Format, function: Function, file: Path, int8: bool) -> None:
     try:
         with held_back():  # what converters print for every model
             row.write(function, file, int8)

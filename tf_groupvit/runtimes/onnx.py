@@ -1,5 +1,6 @@
 """ONNX Runtime, of the extra ``onnx``: batches of any length."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,29 @@ def converted(graph: tf.types.experimental.ConcreteFunction) -> bytes:
     model, _ = from_function(_Traced(graph), input_signature=inputs_of(graph), opset=OPSET)
     content: bytes = model.SerializeToString()
     return content
+
+
+def quantize(file: Path) -> None:
+    """Round the weights of a file to 8 bits, with a scale for each output; so is what they are
+    multiplied with, at each call. All else stays float32, products with classes too.
+    """
+    import onnx
+    from onnxruntime.quantization import quantize_dynamic
+
+    graph = onnx.load(file).graph
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    # A product has its weights behind, a table of embeddings has them in front.
+    place = {"MatMul": 1, "Gather": 0}
+    names = [
+        node.name
+        for node in graph.node
+        if node.op_type in place
+        and node.input[place[node.op_type]] in weights
+        and any(part in node.name for part in ("_model", "_projection"))
+    ]
+    quantize_dynamic(
+        file, file, op_types_to_quantize=[*place], nodes_to_quantize=names, per_channel=True
+    )
 
 
 class OnnxProgram:

@@ -23,6 +23,7 @@ MODULES = {
     "torch": "on_torch",
     "onnxruntime": "on_onnx",
     "openvino": "on_onnx",
+    "file": "on_files",
     "transformers": "on_transformers_tf",
     "ours": "on_tensorflow",
 }
