@@ -7,6 +7,7 @@ elsewhere it is there when its upload ends.
 
 import glob
 import os
+import posixpath
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -53,10 +54,14 @@ def name_of(location: str) -> str:
 
 def beside(location: str, name: str) -> str:
     """Where the file ``name`` is that a file at ``location`` speaks of: relative to its folder."""
-    if name.startswith("/") or is_url(name):
+    if is_url(name):
         return name
-    folder, slash, _ = location.rpartition("/")
-    return folder + slash + name
+    if not is_url(location):
+        return str(Path(location).parent / name)
+    if name.startswith("/"):
+        return name
+    scheme, separator, path = location.rpartition("://")
+    return scheme + separator + posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
 
 
 def kind_of(location: str) -> str:

@@ -3,30 +3,28 @@ out.
 """
 
 import csv
+import io
 import json
 import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import tensorflow as tf
+from fsspec.implementations.memory import MemoryFileSystem
+from loaded import loaded
 from pairs import folder, pairs, picture, shard, write_tar
 
-from tf_groupvit.errors import DatasetError
+from tf_groupvit.errors import DatasetError, GroupViTError
 from tf_groupvit.scenes.scene import scenes, write_scenes
 from tf_groupvit.training.caption_shards import Record, write_tfrecord
 from tf_groupvit.training.caption_sources import first_images, open_pairs, split
 
-
-def loaded(source) -> tuple[list[tuple[bytes, str]], dict[str, str]]:
-    """All pairs of a source, and the reason why by the name of what could not be loaded."""
-    good, bad = [], {}
-    for one in source.shards:
-        for record in source.read(one):
-            try:
-                good.append(record.load())
-            except DatasetError as error:
-                bad[record.name] = str(error)
-    return good, bad
+GOLDEN = Path(__file__).parents[1] / "golden" / "captions"
 
 
 def test_webdataset_shards_give_their_pairs_in_order(tmp_path):
@@ -268,6 +266,57 @@ def test_lines_are_not_paired_with_images_whose_order_is_in_doubt(tmp_path):
     assert loaded(open_pairs(tmp_path)) == (pairs(10), {})
 
 
+def test_a_shard_packed_in_any_order_loses_no_pair(tmp_path):
+    """As plain tar packs a folder, whose files come in the order of the disk."""
+    members = {f"{k}.png": image for k, (image, _) in enumerate(pairs(3))}
+    members |= {"9.txt": b"lost", "a.json": b"{}"}
+    members |= {f"{k}.txt": caption.encode() for k, (_, caption) in enumerate(pairs(3))}
+    members |= {f"{k}.json": b"{}" for k in range(3)}
+    good, bad = loaded(open_pairs(write_tar(tmp_path / "s.tar", members)))
+    assert good == pairs(3)
+    assert sorted(bad.values()) == ["there is no image among json", "there is no image among txt"]
+    first = {name: data for name, data in members.items() if name[0] in "012"}
+    names = sorted(first, key=lambda name: (name.endswith("json"), name))
+    shard = write_tar(tmp_path / "t.tar", {name: first[name] for name in names})
+    assert loaded(open_pairs(shard)) == (pairs(3), {})  # JSON at the end goes with what was given
+
+
+@pytest.mark.parametrize("form", ["ustar", "gnu", "pax", "oldgnu"])
+def test_what_gnu_tar_packs_is_read_in_each_of_its_formats(tmp_path, form):
+    deep = tmp_path / ("d" * 60) / ("é" * 40)
+    deep.mkdir(parents=True)
+    for number, (image, caption) in enumerate(pairs(4)):
+        (deep / f"{number}.png").write_bytes(image)
+        (deep / f"{number}.txt").write_text(caption)
+    command = ["tar", f"--format={form}", "-cf", "s.tar", "-C", str(tmp_path), "d" * 60]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    if (
+        done.returncode
+        and "GNU" not in subprocess.run(["tar", "--version"], capture_output=True, text=True).stdout
+    ):
+        pytest.skip("tar is not GNU's")
+    assert done.returncode == 0, done.stderr
+    good, bad = loaded(open_pairs(tmp_path / "s.tar"))
+    assert sorted(good, key=lambda pair: pair[1]) == pairs(4) and not bad
+
+
+def test_what_macos_packs_is_read_as_if_its_twins_were_not_there(tmp_path):
+    """A twin before each file, and times and attributes of Apple's in headers of their own."""
+    extra = {
+        "mtime": "1700000000.123456789",
+        "LIBARCHIVE.xattr.com.apple.provenance": "AQIA",
+        "SCHILY.xattr.com.apple.quarantine": "0081;é",
+    }
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for number, (image, caption) in enumerate(pairs(3)):
+            for name, data in ((f"{number}.png", image), (f"{number}.txt", caption.encode())):
+                for path, content in ((f"./._{name}", b"Mac OS X"), (f"./{name}", data)):
+                    member = tarfile.TarInfo(path)
+                    member.size, member.pax_headers = len(content), extra
+                    tar.addfile(member, io.BytesIO(content))
+    assert loaded(open_pairs(tmp_path)) == (pairs(3), {})
+
+
 JUNK = (
     "._{}",
     ".{}",
@@ -421,3 +470,77 @@ def test_a_folder_may_be_named_from_where_one_stands(tmp_path, monkeypatch):
     source = open_pairs("f")
     _, caption = next(source.read(source.shards[0])).load()
     assert caption == "picture 0"
+
+
+@pytest.fixture
+def memory():
+    """The address of an empty folder in memory."""
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    return "memory://bucket"
+
+
+def uploaded(folder, address):
+    fsspec.filesystem("memory").put(f"{folder}/", address, recursive=True)
+    return address
+
+
+@pytest.mark.parametrize("kind", ["tar", "tfrecord", "csv", "txt", "files", "parquet", "coco"])
+def test_pairs_on_other_storage_are_those_of_a_disk(tmp_path, memory, kind):
+    here = tmp_path / "data"
+    if kind in ("files", "parquet"):
+        shutil.copytree(GOLDEN / kind, here)
+    elif kind == "csv":
+        folder(here, 3)
+    elif kind == "txt":
+        write_scenes(here, seed=3, count=3)
+    elif kind == "coco":
+        (here / "annotations").mkdir(parents=True), (here / "train").mkdir()
+        (here / "train" / "0.png").write_bytes(picture(0))
+        content = {
+            "images": [{"id": 4, "file_name": "0.png"}],
+            "annotations": [{"image_id": 4, "caption": "one"}],
+        }
+        (here / "annotations" / "captions_train.json").write_text(json.dumps(content))
+    else:
+        for number in range(2):
+            if kind == "tar":
+                shard(here / f"{number}.tar", 2, first=2 * number)
+            else:
+                here.mkdir(exist_ok=True)
+                write_tfrecord(here / f"{number}.tfrecord", pairs(2, 2 * number))
+    there = uploaded(here, memory)
+    good, bad = loaded(open_pairs(there))
+    on_disk, bad_on_disk = loaded(open_pairs(here))
+    assert good == on_disk and good and list(bad.values()) == list(bad_on_disk.values())
+    assert all(name.startswith(f"{there}/") for name in bad)
+    if kind in ("tar", "tfrecord"):
+        for paths in (f"{there}/*.{kind}", f"{there}/{{0..1}}.{kind}"):
+            assert loaded(open_pairs(paths))[0] == good
+
+
+def test_other_storage_that_lacks_something_is_one_line(tmp_path, memory):
+    uploaded(folder(tmp_path / "f", 2), memory)
+    with pytest.raises(DatasetError, match=r"nothing at memory://bucket/no"):
+        open_pairs(f"{memory}/no")
+    fsspec.filesystem("memory").rm("/bucket/images/00001.png")
+    good, bad = loaded(open_pairs(memory))
+    assert good == pairs(1) and list(bad.values()) == [
+        "00001.png cannot be read: there is no such file or folder"
+    ]
+    fsspec.filesystem("memory").rm("/bucket/images/00000.png")
+    with pytest.raises(DatasetError, match=r"names 1 images that are missing: .*00000\.png"):
+        open_pairs(memory)
+    with pytest.raises(GroupViTError, match="cannot be opened"):
+        open_pairs("nowhere://bucket")
+
+
+def test_several_folders_of_shards_are_one_source(tmp_path):
+    for number, name in enumerate(("gcc", "yfcc")):
+        (tmp_path / name).mkdir()
+        shard(tmp_path / name / "0.tar", 2, first=2 * number)
+        (tmp_path / name / "0.parquet").write_bytes(b"notes")
+    expected = (pairs(4), {})
+    assert loaded(open_pairs(f"{tmp_path}/{{gcc,yfcc}}")) == expected
+    assert loaded(open_pairs(f"{tmp_path}/{{gcc,yfcc}}/{{0..0}}.tar")) == expected
+    assert loaded(open_pairs([tmp_path / "gcc", tmp_path / "yfcc"])) == expected

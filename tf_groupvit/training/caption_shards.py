@@ -9,16 +9,17 @@ its first broken record.
 import json
 import os
 import struct
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from tf_groupvit.errors import DatasetError, one_line
-from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES, replacing, split_key, tar_members
+from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES, replacing, split_key
+from tf_groupvit.storage import members, name_of, place_of, reason_of
 from tf_groupvit.training.captions_file import NO_ENTRY, captions_in
 
 # Members of a tar shard by their suffix: the first that is there counts; of JSON, its "caption".
@@ -28,7 +29,7 @@ TAR_CAPTIONS = ("txt", "caption", "json")
 EXAMPLE_IMAGES = ("image", "jpg", "jpeg", "png", "webp", "image/encoded", "image_bytes")
 EXAMPLE_CAPTIONS = ("caption", "txt", "text", "image/caption")
 HEADER, FOOTER = 12, 4  # an example's length with a check sum; its own check sum after it
-Span = tuple[int, int]  # start and length in a file
+Part = tuple[str, int, int | None]  # a file, and where a part of it starts and how long it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Record:
     load: Callable[[], tuple[bytes, str]]
 
 
-def _broken(name: str, reason: str) -> Record:
+def broken(name: str, reason: str) -> Record:
     """A record in the place of what should have been one, or more: loading it gives the reason."""
 
     def load() -> tuple[bytes, str]:
@@ -53,82 +54,98 @@ def numbered_name(name: str, number: int) -> str:
     return name if number == 1 else f"{name}, caption {number}"
 
 
-def _read_bytes(path: Path, start: int = 0, length: int | None = None) -> bytes:
+def read_part(location: str, start: int = 0, length: int | None = None) -> bytes:
     """Part of a file, or DatasetError where it is shorter by now, or cannot be read."""
+    end = None if length is None else start + length
     try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            data = file.read(-1 if length is None else length)
-    except OSError as error:
-        raise DatasetError(f"{path.name} cannot be read: {error.strerror or error}") from error
+        system, path = place_of(location)
+        data: bytes = system.cat_file(path, start=start, end=end)
+    except Exception as error:  # each storage has errors of its own
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise DatasetError(f"{name_of(location)} cannot be read: {reason}") from error
     if length is not None and len(data) < length:
-        raise DatasetError(f"{path.name} ends within the record")
+        raise DatasetError(f"{name_of(location)} ends within the record")
     return data
 
 
-def load_spans(path: Path, image: Span | None, caption: str | Span) -> tuple[bytes, str]:
-    """An image, a file or part of it, and its caption, a text or another part of the file."""
-    text = caption if isinstance(caption, str) else _read_text(path, caption)
-    return _read_bytes(path, *(image or ())), text
+def load_parts(image: Part, caption: str | Part) -> tuple[bytes, str]:
+    """An image and its caption, which is a text or, like the image, a file or part of one."""
+    text = caption if isinstance(caption, str) else _read_text(caption)
+    return read_part(*image), text
 
 
-def _read_text(path: Path, span: Span) -> str:
-    return _read_bytes(path, *span).decode("utf-8-sig", "replace")
+def _read_text(part: Part) -> str:
+    return read_part(*part).decode("utf-8-sig", "replace")
+
+
+def records_of_parts(name: str, parts: Mapping[str, Part]) -> Iterator[Record]:
+    """The records of an image and what goes with it, by suffix: one, or one a caption in JSON."""
+    image = next((part for part in TAR_IMAGES if part in parts), None)
+    caption = next((part for part in TAR_CAPTIONS if part in parts), None)
+    if image is None or caption is None:
+        missing = "image" if image is None else "caption"
+        yield broken(name, f"there is no {missing} among {', '.join(sorted(parts))}")
+        return
+    if caption != "json":
+        yield Record(name, partial(load_parts, parts[image], parts[caption]))
+        return
+    try:
+        texts = captions_in(json.loads(_read_text(parts[caption])))
+    except DatasetError as error:
+        yield broken(name, str(error))
+    except NO_ENTRY:
+        yield broken(name, "its JSON has no entry 'caption'")
+    else:
+        for number, text in enumerate(texts, start=1):
+            yield Record(numbered_name(name, number), partial(load_parts, parts[image], text))
 
 
 class TarShards:
     """Uncompressed WebDataset shards, as img2dataset writes them: KEY.jpg with KEY.txt or KEY.json.
 
-    Members with the same name up to the first dot are one record. Where captions stand in JSON
-    alone, a list of them makes a record of each. Hidden files, and those that macOS and Windows
-    add, are no members.
+    Members with the same name up to the first dot are one record, wherever in the shard they are.
+    Where captions stand in JSON alone, a list of them makes a record of each. Hidden files, and
+    those that macOS and Windows add, are no members.
     """
 
-    def __init__(self, shards: Sequence[Path]) -> None:
+    def __init__(self, shards: Sequence[str]) -> None:
         self.shards = shards
 
-    def read(self, shard: Path) -> Iterator[Record]:
+    def read(self, shard: str) -> Iterator[Record]:
         """Whole records, also of a shard that is cut short; a last one says that it was."""
         problem: list[str] = []
-        members = ((split_key(member.name), member) for member in _members(shard, problem))
-        for key, parts in groupby(members, lambda pair: pair[0][0]):
-            yield from _tar_records(shard, key, {part: member for (_, part), member in parts})
+        for key, parts in _by_key(_members(shard, problem)):
+            yield from records_of_parts(f"{shard}:{key}", parts)
         if problem:
-            yield _broken(str(shard), problem[0])
+            yield broken(shard, problem[0])
 
 
-def _members(shard: Path, problem: list[str]) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar whose data is whole; what is wrong with the tar goes into ``problem``."""
+def _members(shard: str, problem: list[str]) -> Iterator[tuple[str, str, Part]]:
+    """Key, suffix and place of the files of a tar; what is wrong with it goes into ``problem``."""
     try:
-        with open(shard, "rb") as file:
-            yield from tar_members(file, os.path.getsize(shard), problem)
-    except OSError as error:
+        for member in members(*place_of(shard), problem):
+            yield *split_key(member.name), (shard, member.offset_data, member.size)
+    except Exception as error:  # each storage has errors of its own
         problem.append(f"the shard is cut short or damaged: {error}")
 
 
-def _tar_records(shard: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> Iterator[Record]:
-    name = f"{shard}:{key}"
-    image = next((part for part in TAR_IMAGES if part in parts), None)
-    caption = next((part for part in TAR_CAPTIONS if part in parts), None)
-    if image is None or caption is None:
-        missing = "image" if image is None else "caption"
-        yield _broken(name, f"there is no {missing} among {', '.join(sorted(parts))}")
-        return
-    spans = {part: (member.offset_data, member.size) for part, member in parts.items()}
-    if caption != "json":
-        yield Record(name, partial(load_spans, shard, spans[image], spans[caption]))
-        return
-    try:
-        texts = captions_in(json.loads(_read_text(shard, spans[caption])))
-    except DatasetError as error:
-        yield _broken(name, str(error))
-    except NO_ENTRY:
-        yield _broken(name, "its JSON has no entry 'caption'")
-    else:
-        for number, text in enumerate(texts, start=1):
-            yield Record(
-                numbered_name(name, number), partial(load_spans, shard, spans[image], text)
-            )
+def _by_key(found: Iterable[tuple[str, str, Part]]) -> Iterator[tuple[str, dict[str, Part]]]:
+    """What there is of each key. A tar that was packed in any order is read to its end first."""
+    runs = ((key, {one[1]: one[2] for one in run}) for key, run in groupby(found, itemgetter(0)))
+    given, rest = set(), {}
+    for key, parts in runs:
+        if not _is_pair(parts):
+            rest[key] = parts
+            break
+        given.add(key)
+        yield key, parts
+    for key, parts in runs:
+        rest.setdefault(key, {}).update(parts)
+    yield from ((key, rest[key]) for key in rest if key not in given or _is_pair(rest[key]))
+
+
+def _is_pair(parts: Mapping[str, Part]) -> bool:
+    return any(map(parts.__contains__, TAR_IMAGES)) and any(map(parts.__contains__, TAR_CAPTIONS))
 
 
 class TFRecordShards:
@@ -138,15 +155,16 @@ class TFRecordShards:
     or image shows when it is parsed or decoded.
     """
 
-    def __init__(self, shards: Sequence[Path]) -> None:
+    def __init__(self, shards: Sequence[str]) -> None:
         self.shards = shards
 
-    def read(self, shard: Path) -> Iterator[Record]:
+    def read(self, shard: str) -> Iterator[Record]:
         """Whole records, also of a file that is cut short; a last one says that it was."""
         at = 0
         try:
-            size = os.path.getsize(shard)
-            with open(shard, "rb") as file:
+            system, path = place_of(shard)
+            size = system.size(path)
+            with system.open(path, "rb") as file:
                 while at < size:
                     file.seek(at)
                     header = file.read(HEADER)
@@ -154,21 +172,22 @@ class TFRecordShards:
                     end = at + HEADER + length + FOOTER
                     if end > size:
                         reason = f"the file is cut short or damaged from byte {at:,} on"
-                        yield _broken(str(shard), reason)
+                        yield broken(shard, reason)
                         return
-                    span = at + HEADER, length
-                    yield Record(f"{shard}:{at}", partial(_load_example, shard, span))
+                    part = shard, at + HEADER, length
+                    yield Record(f"{shard}:{at}", partial(_load_example, part))
                     at = end
-        except OSError as error:
-            yield _broken(str(shard), f"the file cannot be read: {error.strerror or error}")
+        except Exception as error:  # each storage has errors of its own
+            reason = getattr(error, "strerror", None) or reason_of(error)
+            yield broken(shard, f"the file cannot be read: {reason}")
 
 
-def _load_example(shard: Path, span: Span) -> tuple[bytes, str]:
+def _load_example(part: Part) -> tuple[bytes, str]:
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
     try:
-        features = tf.train.Example.FromString(_read_bytes(shard, *span)).features.feature
+        features = tf.train.Example.FromString(read_part(*part)).features.feature
     except DecodeError as error:
         raise DatasetError("it is no tf.train.Example") from error
     image, caption = (_first_value(features, n) for n in (EXAMPLE_IMAGES, EXAMPLE_CAPTIONS))

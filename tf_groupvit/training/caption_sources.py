@@ -3,11 +3,10 @@
 The format shows in the name of the files, see ``KINDS``.
 """
 
-import glob
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -17,101 +16,135 @@ import numpy as np
 from tf_groupvit.errors import DatasetError, GroupViTError
 from tf_groupvit.files import is_junk, refuse_pointer
 from tf_groupvit.preprocessing.image_reading import read_image
-from tf_groupvit.training.caption_shards import (
-    Record,
-    TarShards,
-    TFRecordShards,
-    load_spans,
-    numbered_name,
+from tf_groupvit.storage import beside, is_url, kind_of, listed, matching, name_of, reason_of
+from tf_groupvit.training.caption_folders import (
+    ImagesWithTexts,
+    folders_with_texts,
+    open_captions_file,
 )
-from tf_groupvit.training.captions_file import find_captions_file, read_rows
+from tf_groupvit.training.caption_parquet import ParquetShards, holds_pairs
+from tf_groupvit.training.caption_shards import Record, TarShards, TFRecordShards
+from tf_groupvit.training.captions_file import KINDS as CAPTIONS_FILES
+from tf_groupvit.training.captions_file import NAMES
 from tf_groupvit.training.texts import clean_caption
 
 MIN_SIDE = 2  # an image of one pixel stands on the web where one was taken away
 UNDECODED = "its image cannot be decoded"
 PARTS = 10_000  # a share is counted in so many parts, so that no rounding error moves a record
-SHOWN = 5  # missing images that a message names
 
 
 class Source(Protocol):
     """Pairs in shards, which an epoch takes in any order, each from its beginning to its end."""
 
-    shards: Sequence[Path]
+    shards: Sequence[str]
 
-    def read(self, shard: Path) -> Iterator[Record]:
+    def read(self, shard: str) -> Iterator[Record]:
         """The records of a shard, not loaded yet; the same ones in the same order each time."""
         ...
 
 
-class CaptionedFolder:
-    """Images next to a captions file, see ``captions_file``; all of them must be there.
-
-    Raises:
-        DatasetError: the file cannot be read or has no such columns, or names missing images.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.shards: Sequence[Path] = [file]
-        self._pairs = [(_find_image(file.parent, image), text) for image, text in read_rows(file)]
-        if not self._pairs:
-            raise DatasetError(f"{file} holds no captions.")
-        paths = dict.fromkeys(path for path, _ in self._pairs)
-        if missing := [path for path in paths if not path.is_file()]:
-            shown = ", ".join(str(path) for path in missing[:SHOWN])
-            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            raise DatasetError(
-                f"{file.name} names {len(missing)} images that are missing: {shown}{more}."
-            )
-
-    def read(self, shard: Path) -> Iterator[Record]:
-        """The pairs in the order of the file; further captions of an image get their own names."""
-        seen: dict[Path, int] = {}
-        for path, caption in self._pairs:
-            seen[path] = seen.get(path, 0) + 1
-            yield Record(
-                numbered_name(str(path), seen[path]), partial(load_spans, path, None, caption)
-            )
-
-
-def _find_image(folder: Path, image: str) -> Path:
-    here, below = folder / image, folder / "images" / image
-    return below if not here.is_file() and below.is_file() else here
-
-
 # Kind of shard -> how its file names end, and its reader. Anything else is a captions file.
-KINDS: dict[str, tuple[str, Callable[[Sequence[Path]], Source]]] = {
+KINDS: dict[str, tuple[str, Callable[[Sequence[str]], Source]]] = {
     "tar": (r"\.tar$", TarShards),
     "tfrecord": (r"\.tfrecords?(-\d+-of-\d+)?$", TFRecordShards),
+    "parquet": (r"\.parquet$", ParquetShards),
 }
+SHARDS = " (*.tar, *.tfrecord, *.parquet)"
 
 
-def _kind_of(file: Path) -> str | None:
-    return next((kind for kind, (end, _) in KINDS.items() if re.search(end, file.name)), None)
+def _shard_kind(file: str) -> str | None:
+    return next((kind for kind, (end, _) in KINDS.items() if re.search(end, name_of(file))), None)
 
 
 def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Source:
-    """Find the pairs that a path names: shards, a folder of shards, or a folder with captions.
+    """Find the pairs that a path or URL names: shards, or images with captions beside them.
 
-    A path may hold wildcards, and numbers in braces as WebDataset has them:
-    ``shards/{00000..00331}.tar``. Several paths are several shards of one kind. A captions file may
-    be named itself, too.
+    It may be a file of shards or of captions, or a folder with any of them; and it may hold
+    wildcards, and braces as WebDataset has them: ``{gcc,yfcc}/{00000..00331}.tar``. Several are
+    several shards, or folders of shards, of one kind. A URL is one that fsspec opens, such as
+    ``s3://bucket/shards``.
 
     Raises:
         DatasetError: nothing is there, or a pointer of git-lfs is; kinds are mixed; or a captions
             file names images that are missing.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    files = [file for path in given for file in _matching_files(os.fspath(path))]
-    if not files:
+    try:
+        found = [file for path in given for file in _matching_files(os.fspath(path))]
+        return _open_all(found)
+    except GroupViTError:
+        raise
+    except Exception as error:
+        if not any(is_url(os.fspath(path)) for path in given):
+            raise
+        # Each storage has errors of its own.
+        raise DatasetError(f"{given[0]} cannot be read: {reason_of(error)}.") from error
+
+
+def _open_all(found: Sequence[str]) -> Source:
+    if not found:
         raise DatasetError("Expected paths to training pairs, got none: give at least one.")
-    if len(files) == 1 and files[0].is_dir():
-        folder = files[0]
-        shards = [file for file in folder.iterdir() if _kind_of(file) and not is_junk(file.name)]
-        files = sorted(shards) or [find_captions_file(folder)]
+    if len(found) == 1 and kind_of(found[0]) == "directory":
+        return _open_folder(found[0])
+    files: list[str] = []
+    for one in found:
+        files += [one] if _shard_kind(one) else _shards_in(one) or [one]
+    return _open_files(files)
+
+
+def _open_folder(folder: str) -> Source:
+    """What a folder holds: shards, the usual captions file, images with texts, or another file."""
+    if shards := _shards_in(folder):
+        return _open_files(shards)
+    inside = [path for path, is_folder in listed(folder) if not is_folder]
+    there = {name_of(path): path for path in inside if not is_junk(name_of(path))}
+    if usual := next(filter(there.__contains__, NAMES), None):
+        return _open_files([there[usual]])
+    tables = [path for name, path in there.items() if _shard_kind(name)]
+    if tables and holds_pairs(tables[0]):
+        return _open_files(tables)
+    if folders := folders_with_texts(folder):
+        return ImagesWithTexts(folders)
+    below = beside(f"{folder.rstrip('/')}/x", "annotations")
+    if kind_of(below) == "directory":  # COCO's
+        there |= {name_of(path): path for path, is_folder in listed(below) if not is_folder}
+    others = [path for name, path in there.items() if _is_captions_file(name)]
+    if len(others) == 1:
+        return _open_files(others)
+    if others:
+        names = ", ".join(map(name_of, others[:3]))
+        raise DatasetError(
+            f"{folder} has several files of captions, {names} ...: name one of them."
+        )
+    raise DatasetError(
+        f"{folder} has neither shards{SHARDS}, nor images with a txt or json beside each, nor one"
+        f" of {', '.join(NAMES)}."
+    )
+
+
+def _is_captions_file(name: str) -> bool:
+    stem, suffix = posixpath.splitext(name.lower())
+    return suffix in CAPTIONS_FILES and (suffix != ".json" or stem.startswith("captions"))
+
+
+def _shards_in(folder: str) -> list[str]:
+    """The shards of a folder, in order, without Parquet files: they may be notes about others."""
+    if kind_of(folder) != "directory":
+        return []
+    files = [path for path, is_folder in listed(folder) if not is_folder]
+    return [
+        file
+        for file in files
+        if _shard_kind(file) not in (None, "parquet") and not is_junk(name_of(file))
+    ]
+
+
+def _open_files(files: Sequence[str]) -> Source:
     for file in files:
-        refuse_pointer(file, DatasetError)
-    names = ", ".join(file.name for file in files[:3])
-    kinds = {_kind_of(file) for file in files}
+        if not is_url(file):
+            refuse_pointer(Path(file), DatasetError)
+    names = ", ".join(map(name_of, files[:3]))
+    kinds = {_shard_kind(file) for file in files}
     if len(kinds) > 1:
         raise DatasetError(
             f"Expected shards of one kind, tar or tfrecord, got a mixture: {names} ..."
@@ -120,39 +153,40 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
         return KINDS[kind][1](files)
     if len(files) > 1:
         raise DatasetError(f"Expected one captions file, got {len(files)}: {names} ...")
-    return CaptionedFolder(files[0])
+    return open_captions_file(files[0])
 
 
-def _matching_files(path: str) -> list[Path]:
+def _matching_files(path: str) -> list[str]:
     """The files that a path with wildcards and braces stands for, in order."""
-    names: list[str] = []
-    for one in _expand_braces(path):
-        names += sorted(glob.glob(one)) if glob.has_magic(one) else [one]
-    missing = [name for name in names if not os.path.exists(name)]
-    if missing or not names:
+    names = {one: matching(one) for one in _expand_braces(path)}
+    missing = [one for one, found in names.items() if not found]
+    if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DatasetError(
-            f"There is nothing at {missing[0] if missing else path}{more}: check the path."
-        )
-    return [Path(name) for name in names]
+        raise DatasetError(f"There is nothing at {missing[0]}{more}: check the path.")
+    found = [file for files in names.values() for file in files]
+    return [file if is_url(file) else str(Path(file)) for file in found]
 
 
 def _expand_braces(path: str) -> list[str]:
-    """``a{00..02}`` -> a00, a01, a02; the digits keep their number."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", path)
+    """``a{00..02}`` -> a00, a01, a02, whose digits keep their number; ``{a,b}`` -> a, b."""
+    match = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", path)
     if not match:
         return [path]
-    first, last = match.groups()
+    first, last, names = match.groups()
     before, after = path[: match.start()], path[match.end() :]
-    numbers = range(int(first), int(last) + 1)
-    return [one for n in numbers for one in _expand_braces(f"{before}{n:0{len(first)}d}{after}")]
+    parts = names.split(",") if names else []
+    if not names:
+        parts = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    return [one for part in parts for one in _expand_braces(f"{before}{part}{after}")]
 
 
 def describe_size(source: Source) -> str:
     """How many pairs a source holds, or shards, whose pairs would take a pass through all files."""
     shards = source.shards
-    what = "shard" if _kind_of(shards[0]) else "pair"
-    count = len(shards) if what == "shard" else sum(1 for _ in source.read(shards[0]))
+    what = "shard" if _shard_kind(shards[0]) else "pair"
+    if what == "pair" and kind_of(shards[0]) == "directory":
+        what = "folder"
+    count = sum(1 for _ in source.read(shards[0])) if what == "pair" else len(shards)
     return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
@@ -224,7 +258,7 @@ class Part:
         self.source, self.shards = source, source.shards
         self.parts, self.held_out = round(share * PARTS), held_out
 
-    def read(self, shard: Path) -> Iterator[Record]:
+    def read(self, shard: str) -> Iterator[Record]:
         """The records of a shard that are this part's."""
         for number, record in enumerate(self.source.read(shard)):
             taken = (number + 1) * self.parts // PARTS > number * self.parts // PARTS

@@ -1,131 +1,142 @@
-"""Read a file of captions - csv, tsv, jsonl, or a txt with a line for each image - as rows."""
+"""Read a file of captions - csv, tsv, jsonl, json, or txt with a line for each image - as rows."""
 
-import csv
-import io
 import json
-import os
+import posixpath
 import re
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES, first_in_doubt, is_junk
+from tf_groupvit.storage import beside, kind_of, listed, name_of, place_of
+from tf_groupvit.training.caption_tables import (
+    ADDRESSES,
+    CAPTIONS,
+    IMAGES,
+    SEPARATORS,
+    Row,
+    names_columns,
+    read_table,
+)
 
-# Columns, or entries of a JSON line, by the names that are in use.
-IMAGES = ("image", "image_path", "file_name", "filename", "filepath", "file", "path")
-CAPTIONS = ("caption", "captions", "text", "title")
 NAMES = tuple(
     f"{name}.{kind}" for name in ("captions", "metadata") for kind in ("csv", "tsv", "jsonl", "txt")
 )
+KINDS = (".csv", ".tsv", ".jsonl", ".json")  # one file of these, and of no usual name, will do
+LONGEST_TEXT, LONGEST_JSON = 2**32, 2**30  # bytes; the captions of COCO have 92 million
 # Errors of a JSON line that lacks the entry.
 NO_ENTRY = (ValueError, TypeError, AttributeError, StopIteration, RecursionError)
-END = "\0"  # parsed as one more row, unless a quotation mark was left open
-
-# The image's path, relative to the captions file's folder or to its subfolder images, and its
-# caption.
-Row = tuple[str, str]
 
 
-def find_captions_file(folder: Path) -> Path:
-    """The captions file of a folder, by its usual names; DatasetError where there is none."""
-    for name in NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    raise DatasetError(
-        f"{folder} has neither shards (*.tar, *.tfrecord) nor one of {', '.join(NAMES)}."
-    )
-
-
-def read_rows(file: Path) -> list[Row]:
+def read_rows(file: str) -> list[Row]:
     """The images and captions that a file names, in its order.
 
     Raises:
-        DatasetError: the file cannot be read, or does not match its suffix.
+        DatasetError: the file cannot be read, is too large, or does not match its suffix.
     """
-    try:
-        text = file.read_bytes().decode("utf-8-sig")  # line ends stay what they are
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file} cannot be read as UTF-8 text: {error}.") from error
-    match file.suffix.lower():
+    suffix = posixpath.splitext(file)[1].lower()
+    if suffix not in (*KINDS, ".txt"):
+        raise DatasetError(
+            f"{file}: expected a captions file of kind csv, tsv, jsonl, json or txt, or shards."
+        )
+    text = _read_text(file, LONGEST_JSON if suffix == ".json" else LONGEST_TEXT)
+    match suffix:
         case ".csv":
-            return _table(text, file, ",")
+            return read_table(text, file, ",")
         case ".tsv":
-            return _table(text, file, "\t")
+            return read_table(text, file, "\t")
         case ".jsonl":
             return _json_lines(text, file)
-        case ".txt":
-            return _lines(text, file)
-    raise DatasetError(
-        f"{file}: expected a captions file of kind csv, tsv, jsonl or txt, or shards."
-    )
+        case ".json":
+            return _json(text, file)
+    return _lines(text, file)
 
 
-def _table(text: str, file: Path, delimiter: str) -> list[Row]:
-    """Columns by the names in the first row, as Python's csv module reads them."""
-    rows = _cells(text, file, delimiter)
-    _, names = next(rows, (1, []))
-    header = [name.strip().lower() for name in names]
-    image, caption = (_column(header, known, file) for known in (IMAGES, CAPTIONS))
-    found = []
-    for line, cells in rows:
-        if len(cells) <= max(image, caption) or any(map(str.strip, cells[len(header) :])):
-            raise DatasetError(
-                f"{file}, line {line}: expected {len(header)} columns, got {len(cells)}: "
-                "a caption that holds the separator stands in quotation marks."
-            )
-        found.append((cells[image].strip(), cells[caption]))
-    return found
-
-
-def _cells(text: str, file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the number of its first line."""
-    lines = csv.reader(chain(io.StringIO(text, newline=""), [END]), delimiter=delimiter)
-    first = 1
+def _read_text(file: str, longest: int) -> str:
     try:
-        for cells in lines:
-            if cells == [END]:
-                return
-            if cells and cells[-1].endswith(END):
-                raise DatasetError(
-                    f"{file}, line {first}: a quotation mark is opened there and never closed."
-                )
-            if any(map(str.strip, cells)):
-                yield first, cells
-            first = lines.line_num + 1
-    except csv.Error as error:
-        raise DatasetError(f"{file}, line {first}: cannot be read as a table: {error}.") from error
+        system, path = place_of(file)
+        size = system.size(path) or 0
+        if size > longest:
+            raise DatasetError(
+                f"{file} has {size:,} bytes, more than {longest:,}: split it, or pack its pairs"
+                " into shards."
+            )
+        content: bytes = system.cat_file(path)
+        return content.decode("utf-8-sig")  # line ends stay what they are
+    except DatasetError:
+        raise
+    except Exception as error:  # each storage has errors of its own
+        raise DatasetError(f"{file} cannot be read as UTF-8 text: {error}.") from error
 
 
-def _column(header: list[str], names: tuple[str, ...], file: Path) -> int:
-    for name in names:
-        if name in header:
-            return header.index(name)
-    raise DatasetError(
-        f"{file}: the first line names the columns {header}, none of them {', '.join(names)}."
-    )
-
-
-def _json_lines(text: str, file: Path) -> list[Row]:
+def _json_lines(text: str, file: str) -> list[Row]:
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-            image = entry[next(filter(entry.__contains__, IMAGES))]
-            captions = captions_in(entry)
-            if not isinstance(image, str):
-                raise DatasetError(f"its image is {image!r:.60}: expected the name of a file")
+            rows += _entry(json.loads(line))
         except NO_ENTRY as error:
             raise DatasetError(
                 f"{file}, line {number}: expected JSON with an image and a caption."
             ) from error
         except DatasetError as error:
             raise DatasetError(f"{file}, line {number}: {error}.") from error
-        rows += [(image, caption) for caption in captions]
     return rows
+
+
+def _entry(entry: Any) -> list[Row]:
+    """An image with each of its captions. DatasetError or one of ``NO_ENTRY`` where it has none."""
+    image = entry[next(filter(entry.__contains__, IMAGES + ADDRESSES))]
+    if not isinstance(image, str):
+        raise DatasetError(f"its image is {image!r:.60}: expected the name of a file")
+    return [(image, caption) for caption in captions_in(entry)]
+
+
+def _json(text: str, file: str) -> list[Row]:
+    """COCO's captions, or a list of entries as jsonl has them."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{file} is not valid JSON: {error}.") from error
+    if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+        entries, kind = content["annotations"], "annotation"
+        try:
+            names = {image["id"]: image["file_name"] for image in content["images"]}
+        except (TypeError, KeyError) as error:
+            raise DatasetError(
+                f"{file}: expected entries of 'images' with id and file_name."
+            ) from error
+    else:
+        entries, kind, names = content, "entry", None
+    if not isinstance(entries, list):
+        raise DatasetError(
+            f"{file}: expected COCO's captions, with 'images' and 'annotations', or a list of"
+            " objects with an image and a caption."
+        )
+    rows: list[Row] = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            rows += _entry(entry if names is None else _named(entry, names))
+        except NO_ENTRY as error:
+            raise DatasetError(
+                f"{file}, {kind} {number}: expected an image and a caption."
+            ) from error
+        except DatasetError as error:
+            raise DatasetError(f"{file}, {kind} {number}: {error}.") from error
+    return rows
+
+
+def _named(annotation: Any, names: dict[Any, Any]) -> dict[str, Any]:
+    """An annotation of COCO with the name of its image."""
+    image = annotation.get("image_id")
+    if image not in names:
+        raise DatasetError(f"its image_id is {image!r:.60}, which 'images' does not have")
+    if not any(map(annotation.__contains__, CAPTIONS)):
+        raise DatasetError(
+            "it has no caption: give the file of captions, captions_*.json, in place of instances"
+        )
+    return {**annotation, "image": names[image]}
 
 
 def captions_in(entry: Any) -> list[str]:
@@ -135,7 +146,11 @@ def captions_in(entry: Any) -> list[str]:
         DatasetError: a caption that is neither a text nor a list of texts.
         One of ``NO_ENTRY``: it is no object, or has no caption.
     """
-    value = entry[next(filter(entry.__contains__, CAPTIONS))]
+    return texts_in(entry[next(filter(entry.__contains__, CAPTIONS))])
+
+
+def texts_in(value: Any) -> list[str]:
+    """A caption, or each of a list; an empty one for none. DatasetError for what is no text."""
     captions = value if isinstance(value, list) else [value]
     texts = ["" if caption is None else caption for caption in captions] or [""]
     for text in texts:
@@ -144,19 +159,18 @@ def captions_in(entry: Any) -> list[str]:
     return texts
 
 
-def _lines(text: str, file: Path) -> list[Row]:
+def _lines(text: str, file: str) -> list[Row]:
     """A line for each image of the folder ``images``, in the order of their names.
 
     ``tf-groupvit scenes`` writes such a file. Where the first line names columns, the file is a
     table: Flickr's captions.txt is one.
     """
     captions = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    for delimiter in ",\t":
-        header = {name.strip(' "').lower() for name in captions[0].split(delimiter)}
-        if header & {*IMAGES} and header & {*CAPTIONS}:
-            return _table(text, file, delimiter)
-    below = "images" if (file.parent / "images").is_dir() else ""
-    folder = file.parent / below
+    for separator in SEPARATORS:
+        if names_columns(captions[0], separator):
+            return read_table(text, file, separator)
+    below = "images" if kind_of(beside(file, "images")) == "directory" else ""
+    folder = beside(file, below or ".")
     images = _images_in(folder)
     if number := _first_with_name(captions, images):
         raise DatasetError(
@@ -174,7 +188,7 @@ def _lines(text: str, file: Path) -> list[Row]:
             f" (sorted by letters) or of '{by_number}' (by numbers): name them, in a captions.csv"
             " with the columns image and caption."
         )
-    names = [os.path.join(below, name) for name in images]
+    names = [posixpath.join(below, name) for name in images]
     return list(zip(names, captions, strict=True))
 
 
@@ -184,14 +198,13 @@ def _first_with_name(captions: Iterable[str], images: Iterable[str]) -> int | No
     for number, line in enumerate(captions, start=1):
         for separators in (r"[,;|#\t]", r"[,;|#:\s]"):
             start = re.split(separators, line, maxsplit=1)[0]
-            if os.path.basename(start.strip(' "')) in known:
+            if posixpath.basename(start.strip(' "')) in known:
                 return number
     return None
 
 
-def _images_in(folder: Path) -> list[str]:
+def _images_in(folder: str) -> list[str]:
     """The names of the image files in a folder, sorted by letters."""
-    with os.scandir(folder) as files:
-        names = [file.name for file in files if file.is_file()]
+    names = [name_of(path) for path, is_folder in listed(folder) if not is_folder]
     images = (name for name in names if name.lower().endswith(GRAPH_IMAGE_SUFFIXES))
     return sorted(name for name in images if not is_junk(name))
