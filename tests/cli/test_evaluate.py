@@ -395,7 +395,8 @@ def test_own_masks_are_seen_by_windows_refined_and_resumed_as_known_ones(model, 
     assert answer(*arguments, "--limit", "2")["images"] == 2
     content = answer(*arguments)
     settings = content["settings"]
-    assert (content["images"], settings["mode"], settings["refine"]) == (5, "window", "guided")
+    assert (content["images"], settings["mode"], settings["refine"]) == (5, "whole", "guided")
+    assert settings["normalize"] == "checkpoint"
     result = run(*arguments, "--ignore", "254")
     assert result.exit_code == 2
     assert "another evaluation: ignore was [255] and is [254]" in result.stderr
@@ -439,7 +440,7 @@ def test_own_masks_of_coco(model, tmp_path):
     found = answer(*arguments, "--model", model, "--background", "0.0")
     assert list(found["iou"]) == ["background", "dog", "sky"]
     # Nothing is background at the threshold 0.
-    assert found["pixel_accuracy"] in (0, 1 / 2) and found["iou"]["background"] == 0
+    assert found["pixel_accuracy"] <= 1 / 2 and found["iou"]["background"] == 0
 
 
 def test_what_has_no_partner_is_named_first_and_last_and_the_exit_code_is_two(model, tmp_path):

@@ -124,6 +124,37 @@ def test_accents_may_be_written_apart(tmp_path):
     assert own(tmp_path).names == [composed]
 
 
+def write_segmented(folder, name, numbers=MASK):
+    """What ``segment`` writes of a picture, as far as it is pictures."""
+    write_mask(folder / f"{name}.labels.png", numbers)
+    for view in ("overlay", "colors", "side-by-side"):
+        write_image(folder / f"{name}.{view}.png", len(numbers), len(numbers[0]))
+
+
+def test_what_segment_writes_are_masks(tmp_path):
+    for name, suffix in (("a", ".jpg"), ("day/b.c", ".png"), ("x.labels", ".jpg")):
+        write_image(tmp_path / f"images/{name}{suffix}", 2, 4)
+    for name in ("a", "day/b.c"):
+        write_segmented(tmp_path / "masks", name)
+    write_mask(tmp_path / "masks/x.labels.png", MASK)  # of a picture of that name
+    dataset = own(tmp_path)
+    assert (dataset.names, dataset.unpaired) == (["a", "day/b.c", "x.labels"], {})
+    assert dataset.labels(1).tolist() == MASK
+    write_mask(tmp_path / "masks/a.png", MASK)
+    with pytest.raises(DatasetError, match=r"a\.png and a\.labels\.png have one name"):
+        own(tmp_path)
+
+
+def test_segment_may_have_written_beside_the_pictures(tmp_path):
+    for name in ("a.jpg", "b.png", "c.png"):
+        write_image(tmp_path / name, 2, 4)
+    for name in ("a", "b"):
+        write_segmented(tmp_path, name)
+    dataset = OwnMaskDataset(tmp_path, tmp_path, "dog,cat,sky")
+    assert (dataset.names, dataset.unpaired) == (["a", "b"], {"c": "it has no mask"})
+    assert dataset.labels(1).tolist() == MASK
+
+
 def test_one_folder_may_hold_both_or_one_the_other(tmp_path):
     write_image(tmp_path / "a.jpg")
     write_mask(tmp_path / "a.png", [[0, 1], [1, 1]])

@@ -38,8 +38,8 @@ UNTRIED = 0.5  # the threshold before --calibrate has found one
 @click.option(
     "--masks",
     metavar="DIR_OR_FILE",
-    help="Of masks: their folder, called like the pictures but for what follows the last dot; or"
-    " COCO annotations, a .json file.",
+    help="Of masks: their folder, called like the pictures but for what follows the last dot, or"
+    " NAME.labels.png; or COCO annotations, a .json file.",
 )
 @click.option(
     "--classes",
@@ -62,7 +62,10 @@ UNTRIED = 0.5  # the threshold before --calibrate has found one
 )
 @segmenter_options("model", "templates", "protocol", "refine", "runtime")
 @click.option(
-    "--mode", type=MODE, help="window, as published, or whole.  [default: window; whole for scenes]"
+    "--mode",
+    type=MODE,
+    help="window, as published, or whole.  [default: window; whole, as segment, for scenes and"
+    " masks]",
 )
 @click.option(
     "--background",
@@ -78,8 +81,8 @@ UNTRIED = 0.5  # the threshold before --calibrate has found one
     type=click.Choice([*STATISTICS, "checkpoint"]),
     help=(
         "Statistics; checkpoint is its own.  [default: imagenet where the checkpoint names CLIP's"
-        " statistics, as the published ones do, though they were trained with ImageNet's; else its"
-        " own]"
+        " statistics, as the published ones do, though they were trained with ImageNet's; else, and"
+        " for masks, its own, as segment]"
     ),
 )
 @click.option(
@@ -128,8 +131,10 @@ def command(
     which are drawn and need no --root. DATASET folder is a tree with a folder for each class, and
     gives top-1 and top-5 of zero-shot classification. DATASET masks is pictures and masks of your
     own: --images, --masks and --classes; a picture and its mask have the same path below their
-    folders, but for what follows the last dot. Masks are PNG (gray of 8 or 16 bits, or palette, as
-    VOC's are), TIFF or BMP with a number for each pixel, or COCO annotations.
+    folders, but for what follows the last dot, or for .labels.png, as segment writes it. Masks are
+    PNG (gray of 8 or 16 bits, or palette, as VOC's are), TIFF or BMP with a number for each pixel,
+    or COCO annotations. What segment, annotate and exports give is measured: their default mode and
+    statistics, not the published ones.
 
     An image that fails is named, and the rest are measured; the exit code is 2 then.
     """
@@ -209,7 +214,7 @@ def _open_own(
         if names := [name for name, other in dataset.unpaired.items() if other == lack]:
             click.echo(f"{what}, {len(names)} left out: {shown(names)}", err=True)
     threshold = UNTRIED if calibrate is not None else background
-    return OpenedDataset(dataset, dataset.prompts, "window", threshold)
+    return OpenedDataset(dataset, dataset.prompts, "whole", threshold)
 
 
 def _segment(

@@ -144,8 +144,8 @@ class OwnMaskDataset(_Pairs):
     """Pictures and masks of one's own, in two folders, or in one and a file of COCO annotations.
 
     A picture and its mask have the same path below their folders, but for what follows the last
-    dot. A mask is PNG (gray of 8 or 16 bits, or palette, as VOC's are), TIFF or BMP, and holds the
-    number of a class for each pixel.
+    dot, or for ".labels.png", as ``segment`` calls masks. A mask is PNG (gray of 8 or 16 bits, or
+    palette, as VOC's are), TIFF or BMP, and holds the number of a class for each pixel.
 
     Args:
         images: the folder of the pictures, with those below it.

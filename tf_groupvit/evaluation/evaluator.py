@@ -169,9 +169,10 @@ def with_trained_statistics(segmenter: Segmenter, dataset: Dataset | FolderDatas
 
     The published checkpoints were trained with ImageNet's mean and standard deviation, and their
     processor files name CLIP's. A segmenter whose ``normalize`` was chosen stays as it is, and so
-    does one whose checkpoint names other statistics.
+    does one whose checkpoint names other statistics. So does any on masks of one's own: there, what
+    ``segment`` and exports give is measured, not what was published.
     """
-    if segmenter.normalize is not None or isinstance(dataset, SceneDataset):
+    if segmenter.normalize is not None or isinstance(dataset, SceneDataset | OwnMaskDataset):
         return segmenter
     own, clip = (segmenter.processor.mean, segmenter.processor.std), STATISTICS["clip"]
     if not np.allclose(own, clip, rtol=0, atol=1e-6):

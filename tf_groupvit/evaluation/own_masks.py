@@ -11,6 +11,7 @@ from tf_groupvit.evaluation.masks import Mask, MaskFile
 from tf_groupvit.evaluation.numbering import Numbering
 from tf_groupvit.files import IMAGE_SUFFIXES
 
+LABELS = ".labels"  # behind the name of a picture, in what segment and query write of it
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # they keep numbers as they are
 NO_MASK, NO_PICTURE = "it has no mask", "its mask has no picture"
 PICTURES = "pictures"
@@ -23,13 +24,15 @@ def find_own_pairs(
     """The pictures that have a mask, in the order of their names, and {name: what is missing}.
 
     A picture and its mask have the same path below their folders, but for what follows the last
-    dot. Both may lie in one folder, where masks are PNG and pictures are not, or one below the
-    other. Of COCO annotations, the path is the ``file_name``.
+    dot; the mask may be called NAME.labels.png, as ``segment`` writes it, and what that writes
+    beside it is passed over. Both may lie in one folder, where masks are PNG and pictures are not
+    or the masks are called so, or one below the other. Of COCO annotations, the path is the
+    ``file_name``.
 
     Raises ``DatasetError``: a folder is missing or empty, two files have one name, or there is no
     pair.
     """
-    pictures = _by_name(images, _found(images, IMAGE_SUFFIXES, PICTURES, masks))
+    pictures = _by_name(images, _keyed(_found(images, IMAGE_SUFFIXES, PICTURES, masks)))
     found: dict[str, Mask] = {}
     if isinstance(masks, CocoFile):
         for file, (size, annotations) in masks.pictures.items():
@@ -40,7 +43,8 @@ def find_own_pairs(
         place, table = masks, numbering.label_map()
         void = ", ".join(map(str, numbering.ignored_numbers())) or "no number"
         advice = f"{void} where nothing counts: see --ignore and --table."
-        for name, path in _by_name(masks, _found(masks, MASK_SUFFIXES, "masks", images)).items():
+        files = _without_views(_found(masks, MASK_SUFFIXES, "masks", images), pictures)
+        for name, path in _by_name(masks, files).items():
             found[name] = MaskFile(path, table, advice)
     pairs = [Pair(name, pictures[name], found[name]) for name in sorted(pictures) if name in found]
     if not pairs:
@@ -66,14 +70,14 @@ def _found(folder: Path, suffixes: Iterable[str], what: str, other: Path | CocoF
     inside = None  # the other folder, from this one
     if isinstance(other, Path) and other.is_relative_to(folder) and other != folder:
         inside = other.relative_to(folder)
-    if other == folder and what == PICTURES:
-        suffixes = set(suffixes) - set(MASK_SUFFIXES)
     files = [
         name
         for name in sorted(files_in(folder))
         if Path(name).suffix.lower() in suffixes
         and not (inside and Path(name).is_relative_to(inside))
     ]
+    if other == folder:
+        files = _of_one_folder(files, what)
     if not files:
         kinds = ", ".join(sorted(suffixes))
         lists = any(folder.glob("*.json"))
@@ -83,10 +87,43 @@ def _found(folder: Path, suffixes: Iterable[str], what: str, other: Path | CocoF
     return files
 
 
-def _by_name(folder: Path, files: list[str]) -> Mapping[str, Path]:
+def _of_one_folder(files: list[str], what: str) -> list[str]:
+    """The pictures or the masks among the files of a folder that has both."""
+    segmented = {file for file, key in _keyed(files).items() if key.endswith(LABELS)}
+    if not segmented:
+        return [
+            file
+            for file in files
+            if what != PICTURES or Path(file).suffix.lower() not in MASK_SUFFIXES
+        ]
+    if what != PICTURES:
+        return sorted(segmented)
+    return [file for file in _without_views(files) if file not in segmented]
+
+
+def _without_views(files: list[str], pictures: Collection[str] = ()) -> dict[str, str]:
+    """{file: the name of its picture}, where NAME.labels.png goes by NAME.
+
+    The others that ``segment`` writes beside it, such as NAME.overlay.png, are left out. What is
+    called as one of the pictures is taken as it is.
+    """
+    keys = _keyed(files)
+    plain = {file: key for file, key in keys.items() if key in pictures}
+    rest = {file: key for file, key in keys.items() if key not in pictures}
+    labels = {file: key.removesuffix(LABELS) for file, key in rest.items() if key.endswith(LABELS)}
+    names = set(labels.values())
+    others = {file: key for file, key in rest.items() if key.rpartition(".")[0] not in names}
+    return plain | labels | others
+
+
+def _keyed(files: Iterable[str]) -> dict[str, str]:
+    return {file: _key(file) for file in files}
+
+
+def _by_name(folder: Path, files: Mapping[str, str]) -> Mapping[str, Path]:
     found: dict[str, str] = {}
-    for file in files:
-        other = found.setdefault(_key(file), file)
+    for file, name in files.items():
+        other = found.setdefault(name, file)
         if other != file:
             raise DatasetError(
                 f"{folder}: {other} and {file} have one name: leave one of them out."
