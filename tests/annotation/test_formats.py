@@ -19,6 +19,7 @@ from tf_groupvit.annotation.format_parts import Description, named
 from tf_groupvit.annotation.formats import FORMATS, check_format, write_format
 from tf_groupvit.annotation.records import Record
 from tf_groupvit.errors import InputError
+from tf_groupvit.evaluation.datasets import OwnMaskDataset
 from tf_groupvit.storage import Output
 
 INSTANCES = "annotations/instances_default.json"
@@ -372,6 +373,29 @@ def test_every_format_is_written_of_nothing_and_to_other_storage(name, memory):
         output,
     )
     assert (output.names() == [name]) == (name != "parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "masks"),
+    [
+        ("coco", INSTANCES),
+        ("coco-panoptic", "annotations/panoptic_default.json"),
+        ("png", "masks"),
+        ("voc", "SegmentationClass"),
+    ],
+)
+def test_what_is_written_may_be_measured_against(written, tmp_path, name, masks):
+    records = drawn_records()
+    folder = written(name, records)
+    for one in records:
+        if one.error is None:
+            place = tmp_path / "photos" / one.id
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (one.width, one.height)).save(place)
+    dataset = OwnMaskDataset(tmp_path / "photos", folder / masks, NAMES)
+    assert dataset.unpaired == {} and list(dataset.class_names) == NAMES
+    found = {f"{called}.jpg": dataset.labels(k) for k, called in enumerate(dataset.names)}
+    assert same(found, expected(records))
 
 
 def test_the_page_has_a_row_for_every_format():

@@ -342,6 +342,69 @@ def test_regions_of_turned_photos_lie_as_their_size_says(tmp_path):
         assert labels_of(tmp_path, file) == expected
 
 
+def panoptic(root, segments, colors, folder="panoptic"):
+    """Panoptic annotations of one picture; ``segments``: {number: category}, ``colors`` (H, W)."""
+    write_image(root / "images/a.jpg", len(colors), len(colors[0]))
+    numbers = np.array(colors)
+    rgb = np.stack([numbers & 255, numbers >> 8 & 255, numbers >> 16], -1).astype(np.uint8)
+    (root / folder).mkdir(exist_ok=True)
+    Image.fromarray(rgb).save(root / folder / "7.png")
+    size = {"width": len(colors[0]), "height": len(colors)}
+    content = {
+        "images": [{"id": 7, "file_name": "a.jpg", **size}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 5, "name": "cat"}],
+        "annotations": [
+            {
+                "image_id": 7,
+                "file_name": "7.png",
+                "segments_info": [{"id": k, "category_id": of} for k, of in segments.items()],
+            }
+        ],
+    }
+    (root / "panoptic.json").write_text(json.dumps(content))
+    return root / "panoptic.json"
+
+
+@pytest.mark.parametrize("folder", ["panoptic", "."])
+def test_panoptic_pictures_by_hand(tmp_path, folder):
+    colors = [[0, 3, 3, 70000], [300, 300, 3, 70000]]
+    file = panoptic(tmp_path, {3: 5, 300: 1, 70000: 5}, colors, folder)
+    assert labels_of(tmp_path, file) == [[255, 1, 1, 1], [0, 0, 1, 1]]
+    # What nobody has labeled does not count, and other categories are background.
+    labels = labels_of(tmp_path, file, classes="dog", background=True)
+    assert labels == [[255, 0, 0, 0], [1, 1, 0, 0]]
+
+
+def test_panoptic_pictures_that_cannot_be_used_are_named(tmp_path):
+    file = panoptic(tmp_path, {3: 5}, [[0, 3], [3, 4]])
+    with pytest.raises(DatasetError, match=r"7\.png: segment 4 is not among its annotations"):
+        OwnMaskDataset(tmp_path / "images", file).check([0])
+    Image.new("L", (2, 2)).save(tmp_path / "panoptic/7.png")
+    with pytest.raises(DatasetError, match=r"7\.png: expected the colors of panoptic segments"):
+        OwnMaskDataset(tmp_path / "images", file).check([0])
+    (tmp_path / "panoptic/7.png").unlink()
+    with pytest.raises(DatasetError, match=r"panoptic/7\.png: there is no such file"):
+        OwnMaskDataset(tmp_path / "images", file).check([0])
+    content = json.loads(file.read_text())
+    for change, words in (
+        ({"annotations": content["annotations"] * 2}, "a.jpg has two panoptic annotations"),
+        ({"categories": content["categories"][:1]}, "annotation 3 is of picture 7 and category 5"),
+        ({"annotations": [*content["annotations"], {"image_id": 7}]}, "expected COCO annotations"),
+    ):
+        file.write_text(json.dumps({**content, **change}))
+        with pytest.raises(DatasetError, match=words):
+            OwnMaskDataset(tmp_path / "images", file)
+
+
+def test_a_picture_without_a_panoptic_annotation_has_no_mask(tmp_path):
+    file = panoptic(tmp_path, {3: 5}, [[3, 3]])
+    content = json.loads(file.read_text())
+    content["images"].append({"id": 8, "file_name": "b.jpg", "width": 2, "height": 1})
+    file.write_text(json.dumps(content))
+    write_image(tmp_path / "images/b.jpg")
+    assert OwnMaskDataset(tmp_path / "images", file).unpaired == {"b": "it has no mask"}
+
+
 @pytest.mark.parametrize(
     ("segmentation", "words"),
     [

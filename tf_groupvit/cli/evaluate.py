@@ -39,7 +39,7 @@ UNTRIED = 0.5  # the threshold before --calibrate has found one
     "--masks",
     metavar="DIR_OR_FILE",
     help="Of masks: their folder, called like the pictures but for what follows the last dot, or"
-    " NAME.labels.png; or COCO annotations, a .json file.",
+    " NAME.labels.png; or COCO annotations, a .json file, of regions or panoptic.",
 )
 @click.option(
     "--classes",
@@ -133,8 +133,9 @@ def command(
     own: --images, --masks and --classes; a picture and its mask have the same path below their
     folders, but for what follows the last dot, or for .labels.png, as segment writes it. Masks are
     PNG (gray of 8 or 16 bits, or palette, as VOC's are), TIFF or BMP with a number for each pixel,
-    or COCO annotations. What segment, annotate and exports give is measured: their default mode and
-    statistics, not the published ones.
+    or COCO annotations, of regions or panoptic, whose PNG lie beside the file as COCO's do. What
+    segment, annotate and exports give is measured: their default mode and statistics, not the
+    published ones.
 
     An image that fails is named, and the rest are measured; the exit code is 2 then.
     """

@@ -1,4 +1,6 @@
-"""Masks in a file of COCO annotations: regions as polygons or run lengths, with a category each."""
+"""Masks in a file of COCO annotations: regions as polygons or run lengths, with a category each, or
+panoptic pictures.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -8,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from tf_groupvit.errors import DatasetError, one_line
-from tf_groupvit.evaluation.masks import UPRIGHT, Size
+from tf_groupvit.evaluation.masks import UPRIGHT, Mask, Size, open_picture, size_and_orientation
 from tf_groupvit.evaluation.numbering import Numbering, Row
 from tf_groupvit.files import refuse_pointer
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS
 
 MISSING = "Polygons of COCO need pycocotools: pip install 'tf-groupvit[annotate]'."
+
+
+SEGMENTS = "segments_info"  # what only annotations of panoptic pictures have
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,23 @@ class CocoFile:
 
     Attributes:
         rows: the numbers and names of the categories, by number.
-        pictures: {file name: (width, height), annotations}.
+        pictures: {file name: (width, height), annotations}; of panoptic ones, those that have one.
+        folder: of the panoptic pictures; None where the file has regions.
     """
 
     path: Path
     rows: list[Row]
     pictures: dict[str, tuple[Size, list[dict[str, Any]]]]
+    folder: Path | None = None
+
+    def mask(self, picture: str, numbering: Numbering) -> Mask:
+        """The mask of a picture."""
+        size, annotations = self.pictures[picture]
+        if self.folder is None:
+            return CocoMask(self.path, picture, size, annotations, numbering)
+        (annotation,) = annotations
+        categories = {one.get("id"): one["category_id"] for one in annotation[SEGMENTS]}
+        return PanopticMask(self.folder / annotation["file_name"], categories, numbering)
 
 
 @dataclass(frozen=True)
@@ -73,8 +89,57 @@ class CocoMask:
             raise DatasetError(f"{self}: annotation {number}: {one_line(error)}.") from error
 
 
+@dataclass(frozen=True)
+class PanopticMask:
+    """The mask of one picture in a PNG, whose color is the number of a segment.
+
+    Pixels of no segment, which are black, do not count: nobody has labeled them.
+
+    categories: {number of a segment: number of its category}.
+    """
+
+    path: Path
+    categories: dict[Any, int] = field(repr=False)
+    numbering: Numbering = field(repr=False)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def size_and_orientation(self) -> tuple[Size, int]:
+        """As ``Mask`` says."""
+        return size_and_orientation(self.path)
+
+    def labels(self) -> np.ndarray:
+        """The labels (H, W), uint8 or, over 255 classes, int32.
+
+        Raises ``DatasetError`` for a file that is no PNG of colors, and for a segment that the
+        annotations do not have.
+        """
+        with open_picture(self.path) as picture:
+            if picture.mode not in ("RGB", "RGBA"):
+                raise DatasetError(
+                    f"{self}: expected the colors of panoptic segments (RGB), received pixels of"
+                    f" {picture.mode}."
+                )
+            try:
+                colors = np.asarray(picture, np.int32)
+            except Exception as error:  # Pillow's readers raise whatever a broken file makes them
+                raise DatasetError(f"{self}: cannot be read: {one_line(error)}.") from error
+        segments = colors[..., 0] + (colors[..., 1] << 8) + (colors[..., 2] << 16)
+        found, places = np.unique(segments, return_inverse=True)
+        ignored, of = self.numbering.ignored, self.categories
+        if unknown := [int(one) for one in found if one and int(one) not in of]:
+            raise DatasetError(f"{self}: segment {unknown[0]} is not among its annotations.")
+        labels = [self.numbering.labels.get(of.get(int(one), -1), ignored) for one in found]
+        kind = np.uint8 if ignored <= 255 else np.int32
+        return np.array(labels, kind)[places.reshape(segments.shape)]
+
+
 def read_coco(path: Path) -> CocoFile:
     """Read a file of annotations whole.
+
+    The PNG of panoptic annotations are in the folder of the file's name beside it, as COCO's own
+    are, or in that of the file.
 
     Raises ``DatasetError`` for a file that cannot be read or is of another kind, and for pictures,
     categories or annotations that do not fit together.
@@ -91,19 +156,24 @@ def read_coco(path: Path) -> CocoFile:
         by_id: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in images}
         sizes = {image["id"]: (int(image["width"]), int(image["height"])) for image in images}
         names = {image["id"]: str(image["file_name"]) for image in images}
+        panoptic = any(SEGMENTS in annotation for annotation in content["annotations"])
         for annotation in content["annotations"]:
-            if annotation["image_id"] not in by_id or annotation["category_id"] not in known:
-                raise DatasetError(
-                    f"{path}: annotation {annotation['id']} is of picture"
-                    f" {annotation['image_id']} and category {annotation['category_id']}: one of"
-                    " them is not in the file."
-                )
+            if panoptic:
+                annotation["file_name"] = str(annotation["file_name"])
+            for region in annotation[SEGMENTS] if panoptic else [annotation]:
+                if annotation["image_id"] not in by_id or region["category_id"] not in known:
+                    raise DatasetError(
+                        f"{path}: annotation {region.get('id')} is of picture"
+                        f" {annotation['image_id']} and category {region['category_id']}: one of"
+                        " them is not in the file."
+                    )
             by_id[annotation["image_id"]].append(annotation)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise DatasetError(
             f"{path}: expected COCO annotations, with images (id, file_name, width, height),"
-            f" categories (id, name) and annotations (id, image_id, category_id, segmentation):"
-            f" {type(error).__name__}: {one_line(error)}."
+            " categories (id, name) and annotations (id, image_id, category_id, segmentation; or"
+            f" image_id, file_name, segments_info): {reason}."
         ) from error
     for image, (width, height) in sizes.items():
         if min(width, height) < 1 or width * height > MAX_PIXELS:
@@ -112,7 +182,13 @@ def read_coco(path: Path) -> CocoFile:
         raise DatasetError(f"{path}: two pictures have one file name, or one id.")
     if not rows or len(known) < len(rows):
         raise DatasetError(f"{path}: expected categories, each with a number of its own.")
-    return CocoFile(path, rows, {names[k]: (sizes[k], found) for k, found in by_id.items()})
+    pictures = {names[k]: (sizes[k], found) for k, found in by_id.items() if found or not panoptic}
+    if not panoptic:
+        return CocoFile(path, rows, pictures)
+    if twice := next((name for name, (_, found) in pictures.items() if len(found) > 1), None):
+        raise DatasetError(f"{path}: {twice} has two panoptic annotations: expected one.")
+    beside = path.with_suffix("")
+    return CocoFile(path, rows, pictures, beside if beside.is_dir() else path.parent)
 
 
 def region_of(segmentation: Any, size: Size) -> np.ndarray:

@@ -150,7 +150,8 @@ class OwnMaskDataset(_Pairs):
     Args:
         images: the folder of the pictures, with those below it.
         masks: the folder of the masks, or a file of COCO annotations (.json), with regions as
-            polygons or run lengths; the extra ``annotate`` brings what draws polygons.
+            polygons or run lengths, or panoptic, whose PNG are in the folder of the file's name
+            beside it or in that of the file; the extra ``annotate`` brings what draws polygons.
         classes: names in the order of their numbers, which start at 0; with ``background``, that is
             0, and the first class is 1. Given with a table or annotations, only these classes
             count: the others are background where there is one, else ignored.
@@ -158,8 +159,8 @@ class OwnMaskDataset(_Pairs):
             one name.
         ignore: numbers of pixels that do not count; 255 unless given, or unless it is a class.
         background: there is a class "background", label 0, for which no word is looked for. Its
-            number is 0 or that of the table's "background". In COCO, it is what has no region;
-            without it such pixels do not count.
+            number is 0 or that of the table's "background". In COCO, it is what has no region,
+            and without it such pixels do not count; of panoptic pictures they never do.
         mask_orientation: as in ``MaskDataset``.
 
     It has ``numbering``, the classes with their numbers, ``prompts``, the classes with synonyms,

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from tf_groupvit.errors import DatasetError
-from tf_groupvit.evaluation.coco import CocoFile, CocoMask
+from tf_groupvit.evaluation.coco import CocoFile
 from tf_groupvit.evaluation.layouts import Pair, files_in
 from tf_groupvit.evaluation.masks import Mask, MaskFile
 from tf_groupvit.evaluation.numbering import Numbering
@@ -35,9 +35,8 @@ def find_own_pairs(
     pictures = _by_name(images, _keyed(_found(images, IMAGE_SUFFIXES, PICTURES, masks)))
     found: dict[str, Mask] = {}
     if isinstance(masks, CocoFile):
-        for file, (size, annotations) in masks.pictures.items():
-            key = _key(file.replace("\\", "/"))
-            found[key] = CocoMask(masks.path, file, size, annotations, numbering)
+        for file in masks.pictures:
+            found[_key(file.replace("\\", "/"))] = masks.mask(file, numbering)
         place = masks.path
     else:
         place, table = masks, numbering.label_map()
