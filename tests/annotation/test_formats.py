@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 
 from tf_groupvit.annotation.format_parts import Description, named
 from tf_groupvit.annotation.formats import FORMATS, check_format, write_format
+from tf_groupvit.annotation.polygon_files import brush_runs
 from tf_groupvit.annotation.records import Record
 from tf_groupvit.errors import InputError
 from tf_groupvit.evaluation.datasets import OwnMaskDataset
@@ -242,6 +243,53 @@ def test_label_studio_polygons_without_tolerance_are_the_labels(written):
             points = np.array(one["value"]["points"]) * (width, height) / 100
             (name,) = one["value"]["polygonlabels"]
             found[filled([points.round(3)], height, width)] = NAMES.index(name)
+        assert np.array_equal(found, labels)
+
+
+def unpacked(rle: list[int]) -> list[int]:
+    """The values of rle-pack, as its page says: https://thi.ng/umbrella, packages/rle-pack."""
+    bits = "".join(f"{byte:08b}" for byte in rle)
+    assert bits[32:37] == f"{7:05b}"  # 8 bits a value
+    sizes = [int(bits[place : place + 4], 2) + 1 for place in range(37, 53, 4)]
+    values, at = [], 53
+    while len(values) < int(bits[:32], 2):
+        size = sizes[int(bits[at + 1 : at + 3], 2)]
+        assert bits[at] == "1"
+        length = int(bits[at + 3 : at + 3 + size], 2) + 1
+        at += 3 + size
+        values += length * [int(bits[at : at + 8], 2)]
+        at += 8
+    assert not int(bits[at:], 2)
+    return values
+
+
+def test_label_studio_brushes_are_the_labels(written):
+    assert brush_runs(np.array([[0, 1], [1, 1]], bool)) == [
+        0,
+        0,
+        0,
+        16,
+        57,
+        27,
+        252,
+        96,
+        22,
+        255,
+        192,
+    ]
+    records = [*drawn_records(), record("full.png", np.full((150, 150), 2, np.uint8))]
+    folder = written("label-studio-brush", records)
+    config = ElementTree.parse(folder / "label_config.xml").getroot()
+    assert [one.get("value") for one in config.find("BrushLabels")] == NAMES
+    tasks = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
+    for task, labels in zip(tasks, expected(records).values(), strict=True):
+        found = np.full_like(labels, 255)
+        for one in task["predictions"][0]["result"]:
+            assert one["type"] == "brushlabels" and one["value"]["format"] == "rle"
+            values = np.reshape(unpacked(one["value"]["rle"]), (*labels.shape, 4))
+            assert set(np.unique(values)) <= {0, 255} and (values == values[..., :1]).all()
+            (name,) = one["value"]["brushlabels"]
+            found[values[..., 3] == 255] = NAMES.index(name)
         assert np.array_equal(found, labels)
 
 

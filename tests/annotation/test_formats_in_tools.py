@@ -198,6 +198,20 @@ def test_labelme_opens_its_files_and_draws_the_labels(written):
         assert np.mean(drawn - 1 == labels) > 0.97
 
 
+def test_label_studio_converter_has_the_same_brushes(written):
+    from label_studio_converter.brush import decode_rle, mask2rle
+
+    records = drawn_records()
+    folder = written("label-studio-brush", records)
+    tasks = json.loads((folder / "tasks.json").read_text())
+    for task, labels in zip(tasks, expected(records).values(), strict=True):
+        for one in task["predictions"][0]["result"]:
+            mask = labels == NAMES.index(one["value"]["brushlabels"][0])
+            assert one["value"]["rle"] == mask2rle(mask.astype(np.uint8) * 255)
+            values = decode_rle(one["value"]["rle"]).reshape(*labels.shape, 4)
+            assert np.array_equal(values[..., 3] == 255, mask)
+
+
 def test_label_studio_converter_reads_the_polygons(written):
     from label_studio_converter import Converter
 

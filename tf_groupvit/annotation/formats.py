@@ -19,6 +19,7 @@ from tf_groupvit.annotation.polygon_files import (
     IGNORED,
     write_cvat,
     write_label_studio,
+    write_label_studio_brush,
     write_labelme,
     write_yolo,
 )
@@ -70,6 +71,7 @@ FORMATS = {
     "cvat": Format(write_cvat, unfit=NOT_IN_XML),
     "yolo": Format(write_yolo, unfit=NOT_IN_YAML, takes_pictures=True),
     "label-studio": Format(write_label_studio, unfit=NOT_IN_XML),
+    "label-studio-brush": Format(write_label_studio_brush, unfit=NOT_IN_XML),
     "parquet": Format(write_parquet),
 }
 

@@ -1,7 +1,7 @@
 """Polygons for tools that people label with: LabelMe, CVAT, YOLO and Label Studio."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from tf_groupvit.annotation.format_parts import (
     to_json,
 )
 from tf_groupvit.annotation.polygons import Region, bridged, component_map
-from tf_groupvit.annotation.records import Record
+from tf_groupvit.annotation.records import Record, masks_of
 from tf_groupvit.storage import Output
 
 IGNORED = "__ignore__"  # LabelMe's label of pixels that do not count
@@ -149,8 +149,35 @@ def write_label_studio(
 ) -> None:
     """``tasks.json``, pre-annotations to import, and ``label_config.xml`` of their project.
 
-    Holes are bridged.
+    A region is a polygon. Holes are bridged.
     """
+
+    def polygons(record: Record) -> Iterator[tuple[int, dict[str, Any]]]:
+        for region in about.regions(record):
+            yield region.label, {"points": _percent(region, record), "closed": True}
+
+    _write_label_studio(records, about, output, "PolygonLabels", polygons)
+
+
+def write_label_studio_brush(
+    records: Iterable[Record], about: Description, output: Output, pictures: Pictures | None
+) -> None:
+    """As ``write_label_studio``, but a class is what a brush has painted, exactly."""
+
+    def brushes(record: Record) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, mask in masks_of(record):
+            yield number, {"format": "rle", "rle": brush_runs(mask)}
+
+    _write_label_studio(records, about, output, "BrushLabels", brushes)
+
+
+def _write_label_studio(
+    records: Iterable[Record],
+    about: Description,
+    output: Output,
+    tag: str,
+    values_of: Callable[[Record], Iterable[tuple[int, dict[str, Any]]]],
+) -> None:
     labels = "".join(
         f"    <Label value={_quoted(about.class_names[number])}"
         f' background="#{bytes(about.colors[number]).hex()}"/>\n'
@@ -159,8 +186,9 @@ def write_label_studio(
     output.write(
         "label_config.xml",
         f'<View>\n  <!-- {REGIONS} -->\n  <Image name="image" value="$image"/>\n'
-        f'  <PolygonLabels name="label" toName="image">\n{labels}  </PolygonLabels>\n</View>\n',
+        f'  <{tag} name="label" toName="image">\n{labels}  </{tag}>\n</View>\n',
     )
+    kind = tag.lower()
     with output.stream("tasks.json") as file:
         file.write(b"[")
         tasks = JsonItems(file)
@@ -168,20 +196,16 @@ def write_label_studio(
             result = [
                 {
                     "id": f"region-{number}",
-                    "type": "polygonlabels",
+                    "type": kind,
                     "from_name": "label",
                     "to_name": "image",
                     "original_width": record.width,
                     "original_height": record.height,
                     "image_rotation": 0,
-                    "value": {
-                        "points": _percent(region, record),
-                        "closed": True,
-                        "polygonlabels": [about.class_names[region.label]],
-                    },
+                    "value": {**value, kind: [about.class_names[label]]},
                 }
-                for number, region in enumerate(about.regions(record))
-                if region.label in about.drawn
+                for number, (label, value) in enumerate(values_of(record))
+                if label in about.drawn
             ]
             prediction: dict[str, Any] = {"model_version": about.model, "result": result}
             if record.confidence is not None and isfinite(record.confidence):
@@ -195,3 +219,24 @@ def _percent(region: Region, record: Record) -> list[list[float]]:
     """Corners in percent of the sides, as Label Studio counts."""
     points = 100 * bridged(region.rings) / (record.width, record.height)
     return points.round(4).tolist()
+
+
+def brush_runs(mask: np.ndarray) -> list[int]:
+    """Label Studio's run lengths of a mask, bool (H, W): bytes, as label-studio-converter has them.
+
+    The format is rle-pack of thi.ng/umbrella: the count of values, their bits, four sizes of
+    lengths, then for each run a 1, which size, the length less one, and the value. A pixel is four
+    values, 255 where it is covered.
+    """
+    sizes = (3, 4, 8, 16)  # bits
+    bits = [f"{4 * mask.size:032b}", f"{8 - 1:05b}", *(f"{size - 1:04b}" for size in sizes)]
+    for number, pixels in enumerate(_row_runs(mask)):
+        left, value = 4 * pixels, number % 2 * 255
+        which = next((k for k, size in enumerate(sizes) if left <= 1 << size), len(sizes) - 1)
+        while left:
+            length = min(left, 1 << sizes[which])
+            bits.append(f"1{which:02b}{length - 1:0{sizes[which]}b}{value:08b}")
+            left -= length
+    text = "".join(bits)
+    count = len(text) // 8 + 1
+    return list(int(text.ljust(8 * count, "0"), 2).to_bytes(count, "big"))

@@ -30,6 +30,7 @@ FORMATS = (  # those of annotation.formats, which --help does not load
     "cvat",
     "yolo",
     "label-studio",
+    "label-studio-brush",
     "parquet",
 )
 OF_RUN = (  # options that are arguments of run.annotate
