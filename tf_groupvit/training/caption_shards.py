@@ -19,7 +19,7 @@ from typing import Any
 
 from tf_groupvit.errors import DatasetError, one_line
 from tf_groupvit.files import GRAPH_IMAGE_SUFFIXES, replacing, split_key
-from tf_groupvit.storage import members, name_of, place_of, reason_of
+from tf_groupvit.storage import bytes_of, members, name_of, place_of, reason_of
 from tf_groupvit.training.captions_file import NO_ENTRY, captions_in
 
 # Members of a tar shard by their suffix: the first that is there counts; of JSON, its "caption".
@@ -56,10 +56,8 @@ def numbered_name(name: str, number: int) -> str:
 
 def read_part(location: str, start: int = 0, length: int | None = None) -> bytes:
     """Part of a file, or DatasetError where it is shorter by now, or cannot be read."""
-    end = None if length is None else start + length
     try:
-        system, path = place_of(location)
-        data: bytes = system.cat_file(path, start=start, end=end)
+        data = bytes_of(location, start, length)
     except Exception as error:  # each storage has errors of its own
         reason = getattr(error, "strerror", None) or reason_of(error)
         raise DatasetError(f"{name_of(location)} cannot be read: {reason}") from error
