@@ -47,6 +47,12 @@ TYPED = ParameterSource.COMMANDLINE
     metavar="LOGDIR",
     help="Where to write what TensorBoard shows: losses, groups, masks.",
 )
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Look through the data in place of training: how many pairs, what is broken and why, how"
+    " long captions are; and write DIR/contact_sheet.jpg.",
+)
 def command(
     name: str | None,
     output: str,
@@ -56,6 +62,7 @@ def command(
     steps: int | None,
     batch_size: int | None,
     tensorboard: str | None,
+    check: bool,
 ) -> None:
     """Train GroupViT from captions, without masks.
 
@@ -106,6 +113,9 @@ def command(
     for folder in (output, tensorboard):
         if folder is not None:
             check_folder(folder)
+    if check:
+        _check(recipe, output)
+        return
     length = f"{recipe.epochs:,} epochs" if recipe.epochs else f"{recipe.steps:,} steps"
     click.echo(
         f"Training on {recipe.data.source}, {length}, into {output}: TensorFlow is being"
@@ -122,6 +132,14 @@ def command(
         click.echo(_kept(Path(output)), err=True)
         raise
     click.echo(f"{output}: {_outcome(history)}", err=True)
+
+
+def _check(recipe: Any, output: str) -> None:
+    click.echo(f"Looking through {recipe.data.source} ...", err=True)
+    import_tensorflow()
+    from tf_groupvit.training.caption_check import check_data
+
+    click.echo(check_data(recipe, output))
 
 
 def _kept(folder: Path) -> str:

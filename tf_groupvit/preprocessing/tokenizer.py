@@ -113,6 +113,10 @@ class Tokenizer:
         """Ids and mask, int32 (N, max_length); long texts are cut without a warning."""
         return self._pad(self._encode(_checked_texts(texts)), self.max_length)
 
+    def lengths(self, texts: Iterable[str]) -> np.ndarray:
+        """How many tokens each of N texts has before it is cut, its first and last one included."""
+        return np.array([len(row) + 2 for row in self._encode(_checked_texts(texts))], np.int64)
+
     def _encode(self, texts: list[str]) -> list[list[int]]:
         try:
             encoded = self.backend.encode_batch(texts, add_special_tokens=False)

@@ -2,15 +2,16 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw
 
-from tf_groupvit.segmentation.label_placement import legible
+from tf_groupvit.segmentation.label_placement import LONGEST, legible
 from tf_groupvit.segmentation.overlay import PAPER, TEXT
 from tf_groupvit.segmentation.result import Segmentation
 
-TILE, GAP, LETTERS = 400, 12, 15  # pixels
+TILE, GAP, LETTERS, LINE = 400, 12, 15, 20  # pixels
 COLUMNS = 4
 
 
@@ -20,27 +21,38 @@ def contact_sheet(pictures: Mapping[str, Segmentation]) -> bytes:
     return sheet_of(tiles)
 
 
-def sheet_of(tiles: Sequence[tuple[str, Image.Image]]) -> bytes:
-    """Pictures with a line of text below each, at least one: a JPEG. Large ones are made smaller.
+def sheet_of(tiles: Sequence[tuple[str, Image.Image]], lines: int = 1) -> bytes:
+    """Pictures with a text below each, at least one: a JPEG. Large ones are made smaller.
 
-    A text that the font cannot show is the number of its picture.
+    A line that the font cannot show is the number of its picture.
+
+    Args:
+        lines: that a text may have; what is longer ends with an ellipsis.
     """
     columns = min(COLUMNS, len(tiles))
     rows = math.ceil(len(tiles) / columns)
-    step = TILE + GAP, TILE + GAP + 2 * LETTERS
+    step = TILE + GAP, TILE + GAP + 2 * LETTERS + (lines - 1) * LINE
     sheet = Image.new("RGB", (columns * step[0] + GAP, rows * step[1] + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for number, (name, tile) in enumerate(tiles):
+    for number, (text, tile) in enumerate(tiles):
         left = GAP + number % columns * step[0]
         top = GAP + number // columns * step[1]
         tile.thumbnail((TILE, TILE))
         sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
-        text, font = legible(name, number, LETTERS)
-        middle = left + TILE // 2, top + TILE + LETTERS
-        draw.text(middle, text, TEXT, font, anchor="mm")
+        for place, line in enumerate(_wrapped(text, lines)):
+            shown, font = legible(line, number, LETTERS)
+            middle = left + TILE // 2, top + TILE + LETTERS + place * LINE
+            draw.text(middle, shown, TEXT, font, anchor="mm")
     content = io.BytesIO()
     sheet.save(content, "JPEG", quality=90)
     return content.getvalue()
+
+
+def _wrapped(text: str, lines: int) -> list[str]:
+    """A text in so many lines at most; one line is left to ``legible``."""
+    if lines == 1:
+        return [text]
+    return textwrap.wrap(text, LONGEST, max_lines=lines, placeholder=" ...")
 
 
 def _tile(result: Segmentation) -> Image.Image:

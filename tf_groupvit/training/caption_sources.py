@@ -199,12 +199,14 @@ def load_pair(record: Record) -> tuple[bytes, str]:
     """Encoded image and clean caption of a record.
 
     Raises:
-        DatasetError: it cannot be read, or its caption is empty.
+        DatasetError: it cannot be read, or its caption is empty or no text.
     """
     image, caption = record.load()
     caption = clean_caption(caption)
     if not caption:
         raise DatasetError("its caption is empty")
+    if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise DatasetError("its caption has half of a surrogate pair, which is no letter")
     return image, caption
 
 

@@ -47,14 +47,12 @@ def make_model(
         InputError: the tokenizer is not the model's, or the model lacks what is to be trained.
     """
     checkpoint = checkpoint_of(recipe)
+    tokenizer = make_tokenizer(recipe, folder, captions, resume)
     if checkpoint is None:
-        tokenizer = _make_tokenizer(recipe, folder, captions, resume)
         model = TFGroupViTModel(model_config(recipe, tokenizer), dtype=recipe.precision)
         spread = recipe.initialization
         spread_groups(model, spread.group_token_std, spread.assign_gain, seed)
     else:
-        its_folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-        tokenizer = Tokenizer.from_pretrained(recipe.start.tokenizer or its_folder)
         model = TFGroupViTModel.from_pretrained(checkpoint, dtype=recipe.precision)
         # Ids beyond the model's embeddings would be read as zeros, on some devices.
         known = model.config.text_config.vocab_size
@@ -81,11 +79,17 @@ def checkpoint_of(recipe: Recipe) -> Path | None:
     return demo_checkpoint() if name == DEMO else resolve(name)
 
 
-def _make_tokenizer(
-    recipe: Recipe, folder: Path, captions: Iterable[str], resume: bool
+def make_tokenizer(
+    recipe: Recipe, folder: Path, captions: Iterable[str], resume: bool = False
 ) -> Tokenizer:
-    if recipe.start.tokenizer or resume:
-        return Tokenizer.from_pretrained(recipe.start.tokenizer or folder)
+    """The recipe's, or its checkpoint's; or one that is learned, as ``make_model`` says."""
+    checkpoint = checkpoint_of(recipe)
+    if recipe.start.tokenizer:
+        return Tokenizer.from_pretrained(recipe.start.tokenizer)
+    if checkpoint is not None:
+        return Tokenizer.from_pretrained(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    if resume:
+        return Tokenizer.from_pretrained(folder)
     wanted = recipe.vocabulary
     prompts = (f"a photo of a {word}." for word in recipe.words)
     return train_vocabulary(folder, [*captions, *prompts], wanted.merges, wanted.max_length)
