@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +47,30 @@ def test_an_output_in_memory_is_refused(segmenter, photos, memory, monkeypatch):
     monkeypatch.setattr(run, "find_spec", lambda name: name)
     with pytest.raises(InputError, match="where no worker can write"):
         annotate(photos, segmenter, f"{memory}/labels", engine="ray")
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_is_not_there_is_one_line_before_anything_is_written(
+    segmenter, photos, tmp_path, scheme, monkeypatch
+):
+    monkeypatch.setattr(run, "find_spec", lambda name: name)
+    with socket.socket() as bound:  # it does not listen
+        bound.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"^Ray at '{address}' is not reached: Conn[^\n]*$"):
+            annotate(photos, segmenter, tmp_path / "labels", engine="ray", ray_address=address)
+    assert not (tmp_path / "labels").exists()
+
+
+@needs_ray
+@pytest.mark.parametrize("address", ["nowhere", "http://127.0.0.1:1"])
+def test_an_address_of_another_kind_is_one_line(address):
+    from tf_groupvit.annotation.cluster import check_address, joined
+
+    check_address(address)
+    words = f"^Ray at '{address}' cannot be used: [^\n]*$"
+    with pytest.raises(InputError, match=words), joined(address):
+        pass
 
 
 @needs_ray

@@ -163,3 +163,13 @@ def test_ctrl_c_says_that_the_same_command_goes_on(photos, tmp_path, monkeypatch
     result = annotate(photos, "--output", tmp_path / "labels")
     assert result.exit_code == 1
     assert result.stderr.endswith("Stopped. The same command goes on.\n\nAborted!\n")
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: name)
+    monkeypatch.setattr("tf_groupvit.annotation.run.find_spec", lambda name: name)
+    cluster = ("--engine", "ray", "--ray-address", "127.0.0.1:0")
+    result = annotate(photos, "--output", tmp_path / "labels", *cluster)
+    assert (result.exit_code, result.stdout) == (2, "") and not (tmp_path / "labels").exists()
+    *_, line = result.stderr.splitlines()
+    assert line.startswith("Error: Ray at '127.0.0.1:0' is not reached: ")

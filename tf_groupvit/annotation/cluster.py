@@ -9,6 +9,8 @@ writes a part of the same name, so that no picture gets two records.
 import logging
 import os
 import pickle
+import re
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -19,11 +21,12 @@ import numpy as np
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.run import Clock, Recorder, Run
 from tf_groupvit.annotation.sources import Item
-from tf_groupvit.errors import GroupViTError, InputError
+from tf_groupvit.errors import GroupViTError, InputError, one_line
 from tf_groupvit.storage import Output
 
 CHUNK = 256  # pictures, about, that a worker does at a time at most, and that make a part
 SHARES = 4  # chunks for each worker at least, where there are few pictures
+CONNECT_SECONDS = 10.0
 LOCAL_ONLY = "memory"  # a storage within one process
 
 Batch = dict[str, np.ndarray]
@@ -85,6 +88,25 @@ def work_on_ray(
         run.parts.forget_repeated()  # of workers of a run before that outlived it
 
 
+def check_address(address: str | None) -> None:
+    """Raise ``InputError`` where nothing answers at the host and port of a cluster."""
+    place = _place(address)
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+?)\]?:(\d{1,5})", place)
+    if not found:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(
+            f"Ray at '{place}' is not reached: {reason}. Check the address and its port."
+        ) from error
+
+
+def _place(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
 @contextmanager
 def joined(address: str | None = None) -> Iterator[None]:
     """A cluster that runs, or one of this machine for the length of the block.
@@ -92,14 +114,16 @@ def joined(address: str | None = None) -> Iterator[None]:
     Ray reports how it is used to those who make it unless ``RAY_USAGE_STATS_ENABLED`` is 0, which
     it is here unless the user has set it.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    place = _place(address)
+    if place != "local":  # one try takes 40 seconds where something else answers; Ray has twenty
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     import ray
     import ray.data
 
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    place = address or os.environ.get("RAY_ADDRESS") or "local"
     dashboard = False if place == "local" else None
     try:
         ray.init(

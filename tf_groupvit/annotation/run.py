@@ -196,6 +196,10 @@ def check_arguments(
         raise InputError("The engine ray needs ray: pip install 'tf-groupvit[ray]'.")
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}: expected at least 1.")
+    if engine == RAY:
+        from tf_groupvit.annotation.cluster import check_address
+
+        check_address(ray_address)
     if engine != RAY and (workers is not None or ray_address is not None):
         raise InputError(f"workers and an address of Ray are for the engine ray, not {engine!r}.")
     if (folder := Output(output).folder) is not None:
