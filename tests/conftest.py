@@ -3,6 +3,7 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -60,3 +61,28 @@ def photos() -> list[Path]:
 def clip_bpe() -> Path:
     """The 49,408-entry CLIP vocabulary: a folder with vocab.json and merges.txt."""
     return _shared("data/clip_bpe")
+
+
+@pytest.fixture
+def s3(monkeypatch, tmp_path):
+    """An S3 server on this machine with the bucket "photos"."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    reset = Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    urlopen(reset).close()  # what another server of this process has kept
+    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    system.mkdir("photos")
+    yield system
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()

@@ -1,7 +1,5 @@
 """annotate on S3: from a bucket into a bucket, and what a bucket can be missing. Loopback only."""
 
-from urllib.request import Request, urlopen
-
 import fsspec
 import pytest
 from small_pictures import picture
@@ -11,30 +9,6 @@ from tf_groupvit.annotation.run import annotate
 from tf_groupvit.annotation.sources import find_items
 from tf_groupvit.errors import InputError
 from tf_groupvit.storage import Output
-
-
-@pytest.fixture
-def s3(monkeypatch, tmp_path):
-    """An S3 server on this machine with the bucket "photos"."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    reset = Request(f"http://{host}:{port}/moto-api/reset", method="POST")
-    urlopen(reset).close()  # what another server of this process has kept
-    system = fsspec.filesystem("s3", skip_instance_cache=True)
-    system.mkdir("photos")
-    yield system
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
 
 
 def test_a_bucket_is_annotated_into_a_bucket_as_a_folder_into_a_folder(

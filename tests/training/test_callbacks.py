@@ -6,7 +6,7 @@ from tf_groupvit.checkpoints.safetensors_file import write_safetensors
 from tf_groupvit.errors import TrainingError
 from tf_groupvit.training import callbacks
 from tf_groupvit.training.callbacks import History, KeepBest, StopAt, TensorBoard
-from tf_groupvit.training.trainer import HISTORY
+from tf_groupvit.training.run_folder import HISTORY, STATE, RunFolder
 
 
 def test_progress_tells_the_time_that_is_left_without_the_first_step(monkeypatch, capsys):
@@ -29,14 +29,15 @@ def test_progress_tells_the_time_that_is_left_without_the_first_step(monkeypatch
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_the_last_good_state(tmp_path):
-    write_safetensors(tmp_path / "state.safetensors", {}, {"step": "20"})
-    watcher = StopAt(99, tmp_path / "state.safetensors", start=20)
+    (tmp_path / STATE).parent.mkdir()
+    write_safetensors(tmp_path / STATE, {}, {"step": "20"})
+    watcher = StopAt(99, RunFolder(tmp_path), start=20)
     watcher.on_train_batch_end(0, {"loss": 1.0})
     good = "the last good state is of step 20, .*state.safetensors"
     with pytest.raises(TrainingError, match=f"nan at step 22; {good}"):
         watcher.on_train_batch_end(1, {"loss": float("nan")})
     with pytest.raises(TrainingError, match="inf at step 1; no state was saved before it"):
-        StopAt(99, tmp_path / "none").on_train_batch_end(0, {"loss": float("inf")})
+        StopAt(99, RunFolder(tmp_path / "none")).on_train_batch_end(0, {"loss": float("inf")})
 
 
 def test_the_best_is_kept_and_patience_counts_what_was_measured(tmp_path):

@@ -15,7 +15,7 @@ from tf_groupvit.training.trainer import STATE
 def test_the_command_trains_and_says_what_came_of_it(tmp_path, monkeypatch):
     asked = {}
 
-    def pretend(recipe, folder, seed, bar, tensorboard):
+    def pretend(recipe, folder, seed, bar, tensorboard, team):
         asked.update(recipe=recipe, folder=folder, seed=seed, tensorboard=tensorboard)
         return [{"step": 5, "loss": 1.5, "val_miou": 0.25}]
 

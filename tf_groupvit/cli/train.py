@@ -1,5 +1,6 @@
 """``tf-groupvit train``: train a checkpoint from captions, as a recipe says."""
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from tf_groupvit.errors import GroupViTError
 from tf_groupvit.quiet import import_tensorflow
+from tf_groupvit.training.devices import TIMEOUT, Cluster, end_process
 
 TYPED = ParameterSource.COMMANDLINE
 
@@ -27,7 +30,7 @@ TYPED = ParameterSource.COMMANDLINE
     "--output",
     required=True,
     metavar="DIR",
-    help="Where the checkpoint goes; made if it is missing.",
+    help="Where the checkpoint goes; made if it is missing. Or a URL, such as s3://bucket/mine.",
 )
 @click.option(
     "--data",
@@ -48,6 +51,18 @@ TYPED = ParameterSource.COMMANDLINE
     help="Where to write what TensorBoard shows: losses, groups, masks.",
 )
 @click.option(
+    "--devices",
+    metavar="all|N",
+    help="How many GPUs of this machine train together; all under TF_CONFIG, else 1.",
+)
+@click.option(
+    "--worker-timeout",
+    type=click.FloatRange(min=1),
+    default=TIMEOUT,
+    metavar="SECONDS",
+    help="How long a worker of TF_CONFIG waits for the others before it ends.",
+)
+@click.option(
     "--check",
     is_flag=True,
     help="Look through the data in place of training: how many pairs, what is broken and why, how"
@@ -62,6 +77,8 @@ def command(
     steps: int | None,
     batch_size: int | None,
     tensorboard: str | None,
+    devices: str | None,
+    worker_timeout: float,
     check: bool,
 ) -> None:
     """Train GroupViT from captions, without masks.
@@ -99,8 +116,13 @@ def command(
     """
     from tf_groupvit.files import check_folder
     from tf_groupvit.memory import keep_freed_memory
+    from tf_groupvit.training.devices import check_devices, describe, read_cluster
     from tf_groupvit.training.recipe import read_recipe
+    from tf_groupvit.training.run_folder import is_remote
 
+    cluster = read_cluster(os.environ.get("TF_CONFIG"))
+    devices = devices or ("all" if cluster.workers > 1 else "1")
+    check_devices(devices)
     keep_freed_memory()
     given = {"steps": steps, "batch_size": batch_size}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -111,27 +133,29 @@ def command(
     own = data is not None or model is not None
     recipe = read_recipe(name or ("finetune" if own else "demo"), **changes)
     for folder in (output, tensorboard):
-        if folder is not None:
+        if folder is not None and (check or not is_remote(folder)):
             check_folder(folder)
     if check:
         _check(recipe, output)
         return
     length = f"{recipe.epochs:,} epochs" if recipe.epochs else f"{recipe.steps:,} steps"
     click.echo(
-        f"Training on {recipe.data.source}, {length}, into {output}: TensorFlow is being"
-        " loaded ...",
+        f"Training on {recipe.data.source}, {length}, into {output}{describe(devices, cluster)}:"
+        " TensorFlow is being loaded ...",
         err=True,
     )
-    import_tensorflow()
-    from tf_groupvit.training.trainer import train
-
     shown = None if tensorboard is None else Path(tensorboard)
     try:
-        history = train(recipe, Path(output), seed, bar=sys.stderr.isatty(), tensorboard=shown)
+        history = _train(recipe, output, seed, shown, devices, cluster, worker_timeout)
     except KeyboardInterrupt:
-        click.echo(_kept(Path(output)), err=True)
+        click.echo(_kept(output), err=True)
         raise
-    click.echo(f"{output}: {_outcome(history)}", err=True)
+    except GroupViTError as error:
+        if cluster.workers == 1:
+            raise
+        end_process(str(error))
+    if history:
+        click.echo(f"{output}: {_outcome(history)}", err=True)
 
 
 def _check(recipe: Any, output: str) -> None:
@@ -142,10 +166,32 @@ def _check(recipe: Any, output: str) -> None:
     click.echo(check_data(recipe, output))
 
 
-def _kept(folder: Path) -> str:
+def _train(
+    recipe: Any,
+    output: str,
+    seed: int,
+    tensorboard: Path | None,
+    devices: str,
+    cluster: Cluster,
+    timeout: float,
+) -> list[dict[str, Any]]:
+    """Load TensorFlow, set up the devices, and train."""
+    from tf_groupvit.training.devices import make_team
+    from tf_groupvit.training.run_folder import is_remote
+
+    if cluster.workers == 1:
+        import_tensorflow()  # has it look for devices, which workers must not
+    team = make_team(devices, cluster, timeout)
+    from tf_groupvit.training.trainer import train
+
+    folder = output if is_remote(output) else Path(output)
+    bar = sys.stderr.isatty()
+    return train(recipe, folder, seed, bar=bar, tensorboard=tensorboard, team=team)
+
+
+def _kept(output: str) -> str:
     """What an interrupted run leaves behind, and the command that resumes it."""
-    from tf_groupvit.training.state import step_of
-    from tf_groupvit.training.trainer import STATE
+    from tf_groupvit.training.run_folder import open_folder
 
     context = click.get_current_context()
     words = ["tf-groupvit", "train"]
@@ -153,10 +199,12 @@ def _kept(folder: Path) -> str:
         name = str(option.name)
         if context.get_parameter_source(name) is TYPED:
             words += [option.opts[0], str(context.params[name])]
-    again, state = shlex.join(words), folder / STATE
-    if not state.exists():
+    again, folder = shlex.join(words), open_folder(output)
+    folder.look()
+    last = folder.last()
+    if last is None:
         return f"Stopped before a first state was saved. To begin again: {again}"
-    return f"Stopped. Step {step_of(state)} is kept in {state}. To go on from there: {again}"
+    return f"Stopped. Step {last[0]} is kept in {last[1]}. To go on from there: {again}"
 
 
 def _outcome(history: Sequence[Mapping[str, float]]) -> str:

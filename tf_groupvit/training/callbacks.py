@@ -22,7 +22,8 @@ from tf_groupvit.files import atomic_write
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.segmentation.image_encoding import png
 from tf_groupvit.training.caption_batches import Position
-from tf_groupvit.training.state import save_state, step_of
+from tf_groupvit.training.run_folder import STATE, RunFolder
+from tf_groupvit.training.state import save_state
 
 REPORT_EVERY = 30.0  # seconds between two lines of progress, where a round takes longer
 BETTER = {"val_miou": 1, "val_loss": -1}  # measured -> 1 where more is better
@@ -61,19 +62,16 @@ class StopAt(StepCallback):
         TrainingError: the loss is NaN or infinite; with the step and the last good state.
     """
 
-    def __init__(self, steps: int, state: Path, start: int = 0) -> None:
+    def __init__(self, steps: int, folder: RunFolder, start: int = 0) -> None:
         super().__init__(start)
-        self.steps, self.state = steps, state
+        self.steps, self.folder = steps, folder
 
     def after_step(self, logs: Logs) -> None:
         """Check the loss and the step."""
         if not math.isfinite(logs["loss"]):
-            good = "no state was saved before it"
-            if self.state.exists():
-                good = f"the last good state is of step {step_of(self.state)}, {self.state}"
             raise TrainingError(
-                f"The loss is {logs['loss']} at step {self.step}; {good}: lower the rate, or clip"
-                " lower."
+                f"The loss is {logs['loss']} at step {self.step}; {self.folder.kept()}: lower the"
+                " rate, or clip lower."
             )
         if self.step >= self.steps:
             self.model.stop_training = True
@@ -83,23 +81,25 @@ class SaveState(StepCallback):
     """Saves the state after each round. It goes after ``History``, so that no line is lost.
 
     Args:
-        position: step -> the position of the data at that step, if they have one.
+        positions: step -> the positions of all workers in their data at that step, if they have
+            any.
     """
 
     def __init__(
         self,
-        path: Path,
+        folder: RunFolder,
         recipe: Mapping[str, object],
         start: int = 0,
-        position: Callable[[int], Position] | None = None,
+        positions: Callable[[int], Sequence[Position]] = lambda step: (),
     ) -> None:
         super().__init__(start)
-        self.path, self.recipe, self.position = path, recipe, position
+        self.folder, self.recipe, self.positions = folder, recipe, positions
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Save."""
-        position = self.position(self.step) if self.position else None
-        save_state(self.path, self.model, self.step, self.recipe, position)
+        state, positions = self.folder.local / STATE, self.positions(self.step)
+        save_state(state, self.model, self.step, self.recipe, positions)
+        self.folder.keep(self.step)
 
 
 class History(StepCallback):

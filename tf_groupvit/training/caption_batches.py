@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from typing import NoReturn
 
@@ -28,6 +29,7 @@ from tf_groupvit.training.caption_sources import (
     Source,
     decode_error,
     load_pair,
+    records_of,
 )
 from tf_groupvit.training.texts import Prompts, Texts, Words
 
@@ -82,6 +84,9 @@ class Share:
             )
 
 
+WHOLE = Share()
+
+
 def shuffled(records: Iterable[Record], buffer: int, rng: random.Random) -> Iterator[Record]:
     """Draw each record from the next ``buffer`` ones; with a buffer of 0 or 1 the order stays."""
     held: list[Record] = []
@@ -98,9 +103,11 @@ def shuffled(records: Iterable[Record], buffer: int, rng: random.Random) -> Iter
 
 
 def one_round(
-    source: Source, number: int, seed: int, buffer: int, share: Share
+    source: Source, number: int, seed: int, buffer: int, share: Share, before: int = 0
 ) -> Iterator[tuple[int, Record]]:
     """The share's records of a round, with their places in its order: by seed and number alone.
+
+    ``before`` it came so many records of other rounds, which were shared in turn, too.
 
     Shards are in another order each round, unless the buffer says not to shuffle. The buffer holds
     names and places in files, not images: ten thousand take a few megabytes, and skipping to a
@@ -112,7 +119,7 @@ def one_round(
         rng.shuffle(shards)
     records = (record for shard in shards for record in source.read(shard))
     for place, record in enumerate(shuffled(records, buffer, rng)):
-        if place % share.workers == share.worker:
+        if (before + place) % share.workers == share.worker:
             yield place, record
 
 
@@ -178,7 +185,7 @@ class TrainingData:
         normalize: str | tuple[tuple[float, ...], tuple[float, ...]] = "imagenet",
         shuffle: int = 10_000,
         seed: int = 0,
-        share: Share = Share(),
+        share: Share = WHOLE,
     ) -> None:
         if batch_size < 1 or size < 1:
             raise InputError(
@@ -239,7 +246,15 @@ class TrainingData:
         return sum(1 for _ in self._round(0))
 
     def _round(self, number: int) -> Iterator[tuple[int, Record]]:
-        return one_round(self.source, number, self.seed, self.shuffle, self.share)
+        before = 0
+        if number and self.share.workers > 1:
+            before = number * self._in_all
+        return one_round(self.source, number, self.seed, self.shuffle, self.share, before)
+
+    @cached_property
+    def _in_all(self) -> int:
+        """How many records a round has, those of all workers; reads the headers of all shards."""
+        return sum(1 for _ in records_of(self.source))
 
     def _load(self, position: Position) -> Iterator[tuple[Place, bytes, bytes]]:
         """``records_from``, whose error is kept: it would be ignored with the errors of images."""

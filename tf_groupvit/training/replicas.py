@@ -134,7 +134,9 @@ class AcrossReplicas(keras.Model):
     def compile(self, *arguments: Any, **keywords: Any) -> None:
         """Compile as Keras does; the optimizer clips the whole gradient."""
         super().compile(*arguments, **keywords)
-        self._limits = {name: getattr(_inner(self.optimizer), name, None) for name in LIMITS}
+        optimizer = _inner(self.optimizer)
+        self._limits = {name: getattr(optimizer, name, None) for name in LIMITS}
+        self._accumulation = getattr(optimizer, "gradient_accumulation_steps", None)
 
     def fit(self, x: object = None, *arguments: Any, **keywords: Any) -> keras.callbacks.History:
         """Keras' ``fit``; several replicas split each batch (B, ...) of a dataset, row by row.
@@ -186,9 +188,8 @@ class AcrossReplicas(keras.Model):
     def _update(self, gradients: list[Tensor], variables: list[keras.Variable]) -> None:
         """Apply the mean of all replicas' gradients; the optimizer sums the replicas' shares.
 
-        The thresholds of clipping shrink likewise, while the step is traced. Replicas of one
-        process trace in threads that take turns, so what they shrink from must not be read off the
-        optimizer here.
+        Replicas of one process trace in threads that take turns: what ``_apply`` changes of the
+        optimizer for that time must not be read off it here.
         """
         import tensorflow as tf
 
@@ -198,13 +199,62 @@ class AcrossReplicas(keras.Model):
             return
         N = context.num_replicas_in_sync
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+        shares = [mean / N for mean in means]
+        if self._accumulation:
+            context.merge_call(self._accumulate, (shares, variables))
+        else:
+            self._apply(shares, variables)
+
+    def _accumulate(
+        self, strategy: "tf.distribute.Strategy", shares: list[Tensor], variables: object
+    ) -> None:
+        """Keep the replicas' shares, or apply the mean of those kept: Keras' accumulation.
+
+        Keras chooses between the two within a replica, where ``tf.distribute`` refuses an update.
+        """
+        import tensorflow as tf
+
+        optimizer, N = self.optimizer, strategy.num_replicas_in_sync
+        steps = self._accumulation
+        each = strategy.extended.call_for_each_replica
+
+        def sums(variables: list[keras.Variable]) -> list[keras.Variable]:
+            places = map(optimizer._get_variable_index, variables)
+            return [optimizer._accumulated_gradients[place] for place in places]
+
+        def apply(shares: list[Tensor], variables: list[keras.Variable]) -> None:
+            pairs = zip(shares, sums(variables), strict=True)
+            self._apply([(share + total / N) / steps for share, total in pairs], variables)
+            for total in sums(variables):
+                total.assign(ops.zeros_like(total))
+
+        def keep(shares: list[Tensor], variables: list[keras.Variable]) -> None:
+            for share, total in zip(shares, sums(variables), strict=True):
+                total.assign(total + share * N)
+            optimizer._iterations.assign_add(1)
+
+        def chosen(function: Callable[..., None]) -> Callable[[], int]:
+            def run() -> int:
+                each(function, (shares, variables))
+                return 0  # both branches must give the same kind
+
+            return run
+
+        due = (optimizer._iterations + 1) % steps == 0
+        tf.cond(due, chosen(apply), chosen(keep))
+
+    def _apply(self, shares: list[Tensor], variables: list[keras.Variable]) -> None:
+        """Apply this replica's shares of the gradients, with its shares of the thresholds."""
+        optimizer, N = _inner(self.optimizer), self.distribute_strategy.num_replicas_in_sync
         try:
+            optimizer.gradient_accumulation_steps = None
             for name, limit in self._limits.items():
-                setattr(_inner(optimizer), name, limit / N if limit else limit)
-            optimizer.apply([mean / N for mean in means], variables)
+                setattr(optimizer, name, limit / N if limit else limit)
+            self.optimizer.apply(shares, variables)
         finally:
+            optimizer.gradient_accumulation_steps = self._accumulation
             for name, limit in self._limits.items():
-                setattr(_inner(optimizer), name, limit)
+                setattr(optimizer, name, limit)
 
 
 def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -249,7 +299,6 @@ def train_on_workers(
     Raises:
         InputError: a batch that the replicas cannot share, or fewer than one step.
     """
-    import tensorflow as tf
 
     from tf_groupvit.training.caption_batches import Share
 
@@ -271,16 +320,30 @@ def train_on_workers(
         )
     )
 
+    step = make_step(strategy, model)
+    for done in range(1, steps + 1):
+        model.reset_metrics()
+        means = step(next(data))
+        if after_step is not None:
+            after_step(model, done, means)
+    return model
+
+
+def make_step(
+    strategy: "tf.distribute.Strategy", model: keras.Model
+) -> Callable[[object], dict[str, float]]:
+    """A step on the batches of all replicas -> the means of the losses since metrics were reset."""
+    import tensorflow as tf
+
     def one_step(batch: dict[str, Tensor]) -> None:
         model.train_step(batch)
 
-    step = tf.function(
+    traced = tf.function(
         lambda batch: strategy.run(one_step, args=(batch,)), autograph=False, reduce_retracing=True
     )
-    for done in range(1, steps + 1):
-        model.reset_metrics()
-        step(next(data))
-        if after_step is not None:
-            means = {name: float(value) for name, value in model.get_metrics_result().items()}
-            after_step(model, done, means)
-    return model
+
+    def step(batch: object) -> dict[str, float]:
+        traced(batch)
+        return {name: float(value) for name, value in model.get_metrics_result().items()}
+
+    return step

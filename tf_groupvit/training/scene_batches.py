@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_groupvit.preprocessing.image_graph import to_pixel_values
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import scene
+from tf_groupvit.training.caption_batches import WHOLE, Share
 from tf_groupvit.training.texts import Texts, Words
 from tf_groupvit.types import Tensor
 
@@ -25,6 +26,7 @@ class SceneBatches:
             resizes.
         statistics: mean and standard deviation of the pixels, as the processor has them.
         text_length: T, in tokens; longer captions are cut.
+        share: which scenes of each batch are this worker's, where there are several.
     """
 
     def __init__(
@@ -36,24 +38,30 @@ class SceneBatches:
         statistics: Statistics,
         seed: int = 0,
         text_length: int = 24,
+        share: Share = WHOLE,
     ) -> None:
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.share = batch_size, seed, share
         cut = tokenizer.limited_to(text_length)
         self.texts = Texts(cut, None, Words(words, cut, cut.max_length, seed), seed)
         self.to_pixels = PixelValues(size, statistics)
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
         """Batch ``number``, counted from 0: images (B, 64, 64, 3) and the rest of ``signature``."""
-        places = [(0, number * self.batch_size + i) for i in range(self.batch_size)]
+        first, every = number * self.batch_size, self.share.workers
+        places = [(0, first + i) for i in range(self.share.worker, self.batch_size, every)]
         drawn = [scene(self.seed, index, DRAWN_AT, "training") for _, index in places]
         texts = self.texts(number, places, [one.caption for one in drawn])
         return {"images": np.stack([one.image for one in drawn]), **texts}
 
     @property
     def signature(self) -> dict[str, tf.TensorSpec]:
-        """Name -> shape and type: uint8 ``images`` (B, 64, 64, 3), and what the losses read."""
-        images = tf.TensorSpec((self.batch_size, DRAWN_AT, DRAWN_AT, 3), tf.uint8)
-        return {"images": images, **self.texts.signature(self.batch_size)}
+        """Name -> shape and type: uint8 ``images`` (B, 64, 64, 3), and what the losses read.
+
+        B are this worker's of a batch.
+        """
+        B = self.batch_size // self.share.workers
+        images = tf.TensorSpec((B, DRAWN_AT, DRAWN_AT, 3), tf.uint8)
+        return {"images": images, **self.texts.signature(B)}
 
     def batches(self, start: int = 0) -> tf.data.Dataset:
         """Batches from number ``start`` on, with ``pixel_values`` (B, 3, S, S) for ``images``."""

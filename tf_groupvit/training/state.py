@@ -8,7 +8,7 @@ leaves a broken file.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -29,18 +29,21 @@ def save_state(
     model: keras.Model,
     step: int,
     recipe: Mapping[str, object],
-    position: Position | None = None,
+    positions: Sequence[Position] = (),
 ) -> None:
     """Write the state; a full disk or a kill leaves the older one whole.
+
+    ``positions`` are those of all workers in their data.
 
     Raises:
         CheckpointError: it cannot be written; the older state is named, where there is one.
     """
-    variables = _variables(model).items()
+    variables = variables_of(model).items()
     arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in variables}
     about = {"step": str(step), "recipe": json.dumps(recipe, sort_keys=True)}
-    if position is not None:
-        about["position"] = json.dumps(position.to_dict())
+    if positions:
+        places = [position.to_dict() for position in positions]
+        about["position"] = json.dumps(places if len(places) > 1 else places[0])
     try:
         write_safetensors(path, arrays, about)
     except CheckpointError as error:
@@ -60,7 +63,7 @@ def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, object]) 
         raise CheckpointError(
             f"{path} is of another recipe: train into another folder, or empty this one."
         )
-    variables = _variables(model)
+    variables = variables_of(model)
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     if {name: tensors.entry(name).shape for name in tensors} != shapes:
         raise CheckpointError(
@@ -76,12 +79,19 @@ def step_of(path: Path) -> int:
     return int(read_metadata(path)["step"])
 
 
-def position_of(path: Path) -> Position:
-    """Where a state stands in its data."""
-    return Position.from_dict(json.loads(read_metadata(path).get("position", "{}")))
+def position_of(path: Path, worker: int = 0, workers: int = 1) -> Position:
+    """Where a state stands in a worker's data.
+
+    Where another number of workers made it, each goes on behind what any of those has read.
+    """
+    content = json.loads(read_metadata(path).get("position", "{}"))
+    places = list(map(Position.from_dict, content if isinstance(content, list) else [content]))
+    if len(places) == workers:
+        return places[worker]
+    return max(places, key=lambda place: (place.round, place.record))
 
 
-def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
     """Every variable by its place: Keras numbers layers through a process, so names differ."""
     kinds = {"model": model.variables, "optimizer": model.optimizer.variables}
     return {

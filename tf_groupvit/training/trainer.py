@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_groupvit.errors import DatasetError
+from tf_groupvit.errors import DatasetError, InputError, TrainingError
 from tf_groupvit.files import atomic_write, make_folder
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
@@ -26,7 +26,7 @@ from tf_groupvit.training.callbacks import (
     TensorBoard,
     log,
 )
-from tf_groupvit.training.caption_batches import Position, TrainingData
+from tf_groupvit.training.caption_batches import WHOLE, Position, Share, TrainingData
 from tf_groupvit.training.caption_sources import (
     Source,
     describe_size,
@@ -38,15 +38,19 @@ from tf_groupvit.training.caption_sources import (
 )
 from tf_groupvit.training.card import write_card
 from tf_groupvit.training.contrastive_model import TrainingModel
+from tf_groupvit.training.devices import ALONE, Team, versions
 from tf_groupvit.training.model_setup import checkpoint_of, compile_for, make_model
 from tf_groupvit.training.recipe import SCENES, TAGGER, Recipe
+from tf_groupvit.training.replicas import rows_per_replica, synchronize
+from tf_groupvit.training.run_folder import BEST, HISTORY, STATE, NoFolder, RunFolder, open_folder
 from tf_groupvit.training.scene_batches import DRAWN_AT, PixelValues, SceneBatches
-from tf_groupvit.training.state import position_of, restore_state
+from tf_groupvit.training.state import position_of, restore_state, variables_of
 from tf_groupvit.training.texts import Prompts, listed_words, read_words, tagged_words
+from tf_groupvit.training.together import Together
 from tf_groupvit.training.validation import SEED, CaptionScores, GroupPictures, SceneScores
 
-STATE, HISTORY, BEST = "training/state.safetensors", "training/history.jsonl", "training/best"
 CLASS_NAMES = "classes.txt"  # of a checkpoint
+COMPARED = 100  # captions that processes compare
 PICTURES = 8  # images that TensorBoard shows
 
 
@@ -56,11 +60,17 @@ class Run:
 
     recipe: Recipe
     seed: int
-    folder: Path
+    place: RunFolder
+    team: Team
     tokenizer: Tokenizer
     processor: ImageProcessor
     training: TrainingModel
     data: SceneBatches | TrainingData
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is on this disk."""
+        return self.place.local
 
     @property
     def about(self) -> dict[str, Any]:
@@ -135,6 +145,7 @@ def make_data(
     size: int,
     seed: int,
     held_out: bool = False,
+    share: Share = WHOLE,
 ) -> TrainingData:
     """Batches of pairs with all that the recipe's losses read; held-out ones as they are.
 
@@ -142,6 +153,7 @@ def make_data(
         tokenizer: cuts captions to its length.
         size: the side of the model's images.
         held_out: in the order of the files, without augmentation.
+        share: which pairs of each batch are this worker's.
     """
     chosen, prompts = recipe.data, None
     if chosen.words:
@@ -153,21 +165,31 @@ def make_data(
         source,
         tokenizer,
         size,
-        recipe.batch_size,
+        recipe.batch_size // share.workers,
         prompts=prompts,
         words=recipe.vocabulary_words,
         augmentation=PLAIN if plain else PUBLISHED,
         normalize=chosen.normalize,
         shuffle=1 if held_out else chosen.shuffle,
         seed=seed,
+        share=share,
     )
 
 
-def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
+def build(recipe: Recipe, folder: str | Path | RunFolder, seed: int = 0, team: Team = ALONE) -> Run:
     """Tokenizer, model, optimizer and data of a run, the same for the same recipe and seed.
 
     A batch that is larger than the data is lowered to them, with a line on standard error.
+
+    Args:
+        team: the devices and processes that train; all of the processes call this.
     """
+    place = folder if isinstance(folder, RunFolder) else open_folder(folder)
+    with team.scope():
+        return _build(recipe, place, seed, team)
+
+
+def _build(recipe: Recipe, place: RunFolder, seed: int, team: Team) -> Run:
     keras.utils.set_random_seed(seed)
     source = None if recipe.data.source == SCENES else open_sources(recipe)[0]
     count = recipe.vocabulary.captions
@@ -176,6 +198,9 @@ def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
         captions = (one.caption for one in scenes(seed, count, DRAWN_AT, "training"))
     else:
         recipe, captions = fit_batch(recipe, source), first_captions(source, count)
+    rows_per_replica(recipe.batch_size, team.replicas)
+    _agree(recipe, source, seed, team)
+    folder = place.local
     resume = (folder / STATE).exists()
     tokenizer, training = make_model(recipe, folder, seed, captions, resume)
     config = training.model.config
@@ -184,17 +209,42 @@ def build(recipe: Recipe, folder: Path, seed: int = 0) -> Run:
     square = {"height": size, "width": size}
     processor = ImageProcessor(size=square, crop_size=square, image_mean=mean, image_std=std)
     length, longest = recipe.vocabulary.text_length, config.text_config.max_position_embeddings
+    share = Share(team.cluster.worker, team.cluster.workers)
     data: SceneBatches | TrainingData
     if source is None:
-        B = recipe.batch_size
-        data = SceneBatches(tokenizer, recipe.words, size, B, (mean, std), seed, length)
+        B, words = recipe.batch_size, recipe.words
+        data = SceneBatches(tokenizer, words, size, B, (mean, std), seed, length, share)
     else:
-        data = make_data(recipe, source, tokenizer.limited_to(min(length, longest)), size, seed)
+        cut = tokenizer.limited_to(min(length, longest))
+        data = make_data(recipe, source, cut, size, seed, share=share)
         if recipe.epochs:
-            recipe = replace(recipe, steps=max(1, recipe.epochs * len(data) // recipe.batch_size))
+            pairs = sum(1 for _ in records_of(source))
+            recipe = replace(recipe, steps=max(1, recipe.epochs * pairs // recipe.batch_size))
+    if team.strategy:
+        synchronize(training, team.cluster.workers)
     compile_for(training, recipe)
     make_folder((folder / STATE).parent)
-    return Run(recipe, seed, folder, tokenizer, processor, training, data)
+    return Run(recipe, seed, place, team, tokenizer, processor, training, data)
+
+
+def _agree(recipe: Recipe, source: Source | None, seed: int, team: Team) -> None:
+    """Have all processes compare their versions, settings and first pairs.
+
+    Raises:
+        TrainingError: one of them was started otherwise.
+        InputError: what several replicas cannot do.
+    """
+    if (
+        team.replicas > 1
+        and recipe.optimizer.accumulation > 1
+        and recipe.precision == "mixed_float16"
+    ):
+        raise InputError(
+            "Several replicas cannot accumulate gradients in mixed_float16: take mixed_bfloat16,"
+            " or no accumulation."
+        )
+    captions = list(first_captions(source, COMPARED)) if source and team.cluster.workers > 1 else []
+    team.agree({**versions(), "seed": seed, **recipe.to_dict(), "captions": captions})
 
 
 def fit_batch(recipe: Recipe, source: Source) -> Recipe:
@@ -220,7 +270,12 @@ def fit_batch(recipe: Recipe, source: Source) -> Recipe:
 
 
 def train(
-    recipe: Recipe, folder: Path, seed: int = 0, bar: bool = False, tensorboard: Path | None = None
+    recipe: Recipe,
+    folder: str | Path,
+    seed: int = 0,
+    bar: bool = False,
+    tensorboard: Path | None = None,
+    team: Team = ALONE,
 ) -> list[dict[str, Any]]:
     """Train as the recipe says and write the checkpoint; returns the history, a dict a round.
 
@@ -229,47 +284,65 @@ def train(
     is reported on standard error.
 
     Args:
-        folder: where the checkpoint goes.
+        folder: where the checkpoint goes; a URL for another storage that fsspec reaches.
         bar: whether progress is a bar instead of lines.
         tensorboard: a folder for the numbers of each round and pictures of groups and masks; they
             change nothing else.
+        team: the devices and processes that train, each of which calls this; the first one writes,
+            and has the history.
 
     Raises:
-        TrainingError: the loss is not a number any more, or TensorBoard's folder cannot be written.
+        TrainingError: the loss is not a number any more, TensorBoard's folder cannot be written,
+            or another process is lost or was started otherwise.
         CheckpointError: the folder's state is of another recipe, or it cannot be written.
         DatasetError: the pairs cannot be read, or are fewer than a batch.
+        InputError: another storage cannot be read or written, or replicas cannot share a batch.
     """
-    run = build(recipe, folder, seed)
-    recipe, state = run.recipe, folder / STATE
-    start = restore_state(state, run.training, run.about) if state.exists() else 0
-    _announce(run, start)
+    place = open_folder(folder) if team.first else NoFolder(folder)
+    place.fetch()
+    team.watch.kept = place.kept
+    run = build(recipe, place, seed, team)
+    try:
+        return _train(run, bar, tensorboard)
+    except InputError as error:
+        raise InputError(f"{error} {_sentence(place.kept())}") from error
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _train(run: Run, bar: bool, tensorboard: Path | None) -> list[dict[str, Any]]:
+    recipe, team, folder = run.recipe, run.team, run.folder
+    state, workers = folder / STATE, team.cluster.workers
+    start, positions = 0, [Position()] * workers
+    if state.exists():
+        start = restore_state(state, run.training, run.about)
+        positions = [position_of(state, worker, workers) for worker in range(workers)]
     steps, B = recipe.steps, recipe.batch_size
-    history = History(
-        folder / HISTORY, B, run.make_validation(), recipe.validate_every, start, last=steps
-    )
-    keep = recipe.keep == "best"
-    best = KeepBest(folder / BEST, run.training.model, keep, recipe.patience, history.lines)
-    if not best.enough and start < steps:
-        progress = Progress(steps, B, start, bar)
-        position = getattr(run.data, "position", None)
-        callbacks = [  # what reads the history goes after it, and a state has its round's line
-            StopAt(steps, state, start),
-            history,
-            progress,
-            best,
-            SaveState(state, run.about, start, position),
-        ]
-        if tensorboard is not None:
-            callbacks.append(TensorBoard(tensorboard, history, run.make_pictures().draw))
-        try:
-            _fit(run, start, callbacks)
-        finally:
-            progress.close()
-        if skipped := getattr(run.data, "skipped", None):
-            log(skipped.summary())
-    _save(run)
-    write_card(folder, recipe, seed, history.lines)
-    return history.lines
+    callbacks, lines, enough = [], [], False
+    if team.first:
+        _announce(run, start)
+        measure = run.make_validation()
+        history = History(folder / HISTORY, B, measure, recipe.validate_every, start, last=steps)
+        lines, keep = history.lines, recipe.keep == "best"
+        best = KeepBest(folder / BEST, run.training.model, keep, recipe.patience, lines)
+        enough = best.enough
+        callbacks = [history, Progress(steps, B, start, bar), best]
+    # What the first process has read, all know.
+    numbers = [number for place in positions for number in place.to_dict().values()]
+    told = team.exchange("The start", [start, enough, *numbers])[0]
+    start, enough, own = told[0], bool(told[1]), 2 + 3 * team.cluster.worker
+    if start:
+        team.share_values([*variables_of(run.training).values()])
+    if not enough and start < steps:
+        _fit(run, start, Position(*told[own : own + 3]), callbacks, tensorboard)
+    if team.first:
+        _save(run)
+        write_card(folder, recipe, run.seed, lines)
+        run.place.finish()
+    team.exchange("The end", [0])  # none leaves while others may still wait for it
+    return lines
 
 
 def _announce(run: Run, start: int) -> None:
@@ -277,30 +350,56 @@ def _announce(run: Run, start: int) -> None:
     recipe, what = run.recipe, "scenes"
     if isinstance(run.data, TrainingData):
         what = f"{recipe.data.source} ({describe_size(run.data.source)})"
+    team = run.team
+    on = f" on {team.replicas} devices" if team.replicas > 1 else ""
+    if team.cluster.workers > 1:
+        on += f" of {team.cluster.workers} workers"
     log(
-        f"Training on {what}: {recipe.steps:,} steps of {recipe.batch_size} pictures, into"
-        f" {run.folder}."
+        f"Training on {what}: {recipe.steps:,} steps of {recipe.batch_size} pictures{on}, into"
+        f" {run.place.location}."
     )
     if start >= recipe.steps:
-        log(f"{run.folder} is at step {start} of {recipe.steps}: nothing is left to train.")
+        log(f"{run.place.location} is at step {start} of {recipe.steps}: nothing is left to train.")
     elif start:
-        log(f"Resuming at step {start} of {recipe.steps} from {run.folder}.")
+        log(f"Resuming at step {start} of {recipe.steps} from {run.place.location}.")
 
 
-def _fit(run: Run, start: int, callbacks: list[keras.callbacks.Callback]) -> None:
-    """Train in rounds of ``save_every`` steps; ``StopAt`` cuts the last one short."""
-    every, left = run.recipe.save_every, run.recipe.steps - start
-    if isinstance(run.data, SceneBatches):
-        batches = run.data.batches(start)
-    else:
-        batches = run.data.batches(position_of(run.folder / STATE) if start else Position())
-    rounds = dict(epochs=-(-left // every), steps_per_epoch=every)
+def _fit(
+    run: Run,
+    start: int,
+    position: Position,
+    reporting: list[keras.callbacks.Callback],
+    tensorboard: Path | None,
+) -> None:
+    """Train in rounds of ``save_every`` steps; ``StopAt`` cuts the last one short.
+
+    Args:
+        reporting: the callbacks of the first process, none for others.
+    """
+    recipe, team, data, place = run.recipe, run.team, run.data, run.place
+    together = Together(team, run.training, start, getattr(data, "position", None))
+    # What reads the history goes after it, and a state has its round's line.
+    callbacks: list[keras.callbacks.Callback] = [StopAt(recipe.steps, place, start), *reporting]
+    if team.first:
+        callbacks.append(SaveState(place, run.about, start, together.positions))
+        if tensorboard is not None:
+            history = next(one for one in reporting if isinstance(one, History))
+            callbacks.append(TensorBoard(tensorboard, history, run.make_pictures().draw))
+    batches = data.batches(start) if isinstance(data, SceneBatches) else data.batches(position)
+    every, left = recipe.save_every, recipe.steps - start
+    rounds = -(-left // every)
     try:
-        run.training.fit(batches, **rounds, shuffle=False, verbose=0, callbacks=callbacks)
-    except tf.errors.OpError:
-        if failure := getattr(run.data, "failure", None):
+        together.fit(batches, rounds, every, callbacks)
+    except (tf.errors.OpError, TrainingError):
+        if failure := getattr(data, "failure", None):
             raise failure from None  # TensorFlow's error holds it as a traceback in a string
         raise
+    finally:
+        for one in reporting:
+            if isinstance(one, Progress):
+                one.close()
+    if skipped := getattr(data, "skipped", None):
+        log(skipped.summary())
 
 
 def _save(run: Run) -> None:

@@ -1,0 +1,110 @@
+"""Which devices and processes train, what they are told, and how long they wait for each other."""
+
+import json
+import time
+
+import pytest
+
+from tf_groupvit.errors import InputError
+from tf_groupvit.training.devices import (
+    Cluster,
+    Team,
+    Watch,
+    check_devices,
+    describe,
+    difference,
+    make_team,
+    read_cluster,
+    shortened,
+)
+
+
+def config(kind, index, **cluster):
+    return json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
+
+
+def test_tf_config_says_how_many_processes_there_are_and_which_this_is():
+    assert read_cluster(None) == read_cluster("") == read_cluster("{}") == Cluster(0, 1)
+    assert read_cluster(config("worker", 0, worker=["a:1"])) == Cluster(0, 1)
+    assert read_cluster(config("worker", 1, worker=["a:1", "b:1"])) == Cluster(1, 2)
+    hosts = dict(chief=["a:1"], worker=["b:1", "c:1"])
+    assert read_cluster(config("chief", 0, **hosts)) == Cluster(0, 3)
+    assert read_cluster(config("worker", 1, **hosts)) == Cluster(2, 3)
+    assert read_cluster(config("worker", 1, ps=[], worker=["a:1", "b:1"])) == Cluster(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "expected JSON such as"),
+        ("[]", "expected JSON such as"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}}', "expected JSON such as"),
+        (config("worker", 2, worker=["a:1", "b:1"]), "this is worker 2, of 2: count from 0"),
+        (config("worker", 0, worker=["a:1"], ps=["b:1"]), "a task 'ps': training takes chief"),
+        (config("evaluator", 0, worker=["a:1", "b:1"]), "a task 'evaluator'"),
+    ],
+)
+def test_a_tf_config_that_cannot_be_is_refused_in_one_line(text, words):
+    with pytest.raises(InputError, match=words) as caught:
+        read_cluster(text)
+    assert "\n" not in str(caught.value) and "TF_CONFIG" in str(caught.value)
+
+
+def test_the_first_line_says_what_a_run_is_on():
+    assert describe("1", Cluster()) == ""
+    assert describe("all", Cluster()) == " on all devices"
+    assert describe("4", Cluster()) == " on 4 devices"
+    assert describe("all", Cluster(1, 3)) == " as worker 1 of 3"
+
+
+@pytest.mark.parametrize("devices", ["0", "-1", "two", "1.5", ""])
+def test_a_number_of_devices_that_cannot_be_is_refused(devices):
+    with pytest.raises(InputError, match="expected a number from 1, or all"):
+        check_devices(devices)
+
+
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(InputError, match="--devices is 99, and there is 1 of kind CPU"):
+        make_team("99")
+    assert make_team("1").strategy is None and make_team("all").strategy is None
+
+
+def test_a_process_alone_hears_itself():
+    team = Team()
+    assert (
+        team.exchange("The start", [3, 4]) == [[3, 4]] and team.replicas == team.own_replicas == 1
+    )
+    team.agree({"seed": 1})
+    with team.waiting("Step 1"), team.scope():
+        pass
+
+
+def test_a_worker_that_differs_is_named_with_what_and_how():
+    recipe = {"steps": 20, "words": ["apple"] * 20}
+    mine = {name: shortened(value) for name, value in recipe.items()}
+    other = {name: shortened(value) for name, value in {**recipe, "steps": 30}.items()}
+    assert difference(2, mine, other).startswith(
+        "Worker 2 has steps 30, worker 0 has 20: start all"
+    )
+    assert shortened(["apple"] * 20) != shortened(["apple"] * 21) and len(mine["words"]) == 12
+
+
+def test_a_wait_that_is_too_long_ends_the_process_with_the_last_good_state():
+    said = []
+    watch = Watch(0.05, said.append)
+    watch.kept = lambda: "the last good state is of step 8, mine"
+    with watch.over("Step 9"):
+        until = time.monotonic() + 60
+        while not said and time.monotonic() < until:
+            time.sleep(0.01)
+    assert said[0].startswith("Step 9 did not end within 0.05 seconds: another worker hangs")
+    assert "; the last good state is of step 8, mine: start all workers again" in said[0]
+
+
+def test_a_wait_that_ends_is_not_counted():
+    said = []
+    watch = Watch(0.2, said.append)
+    with watch.over("Step 1"):
+        pass
+    time.sleep(0.5)
+    assert said == []
