@@ -12,7 +12,7 @@ from PIL import Image
 
 from tf_groupvit.cli import export as export_command
 from tf_groupvit.errors import ExportError
-from tf_groupvit.export import export_model
+from tf_groupvit.export import export_model, portable
 from tf_groupvit.export.portable import FORMATS
 from tf_groupvit.export.saving import SAVED_MODEL
 from tf_groupvit.hub import demo_checkpoint
@@ -128,6 +128,30 @@ def test_8_bits_are_smaller_and_nearly_the_same(kind, plain, tmp_path):
     assert max(sizes[1:]) < 0.6 * sizes[0]
 
 
+@pytest.mark.slow
+def test_8_bits_are_calibrated_on_pictures_of_any_size(kind, plain, tmp_path, capsys):
+    if missing := [p for p in FORMATS[kind].calibrated_packages if find_spec(p) is None]:
+        pytest.skip(f"{', '.join(missing)}: not installed")
+    pictures = [scene(7, number, 40 + number).image for number in range(16)]
+    folder, said = tmp_path / "export", []
+    # Open: the vision file has two inputs then, and the text encoder does without.
+    options = dict(int8=True, is_open=True, calibration=pictures, check=True, say=said.append)
+    export_model(plain, folder, kind, **options)
+    assert [line for line in said if line.endswith("% of labels agree with the segmenter's")]
+    assert capsys.readouterr().out == ""  # where a command prints the path alone
+    settings = json.loads((folder / "settings.json").read_text())
+    assert (settings["int8"], settings["calibrated_on"]) == (True, 16)
+
+
+def test_of_many_pictures_some_are_taken_evenly(plain, monkeypatch):
+    monkeypatch.setattr(portable, "MOST_CALIBRATED", 3)
+    for count, wanted in ((0, []), (1, [0]), (3, [0, 1, 2]), (4, [0, 2]), (7, [0, 3, 6])):
+        pictures = [np.full((9, 9, 3), number, np.uint8) for number in range(count)]
+        taken = portable._examples(plain, pictures, is_open=False)
+        assert [one["pixels"][0, 0, 0, 0] for one in taken] == wanted
+        assert all(one["pixels"].shape == (1, *plain.settings.size, 3) for one in taken)
+
+
 def test_an_export_says_what_a_host_has_to_know(plain, tmp_path):
     folder = export_model(plain, tmp_path / "new" / "export", "litert")
     settings = json.loads((folder / "settings.json").read_text())
@@ -150,6 +174,7 @@ def test_an_export_says_what_a_host_has_to_know(plain, tmp_path):
 @pytest.mark.parametrize(
     ("choices", "options", "words"),
     [
+        ({}, {"calibration": ["a.png"]}, "Calibration is about 8 bits: ask for int8"),
         ({}, {"format": "onyx"}, "no format 'onyx': choose from litert, onnx, openvino"),
         ({"mode": "window"}, {}, "export with mode 'whole'"),
         ({"classes": [f"class {n}" for n in range(257)]}, {}, "257 labels, background included"),
@@ -180,6 +205,9 @@ def test_packages_that_are_missing_are_named(plain, tmp_path, monkeypatch):
         ExportError, match=r"ONNX needs tf2onnx and onnxruntime.*tf-groupvit\[onnx\]"
     ):
         export_model(plain, tmp_path / "export", "onnx")
+    wanted = r"LiteRT in 8 bits, calibrated, needs ai_edge_quantizer.*tf-groupvit\[quantizer\]"
+    with pytest.raises(ExportError, match=wanted):
+        export_model(plain, tmp_path / "export", "litert", int8=True, calibration=["a.png"])
 
 
 def test_a_converter_that_refuses_leaves_nothing_behind(plain, tmp_path, monkeypatch):

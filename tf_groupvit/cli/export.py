@@ -7,13 +7,14 @@ import click
 from click.core import ParameterSource
 
 from tf_groupvit.cli.choices import OPTIONS, load_segmenter, segmenter_options
+from tf_groupvit.cli.images import find_images
 from tf_groupvit.errors import InputError
 from tf_groupvit.export.saving import ALL, SAVED_MODEL, WARMUPS, check_place
 from tf_groupvit.quiet import import_tensorflow
 
 FORMATS = (SAVED_MODEL, "litert", "onnx", "openvino")
 SERVING_ONLY = ("version", "max_images", "max_texts", "max_pixels", "warmup", "verbose")
-PORTABLE_ONLY = ("int8", "is_open")
+PORTABLE_ONLY = ("int8", "calibration", "is_open")
 
 
 @click.command("export", context_settings={"show_default": True})
@@ -26,6 +27,12 @@ PORTABLE_ONLY = ("int8", "is_open")
     help="savedmodel: for TensorFlow Serving; the others run without TensorFlow.",
 )
 @click.option("--int8", is_flag=True, help="Weights in 8 bits; not of a SavedModel.")
+@click.option(
+    "--calibration",
+    metavar="FOLDER",
+    help="With --int8: pictures, a hundred or more, on which ranges are found once, and not at each"
+    " call.",
+)
 @click.option(
     "--open",
     "is_open",
@@ -67,6 +74,7 @@ def command(
     base_path: str,
     format: str,
     int8: bool,
+    calibration: str | None,
     is_open: bool,
     version: int | None,
     max_images: int,
@@ -103,9 +111,10 @@ def command(
         import_tensorflow()
         from tf_groupvit.export.portable import check_empty, check_format
 
-        check_format(format, int8)
+        check_format(format, int8, calibration is not None)
         check_empty(Path(base_path))
-        options |= dict(int8=int8, is_open=is_open)
+        pictures = find_images([calibration]) if calibration is not None else ()
+        options |= dict(int8=int8, calibration=pictures, is_open=is_open)
     segmenter = load_segmenter(here=False, **choices)
     from tf_groupvit.export.portable import export_model
 

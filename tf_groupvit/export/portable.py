@@ -8,9 +8,10 @@ beside the files say which size and which resize.
 import logging
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -26,6 +27,7 @@ from tf_groupvit.export.version_folder import class_tables, provenance, write_ta
 from tf_groupvit.models.operations import first_argmax, normalize
 from tf_groupvit.models.optimized import optimized
 from tf_groupvit.preprocessing.image_arrays import gray_levels
+from tf_groupvit.preprocessing.image_reading import ImageLike, read_image
 from tf_groupvit.quiet import held_back
 from tf_groupvit.runtimes.compiled import inputs_of
 from tf_groupvit.segmentation.pipeline import score_squares, thresholds_of
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 Function: TypeAlias = tf.types.experimental.ConcreteFunction
 CHECKED = 8  # pictures
+MOST_CALIBRATED = 300  # pictures
+CALIBRATED_AGREE = 0.9  # of the labels: with fewer the pictures are others, or something is wrong
 SHARPENING = "pamr"
 RESIZE = "the whole image to this height and width, bicubic as of Pillow (a = -0.5, antialiased)"
 CARD = """\
@@ -157,13 +161,16 @@ def _traced(function: Callable[..., Any], specs: list[tf.TensorSpec]) -> Functio
 
 # ---- formats: how each is written, and run again for the check ----
 
-Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]  # inputs -> outputs, by name
+Inputs: TypeAlias = dict[str, np.ndarray]  # by name
+Run: TypeAlias = Callable[[Inputs], dict[str, np.ndarray]]  # -> outputs, by name
+Examples: TypeAlias = Sequence[Inputs]  # to calibrate on
 
 
-def _write_litert(function: Function, file: Path, int8: bool) -> None:
-    from tf_groupvit.runtimes.lite import converted
+def _write_litert(function: Function, file: Path, int8: bool, examples: Examples) -> None:
+    from tf_groupvit.runtimes.lite import calibrated, converted
 
-    file.write_bytes(converted(function, int8))
+    content = converted(function, int8 and not examples)
+    file.write_bytes(calibrated(content, examples) if examples else content)
 
 
 def _open_litert(file: Path) -> Run:
@@ -173,12 +180,12 @@ def _open_litert(file: Path) -> Run:
     return lambda inputs: answer(**inputs)
 
 
-def _write_onnx(function: Function, file: Path, int8: bool) -> None:
+def _write_onnx(function: Function, file: Path, int8: bool, examples: Examples) -> None:
     from tf_groupvit.runtimes.onnx import converted, quantize
 
     file.write_bytes(converted(function))
     if int8:
-        quantize(file)
+        quantize(file, examples)
 
 
 def _open_onnx(file: Path) -> Run:
@@ -189,14 +196,12 @@ def _open_onnx(file: Path) -> Run:
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def _write_openvino(function: Function, file: Path, int8: bool) -> None:
-    from tf_groupvit.runtimes.openvino import converted, write
+def _write_openvino(function: Function, file: Path, int8: bool, examples: Examples) -> None:
+    from tf_groupvit.runtimes.openvino import converted, quantized, write
 
     model = converted(function)
     if int8:
-        from nncf import compress_weights
-
-        model = compress_weights(model)
+        model = quantized(model, examples)
     file.parent.mkdir(parents=True)
     write(model, file)
 
@@ -214,25 +219,25 @@ def _open_openvino(file: Path) -> Run:
 
 class Format(NamedTuple):
     """A format: its own name; the file of a function, by a pattern; the images of a call, None for
-    any number; how it is written and opened; the packages that this needs, and those of 8 bits; and
-    the extra that brings them.
+    any number; how it is written and opened; the packages that this needs, and those of 8 bits
+    without and with calibration.
     """
 
     title: str
     file: str
     batch: int | None
-    write: Callable[[Function, Path, bool], None]
+    write: Callable[[Function, Path, bool, Examples], None]
     open: Callable[[Path], Run]
     packages: tuple[str, ...] = ()
     int8_packages: tuple[str, ...] = ()
-    extra: str = ""
+    calibrated_packages: tuple[str, ...] = ()
 
 
 FORMATS = {
-    "litert": Format("LiteRT", "{}.tflite", 1, _write_litert, _open_litert),
-    "onnx": Format(
-        "ONNX", "{}.onnx", None, _write_onnx, _open_onnx, ("tf2onnx", "onnxruntime"), (), "onnx"
+    "litert": Format(
+        "LiteRT", "{}.tflite", 1, _write_litert, _open_litert, (), (), ("ai_edge_quantizer",)
     ),
+    "onnx": Format("ONNX", "{}.onnx", None, _write_onnx, _open_onnx, ("tf2onnx", "onnxruntime")),
     # in folders as OpenVINO Model Server wants them: NAME/VERSION/
     "openvino": Format(
         "OpenVINO",
@@ -242,9 +247,11 @@ FORMATS = {
         _open_openvino,
         ("openvino",),
         ("nncf",),
-        "openvino",
+        ("nncf",),
     ),
 }
+# Package -> the extra that brings it, where that has another name.
+EXTRAS = {"tf2onnx": "onnx", "onnxruntime": "onnx", "ai_edge_quantizer": "quantizer"}
 
 
 # ---- the export ----
@@ -276,6 +283,7 @@ def export_portable(
     maps: bool = False,
     check: bool = False,
     say: Callable[[str], None] | None = None,
+    calibration: Sequence[ImageLike] = (),
 ) -> Path:
     """Write a segmenter as files of LiteRT, ONNX or OpenVINO, with all that a host needs beside.
 
@@ -287,6 +295,11 @@ def export_portable(
     Args:
         format: a key of ``FORMATS``.
         int8: weights in 8 bits: a quarter of the size, and labels that are nearly the same.
+            Products are rounded by ranges that LiteRT and ONNX Runtime find at each call ("dynamic"
+            quantization), and not at all by OpenVINO.
+        calibration: pictures as the model will see them, a hundred or more; of more than 300 every
+            second, third ... one. With ``int8`` the ranges are found on them, once ("static"
+            quantization), for all three formats. The text encoder does without.
         is_open: leave the classes to the host, which gives ``text_embeds`` at each call.
         maps: also give ``scores`` float32 (B, S, S, K), for labels that are interpolated at the
             size of the image, ``groups_1`` ... of each stage, how much patches belong to groups,
@@ -300,12 +313,13 @@ def export_portable(
 
     Raises:
         ExportError: a format that there is not, or whose packages are not installed; mode window;
-            more than 256 labels; open classes without a tokenizer; a folder that holds something; a
-            converter that refuses; or a check that fails.
+            more than 256 labels; open classes without a tokenizer; calibration without 8 bits; a
+            folder that holds something; a converter that refuses; or a check that fails.
         InputError: a model that cannot be folded.
+        ImageError: a picture of the calibration cannot be read.
     """
     target, say, began = Path(folder), say or _log.info, time.monotonic()
-    check_format(format, int8)
+    check_format(format, int8, bool(len(calibration)))
     check_empty(target)
     _check_segmenter(segmenter, is_open)
     row = FORMATS[format]
@@ -313,6 +327,7 @@ def export_portable(
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
+        examples = _examples(segmenter, calibration, is_open)
         portable = Portable(segmenter, row.batch, maps)
         functions = {"vision": portable.vision(is_open)}
         if is_open:
@@ -321,10 +336,13 @@ def export_portable(
             functions["sharpen"] = portable.sharpening()
         for name, function in functions.items():
             say(f"Converting {name} to {row.title} ...")
-            write_file(row, function, unfinished / row.file.format(name), int8)
-        _write_companions(segmenter, unfinished, format, int8, functions)
+            place, own = unfinished / row.file.format(name), examples if name == "vision" else ()
+            write_file(row, function, place, int8, own)
+        how = {"int8": int8, "calibrated_on": len(examples)}
+        _write_companions(segmenter, unfinished, format, how, functions)
         if check:
-            say(_checked(segmenter, row, unfinished, is_open, 0.99 if int8 else 0.999))
+            wanted = CALIBRATED_AGREE if examples else 0.99 if int8 else 0.999
+            say(_checked(segmenter, row, unfinished, is_open, wanted))
         with suppress(FileNotFoundError):
             target.rmdir()
         unfinished.rename(target)
@@ -337,16 +355,20 @@ def export_portable(
     return target
 
 
-def check_format(format: str, int8: bool = False) -> None:
+def check_format(format: str, int8: bool = False, calibrated: bool = False) -> None:
     """Raises ``ExportError`` for a format that there is not, or one without its packages."""
     if format not in FORMATS:
         raise ExportError(f"There is no format {format!r}: choose from {', '.join(FORMATS)}.")
+    if calibrated and not int8:
+        raise ExportError("Calibration is about 8 bits: ask for int8, or leave it out.")
     row = FORMATS[format]
-    needed = row.packages + row.int8_packages * int8
+    needed = row.packages + (row.calibrated_packages if calibrated else row.int8_packages * int8)
     if missing := [package for package in needed if find_spec(package) is None]:
+        extras = dict.fromkeys(EXTRAS.get(package, package) for package in missing)
+        bits = " in 8 bits, calibrated," if calibrated else " in 8 bits" * int8
         raise ExportError(
-            f"{row.title}{' in 8 bits' * int8} needs {' and '.join(missing)}, which is not"
-            f" installed: pip install 'tf-groupvit[{row.extra}{',nncf' * ('nncf' in missing)}]'."
+            f"{row.title}{bits} needs {' and '.join(missing)}, which is not installed: pip install"
+            f" 'tf-groupvit[{','.join(extras)}]'."
         )
 
 
@@ -367,10 +389,22 @@ def _check_segmenter(segmenter: "Segmenter", is_open: bool) -> None:
         raise ExportError("Open classes need a tokenizer, and the segmenter has none: give one.")
 
 
-def write_file(row: Format, function: Function, file: Path, int8: bool) -> None:
+def _examples(segmenter: "Segmenter", pictures: Sequence[ImageLike], is_open: bool) -> list[Inputs]:
+    """What the vision file is given of these pictures, or of 300 of them at most."""
+    texts = {"text_embeds": segmenter.text_embeds} if is_open else {}
+    square = segmenter.pipeline.square
+    chosen = pictures[:: -(-len(pictures) // MOST_CALIBRATED) or 1]
+    return [{"pixels": square(read_image(one))[None], **texts} for one in chosen]
+
+
+def write_file(
+    row: Format, function: Function, file: Path, int8: bool, examples: Examples = ()
+) -> None:
+    """Convert a function. Raises ``ExportError`` where the converter refuses."""
     try:
-        with held_back():  # what converters print for every model
-            row.write(function, file, int8)
+        # What converters print for every model; some of it goes to standard output.
+        with held_back(), redirect_stdout(sys.stderr):
+            row.write(function, file, int8, examples)
     except OSError:
         raise
     except Exception as error:  # each converter has kinds of its own
@@ -381,7 +415,7 @@ def _write_companions(
     segmenter: "Segmenter",
     folder: Path,
     format: str,
-    int8: bool,
+    how: dict[str, Any],
     functions: dict[str, Function],
 ) -> None:
     row, settings = FORMATS[format], segmenter.settings
@@ -395,7 +429,7 @@ def _write_companions(
     }
     content = {
         "format": format,
-        "int8": int8,
+        **how,
         "size": list(settings.size),
         "resize": RESIZE,
         "files": files,

@@ -1,6 +1,7 @@
 """LiteRT, one row of a batch at a time: its own package, or what of it TensorFlow still has."""
 
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -38,6 +39,27 @@ def converted(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     content: bytes = converter.convert()
     return content
+
+
+def calibrated(content: bytes, examples: Sequence[dict[str, np.ndarray]]) -> bytes:
+    """The content of a float32 file in 8 bits: weights, and what they are multiplied with. Ranges
+    are found on examples, inputs by name; outside of the blocks, where less depends on their speed
+    than on their answers, at each call. All else stays float32.
+    """
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.quantizer import Quantizer
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+
+    # No other operations: LiteRT refuses files where more of them are static.
+    product, recipes = TFLOperationName.FULLY_CONNECTED, RecipeManager()
+    recipes.add_dynamic_config(".*", product, num_bits=8)
+    recipes.add_static_config(".*layers.*", product, activation_num_bits=8, weight_num_bits=8)
+    quantizer = Quantizer(content, recipes.get_quantization_recipe())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*experimental_preserve_all_tensors", UserWarning)
+        ranges = quantizer.calibrate({"serving_default": examples})
+        found: bytes = quantizer.quantize(ranges).quantized_model
+    return found
 
 
 class LiteProgram:

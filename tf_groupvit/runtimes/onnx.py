@@ -1,5 +1,6 @@
 """ONNX Runtime, of the extra ``onnx``: batches of any length."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,16 @@ def converted(graph: tf.types.experimental.ConcreteFunction) -> bytes:
     return content
 
 
-def quantize(file: Path) -> None:
+def quantize(file: Path, examples: Sequence[dict[str, np.ndarray]] = ()) -> None:
     """Round the weights of a file to 8 bits, with a scale for each output; so is what they are
-    multiplied with, at each call. All else stays float32, products with classes too.
+    multiplied with. All else stays float32, products with classes too.
+
+    Args:
+        examples: inputs by name, on which the ranges of what is multiplied are found; without, they
+            are found at each call.
     """
     import onnx
-    from onnxruntime.quantization import quantize_dynamic
+    from onnxruntime.quantization import quantize_dynamic, quantize_static
 
     graph = onnx.load(file).graph
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
@@ -54,9 +59,23 @@ def quantize(file: Path) -> None:
         and node.input[place[node.op_type]] in weights
         and any(part in node.name for part in ("_model", "_projection"))
     ]
-    quantize_dynamic(
-        file, file, op_types_to_quantize=[*place], nodes_to_quantize=names, per_channel=True
+    options: dict[str, Any] = dict(
+        op_types_to_quantize=[*place], nodes_to_quantize=names, per_channel=True
     )
+    if examples:
+        quantize_static(file, file, _Reader(examples), **options)
+    else:
+        quantize_dynamic(file, file, **options)
+
+
+class _Reader:
+    """Gives examples one after the other, and at last None."""
+
+    def __init__(self, examples: Sequence[dict[str, np.ndarray]]) -> None:
+        self.left = iter(examples)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.left, None)
 
 
 class OnnxProgram:
