@@ -56,3 +56,28 @@ def test_keys_of_0_1_are_read_with_a_warning():
     assert recipe.initialization.assign_gain == 2.0
     with pytest.warns(DeprecationWarning, match="rematerialise is now rematerialize"):
         assert recipe_of({"rematerialise": True}).rematerialize
+
+
+def test_the_published_recipe_has_what_is_known_of_the_published_run():
+    """Paper: section 4.1 and the settings that its authors released; sizes are the defaults."""
+    recipe = read_recipe("published", data={"source": "shards"})
+    pairs = 2_891_445 + 11_156_203 + 14_615_499
+    chosen = recipe.optimizer
+    assert (recipe.epochs, recipe.batch_size, recipe.drop_path) == (30, 4096, 0.1)
+    assert (chosen.rate, chosen.start, chosen.floor) == (1.6e-3, 4e-6, 4e-5)
+    assert (chosen.weight_decay, chosen.clip, chosen.accumulation) == (0.05, 5.0, 1)
+    assert chosen.warm_up_epochs == 2 and chosen.warm_up == 2 * pairs // 4096
+    assert recipe.losses == {"caption": 1.0, "multi_label": 1.0} and recipe.data.word_count == 3
+    assert recipe.data.words == "tagger" and recipe.vocabulary.text_length == 77
+    assert not recipe.model and not recipe.start.checkpoint
+    assert recipe.initialization.assign_gain == pytest.approx(0.02 * 384**0.5, rel=1e-5)
+    assert read_recipe("published", data={"source": "x"}, steps=20).epochs == 0
+    with pytest.raises(ConfigError, match="source is empty"):
+        read_recipe("published")
+
+
+def test_a_warm_up_in_epochs_follows_the_data_and_leaves_other_recipes_as_they_are():
+    assert "warm_up_epochs" not in read_recipe("demo").to_dict()["optimizer"]
+    for epochs in (30, -1):
+        with pytest.raises(ConfigError, match="warm_up_epochs is"):
+            read_recipe("published", data={"source": "x"}, optimizer={"warm_up_epochs": epochs})

@@ -3,11 +3,13 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from pairs import png, write_tar
 from tiny_recipe import JOINT, TEXT, VISION, tiny_recipe
 
 from tf_groupvit.cli import main
@@ -15,10 +17,13 @@ from tf_groupvit.errors import DatasetError, InputError
 from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.scenes.scene import scenes
 from tf_groupvit.training import trainer
+from tf_groupvit.training.recipe import read_recipe
 from tf_groupvit.training.state import position_of, step_of
 from tf_groupvit.training.trainer import BEST, HISTORY, STATE, build, open_sources
 
+VOCABULARY = Path(__file__).parents[1] / "golden" / "tokenizer" / "vocabularies" / "trained"
 SHALLOW = {**VISION, "num_hidden_layers": 1, "depths": [1, 0]}  # tracing takes most of the time
 
 
@@ -288,3 +293,29 @@ def test_a_lowered_batch_is_one_that_replicas_can_share(captions, monkeypatch):
     )
     with pytest.raises(DatasetError, match="should be 32 or more, got 26"):
         trainer.fit_batch(recipe, source)
+
+
+@pytest.mark.slow
+def test_the_published_recipe_takes_its_first_steps_on_shards(tmp_path):
+    """Its losses, words, augmentation and precision; sizes, the batch and the vocabulary smaller."""
+    members = {}
+    for number, one in enumerate(scenes(0, 16, 64)):
+        members |= {f"{number}.png": png(one.image), f"{number}.txt": one.caption.encode()}
+    write_tar(tmp_path / "data" / "0.tar", members)
+    (tmp_path / "words.txt").write_text("apple\nstar\nsky\n")
+    recipe = read_recipe(
+        "published",
+        steps=20,
+        batch_size=8,
+        save_every=10,
+        model={"vision": SHALLOW, "text": TEXT, "joint": JOINT},
+        start={"tokenizer": str(VOCABULARY)},
+        data={"source": str(tmp_path / "data"), "words": str(tmp_path / "words.txt")},
+    )
+    history = trainer.train(recipe, tmp_path / "out")
+    assert history[-1]["step"] == 20
+    assert all(np.isfinite(line["multi_label_loss"] + line["caption_loss"]) for line in history)
+    epochs = replace(recipe, steps=300, epochs=30)
+    rate = build(epochs, tmp_path / "new").training.optimizer.inner_optimizer._learning_rate
+    rates = [float(rate(step)) for step in (0, 4, 60)]  # 16 pairs in 30 epochs are 60 batches
+    assert rates == pytest.approx([4e-6, 1.6e-3, 4e-5], rel=1e-5)

@@ -23,7 +23,8 @@ TYPED = ParameterSource.COMMANDLINE
     "name",
     metavar="NAME_OR_FILE",
     help=(
-        "demo, finetune, or a TOML file; unless given, finetune with --data or --model, else demo."
+        "demo, finetune, published, or a TOML file; unless given, finetune with --data or --model,"
+        " else demo."
     ),
 )
 @click.option(
@@ -84,8 +85,9 @@ def command(
     """Train GroupViT from captions, without masks.
 
     The recipe demo trains on drawn scenes, on a laptop. The recipe finetune trains a checkpoint on
-    captions of your own: the demo checkpoint unless --model names another. To change what has no
-    option - what learns, the losses, held-out captions, the precision - copy a recipe and edit it.
+    captions of your own: the demo checkpoint unless --model names another. The recipe published is
+    the run of the paper, from first weights. To change what has no option - what learns, the
+    losses, held-out captions, the precision - copy a recipe and edit it.
 
     --data is a folder with a captions file and the pictures, which lie next to that file or in a
     folder images; or shards.

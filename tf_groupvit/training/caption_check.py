@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from tf_groupvit.errors import ConfigError, DatasetError, GroupViTError
 from tf_groupvit.preprocessing.image_graph import decode
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
-from tf_groupvit.segmentation.contact_sheet import sheet_of
+from tf_groupvit.segmentation.contact_sheet import TILE, sheet_of
 from tf_groupvit.storage import Output
 from tf_groupvit.training.caption_batches import Skipped
 from tf_groupvit.training.caption_shards import Record
@@ -98,7 +98,8 @@ class Check:
         tiles = []
         for _, record in sorted(self.shown, key=itemgetter(0)):
             image, caption = load_pair(record)
-            tiles.append((caption, Image.fromarray(read_image(image, name=record.name))))
+            pixels = Image.fromarray(read_image(image, name=record.name))
+            tiles.append((caption, ImageOps.contain(pixels, (TILE, TILE))))
         if not tiles:
             raise DatasetError(f"There is nothing to train on: {self.broken.in_one_line()}")
         return sheet_of(tiles, LINES)

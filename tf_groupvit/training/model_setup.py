@@ -234,7 +234,10 @@ def compile_for(training: TrainingModel, recipe: Recipe) -> None:
     A state can then be restored before the first step.
     """
     chosen = recipe.optimizer
-    warm_up = min(chosen.warm_up, recipe.steps // 4)  # of a run cut short to look at
+    warm_up = chosen.warm_up
+    if recipe.epochs and chosen.warm_up_epochs:
+        warm_up = recipe.steps * chosen.warm_up_epochs // recipe.epochs
+    warm_up = min(warm_up, recipe.steps // 4)  # of a run cut short to look at
     rate = warm_up_then_cosine(chosen.rate, warm_up, recipe.steps, chosen.start, chosen.floor)
     training.compile(adamw(training, rate, chosen.weight_decay, chosen.clip, chosen.accumulation))
     training.optimizer.build(training.trainable_variables)

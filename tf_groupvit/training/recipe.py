@@ -90,8 +90,8 @@ class Start:
     Attributes:
         checkpoint: a folder, a hub id, or ``demo``, the one in the package; the sizes unless
             given.
-        tokenizer: a folder; the checkpoint's own unless given, and for sizes one learned from the
-            first captions.
+        tokenizer: a folder or a hub id; the checkpoint's own unless given, and for sizes one
+            learned from the first captions.
     """
 
     checkpoint: str = ""
@@ -129,12 +129,16 @@ class Initialization:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """See ``model_setup.adamw`` and ``warm_up_then_cosine``."""
+    """See ``model_setup.adamw`` and ``warm_up_then_cosine``.
+
+    ``warm_up_epochs`` take the place of ``warm_up``, in steps, where the recipe has epochs.
+    """
 
     rate: float = 1e-3
     start: float = 1e-5
     floor: float = 1e-5
     warm_up: int = 100
+    warm_up_epochs: int = 0
     weight_decay: float = 0.05
     clip: float = 1.0
     accumulation: int = 1
@@ -262,6 +266,11 @@ class Recipe:
             )
         if self.epochs and self.data.source == SCENES:
             raise ConfigError("Scenes have no end: give steps in place of epochs.")
+        if self.epochs and not 0 <= self.optimizer.warm_up_epochs < self.epochs:
+            raise ConfigError(
+                f"[optimizer] warm_up_epochs is {self.optimizer.warm_up_epochs}: expected 0 or"
+                f" more, below the {self.epochs} epochs of the recipe."
+            )
         measured = self.data.source == SCENES or self.data.held_out
         if (self.keep == "best" or self.patience) and not measured:
             raise ConfigError(
@@ -281,8 +290,14 @@ class Recipe:
         return self.words if read else ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as a file would hold it, every default written out."""
-        return asdict(self)
+        """The recipe as a file would hold it, every default written out.
+
+        No ``warm_up_epochs`` are left out: a state without the key is of the same recipe.
+        """
+        content = asdict(self)
+        if not self.optimizer.warm_up_epochs:
+            del content["optimizer"]["warm_up_epochs"]
+        return content
 
 
 SECTIONS = {
