@@ -2,8 +2,8 @@
 
     python serving/browser/build.py FOLDER [--model CHECKPOINT] [--classes dog,grass,sky]
 
-Needs tf-groupvit[onnx], and npm for the runtime, which is ONNX Runtime Web. Without --model it is
-the demo checkpoint.
+Needs tf-groupvit[onnx], and npm for the runtime, which is ONNX Runtime Web; where npm cannot fetch
+it, the exit status is 3. Without --model it is the demo checkpoint.
 """
 
 import argparse
@@ -30,10 +30,11 @@ def fetch_runtime(folder: Path) -> None:
     with TemporaryDirectory() as place:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(HERE / name, place)
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         done = subprocess.run(command, cwd=place, capture_output=True, text=True)
         if done.returncode:
-            raise OSError(f"npm cannot fetch the runtime: {(done.stdout + done.stderr).strip()}")
+            words = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
+            raise OSError(f"npm cannot fetch the runtime of the page: {words[0]}.")
         for name in RUNTIME:
             shutil.copy(Path(place, "node_modules/onnxruntime-web/dist", name), folder)
 
@@ -82,7 +83,8 @@ def main() -> None:
     try:
         fetch_runtime(asked.folder)
     except OSError as error:
-        sys.exit(str(error))
+        asked.folder.rmdir()
+        parser.exit(3, f"{error}\n")
     write_page(asked.folder, asked.model, asked.classes)
 
 

@@ -299,6 +299,7 @@ async function start() {
   listen();
   $("#segment").disabled = false;
   $("#status").replaceChildren();
+  performance.mark("loaded");
 }
 
 start().catch((error) => {

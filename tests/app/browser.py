@@ -1,4 +1,6 @@
-"""A Chromium and its driver, if this machine has them, driven by Selenium; and the page's process."""
+"""A Chromium and its driver, if this machine has them, driven by Selenium; and pages: in a process
+of their own, or files.
+"""
 
 import re
 import shutil
@@ -8,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +106,21 @@ def page_process(command: list[str]) -> Iterator[str]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+class _Files(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder: the address, with a slash at its end."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()

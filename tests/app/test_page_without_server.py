@@ -3,16 +3,13 @@ Python, typed classes, errors in words; phone, keyboard, camera.
 """
 
 import json
-import threading
 from base64 import b64decode
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from runpy import run_path
 
 import numpy as np
 import pytest
-from browser import PHONE, WIDE, browser, resize
+from browser import PHONE, WIDE, browser, resize, served
 from PIL import Image
 
 from tf_groupvit import Tokenizer
@@ -36,11 +33,6 @@ import("./tokenizer.js").then(({ Tokenizer }) => {
   done(texts.map((text) => tokenizer.encode(text)));
 });
 """
-
-
-class Files(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +59,8 @@ def folder(tmp_path_factory, driver):
 
 @pytest.fixture(scope="module")
 def address(folder):
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/some/folder/"
-        server.shutdown()
-        thread.join()
+    with served(folder) as root:
+        yield f"{root}some/folder/"
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +77,15 @@ class Visitor:
     def open(self, width=WIDE, height=1500, address=None):
         resize(self.driver, width, height)
         self.driver.get(address or self.address)
+
+    def wait_for_model(self):
+        self.wait(lambda: self.find("#segment:enabled"), "the model did not load")
+
+    def said_of_window(self):
+        """Its width, its address, and whether its model is loaded."""
+        return self.driver.execute_script(
+            "return [innerWidth, location.href, !!document.querySelector('#segment:enabled')]"
+        )
 
     def wait(self, condition, what):
         from selenium.webdriver.support.ui import WebDriverWait
@@ -120,10 +117,13 @@ class Visitor:
         self.find("#segment")[0].click()
 
     def forget(self):
-        self.driver.execute_script("document.getElementById('status').textContent = ''")
+        self.driver.execute_script(
+            "for (const part of ['status', 'problem']) document.getElementById(part).textContent = ''"
+        )
 
     def example(self, number):
         """Choose an example: its picture, and its words."""
+        self.forget()
         self.find(f"#examples button:nth-child({number})")[0].click()
         self.told("Segmented 256x256 pixels: ")
         return self.find("#classes")[0].get_property("value")
@@ -136,12 +136,19 @@ class Visitor:
         return [element.text for element in self.find("#regions li")]
 
 
+@pytest.fixture(scope="module")
+def loaded(driver, address):
+    return Visitor(driver, address)
+
+
 @pytest.fixture
-def visitor(driver, address):
-    someone = Visitor(driver, address)
-    someone.open()
-    someone.wait(lambda: someone.find("#segment:enabled"), "the model did not load")
-    return someone
+def visitor(loaded):
+    """Somebody at a page that others used before, and that opens anew only for a reason."""
+    if loaded.said_of_window() != [WIDE, loaded.address, True]:
+        loaded.open()
+        loaded.wait_for_model()
+    loaded.forget()
+    return loaded
 
 
 def agreement(segmenter, image, visitor):
@@ -236,13 +243,18 @@ def test_a_chosen_file_is_segmented_at_its_size(visitor, tmp_path):
     ],
 )
 def test_classes_that_cannot_be_used_are_refused_in_words(visitor, words, message):
-    visitor.segment()
-    visitor.told("There is no photo yet: drop one")
     visitor.example(1)
     box = visitor.type("")
     visitor.driver.execute_script("arguments[0].value = arguments[1]", box, words)
     visitor.segment()
     visitor.told(message)
+
+
+def test_a_photo_that_is_missing_is_asked_for(visitor):
+    visitor.open()
+    visitor.wait_for_model()
+    visitor.segment()
+    assert visitor.told("There is no photo yet: drop one") and not visitor.legend()
 
 
 def test_all_of_it_is_reached_by_keyboard_and_has_a_name(visitor):
@@ -267,7 +279,7 @@ def test_all_of_it_is_reached_by_keyboard_and_has_a_name(visitor):
 
 def test_on_a_phone_nothing_scrolls_sideways_and_the_result_comes_into_view(visitor):
     visitor.open(PHONE, 844)
-    visitor.wait(lambda: visitor.find("#segment:enabled"), "the model did not load")
+    visitor.wait_for_model()
     visitor.example(4)
     wide = "return document.documentElement.scrollWidth"
     assert visitor.driver.execute_script(wide) == PHONE
@@ -299,7 +311,7 @@ def test_what_a_browser_lacks_is_said_in_words(driver, address, without, message
         visitor = Visitor(driver, address)
         visitor.open()
         if "camera" in message:
-            visitor.wait(lambda: visitor.find("#segment:enabled"), "the model did not load")
+            visitor.wait_for_model()
             visitor.find("#open")[0].click()
         visitor.told(message)
     finally:

@@ -34,6 +34,8 @@ else
   echo "$2" >"${target%%:*}"
 fi
 """
+# Stands for npm without a network.
+NPM = "#!/bin/bash\necho no network >&2; exit 1\n"
 
 
 def run(*command, **more):
@@ -51,15 +53,19 @@ def kept(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, kept):
     folder, tools = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("tools")
-    (tools / "podman").write_text(TOOL)
-    (tools / "podman").chmod(0o755)
+    for name, text in (("podman", TOOL), ("npm", NPM)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
     (tools / "stored" / "3").mkdir(parents=True)
     (tools / "stored" / "3" / "saved_model.pb").write_bytes(b"")
     (tools / "stored" / "exporting-1").mkdir()
     (tools / "model").symlink_to(tools / "stored")
     more = {"PATH": f"{tools}:{os.environ['PATH']}", "CONTAINER_TOOL": "podman", "KEPT": str(kept)}
     images = ("--images", "--model", tools / "model")
-    run(ROOT / "scripts" / "build", "--output", folder, *images, env=_without_noise() | more)
+    command = [ROOT / "scripts" / "build", "--output", folder, *images]
+    done = subprocess.run(command, capture_output=True, text=True, env=_without_noise() | more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "said").write_text(done.stderr)
     return folder
 
 
@@ -137,6 +143,13 @@ def test_the_space_comes_with_the_wheel_that_it_installs(built, wheel):
     assert files == {"app.py", "README.md", "requirements.txt", wheel.name}
     lines = (SPACE / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == [f"./{wheel.name}[demo]"]
+
+
+@pytest.mark.slow
+def test_the_page_for_browsers_is_left_out_with_a_word_where_its_runtime_is_out_of_reach(built):
+    assert not (built / "browser").exists()
+    words = "browser/ is left out. npm cannot fetch the runtime of the page: no network."
+    assert words in (built / "said").read_text()
 
 
 @pytest.mark.slow
