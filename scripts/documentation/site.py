@@ -26,6 +26,7 @@ PAGES = {
     "transformers.md": ("Coming from transformers", "tf_groupvit/models/README.md"),
     "serving.md": ("Serving", "serving/README.md"),
     "edge.md": ("Without TensorFlow", "serving/edge/README.md"),
+    "browser.md": ("In the browser, without a server", "serving/browser/README.md"),
     "speed.md": ("Speed", "scripts/benchmarks/README.md"),
     "differences.md": ("The embedded server", "tf_groupvit/server/DIFFERENCES.md"),
     "contract.md": ("What TensorFlow Serving does", "tf_groupvit/server/CONTRACT.md"),
