@@ -202,7 +202,7 @@ def test_label_studio_converter_has_the_same_brushes(written):
     from label_studio_converter.brush import decode_rle, mask2rle
 
     records = drawn_records()
-    folder = written("label-studio-brush", records)
+    folder = written("label-studio-brush", records, Description(NAMES))
     tasks = json.loads((folder / "tasks.json").read_text())
     for task, labels in zip(tasks, expected(records).values(), strict=True):
         for one in task["predictions"][0]["result"]:
