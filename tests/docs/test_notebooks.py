@@ -11,7 +11,7 @@ from pages import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
-PICTURES = {"1_segmentation": 12, "2_serving": 1, "3_training": 3}  # at least so many
+PICTURES = {"1_segmentation": 13, "2_serving": 1, "3_training": 3}  # at least so many
 SHORTER = {
     "3_training": ("STEPS_A_ROUND = 100", "STEPS_A_ROUND = 2")
 }  # whether it learns, tests of training say
