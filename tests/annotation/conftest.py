@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from many_pictures import CLASSES, PATIENCE, make_collection, started, wait_for_parts
+from many_pictures import CLASSES, PATIENCE, QUIET, make_collection, started, wait_for_parts
 from small_pictures import picture
 
 from tf_groupvit.annotation.parts import Parts
@@ -65,3 +65,16 @@ def killed_twice(collection, tmp_path_factory):
         out, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, said
     return output, *done, json.loads(out)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """The address of a cluster of two processors, which this process has joined."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUIET.items():
+            patch.setenv(name, value)
+        import ray
+
+        context = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield context.address_info["address"]
+        ray.shutdown()

@@ -1,22 +1,23 @@
-"""The engine ray: the records of one machine, by workers that may be killed, each record once."""
+"""The engine ray: what it refuses, how work is shared, and datasets of Ray as sources."""
 
-import json
-import os
-import signal
 import socket
-import time
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from many_pictures import COUNT, PATIENCE, QUIET, records_of, started, wait_for_parts
+from many_pictures import records_of
 
 from tf_groupvit.annotation import run
 from tf_groupvit.annotation.run import annotate
+from tf_groupvit.annotation.sources import Item
 from tf_groupvit.errors import InputError
+from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.storage import picture_of, place_of
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray brings it")
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
 @pytest.mark.parametrize(
@@ -113,73 +114,52 @@ def test_chunks_are_of_whole_batches(pictures, batch_size, size):
     assert _size(pictures, 8, batch_size) == size
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """The address of a cluster of two processors, which this process has joined."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in QUIET.items():
-            patch.setenv(name, value)
-        import ray
-
-        context = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        yield context.address_info["address"]
-        ray.shutdown()
-
-
-def processes_below(root):
-    """The names of the processes that one has started, and those that these have, by number."""
-    parents, names = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            )
-            names[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except (OSError, IndexError):
-            continue
-    found, new = {}, {root}
-    while new:
-        new = {one for one, parent in parents.items() if parent in new}
-        found |= {one: names.get(one, "") for one in new}
-    return found
-
-
-def all_end(numbers):
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if not any(Path(f"/proc/{number}").exists() for number in numbers):
-            return True
-        time.sleep(0.1)
-    return False
-
-
 @pytest.mark.slow
 @needs_ray
-@needs_proc
-def test_two_workers_that_are_killed_give_the_records_of_one_machine(
-    collection, killed_twice, cluster, tmp_path
-):
-    here, there, choices = killed_twice[0], tmp_path / "there", ("--engine", "ray", "--workers", 2)
-    with started(collection, there, *choices) as process:
-        wait_for_parts(process, there, 1)
-        killed = processes_below(process.pid)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert not (there / "summary.json").exists()
+def test_a_dataset_gives_the_records_of_a_folder(segmenter, photos, cluster, tmp_path):
+    import ray
 
-    before = processes_below(os.getpid())
-    with started(collection, there, *choices, "--ray-address", cluster) as process:
-        wait_for_parts(process, there, 1)
-        new = processes_below(os.getpid()).items() - before.items()
-        workers = [number for number, name in new if name.startswith("ray::MapWorker")]
-        os.kill(workers[0], signal.SIGKILL)
-        out, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2, said
-    found, expected = json.loads(out), killed_twice[-1]
-    assert 0 < found["run"]["pictures"] < COUNT
-    among = {"mean_confidence": pytest.approx(expected["mean_confidence"]), "first_errors": []}
-    assert {**found, "run": None, "first_errors": []} == {**expected, "run": None, **among}
-    assert records_of(there) == records_of(here)
-    errors = [sorted((one / "errors.jsonl").read_text().splitlines()) for one in (there, here)]
-    assert errors[0] == errors[1] and len(errors[0]) == 20
-    assert all_end(killed)
+    expected = annotate(photos, segmenter, tmp_path / "here")
+    there = tmp_path / "there"
+    annotate(photos / "1.png", segmenter, there)
+    encoded = ray.data.read_binary_files(str(photos), include_paths=True)
+    rows = encoded.map(lambda row: {"id": row["path"].rpartition("/")[2], "bytes": row["bytes"]})
+    found = annotate(rows.union(rows), segmenter, there, workers=2)
+    assert (found["run"]["pictures"], found["done"], found["failed"]) == (4, 4, 1)
+    assert found["classes"] == expected["classes"]
+    twice = sorted(problem["source"] for problem in found["problems"])
+    assert twice == ["0.png", "1.png", "2.png", "3.png", "broken.jpg"]
+    for one, other in zip(records_of(there), records_of(tmp_path / "here"), strict=True):
+        assert one.scores == pytest.approx(other.scores, abs=1e-5)  # batches are others
+        assert replace(one, scores=[], confidence=0) == replace(other, scores=[], confidence=0)
+
+
+def test_rows_hold_bytes_arrays_or_addresses(photos):
+    file = photos / "1.png"
+    array = read_image(file)
+    for value in (file.read_bytes(), array, str(file), {"bytes": None, "path": str(file)}):
+        read = run._read(Item("1", partial(picture_of, value, *place_of("/"))))
+        np.testing.assert_array_equal(read, array)
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("names", "column", "words"),
+    [
+        ([], None, "the dataset is empty"),
+        (["bytes"], None, "no column id or path, but bytes: expected"),
+        (["id", "photo"], None, "no column 'image', but id, photo: expected"),
+        (["id", "image"], "photo", "no column 'photo', but id, image: expected"),
+    ],
+)
+def test_a_dataset_without_pictures_or_ids_is_refused(names, column, words):
+    from tf_groupvit.annotation.cluster import _columns
+
+    with pytest.raises(InputError, match=words):
+        _columns(SimpleNamespace(names=names), column)
+
+
+def test_pictures_of_a_dataset_are_not_copied(segmenter, tmp_path):
+    dataset = SimpleNamespace(map_batches=None)
+    with pytest.raises(InputError, match="of a dataset are not copied"):
+        annotate(dataset, segmenter, tmp_path / "labels", "voc", with_pictures=True)

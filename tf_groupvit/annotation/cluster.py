@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -20,12 +21,14 @@ import numpy as np
 
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.annotation.run import Clock, Recorder, Run
-from tf_groupvit.annotation.sources import Item
+from tf_groupvit.annotation.sources import COLUMNS, ID_COLUMN, Item, picture_id
 from tf_groupvit.errors import GroupViTError, InputError, one_line
-from tf_groupvit.storage import Output
+from tf_groupvit.storage import Output, picture_of, place_of
 
 CHUNK = 256  # pictures, about, that a worker does at a time at most, and that make a part
 SHARES = 4  # chunks for each worker at least, where there are few pictures
+ROWS = 64  # of a dataset that a worker does at a time, and that make a part: they are in memory
+ID_COLUMNS = ID_COLUMN, "path"  # the first that a dataset has
 CONNECT_SECONDS = 10.0
 LOCAL_ONLY = "memory"  # a storage within one process
 
@@ -55,9 +58,7 @@ def work_on_ray(
         InputError: Ray is not reached; the output is in the memory of this process; or there are
             fewer processors than workers.
     """
-    output = run.parts.output
-    if LOCAL_ONLY in output.system.protocol:
-        raise InputError(f"'{output.location}' is in this process, where no worker can write.")
+    output = _reachable(run.parts.output)
     waiting = list(items)
     if not waiting:
         return
@@ -75,16 +76,7 @@ def work_on_ray(
             compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=cores,
         )
-        for row in answers.iter_rows():
-            answer = pickle.loads(row["answer"])
-            if isinstance(answer, Exception):
-                raise answer
-            pictures, seconds = answer
-            run.pictures += pictures
-            for part, value in seconds.items():
-                run.clock.seconds[part] = run.clock.seconds.get(part, 0.0) + value / count
-            for _ in range(pictures):
-                step()
+        _gather(answers, run, count, step)
         run.parts.forget_repeated()  # of workers of a run before that outlived it
 
 
@@ -105,6 +97,76 @@ def check_address(address: str | None) -> None:
 
 def _place(address: str | None) -> str:
     return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def work_on_dataset(
+    dataset: Any,
+    column: str | None,
+    recorder: Callable[[Clock], Recorder],
+    run: Run,
+    step: Callable[[], None],
+    batch_size: int,
+    workers: int | None = None,
+    address: str | None = None,
+) -> None:
+    """Annotate a ``ray.data.Dataset`` as ``work_on_ray`` does items; it is read once.
+
+    Workers ask Ray for half of their processors, so that the steps of the dataset have the rest.
+    """
+    output = _reachable(run.parts.output)
+    import ray
+
+    with joined(address):
+        count, cores = _shares(workers)
+        columns = _columns(dataset.schema(), column)
+        parts = run.parts.next_number()
+        answers = dataset.map_batches(
+            _DatasetWorker,
+            batch_size=max(1, ROWS // batch_size) * batch_size,
+            fn_constructor_args=([ray.put(recorder)], output, cores, *columns, parts),
+            compute=ray.data.ActorPoolStrategy(size=count),
+            num_cpus=cores / 2,
+        )
+        _gather(answers, run, count, step)
+        run.parts.forget_repeated()
+
+
+def _reachable(output: Output) -> Output:
+    if LOCAL_ONLY in output.system.protocol:
+        raise InputError(f"'{output.location}' is in this process, where no worker can write.")
+    return output
+
+
+def _columns(schema: Any, wanted: str | None) -> tuple[str, str]:
+    """The columns of pictures and of ids."""
+    names = [] if schema is None else list(schema.names)
+    if not names:
+        raise InputError("There is no picture to annotate: the dataset is empty.")
+    column = wanted or next((name for name in COLUMNS if name in names), None)
+    name = next((name for name in ID_COLUMNS if name in names), None)
+    if column is None or column not in names or name is None:
+        missing = " or ".join(ID_COLUMNS) if column in names else f"'{column or COLUMNS[0]}'"
+        raise InputError(
+            f"The dataset has no column {missing}, but {', '.join(names)}: expected pictures (the"
+            " argument column names them), and an id or a path for each."
+        )
+    return column, name
+
+
+def _gather(answers: Any, run: Run, count: int, step: Callable[[], None]) -> None:
+    """Count what the workers say that they have done; raises what kept them from it."""
+    for row in answers.iter_rows():
+        answer = pickle.loads(row["answer"])
+        if isinstance(answer, Exception):
+            raise answer
+        ids, pictures, seconds = answer
+        for item_id in ids:
+            run.is_second(item_id)
+        run.pictures += pictures
+        for part, value in seconds.items():
+            run.clock.seconds[part] = run.clock.seconds.get(part, 0.0) + value / count
+        for _ in range(pictures):
+            step()
 
 
 @contextmanager
@@ -195,22 +257,47 @@ class _Worker:
 
     def __call__(self, chunks: Batch) -> Batch:
         answers = [
-            pickle.dumps(self._answer(int(number), pickle.loads(items)))
+            pickle.dumps(self._answer(int(number), pickle.loads(items), []))
             for number, items in zip(chunks["number"], chunks["items"], strict=True)
         ]
         return {"answer": np.array(answers, object)}
 
     def _answer(
-        self, number: int, items: list[Item]
-    ) -> tuple[int, dict[str, float]] | GroupViTError:
-        """How many records were written, and the seconds by part; or what kept them from it."""
+        self, number: int, items: list[Item], ids: list[str]
+    ) -> tuple[list[str], int, dict[str, float]] | GroupViTError:
+        """The ids, how many records were written, and the seconds by part; or what prevented it."""
         clock = self.recorder.clock = Clock()
         try:
             records = list(self.recorder.records(items))
             if os.getppid() != self.cluster:  # it has gone: another run may be at these pictures
                 os._exit(1)
-            with clock("writing"):
-                self.parts.write(records, number)
+            if records:
+                with clock("writing"):
+                    self.parts.write(records, number)
         except GroupViTError as error:
             return error
-        return len(records), clock.seconds
+        return ids, len(records), clock.seconds
+
+
+class _DatasetWorker(_Worker):
+    """Makes the records of rows that have none, and writes each batch of rows as a part."""
+
+    def __init__(
+        self, recorder: list[Any], output: Output, cores: int, column: str, name: str, number: int
+    ) -> None:
+        super().__init__(recorder, output, cores)
+        self.column, self.name, self.number = column, name, number
+        self.known = {hash(item_id) for item_id, _ in self.parts.ids()}
+
+    def __call__(self, rows: Batch) -> Batch:
+        ids = [picture_id(str(one)) for one in rows[self.name]]
+        new: dict[str, Any] = {}
+        for item_id, value in zip(ids, rows[self.column], strict=True):
+            if hash(item_id) not in self.known:
+                new.setdefault(item_id, value)
+        items = [
+            Item(item_id, partial(picture_of, value, *place_of("/")))
+            for item_id, value in new.items()
+        ]
+        answer = self._answer(self.number, items, ids)
+        return {"answer": np.array([pickle.dumps(answer)], object)}

@@ -45,6 +45,8 @@ from tf_groupvit.segmentation.batches import MOST_IMAGES, in_batches
 from tf_groupvit.storage import Output, reason_of
 
 if TYPE_CHECKING:
+    import ray.data
+
     from tf_groupvit.segmentation.result import Segmentation
     from tf_groupvit.segmentation.segmenter import Segmenter
 
@@ -59,7 +61,7 @@ Value = TypeVar("Value")
 
 
 def annotate(
-    locations: Location | Sequence[Location],
+    locations: "Location | Sequence[Location] | ray.data.Dataset",
     segmenter: "Segmenter",
     output: str | os.PathLike[str],
     format: str = "parquet",
@@ -88,7 +90,12 @@ def annotate(
     done again.
 
     Args:
-        locations: see ``sources.find_items``, which takes ``recursive`` and ``column``, too.
+        locations: see ``sources.find_items``, which takes ``recursive`` and ``column``, too. Or a
+            dataset of Ray, whose rows have a picture (encoded bytes, an array, or a whole address)
+            in
+            ``column``, or else in the first of ``sources.COLUMNS`` that there is, and an ``id`` or
+            a ``path``. The engine is Ray, then, and the dataset is read once: there is no contact
+            sheet.
         output: a folder that is empty, not there yet, or of an earlier run; or a URL of one.
         format: one of ``formats.FORMATS``; of "parquet" the parts are the files. It can be another
             than that of the run before, whose records are taken.
@@ -117,7 +124,14 @@ def annotate(
             written.
     """
     started = time.monotonic()
-    listed = [locations] if isinstance(locations, (str, os.PathLike)) else locations
+    dataset = locations if hasattr(locations, "map_batches") else None
+    if dataset is not None:
+        if with_pictures:
+            raise InputError("Pictures of a dataset are not copied: leave out with_pictures.")
+        engine, locations = RAY, []
+    listed: Sequence[Any] = (
+        [locations] if isinstance(locations, (str, os.PathLike)) else locations  # type: ignore[assignment]
+    )
     find = partial(find_items, [os.fspath(one) for one in listed], recursive, column)
     about = check_arguments(
         segmenter.class_names,
@@ -132,7 +146,8 @@ def annotate(
         workers=workers,
         ray_address=ray_address,
     )
-    check_found(find)
+    if dataset is None:
+        check_found(find)
     place = Output(output)
     go_on(place, describe(segmenter, ignore_below, listed), say)
     with _alone(place):
@@ -141,13 +156,18 @@ def annotate(
             parts.forget_failures()
         run = Run(parts)
         recorder = partial(Recorder, segmenter, ignore_below, batch_size)
+        count = partial(count_items, find) if dataset is None else lambda: None
         began = time.monotonic()
-        with Progress(len(run.known), partial(count_items, find), progress) as bar:
+        with Progress(len(run.known), count, progress) as bar:
             items = run.new(find(say=say))
             if engine == RAY:
-                from tf_groupvit.annotation.cluster import work_on_ray
+                from tf_groupvit.annotation.cluster import work_on_dataset, work_on_ray
 
-                work_on_ray(items, recorder, run, bar.step, batch_size, workers, ray_address)
+                chosen = recorder, run, bar.step, batch_size, workers, ray_address
+                if dataset is None:
+                    work_on_ray(items, *chosen)
+                else:
+                    work_on_dataset(dataset, column, *chosen)
             else:
                 _work(items, recorder(run.clock), run, bar.step)
         working = time.monotonic() - began
@@ -271,29 +291,34 @@ class Clock:
 class Run:
     """What is known of one run: what is done, what cannot be found, and where the time goes.
 
-    known: the hashes of the ids that were done before: some 100 bytes a picture.
+    known, seen: the hashes of the ids that were done before, and that this run has met: some 100
+        bytes a picture.
     """
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.known = {hash(item_id) for item_id, _ in parts.ids()}
+        self.seen: set[int] = set()
         self.problems: list[Problem] = []
         self.clock = Clock()
         self.pictures = 0
 
     def new(self, found: Iterable[Found]) -> Iterator[Item]:
         """The items that have no record and were not seen before in this run."""
-        seen: set[int] = set()
         for one in found:
             if isinstance(one, Problem):
                 self.problems.append(one)
-            elif hash(one.id) in seen:
-                reason = "another picture has this id: give one of them another name"
-                self.problems.append(Problem(one.id, reason))
-            else:
-                seen.add(hash(one.id))
-                if hash(one.id) not in self.known:
-                    yield one
+            elif not self.is_second(one.id) and hash(one.id) not in self.known:
+                yield one
+
+    def is_second(self, item_id: str) -> bool:
+        """Whether a picture of this run had that id before, which is a problem, then."""
+        if hash(item_id) in self.seen:
+            reason = "another picture has this id: give one of them another name"
+            self.problems.append(Problem(item_id, reason))
+            return True
+        self.seen.add(hash(item_id))
+        return False
 
     def report(self, seconds: float, working: float) -> dict[str, Any]:
         """How many pictures this run did, in what time, and the share of the time by part.
