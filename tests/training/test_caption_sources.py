@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import tarfile
+import threading
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -22,7 +24,14 @@ from pairs import folder, pairs, picture, shard, write_tar
 from tf_groupvit.errors import DatasetError, GroupViTError
 from tf_groupvit.scenes.scene import scenes, write_scenes
 from tf_groupvit.training.caption_shards import Record, write_tfrecord
-from tf_groupvit.training.caption_sources import first_images, open_pairs, split
+from tf_groupvit.training.caption_sources import (
+    AT_ONCE,
+    first_images,
+    load_pairs,
+    open_pairs,
+    split,
+    threads_for,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "captions"
 
@@ -544,3 +553,29 @@ def test_several_folders_of_shards_are_one_source(tmp_path):
     assert loaded(open_pairs(f"{tmp_path}/{{gcc,yfcc}}")) == expected
     assert loaded(open_pairs(f"{tmp_path}/{{gcc,yfcc}}/{{0..0}}.tar")) == expected
     assert loaded(open_pairs([tmp_path / "gcc", tmp_path / "yfcc"])) == expected
+
+
+def test_records_of_other_storage_are_loaded_at_once_and_given_in_order(tmp_path, memory):
+    together = threading.Barrier(4)
+
+    def load(number):
+        together.wait(timeout=60)  # for ever alone
+        if number % 3 == 1:
+            raise DatasetError(f"{number} is broken")
+        return b"image", f" {number} "
+
+    records = [(k, Record(str(k), partial(load, k))) for k in range(8)]
+    loaded_ = list(load_pairs(records, threads=4))
+    assert [number for number, _, _ in loaded_] == list(range(8))
+    assert [str(pair) for *_, pair in loaded_ if isinstance(pair, DatasetError)] == [
+        f"{number} is broken" for number in (1, 4, 7)
+    ]
+    assert [pair[1] for *_, pair in loaded_ if not isinstance(pair, DatasetError)] == list("02356")
+    shard(tmp_path / "data" / "0.tar", 1)
+    assert threads_for(open_pairs(tmp_path / "data")) == 1
+    assert threads_for(open_pairs(uploaded(tmp_path / "data", memory))) == AT_ONCE
+    ended = load_pairs(records, threads=4)
+    next(ended)
+    together.abort()
+    ended.close()  # ends the threads
+    assert not [one for one in threading.enumerate() if "ThreadPool" in one.name]

@@ -28,8 +28,9 @@ from tf_groupvit.training.caption_sources import (
     UNDECODED,
     Source,
     decode_error,
-    load_pair,
+    load_pairs,
     records_of,
+    threads_for,
 )
 from tf_groupvit.training.texts import Prompts, Texts, Words
 
@@ -279,14 +280,16 @@ class TrainingData:
         number, start, waiting, last = position.round, position.record, 0, self._last
         while True:
             before = waiting
-            for place, record in self._round(number):
-                if place < start or record.name in self.skipped:
+            wanted = (
+                (place, record)
+                for place, record in self._round(number)
+                if place >= start and record.name not in self.skipped
+            )
+            for place, record, pair in load_pairs(wanted, threads_for(self.source)):
+                if isinstance(pair, GroupViTError):
+                    self.skipped.add(record.name, str(pair))
                     continue
-                try:
-                    image, caption = load_pair(record)
-                except GroupViTError as error:
-                    self.skipped.add(record.name, str(error))
-                    continue
+                image, caption = pair
                 self._loaded[number, place] = record
                 waiting += 1
                 yield (number, place), image, caption.encode()

@@ -31,8 +31,10 @@ from tf_groupvit.training.caption_sources import (
     decode_error,
     first_captions,
     load_pair,
+    load_pairs,
     open_pairs,
     records_of,
+    threads_for,
 )
 from tf_groupvit.training.model_setup import make_tokenizer
 from tf_groupvit.training.recipe import SCENES, Recipe
@@ -113,12 +115,12 @@ def check_pairs(source: Source, tokenizer: Tokenizer) -> Check:
 
     def load() -> Iterator[tuple[int, bytes]]:
         try:
-            for number, record in enumerate(tqdm(records_of(source), unit=" pairs", disable=None)):
-                try:
-                    image, caption = load_pair(record)
-                except GroupViTError as error:
-                    check.broken.add(record.name, str(error))
+            records = enumerate(tqdm(records_of(source), unit=" pairs", disable=None))
+            for number, record, pair in load_pairs(records, threads_for(source)):
+                if isinstance(pair, GroupViTError):
+                    check.broken.add(record.name, str(pair))
                     continue
+                image, caption = pair
                 waiting.append((number, record, caption))
                 yield number, image
         except Exception as error:  # it would be passed over with those of images
