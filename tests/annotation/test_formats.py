@@ -281,6 +281,7 @@ def test_label_studio_brushes_are_the_labels(written):
     folder = written("label-studio-brush", records)
     config = ElementTree.parse(folder / "label_config.xml").getroot()
     assert [one.get("value") for one in config.find("BrushLabels")] == NAMES
+    assert "Each class of a picture is one region" in (folder / "label_config.xml").read_text()
     tasks = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
     for task, labels in zip(tasks, expected(records).values(), strict=True):
         found = np.full_like(labels, 255)

@@ -1,5 +1,7 @@
 """Which number in a mask is which class: by order, by a table, and what does not fit together."""
 
+import json
+
 import pytest
 
 from tf_groupvit.errors import InputError
@@ -133,3 +135,14 @@ def test_what_is_no_table_is_refused_with_its_line(tmp_path, text, words):
         read_table(tmp_path / "table.txt")
     with pytest.raises(InputError, match=r"gone\.csv: there is no such file"):
         read_table(tmp_path / "gone.csv")
+
+
+def test_the_classes_that_annotate_writes_are_a_table(tmp_path):
+    file = tmp_path / "classes.json"
+    classes = [{"number": 0, "name": "hot dog", "color": [1, 2, 3]}, {"number": 7, "name": "sofa"}]
+    file.write_text(json.dumps({"ignore": 255, "classes": classes}))
+    assert read_table(file) == [(0, "hot dog"), (7, "sofa")]
+    for content in ({}, {"classes": []}, {"classes": [{"number": -1, "name": "x"}]}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"classes\.json: expected .* as annotate writes\.$"):
+            read_table(file)

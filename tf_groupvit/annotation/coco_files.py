@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from tf_groupvit.annotation.format_parts import (
+    CLASSES,
     REGIONS,
     Description,
     JsonItems,
@@ -81,7 +82,7 @@ def _write(
 ) -> None:
     head = {
         "info": {
-            "description": REGIONS,
+            "description": CLASSES if file_name == PANOPTIC else REGIONS,
             "version": "1.0",
             "contributor": about.model,
             "date_created": datetime.now(UTC).isoformat(timespec="seconds"),

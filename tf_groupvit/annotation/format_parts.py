@@ -24,6 +24,10 @@ REGIONS = (
     "Labels by zero-shot segmentation. A region is a connected component of a class: it is not an"
     " object, and touching objects of one class are one region."
 )
+CLASSES = (
+    "Labels by zero-shot segmentation. Each class of a picture is one region: objects are not told"
+    " apart."
+)
 MINIMUM_AREA = 10  # pixels; smaller polygons are seldom worth a person's time
 
 Pictures = Callable[[str], bytes | None]  # the encoded picture of an id; None where it is gone

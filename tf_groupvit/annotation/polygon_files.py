@@ -10,6 +10,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from tf_groupvit.annotation.format_parts import (
+    CLASSES,
     REGIONS,
     Description,
     JsonItems,
@@ -156,7 +157,7 @@ def write_label_studio(
         for region in about.regions(record):
             yield region.label, {"points": _percent(region, record), "closed": True}
 
-    _write_label_studio(records, about, output, "PolygonLabels", polygons)
+    _write_label_studio(records, about, output, REGIONS, "PolygonLabels", polygons)
 
 
 def write_label_studio_brush(
@@ -168,13 +169,14 @@ def write_label_studio_brush(
         for number, mask in masks_of(record):
             yield number, {"format": "rle", "rle": brush_runs(mask)}
 
-    _write_label_studio(records, about, output, "BrushLabels", brushes)
+    _write_label_studio(records, about, output, CLASSES, "BrushLabels", brushes)
 
 
 def _write_label_studio(
     records: Iterable[Record],
     about: Description,
     output: Output,
+    said: str,
     tag: str,
     values_of: Callable[[Record], Iterable[tuple[int, dict[str, Any]]]],
 ) -> None:
@@ -185,7 +187,7 @@ def _write_label_studio(
     )
     output.write(
         "label_config.xml",
-        f'<View>\n  <!-- {REGIONS} -->\n  <Image name="image" value="$image"/>\n'
+        f'<View>\n  <!-- {said} -->\n  <Image name="image" value="$image"/>\n'
         f'  <{tag} name="label" toName="image">\n{labels}  </{tag}>\n</View>\n',
     )
     kind = tag.lower()

@@ -50,8 +50,8 @@ UNTRIED = 0.5  # the threshold before --calibrate has found one
 @click.option(
     "--table",
     metavar="FILE",
-    help="Of masks: a number and a name a line, or CSV or TSV. With --classes, only those count;"
-    " the others are background or, without one, ignored.",
+    help="Of masks: a number and a name a line, CSV, TSV, or annotate's classes.json. With"
+    " --classes, only those count; the others are background or, without one, ignored.",
 )
 @click.option(
     "--ignore",

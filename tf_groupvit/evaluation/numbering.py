@@ -9,7 +9,7 @@ import numpy as np
 
 from tf_groupvit.errors import InputError, did_you_mean, one_line
 from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN, ignored_of
-from tf_groupvit.files import read_lines
+from tf_groupvit.files import read_json, read_lines
 from tf_groupvit.segmentation.class_names import BACKGROUND, ClassNames, parse_classes
 
 LARGEST = 65535  # number that an image file holds
@@ -177,10 +177,14 @@ def read_table(path: Path) -> list[Row]:
 
     A line has a number and a name in either order, with a blank, a tab, a comma or a semicolon
     between them. A first line without a number holds titles; by those, a number and a name are
-    found among more columns (``id,color,name``). Lines that begin with "#" are left out.
+    found among more columns (``id,color,name``). Lines that begin with "#" are left out. Or the
+    file is JSON with ``{"classes": [{"number": 7, "name": "sofa"}, ...]}``, as the ``classes.json``
+    and ``manifest.json`` of ``annotate``.
 
     Raises ``InputError``, naming the line, for anything else.
     """
+    if path.suffix.lower() == ".json":
+        return _json_rows(path)
     lines = [line for line in read_lines(path, InputError, PAIRS) if not line.startswith("#")]
     first = next(iter(lines), "")
     between = next((sign for sign in "\t,;" if sign in first), None)
@@ -209,6 +213,20 @@ def read_table(path: Path) -> list[Row]:
         rows.append((int(cells[0]), cells[1]))
     if not rows:
         raise InputError(f"{path}: {PAIRS}, found none.")
+    return rows
+
+
+def _json_rows(path: Path) -> list[Row]:
+    content = read_json(path, InputError)
+    try:
+        rows = [(int(one["number"]), str(one["name"])) for one in content["classes"]]
+    except (KeyError, TypeError, ValueError):
+        rows = []
+    if not rows or not all(0 <= number <= LARGEST and name.strip() for number, name in rows):
+        raise InputError(
+            f'{path}: expected {{"classes": [{{"number": 7, "name": "sofa"}}, ...]}} with numbers'
+            f" from 0 to {LARGEST}, as annotate writes."
+        )
     return rows
 
 
