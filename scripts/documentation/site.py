@@ -22,6 +22,7 @@ PAGES = {
     "index.md": ("Start", "README.md"),
     "commands.md": ("Commands", "tf_groupvit/cli/README.md"),
     "refinement.md": ("Sharper masks", "tf_groupvit/segmentation/README.md"),
+    "training.md": ("Training data", "tf_groupvit/training/README.md"),
     "annotations.md": ("Annotations", "tf_groupvit/annotation/README.md"),
     "transformers.md": ("Coming from transformers", "tf_groupvit/models/README.md"),
     "serving.md": ("Serving", "serving/README.md"),

@@ -36,7 +36,8 @@ TYPED = ParameterSource.COMMANDLINE
 @click.option(
     "--data",
     metavar="PATH",
-    help="A folder with captions, WebDataset shards or TFRecord files; or scenes.",
+    help="A folder, file or URL: captions with pictures, or WebDataset, Parquet or TFRecord shards;"
+    " or scenes.",
 )
 @click.option("--model", metavar="FOLDER_OR_ID", help="The checkpoint to begin at.")
 @click.option(
@@ -101,10 +102,14 @@ def command(
                     refused where that is in doubt (10.jpg, 2.jpg)
     *.tar           WebDataset shards: KEY.jpg with KEY.txt or KEY.json
     *.tfrecord      examples with the features image and caption
+    *.parquet       the columns image and caption
+    captions_*.json COCO's captions; or a list of what captions.jsonl has
+    NAME.jpg        with NAME.txt or NAME.json beside it, also in folders
+    *.tsv           captions and addresses, and the downloads by their CRC-32
 
     The column image may also be called file_name, image_path or path, and caption text or title. A
     picture may have several lines, each with another caption. What cannot be read is left out, and
-    named at the end. A batch larger than the data is lowered.
+    named at the end; --check tells before. A batch larger than the data is lowered.
 
     Ten pictures with captions to try it, and to look at:
 
