@@ -43,6 +43,7 @@ def write_page(folder: Path, checkpoint: Path | str | None, classes: str | None)
     """Write all files but those of the runtime."""
     from tf_groupvit.app.examples import write_examples
     from tf_groupvit.export import export_model
+    from tf_groupvit.export.portable import FORMATS, Portable, write_file
     from tf_groupvit.hub import DEMO, demo_checkpoint
     from tf_groupvit.segmentation.palette import class_colors, group_colors
     from tf_groupvit.segmentation.segmenter import Segmenter
@@ -50,6 +51,8 @@ def write_page(folder: Path, checkpoint: Path | str | None, classes: str | None)
     given: Any = classes or (None if checkpoint else DEMO / "classes.txt")
     segmenter = Segmenter.from_pretrained(checkpoint or demo_checkpoint(), given)
     export_model(segmenter, folder / "model", "onnx", is_open=True, maps=True, say=_say)
+    sharpen = Portable(segmenter, batch=1).sharpening()
+    write_file(FORMATS["onnx"], sharpen, folder / "model" / "sharpen.onnx", False)
     words = ", ".join(segmenter.classes.names)
     (folder / "examples").mkdir()
     content = {

@@ -29,14 +29,15 @@ export class Model {
     const tokenizer = fetched(`${folder}/tokenizer.json`).then((answer) => answer.json());
     [model.ort, model.settings, model.tokenizer] = await Promise.all([runtime, settings, tokenizer]);
     model.tokenizer = new Tokenizer(model.tokenizer);
-    const sessions = Object.keys(model.settings.files).map(async (name) => {
-      const content = await (await fetched(`${folder}/${model.settings.files[name].file}`)).arrayBuffer();
+    const files = ["vision", "text", "sharpen"];
+    const sessions = files.map(async (name) => {
+      const content = await (await fetched(`${folder}/${name}.onnx`)).arrayBuffer();
       return model.ort.InferenceSession.create(new Uint8Array(content)).catch((error) => {
         throw new Refusal(`The model cannot be opened in this browser: ${error.message}`);
       });
     });
     const opened = await Promise.all(sessions);
-    model.files = Object.fromEntries(Object.keys(model.settings.files).map((name, n) => [name, opened[n]]));
+    model.files = Object.fromEntries(files.map((name, n) => [name, opened[n]]));
     model.known = new Map(); // prompt -> embedding
     return model;
   }

@@ -35,10 +35,13 @@ function status(words) {
   $("#status").replaceChildren(element("p", { role: "status", className: "status", textContent: words }));
 }
 
-// Run what a person asked for; what it refuses is shown.
-const asked = (action) => async (event) => {
-  $("#problem").replaceChildren();
-  await Promise.resolve(event).then(action).catch(problem);
+// Run what a person asked for, one after the other; what it refuses is shown.
+let before = Promise.resolve();
+const asked = (action) => (event) => {
+  before = before.then(() => {
+    $("#problem").replaceChildren();
+    return action(event);
+  }).catch(problem);
 };
 
 // ---- photo ----
@@ -90,7 +93,10 @@ function words() {
 async function segment() {
   if (!photo) throw new Refusal("There is no photo yet: drop one, take one, paste one, or choose an example.");
   const { found, names } = words();
-  const seen = await model.see(photo.image, found, $("#refine").checked);
+  $("#segment").textContent = "Segmenting ...";
+  await new Promise((painted) => setTimeout(painted)); // the model leaves no time for it
+  const seen = await model.see(photo.image, found, $("#refine").checked)
+    .finally(() => { $("#segment").textContent = "Segment"; });
   const { width, height } = photo.shown;
   const views = [{ name: "Classes", names, colors: page.colors.classes, map: labels(seen.scores, height, width) }];
   for (let stage = 1; seen[`groups_${stage}`]; stage++) {

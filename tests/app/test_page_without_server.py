@@ -162,20 +162,18 @@ def scenes(folder):
     return [np.array(Image.open(page / row["file"])) for row in rows]
 
 
-def test_labels_are_those_of_python_for_every_example(visitor, segmenter, scenes):
+@pytest.mark.parametrize("refine", [SHARPENING, None])
+def test_labels_are_those_of_python_for_every_example(refine, visitor, segmenter, scenes):
+    visitor.open()
+    visitor.wait_for_model()
+    if refine is None:
+        visitor.find("#refine")[0].click()
     for number, image in enumerate(scenes, 1):
         words = visitor.example(number)
-        plain = segmenter.with_classes(words)
-        sharp = plain.with_choices(refine=SHARPENING)
-        assert agreement(sharp, image, visitor) >= 0.995
-        visitor.forget()
-        visitor.find("#refine")[0].click()
-        visitor.told("Segmented")
-        assert agreement(plain, image, visitor) >= 0.995
-        visitor.forget()
-        visitor.find("#refine")[0].click()
-        visitor.told("Segmented")
+        expected = segmenter.with_classes(words).with_choices(refine=refine)
+        assert agreement(expected, image, visitor) >= 0.995
         assert set(visitor.legend()) <= set(words.split(", "))
+    visitor.open()
 
 
 def test_typed_classes_are_encoded_in_the_page(visitor, segmenter, scenes):
@@ -206,11 +204,16 @@ def test_the_tokenizer_of_the_page_gives_the_ids_of_python(name, visitor, tmp_pa
         assert ids == encoding.ids, text
 
 
-def test_groups_are_a_view_with_the_class_that_each_is_closest_to(visitor):
-    visitor.example(3)
+def test_groups_are_a_view_with_the_class_that_each_is_closest_to(visitor, segmenter, scenes):
+    words = visitor.example(3)
     assert len(visitor.find("#view input")) == 2  # one stage
     visitor.find("#view input[value='Groups of stage 1']")[0].click()
     assert visitor.legend() and all(": " in name for name in visitor.legend())
+    result = segmenter.with_classes(words)(scenes[2])
+    assert (result.final_group == visitor.labels()).mean() >= 0.995
+    best = [f"group {n}: {classes[0][0]}" for n, classes in enumerate(result.group_classes(1))]
+    assert set(visitor.legend()) <= set(best)
+    visitor.find("#view input[value='Classes']")[0].click()
 
 
 def test_a_file_that_is_no_image_shows_a_message_in_words(visitor, tmp_path):

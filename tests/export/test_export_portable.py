@@ -18,6 +18,7 @@ from tf_groupvit.export.saving import SAVED_MODEL
 from tf_groupvit.hub import demo_checkpoint
 from tf_groupvit.scenes.scene import scene
 from tf_groupvit.segmentation.segmenter import Segmenter
+from tf_groupvit.segmentation.upsampling import LowResScores
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["apple", "grass", "sky|clouds", "sand", "water"]
@@ -82,13 +83,19 @@ def test_labels_and_scores_are_those_of_the_segmenter(kind, choices, tmp_path):
 
 @pytest.mark.slow
 def test_a_file_of_open_classes_takes_any_number_of_them(kind, plain, tmp_path):
-    run = open_vision(export_model(plain, tmp_path / "export", kind, is_open=True, check=True))
+    options = {"is_open": True, "maps": True, "check": True}
+    run = open_vision(export_model(plain, tmp_path / "export", kind, **options))
     image = squares(1, plain.settings.size[0])
     for classes in (["moon"], ["grass", "sky"], [*CLASSES, "ring", "box", "tree"]):
         other = plain.with_classes(classes)
         answer = run({"pixels": image, "text_embeds": other.text_embeds})
         assert (answer["labels"][0] == other(image[0]).labels).mean() >= 0.999
         assert answer["class_scores"].shape == (1, len(classes))
+        result = other(image[0])
+        np.testing.assert_allclose(answer["scores"][0].transpose(2, 0, 1), result.scores, atol=1e-3)
+        np.testing.assert_allclose(answer["group_scores"][0], result.group_scores, atol=1e-3)
+        (groups,) = (LowResScores(maps).labels(*image.shape[1:3]) for maps in answer["groups_1"])
+        assert (groups == result.final_group).mean() >= 0.999
         # lengths of embeddings do not count: a host need not normalize them
         longer = run({"pixels": image, "text_embeds": other.text_embeds * 7})
         np.testing.assert_allclose(longer["class_scores"], answer["class_scores"], atol=1e-4)

@@ -100,7 +100,10 @@ class Portable:
         return _traced(encode, specs)
 
     def sharpening(self) -> Function:
-        """Squares ``pixels`` and their ``scores`` float32 (B, S, S, K) -> ``sharp_scores``."""
+        """Squares ``pixels`` and their ``scores`` float32 (B, S, S, K) -> ``sharp_scores``.
+
+        For hosts that choose at each call whether masks are sharpened.
+        """
         size = self.settings.size
         specs = [
             tf.TensorSpec((self.batch, *size, 3), tf.uint8, "pixels"),
@@ -120,7 +123,8 @@ class Portable:
             "class_scores": tf.reduce_max(rows, axis=(1, 2)),
         }
         if self.maps:
-            affinity = with_background(class_affinity(groups, normalize(texts)), thresholds)
+            threshold = self.settings.background
+            affinity = with_background(class_affinity(groups, normalize(texts)), threshold)
             found |= {"scores": rows, "group_scores": affinity}
             for stage, maps in enumerate(groups["maps"], 1):
                 found[f"groups_{stage}"] = tf.transpose(maps, (0, 2, 3, 1))
@@ -212,7 +216,8 @@ def _open_openvino(file: Path) -> Run:
     model = compiled(file)
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {output.any_name: rows for output, rows in model(inputs).items()}
+        # an output that something else reads has several names
+        return {name: rows for output, rows in model(inputs).items() for name in output.names}
 
     return run
 
@@ -280,10 +285,10 @@ def export_portable(
     format: str,
     int8: bool = False,
     is_open: bool = False,
-    maps: bool = False,
     check: bool = False,
     say: Callable[[str], None] | None = None,
     calibration: Sequence[ImageLike] = (),
+    maps: bool = False,
 ) -> Path:
     """Write a segmenter as files of LiteRT, ONNX or OpenVINO, with all that a host needs beside.
 
@@ -303,8 +308,7 @@ def export_portable(
         is_open: leave the classes to the host, which gives ``text_embeds`` at each call.
         maps: also give ``scores`` float32 (B, S, S, K), for labels that are interpolated at the
             size of the image, ``groups_1`` ... of each stage, how much patches belong to groups,
-            (B, rows, columns, G), and ``group_scores`` (B, G, K) of the last; and write a file that
-            sharpens scores, ``sharpen``, where the segmenter does not do so itself.
+            (B, rows, columns, G), and ``group_scores`` (B, G, K) of the last.
         check: run the files on eight pictures, and compare their labels with the segmenter's.
         say: called with a line on what is being done; ``logging`` is unless given.
 
@@ -332,8 +336,6 @@ def export_portable(
         functions = {"vision": portable.vision(is_open)}
         if is_open:
             functions["text"] = portable.text()
-        if maps and not segmenter.settings.refine:
-            functions["sharpen"] = portable.sharpening()
         for name, function in functions.items():
             say(f"Converting {name} to {row.title} ...")
             place, own = unfinished / row.file.format(name), examples if name == "vision" else ()
