@@ -73,6 +73,8 @@ def test_over_255_classes_another_label_is_ignored():
     found = number_classes([f"class {k}" for k in range(300)], ignore=[65535])
     assert (found.ignored, found.labels[255], found.labels[65535]) == (65535, 255, 65535)
     assert len(found.label_map()) == 65536
+    assert number_classes([f"class {k}" for k in range(300)]).labels == found.labels
+    assert number_classes([f"class {k}" for k in range(255)]).ignored_numbers() == [255]
 
 
 @pytest.mark.parametrize(

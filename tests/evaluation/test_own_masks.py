@@ -93,6 +93,10 @@ def test_over_255_classes_are_counted(tmp_path):
     pair(tmp_path, numbers=[[0, 255, 299, 65535]], kind="sixteen")
     dataset = own(tmp_path, [f"class {k}" for k in range(300)], ignore=[65535])
     assert dataset.labels(0).tolist() == [[0, 255, 299, 65535]]
+    assert own(tmp_path, [f"class {k}" for k in range(300)]).labels(0).max() == 65535
+    pair(tmp_path, "b", [[300]], "sixteen")
+    with pytest.raises(DatasetError, match=r"label 300 .*expected 0\.\.299, 65535 where nothing"):
+        own(tmp_path, [f"class {k}" for k in range(300)]).check([1])
     scores = evaluate(Answers([[0, 255, 255, 1]]), dataset)
     assert [scores.iou[f"class {k}"] for k in (0, 255, 299, 1)] == [1, 1 / 2, 0, None]
 

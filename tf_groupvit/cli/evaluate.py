@@ -58,7 +58,8 @@ UNTRIED = 0.5  # the threshold before --calibrate has found one
     type=int,
     multiple=True,
     metavar="NUMBER",
-    help="Of masks: pixels of this number do not count. May be repeated.  [default: 255]",
+    help="Of masks: pixels of this number do not count. May be repeated.  [default: 255;"
+    " above 255 classes, 65535]",
 )
 @segmenter_options("model", "templates", "protocol", "refine", "runtime")
 @click.option(

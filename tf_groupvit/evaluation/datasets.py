@@ -157,7 +157,8 @@ class OwnMaskDataset(_Pairs):
             count: the others are background where there is one, else ignored.
         table: a file of numbers and names, see ``numbering.read_table``. Several numbers may have
             one name.
-        ignore: numbers of pixels that do not count; 255 unless given, or unless it is a class.
+        ignore: numbers of pixels that do not count; unless given, 255 and, above 255 classes,
+            65535, where that is no class.
         background: there is a class "background", label 0, for which no word is looked for. Its
             number is 0 or that of the table's "background". In COCO, it is what has no region,
             and without it such pixels do not count; of panoptic pictures they never do.

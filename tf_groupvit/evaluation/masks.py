@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tf_groupvit.errors import DatasetError, ImageError, InputError
-from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN
+from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN, ignored_of
 from tf_groupvit.files import EXIF_ORIENTATION, refuse_pointer
 from tf_groupvit.preprocessing.image_reading import ORIENTATIONS, read_class_numbers
 
@@ -106,7 +106,8 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def _known(table: np.ndarray) -> str:
-    numbers = np.flatnonzero((table != UNKNOWN) & (np.arange(len(table)) != IGNORED))
+    ignored = ignored_of(int(table.max()))  # as a label, which is above the classes
+    numbers = np.flatnonzero((table != UNKNOWN) & (np.arange(len(table)) != ignored))
     whole = len(numbers) > 0 and len(numbers) == numbers[-1] + 1
     return f"0..{int(numbers[-1])}" if whole else f"one of {len(numbers)} numbers"
 

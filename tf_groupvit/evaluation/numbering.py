@@ -80,7 +80,7 @@ def number_classes(
             classes is background where there is one, else ignored. Without ``classes``, all names
             are classes, in the order of the rows.
         ignore: numbers of pixels that do not count; they go before the rows. Unless given, it is
-            255 where no row has it.
+            255 and, above 255 classes, 65535 where no row has it.
         background: there is a class of that name besides, label 0. Its numbers are those of the
             rows of that name, without any 0.
         source: what errors call the rows.
@@ -134,7 +134,7 @@ def number_classes(
                 f" background: add a line 'NUMBER {BACKGROUND}', or leave the background out."
             )
         labels[0] = 0
-    for number in (IGNORED,) if ignore is None else ignore:
+    for number in (IGNORED, ignored) if ignore is None else ignore:
         labels.setdefault(number, ignored)
     prompts = tuple("|".join(words) for words in parsed)
     return Numbering(prompts, names, labels, tuple(dict.fromkeys(left_out)))
