@@ -125,7 +125,9 @@ def bytes_of(location: str, start: int = 0, length: int | None = None) -> bytes:
             file.seek(start)
             return file.read(-1 if length is None else length)
     system, path = place_of(location)
-    content: bytes = system.cat_file(path, start, None if length is None else start + length)
+    content: bytes = system.cat_file(
+        path, start=start, end=None if length is None else start + length
+    )
     return content
 
 

@@ -91,4 +91,5 @@ def test_the_pairs_that_are_shown_are_drawn_from_all(tmp_path, tokenizer):
         members |= {f"{number:02d}.png": picture(number), f"{number:02d}.txt": b"a picture"}
     check = check_pairs(open_pairs(write_tar(tmp_path / "s.tar", members)), tokenizer)
     numbers = [number for number, _ in check.shown]
+    assert check.summary(48).startswith("60 pairs; none broken\ncaptions have")
     assert check.pairs == 60 and len(set(numbers)) == 20 and max(numbers) >= 20

@@ -524,7 +524,7 @@ def test_pairs_on_other_storage_are_those_of_a_disk(tmp_path, memory, kind):
     assert good == on_disk and good and list(bad.values()) == list(bad_on_disk.values())
     assert all(name.startswith(f"{there}/") for name in bad)
     if kind in ("tar", "tfrecord"):
-        for paths in (f"{there}/*.{kind}", f"{there}/{{0..1}}.{kind}"):
+        for paths in (f"{there}/*.{kind}", f"{there}/{{0..1}}.{kind}", f"simplecache::{there}"):
             assert loaded(open_pairs(paths))[0] == good
 
 
@@ -542,6 +542,19 @@ def test_other_storage_that_lacks_something_is_one_line(tmp_path, memory):
         open_pairs(memory)
     with pytest.raises(GroupViTError, match="cannot be opened"):
         open_pairs("nowhere://bucket")
+
+
+def test_pairs_in_a_bucket_are_those_of_a_disk(s3):
+    for kind in ("files", "webdataset", "parquet"):
+        s3.put(f"{GOLDEN / kind}/", f"photos/{kind}", recursive=True)
+        good, bad = loaded(open_pairs(f"s3://photos/{kind}"))
+        assert good == loaded(open_pairs(GOLDEN / kind))[0] and len(bad) == (kind == "parquet")
+    source = open_pairs("s3://photos/webdataset/{00000..00001}.tar")
+    s3.pipe_file("photos/webdataset/00001.tar", b"short")
+    (reason,) = loaded(source)[1].values()
+    assert "cut short" in reason and "\n" not in reason
+    with pytest.raises(DatasetError, match="nothing at s3://nowhere/x"):
+        open_pairs("s3://nowhere/x")
 
 
 def test_several_folders_of_shards_are_one_source(tmp_path):

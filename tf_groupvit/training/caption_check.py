@@ -65,7 +65,10 @@ class Check:
 
     def summary(self, longest: int) -> str:
         """Lines to read; captions of more than ``longest`` tokens will be cut."""
-        lines = [f"{self.pairs:,} pairs; {len(self.broken):,} more are broken, and left out"]
+        broken = (
+            f"{len(self.broken):,} more are broken, and left out" if self.broken else "none broken"
+        )
+        lines = [f"{self.pairs:,} pairs; {broken}"]
         lines += [f"  {line}" for line in self._reasons()]
         if self.pairs:
             lengths = np.array(sorted(self.lengths.elements()))
