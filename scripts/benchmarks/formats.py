@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,17 @@ def owners_of(portable: Any) -> Any:
     return graph.get_concrete_function()
 
 
-def written(segmenter: Any, folder: Path, format: str, int8: bool) -> Path:
+def written(
+    segmenter: Any, folder: Path, format: str, int8: bool, pictures: Sequence[np.ndarray] = ()
+) -> Path:
     """An export with a second file, which gives the groups of patches."""
     from tf_groupvit.export.portable import FORMATS, Portable, export_portable, write_file
 
-    export_portable(segmenter, folder, format, int8=int8)
-    row = FORMATS[format]
+    export_portable(segmenter, folder, format, int8=int8, calibration=pictures)
+    row, portable = FORMATS[format], Portable(segmenter, FORMATS[format].batch)
     name, settings = row.file.format("owners"), folder / "settings.json"
-    write_file(row, owners_of(Portable(segmenter, row.batch)), folder / name, int8)
+    examples = [{"pixels": one[None]} for one in pictures]
+    write_file(row, owners_of(portable), folder / name, int8, examples)
     content = json.loads(settings.read_text())
     content["files"]["owners"] = {"file": name}
     settings.write_text(json.dumps(content))
@@ -130,12 +134,18 @@ def measure(chosen: argparse.Namespace, place: Path) -> dict[str, Any]:
     owners = owners_of(Portable(segmenter, None))
     own = [owners(squares[start : start + 8])["owners"] for start in range(0, len(squares), 8)]
     expected = {"labels": labels, "owners": np.concatenate([one.numpy() for one in own])}
+    pictures = [one.image for one in scenes_of(6, chosen.calibrated, side, "training")]
+    kinds: dict[str, tuple[Any, ...]] = {
+        "32 bits": (False,),
+        "8 bits": (True,),
+        "8 bits, calibrated": (True, pictures),
+    }
     makers: dict[str, Any] = {
-        f"{row.title}, {bits} bits": partial(
-            written, segmenter, place / f"{format}-{bits}", format, bits == 8
+        f"{row.title}, {bits}": partial(
+            written, segmenter, place / f"{format} {bits}", format, *how
         )
         for format, row in FORMATS.items()
-        for bits in (32, 8)
+        for bits, how in kinds.items()
     }
     makers[PEER] = partial(
         written_by_transformers,
@@ -185,6 +195,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench formats", description=__doc__)
     parser.add_argument("checkpoint", type=Path, nargs="?", help="the demo's where none is given")
     parser.add_argument("--scenes", type=int, default=300, help="default 300")
+    parser.add_argument(
+        "--calibrated", type=int, default=100, help="scenes that are calibrated on (default 100)"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="default 15")
     parser.add_argument(
         "--torch",

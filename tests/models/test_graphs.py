@@ -168,6 +168,28 @@ def test_a_signature_of_ones_own_is_exported(tmp_path):
     assert served.structured_input_signature[1]["pixel_values"].shape.as_list() == [None, 3, 8, 8]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")  # Keras' own
+@pytest.mark.parametrize(
+    ("kind", "format", "suffix"),
+    [("vision", "onnx", "onnx"), ("text", "litert", "tflite"), ("text", "openvino", "xml")],
+)
+def test_a_model_is_exported_in_the_other_formats_of_keras(kind, format, suffix, tmp_path):
+    from tf_groupvit.export.portable import FORMATS
+
+    pytest.importorskip({"onnx": "tf2onnx", "litert": "ai_edge_litert"}.get(format, format))
+    model, inputs, file = tiny(kind), inputs_of(kind), tmp_path / f"model.{suffix}"
+    signature = {
+        name: keras.InputSpec(shape=value.shape, dtype=str(value.dtype), name=name)
+        for name, value in inputs.items()
+    }
+    model.export(file, format=format, input_signature=[signature], verbose=False)
+    found = FORMATS[format].open(file)(inputs).values()
+    expected = [np.asarray(model(inputs)[name]) for name in ("last_hidden_state", "pooler_output")]
+    for value in expected:  # a runtime may call them otherwise
+        assert any(one.shape == value.shape and np.allclose(one, value, atol=1e-5) for one in found)
+
+
 def test_a_ragged_tensor_is_refused():
     from tf_groupvit.errors import InputError
 

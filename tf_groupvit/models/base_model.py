@@ -182,9 +182,13 @@ class BaseModel(keras.Model):
         Outputs are the tensors of the result by name; what is nested in it (the towers' own
         outputs, hidden states) is left out. For images and strings in, and masks out, see
         ``tf_groupvit.export``.
+
+        ``format`` is one of Keras': "tf_saved_model", "onnx", "litert" or "openvino", whose file
+        ends with .xml. Each converts in less time, and LiteRT takes inputs as they are, where
+        ``input_signature`` has the sizes of the inputs, a dict of ``keras.InputSpec`` in a list.
         """
         keywords.setdefault("input_signature", [self.default_signature()])
-        FlatOutputs(self).export(filepath, *arguments, **keywords)
+        FlatOutputs(self).export(os.fspath(filepath), *arguments, **keywords)  # no Path: OpenVINO
 
 
 class FlatOutputs(keras.Model):
