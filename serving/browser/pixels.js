@@ -25,16 +25,15 @@ function weights(old, size) {
 function along(pixels, outer, old, inner, size) {
   const result = new Uint8ClampedArray(outer * size * inner), sums = new Float64Array(inner);
   const taps = weights(old, size);
-  for (let o = 0; o < outer; o++) {
-    taps.forEach(([first, factors], place) => {
+  for (let o = 0, to = 0; o < outer; o++) {
+    for (const [first, factors] of taps) {
       sums.fill(2 ** (BITS - 1));
-      factors.forEach((factor, i) => {
-        const from = (o * old + first + i) * inner;
-        for (let n = 0; n < inner; n++) sums[n] += pixels[from + n] * factor;
-      });
-      const to = (o * size + place) * inner;
-      for (let n = 0; n < inner; n++) result[to + n] = Math.floor(sums[n] / 2 ** BITS);
-    });
+      for (let i = 0, from = (o * old + first) * inner; i < factors.length; i++) {
+        const factor = factors[i];
+        for (let n = 0; n < inner; n++) sums[n] += pixels[from++] * factor;
+      }
+      for (let n = 0; n < inner; n++) result[to++] = Math.floor(sums[n] / 2 ** BITS);
+    }
   }
   return result;
 }

@@ -3,7 +3,7 @@ Python, typed classes, errors in words; phone, keyboard, camera.
 """
 
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from pathlib import Path
 from runpy import run_path
 
@@ -15,6 +15,7 @@ from PIL import Image
 from tf_groupvit import Tokenizer
 from tf_groupvit.export.portable import SHARPENING
 from tf_groupvit.hub import DEMO, demo_checkpoint
+from tf_groupvit.preprocessing.image_arrays import resize_bicubic
 from tf_groupvit.segmentation.segmenter import Segmenter
 
 pytestmark = pytest.mark.slow
@@ -66,6 +67,15 @@ def address(folder):
 @pytest.fixture(scope="module")
 def segmenter():
     return Segmenter.from_pretrained(demo_checkpoint(), DEMO / "classes.txt")
+
+
+SQUARE = """
+const [bytes, width, height, done] = arguments;
+import("./pixels.js").then(({ square }) => {
+  const data = Uint8Array.from(atob(bytes), (letter) => letter.charCodeAt(0));
+  done(btoa(String.fromCharCode(...square({ data, width, height }, 20, 24))));
+});
+"""
 
 
 class Visitor:
@@ -188,6 +198,15 @@ def test_typed_classes_are_encoded_in_the_page(visitor, segmenter, scenes):
     assert set(visitor.legend()) <= {"moon", "A Blue Sky", "ring"}
     areas = visitor.find("#areas")[0].text
     assert "Part of the picture that each class covers" in areas and "%" in areas
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 24), (7, 90), (150, 31), (3, 2), (41, 300)])
+def test_pictures_are_resized_to_the_pixels_of_python(height, width, visitor):
+    image = np.random.default_rng(height).integers(0, 256, (height, width, 4), np.uint8)
+    given = b64encode(image.tobytes()).decode(), width, height
+    found = b64decode(visitor.driver.execute_async_script(SQUARE, *given))
+    expected = resize_bicubic(image[..., :3].copy(), 20, 24)
+    assert np.array_equal(np.frombuffer(found, np.uint8).reshape(20, 24, 3), expected)
 
 
 @pytest.mark.parametrize("name", ["toy", "trained", "listed", "demo"])
