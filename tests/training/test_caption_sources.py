@@ -566,6 +566,26 @@ def test_several_folders_of_shards_are_one_source(tmp_path):
     assert loaded(open_pairs(f"{tmp_path}/{{gcc,yfcc}}")) == expected
     assert loaded(open_pairs(f"{tmp_path}/{{gcc,yfcc}}/{{0..0}}.tar")) == expected
     assert loaded(open_pairs([tmp_path / "gcc", tmp_path / "yfcc"])) == expected
+    for kind in ("files", "parquet"):
+        good, _ = loaded(open_pairs([GOLDEN / kind, GOLDEN / kind]))
+        assert good == 2 * loaded(open_pairs(GOLDEN / kind))[0]
+    (tmp_path / "gcc" / "0.tar").rename(tmp_path / "0.tar")
+    for paths in (
+        [tmp_path / "yfcc", GOLDEN / "files"],
+        [tmp_path / "yfcc", tmp_path / "0.tar"],
+        [folder(tmp_path / "f", 1), tmp_path / "f"],
+    ):
+        with pytest.raises(DatasetError, match="several of shards of one kind, got 2: "):
+            open_pairs(paths)
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DatasetError, match=r"cannot be read: Permission denied\."):
+        open_pairs(tmp_path)
 
 
 def test_records_of_other_storage_are_loaded_at_once_and_given_in_order(tmp_path, memory):

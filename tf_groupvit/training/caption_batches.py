@@ -7,6 +7,7 @@ Each batch is a dict: ``pixel_values`` float32 (B, 3, S, S), normalized, and the
 
 import os
 import random
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -129,7 +130,7 @@ class Skipped(dict[str, str]):
 
     def add(self, name: str, reason: str) -> None:
         """Note a record, with the reason on one line."""
-        self[name] = " ".join(reason.split())
+        self[name] = sys.intern(" ".join(reason.split()))  # of millions, most share a few
 
     def summary(self, shown: int = SHOWN) -> str:
         """How many there are, and the first ones by name, one a line."""

@@ -71,9 +71,10 @@ class Check:
         lines = [f"{self.pairs:,} pairs; {broken}"]
         lines += [f"  {line}" for line in self._reasons()]
         if self.pairs:
-            lengths = np.array(sorted(self.lengths.elements()))
-            middle, most = (int(np.percentile(lengths, part)) for part in (50, 95))
-            cut = int((lengths > longest).sum())
+            lengths = np.array(sorted(self.lengths))
+            counts = np.cumsum([self.lengths[length] for length in lengths])
+            middle, most = lengths[np.searchsorted(counts, np.array([0.5, 0.95]) * self.pairs)]
+            cut = sum(count for length, count in self.lengths.items() if length > longest)
             lines += [
                 f"captions have {lengths[0]} to {lengths[-1]} tokens, half of them at most"
                 f" {middle}, 95 of 100 at most {most}; {cut:,} with more than {longest} are cut",

@@ -60,13 +60,15 @@ class CaptionedFolder:
         self.shards: Sequence[str] = [file]
         if not rows:
             raise DatasetError(f"{file} holds no captions.")
-        folders, checked = _image_folders(file), len(rows)
-        if is_url(file):
-            places = {folder: _place(file, folder, rows[0][0]) for folder in folders}
+        folders, images = _image_folders(file), list(dict.fromkeys(image for image, _ in rows))
+        looked_for = images
+        if is_url(file):  # a request for each would take too long
+            looked_for = images[:1]
+            places = {folder: _place(file, folder, images[0]) for folder in folders}
             folders = [next((one for one in folders if _is_there(places[one])), folders[0])]
-            checked = 1
-        self._pairs = [(_find_image(file, folders, image), text) for image, text in rows]
-        paths = dict.fromkeys(path for path, _ in self._pairs[:checked])
+        self._rows = rows
+        self._places = {image: _find_image(file, folders, image) for image in images}
+        paths = dict.fromkeys(self._places[image] for image in looked_for)
         if missing := [path for path in paths if not _is_there(path)]:
             shown = ", ".join(missing[:SHOWN])
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
@@ -77,7 +79,8 @@ class CaptionedFolder:
     def read(self, shard: str) -> Iterator[Record]:
         """The pairs in the order of the file; further captions of an image get their own names."""
         seen: dict[str, int] = {}
-        for path, caption in self._pairs:
+        for name, caption in self._rows:
+            path = self._places[name]
             seen[path] = seen.get(path, 0) + 1
             image: Part = path, 0, None
             yield Record(numbered_name(path, seen[path]), partial(load_parts, image, caption))

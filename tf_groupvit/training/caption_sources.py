@@ -55,6 +55,11 @@ KINDS: dict[str, tuple[str, Callable[[Sequence[str]], Source]]] = {
     "tfrecord": (r"\.tfrecords?(-\d+-of-\d+)?$", TFRecordShards),
     "parquet": (r"\.parquet$", ParquetShards),
 }
+# Sources that are made of shards alone, so that those of several folders go together.
+MANY: tuple[Callable[[Sequence[str]], Source], ...] = (
+    *(reader for _, reader in KINDS.values()),
+    ImagesWithTexts,
+)
 SHARDS = " (*.tar, *.tfrecord, *.parquet)"
 
 
@@ -81,21 +86,27 @@ def open_pairs(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     except GroupViTError:
         raise
     except Exception as error:
-        if not any(is_url(os.fspath(path)) for path in given):
-            raise
-        # Each storage has errors of its own.
+        if not isinstance(error, OSError) and not any(is_url(os.fspath(path)) for path in given):
+            raise  # each storage has errors of its own
         raise DatasetError(f"{given[0]} cannot be read: {reason_of(error)}.") from error
 
 
 def _open_all(found: Sequence[str]) -> Source:
     if not found:
         raise DatasetError("Expected paths to training pairs, got none: give at least one.")
-    if len(found) == 1 and kind_of(found[0]) == "directory":
-        return _open_folder(found[0])
-    files: list[str] = []
-    for one in found:
-        files += [one] if _shard_kind(one) else _shards_in(one) or [one]
-    return _open_files(files)
+    folders = [one for one in found if kind_of(one) == "directory"]
+    if not folders:
+        return _open_files(found)
+    sources = [_open_folder(one) for one in folders]
+    if len(found) == 1:
+        return sources[0]
+    kinds = [kind for kind in MANY if all(type(source) is kind for source in sources)]
+    if not kinds or len(found) > len(folders):
+        raise DatasetError(
+            f"Expected one folder of pairs, or several of shards of one kind, got {len(found)}:"
+            f" {', '.join(found[:3])} ..."
+        )
+    return kinds[0]([shard for source in sources for shard in source.shards])
 
 
 def _open_folder(folder: str) -> Source:
@@ -135,8 +146,6 @@ def _is_captions_file(name: str) -> bool:
 
 def _shards_in(folder: str) -> list[str]:
     """The shards of a folder, in order, without Parquet files: they may be notes about others."""
-    if kind_of(folder) != "directory":
-        return []
     files = [path for path, is_folder in listed(folder) if not is_folder]
     return [
         file
