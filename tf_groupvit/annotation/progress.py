@@ -4,14 +4,28 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
 EVERY = 10.0  # seconds between two lines, where there is no terminal
 UNIT = " pictures"
 FASTEST = 0.1  # seconds between two updates of the bar
+
+Value = TypeVar("Value")
+
+
+def _look(shown: bool) -> dict[str, Any]:
+    """How a bar looks: it is there in a terminal alone, and gone at the end."""
+    columns, rows = shutil.get_terminal_size()
+    size = {"mininterval": FASTEST, "ncols": columns, "nrows": rows}
+    return {"unit": UNIT, "leave": False, "disable": not (shown and sys.stderr.isatty()), **size}
+
+
+def with_bar(records: Iterable[Value], count: int, what: str, shown: bool) -> Iterator[Value]:
+    """The same records; in a terminal, a bar shows how many of them were asked for."""
+    yield from tqdm(records, what, count, **_look(shown))
 
 
 class Progress:
@@ -26,11 +40,7 @@ class Progress:
     def __init__(self, done: int, count: Callable[[], int | None], shown: bool) -> None:
         self.count, self.shown = count, shown
         self.in_terminal = sys.stderr.isatty()
-        columns, rows = shutil.get_terminal_size()
-        size: dict[str, Any] = {"mininterval": FASTEST, "ncols": columns, "nrows": rows}
-        self.bar = tqdm(
-            initial=done, unit=UNIT, disable=not (shown and self.in_terminal), leave=False, **size
-        )
+        self.bar = tqdm(initial=done, **_look(shown))
         self.initial = self.done = done
         self.started = self.last_line = time.monotonic()
 

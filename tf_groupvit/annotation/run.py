@@ -25,7 +25,7 @@ from tf_groupvit.annotation.formats import FORMATS, check_format, write_format
 from tf_groupvit.annotation.manifest import describe, go_on
 from tf_groupvit.annotation.parts import FOLDER, Parts
 from tf_groupvit.annotation.polygons import TOLERANCE
-from tf_groupvit.annotation.progress import Progress
+from tf_groupvit.annotation.progress import Progress, with_bar
 from tf_groupvit.annotation.read_ahead import read_ahead
 from tf_groupvit.annotation.records import Record, record_of
 from tf_groupvit.annotation.sources import (
@@ -173,7 +173,9 @@ def annotate(
         working = time.monotonic() - began
         with run.clock("writing the format"):
             copies = partial(_copy, PictureFinder(find()), run.problems) if with_pictures else None
-            write_format(format, parts.records(), about, place, copies)
+            total = len(run.known) + run.pictures
+            records = with_bar(parts.records(), total, f"writing {format}", progress)
+            write_format(format, records, about, place, copies)
         with run.clock("ending"):
             sums = end(parts.records(), segmenter.class_names, place, find(), run.problems, seed)
         summary = {
