@@ -13,7 +13,7 @@ from small import OF_ALL, batch, fresh, one_grouping, weights_of
 from tf_groupvit.errors import InputError
 from tf_groupvit.training.contrastive_model import TrainingModel
 from tf_groupvit.training.model_setup import set_drop_path
-from tf_groupvit.training.replicas import synchronize, train_on_workers
+from tf_groupvit.training.replicas import gathered, synchronize, train_on_workers
 
 STEPS, ROWS = 4, 8
 EVERY = {"caption": 1.0, "multi_label": 0.5, "vocabulary": 0.5, "group_word": 0.5}
@@ -68,6 +68,7 @@ def mirrored() -> None:
         model = make()
         synchronize(model)
     check_how_batches_are_split(strategy, model)
+    check_half_precision(strategy)
     parts = [
         part(step, half) for step in range(STEPS) for half in HALVES
     ]  # given to the devices in turn
@@ -95,6 +96,13 @@ def check_how_batches_are_split(strategy: tf.distribute.Strategy, model: keras.M
             assert str(error).startswith(start), error
         else:
             raise AssertionError("a batch that two devices cannot share should be refused")
+
+
+def check_half_precision(strategy: tf.distribute.Strategy) -> None:
+    """TensorFlow gathers no bfloat16."""
+    found = strategy.run(lambda: gathered(tf.ones((2, 3), tf.bfloat16))[0])
+    for rows in strategy.experimental_local_results(found):
+        assert rows.dtype == tf.bfloat16 and rows.shape == (4, 3)
 
 
 def workers() -> None:

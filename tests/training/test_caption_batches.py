@@ -207,6 +207,17 @@ def test_workers_share_every_global_batch_among_them(tmp_path, tokenizer):
         np.testing.assert_array_equal(together, all_rows["pixel_values"][order])
 
 
+def test_shares_are_those_of_one_process_in_every_round(tmp_path, tokenizer):
+    """Five pairs do not share evenly: what is whose changes from round to round."""
+    path = shard(tmp_path / "s.tar", 5)
+    whole = levels(take(data_of(path, tokenizer, 4), 5))
+    workers = [data_of(path, tokenizer, 2, share=Share(w, 2)) for w in range(2)]
+    parts = [levels(take(data, 5)) for data in workers]
+    assert [sorted(chain(*own)) for own in zip(*parts, strict=True)] == list(map(sorted, whole))
+    again = [levels(take(data, 2, data.position(3))) for data in workers]
+    assert again == [part[3:] for part in parts]
+
+
 def test_rounds_that_are_still_in_the_graph_are_waited_for(tmp_path, tokenizer):
     data = data_of(shard(tmp_path / "s.tar", 3), tokenizer)
     ahead = islice(data.records_from(Position()), 12 * 3)  # no batch has come out yet

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tf_groupvit.errors import InputError
+from tf_groupvit.errors import InputError, TrainingError
 from tf_groupvit.training.devices import (
     Cluster,
     Team,
@@ -87,6 +87,43 @@ def test_a_worker_that_differs_is_named_with_what_and_how():
         "Worker 2 has steps 30, worker 0 has 20: start all"
     )
     assert shortened(["apple"] * 20) != shortened(["apple"] * 21) and len(mine["words"]) == 12
+
+
+def test_workers_of_other_versions_or_settings_are_refused_in_one_line(monkeypatch):
+    rows = []
+    monkeypatch.setattr(Team, "exchange", lambda self, what, row: [*rows, row])
+    pair = Team(cluster=Cluster(1, 2))
+    facts = {"TensorFlow": "2.21.0", "seed": 3, "captions": ["a dog"] * 100}
+    pair.agree(facts)
+    monkeypatch.setattr(Team, "exchange", lambda self, what, row: rows.append(row) or [row])
+    pair.agree(facts)
+    monkeypatch.setattr(Team, "exchange", lambda self, what, row: [*rows, row])
+    pair.agree(facts)
+    start = "all with the same versions, recipe, options and data"
+    with pytest.raises(
+        TrainingError, match=f'has TensorFlow "2.19.0", worker 0 has "2.21.0".*{start}'
+    ):
+        pair.agree({**facts, "TensorFlow": "2.19.0"})
+    with pytest.raises(TrainingError, match=r"Worker 1 has captions \w{12}, worker 0 has \w{12}"):
+        pair.agree({**facts, "captions": ["a cat"] * 100})
+
+
+def test_other_backends_than_tensorflow_train_on_one_device(monkeypatch):
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(InputError, match="TensorFlow backend, not with 'jax': unset KERAS_BACKEND"):
+        make_team("2")
+
+
+def test_waits_within_each_other_each_have_their_time():
+    said = []
+    watch = Watch(0.3, said.append)
+    with watch.over("The start"):
+        with watch.over("Step 1"):
+            pass
+        until = time.monotonic() + 60
+        while not said and time.monotonic() < until:
+            time.sleep(0.01)
+    assert said[0].startswith("The start did not end")
 
 
 def test_a_wait_that_is_too_long_ends_the_process_with_the_last_good_state():

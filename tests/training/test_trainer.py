@@ -11,14 +11,18 @@ import pytest
 import tensorflow as tf
 from tiny_recipe import tiny_recipe
 
-from tf_groupvit.errors import CheckpointError
+from tf_groupvit.errors import CheckpointError, InputError
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.image import ImageProcessor
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import CLASSES, scene
 from tf_groupvit.segmentation.palette import group_colors
+from tf_groupvit.storage import Output
 from tf_groupvit.training import trainer
-from tf_groupvit.training.state import restore_state, save_state, step_of
+from tf_groupvit.training.caption_batches import Position
+from tf_groupvit.training.devices import Team
+from tf_groupvit.training.state import position_of, restore_state, save_state, step_of
+from tf_groupvit.training.together import Together
 from tf_groupvit.training.trainer import HISTORY, PICTURES, STATE, build, train
 from tf_groupvit.training.validation import SHOWN_AT
 
@@ -171,3 +175,58 @@ def test_pictures_are_held_out_scenes_with_every_patch_in_its_groups_color(tmp_p
     assert near.max() <= 1
     assert shown.words == list(CLASSES)
     assert len(pictures["masks"]) == PICTURES and not np.array_equal(pictures["masks"][1], image)
+
+
+def test_a_state_knows_where_each_worker_is_and_others_go_on_behind_them(tmp_path):
+    built = build(tiny_recipe(), tmp_path)
+    places = [Position(7, 1, 4), Position(7, 0, 9)]
+    save_state(tmp_path / STATE, built.training, 7, built.about, places)
+    assert [position_of(tmp_path / STATE, worker, 2) for worker in range(2)] == places
+    assert position_of(tmp_path / STATE) == position_of(tmp_path / STATE, 2, 3) == places[0]
+    save_state(tmp_path / STATE, built.training, 7, built.about, places[1:])
+    assert position_of(tmp_path / STATE) == position_of(tmp_path / STATE, 1, 2) == places[1]
+
+
+def test_a_run_in_a_bucket_that_is_lost_names_the_last_good_state_and_goes_on(
+    s3, monkeypatch, capsys
+):
+    """Without the steps, which take long and write nothing."""
+
+    def one_round(self, batches, rounds, steps, callbacks):
+        hooks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
+        hooks.on_train_begin()
+        hooks.on_epoch_begin(0)
+        for place in range(steps):
+            hooks.on_train_batch_end(place, {"loss": 1.0})
+        hooks.on_epoch_end(0, {"loss": 1.0})
+
+    def lost_in_the_second(self, *arguments):
+        one_round(self, *arguments)
+        monkeypatch.setattr(Output, "write", unreachable)
+        one_round(self, *arguments)
+
+    def unreachable(self, name, content):
+        raise InputError(f"'{self.location}/{name}' cannot be written: Could not connect.")
+
+    write = Output.write
+    monkeypatch.setattr(Together, "fit", lost_in_the_second)
+    recipe, bucket = tiny_recipe(steps=60, save_every=20), "s3://photos/mine"
+    good = f"The last good state is of step 20, {bucket}/training/state-00000020.safetensors"
+    with pytest.raises(InputError, match=rf"last.json' cannot be written: .* {good}\.") as caught:
+        train(recipe, bucket)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(Output, "write", write)
+    monkeypatch.setattr(Together, "fit", one_round)
+    assert [line["step"] for line in train(recipe, bucket)] == [20, 40]
+    assert f"Resuming at step 20 of 60 from {bucket}." in capsys.readouterr().err
+    wanted = {"config.json", "model.safetensors", "vocab.json", "README.md"}
+    assert wanted <= {path.rpartition("/")[2] for path in s3.ls("photos/mine")}
+
+
+def test_what_replicas_cannot_do_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Team, "replicas", 2)
+    changes = {"precision": "mixed_float16", "optimizer": {"accumulation": 2}}
+    with pytest.raises(InputError, match="cannot accumulate gradients in mixed_float16: take"):
+        build(tiny_recipe(**changes), tmp_path)
+    with pytest.raises(InputError, match="A batch of 7 cannot be shared evenly by 2 replicas"):
+        build(tiny_recipe(batch_size=7), tmp_path)

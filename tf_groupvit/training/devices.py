@@ -112,13 +112,14 @@ class Watch:
             self._thread = threading.Thread(target=self._look, daemon=True, name="watch")
             self._thread.start()
         with self._changed:
+            before = self._what, self._until
             self._what, self._until = what, time.monotonic() + self.seconds
             self._changed.notify()
         try:
             yield
         finally:
             with self._changed:
-                self._until = None
+                self._what, self._until = before
                 self._changed.notify()
 
     def _look(self) -> None:
@@ -218,23 +219,27 @@ class Team:
         """Give the first process's values to all."""
         if self.cluster.workers == 1:
             return
+        import keras
+        import numpy as np
         import tensorflow as tf
 
-        def give(values: list[Tensor]) -> list[Tensor]:
+        def give(values: Tensor) -> Tensor:
             context = tf.distribute.get_replica_context()
             mine = context.replica_id_in_sync_group == 0
-            rows = [tf.where(mine, value, tf.zeros_like(value)) for value in values]
-            given: list[Tensor] = context.all_reduce(tf.distribute.ReduceOp.SUM, rows)
-            return given
+            own = tf.where(mine, values, tf.zeros_like(values))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
-        # Sums know floats and signed numbers; the states of random generators are unsigned.
-        whole = [tf.convert_to_tensor(variable) for variable in variables]
-        kinds = [value.dtype for value in whole]
-        sent = [tf.bitcast(v, tf.int32) if v.dtype == tf.uint32 else v for v in whole]
+        # One sum of whole numbers with zeros gives the bits of values of every kind.
+        arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        said = b"".join(array.tobytes() for array in arrays)
+        row = np.frombuffer(said.ljust(-(-len(said) // 4) * 4), np.int32)
         with self.waiting("The start"):
-            found = self._on_replicas(give)(sent)
-        for variable, value, kind in zip(variables, found, kinds, strict=True):
-            variable.assign(tf.bitcast(value, kind) if kind == tf.uint32 else value)
+            found = self._on_replicas(give)(tf.constant(row)).numpy().tobytes()
+        at = 0
+        for variable, array in zip(variables, arrays, strict=True):
+            values = np.frombuffer(found, array.dtype, array.size, at)
+            variable.assign(values.reshape(array.shape))
+            at += array.nbytes
 
     def _on_replicas(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A function that all replicas run -> one that gives the first own replica's result."""

@@ -36,8 +36,10 @@ def gathered(rows: Tensor) -> tuple[Tensor, int | Tensor]:
         return rows, 0
     import tensorflow as tf
 
-    placed = tf.identity(rows)  # rows of the batch have no device yet, which the gather refuses
-    return context.all_gather(placed, axis=0), context.replica_id_in_sync_group * ops.shape(rows)[0]
+    # Rows of the batch have no device yet, which the gather refuses; nor does it take bfloat16.
+    placed = tf.cast(rows, tf.float32) if rows.dtype == tf.bfloat16 else tf.identity(rows)
+    found = tf.cast(context.all_gather(placed, axis=0), rows.dtype)
+    return found, context.replica_id_in_sync_group * ops.shape(rows)[0]
 
 
 def own_share(rows: Tensor) -> Tensor:

@@ -301,7 +301,8 @@ def train(
     place = open_folder(folder) if team.first else NoFolder(folder)
     place.fetch()
     team.watch.kept = place.kept
-    run = build(recipe, place, seed, team)
+    with team.waiting("The start"):
+        run = build(recipe, place, seed, team)
     try:
         return _train(run, bar, tensorboard)
     except InputError as error:
