@@ -112,6 +112,15 @@ def test_a_file_that_memory_would_not_hold_is_refused(tmp_path, monkeypatch):
 ADDRESSES = [f"http://x/{number}?a=é" for number in range(4)]
 
 
+def test_where_the_images_of_coco_were_looked_for_is_told(tmp_path):
+    file = coco(tmp_path / "annotations" / "captions_val.json", [{"image_id": 90, "caption": "x"}])
+    where = (
+        r"annotations/0\.png\. They were looked for there and in .* images, val, \.\./val, \.\./im"
+    )
+    with pytest.raises(DatasetError, match=where):
+        open_pairs(file)
+
+
 @pytest.mark.parametrize("order", ["caption first", "address first", "named columns"])
 @pytest.mark.parametrize("name", ["{crc}", "{number}_{crc}", "{crc}.jpg"])
 def test_conceptual_captions_are_paired_with_what_was_downloaded(tmp_path, order, name):

@@ -28,10 +28,8 @@ def test_images_are_bytes_or_a_struct_or_paths_beside_the_file(tmp_path):
     names = [f"{number}.png" for number in range(5)]
     structs = [{"bytes": image, "path": None} for image in IMAGES[:3]]
     structs += [{"bytes": None, "path": name} for name in names[3:]]
-    for number, columns in enumerate(
-        ({"jpg": IMAGES, "txt": TEXTS}, {"image": structs, "text": TEXTS}, {"path": names})
-    ):
-        file = table(tmp_path / f"{number}.parquet", **{"caption": TEXTS, **columns})
+    for number, columns in enumerate(({"jpg": IMAGES}, {"image": structs}, {"PATH": names})):
+        file = table(tmp_path / f"{number}.parquet", **columns, TEXT=TEXTS)
         assert loaded(open_pairs(file)) == (pairs(5), {})
     (tmp_path / "4.png").unlink()
     good, bad = loaded(open_pairs(tmp_path / "2.parquet"))

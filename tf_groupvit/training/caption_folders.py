@@ -74,6 +74,7 @@ class CaptionedFolder:
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             raise DatasetError(
                 f"{name_of(file)} names {len(missing)} images that are missing: {shown}{more}."
+                f"{_said(folders)}"
             )
 
     def read(self, shard: str) -> Iterator[Record]:
@@ -96,6 +97,12 @@ def _image_folders(file: str) -> list[str]:
         return ["", "images"]
     part = stem.removeprefix("captions_")
     return ["", "images", part, f"../{part}", "../images"]
+
+
+def _said(folders: Sequence[str]) -> str:
+    """Where COCO's images were looked for; others lie where anybody looks."""
+    others = ", ".join(folders[1:])
+    return f" They were looked for there and in the folders {others}." if len(folders) > 2 else ""
 
 
 def _place(file: str, folder: str, image: str) -> str:

@@ -88,7 +88,7 @@ def _opened(location: str) -> "Iterator[pyarrow.parquet.ParquetFile]":
 def _columns(schema: "pyarrow.Schema", location: str) -> tuple[str, str]:
     """The names of the columns of images and of captions."""
     image = _image_column(schema)
-    caption = next((name for name in CAPTION_COLUMNS if name in schema.names), None)
+    caption = next(_named(schema, CAPTION_COLUMNS), None)
     if image is None or caption is None:
         what, known = ("images", IMAGE_COLUMNS) if image is None else ("captions", CAPTION_COLUMNS)
         raise DatasetError(
@@ -99,8 +99,14 @@ def _columns(schema: "pyarrow.Schema", location: str) -> tuple[str, str]:
 
 
 def _image_column(schema: "pyarrow.Schema") -> str | None:
-    names = (name for name in IMAGE_COLUMNS if name in schema.names)
+    names = _named(schema, IMAGE_COLUMNS)
     return next((name for name in names if holds_pictures(schema.field(name).type)), None)
+
+
+def _named(schema: "pyarrow.Schema", known: Sequence[str]) -> Iterator[str]:
+    """The columns of known names, in the order of those, in upper or lower case."""
+    there = {name.lower(): name for name in schema.names}
+    return (there[name] for name in known if name in there)
 
 
 def _records(file: "pyarrow.parquet.ParquetFile", shard: str) -> Iterator[Record]:
