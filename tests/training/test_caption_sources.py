@@ -26,6 +26,7 @@ from tf_groupvit.scenes.scene import scenes, write_scenes
 from tf_groupvit.training.caption_shards import Record, write_tfrecord
 from tf_groupvit.training.caption_sources import (
     AT_ONCE,
+    count_records,
     first_images,
     load_pairs,
     open_pairs,
@@ -612,3 +613,21 @@ def test_records_of_other_storage_are_loaded_at_once_and_given_in_order(tmp_path
     together.abort()
     ended.close()  # ends the threads
     assert not [one for one in threading.enumerate() if "ThreadPool" in one.name]
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet", "files"])
+def test_records_are_counted_as_they_are_read_or_by_the_notes_of_img2dataset(kind, monkeypatch):
+    source = open_pairs(GOLDEN / kind)
+    count = len(names(source))
+    assert count_records(source) == count == (4 if kind == "parquet" else 3)
+    for part in split(source, 0.4):
+        assert count_records(part) == len(names(part))
+    monkeypatch.setattr(type(source), "read", lambda *_: iter("x"))
+    assert count_records(source) == (3 if kind == "webdataset" else 2)  # of one a shard
+
+
+def test_notes_that_say_nothing_are_passed_over(tmp_path):
+    for number, text in enumerate(('{"successes": "3"}', "[]", "{", '{"successes": true}')):
+        shard(tmp_path / f"{number}.tar", 2)
+        (tmp_path / f"{number}_stats.json").write_text(text)
+    assert count_records(open_pairs(tmp_path)) == 8

@@ -3,6 +3,7 @@
 The format shows in the name of the files, see ``KINDS``.
 """
 
+import json
 import os
 import posixpath
 import re
@@ -18,7 +19,16 @@ import numpy as np
 from tf_groupvit.errors import DatasetError, GroupViTError
 from tf_groupvit.files import is_junk, refuse_pointer
 from tf_groupvit.preprocessing.image_reading import read_image
-from tf_groupvit.storage import beside, is_url, kind_of, listed, matching, name_of, reason_of
+from tf_groupvit.storage import (
+    beside,
+    bytes_of,
+    is_url,
+    kind_of,
+    listed,
+    matching,
+    name_of,
+    reason_of,
+)
 from tf_groupvit.training.caption_folders import (
     ImagesWithTexts,
     folders_with_texts,
@@ -322,3 +332,29 @@ class Part:
 def split(source: Source, share: float) -> tuple[Source, Source]:
     """What is trained on, and the share that is held out."""
     return Part(source, share, held_out=False), Part(source, share, held_out=True)
+
+
+def count_records(source: Source) -> int:
+    """How many records a source has, broken ones included.
+
+    Beside its shards img2dataset writes how many pairs each has, which is taken as it is: their
+    headers alone are a pass through all data where those are not on this disk.
+    """
+    return sum(_count_in(source, shard) for shard in source.shards)
+
+
+def _count_in(source: Source, shard: str) -> int:
+    if isinstance(source, Part):
+        count = _count_in(source.source, shard)
+        held_out = count * source.parts // PARTS
+        return held_out if source.held_out else count - held_out
+    noted = _noted_count(shard) if isinstance(source, TarShards | TFRecordShards) else None
+    return sum(1 for _ in source.read(shard)) if noted is None else noted
+
+
+def _noted_count(shard: str) -> int | None:
+    try:
+        noted = json.loads(bytes_of(f"{posixpath.splitext(shard)[0]}_stats.json"))["successes"]
+    except Exception:  # each storage has errors of its own
+        return None
+    return noted if type(noted) is int and noted >= 0 else None

@@ -29,6 +29,7 @@ from tf_groupvit.training.callbacks import (
 from tf_groupvit.training.caption_batches import WHOLE, Position, Share, TrainingData
 from tf_groupvit.training.caption_sources import (
     Source,
+    count_records,
     describe_size,
     first_captions,
     first_images,
@@ -218,7 +219,7 @@ def _build(recipe: Recipe, place: RunFolder, seed: int, team: Team) -> Run:
         cut = tokenizer.limited_to(min(length, longest))
         data = make_data(recipe, source, cut, size, seed, share=share)
         if recipe.epochs:
-            pairs = sum(1 for _ in records_of(source))
+            pairs = count_records(source)
             recipe = replace(recipe, steps=max(1, recipe.epochs * pairs // recipe.batch_size))
     if team.strategy:
         synchronize(training, team.cluster.workers)
