@@ -265,6 +265,16 @@ def test_pictures_are_copied_where_a_format_has_them(segmenter, photos, tmp_path
         assert copies.names("SegmentationClass") == [f"{k}.png" for k in range(4)]
 
 
+def test_what_two_runs_did_at_once_is_kept_once(segmenter, photos, memory):
+    annotate(photos, segmenter, f"{memory}/labels")
+    parts = Parts(Output(f"{memory}/labels"))
+    parts.write(list(parts.records())[:3])  # of a run on another machine
+    (photos / "new.png").write_bytes(picture(8))
+    assert annotate(photos, segmenter, f"{memory}/labels")["done"] == 5
+    ids = [item_id for item_id, _ in parts.ids()]
+    assert len(ids) == len(set(ids)) == 6
+
+
 def test_a_picture_that_is_gone_costs_its_copy_alone(segmenter, photos, tmp_path):
     annotate(photos, segmenter, tmp_path / "labels")
     (photos / "1.png").unlink()

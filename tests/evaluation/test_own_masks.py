@@ -189,6 +189,7 @@ def test_what_has_no_partner_is_named_and_the_rest_is_measured(tmp_path):
         (["a.txt"], ["a.png"], "images: expected pictures .*found none"),
         (["a.jpg"], ["a.txt"], r"masks: expected masks \(.bmp, .png.*found none"),
         (["a.jpg"], ["a.json"], "found none: COCO annotations are given as the file itself"),
+        (["a.jpg"], ["deep/a.json"], "found none: COCO annotations are given as the file itself"),
         (["a.jpg", "a.png"], ["a.png"], r"a\.jpg and a\.png have one name"),
         (["a.jpg"], ["a.png", "a.tif"], r"a\.png and a\.tif have one name"),
         (["a1.jpg", "a2.jpg"], ["b.png"], "the pictures are a1, a2, and the masks b"),
@@ -197,7 +198,7 @@ def test_what_has_no_partner_is_named_and_the_rest_is_measured(tmp_path):
 def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path, images, masks, words):
     for folder, names in (("images", images), ("masks", masks)):
         for name in names:
-            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / folder / name).touch()
     with pytest.raises(DatasetError, match=words) as caught:
         own(tmp_path)

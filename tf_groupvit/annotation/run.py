@@ -171,6 +171,8 @@ def annotate(
             else:
                 _work(items, recorder(run.clock), run, bar.step)
         working = time.monotonic() - began
+        if place.folder is None:  # nothing keeps another run away from there
+            parts.forget_repeated()
         with run.clock("writing the format"):
             copies = partial(_copy, PictureFinder(find()), run.problems) if with_pictures else None
             total = len(run.known) + run.pictures

@@ -79,7 +79,7 @@ def _found(folder: Path, suffixes: Iterable[str], what: str, other: Path | CocoF
         files = _of_one_folder(files, what)
     if not files:
         kinds = ", ".join(sorted(suffixes))
-        lists = any(folder.glob("*.json"))
+        lists = any(folder.rglob("*.json"))
         hint = ": COCO annotations are given as the file itself" if lists else ""
         hint = ": in one folder with the masks, these are no masks" if other == folder else hint
         raise DatasetError(f"{folder}: expected {what} ({kinds}), found none{hint}.")
