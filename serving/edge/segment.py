@@ -34,13 +34,26 @@ def open_file(path, kind):
     return lambda **inputs: {out.any_name: rows for out, rows in compiled(inputs).items()}
 
 
+def opened(name, folder, settings):
+    """A file of the export; ends with one line where the runtime does not take it."""
+    path = folder / settings["files"][name]["file"]
+    try:
+        return open_file(path, settings["format"])
+    except Exception as error:  # each runtime has kinds of its own
+        made = ", ".join(f"{package} {number}" for package, number in settings["versions"].items())
+        raise SystemExit(
+            f"{path} cannot be opened: it is damaged, or this runtime is older than it (written"
+            f" with {made}): {' '.join(str(error).split())[:300]}"
+        ) from None
+
+
 def encode(names, folder, settings):
     """One embedding for each class: the mean over its synonyms in all templates."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     start, end, pad, length = (settings["tokens"][key] for key in ("start", "end", "pad", "length"))
-    encoder = open_file(folder / settings["files"]["text"]["file"], settings["format"])
+    encoder = opened("text", folder, settings)
 
     def embedding(prompt):
         words = tokenizer.encode(prompt, add_special_tokens=False).ids[: length - 2]
@@ -62,7 +75,7 @@ def main():
     parser.add_argument("--classes", help="Names, separated by commas.")
     asked = parser.parse_args()
     settings = json.loads((asked.export / "settings.json").read_text())
-    vision = open_file(asked.export / settings["files"]["vision"]["file"], settings["format"])
+    vision = opened("vision", asked.export, settings)
     image = ImageOps.exif_transpose(Image.open(asked.image)).convert("RGB")
     height, width = settings["size"]
     inputs = {"pixels": np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))[None]}

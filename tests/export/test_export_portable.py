@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tf_groupvit.cli import export as export_command
@@ -119,6 +120,13 @@ def test_the_example_names_pixels_in_a_process_without_tensorflow(kind, is_open,
     expected = plain.with_classes(classes)(image)
     with Image.open(labels) as written:
         assert (np.asarray(written) == expected.labels).mean() >= 0.999
+    if not is_open:
+        file = export / FORMATS[kind].file.format("vision")
+        file.write_bytes(b"of another time")
+        done = subprocess.run(command, capture_output=True, text=True)
+        said = done.stderr.splitlines()[-1]
+        assert said.startswith(f"{file} cannot be opened: it is damaged, or this runtime is older")
+        assert "Traceback" not in done.stderr and "tensorflow 2." in said
 
 
 @pytest.mark.slow
@@ -226,6 +234,30 @@ def test_a_converter_that_refuses_leaves_nothing_behind(plain, tmp_path, monkeyp
     with pytest.raises(ExportError, match="LiteRT refuses vision: no such operation: Cross"):
         export_model(plain, tmp_path / "export", "litert")
     assert not [*tmp_path.iterdir()]
+
+
+def test_an_operation_that_a_converter_refuses_is_named_with_its_layer(
+    plain, tmp_path, monkeypatch
+):
+    def write(*_):
+        raise ValueError("no conversion for Softmax")
+
+    monkeypatch.setitem(FORMATS, "litert", FORMATS["litert"]._replace(write=write))
+    with pytest.raises(ExportError, match=r"for Softmax in vision_model\S*self_attn\S*: no conv"):
+        export_model(plain, tmp_path / "export", "litert")
+
+
+def test_an_operation_that_onnx_has_not_is_refused(tmp_path):
+    pytest.importorskip("tf2onnx")
+
+    def encoded(pixels):
+        with tf.name_scope("layer"):
+            return {"length": tf.strings.length(tf.io.encode_jpeg(pixels))}
+
+    signature = [tf.TensorSpec((8, 8, 3), tf.uint8, "pixels")]
+    graph = tf.function(encoded, input_signature=signature).get_concrete_function()
+    with pytest.raises(ExportError, match="refuses vision for EncodeJpeg in layer/EncodeJpeg: "):
+        portable.write_file(FORMATS["onnx"], graph, tmp_path / "vision.onnx", False)
 
 
 def test_files_that_label_in_another_way_are_not_kept(plain, tmp_path, monkeypatch):

@@ -7,11 +7,13 @@ beside the files say which size and which resize.
 
 import logging
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -410,7 +412,19 @@ def write_file(
     except OSError:
         raise
     except Exception as error:  # each converter has kinds of its own
-        raise ExportError(f"{row.title} refuses {file.stem}: {one_line(error, 400)}") from error
+        named = _named(function, str(error))
+        raise ExportError(
+            f"{row.title} refuses {file.stem}{named}: {one_line(error, 400)}"
+        ) from error
+
+
+def _named(function: Function, text: str) -> str:
+    """The operations of a function that a converter complains about, with where each is first."""
+    words, found = set(re.findall(r"\w+", text)), dict[str, str]()
+    for operation in function.graph.get_operations():
+        if operation.type in words:
+            found.setdefault(operation.type, operation.name)
+    return f" for {' and '.join(f'{kind} in {name}' for kind, name in found.items())}" * bool(found)
 
 
 def _write_companions(
@@ -435,7 +449,8 @@ def _write_companions(
         "size": list(settings.size),
         "resize": RESIZE,
         "files": files,
-        **provenance(segmenter),
+        **(made := provenance(segmenter)),
+        "versions": made["versions"] | {name: version(name) for name in row.packages},
     }
     if "text" in functions and segmenter.tokenizer is not None:
         tokenizer = segmenter.tokenizer.limited_to(_context(segmenter))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import tensorflow as tf
 from tf2onnx.convert import from_function
@@ -33,6 +34,9 @@ class _Traced:
 def converted(graph: tf.types.experimental.ConcreteFunction) -> bytes:
     """The content of a file for ONNX Runtime, which holds the weights of a graph."""
     model, _ = from_function(_Traced(graph), input_signature=inputs_of(graph), opset=OPSET)
+    for node in model.graph.node:  # what it cannot convert it leaves as it was
+        if not node.domain and not onnx.defs.has(node.op_type):
+            raise ValueError(f"there is no operation {node.op_type} in ONNX: {node.name}")
     content: bytes = model.SerializeToString()
     return content
 
@@ -45,7 +49,6 @@ def quantize(file: Path, examples: Sequence[dict[str, np.ndarray]] = ()) -> None
         examples: inputs by name, on which the ranges of what is multiplied are found; without, they
             are found at each call.
     """
-    import onnx
     from onnxruntime.quantization import quantize_dynamic, quantize_static
 
     graph = onnx.load(file).graph
