@@ -26,6 +26,7 @@ PAGES = {
     "annotations.md": ("Annotations", "tf_groupvit/annotation/README.md"),
     "transformers.md": ("Coming from transformers", "tf_groupvit/models/README.md"),
     "serving.md": ("Serving", "serving/README.md"),
+    "cluster.md": ("On a cluster", "serving/ray/README.md"),
     "edge.md": ("Without TensorFlow", "serving/edge/README.md"),
     "browser.md": ("In the browser, without a server", "serving/browser/README.md"),
     "speed.md": ("Speed", "scripts/benchmarks/README.md"),

@@ -1,6 +1,7 @@
 """The files around tensorflow_model_server in; what it, Docker and Kubernetes make of them out."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,55 @@ def test_the_inference_service_is_of_kserve_and_of_tensorflow():
     found = manifest("kserve.yaml")
     assert (found["apiVersion"], found["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
     assert found["spec"]["predictor"]["model"]["modelFormat"]["name"] == "tensorflow"
+
+
+@pytest.fixture
+def job():
+    return manifest("ray/rayjob.yaml")
+
+
+@pytest.fixture
+def groups(job):
+    """The container of the head, and that of the workers, of the cluster that the job starts."""
+    cluster = job["spec"]["rayClusterSpec"]
+    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [pod["template"]["spec"]["containers"] for pod in pods]
+
+
+def test_the_job_is_of_kuberay_and_ends_with_its_cluster(job):
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert job["spec"].keys() == {
+        "entrypoint",
+        "backoffLimit",
+        "shutdownAfterJobFinishes",
+        "ttlSecondsAfterFinished",
+        "rayClusterSpec",
+    }
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster.keys() == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    (workers,) = cluster["workerGroupSpecs"]
+    fields = "groupName replicas minReplicas maxReplicas rayStartParams template"
+    assert workers.keys() == set(fields.split())
+
+
+def test_the_job_runs_a_command_that_there_is_with_a_worker_a_pod(job):
+    from tf_groupvit.cli.annotate import command
+
+    program, name, *line = shlex.split(job["spec"]["entrypoint"])
+    chosen = command.make_context(name, line).params
+    (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert (program, name, chosen["engine"]) == ("tf-groupvit", "annotate", "ray")
+    assert chosen["workers"] == workers["replicas"] == workers["minReplicas"]
+    (head,) = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    assert chosen["model"].startswith(head["volumeMounts"][0]["mountPath"])
+
+
+def test_pods_of_the_job_have_one_image_and_requests_within_limits(groups):
+    assert len({container["image"] for (container,) in groups}) == 1
+    for (container,) in groups:
+        resources = container["resources"]
+        asked, most = (
+            int(resources[kind]["memory"].removesuffix("Mi")) for kind in ("requests", "limits")
+        )
+        assert 0 < asked <= most
