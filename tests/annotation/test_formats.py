@@ -445,6 +445,11 @@ def test_what_is_written_may_be_measured_against(written, tmp_path, name, masks)
     assert dataset.unpaired == {} and list(dataset.class_names) == NAMES
     found = {f"{called}.jpg": dataset.labels(k) for k, called in enumerate(dataset.names)}
     assert same(found, expected(records))
+    if name == "voc":  # by their colors
+        table = folder / "labelmap.txt"
+        dataset = OwnMaskDataset(tmp_path / "photos", folder / masks, table=table)
+        found = {f"{called}.jpg": dataset.labels(k) for k, called in enumerate(dataset.names)}
+        assert list(dataset.class_names) == NAMES and same(found, expected(records))
 
 
 def test_the_page_has_a_row_for_every_format():

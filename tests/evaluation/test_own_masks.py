@@ -79,6 +79,29 @@ def test_a_table_gives_numbers_to_names(tmp_path):
     assert own(tmp_path, None, table=tmp_path / "table.csv").class_names == ("sky", "dog", "unsure")
 
 
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_colors_are_classes_by_the_labelmap_of_cvat(tmp_path, mode):
+    lines = ["# label:color_rgb:parts:actions", "background:0,0,0::", "dog:255,0,0::"]
+    (tmp_path / "labelmap.txt").write_text(
+        "\n".join([*lines, "cat:0, 10, 200::a,b", "ignored:9,9,9::"])
+    )
+    write_image(tmp_path / "images/a.jpg", 2, 3)
+    (tmp_path / "masks").mkdir()
+    red, blue, black, void = [255, 0, 0], [0, 10, 200], [0, 0, 0], [9, 9, 9]
+    colors = np.array([[red, blue, black], [void, red, red]], np.uint8)
+    Image.fromarray(colors).convert(mode, palette=1).save(tmp_path / "masks/a.png")
+    dataset = own(tmp_path, None, table=tmp_path / "labelmap.txt")
+    assert dataset.class_names == ("dog", "cat")
+    assert dataset.labels(0).tolist() == [[0, 1, 255], [255, 0, 0]]
+    dataset = own(tmp_path, "cat", table=tmp_path / "labelmap.txt", background=True)
+    assert dataset.labels(0).tolist() == [[0, 1, 0], [255, 0, 0]]
+    with pytest.raises(InputError, match=r"has colors, not numbers"):
+        own(tmp_path, None, table=tmp_path / "labelmap.txt", ignore=[0])
+    Image.new("RGB", (3, 2), (1, 2, 3)).save(tmp_path / "masks/a.png")
+    with pytest.raises(DatasetError, match=r"the color 1,2,3, is not in the table of colors"):
+        own(tmp_path, None, table=tmp_path / "labelmap.txt").check([0])
+
+
 def test_numbers_that_do_not_count_are_chosen(tmp_path):
     pair(tmp_path, numbers=[[0, 1, 2, 9]])
     with pytest.raises(DatasetError, match=r"a\.png: label 2 .*0\.\.1, 255 where .*--ignore"):
@@ -382,10 +405,10 @@ def test_panoptic_pictures_by_hand(tmp_path, folder):
 
 def test_panoptic_pictures_that_cannot_be_used_are_named(tmp_path):
     file = panoptic(tmp_path, {3: 5}, [[0, 3], [3, 4]])
-    with pytest.raises(DatasetError, match=r"7\.png: segment 4 is not among its annotations"):
+    with pytest.raises(DatasetError, match=r"7\.png: 4, the color 4,0,0, is no segment of"):
         OwnMaskDataset(tmp_path / "images", file).check([0])
     Image.new("L", (2, 2)).save(tmp_path / "panoptic/7.png")
-    with pytest.raises(DatasetError, match=r"7\.png: expected the colors of panoptic segments"):
+    with pytest.raises(DatasetError, match=r"7\.png: expected a PNG with the colors"):
         OwnMaskDataset(tmp_path / "images", file).check([0])
     (tmp_path / "panoptic/7.png").unlink()
     with pytest.raises(DatasetError, match=r"panoptic/7\.png: there is no such file"):

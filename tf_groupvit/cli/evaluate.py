@@ -50,8 +50,9 @@ UNTRIED = 0.5  # the threshold before --calibrate has found one
 @click.option(
     "--table",
     metavar="FILE",
-    help="Of masks: a number and a name a line, CSV, TSV, or annotate's classes.json. With"
-    " --classes, only those count; the others are background or, without one, ignored.",
+    help="Of masks: a number and a name a line, CSV, TSV, or annotate's classes.json; or, for masks"
+    " of colors, a labelmap.txt, as CVAT's. With --classes, only those count; the others are"
+    " background or, without one, ignored.",
 )
 @click.option(
     "--ignore",
@@ -133,10 +134,10 @@ def command(
     gives top-1 and top-5 of zero-shot classification. DATASET masks is pictures and masks of your
     own: --images, --masks and --classes; a picture and its mask have the same path below their
     folders, but for what follows the last dot, or for .labels.png, as segment writes it. Masks are
-    PNG (gray of 8 or 16 bits, or palette, as VOC's are), TIFF or BMP with a number for each pixel,
-    or COCO annotations, of regions or panoptic, whose PNG lie beside the file as COCO's do. What
-    segment, annotate and exports give is measured: their default mode and statistics, not the
-    published ones.
+    PNG (gray of 8 or 16 bits, or palette, as VOC's are), TIFF or BMP with a number for each pixel
+    (or, with a labelmap.txt, a color), or COCO annotations, of regions or panoptic, whose PNG lie
+    beside the file as COCO's do. What segment, annotate and exports give is measured: their default
+    mode and statistics, not the published ones.
 
     An image that fails is named, and the rest are measured; the exit code is 2 then.
     """

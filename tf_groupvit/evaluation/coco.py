@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_groupvit.errors import DatasetError, one_line
-from tf_groupvit.evaluation.masks import UPRIGHT, Mask, Size, open_picture, size_and_orientation
+from tf_groupvit.evaluation.masks import UPRIGHT, ColorMask, Mask, Size
 from tf_groupvit.evaluation.numbering import Numbering, Row
 from tf_groupvit.files import refuse_pointer
 from tf_groupvit.preprocessing.image_reading import MAX_PIXELS
@@ -42,8 +42,12 @@ class CocoFile:
         if self.folder is None:
             return CocoMask(self.path, picture, size, annotations, numbering)
         (annotation,) = annotations
-        categories = {one.get("id"): one["category_id"] for one in annotation[SEGMENTS]}
-        return PanopticMask(self.folder / annotation["file_name"], categories, numbering)
+        segments = {0: numbering.ignored} | {
+            one.get("id"): numbering.labels.get(one["category_id"], numbering.ignored)
+            for one in annotation[SEGMENTS]
+        }
+        path, unknown = self.folder / annotation["file_name"], "is no segment of its annotations"
+        return ColorMask(path, segments, numbering.ignored, unknown)
 
 
 @dataclass(frozen=True)
@@ -89,57 +93,12 @@ class CocoMask:
             raise DatasetError(f"{self}: annotation {number}: {one_line(error)}.") from error
 
 
-@dataclass(frozen=True)
-class PanopticMask:
-    """The mask of one picture in a PNG, whose color is the number of a segment.
-
-    Pixels of no segment, which are black, do not count: nobody has labeled them.
-
-    categories: {number of a segment: number of its category}.
-    """
-
-    path: Path
-    categories: dict[Any, int] = field(repr=False)
-    numbering: Numbering = field(repr=False)
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def size_and_orientation(self) -> tuple[Size, int]:
-        """As ``Mask`` says."""
-        return size_and_orientation(self.path)
-
-    def labels(self) -> np.ndarray:
-        """The labels (H, W), uint8 or, over 255 classes, int32.
-
-        Raises ``DatasetError`` for a file that is no PNG of colors, and for a segment that the
-        annotations do not have.
-        """
-        with open_picture(self.path) as picture:
-            if picture.mode not in ("RGB", "RGBA"):
-                raise DatasetError(
-                    f"{self}: expected the colors of panoptic segments (RGB), received pixels of"
-                    f" {picture.mode}."
-                )
-            try:
-                colors = np.asarray(picture, np.int32)
-            except Exception as error:  # Pillow's readers raise whatever a broken file makes them
-                raise DatasetError(f"{self}: cannot be read: {one_line(error)}.") from error
-        segments = colors[..., 0] + (colors[..., 1] << 8) + (colors[..., 2] << 16)
-        found, places = np.unique(segments, return_inverse=True)
-        ignored, of = self.numbering.ignored, self.categories
-        if unknown := [int(one) for one in found if one and int(one) not in of]:
-            raise DatasetError(f"{self}: segment {unknown[0]} is not among its annotations.")
-        labels = [self.numbering.labels.get(of.get(int(one), -1), ignored) for one in found]
-        kind = np.uint8 if ignored <= 255 else np.int32
-        return np.array(labels, kind)[places.reshape(segments.shape)]
-
-
 def read_coco(path: Path) -> CocoFile:
     """Read a file of annotations whole.
 
     The PNG of panoptic annotations are in the folder of the file's name beside it, as COCO's own
-    are, or in that of the file.
+    are, or in that of the file. Their pixels of no segment, which are black, do not count: nobody
+    has labeled them.
 
     Raises ``DatasetError`` for a file that cannot be read or is of another kind, and for pictures,
     categories or annotations that do not fit together.

@@ -16,7 +16,13 @@ from tf_groupvit.evaluation.benchmarks import BENCHMARKS, Benchmark
 from tf_groupvit.evaluation.coco import CocoFile, read_coco
 from tf_groupvit.evaluation.layouts import Pair, find_pairs
 from tf_groupvit.evaluation.masks import checked_choice, turn_of
-from tf_groupvit.evaluation.numbering import number_classes, read_table
+from tf_groupvit.evaluation.numbering import (
+    Color,
+    number_classes,
+    number_colors,
+    read_colored,
+    read_table,
+)
 from tf_groupvit.evaluation.own_masks import find_own_pairs
 from tf_groupvit.files import IMAGE_SUFFIXES, first_in_doubt, is_junk, read_lines
 from tf_groupvit.preprocessing.image_reading import read_image, turn
@@ -156,7 +162,8 @@ class OwnMaskDataset(_Pairs):
             0, and the first class is 1. Given with a table or annotations, only these classes
             count: the others are background where there is one, else ignored.
         table: a file of numbers and names, see ``numbering.read_table``. Several numbers may have
-            one name.
+            one name. Or a ``labelmap.txt`` of colors and names: the colors of the masks, also those
+            of palettes, are the classes then, and "ignored" does not count.
         ignore: numbers of pixels that do not count; unless given, 255 and, above 255 classes,
             65535, where that is no class.
         background: there is a class "background", label 0, for which no word is looked for. Its
@@ -185,6 +192,7 @@ class OwnMaskDataset(_Pairs):
     ) -> None:
         checked_choice(mask_orientation)
         place: Path | CocoFile = Path(masks)
+        colored: list[tuple[Color, str]] = []
         more: dict[str, Any] = {"ignore": ignore, "background": background}
         if Path(masks).is_file():
             if Path(masks).suffix.lower() != ".json":
@@ -199,8 +207,16 @@ class OwnMaskDataset(_Pairs):
             place = read_coco(Path(masks))
             more |= {"rows": place.rows, "source": str(masks), "free": True}
         elif table is not None:
-            more |= {"rows": read_table(Path(table)), "source": str(table)}
-        self.numbering = number_classes(classes, **more)
+            colored = read_colored(Path(table))
+            more |= {"rows": colored or read_table(Path(table)), "source": str(table)}
+        if colored:
+            if more.pop("ignore") is not None:
+                raise InputError(
+                    f"{table} has colors, not numbers: leave the numbers to ignore out."
+                )
+            self.numbering = number_colors(classes=classes, **more)
+        else:
+            self.numbering = number_classes(classes, **more)
         self.prompts = self.numbering.prompts
         pairs, self.unpaired = find_own_pairs(Path(images), place, self.numbering)
         super().__init__(OWN, self.numbering.class_names, pairs, mask_orientation)

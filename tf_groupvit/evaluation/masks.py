@@ -14,8 +14,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from tf_groupvit.errors import DatasetError, ImageError, InputError
+from tf_groupvit.errors import DatasetError, ImageError, InputError, one_line
 from tf_groupvit.evaluation.benchmarks import IGNORED, UNKNOWN, ignored_of
+from tf_groupvit.evaluation.numbering import color_number
 from tf_groupvit.files import EXIF_ORIENTATION, refuse_pointer
 from tf_groupvit.preprocessing.image_reading import ORIENTATIONS, read_class_numbers
 
@@ -88,6 +89,65 @@ class MaskFile:
     def labels(self) -> np.ndarray:
         """As ``read_labels``."""
         return read_labels(self.path, self.table, self.advice)
+
+
+@dataclass(frozen=True)
+class ColorMask:
+    """A mask in an image file whose colors are classes.
+
+    Attributes:
+        colors: {color, as ``read_colors`` counts: label}.
+        ignored: the label of pixels that do not count.
+        unknown: what an error says about a color that is not among them.
+    """
+
+    path: Path
+    colors: dict[int, int] = field(repr=False)
+    ignored: int
+    unknown: str
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def size_and_orientation(self) -> tuple[Size, int]:
+        """As ``Mask`` says."""
+        return size_and_orientation(self.path)
+
+    def labels(self) -> np.ndarray:
+        """The labels (H, W), uint8 or, over 255 classes, int32.
+
+        Raises ``DatasetError`` as ``read_colors`` does, and for a color that is none of them.
+        """
+        colors = read_colors(self.path)
+        found, places = np.unique(colors, return_inverse=True)
+        if strange := [int(one) for one in found if int(one) not in self.colors]:
+            red, green, blue = strange[0] & 255, strange[0] >> 8 & 255, strange[0] >> 16
+            raise DatasetError(
+                f"{self}: {strange[0]}, the color {red},{green},{blue}, {self.unknown}."
+            )
+        kind = np.uint8 if self.ignored <= IGNORED else np.int32
+        return np.array([self.colors[int(one)] for one in found], kind)[
+            places.reshape(colors.shape)
+        ]
+
+
+def read_colors(path: Path) -> np.ndarray:
+    """The colors (H, W) int32 of a picture, as ``color_number``; those of a palette, too.
+
+    Raises ``DatasetError`` for a file that is missing, damaged, or has no exact colors.
+    """
+    with open_picture(path) as picture:
+        if picture.mode not in ("RGB", "RGBA", "P") or picture.format in ("JPEG", "MPO"):
+            raise DatasetError(
+                f"{path}: expected a PNG with the colors of classes (RGB or palette), received"
+                f" {picture.format} with pixels of {picture.mode}."
+            )
+        try:
+            red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB"), np.int32), -1, 0)
+        except Exception as error:  # Pillow's readers raise whatever a broken file makes them
+            raise DatasetError(f"{path}: cannot be read: {one_line(error)}.") from error
+    numbers: np.ndarray = color_number(red, green, blue)
+    return numbers
 
 
 def open_picture(path: Path) -> Image.Image:

@@ -1,9 +1,11 @@
 """Which number in a mask of one's own is which class: by order, or by a table."""
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,11 @@ from tf_groupvit.segmentation.class_names import BACKGROUND, ClassNames, parse_c
 
 LARGEST = 65535  # number that an image file holds
 PAIRS = "expected a number and a name a line"
+VOID = "ignored"  # what annotate calls the color of pixels that do not count
 LONGEST = 10_000  # letters of a line that are read
 NUMBER_TITLES = ("number", "id", "idx", "index", "value", "pixel", "category_id", "class_id")
 NAME_TITLES = ("name", "class", "label", "category", "class_name", "category_name")
+Color = tuple[int, int, int]
 Row = tuple[int, str]  # a number and its name, which may have synonyms: "sofa|couch"
 
 
@@ -30,12 +34,14 @@ class Numbering:
         labels: {number: label, or ``ignored_of(K)``}.
         left_out: names of the table that are not among the classes: background where there is one,
             else ignored.
+        colors: whether the numbers are colors, as ``color_number`` counts them.
     """
 
     prompts: tuple[str, ...]
     class_names: tuple[str, ...]
     labels: dict[int, int]
     left_out: tuple[str, ...] = ()
+    colors: bool = False
 
     @property
     def ignored(self) -> int:
@@ -140,6 +146,26 @@ def number_classes(
     return Numbering(prompts, names, labels, tuple(dict.fromkeys(left_out)))
 
 
+def color_number(red: Any, green: Any, blue: Any) -> Any:
+    """A color as one number, from parts from 0 to 255, as COCO's panoptic pictures have it."""
+    return red + 256 * green + 65536 * blue
+
+
+def number_colors(
+    rows: Sequence[tuple[Color, str]],
+    classes: ClassNames | None = None,
+    *,
+    background: bool = False,
+    source: str = "the table",
+) -> Numbering:
+    """As ``number_classes``, of colors in place of numbers; "ignored" does not count."""
+    numbers = [(color_number(*color), name) for color, name in rows]
+    kept = [row for row in numbers if row[1] != VOID]
+    found = number_classes(classes, kept, ignore=(), background=background, source=source)
+    void = {number: found.ignored for number, name in numbers if name == VOID}
+    return replace(found, labels={**found.labels, **void}, colors=True)
+
+
 def _unique(rows: Iterable[Row]) -> list[str]:
     """The names of rows in their order, each once, without the background."""
     found: dict[str, str] = {}
@@ -213,6 +239,25 @@ def read_table(path: Path) -> list[Row]:
         rows.append((int(cells[0]), cells[1]))
     if not rows:
         raise InputError(f"{path}: {PAIRS}, found none.")
+    return rows
+
+
+# What CVAT and datumaro call labelmap.txt: name:red,green,blue:parts:actions.
+COLORED = re.compile(r"([^:]+):\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*:[^:]*:[^:]*")
+
+
+def read_colored(path: Path) -> list[tuple[Color, str]]:
+    """The colors and names in a ``labelmap.txt``, as CVAT's exports of masks have it.
+
+    Empty where the file is another table. Raises ``InputError`` where it cannot be read.
+    """
+    if path.suffix.lower() == ".json":
+        return []
+    lines = [line for line in read_lines(path, InputError, PAIRS) if not line.startswith("#")]
+    found = [COLORED.fullmatch(line) for line in lines]
+    rows = [((int(one[2]), int(one[3]), int(one[4])), one[1].strip()) for one in found if one]
+    if len(rows) < len(lines) or any(max(color) > 255 for color, _ in rows):
+        return []
     return rows
 
 

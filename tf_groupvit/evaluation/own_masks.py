@@ -4,10 +4,12 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from tf_groupvit.errors import DatasetError
 from tf_groupvit.evaluation.coco import CocoFile
 from tf_groupvit.evaluation.layouts import Pair, files_in
-from tf_groupvit.evaluation.masks import Mask, MaskFile
+from tf_groupvit.evaluation.masks import ColorMask, Mask, MaskFile
 from tf_groupvit.evaluation.numbering import Numbering
 from tf_groupvit.files import IMAGE_SUFFIXES
 
@@ -39,12 +41,17 @@ def find_own_pairs(
             found[_key(file.replace("\\", "/"))] = masks.mask(file, numbering)
         place = masks.path
     else:
-        place, table = masks, numbering.label_map()
+        place = masks
+        table = np.zeros(0) if numbering.colors else numbering.label_map()
         void = ", ".join(map(str, numbering.ignored_numbers())) or "no number"
         advice = f"{void} where nothing counts: see --ignore and --table."
         files = _without_views(_found(masks, MASK_SUFFIXES, "masks", images), pictures)
         for name, path in _by_name(masks, files).items():
-            found[name] = MaskFile(path, table, advice)
+            if numbering.colors:
+                unknown = "is not in the table of colors"
+                found[name] = ColorMask(path, numbering.labels, numbering.ignored, unknown)
+            else:
+                found[name] = MaskFile(path, table, advice)
     pairs = [Pair(name, pictures[name], found[name]) for name in sorted(pictures) if name in found]
     if not pairs:
         raise DatasetError(
