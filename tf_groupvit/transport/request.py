@@ -113,10 +113,11 @@ def _name(value: int | str, names: dict[int, str]) -> str:
 
 def model_metadata(body: dict[str, Any]) -> dict[str, Any]:
     """Name, version and signatures of a model, from a GetModelMetadataResponse."""
-    signatures = body["metadata"]["signature_def"]["signature_def"]
+    spec = _part(body, "model_spec")
+    signatures = _part(body["metadata"]["signature_def"], "signature_def")
     return {
-        "name": _text(body["model_spec"].get("name", "")),
-        "version": int(body["model_spec"].get("version", 0)),
+        "name": _text(spec.get("name", "")),
+        "version": int(spec.get("version", 0)),
         "signatures": {
             name: {
                 side: {key: _tensor_info(info) for key, info in entry.get(side, {}).items()}
@@ -128,12 +129,22 @@ def model_metadata(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _part(message: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a message. Other servers, such as OpenVINO's, write signatureDef for signature_def,
+    as protobuf does unless told otherwise. Raises KeyError where it is not there.
+    """
+    first, *others = name.split("_")
+    written = first + "".join(map(str.capitalize, others))
+    found: dict[str, Any] = message[written if written in message else name]
+    return found
+
+
 def _tensor_info(info: dict[str, Any]) -> dict[str, Any]:
     """dtype and shape of an input or output; the shape is None where the rank is unknown."""
-    dtype, shape = info.get("dtype", 0), info.get("tensor_shape", {})
+    dtype, shape = info.get("dtype", 0), _part({"tensor_shape": {}, **info}, "tensor_shape")
     named = isinstance(dtype, str)
     sizes = [int(dim.get("size", 0)) for dim in shape.get("dim", [])]
     return {
         "dtype": one_line(dtype, 40) if named else NAME_OF.get(dtype, f"DT_{dtype}"),
-        "shape": None if shape.get("unknown_rank") else sizes,
+        "shape": None if shape.get("unknown_rank") or shape.get("unknownRank") else sizes,
     }
