@@ -82,13 +82,17 @@ def main() -> None:
     parser.add_argument("--model", help="a checkpoint; unless given, the demo checkpoint")
     parser.add_argument("--classes", help="the words that the page begins with")
     asked = parser.parse_args()
+    from tf_groupvit.errors import GroupViTError
+
+    if asked.folder.exists():
+        parser.exit(1, f"{asked.folder} is there already: name a new folder.\n")
     asked.folder.mkdir(parents=True)
     try:
         fetch_runtime(asked.folder)
-    except OSError as error:
-        asked.folder.rmdir()
-        parser.exit(3, f"{error}\n")
-    write_page(asked.folder, asked.model, asked.classes)
+        write_page(asked.folder, asked.model, asked.classes)
+    except (OSError, GroupViTError) as error:
+        shutil.rmtree(asked.folder)
+        parser.exit(3 if isinstance(error, OSError) else 1, f"{error}\n")
 
 
 if __name__ == "__main__":

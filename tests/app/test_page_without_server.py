@@ -339,6 +339,13 @@ def test_what_a_browser_lacks_is_said_in_words(driver, address, without, message
         driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
+def test_a_page_that_was_opened_as_a_file_says_what_it_needs(driver, folder):
+    visitor = Visitor(driver, (folder / "some" / "folder" / "index.html").as_uri())
+    visitor.open()
+    visitor.told("This page needs a server of files, e.g. python -m http.server")
+    assert visitor.find("#status p")[0].is_displayed()
+
+
 @pytest.mark.parametrize("name", ["model/text.onnx", "ort.wasm.bundle.min.mjs"])
 def test_a_file_that_is_missing_is_named(driver, folder, address, name):
     broken = folder / name.replace("/", "-")
