@@ -11,7 +11,12 @@ from pages import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
-PICTURES = {"1_segmentation": 13, "2_serving": 1, "3_training": 3}  # at least so many
+PICTURES = {
+    "1_segmentation": 13,
+    "2_serving": 1,
+    "3_training": 3,
+    "5_without_tensorflow": 2,
+}  # at least so many
 SHORTER = {
     "3_training": ("STEPS_A_ROUND = 100", "STEPS_A_ROUND = 2")
 }  # whether it learns, tests of training say
@@ -87,5 +92,6 @@ def test_no_placeholder_for_an_address_is_left():
     assert [path.name for path in NOTEBOOKS if "OWNER" in path.read_text()] == []
 
 
-def test_there_is_a_notebook_for_each_of_the_four_ways():
-    assert IDS == ["1_segmentation", "2_serving", "3_training", "4_keras"]
+def test_there_is_a_notebook_for_each_of_the_five_ways():
+    names = ["1_segmentation", "2_serving", "3_training", "4_keras", "5_without_tensorflow"]
+    assert names == IDS
