@@ -14,6 +14,7 @@ from PIL import Image
 
 from tf_groupvit import Tokenizer
 from tf_groupvit.export.portable import SHARPENING
+from tf_groupvit.files import EXIF_ORIENTATION
 from tf_groupvit.hub import DEMO, demo_checkpoint
 from tf_groupvit.preprocessing.image_arrays import resize_bicubic
 from tf_groupvit.segmentation.segmenter import Segmenter
@@ -69,6 +70,13 @@ def segmenter():
     return Segmenter.from_pretrained(demo_checkpoint(), DEMO / "classes.txt")
 
 
+DROP = """
+new OffscreenCanvas(8, 6).getContext("2d").canvas.convertToBlob().then((blob) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([blob], "photo.png", { type: "image/png" }));
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+});
+"""
 SQUARE = """
 const [bytes, width, height, done] = arguments;
 import("./pixels.js").then(({ square }) => {
@@ -245,13 +253,21 @@ def test_a_file_that_is_no_image_shows_a_message_in_words(visitor, tmp_path):
     assert visitor.find("#problem [role=alert]") and visitor.legend()
 
 
-def test_a_chosen_file_is_segmented_at_its_size(visitor, tmp_path):
-    Image.new("RGB", (2100, 30), "green").save(tmp_path / "wide.jpg")
+def test_a_chosen_file_is_turned_as_its_exif_says_and_segmented_at_its_size(visitor, tmp_path):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.new("RGB", (30, 2100), "green").save(tmp_path / "wide.jpg", exif=exif)
     visitor.type("grass")
     visitor.find("#photo input")[0].send_keys(str(tmp_path / "wide.jpg"))
     visitor.told("Segmented 2100x30 pixels: grass 100%.")
     canvas = visitor.find("#regions canvas")[0]
     assert [canvas.get_property(side) for side in ("width", "height")] == [1050, 15]
+
+
+def test_a_photo_is_dropped_anywhere_on_the_page(visitor):
+    visitor.type("sky")
+    visitor.driver.execute_script(DROP)
+    visitor.told("Segmented 8x6 pixels: sky 100%.")
 
 
 @pytest.mark.parametrize(
@@ -302,6 +318,9 @@ def test_on_a_phone_nothing_scrolls_sideways_and_the_result_comes_into_view(visi
     visitor.open(PHONE, 844)
     visitor.wait_for_model()
     visitor.example(4)
+    visitor.type("long" * 40 + ", star")
+    visitor.segment()
+    visitor.told("Segmented")
     wide = "return document.documentElement.scrollWidth"
     assert visitor.driver.execute_script(wide) == PHONE
     top = "return document.querySelector('#regions canvas').getBoundingClientRect().top"
