@@ -2,6 +2,7 @@
 
 import json
 import signal
+import warnings
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -74,7 +75,11 @@ def cluster():
         for name, value in QUIET.items():
             patch.setenv(name, value)
         import ray
+        import ray.data
 
+        with warnings.catch_warnings():  # Ray sets what Ray deprecates
+            warnings.simplefilter("ignore", DeprecationWarning)
+            ray.data.DataContext.get_current()
         context = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield context.address_info["address"]
         ray.shutdown()
