@@ -13,6 +13,7 @@ from tf_groupvit.training.devices import (
     check_devices,
     describe,
     difference,
+    lost,
     make_team,
     read_cluster,
     shortened,
@@ -112,6 +113,16 @@ def test_other_backends_than_tensorflow_train_on_one_device(monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     with pytest.raises(InputError, match="TensorFlow backend, not with 'jax': unset KERAS_BACKEND"):
         make_team("2")
+
+
+def test_a_worker_that_is_lost_is_one_line_with_the_reason_and_the_last_good_state():
+    error = RuntimeError(
+        "{{function_node f}} Collective ops is aborted by: Connection reset by peer\nAdditional ..."
+    )
+    assert lost("Step 9", error, "the last good state is of step 8, mine") == (
+        "Step 9 did not end: another worker is lost (Connection reset by peer); the last good state"
+        " is of step 8, mine: start all workers again with the same command."
+    )
 
 
 def test_waits_within_each_other_each_have_their_time():

@@ -120,6 +120,11 @@ def command(
     The state is saved on the way (DIR/training): the same command resumes a run that was stopped,
     with the same losses as without the stop. At the end, DIR holds config.json, model.safetensors,
     the vocabulary, the image settings and README.md, a model card with the learning curve.
+
+    --devices all trains on all GPUs of this machine. With TF_CONFIG in the environment, which lists
+    machines and says which one this is, the same command on each trains on all of them. A batch and
+    the losses stay what they are on one device. When a worker is lost, the others end and name the
+    last good state: start all again.
     """
     from tf_groupvit.files import check_folder
     from tf_groupvit.memory import keep_freed_memory

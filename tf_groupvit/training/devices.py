@@ -324,7 +324,8 @@ def difference(worker: int, first: Mapping[str, str], other: Mapping[str, str]) 
 def lost(what: str, error: BaseException, kept: str = "") -> str:
     """The message for an error of TensorFlow while other workers are waited for."""
     good = f"; {kept}" if kept else ""
-    return f"{what} did not end: another worker is lost ({one_line(error, 120)}){good}: {AGAIN}."
+    reason = str(error).partition("\n")[0].rpartition("aborted by: ")[2]
+    return f"{what} did not end: another worker is lost ({one_line(reason, 120)}){good}: {AGAIN}."
 
 
 def make_team(devices: str, cluster: Cluster = Cluster(), timeout: float = TIMEOUT) -> Team:
