@@ -9,8 +9,6 @@ import re
 import shutil
 import subprocess
 import tarfile
-import threading
-from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -25,13 +23,10 @@ from tf_groupvit.errors import DatasetError, GroupViTError
 from tf_groupvit.scenes.scene import scenes, write_scenes
 from tf_groupvit.training.caption_shards import Record, write_tfrecord
 from tf_groupvit.training.caption_sources import (
-    AT_ONCE,
     count_records,
     first_images,
-    load_pairs,
     open_pairs,
     split,
-    threads_for,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "captions"
@@ -587,32 +582,6 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(DatasetError, match=r"cannot be read: Permission denied\."):
         open_pairs(tmp_path)
-
-
-def test_records_of_other_storage_are_loaded_at_once_and_given_in_order(tmp_path, memory):
-    together = threading.Barrier(4)
-
-    def load(number):
-        together.wait(timeout=60)  # for ever alone
-        if number % 3 == 1:
-            raise DatasetError(f"{number} is broken")
-        return b"image", f" {number} "
-
-    records = [(k, Record(str(k), partial(load, k))) for k in range(8)]
-    loaded_ = list(load_pairs(records, threads=4))
-    assert [number for number, _, _ in loaded_] == list(range(8))
-    assert [str(pair) for *_, pair in loaded_ if isinstance(pair, DatasetError)] == [
-        f"{number} is broken" for number in (1, 4, 7)
-    ]
-    assert [pair[1] for *_, pair in loaded_ if not isinstance(pair, DatasetError)] == list("02356")
-    shard(tmp_path / "data" / "0.tar", 1)
-    assert threads_for(open_pairs(tmp_path / "data")) == 1
-    assert threads_for(open_pairs(uploaded(tmp_path / "data", memory))) == AT_ONCE
-    ended = load_pairs(records, threads=4)
-    next(ended)
-    together.abort()
-    ended.close()  # ends the threads
-    assert not [one for one in threading.enumerate() if "ThreadPool" in one.name]
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "parquet", "files"])

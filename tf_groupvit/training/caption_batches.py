@@ -23,16 +23,15 @@ from tf_groupvit.preprocessing.image_graph import decode, to_pixel_values
 from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PUBLISHED, Augmentation, augmenter, erase
-from tf_groupvit.training.caption_shards import Record
-from tf_groupvit.training.caption_sources import (
+from tf_groupvit.training.caption_loading import (
     MIN_SIDE,
     UNDECODED,
-    Source,
     decode_error,
     load_pairs,
-    records_of,
     threads_for,
 )
+from tf_groupvit.training.caption_shards import Record
+from tf_groupvit.training.caption_sources import Source, records_of
 from tf_groupvit.training.texts import Prompts, Texts, Words
 
 SHOWN = 10  # skipped records that a summary names
@@ -286,7 +285,7 @@ class TrainingData:
                 for place, record in self._round(number)
                 if place >= start and record.name not in self.skipped
             )
-            for place, record, pair in load_pairs(wanted, threads_for(self.source)):
+            for place, record, pair in load_pairs(wanted, threads_for(self.source.shards)):
                 if isinstance(pair, GroupViTError):
                     self.skipped.add(record.name, str(pair))
                     continue

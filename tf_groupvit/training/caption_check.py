@@ -24,18 +24,15 @@ from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.contact_sheet import TILE, sheet_of
 from tf_groupvit.storage import Output
 from tf_groupvit.training.caption_batches import Skipped
-from tf_groupvit.training.caption_shards import Record
-from tf_groupvit.training.caption_sources import (
+from tf_groupvit.training.caption_loading import (
     MIN_SIDE,
-    Source,
     decode_error,
-    first_captions,
     load_pair,
     load_pairs,
-    open_pairs,
-    records_of,
     threads_for,
 )
+from tf_groupvit.training.caption_shards import Record
+from tf_groupvit.training.caption_sources import Source, first_captions, open_pairs, records_of
 from tf_groupvit.training.model_setup import make_tokenizer
 from tf_groupvit.training.recipe import SCENES, Recipe
 
@@ -120,7 +117,7 @@ def check_pairs(source: Source, tokenizer: Tokenizer) -> Check:
     def load() -> Iterator[tuple[int, bytes]]:
         try:
             records = enumerate(tqdm(records_of(source), unit=" pairs", disable=None))
-            for number, record, pair in load_pairs(records, threads_for(source)):
+            for number, record, pair in load_pairs(records, threads_for(source.shards)):
                 if isinstance(pair, GroupViTError):
                     check.broken.add(record.name, str(pair))
                     continue

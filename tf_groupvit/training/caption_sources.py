@@ -7,9 +7,7 @@ import json
 import os
 import posixpath
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -34,19 +32,13 @@ from tf_groupvit.training.caption_folders import (
     folders_with_texts,
     open_captions_file,
 )
+from tf_groupvit.training.caption_loading import load_pair
 from tf_groupvit.training.caption_parquet import ParquetShards, holds_pairs
 from tf_groupvit.training.caption_shards import Record, TarShards, TFRecordShards
 from tf_groupvit.training.captions_file import KINDS as CAPTIONS_FILES
 from tf_groupvit.training.captions_file import NAMES
-from tf_groupvit.training.texts import clean_caption
 
-MIN_SIDE = 2  # an image of one pixel stands on the web where one was taken away
-UNDECODED = "its image cannot be decoded"
-AT_ONCE = 32  # records of another storage that are loaded at once
 PARTS = 10_000  # a share is counted in so many parts, so that no rounding error moves a record
-
-Pair = tuple[bytes, str]  # an encoded image, and its clean caption
-Loaded = tuple[int, Record, Pair | GroupViTError]
 
 
 class Source(Protocol):
@@ -218,68 +210,6 @@ def describe_size(source: Source) -> str:
 def records_of(source: Source) -> Iterator[Record]:
     """All records of a source, in the order of its files."""
     return (record for shard in source.shards for record in source.read(shard))
-
-
-def load_pair(record: Record) -> Pair:
-    """Encoded image and clean caption of a record.
-
-    Raises:
-        DatasetError: it cannot be read, or its caption is empty or no text.
-    """
-    image, caption = record.load()
-    caption = clean_caption(caption)
-    if not caption:
-        raise DatasetError("its caption is empty")
-    if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
-        raise DatasetError("its caption has half of a surrogate pair, which is no letter")
-    return image, caption
-
-
-def load_pairs(records: Iterable[tuple[int, Record]], threads: int = 1) -> Iterator[Loaded]:
-    """Each record, by its number, with its pair or with what is wrong with it: in their order.
-
-    Args:
-        threads: so many are loaded at once.
-    """
-    if threads == 1:
-        yield from ((number, record, _pair_or_error(record)) for number, record in records)
-        return
-    waiting: deque[tuple[int, Record, Future[Pair | GroupViTError]]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for number, record in records:
-            waiting.append((number, record, pool.submit(_pair_or_error, record)))
-            if len(waiting) == 2 * threads:
-                number, record, answer = waiting.popleft()
-                yield number, record, answer.result()
-        while waiting:
-            number, record, answer = waiting.popleft()
-            yield number, record, answer.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _pair_or_error(record: Record) -> Pair | GroupViTError:
-    try:
-        return load_pair(record)
-    except GroupViTError as error:
-        return error
-
-
-def threads_for(source: Source) -> int:
-    """How many records of a source to load at once: several where each waits for a network."""
-    return AT_ONCE if source.shards and is_url(source.shards[0]) else 1
-
-
-def decode_error(record: Record) -> str:
-    """What is wrong with an image that the graph did not decode."""
-    try:
-        height, width = read_image(record.load()[0], name="its image").shape[:2]
-    except GroupViTError as error:
-        return str(error).rstrip(".")
-    return (
-        f"its image has {width} x {height} pixels" if min(height, width) < MIN_SIDE else UNDECODED
-    )
 
 
 def first_captions(source: Source, count: int) -> Iterator[str]:

@@ -1,0 +1,80 @@
+"""Load training pairs, many at once where a network is waited for; say what is wrong with one."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from tf_groupvit.errors import DatasetError, GroupViTError
+from tf_groupvit.preprocessing.image_reading import read_image
+from tf_groupvit.storage import is_url
+from tf_groupvit.training.caption_shards import Record
+from tf_groupvit.training.texts import clean_caption
+
+MIN_SIDE = 2  # an image of one pixel stands on the web where one was taken away
+UNDECODED = "its image cannot be decoded"
+AT_ONCE = 32  # records of another storage that are loaded at once
+
+Pair = tuple[bytes, str]  # an encoded image, and its clean caption
+Loaded = tuple[int, Record, Pair | GroupViTError]
+
+
+def load_pair(record: Record) -> Pair:
+    """Encoded image and clean caption of a record.
+
+    Raises:
+        DatasetError: it cannot be read, or its caption is empty or no text.
+    """
+    image, caption = record.load()
+    caption = clean_caption(caption)
+    if not caption:
+        raise DatasetError("its caption is empty")
+    if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise DatasetError("its caption has half of a surrogate pair, which is no letter")
+    return image, caption
+
+
+def load_pairs(records: Iterable[tuple[int, Record]], threads: int = 1) -> Iterator[Loaded]:
+    """Each record, by its number, with its pair or with what is wrong with it: in their order.
+
+    Args:
+        threads: so many are loaded at once.
+    """
+    if threads == 1:
+        yield from ((number, record, _pair_or_error(record)) for number, record in records)
+        return
+    waiting: deque[tuple[int, Record, Future[Pair | GroupViTError]]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for number, record in records:
+            waiting.append((number, record, pool.submit(_pair_or_error, record)))
+            if len(waiting) == 2 * threads:
+                number, record, answer = waiting.popleft()
+                yield number, record, answer.result()
+        while waiting:
+            number, record, answer = waiting.popleft()
+            yield number, record, answer.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pair_or_error(record: Record) -> Pair | GroupViTError:
+    try:
+        return load_pair(record)
+    except GroupViTError as error:
+        return error
+
+
+def threads_for(shards: Sequence[str]) -> int:
+    """How many records of shards to load at once: several where each waits for a network."""
+    return AT_ONCE if shards and is_url(shards[0]) else 1
+
+
+def decode_error(record: Record) -> str:
+    """What is wrong with an image that the graph did not decode."""
+    try:
+        height, width = read_image(record.load()[0], name="its image").shape[:2]
+    except GroupViTError as error:
+        return str(error).rstrip(".")
+    return (
+        f"its image has {width} x {height} pixels" if min(height, width) < MIN_SIDE else UNDECODED
+    )
