@@ -93,6 +93,16 @@ def test_a_format_is_written_from_the_records_that_there_are(photos, tmp_path):
     assert names == ["0.png", "1.png"]
 
 
+def test_label_studio_is_told_where_the_pictures_are(photos, tmp_path):
+    (photos / "1.png").rename(photos / "a b.png")
+    options = ("--output", tmp_path / "labels", "--format", "label-studio-brush")
+    assert annotate(photos, *options, "--picture-url", "s3://bucket/photos/").exit_code == 0
+    tasks = json.loads((tmp_path / "labels/label-studio-brush/tasks.json").read_text())
+    assert [one["data"]["image"] for one in tasks] == [
+        f"s3://bucket/photos/{name}.png" for name in ("0", "a b")
+    ]
+
+
 def test_a_folder_of_something_else_is_refused_before_a_model_is_loaded(photos, monkeypatch):
     monkeypatch.setattr(module, "load_segmenter", lambda **_: pytest.fail("loaded"))
     result = annotate(photos, "--output", photos)

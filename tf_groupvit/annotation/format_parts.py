@@ -28,6 +28,7 @@ CLASSES = (
     "Labels by zero-shot segmentation. Each class of a picture is one region: objects are not told"
     " apart."
 )
+PICTURE_URL = "/data/local-files/?d="  # Label Studio's, for files of its own disk
 MINIMUM_AREA = 10  # pixels; smaller polygons are seldom worth a person's time
 
 Pictures = Callable[[str], bytes | None]  # the encoded picture of an id; None where it is gone
@@ -49,7 +50,7 @@ class Description:
     tolerance: float = TOLERANCE
     minimum_area: int = MINIMUM_AREA
     model: str = "tf-groupvit"
-    picture_url: str = "/data/local-files/?d="
+    picture_url: str = PICTURE_URL
 
     @cached_property
     def colors(self) -> list[tuple[int, int, int]]:

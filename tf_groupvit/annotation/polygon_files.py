@@ -191,6 +191,7 @@ def _write_label_studio(
         f'  <{tag} name="label" toName="image">\n{labels}  </{tag}>\n</View>\n',
     )
     kind = tag.lower()
+    is_web = about.picture_url.startswith(("/", "http"))  # addresses of storages have no escapes
     with output.stream("tasks.json") as file:
         file.write(b"[")
         tasks = JsonItems(file)
@@ -212,7 +213,7 @@ def _write_label_studio(
             prediction: dict[str, Any] = {"model_version": about.model, "result": result}
             if record.confidence is not None and isfinite(record.confidence):
                 prediction["score"] = record.confidence
-            image = about.picture_url + quote(record.id)
+            image = about.picture_url + (quote(record.id) if is_web else record.id)
             tasks.add({"data": {"image": image}, "predictions": [prediction]})
         file.write(b"\n]\n")
 

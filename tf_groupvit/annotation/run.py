@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tf_groupvit.annotation.ending import SUMMARY, end
-from tf_groupvit.annotation.format_parts import MINIMUM_AREA, Description
+from tf_groupvit.annotation.format_parts import MINIMUM_AREA, PICTURE_URL, Description
 from tf_groupvit.annotation.formats import FORMATS, check_format, write_format
 from tf_groupvit.annotation.manifest import describe, go_on
 from tf_groupvit.annotation.parts import FOLDER, Parts
@@ -74,6 +74,7 @@ def annotate(
     tolerance: float = TOLERANCE,
     minimum_area: int = MINIMUM_AREA,
     with_pictures: bool = False,
+    picture_url: str = PICTURE_URL,
     seed: int = 0,
     engine: str = LOCAL,
     workers: int | None = None,
@@ -105,6 +106,7 @@ def annotate(
         tolerance, minimum_area: of polygons, in pixels: see ``format_parts.Description``.
         with_pictures: whether pictures are copied to where "voc", "yolo" and "labelme" have them;
             those that are gone meanwhile are named, and have their labels alone.
+        picture_url: what a picture's id is put behind to be opened by Label Studio.
         seed: decides which pictures are on the contact sheet.
         engine: "local", this process, or "ray", workers on a Ray cluster, which the extra ``ray``
             brings: the records are the same.
@@ -140,6 +142,7 @@ def annotate(
         tolerance=tolerance,
         minimum_area=minimum_area,
         with_pictures=with_pictures,
+        picture_url=picture_url,
         batch_size=batch_size,
         ignore_below=ignore_below,
         engine=engine,
@@ -198,6 +201,7 @@ def check_arguments(
     tolerance: float = TOLERANCE,
     minimum_area: int = MINIMUM_AREA,
     with_pictures: bool = False,
+    picture_url: str = PICTURE_URL,
     batch_size: int = MOST_IMAGES,
     ignore_below: float | None = None,
     engine: str = LOCAL,
@@ -205,7 +209,7 @@ def check_arguments(
     ray_address: str | None = None,
 ) -> Description:
     """Raise ``InputError`` for what ``annotate`` refuses without a model; what a format needs."""
-    about = Description(class_names, tolerance, minimum_area)
+    about = Description(class_names, tolerance, minimum_area, picture_url=picture_url)
     chosen = check_format(format, about)
     if with_pictures and not chosen.takes_pictures:
         taking = ", ".join(name for name, one in FORMATS.items() if one.takes_pictures)

@@ -40,6 +40,7 @@ OF_RUN = (  # options that are arguments of run.annotate
     "tolerance",
     "minimum_area",
     "with_pictures",
+    "picture_url",
     "batch_size",
     "seed",
     "engine",
@@ -85,6 +86,12 @@ NEEDED = {"annotate": ("pyarrow", "pycocotools"), "ray": ("ray",)}  # by extras
     "--with-pictures",
     is_flag=True,
     help="Copy the pictures to where voc, yolo and labelme have them.",
+)
+@click.option(
+    "--picture-url",
+    metavar="PREFIX",
+    help="What a picture's id is put behind for Label Studio, such as s3://bucket/photos/."
+    "  [default: /data/local-files/?d=]",
 )
 @click.option("--batch-size", default=8, help="Pictures that go through the model together.")
 @click.option("--seed", default=0, help="Decides which pictures are on the contact sheet.")
