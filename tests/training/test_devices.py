@@ -80,6 +80,18 @@ def test_a_process_alone_hears_itself():
         pass
 
 
+def test_an_error_of_another_process_names_the_last_good_state():
+    import tensorflow as tf
+
+    pair = Team(cluster=Cluster(0, 2))
+    pair.watch.kept = lambda: "the last good state is of step 8, mine"
+    good = r"is lost \(gone\); the last good state is of step 8, mine: start all workers again"
+    with pytest.raises(TrainingError, match=good), pair.waiting("Step 9"):
+        raise tf.errors.UnavailableError(None, None, "gone")
+    with pytest.raises(tf.errors.ResourceExhaustedError), pair.waiting("Step 9"):
+        raise tf.errors.ResourceExhaustedError(None, None, "our own fault")
+
+
 def test_a_worker_that_differs_is_named_with_what_and_how():
     recipe = {"steps": 20, "words": ["apple"] * 20}
     mine = {name: shortened(value) for name, value in recipe.items()}

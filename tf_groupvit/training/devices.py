@@ -29,7 +29,6 @@ SAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
 LONGEST_FACTS = 8192  # bytes that a worker says of itself
-AGAIN = "start all workers again with the same command"
 SHOWN = 40  # letters of a setting that a message shows
 
 
@@ -129,7 +128,7 @@ class Watch:
                 if left is not None and left <= 0:
                     self.end(
                         f"{self._what} did not end within {self.seconds:g} seconds: another worker"
-                        f" hangs or cannot be reached; {self.kept()}: {AGAIN}."
+                        f" hangs or cannot be reached{to_do(self.kept())}"
                     )
                     self._until = None
                     continue
@@ -275,7 +274,7 @@ class Team:
             tf.errors.InternalError,
             tf.errors.DeadlineExceededError,
         ) as error:
-            raise TrainingError(lost(what, error)) from error
+            raise TrainingError(lost(what, error, self.watch.kept())) from error
 
     def agree(self, facts: Mapping[str, object]) -> None:
         """Compare what each process was started with.
@@ -323,9 +322,14 @@ def difference(worker: int, first: Mapping[str, str], other: Mapping[str, str]) 
 
 def lost(what: str, error: BaseException, kept: str = "") -> str:
     """The message for an error of TensorFlow while other workers are waited for."""
-    good = f"; {kept}" if kept else ""
     reason = str(error).partition("\n")[0].rpartition("aborted by: ")[2]
-    return f"{what} did not end: another worker is lost ({one_line(reason, 120)}){good}: {AGAIN}."
+    return f"{what} did not end: another worker is lost ({one_line(reason, 120)}){to_do(kept)}"
+
+
+def to_do(kept: str) -> str:
+    """The end of a message: the last good state, in words, and what to do."""
+    good = f"; {kept}" if kept else ""
+    return f"{good}: start all workers again with the same command."
 
 
 def make_team(devices: str, cluster: Cluster = Cluster(), timeout: float = TIMEOUT) -> Team:
