@@ -68,26 +68,42 @@ def encode(names, folder, settings):
     return np.stack([np.mean([embedding(text) for text in row], axis=0) for row in prompts])
 
 
+def read(path):
+    """An image as people see it, RGB."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
 def main():
     parser = argparse.ArgumentParser()
     for name in ("export", "image", "labels"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--classes", help="Names, separated by commas.")
     asked = parser.parse_args()
-    settings = json.loads((asked.export / "settings.json").read_text())
-    vision = opened("vision", asked.export, settings)
-    image = ImageOps.exif_transpose(Image.open(asked.image)).convert("RGB")
+    settings = json.loads((asked.export / "settings.json").read_text(encoding="utf-8"))
+    if ("text" in settings["files"]) != (asked.classes is not None):
+        parser.error("--classes is needed with open classes, and with no others")
+    image = read(asked.image)
     height, width = settings["size"]
     inputs = {"pixels": np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))[None]}
-    if asked.classes:
+    palette = json.loads((asked.export / "palette.json").read_text(encoding="utf-8"))
+    if asked.classes is not None:
         names = [name.strip() for name in asked.classes.split(",")]
+        most = len(palette) - (settings["settings"]["background"] is not None)
+        if len(names) > most or not all(word.strip() for name in names for word in name.split("|")):
+            parser.error(f"--classes takes 1 to {most} names, none of them empty")
         inputs["text_embeds"] = encode(names, asked.export, settings)
+    vision = opened("vision", asked.export, settings)
     labels = Image.fromarray(vision(**inputs)["labels"][0])
-    palette = json.loads((asked.export / "palette.json").read_text())
     labels = labels.resize(image.size, Image.Resampling.NEAREST)
     labels.putpalette([value for row in palette for value in row["rgb"]])
     labels.save(asked.labels)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:  # a file that is not there, or damaged
+        raise SystemExit(str(error)) from None

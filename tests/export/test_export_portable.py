@@ -1,6 +1,7 @@
 """Files that run without TensorFlow: each format's own runtime answers as the segmenter does."""
 
 import json
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,7 +17,9 @@ from tf_groupvit.errors import ExportError
 from tf_groupvit.export import export_model, portable
 from tf_groupvit.export.portable import FORMATS
 from tf_groupvit.export.saving import SAVED_MODEL
+from tf_groupvit.export.version_folder import class_tables
 from tf_groupvit.hub import demo_checkpoint
+from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.scenes.scene import scene
 from tf_groupvit.segmentation.segmenter import Segmenter
 from tf_groupvit.segmentation.upsampling import LowResScores
@@ -120,6 +123,7 @@ def test_the_example_names_pixels_in_a_process_without_tensorflow(kind, is_open,
     expected = plain.with_classes(classes)(image)
     with Image.open(labels) as written:
         assert (np.asarray(written) == expected.labels).mean() >= 0.999
+        assert len(written.getpalette()) // 3 == (256 if is_open else len(CLASSES))
     if not is_open:
         file = export / FORMATS[kind].file.format("vision")
         file.write_bytes(b"of another time")
@@ -127,6 +131,64 @@ def test_the_example_names_pixels_in_a_process_without_tensorflow(kind, is_open,
         said = done.stderr.splitlines()[-1]
         assert said.startswith(f"{file} cannot be opened: it is damaged, or this runtime is older")
         assert "Traceback" not in done.stderr and "tensorflow 2." in said
+
+
+@pytest.fixture
+def example(monkeypatch, tmp_path):
+    """serving/edge/segment.py on an export, without its files, that is open or not."""
+
+    def run(is_open: bool, *arguments: str) -> None:
+        files = {"vision": {"file": "none"}} | ({"text": {"file": "none"}} if is_open else {})
+        settings = {"files": files, "size": [8, 8], "settings": {"background": 0.5}}
+        (tmp_path / "settings.json").write_text(json.dumps(settings))
+        (tmp_path / "palette.json").write_text(json.dumps([{"rgb": [0, 0, 0]}] * 256))
+        monkeypatch.setattr(sys, "argv", ["segment.py", str(tmp_path), *arguments])
+        runpy.run_path(str(ROOT / "serving/edge/segment.py"), run_name="__main__")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("is_open", "arguments", "words"),
+    [
+        (True, [], "--classes is needed with open classes, and with no others"),
+        (False, ["--classes", "a,b"], "--classes is needed with open classes, and with no others"),
+        (True, ["--classes", "a,,b"], "--classes takes 1 to 255 names, none of them empty"),
+        (True, ["--classes", "a|,b"], "--classes takes 1 to 255 names, none of them empty"),
+        (True, ["--classes", ",".join(map(str, range(256)))], "--classes takes 1 to 255 names"),
+    ],
+)
+def test_the_example_refuses_what_would_give_other_labels(
+    is_open, arguments, words, example, tmp_path, capsys
+):
+    Image.new("RGB", (9, 9)).save(tmp_path / "image.png")
+    with pytest.raises(SystemExit):
+        example(is_open, str(tmp_path / "image.png"), "labels.png", *arguments)
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture"], ids=["none", "empty", "other"])
+def test_the_example_ends_with_a_line_for_a_picture_that_it_cannot_read(content, example, tmp_path):
+    if content is not None:
+        (tmp_path / "image.png").write_bytes(content)
+    with pytest.raises(SystemExit, match=r"image\.png"):
+        example(False, str(tmp_path / "image.png"), "labels.png")
+
+
+def test_the_example_reads_16_bits_as_the_package_does(tmp_path):
+    read = runpy.run_path(str(ROOT / "serving/edge/segment.py"))["read"]
+    numbers = np.array([[0, 255, 256], [30000, 65279, 65535]], np.uint16)
+    Image.fromarray(numbers).save(tmp_path / "image.png")
+    found = np.asarray(read(tmp_path / "image.png"))
+    np.testing.assert_array_equal(found, read_image(tmp_path / "image.png"))
+
+
+def test_a_palette_of_open_classes_has_a_color_for_every_label(plain):
+    classes = segmenter_of([f"class {n}" for n in range(256)])
+    rows = class_tables(plain, 256)["palette.json"]
+    assert [row["class"] for row in rows] == [*plain.class_names, *[None] * 251]
+    colors = [row["rgb"] for row in class_tables(classes)["palette.json"]]
+    assert [row["rgb"] for row in rows] == colors
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from tf_groupvit.errors import ExportError, one_line
 from tf_groupvit.export.saving import SAVED_MODEL, export_saved_model
 from tf_groupvit.export.signature_examples import picture
 from tf_groupvit.export.signatures import check_servable
+from tf_groupvit.export.text_inputs import MOST_LABELS
 from tf_groupvit.export.version_folder import class_tables, provenance, write_tables
 from tf_groupvit.models.operations import first_argmax, normalize
 from tf_groupvit.models.optimized import optimized
@@ -461,7 +462,8 @@ def _write_companions(
             "pad": tokenizer.pad_token_id,
             "length": tokenizer.max_length,
         }
-    write_tables(folder, {**class_tables(segmenter), "settings.json": content})
+    colors = MOST_LABELS * ("text" in functions)  # the host may name more classes than there are
+    write_tables(folder, {**class_tables(segmenter, colors), "settings.json": content})
     names = ", ".join(segmenter.class_names)
     card = CARD.format(title=row.title, size="x".join(map(str, settings.size)), names=names)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,15 +183,18 @@ def _write_extras(
     (folder / "batching_params.pbtxt").write_text(BATCHING)
 
 
-def class_tables(segmenter: "Segmenter") -> dict[str, Any]:
-    """The content of ``classes.json`` and ``palette.json``, by these names."""
+def class_tables(segmenter: "Segmenter", colors: int = 0) -> dict[str, Any]:
+    """The content of ``classes.json`` and ``palette.json``, by these names.
+
+    ``colors``: how many the palette has at least; those behind the classes have the class null.
+    """
     names = segmenter.class_names
-    colors = class_colors(names).tolist()
+    listed = class_colors([*names, *[""] * (colors - len(names))]).tolist()
     return {
         "classes.json": {"class_names": names, "background": segmenter.settings.background},
         "palette.json": [
             {"label": i, "class": name, "rgb": color}
-            for i, (name, color) in enumerate(zip(names, colors, strict=True))
+            for i, (name, color) in enumerate(zip_longest(names, listed))
         ],
     }
 
