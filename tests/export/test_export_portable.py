@@ -309,6 +309,16 @@ def test_an_operation_that_a_converter_refuses_is_named_with_its_layer(
         export_model(plain, tmp_path / "export", "litert")
 
 
+def test_a_file_that_its_runtime_does_not_take_is_not_kept(plain, tmp_path, monkeypatch):
+    def broken(_):
+        raise RuntimeError("no implementation\nof this")
+
+    monkeypatch.setitem(FORMATS, "litert", FORMATS["litert"]._replace(open=broken))
+    with pytest.raises(ExportError, match=r"wrote vision.tflite and cannot run it: no implem"):
+        export_model(plain, tmp_path / "export", "litert", check=True)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_an_operation_that_onnx_has_not_is_refused(tmp_path):
     pytest.importorskip("tf2onnx")
 

@@ -347,7 +347,7 @@ def export_portable(
         _write_companions(segmenter, unfinished, format, how, functions)
         if check:
             wanted = CALIBRATED_AGREE if examples else 0.99 if int8 else 0.999
-            say(_checked(segmenter, row, unfinished, is_open, wanted))
+            say(_checked(segmenter, row, unfinished, is_open, wanted, examples))
         with suppress(FileNotFoundError):
             target.rmdir()
         unfinished.rename(target)
@@ -495,19 +495,37 @@ def _check_text(segmenter: "Segmenter", row: Format, run: Run, wanted: float) ->
         )
 
 
+def _opened(row: Format, file: Path) -> Run:
+    """Raises ``ExportError`` where the runtime does not take a file that was just written."""
+    try:
+        with held_back():
+            return row.open(file)
+    except Exception as error:  # each runtime has kinds of its own
+        raise ExportError(
+            f"{row.title} wrote {file.name} and cannot run it: {one_line(error, 400)}"
+        ) from error
+
+
 def _checked(
-    segmenter: "Segmenter", row: Format, folder: Path, is_open: bool, wanted: float
+    segmenter: "Segmenter",
+    row: Format,
+    folder: Path,
+    is_open: bool,
+    wanted: float,
+    examples: Examples,
 ) -> str:
     """Run the files on pictures, one at a time and, where the format can, all at once."""
-    run = row.open(folder / row.file.format("vision"))
+    run = _opened(row, folder / row.file.format("vision"))
     square = segmenter.pipeline.square
     squares = np.stack([square(picture(number)) for number in range(CHECKED)])
+    if examples:  # whose ranges are those of such pictures
+        squares = np.concatenate([one["pixels"] for one in examples[:CHECKED]])
     expected = np.stack([segmenter(pixels).labels for pixels in squares])
     texts = {}
     if is_open:
         texts = {"text_embeds": segmenter.text_embeds}
-        _check_text(segmenter, row, row.open(folder / row.file.format("text")), wanted)
-    counts = (1,) if row.batch else (1, CHECKED)
+        _check_text(segmenter, row, _opened(row, folder / row.file.format("text")), wanted)
+    counts = (1,) if row.batch else (1, len(squares))
     for count in counts:
         parts = np.split(squares, len(squares) // count)
         found = np.concatenate([run({"pixels": part, **texts})["labels"] for part in parts])

@@ -41,14 +41,17 @@ def converted(graph: tf.types.experimental.ConcreteFunction) -> Any:
 
 
 def quantized(model: Any, examples: Sequence[dict[str, np.ndarray]] = ()) -> Any:
-    """The same ``openvino.Model`` with weights in 8 bits; with examples, inputs by name, all
-    products are of 8 bits, and the ranges of what they take are found on these.
+    """The same ``openvino.Model`` with weights in 8 bits; with examples, inputs by name, the towers
+    and projections compute in 8 bits, by ranges that are found on these.
     """
     import nncf
 
     if not examples:
         return nncf.compress_weights(model)
-    return nncf.quantize(model, nncf.Dataset(examples), subset_size=len(examples))
+    around = nncf.IgnoredScope(patterns=["^(?!.*(_model|_projection)).*"], validate=False)
+    return nncf.quantize(
+        model, nncf.Dataset(examples), subset_size=len(examples), ignored_scope=around
+    )
 
 
 def write(model: Any, file: Path) -> None:
