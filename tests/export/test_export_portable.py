@@ -319,6 +319,20 @@ def test_a_file_that_its_runtime_does_not_take_is_not_kept(plain, tmp_path, monk
     assert not [*tmp_path.iterdir()]
 
 
+def test_litert_sharpens_scores_of_any_number_of_classes(plain, tmp_path, monkeypatch):
+    """As those of protocol hf are where the classes are open."""
+    monkeypatch.setattr(portable, "SHARPENING", "guided")
+    function = portable.Portable(plain, batch=1).sharpening()
+    portable.write_file(FORMATS["litert"], function, tmp_path / "sharpen.tflite", int8=False)
+    run = FORMATS["litert"].open(tmp_path / "sharpen.tflite")
+    (side, _), rng = plain.settings.size, np.random.default_rng(3)
+    for count in (1, 3):
+        scores = rng.uniform(size=(1, side, side, count)).astype("float32")
+        inputs = {"pixels": squares(1, side), "scores": scores}
+        expected = function(**{name: tf.constant(rows) for name, rows in inputs.items()})
+        np.testing.assert_allclose(run(inputs)["sharp_scores"], expected["sharp_scores"], atol=1e-4)
+
+
 def test_an_operation_that_onnx_has_not_is_refused(tmp_path):
     pytest.importorskip("tf2onnx")
 

@@ -126,6 +126,7 @@ def guided_upsampling(
         return along_both(values, down, across)
 
     color, score = mean(small), mean(scores)
+    # Slices with a new axis are no part of LiteRT where sizes are open: tf.expand_dims is.
     # Windows: covariance of colors (B, r, c, 3, 3) and of colors with scores (B, r, c, 3, C).
     of_colors = [mean(small * small[..., i : i + 1]) - color * color[..., i : i + 1] for i in RGB]
     with_scores = [
@@ -133,8 +134,8 @@ def guided_upsampling(
     ]
     spread = tf.stack(of_colors, axis=-2) + epsilon * np.eye(3, dtype="float32")
     slopes = tf.matmul(inverse(spread), tf.stack(with_scores, axis=-2))
-    offsets = score - tf.reduce_sum(slopes * color[..., None], axis=-2)
-    lines = tf.concat([slopes, offsets[..., None, :]], axis=-2)  # (B, r, c, 4, C)
+    offsets = score - tf.reduce_sum(slopes * tf.expand_dims(color, -1), axis=-2)
+    lines = tf.concat([slopes, tf.expand_dims(offsets, -2)], axis=-2)  # (B, r, c, 4, C)
     shape = tf.shape(lines)
     flat = mean(tf.reshape(lines, tf.concat([shape[:3], [shape[3] * shape[4]]], 0)))
     height, width = tf.unstack(tf.shape(pixels)[1:3])
@@ -206,7 +207,8 @@ def inverse(matrix: Tensor) -> Tensor:
     """The inverse of symmetric matrices (..., 3, 3): cross products over the determinant."""
     a, b, c = tf.unstack(matrix, axis=-2)
     crosses = tf.stack([_cross(b, c), _cross(c, a), _cross(a, b)], -2)
-    return crosses / tf.reduce_sum(a * crosses[..., 0, :], axis=-1)[..., None, None]
+    determinant = tf.reduce_sum(a * crosses[..., 0, :], axis=-1, keepdims=True)
+    return crosses / tf.expand_dims(determinant, -1)
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
