@@ -12,8 +12,15 @@ from small import OF_ALL, batch, fresh, one_grouping, weights_of
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.training.contrastive_model import TrainingModel
-from tf_groupvit.training.model_setup import set_drop_path
-from tf_groupvit.training.replicas import gathered, synchronize, train_on_workers
+from tf_groupvit.training.devices import Team
+from tf_groupvit.training.model_setup import adamw, set_drop_path, warm_up_then_cosine
+from tf_groupvit.training.replicas import (
+    AcrossReplicas,
+    gathered,
+    make_step,
+    synchronize,
+    train_on_workers,
+)
 
 STEPS, ROWS = 4, 8
 EVERY = {"caption": 1.0, "multi_label": 0.5, "vocabulary": 0.5, "group_word": 0.5}
@@ -121,5 +128,55 @@ def workers() -> None:
     tell(model, losses)
 
 
+class Line(AcrossReplicas):
+    """The least that can be trained: y from x (B, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+        self.dense.build((None, 4))
+        self.built = True
+
+    def call(self, batch, training=None):
+        return keras.ops.tanh(self.dense(batch["x"]))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, **_):
+        return keras.ops.mean((y_pred[:, 0] - x["y"]) ** 2)
+
+
+def accumulated() -> None:
+    """Six steps whose gradients are applied two by two, on one device and on two: the losses."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    draw = np.random.default_rng(0)
+    batches = [
+        {
+            "x": draw.normal(size=(8, 4)).astype("float32"),
+            "y": draw.normal(size=8).astype("float32"),
+        }
+        for _ in range(6)
+    ]
+
+    def fresh_line() -> Line:
+        keras.utils.set_random_seed(0)
+        model = Line()
+        rate = warm_up_then_cosine(1e-1, 2, 6)
+        model.compile(adamw(model, rate, 0.05, 0.5, accumulation=2), jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    one, strategy = fresh_line(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        two = fresh_line()
+    step, losses = make_step(strategy, two), []
+    for values in batches:
+        one.reset_metrics(), two.reset_metrics()
+        mine = float(one.train_step(values)["loss"])
+        losses.append((mine, step(Team(strategy).split(values, ()))["loss"]))
+    print(json.dumps(losses))
+
+
 if __name__ == "__main__":
-    {"alone": alone, "mirrored": mirrored, "workers": workers}[sys.argv[1]]()
+    {"alone": alone, "accumulated": accumulated, "mirrored": mirrored, "workers": workers}[
+        sys.argv[1]
+    ]()

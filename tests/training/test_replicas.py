@@ -85,6 +85,13 @@ def test_two_workers_and_two_devices_train_as_one_process_does():
         close(one, alone)
 
 
+@pytest.mark.slow
+def test_gradients_are_accumulated_on_two_devices_as_on_one():
+    losses = np.array(told(start("accumulated")))
+    assert len(np.unique(losses[:, 0])) == 6
+    np.testing.assert_allclose(losses[:, 1], losses[:, 0], rtol=1e-5)
+
+
 def test_one_replica_has_all_rows():
     rows = np.ones((3, 2))
     assert gathered(rows)[0] is rows and gathered(rows)[1] == 0 and own_share(rows) is rows

@@ -5,7 +5,8 @@ gradient clipping are those of the global batch. ``train_on_workers`` is the loo
 machines, since Keras' ``fit`` does not run under ``MultiWorkerMirroredStrategy``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -190,8 +191,8 @@ class AcrossReplicas(keras.Model):
     def _update(self, gradients: list[Tensor], variables: list[keras.Variable]) -> None:
         """Apply the mean of all replicas' gradients; the optimizer sums the replicas' shares.
 
-        Replicas of one process trace in threads that take turns: what ``_apply`` changes of the
-        optimizer for that time must not be read off it here.
+        Replicas of one process trace in threads that take turns: what ``_shared_limits`` changes
+        of the optimizer must not be read off it here.
         """
         import tensorflow as tf
 
@@ -205,7 +206,8 @@ class AcrossReplicas(keras.Model):
         if self._accumulation:
             context.merge_call(self._accumulate, (shares, variables))
         else:
-            self._apply(shares, variables)
+            with self._shared_limits():
+                optimizer.apply(shares, variables)
 
     def _accumulate(
         self, strategy: "tf.distribute.Strategy", shares: list[Tensor], variables: object
@@ -226,9 +228,17 @@ class AcrossReplicas(keras.Model):
 
         def apply(shares: list[Tensor], variables: list[keras.Variable]) -> None:
             pairs = zip(shares, sums(variables), strict=True)
-            self._apply([(share + total / N) / steps for share, total in pairs], variables)
+            found = [(share + total / N) / steps for share, total in pairs]
+            with self._shared_limits():  # what Keras does when its own choice is this one
+                found = optimizer._clip_gradients(found)
+                optimizer._apply_weight_decay(variables)
+                optimizer._backend_update_step(found, variables, optimizer.learning_rate)
+            for variable in variables:
+                if variable.constraint is not None:
+                    variable.assign(variable.constraint(variable))
             for total in sums(variables):
                 total.assign(ops.zeros_like(total))
+            optimizer._iterations.assign_add(1)
 
         def keep(shares: list[Tensor], variables: list[keras.Variable]) -> None:
             for share, total in zip(shares, sums(variables), strict=True):
@@ -245,16 +255,15 @@ class AcrossReplicas(keras.Model):
         due = (optimizer._iterations + 1) % steps == 0
         tf.cond(due, chosen(apply), chosen(keep))
 
-    def _apply(self, shares: list[Tensor], variables: list[keras.Variable]) -> None:
-        """Apply this replica's shares of the gradients, with its shares of the thresholds."""
+    @contextmanager
+    def _shared_limits(self) -> Iterator[None]:
+        """A block in which the thresholds of clipping are a replica's shares of them."""
         optimizer, N = _inner(self.optimizer), self.distribute_strategy.num_replicas_in_sync
         try:
-            optimizer.gradient_accumulation_steps = None
             for name, limit in self._limits.items():
                 setattr(optimizer, name, limit / N if limit else limit)
-            self.optimizer.apply(shares, variables)
+            yield
         finally:
-            optimizer.gradient_accumulation_steps = self._accumulation
             for name, limit in self._limits.items():
                 setattr(optimizer, name, limit)
 
