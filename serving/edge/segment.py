@@ -39,6 +39,8 @@ def opened(name, folder, settings):
     path = folder / settings["files"][name]["file"]
     try:
         return open_file(path, settings["format"])
+    except ImportError:
+        raise
     except Exception as error:  # each runtime has kinds of its own
         made = ", ".join(f"{package} {number}" for package, number in settings["versions"].items())
         raise SystemExit(
@@ -105,5 +107,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except OSError as error:  # a file that is not there, or damaged
+    except (OSError, ImportError) as error:  # a file or a package that is not there, or damaged
         raise SystemExit(str(error)) from None

@@ -140,6 +140,7 @@ def example(monkeypatch, tmp_path):
     def run(is_open: bool, *arguments: str) -> None:
         files = {"vision": {"file": "none"}} | ({"text": {"file": "none"}} if is_open else {})
         settings = {"files": files, "size": [8, 8], "settings": {"background": 0.5}}
+        settings["format"] = "onnx"
         (tmp_path / "settings.json").write_text(json.dumps(settings))
         (tmp_path / "palette.json").write_text(json.dumps([{"rgb": [0, 0, 0]}] * 256))
         monkeypatch.setattr(sys, "argv", ["segment.py", str(tmp_path), *arguments])
@@ -172,6 +173,13 @@ def test_the_example_ends_with_a_line_for_a_picture_that_it_cannot_read(content,
     if content is not None:
         (tmp_path / "image.png").write_bytes(content)
     with pytest.raises(SystemExit, match=r"image\.png"):
+        example(False, str(tmp_path / "image.png"), "labels.png")
+
+
+def test_the_example_names_a_runtime_that_is_not_installed(example, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    Image.new("RGB", (9, 9)).save(tmp_path / "image.png")
+    with pytest.raises(SystemExit, match=r"^(?!.*damaged).*onnxruntime"):
         example(False, str(tmp_path / "image.png"), "labels.png")
 
 
