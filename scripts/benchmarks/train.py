@@ -2,12 +2,15 @@
 same run.
 
 A step is forward, the contrastive loss, backward, clipping and AdamW. Each side runs in a process
-of its own with as many threads; they take turns, so that a busy machine is busy for both, and the
-median of the turns counts.
+of its own with as many threads, or, as two workers, in two processes with half of the batch and of
+the threads each. They take turns, so that a busy machine is busy for all. The median of the turns
+counts; the lowest and the highest turn, and how busy the machine was, are printed with it.
 """
 
 import argparse
 import json
+import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -66,6 +69,29 @@ training.make_train_function()
 timed(lambda: float(training.train_function(dataset)["loss"]))
 """
 
+WORKERS = 2
+OF_WORKERS = """
+import keras, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(threads)
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+from tf_groupvit import GroupViTConfig, TFGroupViTModel
+from tf_groupvit.training.model_setup import adamw
+from tf_groupvit.training.contrastive_model import TrainingModel
+from tf_groupvit.training.replicas import make_step, synchronize
+config = GroupViTConfig.from_dict(dict(vision_config=vision, text_config=text, **joint))
+with strategy.scope():
+    training = TrainingModel(TFGroupViTModel(config))
+    synchronize(training, strategy.num_replicas_in_sync)
+    training.compile(adamw(training, 1e-4))
+    training.optimizer.build(training.trainable_variables)
+own = slice(strategy.cluster_resolver.task_id, None, strategy.num_replicas_in_sync)
+batch = dict(pixel_values=pixels, input_ids=ids.astype("int32"), attention_mask=mask.astype("int32"))
+batch = {name: tf.constant(value[own]) for name, value in batch.items()}
+given = strategy.experimental_distribute_values_from_function(lambda _: batch)
+step = make_step(strategy, training)
+timed(lambda: step(given))
+"""
+
 PEER = """
 import torch
 from transformers import GroupViTConfig, GroupViTModel
@@ -87,13 +113,42 @@ timed(step)
 """
 
 
-def measure(python: str, side: str, size: dict, steps: int, threads: int) -> list[float]:
-    """Seconds of each step of one side, in a fresh process."""
-    command = [python, "-c", SHARED + side, json.dumps(size), str(steps), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"A measurement failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def measure(
+    python: str, side: str, size: dict, steps: int, threads: int, workers: int = 1
+) -> list[float]:
+    """Seconds of each step of one side, in fresh processes: those of the first."""
+    processes = []
+    for variables in tf_configs(workers):
+        share = str(max(1, threads // workers))
+        command = [python, "-c", SHARED + side, json.dumps(size), str(steps), share]
+        processes.append(
+            subprocess.Popen(
+                command,
+                env={**os.environ, **variables},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    said = [process.communicate() for process in processes]
+    for process, (_, errors) in zip(processes, said, strict=True):
+        if process.returncode:
+            sys.exit(f"A measurement failed:\n{errors[-2000:]}")
+    return json.loads(said[0][0].splitlines()[-1])
+
+
+def tf_configs(workers: int) -> list[dict[str, str]]:
+    """What each worker has in its environment; nothing for one."""
+    if workers == 1:
+        return [{}]
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
+    hosts = [f"localhost:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    tasks = [{"type": "worker", "index": index} for index in range(workers)]
+    return [
+        {"TF_CONFIG": json.dumps({"cluster": {"worker": hosts}, "task": task})} for task in tasks
+    ]
 
 
 def arguments() -> argparse.Namespace:
@@ -102,7 +157,7 @@ def arguments() -> argparse.Namespace:
         "--size", choices=SIZES, default="demo", help="of the model and batch (default demo)"
     )
     parser.add_argument("--steps", type=int, default=10, help="timed in each turn (default 10)")
-    parser.add_argument("--turns", type=int, default=2, help="of each side (default 2)")
+    parser.add_argument("--turns", type=int, default=5, help="of each side (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="of each side (default 2)")
     parser.add_argument(
         "--peer",
@@ -116,23 +171,34 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     chosen = arguments()
     size = SIZES[chosen.size]
-    sides = {"tf_groupvit": (sys.executable, OURS), "transformers": (chosen.peer, PEER)}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    sides: dict[str, tuple[str, str, int]] = {
+        "tf_groupvit": (sys.executable, OURS, 1),
+        f"{WORKERS} workers": (sys.executable, OF_WORKERS, WORKERS),
+        "transformers": (chosen.peer, PEER, 1),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    load = []
     for _ in range(chosen.turns):
-        for name, (python, side) in sides.items():
-            seconds[name] += measure(python, side, size, chosen.steps, chosen.threads)
-    rates = {name: size["batch"] / statistics.median(found) for name, found in seconds.items()}
-    ratio = rates["tf_groupvit"] / rates["transformers"]
+        for name, (python, side, workers) in sides.items():
+            load.append(os.getloadavg()[0])
+            seconds = measure(python, side, size, chosen.steps, chosen.threads, workers)
+            rates[name].append(size["batch"] / statistics.median(seconds))
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    peer = medians["transformers"]
+    ratios = {name: median / peer for name, median in medians.items()}
     if chosen.json:
-        print(
-            json.dumps({"size": chosen.size, "images_per_second": rates, "ratio": ratio}, indent=2)
-        )
+        found = {"size": chosen.size, "images_per_second": medians, "turns": rates}
+        found |= {"ratio": ratios["tf_groupvit"], "ratios": ratios, "load": load}
+        print(json.dumps(found, indent=2))
         return
-    for name, rate in rates.items():
-        print(f"{name:14s} {rate:8.1f} images/s")
+    for name, turns in rates.items():
+        print(
+            f"{name:14s} {medians[name]:8.1f} images/s ({min(turns):.1f} to {max(turns):.1f}),"
+            f" {ratios[name]:.2f} times transformers"
+        )
     print(
-        f"ratio {ratio:.2f} (the median of {chosen.turns * chosen.steps} steps, {chosen.threads}"
-        " threads)"
+        f"(medians of {chosen.turns} turns of {chosen.steps} steps, {chosen.threads} threads; load of"
+        f" the machine before each turn {min(load):.1f} to {max(load):.1f})"
     )
 
 

@@ -85,6 +85,8 @@ def main():
     parser.add_argument("--classes", help="Names, separated by commas.")
     asked = parser.parse_args()
     settings = json.loads((asked.export / "settings.json").read_text(encoding="utf-8"))
+    if "files" not in settings:
+        parser.error(f"{asked.export} is not such an export: its settings.json names no files")
     if ("text" in settings["files"]) != (asked.classes is not None):
         parser.error("--classes is needed with open classes, and with no others")
     image = read(asked.image)

@@ -176,6 +176,14 @@ def test_the_example_ends_with_a_line_for_a_picture_that_it_cannot_read(content,
         example(False, str(tmp_path / "image.png"), "labels.png")
 
 
+def test_the_example_refuses_the_settings_of_something_else(tmp_path, monkeypatch, capsys):
+    (tmp_path / "settings.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["segment.py", str(tmp_path), "image.png", "labels.png"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "serving/edge/segment.py"), run_name="__main__")
+    assert "its settings.json names no files" in capsys.readouterr().err
+
+
 def test_the_example_names_a_runtime_that_is_not_installed(example, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     Image.new("RGB", (9, 9)).save(tmp_path / "image.png")
