@@ -102,6 +102,6 @@ def test_every_choice_reaches_the_export(tmp_path, monkeypatch, options, given):
     assert (done.exit_code, done.stdout) == (0, f"{tmp_path / '7'}\n"), done.output
     serving = {"max_images": 2, "max_texts": 3, "max_pixels": 4, "verbose": False}
     serving |= {"version": 7, "warmup": "default", "check": False}
-    portable = {"int8": True, "is_open": True, "check": True}
+    portable = {"int8": True, "is_open": True, "check": True, "calibration": ()}
     expected = serving if given == ["savedmodel"] else portable
     assert asked == [(("segmenter", str(tmp_path), *given), expected)]
