@@ -128,9 +128,9 @@ def command(
     """
     from tf_groupvit.files import check_folder
     from tf_groupvit.memory import keep_freed_memory
+    from tf_groupvit.storage import is_url
     from tf_groupvit.training.devices import check_devices, describe, read_cluster
     from tf_groupvit.training.recipe import read_recipe
-    from tf_groupvit.training.run_folder import is_remote
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))
     devices = devices or ("all" if cluster.workers > 1 else "1")
@@ -145,7 +145,7 @@ def command(
     own = data is not None or model is not None
     recipe = read_recipe(name or ("finetune" if own else "demo"), **changes)
     for folder in (output, tensorboard):
-        if folder is not None and (check or not is_remote(folder)):
+        if folder is not None and (check or not is_url(folder)):
             check_folder(folder)
     if check:
         _check(recipe, output)
@@ -188,15 +188,15 @@ def _train(
     timeout: float,
 ) -> list[dict[str, Any]]:
     """Load TensorFlow, set up the devices, and train."""
+    from tf_groupvit.storage import is_url
     from tf_groupvit.training.devices import make_team
-    from tf_groupvit.training.run_folder import is_remote
 
     if cluster.workers == 1:
         import_tensorflow()  # has it look for devices, which workers must not
     team = make_team(devices, cluster, timeout)
     from tf_groupvit.training.trainer import train
 
-    folder = output if is_remote(output) else Path(output)
+    folder = output if is_url(output) else Path(output)
     bar = sys.stderr.isatty()
     return train(recipe, folder, seed, bar=bar, tensorboard=tensorboard, team=team)
 

@@ -11,23 +11,16 @@ import shutil
 import tempfile
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tf_groupvit.errors import CheckpointError, InputError
+from tf_groupvit.errors import CheckpointError
 from tf_groupvit.files import atomic_write, make_folder
+from tf_groupvit.storage import Output, is_url
 from tf_groupvit.training.state import step_of
-
-if TYPE_CHECKING:
-    pass
 
 STATE, HISTORY, BEST = "training/state.safetensors", "training/history.jsonl", "training/best"
 MARKER = "training/last.json"  # on other storage
 CONFIG = "config.json"  # the last file of a checkpoint: without it none is loaded
-
-
-def is_remote(location: str | os.PathLike[str]) -> bool:
-    """Whether a location is a URL, not a path of this disk."""
-    return "://" in os.fspath(location)
 
 
 class RunFolder:
@@ -72,13 +65,7 @@ class RemoteFolder(RunFolder):
     def __init__(self, location: str) -> None:
         super().__init__(_scratch(self))
         self.location = location.rstrip("/")
-        try:
-            from tf_groupvit.storage import Output
-        except ImportError as error:
-            raise InputError(
-                f"'{location}' needs fsspec: pip install 'tf-groupvit[annotate]'."
-            ) from error
-        self.output: Output = Output(location)
+        self.output = Output(location)
         self._marker: dict[str, Any] | None = None
         self._sent: dict[str, int] = {}  # name -> version of the file
 
@@ -163,7 +150,8 @@ def _scratch(owner: object) -> str:
 
 def open_folder(location: str | os.PathLike[str]) -> RunFolder:
     """The folder of a path or a URL."""
-    return RemoteFolder(os.fspath(location)) if is_remote(location) else RunFolder(location)
+    place = os.fspath(location)
+    return RemoteFolder(place) if is_url(place) else RunFolder(place)
 
 
 class NoFolder(RunFolder):
