@@ -28,21 +28,25 @@ def train_job():
     return found["spec"]["trainer"], found["spec"]["trainer"]["numNodes"]
 
 
-def tf_config(worker, index, folder):
+def tf_config(worker, index, folder, **changes):
     """What a worker's shell lines give to the command, for which another stands in here."""
     stand_in = folder / "tf-groupvit"
     stand_in.write_text('#!/bin/sh\nprintf "%s\\n%s" "$TF_CONFIG" "$*"\n')
     stand_in.chmod(0o755)
     environment = {one["name"]: one["value"] for one in worker["env"]}
     environment |= {"PATH": f"{folder}:{os.environ['PATH']}", "JOB_COMPLETION_INDEX": str(index)}
+    environment |= changes
     lines = [*worker["command"], *worker["args"]]
     done = subprocess.run(lines, env=environment, capture_output=True, text=True, check=True)
     return done.stdout.split("\n")
 
 
-@pytest.mark.parametrize(
+BOTH = pytest.mark.parametrize(
     ("read", "host"), [(job, "groupvit-training"), (train_job, "groupvit-training-node-0")]
 )
+
+
+@BOTH
 def test_each_worker_hears_of_all_by_the_names_that_pods_have(read, host, tmp_path):
     worker, count = read()
     assert worker["env"] == [{"name": "WORKERS", "value": str(count)}]
@@ -52,6 +56,15 @@ def test_each_worker_hears_of_all_by_the_names_that_pods_have(read, host, tmp_pa
         hosts = [f"{host}-{i}.groupvit-training:2222" for i in range(count)]
         assert json.loads(config)["cluster"] == {"worker": hosts}
         assert words.startswith("train --data s3://")
+
+
+@BOTH
+@pytest.mark.parametrize("count", [1, 12])
+def test_another_number_of_workers_makes_as_many_hosts(read, host, count, tmp_path):
+    config, _ = tf_config(read()[0], count - 1, tmp_path, WORKERS=str(count))
+    assert read_cluster(config) == Cluster(count - 1, count)
+    hosts = [f"{host}-{i}.groupvit-training:2222" for i in range(count)]
+    assert json.loads(config)["cluster"] == {"worker": hosts}
 
 
 def test_the_service_names_the_pods_of_the_job_before_they_are_ready():
