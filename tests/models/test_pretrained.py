@@ -18,6 +18,8 @@ from tiny_models import CLASSES, equal, inputs_of, joint_config, make, numbers, 
 from tf_groupvit.checkpoints.names import checkpoint_name
 from tf_groupvit.config import GroupViTConfig
 from tf_groupvit.errors import CheckpointError, ConfigError, HubError, InputError
+from tf_groupvit.models import weights
+from tf_groupvit.models.conversion import convert
 from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.models.text import TFGroupViTTextModel
 from tf_groupvit.models.vision import TFGroupViTVisionModel
@@ -172,6 +174,26 @@ def test_weights_that_do_not_fit_are_told_all_at_once(tmp_path):
         " misshapen:" in told
     )
     assert "vision_model.layernorm.bias (expected (8,), got (3,))" in told and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("vocab_size", 10**12),
+        ("max_position_embeddings", 10**30),
+        ("num_hidden_layers", 10**9),
+    ],
+)
+@pytest.mark.parametrize("load", [TFGroupViTModel.from_pretrained, convert])
+def test_a_config_of_absurd_sizes_takes_no_memory(load, field, value, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "LEAST", 2**23)  # of layers, so many fewer are made
+    folder = folder_of(tmp_path / "a")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"][field] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    arguments = [folder] if load is not convert else [folder, tmp_path / "b"]
+    with pytest.raises(CheckpointError, match=r"far more weights are missing than it has, [^\n]*$"):
+        load(*arguments)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

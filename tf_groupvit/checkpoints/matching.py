@@ -12,6 +12,7 @@ from tf_groupvit.checkpoints.tensors import Tensors
 from tf_groupvit.errors import CheckpointError
 
 MOST_SHOWN = 20  # of each kind; the counts are always given
+CHECK_CONFIG = "Check that config.json belongs to these weights."
 
 # What a joint checkpoint holds that one tower has no place for.
 UNUSED_BY_TEXT = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale")
@@ -70,7 +71,7 @@ def match(
     )
     if report:
         advice = (
-            "Check that config.json belongs to these weights."
+            CHECK_CONFIG
             if common
             else "No name is the same: check that these are weights of GroupViT, and of this tower."
         )

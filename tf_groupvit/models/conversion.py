@@ -128,7 +128,7 @@ def _matched(config: "AnyConfig", checkpoint: Checkpoint) -> Match:
     from tf_groupvit.models.groupvit import TFGroupViTModel
     from tf_groupvit.models.text import TFGroupViTTextModel
     from tf_groupvit.models.vision import TFGroupViTVisionModel
-    from tf_groupvit.models.weights import expected_shapes, weights_will_be_loaded
+    from tf_groupvit.models.weights import expected_shapes, first_values, starting_from
 
     classes: Mapping[type, Any] = {
         GroupViTConfig: TFGroupViTModel,
@@ -136,7 +136,8 @@ def _matched(config: "AnyConfig", checkpoint: Checkpoint) -> Match:
         GroupViTVisionConfig: TFGroupViTVisionModel,
     }
     model_class = classes[type(config)]
-    with weights_will_be_loaded():
+    zeros = first_values(checkpoint.tensors, checkpoint.source, with_values=False)
+    with starting_from(zeros):
         shapes = expected_shapes(model_class(config))
     return match(checkpoint.tensors, shapes, model_class.may_ignore, checkpoint.source)
 

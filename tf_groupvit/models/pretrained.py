@@ -98,7 +98,8 @@ class PretrainedModel(BaseModel):
         elif isinstance(config, GroupViTConfig) and cls.config_class.section:
             config = getattr(config, cls.config_class.section)
         checkpoint = read_checkpoint(path)
-        with nothing_to_collect(), starting_from(first_values(checkpoint.tensors)):
+        first = first_values(checkpoint.tensors, checkpoint.source)
+        with nothing_to_collect(), starting_from(first):
             model = cls(config, dtype=dtype)
         match(checkpoint.tensors, expected_shapes(model), cls.may_ignore, checkpoint.source)
         for note in checkpoint.notes:

@@ -7,12 +7,13 @@ pass over all of the memory, and half of the peak.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from math import prod
 
 import keras
 import numpy as np
 from keras import ops
 
-from tf_groupvit.checkpoints.matching import fits, sound
+from tf_groupvit.checkpoints.matching import CHECK_CONFIG, fits, sound
 from tf_groupvit.checkpoints.names import (
     checkpoint_name,
     checkpoint_shape,
@@ -27,6 +28,9 @@ from tf_groupvit.types import Tensor
 Source = Callable[[str, tuple[int, ...]], np.ndarray | None]
 
 ALIGNMENT = 64  # bytes, of what TensorFlow takes as it is
+# Numbers that a config may describe beyond those of its checkpoint, before the model is given up;
+# each weight counts as LEAST at least, as layers without end would take memory, too.
+MOST_ABSENT, LEAST = 2**27, 2**17
 
 _SOURCE: ContextVar[Source | None] = ContextVar("first_values", default=None)
 
@@ -169,17 +173,34 @@ def _entry(
     return Entry(shape, dtype, read)
 
 
-def first_values(tensors: Tensors) -> Source:
+def first_values(tensors: Tensors, source: object, with_values: bool = True) -> Source:
     """What a model's variables start from: each tensor that is there in the right shape, read when
     it is asked for.
 
-    Whether all are there, and no others, is for ``match`` to say. Errors: CheckpointError for NaN
-    or infinity.
+    Whether all are there, and no others, is for ``match`` to say.
+
+    Args:
+        source: the file of the tensors, for messages.
+        with_values: else zeros stand for them all, where only shapes are wanted.
+
+    Raises:
+        CheckpointError: NaN or infinity; or a config of far more weights than there are tensors,
+            which would take as much memory as it says.
     """
+    absent = 0
 
     def read(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        nonlocal absent
         name, wanted = checkpoint_name(path), checkpoint_shape(shape, path)
         if name not in tensors or not fits(tensors.entry(name).shape, wanted):
+            absent += max(LEAST, prod(wanted))
+            if absent > MOST_ABSENT:
+                raise CheckpointError(
+                    f"{source} does not fit the model: far more weights are missing than it has,"
+                    f" {name} {wanted!s:.80} among them. {CHECK_CONFIG}"
+                )
+            return None
+        if not with_values:
             return None
         array = sound(name, wanted, tensors[name])
         return to_keras_layout(array, path).astype("float32", copy=False)
