@@ -1,6 +1,8 @@
 """What every test shares: quiet TensorFlow, no network, and the way to the shared data."""
 
+import gc
 import os
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -18,6 +20,25 @@ settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several workers, none starts a long file while the others have nothing left to do: files
+    with slow tests come first, then those with many (scripts/test: --no-loadscope-reorder).
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (-slow[item.path], -tests[item.path], item.path))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported, TensorFlow above all, stays to the end: no search for garbage goes through
+    its million objects again. Keras searches for each layer that it quantizes.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _shared(part: str) -> Path:

@@ -106,8 +106,17 @@ def test_garbage_is_looked_for_again_afterwards_where_it_was_before():
     assert gc.isenabled()
 
 
+@pytest.fixture
+def nothing_frozen():
+    """As where a program starts: these tests run with frozen imports."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.mark.parametrize("for_good", [False, True])
-def test_what_is_made_for_good_is_as_old_as_can_be_and_not_frozen(for_good):
+def test_what_is_made_for_good_is_as_old_as_can_be_and_not_frozen(nothing_frozen, for_good):
     with nothing_to_collect(for_good):
         made = [[]]
     old = any(one is made for one in gc.get_objects(generation=2))
@@ -116,9 +125,6 @@ def test_what_is_made_for_good_is_as_old_as_can_be_and_not_frozen(for_good):
 
 def test_what_a_program_froze_stays_frozen():
     gc.freeze()
-    try:
-        with nothing_to_collect(for_good=True):
-            pass
-        assert gc.get_freeze_count()
-    finally:
-        gc.unfreeze()
+    with nothing_to_collect(for_good=True):
+        pass
+    assert gc.get_freeze_count()
