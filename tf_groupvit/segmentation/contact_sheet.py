@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from tf_groupvit.segmentation.label_placement import LONGEST, legible
 from tf_groupvit.segmentation.overlay import PAPER, TEXT
+from tf_groupvit.segmentation.palette import class_colors
 from tf_groupvit.segmentation.result import Segmentation
 
 TILE, GAP, LETTERS, LINE = 400, 12, 15, 20  # pixels
@@ -16,7 +17,10 @@ COLUMNS = 4
 
 
 def contact_sheet(pictures: Mapping[str, Segmentation]) -> bytes:
-    """The overlays of pictures by id, at least one, with their legends: a JPEG."""
+    """The overlays of pictures by id, at least one, with their legends: a JPEG.
+
+    A class has the same color in all of them: that of ``class_colors``.
+    """
     tiles = [(name[-30:], _tile(result)) for name, result in sorted(pictures.items())]
     return sheet_of(tiles)
 
@@ -64,4 +68,5 @@ def _tile(result: Segmentation) -> Image.Image:
         labels = Image.fromarray(result.labels).resize(size, Image.Resampling.NEAREST)
         image = Image.fromarray(result.image).resize(size)
         result = Segmentation(labels, result.class_names, image)  # type: ignore[arg-type]
+    result.colors = class_colors(result.class_names)  # its own depend on its picture
     return result.overlay()
