@@ -131,12 +131,6 @@ def bytes_of(location: str, start: int = 0, length: int | None = None) -> bytes:
     return content
 
 
-def whole(system: AbstractFileSystem, path: str) -> bytes:
-    """All bytes of a file."""
-    content: bytes = system.cat_file(path)
-    return content
-
-
 def span(system: AbstractFileSystem, path: str, start: int, length: int) -> bytes:
     """A part of a shard. Raises InputError where the shard ends before the part does."""
     content: bytes = system.cat_file(path, start=start, end=start + length)
@@ -169,7 +163,8 @@ def picture_of(value: Any, system: AbstractFileSystem, path: str) -> bytes:
         value = value["bytes"] or value.get("path")
     if isinstance(value, str):
         elsewhere = value.startswith("/") or is_url(value)
-        return whole(*(place_of(value) if elsewhere else (system, beside(path, value))))
+        system, path = place_of(value) if elsewhere else (system, beside(path, value))
+        value = system.cat_file(path)
     if value is None:
         raise InputError("its row holds no picture")
     content: bytes = value

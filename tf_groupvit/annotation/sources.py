@@ -27,7 +27,6 @@ from tf_groupvit.storage import (
     place_of,
     reason_of,
     span,
-    whole,
 )
 
 LIST, TAR, PARQUET = ".txt", ".tar", ".parquet"
@@ -194,7 +193,7 @@ class _Search:
         elif suffix == PARQUET:
             yield from _in_parquet(system, path, prefix, self.column)
         else:
-            yield Item(item_id, partial(whole, system, path))
+            yield Item(item_id, partial(system.cat_file, path))
 
     def _folder(
         self, system: AbstractFileSystem, folder: str, prefix: str, inner: str = ""
@@ -325,7 +324,7 @@ def _is_file(system: AbstractFileSystem, entry: dict[str, Any]) -> bool:
 def _is_ours(system: AbstractFileSystem, folder: str) -> bool:
     """Whether ``annotate`` has written a folder."""
     try:
-        return is_manifest(whole(system, f"{folder}/{MANIFEST}"))
+        return is_manifest(system.cat_file(f"{folder}/{MANIFEST}"))
     except Exception:  # there is none, or none that may be read
         return False
 
