@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from many_pictures import records_of
 
+from tf_groupvit.annotation import cluster as on_ray
 from tf_groupvit.annotation import run
+from tf_groupvit.annotation.cluster import _columns, _shares, _size, check_address, joined
 from tf_groupvit.annotation.run import annotate
 from tf_groupvit.annotation.sources import Item
 from tf_groupvit.errors import InputError
@@ -63,11 +65,21 @@ def test_a_cluster_that_is_not_there_is_one_line_before_anything_is_written(
     assert not (tmp_path / "labels").exists()
 
 
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_what_answers_and_is_not_ray_is_refused_by_name(scheme, monkeypatch):
+    monkeypatch.setattr(on_ray, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
+        words = rf"^Ray at '{address}' is not reached: what answers there is not Ray\.[^\n]*$"
+        with pytest.raises(InputError, match=words):
+            check_address(address)
+        monkeypatch.setenv("RAY_USE_TLS", "1")
+        check_address(address)
+
+
 @needs_ray
 @pytest.mark.parametrize("address", ["nowhere", "http://127.0.0.1:1"])
 def test_an_address_of_another_kind_is_one_line(address):
-    from tf_groupvit.annotation.cluster import check_address, joined
-
     check_address(address)
     words = f"^Ray at '{address}' cannot be used: [^\n]*$"
     with pytest.raises(InputError, match=words), joined(address):
@@ -87,8 +99,6 @@ def test_an_address_of_another_kind_is_one_line(address):
     ],
 )
 def test_workers_share_the_processors_of_each_machine(machines, workers, count, cores, monkeypatch):
-    from tf_groupvit.annotation.cluster import _shares
-
     nodes = [{"Alive": True, "Resources": {"CPU": one} if one else {}} for one in machines]
     gone = {"Alive": False, "Resources": {"CPU": 64}}
     monkeypatch.setattr("ray.nodes", lambda: [*nodes, gone])
@@ -97,8 +107,6 @@ def test_workers_share_the_processors_of_each_machine(machines, workers, count, 
 
 @needs_ray
 def test_more_workers_than_processors_are_refused(monkeypatch):
-    from tf_groupvit.annotation.cluster import _shares
-
     monkeypatch.setattr("ray.nodes", lambda: [{"Resources": {"CPU": 2}}])
     with pytest.raises(InputError, match="There are 3 workers and 2 processors"):
         _shares(3)
@@ -109,8 +117,6 @@ def test_more_workers_than_processors_are_refused(monkeypatch):
     [(2000, 8, 248), (100_000, 8, 256), (100_000, 24, 264), (5, 8, 8), (1, 1, 1), (2000, 400, 400)],
 )
 def test_chunks_are_of_whole_batches(pictures, batch_size, size):
-    from tf_groupvit.annotation.cluster import _size
-
     assert _size(pictures, 8, batch_size) == size
 
 
@@ -153,8 +159,6 @@ def test_rows_hold_bytes_arrays_or_addresses(photos):
     ],
 )
 def test_a_dataset_without_pictures_or_ids_is_refused(names, column, words):
-    from tf_groupvit.annotation.cluster import _columns
-
     with pytest.raises(InputError, match=words):
         _columns(SimpleNamespace(names=names), column)
 

@@ -81,15 +81,26 @@ def work_on_ray(
 
 
 def check_address(address: str | None) -> None:
-    """Raise ``InputError`` where nothing answers at the host and port of a cluster."""
+    """Raise ``InputError`` where nothing answers at the host and port of a cluster, or not as Ray.
+
+    Ray itself takes 40 seconds for that. What it answers with TLS is left to it.
+    """
+    import grpc
+
     place = _place(address)
     found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+?)\]?:(\d{1,5})", place)
     if not found:
         return
     try:
         socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+        if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+            options = [("grpc.enable_http_proxy", 0)]  # as Ray's own
+            with grpc.insecure_channel(place.removeprefix("ray://"), options) as channel:
+                grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
+    except (OSError, OverflowError, grpc.FutureTimeoutError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
+        if isinstance(error, grpc.FutureTimeoutError):
+            reason = "what answers there is not Ray"
         raise InputError(
             f"Ray at '{place}' is not reached: {reason}. Check the address and its port."
         ) from error
