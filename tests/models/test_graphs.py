@@ -14,6 +14,7 @@ from tiny_models import (
     some_pixels,
     text_config,
     tiny,
+    vision_config,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -85,6 +86,17 @@ def test_blocks_keep_what_they_alone_have_in_a_graph(changed):
     equal(function(), model(inputs))
     calls = [node for node in function.graph.as_graph_def().node if "Partitioned" in node.op]
     assert len(calls) == (len(model.text_model.blocks) if changed == "none" else 0)
+
+
+@pytest.mark.parametrize("kind", ["text", "vision"])
+def test_a_model_that_is_made_under_a_strategy_predicts_what_it_computes(kind):
+    changes = {"text": dict(num_hidden_layers=3), "vision": dict(depths=(3, 0))}
+    config = {"text": text_config, "vision": vision_config}[kind](**changes[kind])
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = make(kind, config)
+    inputs = inputs_of(kind)
+    equal(model.predict(inputs, verbose=0), model(inputs))
+    equal(tf.function(lambda: model(inputs), autograph=False)(), model(inputs))
 
 
 @pytest.mark.parametrize("kind", ["joint", "text", "vision"])

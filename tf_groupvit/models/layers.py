@@ -292,13 +292,18 @@ def written_once(blocks: Sequence[Block]) -> Sequence[RunsBlock]:
     a function, and all are calls of it, each with its own weights. Such a graph is traced faster.
 
     Blocks that are not plain may differ from each other, and stay as they are. So do folded ones,
-    which exports keep: sessions would answer up to 5% slower.
+    which exports keep: sessions would answer up to 5% slower. So do those whose weights
+    ``tf.distribute`` mirrors: a function takes one mirrored weight for another of its shape.
     """
     if keras.backend.backend() != "tensorflow":
         return blocks
     import tensorflow as tf
 
     if tf.executing_eagerly() or not all(is_plain(one) and not one.folded for one in blocks):
+        return blocks
+    weights = [[variable.value for variable in one.variables] for one in blocks]
+    mirrored = tf.distribute.DistributedValues
+    if any(isinstance(value, mirrored) for of_block in weights for value in of_block):
         return blocks
 
     def block(weights: list[Tensor], *arguments: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
@@ -307,7 +312,7 @@ def written_once(blocks: Sequence[Block]) -> Sequence[RunsBlock]:
             return found
 
     function = tf.function(block, autograph=False)
-    return [partial(function, [one.value for one in each.variables]) for each in blocks]
+    return [partial(function, of_block) for of_block in weights]
 
 
 def _scaled(x: Tensor, factors: Tensor, num_tokens: int | Tensor | None) -> Tensor:
