@@ -3,6 +3,7 @@ prints a JSON line.
 """
 
 import json
+import os
 import sys
 
 import keras
@@ -12,15 +13,15 @@ from small import OF_ALL, batch, fresh, one_grouping, weights_of
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.training.contrastive_model import TrainingModel
-from tf_groupvit.training.devices import Team
+from tf_groupvit.training.devices import Team, make_team, read_cluster
 from tf_groupvit.training.model_setup import adamw, set_drop_path, warm_up_then_cosine
 from tf_groupvit.training.replicas import (
     AcrossReplicas,
     gathered,
     make_step,
     synchronize,
-    train_on_workers,
 )
+from tf_groupvit.training.together import Together
 
 STEPS, ROWS = 4, 8
 EVERY = {"caption": 1.0, "multi_label": 0.5, "vocabulary": 0.5, "group_word": 0.5}
@@ -113,18 +114,16 @@ def check_half_precision(strategy: tf.distribute.Strategy) -> None:
 
 
 def workers() -> None:
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    team = make_team("all", read_cluster(os.environ["TF_CONFIG"]))
+    with team.scope():
+        model = make()
+        model.optimizer.build(model.trainable_variables)
+        synchronize(model, team.cluster.workers)
     losses: list[dict[str, float]] = []
-
-    def batches(rows: int, share) -> tf.data.Dataset:
-        assert rows * share.workers == ROWS
-        return dataset(
-            [part(step, slice(share.worker, None, share.workers)) for step in range(STEPS)]
-        )
-
-    model = train_on_workers(
-        strategy, make, batches, ROWS, STEPS, lambda model, done, means: losses.append(means)
-    )
+    tell_losses = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: losses.append(logs))
+    mine = slice(team.cluster.worker, None, team.cluster.workers)
+    data = dataset([part(step, mine) for step in range(STEPS)])
+    Together(team, model).fit(data, rounds=STEPS, steps=1, callbacks=[tell_losses])
     tell(model, losses)
 
 

@@ -47,6 +47,19 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, option, o
     ).read_text() == "kept"
 
 
+def test_a_url_is_no_folder_of_this_disk(tmp_path, monkeypatch):
+    (tmp_path / "memory:").write_text("no folder")
+    monkeypatch.chdir(tmp_path)
+    given = ["train", "--output", "memory://bucket/mine"]
+    done = CliRunner().invoke(main, [*given, "--check"])
+    assert "Drawn scenes need no check" in done.stderr  # and no word of a folder "memory:"
+    done = CliRunner().invoke(main, [*given, "--tensorboard", "s3://bucket/logs"])
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "Error: --tensorboard is s3://bucket/logs: give a folder of this disk.\n"
+    )
+
+
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

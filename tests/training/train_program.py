@@ -51,8 +51,6 @@ if __name__ == "__main__":
         cpu = tf.config.list_physical_devices("CPU")[0]
         logical = [tf.config.LogicalDeviceConfiguration()] * asked["devices"]
         tf.config.set_logical_device_configuration(cpu, logical)
-    # It takes longer than it saves in a run this short.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     callbacks.SaveState.on_epoch_end = keeping_first(callbacks.SaveState.on_epoch_end)
     for number, words in enumerate(asked["commands"]):
         if asked["kill"] and number == asked["kill"]["command"]:

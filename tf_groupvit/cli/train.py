@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tf_groupvit.errors import GroupViTError
+from tf_groupvit.errors import GroupViTError, InputError
 from tf_groupvit.quiet import import_tensorflow
 from tf_groupvit.training.devices import TIMEOUT, Cluster, end_process
 
@@ -144,8 +144,10 @@ def command(
         changes["start"] = {"checkpoint": model}
     own = data is not None or model is not None
     recipe = read_recipe(name or ("finetune" if own else "demo"), **changes)
+    if tensorboard is not None and is_url(tensorboard):
+        raise InputError(f"--tensorboard is {tensorboard}: give a folder of this disk.")
     for folder in (output, tensorboard):
-        if folder is not None and (check or not is_url(folder)):
+        if folder is not None and not is_url(folder):
             check_folder(folder)
     if check:
         _check(recipe, output)

@@ -383,6 +383,9 @@ def _make_workers(devices: str, cluster: Cluster, timeout: float) -> Team:
         _check_count(int(devices), len(gpus) or 1, kind)
         if gpus:
             tf.config.set_visible_devices(gpus[: int(devices)], "GPU")
+    # TensorFlow's rewriting of functions would place a part of how pictures are decoded and cut on
+    # worker 0, which no other worker's data can reach.
+    tf.config.optimizer.set_experimental_options({"function_optimization": False})
     watch = Watch(timeout)
     try:
         with watch.over("The start"):

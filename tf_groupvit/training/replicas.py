@@ -1,8 +1,7 @@
 """Training on several devices or machines, so that all replicas together learn as one process.
 
 Embeddings are gathered from all replicas before they are compared; batch normalization, noise and
-gradient clipping are those of the global batch. ``train_on_workers`` is the loop for several
-machines, since Keras' ``fit`` does not run under ``MultiWorkerMirroredStrategy``.
+gradient clipping are those of the global batch. ``together.Together`` is the loop.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +18,6 @@ from tf_groupvit.types import Tensor
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-    from tf_groupvit.training.caption_batches import Share
 
 LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")  # of an optimizer
 
@@ -281,63 +278,6 @@ def _row_counts(x: object, batch_size: int | None) -> list[int]:
         shapes = [spec.shape for spec in keras.tree.flatten(x.element_spec)]
         return sorted({shape[0] for shape in shapes if shape.rank and shape[0]}, reverse=True)
     return [] if batch_size is None or hasattr(x, "element_spec") else [batch_size]
-
-
-def train_on_workers(
-    strategy: "tf.distribute.Strategy",
-    make_model: Callable[[], keras.Model],
-    make_batches: "Callable[[int, Share], tf.data.Dataset]",
-    batch_size: int,
-    steps: int,
-    after_step: Callable[[keras.Model, int, dict[str, float]], None] | None = None,
-) -> keras.Model:
-    """Train on several machines and return the model, the same in every worker.
-
-    Each worker is a process that runs the same program; ``TF_CONFIG`` says who the others are and
-    which one it is. What is learned is what one process would learn from the same records.
-
-    Args:
-        strategy: ``tf.distribute.MultiWorkerMirroredStrategy()``, made before anything else of
-            TensorFlow; others work.
-        make_model: makes and compiles the training model; called under the strategy. Every worker
-            must start from the same weights: TensorFlow hands out those of the first.
-        make_batches: rows of a replica and a worker's share of the records -> its batches, such as
-            ``TrainingData(..., batch_size=rows, share=share).batches()``.
-        batch_size: of all workers together.
-        after_step: called with the model, the number of steps done, and the means of the losses in
-            that step.
-
-    Raises:
-        InputError: a batch that the replicas cannot share, or fewer than one step.
-    """
-
-    from tf_groupvit.training.caption_batches import Share
-
-    rows = rows_per_replica(batch_size, strategy.num_replicas_in_sync)
-    if steps < 1:
-        raise InputError(f"The number of steps should be 1 or more, got {steps}.")
-    resolver = strategy.cluster_resolver  # none where the strategy has no cluster
-    cluster = resolver.cluster_spec().as_dict() if resolver else {}
-    workers = sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
-    with strategy.scope():
-        model = make_model()
-        synchronize(model, max(1, workers))
-        model.optimizer.build(model.trainable_variables)
-    data = iter(
-        strategy.distribute_datasets_from_function(
-            lambda context: make_batches(
-                rows, Share(context.input_pipeline_id, context.num_input_pipelines)
-            )
-        )
-    )
-
-    step = make_step(strategy, model)
-    for done in range(1, steps + 1):
-        model.reset_metrics()
-        means = step(next(data))
-        if after_step is not None:
-            after_step(model, done, means)
-    return model
 
 
 def make_step(

@@ -65,7 +65,8 @@ class Together:
         model.stop_training = False
         hooks.on_train_begin()
         for number in range(rounds):
-            model.reset_metrics()
+            with self.team.waiting(f"Step {self.step + 1}"):
+                model.reset_metrics()  # those of all replicas
             hooks.on_epoch_begin(number)
             for place in range(steps):
                 with self.team.waiting(f"Step {self.step + 1}"):
