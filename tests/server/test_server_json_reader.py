@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -142,6 +144,30 @@ def test_a_process_that_is_killed_or_closed_is_told_to_the_caller(monkeypatch):
             assert answer.result(20)[0] == "RESOURCE_EXHAUSTED"
     monkeypatch.undo()
     assert outcome(reader, LARGE)[2]["x"][0] == np.float32
+
+
+KILLED = """
+import sys
+from tf_groupvit.server import json_reader
+from tf_groupvit.server.admission import Deadline
+json_reader.AT_ONCE = ()
+json_reader.JsonReader().read(eval, sys.argv[1].encode(), Deadline(60))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends them")
+def test_a_process_ends_with_a_server_that_is_killed():
+    with socket.create_server(("127.0.0.1", 0)) as waiting:
+        waiting.settimeout(60)
+        connect = f"__import__('socket').create_connection({waiting.getsockname()!r})"
+        sleep = "__import__('time').sleep(20)"
+        body = f"[(s.send(b'begun'), {sleep}, s.send(b'ended')) for s in [{connect}]]"
+        with subprocess.Popen([sys.executable, "-c", KILLED, body]) as server:
+            connection, _ = waiting.accept()
+            with connection:
+                assert connection.recv(5) == b"begun"
+                server.kill()
+                assert connection.recv(5) == b""
 
 
 def test_where_no_process_can_be_started_the_answer_says_so(monkeypatch):

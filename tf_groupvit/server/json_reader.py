@@ -6,8 +6,10 @@ read by a process of their own, which ends with the body or at the request's dea
 """
 
 import contextlib
+import ctypes
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +29,7 @@ AT_ONCE = ((600_000, 2**22), (1_000, 2**25))
 _TRIFLE = 10_000  # tokens of a body that waits for no other
 _MARKS = (b",", b":", b"[", b"{", b"\\")
 _CHUNK = 2**20
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 _COMMAND = [sys.executable, "-c", f"from {__name__} import main; main()"]
 
 
@@ -142,7 +145,12 @@ def outcome(job: Callable[[bytes], object], body: bytes) -> tuple[str, object]:
 
 
 def main() -> None:
-    """Read a job and a body from standard input, and write its outcome to standard output."""
+    """Read a job and a body from standard input, and write its outcome to standard output.
+
+    On Linux it ends with the server, even where that is killed.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     job = pickle.load(sys.stdin.buffer)
     written = pickle.dumps(outcome(job, sys.stdin.buffer.read()), protocol=5)
     with contextlib.suppress(BrokenPipeError):  # the server has ended
