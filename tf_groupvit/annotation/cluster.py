@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -35,49 +36,106 @@ LOCAL_ONLY = "memory"  # a storage within one process
 Batch = dict[str, np.ndarray]
 
 
-def work_on_ray(
-    items: Iterable[Item],
-    recorder: Callable[[Clock], Recorder],
-    run: Run,
-    step: Callable[[], None],
-    batch_size: int,
-    workers: int | None = None,
-    address: str | None = None,
-) -> None:
-    """Annotate the items on a cluster; ``step`` is called for each picture.
+@dataclass(frozen=True)
+class OnRay:
+    """Annotates on a cluster.
 
-    The list of the items is held in the memory of this process, some hundred bytes a picture.
-
-    Args:
+    Attributes:
         recorder: makes a recorder with a clock; it travels to the workers once.
-        batch_size: chunks are of whole batches: scores depend, by rounding, on how many pictures a
+        step: is called for each picture.
+        batch_size: parts are of whole batches: scores depend, by rounding, on how many pictures a
             batch has.
         workers, address: see ``run.annotate``.
 
     Raises:
-        InputError: Ray is not reached; the output is in the memory of this process; or there are
-            fewer processors than workers.
+        InputError: the output is in the memory of this process; or, when it works, Ray is not
+            reached, or there are fewer processors than workers.
     """
-    output = _reachable(run.parts.output)
-    waiting = list(items)
-    if not waiting:
-        return
-    import ray
 
-    with joined(address):
-        count, cores = _shares(workers)
-        size = _size(len(waiting), SHARES * count, batch_size)
-        chunks = list(_chunks(waiting, size, run.parts.next_number()))
-        del waiting
-        answers = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
-            _Worker,
-            batch_size=1,
-            fn_constructor_args=([ray.put(recorder)], output, cores),
+    recorder: Callable[[Clock], Recorder]
+    run: Run
+    step: Callable[[], None]
+    batch_size: int
+    workers: int | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        output = self.run.parts.output
+        if LOCAL_ONLY in output.system.protocol:
+            raise InputError(f"'{output.location}' is in this process, where no worker can write.")
+
+    def work_on_items(self, items: Iterable[Item]) -> None:
+        """Annotate the items.
+
+        The list of them is held in the memory of this process, some hundred bytes a picture.
+        """
+        waiting = list(items)
+        if not waiting:
+            return
+        import ray
+
+        with joined(self.address):
+            count, cores = _shares(self.workers)
+            size = _size(len(waiting), SHARES * count, self.batch_size)
+            chunks = list(_chunks(waiting, size, self.run.parts.next_number()))
+            del waiting
+            dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks))
+            self._work(dataset, 1, count, cores, cores, _Worker)
+
+    def work_on_dataset(self, dataset: Any, column: str | None) -> None:
+        """Annotate a ``ray.data.Dataset``, whose pictures are in ``column``; it is read once.
+
+        Workers ask Ray for half of their processors, so that the steps of the dataset have the
+        rest.
+        """
+        with joined(self.address):
+            count, cores = _shares(self.workers)
+            arguments = *_columns(dataset.schema(), column), self.run.parts.next_number()
+            rows = max(1, ROWS // self.batch_size) * self.batch_size
+            self._work(dataset, rows, count, cores, cores / 2, _DatasetWorker, *arguments)
+
+    def _work(
+        self,
+        dataset: Any,
+        rows: int,
+        count: int,
+        cores: int,
+        asked: float,
+        worker: type["_Worker"],
+        *arguments: Any,
+    ) -> None:
+        """Give ``rows`` of a dataset at a time to ``count`` workers; count what they have done.
+
+        A worker uses ``cores`` processors, and has Ray asked for ``asked``. Raises what kept one of
+        them from its work.
+        """
+        import ray
+
+        answers = dataset.map_batches(
+            worker,
+            batch_size=rows,
+            fn_constructor_args=(
+                [ray.put(self.recorder)],
+                self.run.parts.output,
+                cores,
+                *arguments,
+            ),
             compute=ray.data.ActorPoolStrategy(size=count),
-            num_cpus=cores,
+            num_cpus=asked,
         )
-        _gather(answers, run, count, step)
-        run.parts.forget_repeated()  # of workers of a run before that outlived it
+        for row in answers.iter_rows():
+            answer = pickle.loads(row["answer"])
+            if isinstance(answer, Exception):
+                raise answer
+            ids, pictures, seconds = answer
+            for item_id in ids:
+                self.run.is_second(item_id)
+            self.run.pictures += pictures
+            for part, value in seconds.items():
+                self.run.clock.add(part, value / count)
+            for _ in range(pictures):
+                self.step()
+        self.run.parts.forget_repeated()  # of workers of a run before that outlived it
 
 
 def check_address(address: str | None) -> None:
@@ -110,44 +168,6 @@ def _place(address: str | None) -> str:
     return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
-def work_on_dataset(
-    dataset: Any,
-    column: str | None,
-    recorder: Callable[[Clock], Recorder],
-    run: Run,
-    step: Callable[[], None],
-    batch_size: int,
-    workers: int | None = None,
-    address: str | None = None,
-) -> None:
-    """Annotate a ``ray.data.Dataset`` as ``work_on_ray`` does items; it is read once.
-
-    Workers ask Ray for half of their processors, so that the steps of the dataset have the rest.
-    """
-    output = _reachable(run.parts.output)
-    import ray
-
-    with joined(address):
-        count, cores = _shares(workers)
-        columns = _columns(dataset.schema(), column)
-        parts = run.parts.next_number()
-        answers = dataset.map_batches(
-            _DatasetWorker,
-            batch_size=max(1, ROWS // batch_size) * batch_size,
-            fn_constructor_args=([ray.put(recorder)], output, cores, *columns, parts),
-            compute=ray.data.ActorPoolStrategy(size=count),
-            num_cpus=cores / 2,
-        )
-        _gather(answers, run, count, step)
-        run.parts.forget_repeated()
-
-
-def _reachable(output: Output) -> Output:
-    if LOCAL_ONLY in output.system.protocol:
-        raise InputError(f"'{output.location}' is in this process, where no worker can write.")
-    return output
-
-
 def _columns(schema: Any, wanted: str | None) -> tuple[str, str]:
     """The columns of pictures and of ids."""
     names = [] if schema is None else list(schema.names)
@@ -162,22 +182,6 @@ def _columns(schema: Any, wanted: str | None) -> tuple[str, str]:
             " argument column names them), and an id or a path for each."
         )
     return column, name
-
-
-def _gather(answers: Any, run: Run, count: int, step: Callable[[], None]) -> None:
-    """Count what the workers say that they have done; raises what kept them from it."""
-    for row in answers.iter_rows():
-        answer = pickle.loads(row["answer"])
-        if isinstance(answer, Exception):
-            raise answer
-        ids, pictures, seconds = answer
-        for item_id in ids:
-            run.is_second(item_id)
-        run.pictures += pictures
-        for part, value in seconds.items():
-            run.clock.seconds[part] = run.clock.seconds.get(part, 0.0) + value / count
-        for _ in range(pictures):
-            step()
 
 
 @contextmanager

@@ -164,13 +164,13 @@ def annotate(
         with Progress(len(run.known), count, progress) as bar:
             items = run.new(find(say=say))
             if engine == RAY:
-                from tf_groupvit.annotation.cluster import work_on_dataset, work_on_ray
+                from tf_groupvit.annotation.cluster import OnRay
 
-                chosen = recorder, run, bar.step, batch_size, workers, ray_address
+                on_ray = OnRay(recorder, run, bar.step, batch_size, workers, ray_address)
                 if dataset is None:
-                    work_on_ray(items, *chosen)
+                    on_ray.work_on_items(items)
                 else:
-                    work_on_dataset(dataset, column, *chosen)
+                    on_ray.work_on_dataset(dataset, column)
             else:
                 _work(items, recorder(run.clock), run, bar.step)
         working = time.monotonic() - began
@@ -283,7 +283,11 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+            self.add(part, time.perf_counter() - begun)
+
+    def add(self, part: str, seconds: float) -> None:
+        """Count seconds of a part."""
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def waiting(self, part: str, values: Iterable[Value]) -> Iterator[Value]:
         """The values, with the time that each is waited for."""
