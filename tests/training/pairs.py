@@ -29,10 +29,10 @@ def pairs(count: int, first: int = 0) -> list[tuple[bytes, str]]:
     return [(picture(i), f"picture {i}") for i in range(first, first + count)]
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+def write_tar(path: Path, members: dict[str, bytes] | list[tuple[str, bytes]]) -> Path:
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
+        for name, data in members.items() if isinstance(members, dict) else members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))

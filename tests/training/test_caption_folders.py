@@ -43,6 +43,17 @@ def test_images_with_a_txt_or_json_beside_them_need_no_list(tmp_path):
     assert describe_size(source) == "1 folder"
 
 
+def test_pairs_of_a_folder_and_of_those_in_it_are_all_read(tmp_path):
+    for name, number in (("1", 1), ("more/2", 2)):
+        file = tmp_path / f"{name}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(picture(number))
+        file.with_suffix(".txt").write_text(f"picture {number}")
+    (tmp_path / "thumbs").mkdir()
+    (tmp_path / "thumbs" / "1.png").write_bytes(picture(1))
+    assert loaded(open_pairs(tmp_path)) == (pairs(2, first=1), {})
+
+
 def coco(path: Path, annotations: list[dict], names=("0.png", "1.png")) -> Path:
     """A file of captions as COCO's are, whose ids are no places in a list."""
     images = [{"id": 90 + k, "file_name": name, "height": 8} for k, name in enumerate(names)]
@@ -83,8 +94,14 @@ def test_json_may_be_a_list_of_images_with_captions(tmp_path):
     [
         ("{", "is not valid JSON"),
         ("{}", "expected COCO's captions"),
-        ('[{"image": "a.png"}]', "entry 1: expected an image and a caption"),
+        ('[{"image": "a.png"}]', "entry 1: expected a JSON object with an image and a caption"),
+        ('["image, caption"]', "entry 1: expected a JSON object with an image and a caption"),
         ('{"images": [{"id": 1}], "annotations": []}', "'images' with id and file_name"),
+        (
+            '{"images": [{"id": 5, "file_name": "a"}, {"id": 5, "file_name": "b"}],'
+            ' "annotations": [{"image_id": 5, "caption": "x"}]}',
+            "two of its 'images' have the same id",
+        ),
         (
             '{"images": [], "annotations": [{"image_id": 5, "caption": "x"}]}',
             "annotation 1: its image_id is 5, which 'images' does not have",

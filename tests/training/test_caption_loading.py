@@ -3,8 +3,11 @@
 import threading
 from functools import partial
 
+import pytest
+
 from tf_groupvit.errors import DatasetError
-from tf_groupvit.training.caption_loading import AT_ONCE, load_pairs, threads_for
+from tf_groupvit.training.caption_folders import ImagesWithTexts
+from tf_groupvit.training.caption_loading import AT_ONCE, load_pair, load_pairs, threads_for
 from tf_groupvit.training.caption_shards import Record
 
 
@@ -32,3 +35,11 @@ def test_records_of_other_storage_are_found_at_once_and_given_in_order():
     together.abort()
     ended.close()  # ends the threads
     assert set(threading.enumerate()) <= before
+
+
+def test_a_caption_in_utf_16_is_told_in_place_of_learned(tmp_path):
+    (tmp_path / "1.txt").write_bytes("a dog".encode("utf-16"))
+    (tmp_path / "1.png").write_bytes(b"image")
+    (record,) = ImagesWithTexts([str(tmp_path)]).read(str(tmp_path))
+    with pytest.raises(DatasetError, match="has zero bytes: write it as UTF-8"):
+        load_pair(record)

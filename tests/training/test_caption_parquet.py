@@ -63,6 +63,26 @@ def test_a_row_group_is_read_once_and_only_when_a_row_is_asked_for(tmp_path, mon
     assert read == [1, 0]
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_picture_of_many_rows_is_in_memory_once(tmp_path, wrapped):
+    image = bytes(1_000_000)
+    images = [{"bytes": image, "path": "x"}] * 100 if wrapped else [image] * 100
+    texts = [["the same"]] * 100
+    file = table(tmp_path / "0.parquet", rows_a_group=100, image=images, caption=texts)
+    before = pa.total_allocated_bytes()
+    first, *_ = open_pairs(file).read(str(file))
+    assert first.load() == (image, "the same")
+    assert pa.total_allocated_bytes() - before < 5_000_000
+
+
+def test_a_text_that_is_not_utf_8_costs_its_row_alone(tmp_path):
+    parts = pa.array([b"picture \xff", *(text.encode() for text in TEXTS[1:])]).buffers()
+    texts = pa.Array.from_buffers(pa.string(), 5, parts)
+    good, bad = loaded(open_pairs(table(tmp_path / "0.parquet", image=IMAGES, caption=texts)))
+    assert good == pairs(4, first=1)
+    assert list(bad.values()) == ["its caption is no text in UTF-8"]
+
+
 def test_what_cannot_be_read_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(
         DatasetError, match=r"no column of captions, but image: call it one of capt"

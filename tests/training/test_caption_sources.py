@@ -286,6 +286,21 @@ def test_a_shard_packed_in_any_order_loses_no_pair(tmp_path):
     assert loaded(open_pairs(shard)) == (pairs(3), {})  # JSON at the end goes with what was given
 
 
+def test_files_of_one_name_in_a_shard_are_not_lost_without_a_word(tmp_path):
+    members = [
+        (f"0.{kind}", part)
+        for image, caption in pairs(3)
+        for kind, part in (("png", image), ("txt", caption.encode()))
+    ]
+    source = open_pairs(write_tar(tmp_path / "s.tar", members))
+    assert loaded(source) == (pairs(3), {})
+    assert len({record.name for record in source.read(source.shards[0])}) == 3
+    shard = write_tar(tmp_path / "t.tar", members[::2] + members[1::2])
+    good, bad = loaded(open_pairs(shard))
+    reason = "2 of its files come more than once, such as 0.png: the last of each counts"
+    assert good == pairs(1, first=2) and bad == {str(shard): reason}
+
+
 @pytest.mark.parametrize("form", ["ustar", "gnu", "pax", "oldgnu"])
 def test_what_gnu_tar_packs_is_read_in_each_of_its_formats(tmp_path, form):
     deep = tmp_path / ("d" * 60) / ("é" * 40)
@@ -387,8 +402,8 @@ def test_the_folder_that_the_command_scenes_writes_is_training_data(tmp_path):
             "line 2: cannot be read as a table",
         ),
         ("captions.jsonl", '{"image": 5, "caption": "x"}', "line 1: its image is 5"),
-        ("captions.jsonl", "[" * 100_000, "line 1: expected JSON"),
-        ("captions.jsonl", "{}\n", "line 1: expected JSON"),
+        ("captions.jsonl", "[" * 100_000, "line 1: expected a JSON object"),
+        ("captions.jsonl", "{}\n", "line 1: expected a JSON object"),
         ("captions.txt", "x\ny\n", "2 captions for 1 images"),
         ("captions.doc", "x", "kind csv"),
     ],
@@ -409,12 +424,18 @@ def test_paths_to_nothing_are_refused(tmp_path):
         (tmp_path, "neither shards"),
         ([], "at least one"),
         (f"{tmp_path}/*.tar", "nothing at"),
+        (f"{tmp_path}/{{0..1000000}}.tar", r"nothing at .*\.tar: check"),
     ):
         with pytest.raises(DatasetError, match=words):
             open_pairs(paths)
     shard(tmp_path / "a.tar", 1), write_tfrecord(tmp_path / "a.tfrecord", pairs(1))
     with pytest.raises(DatasetError, match="one kind"):
         open_pairs(tmp_path)
+
+
+def test_a_name_with_signs_of_a_pattern_is_a_name(tmp_path):
+    folder(tmp_path / "photos [2020] {a,b}", 2)
+    assert loaded(open_pairs(tmp_path / "photos [2020] {a,b}")) == (pairs(2), {})
 
 
 def test_an_image_that_vanishes_during_training_is_told_by_name(tmp_path):

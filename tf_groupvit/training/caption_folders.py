@@ -217,9 +217,11 @@ class ImagesWithTexts:
 
 
 def folders_with_texts(folder: str) -> list[str]:
-    """The folder if it has images with their texts, or the folders in it if one of them has."""
+    """The folder if it has images with their texts, with those in it that do; or all in it."""
     below = [path for path, is_folder in listed(folder) if is_folder and not is_junk(name_of(path))]
-    return next(([*found] for found in ([folder], below) if any(map(_has_texts, found))), [])
+    if _has_texts(folder):
+        return [folder, *filter(_has_texts, below)]
+    return below if any(map(_has_texts, below)) else []
 
 
 def _has_texts(folder: str) -> bool:

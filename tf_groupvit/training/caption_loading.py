@@ -28,6 +28,8 @@ def load_pair(record: Record) -> Pair:
     caption = clean_caption(caption)
     if not caption:
         raise DatasetError("its caption is empty")
+    if "\0" in caption:
+        raise DatasetError("its caption has zero bytes: write it as UTF-8")
     if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
         raise DatasetError("its caption has half of a surrogate pair, which is no letter")
     return image, caption

@@ -68,7 +68,8 @@ def holds_pairs(file: str) -> bool:
 
 
 @contextmanager
-def _opened(location: str) -> "Iterator[pyarrow.parquet.ParquetFile]":
+def _opened(location: str, once: Sequence[str] = ()) -> "Iterator[pyarrow.parquet.ParquetFile]":
+    """A file; equal values of the columns ``once`` are in memory once, as they are in the file."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -78,7 +79,7 @@ def _opened(location: str) -> "Iterator[pyarrow.parquet.ParquetFile]":
     try:
         system, path = place_of(location)
         with system.open(path, "rb") as file:
-            yield pyarrow.parquet.ParquetFile(file)
+            yield pyarrow.parquet.ParquetFile(file, read_dictionary=once)
     except GroupViTError:
         raise
     except Exception as error:  # each storage has errors of its own, and pyarrow has
@@ -112,6 +113,8 @@ def _named(schema: "pyarrow.Schema", known: Sequence[str]) -> Iterator[str]:
 def _records(file: "pyarrow.parquet.ParquetFile", shard: str) -> Iterator[Record]:
     image, caption = _columns(file.schema_arrow, shard)
     columns = [image, caption, *({REASON} & {*file.schema_arrow.names})]
+    leaves = (about for about in file.schema if about.physical_type == "BYTE_ARRAY")
+    once = [leaf.path for leaf in leaves if leaf.path.split(".")[0] in (image, caption)]
     several = file.schema_arrow.field(caption).type.num_fields > 0  # a list of captions
     row = 0
     for number in range(file.metadata.num_row_groups):
@@ -128,7 +131,7 @@ def _records(file: "pyarrow.parquet.ParquetFile", shard: str) -> Iterator[Record
         if several:
             texts = file.read_row_group(number, [caption])[0].to_pylist()
             counts = [len(one or "") or 1 for one in texts]
-        group = _RowGroup(shard, number, columns)
+        group = _RowGroup(shard, number, columns, once)
         for at, count in enumerate(counts):
             for which in range(count):
                 name = numbered_name(f"{shard}:{row + at}", which + 1)
@@ -139,8 +142,8 @@ def _records(file: "pyarrow.parquet.ParquetFile", shard: str) -> Iterator[Record
 class _RowGroup:
     """Rows that are read together, once, whichever is asked for first; forgotten with the last."""
 
-    def __init__(self, shard: str, number: int, columns: list[str]) -> None:
-        self.shard, self.number, self.columns = shard, number, columns
+    def __init__(self, shard: str, number: int, columns: list[str], once: list[str]) -> None:
+        self.shard, self.number, self.columns, self.once = shard, number, columns, once
         self._reads = threading.Lock()
         self._table: pyarrow.Table | None = None
 
@@ -148,10 +151,13 @@ class _RowGroup:
         """The image of a row, and one of its captions."""
         with self._reads:
             if self._table is None:
-                with _opened(self.shard) as file:
+                with _opened(self.shard, self.once) as file:
                     self._table = file.read_row_group(self.number, self.columns)
             table = self._table
-        image, caption, *reason = (table[name][row].as_py() for name in self.columns)
+        try:
+            image, caption, *reason = (table[name][row].as_py() for name in self.columns)
+        except UnicodeDecodeError as error:  # not every writer checks
+            raise DatasetError("its caption is no text in UTF-8") from error
         if image is None:
             raise DatasetError(
                 f"its row has no image{''.join(f': {one}' for one in reason if one)}"

@@ -9,11 +9,10 @@ its first broken record.
 import json
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +111,10 @@ class TarShards:
     def read(self, shard: str) -> Iterator[Record]:
         """Whole records, also of a shard that is cut short; a last one says that it was."""
         problem: list[str] = []
-        for key, parts in _by_key(_members(shard, problem)):
+        for key, parts in _by_key(_members(shard, problem), problem):
             yield from records_of_parts(f"{shard}:{key}", parts)
         if problem:
-            yield broken(shard, problem[0])
+            yield broken(shard, "; ".join(problem))
 
 
 def _members(shard: str, problem: list[str]) -> Iterator[tuple[str, str, Part]]:
@@ -127,19 +126,45 @@ def _members(shard: str, problem: list[str]) -> Iterator[tuple[str, str, Part]]:
         problem.append(f"the shard is cut short or damaged: {error}")
 
 
-def _by_key(found: Iterable[tuple[str, str, Part]]) -> Iterator[tuple[str, dict[str, Part]]]:
-    """What there is of each key. A tar that was packed in any order is read to its end first."""
-    runs = ((key, {one[1]: one[2] for one in run}) for key, run in groupby(found, itemgetter(0)))
-    given, rest = set(), {}
+def _by_key(
+    found: Iterable[tuple[str, str, Part]], problem: list[str]
+) -> Iterator[tuple[str, dict[str, Part]]]:
+    """What there is of each key. A tar that was packed in any order is read to its end first.
+
+    Pairs of one key, one after the other, are all given. Of other files of one name the last one
+    counts, as where tar unpacks them, which goes into ``problem``.
+    """
+    given, twice = Counter[str](), set[str]()
+    runs, rest = _runs(found), dict[str, dict[str, Part]]()
     for key, parts in runs:
         if not _is_pair(parts):
             rest[key] = parts
             break
-        given.add(key)
-        yield key, parts
+        given[key] += 1
+        yield key if given[key] == 1 else f"{key}, pair {given[key]}", parts
     for key, parts in runs:
-        rest.setdefault(key, {}).update(parts)
+        there = rest.setdefault(key, {})
+        twice.update(f"{key}.{kind}" for kind in there.keys() & parts.keys())
+        there.update(parts)
     yield from ((key, rest[key]) for key in rest if key not in given or _is_pair(rest[key]))
+    if twice:
+        problem.append(
+            f"{len(twice)} of its files come more than once, such as {min(twice)}: the last of"
+            " each counts"
+        )
+
+
+def _runs(found: Iterable[tuple[str, str, Part]]) -> Iterator[tuple[str, dict[str, Part]]]:
+    """Files that follow each other and have the same key, each kind of them once."""
+    parts: dict[str, Part] = {}
+    last = ""
+    for key, kind, part in found:
+        if parts and (key != last or kind in parts):
+            yield last, parts
+            parts = {}
+        last, parts[kind] = key, part
+    if parts:
+        yield last, parts
 
 
 def _is_pair(parts: Mapping[str, Part]) -> bool:

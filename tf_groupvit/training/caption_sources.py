@@ -174,7 +174,9 @@ def _open_files(files: Sequence[str]) -> Source:
 
 
 def _matching_files(path: str) -> list[str]:
-    """The files that a path with wildcards and braces stands for, in order."""
+    """The files that a path with wildcards and braces stands for, in order: of itself first."""
+    if not is_url(path) and os.path.exists(path):
+        return [str(Path(path))]
     names = {one: matching(one) for one in _expand_braces(path)}
     missing = [one for one, found in names.items() if not found]
     if missing:
@@ -185,8 +187,11 @@ def _matching_files(path: str) -> list[str]:
 
 
 def _expand_braces(path: str) -> list[str]:
-    """``a{00..02}`` -> a00, a01, a02, whose digits keep their number; ``{a,b}`` -> a, b."""
-    match = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", path)
+    """``a{00..02}`` -> a00, a01, a02, whose digits keep their number; ``{a,b}`` -> a, b.
+
+    Of numbers there are at most a million.
+    """
+    match = re.search(r"\{(?:(0*\d{1,6})\.\.(0*\d{1,6})|([^{}]*,[^{}]*))\}", path)
     if not match:
         return [path]
     first, last, names = match.groups()

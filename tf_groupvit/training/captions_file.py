@@ -3,7 +3,8 @@
 import json
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from tf_groupvit.errors import DatasetError
@@ -70,18 +71,25 @@ def _read_text(file: str, longest: int) -> str:
 
 
 def _json_lines(text: str, file: str) -> list[Row]:
+    lines = enumerate(text.split("\n"), start=1)
+    filled = ((f"line {number}", line) for number, line in lines if line.strip())
+    return _rows_in(filled, json.loads, file)
+
+
+def _rows_in(
+    entries: Iterable[tuple[str, Any]], read: Callable[[Any], Any], file: str
+) -> list[Row]:
+    """The rows of entries, each with the place that errors name, and read by a function."""
     rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    for place, entry in entries:
         try:
-            rows += _entry(json.loads(line))
+            rows += _entry(read(entry))
         except NO_ENTRY as error:
             raise DatasetError(
-                f"{file}, line {number}: expected JSON with an image and a caption."
+                f"{file}, {place}: expected a JSON object with an image and a caption."
             ) from error
         except DatasetError as error:
-            raise DatasetError(f"{file}, line {number}: {error}.") from error
+            raise DatasetError(f"{file}, {place}: {error}.") from error
     return rows
 
 
@@ -99,35 +107,30 @@ def _json(text: str, file: str) -> list[Row]:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{file} is not valid JSON: {error}.") from error
+    entries, kind = content, "entry"
+    read: Callable[[Any], Any] = dict
     if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
         entries, kind = content["annotations"], "annotation"
         try:
-            names = {image["id"]: image["file_name"] for image in content["images"]}
+            known = {(image["id"], image["file_name"]) for image in content["images"]}
         except (TypeError, KeyError) as error:
             raise DatasetError(
                 f"{file}: expected entries of 'images' with id and file_name."
             ) from error
-    else:
-        entries, kind, names = content, "entry", None
+        names = dict(known)
+        if len(names) < len(known):
+            raise DatasetError(f"{file}: two of its 'images' have the same id: number them anew.")
+        read = partial(_named, names)
     if not isinstance(entries, list):
         raise DatasetError(
             f"{file}: expected COCO's captions, with 'images' and 'annotations', or a list of"
             " objects with an image and a caption."
         )
-    rows: list[Row] = []
-    for number, entry in enumerate(entries, start=1):
-        try:
-            rows += _entry(entry if names is None else _named(entry, names))
-        except NO_ENTRY as error:
-            raise DatasetError(
-                f"{file}, {kind} {number}: expected an image and a caption."
-            ) from error
-        except DatasetError as error:
-            raise DatasetError(f"{file}, {kind} {number}: {error}.") from error
-    return rows
+    numbered = ((f"{kind} {number}", entry) for number, entry in enumerate(entries, start=1))
+    return _rows_in(numbered, read, file)
 
 
-def _named(annotation: Any, names: dict[Any, Any]) -> dict[str, Any]:
+def _named(names: dict[Any, Any], annotation: Any) -> dict[str, Any]:
     """An annotation of COCO with the name of its image."""
     image = annotation.get("image_id")
     if image not in names:
