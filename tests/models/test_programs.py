@@ -5,6 +5,7 @@ seen first.
 import gc
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -15,6 +16,8 @@ from tiny_models import numbers, some_pixels, tiny
 
 from tf_groupvit import runtimes
 from tf_groupvit.errors import InputError
+from tf_groupvit.models.layers import LayerNorm, gelu, subtract_mean
+from tf_groupvit.models.operations import first_argmax
 from tf_groupvit.runtimes import compiled
 
 pytestmark = pytest.mark.skipif(
@@ -45,6 +48,42 @@ def test_onnx_runtime_gives_what_tensorflow_gives():
         for found, one in zip(run.run(images[:count]), wanted, strict=True):
             np.testing.assert_allclose(found, one[:count], atol=1e-5)
     assert run.run(images[:0])[0].shape[0] == 0
+
+
+def onnx_program(function, shape):
+    """The program of a function, and the kinds of its operations."""
+    for package in runtimes.RUNTIMES["onnx"].packages:
+        pytest.importorskip(package)
+    import onnx
+
+    from tf_groupvit.runtimes.onnx import OnnxProgram, converted
+
+    graph = compiled.traced(function, shape)
+    content = converted(graph)
+    kinds = Counter(node.op_type for node in onnx.load_from_string(content).graph.node)
+    return OnnxProgram(content, [result.name for result in graph.outputs]), kinds
+
+
+@pytest.mark.parametrize("length", [3, None], ids=["known", "open"])
+def test_the_first_of_equal_values_is_one_operation_of_onnx(length):
+    run, kinds = onnx_program(lambda x: [first_argmax(x, 1)], (None, length))
+    assert kinds["ArgMax"] == 1 and not {"ReduceMin", "ReduceMax", "Where"} & {*kinds}
+    rows = np.array([[1, 2, 2], [5, 5, 5], [-1, -2, 0], [-np.inf] * 3], "float32")
+    assert run(rows)[0].tolist() == [[1], [0], [2], [0]]
+
+
+def test_norms_and_gelus_are_whole_operations_of_onnx():
+    norm = LayerNorm("norm", 4, 1e-5, None)
+    norm.gamma.assign([1.0, 2.0, -1.0, 0.5])
+    norm.beta.assign([0.5, 0.0, 3.0, -1.0])
+    folded = LayerNorm("folded", 4, 1e-5, None, folded=True)
+    functions = [norm, lambda x: folded(subtract_mean(x)), gelu]
+    run, kinds = onnx_program(lambda x: [one(x) for one in functions], (None, 4))
+    # ONNX Runtime makes a GELU of Div, Erf, Add, Mul and Mul
+    assert kinds == {"LayerNormalization": 2, "Div": 1, "Erf": 1, "Add": 1, "Mul": 2}
+    rows = np.array([[1, 2, 3, 5], [-3, 0.5, 0, 100]], "float32")
+    for found, one in zip(run(rows), functions, strict=True):
+        np.testing.assert_allclose(found, numbers(one(rows)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

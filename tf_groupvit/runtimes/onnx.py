@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf2onnx.convert import from_function
 
 from tf_groupvit.runtimes.compiled import Function, inputs_of, thread_count, traced
+from tf_groupvit.runtimes.onnx_patterns import PATTERNS
 
 OPSET = 18  # of ONNX: the latest that tf2onnx writes
 
@@ -33,7 +34,12 @@ class _Traced:
 
 def converted(graph: tf.types.experimental.ConcreteFunction) -> bytes:
     """The content of a file for ONNX Runtime, which holds the weights of a graph."""
-    model, _ = from_function(_Traced(graph), input_signature=inputs_of(graph), opset=OPSET)
+    model, _ = from_function(
+        _Traced(graph),
+        input_signature=inputs_of(graph),
+        opset=OPSET,
+        custom_rewriter=PATTERNS,
+    )
     for node in model.graph.node:  # what it cannot convert it leaves as it was
         if not node.domain and not onnx.defs.has(node.op_type):
             raise ValueError(f"there is no operation {node.op_type} in ONNX: {node.name}")
