@@ -73,8 +73,11 @@ def encode(names, folder, settings):
 def read(path):
     """An image as people see it, RGB."""
     image = ImageOps.exif_transpose(Image.open(path))
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):  # 16 bits, which Pillow would cut off at 255
+        numbers = np.asarray(image)
+        if image.mode == "F" or numbers.min() < 0 or numbers.max() > 65535:
+            raise OSError(f"{path}: its numbers have no known range: save it with 8 or 16 bits.")
+        image = Image.fromarray((numbers >> 8).astype(np.uint8))
     return image.convert("RGB")
 
 

@@ -176,6 +176,13 @@ def test_the_example_ends_with_a_line_for_a_picture_that_it_cannot_read(content,
         example(False, str(tmp_path / "image.png"), "labels.png")
 
 
+@pytest.mark.parametrize("value", [np.float32(0.5), np.int32(2**20), np.int32(-1)])
+def test_the_example_refuses_a_picture_whose_range_is_not_known(value, example, tmp_path):
+    Image.fromarray(np.full((9, 9), value)).save(tmp_path / "image.tiff")
+    with pytest.raises(SystemExit, match=r"image\.tiff: its numbers have no known range"):
+        example(False, str(tmp_path / "image.tiff"), "labels.png")
+
+
 def test_the_example_refuses_the_settings_of_something_else(tmp_path, monkeypatch, capsys):
     (tmp_path / "settings.json").write_text("{}")
     monkeypatch.setattr(sys, "argv", ["segment.py", str(tmp_path), "image.png", "labels.png"])
