@@ -12,6 +12,7 @@ from click.exceptions import Exit
 from click.testing import CliRunner
 
 from tf_groupvit import hub
+from tf_groupvit.annotation import progress
 from tf_groupvit.cli import choices, reports
 from tf_groupvit.cli.images import find_images
 from tf_groupvit.cli.reports import names_for, report, write_outputs
@@ -159,7 +160,7 @@ def told(index, answer):
 
 def test_a_terminal_shows_how_many_of_how_many(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr(reports, "FASTEST", 0)
+    monkeypatch.setattr(progress, "FASTEST", 0)
     report(["a"] * 3, enumerate("abc"), told, as_json=False)
     for words in ("0 of 3 images", "1 of 3 images", "2 of 3 images"):
         assert words in sys.stderr.getvalue()

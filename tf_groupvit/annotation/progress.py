@@ -16,8 +16,9 @@ FASTEST = 0.1  # seconds between two updates of the bar
 Value = TypeVar("Value")
 
 
-def _look(shown: bool) -> dict[str, Any]:
-    """How a bar looks: it is there in a terminal alone, and gone at the end."""
+def bar_options(shown: bool) -> dict[str, Any]:
+    """Options of a ``tqdm``: it is there in a terminal alone, if ``shown``, and gone at the end."""
+    # tqdm shows nothing in a terminal that does not say its size.
     columns, rows = shutil.get_terminal_size()
     size = {"mininterval": FASTEST, "ncols": columns, "nrows": rows}
     return {"unit": UNIT, "leave": False, "disable": not (shown and sys.stderr.isatty()), **size}
@@ -25,7 +26,7 @@ def _look(shown: bool) -> dict[str, Any]:
 
 def with_bar(records: Iterable[Value], count: int, what: str, shown: bool) -> Iterator[Value]:
     """The same records; in a terminal, a bar shows how many of them were asked for."""
-    yield from tqdm(records, what, count, **_look(shown))
+    yield from tqdm(records, what, count, **bar_options(shown))
 
 
 class Progress:
@@ -40,7 +41,7 @@ class Progress:
     def __init__(self, done: int, count: Callable[[], int | None], shown: bool) -> None:
         self.count, self.shown = count, shown
         self.in_terminal = sys.stderr.isatty()
-        self.bar = tqdm(initial=done, **_look(shown))
+        self.bar = tqdm(initial=done, **bar_options(shown))
         self.initial = self.done = done
         self.started = self.last_line = time.monotonic()
 

@@ -1,7 +1,6 @@
 """What commands write and print of several images: files, lines or JSON, and how many are done."""
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Self, TypeVar
 import click
 from tqdm import tqdm
 
+from tf_groupvit.annotation.progress import EVERY, bar_options
 from tf_groupvit.errors import ImageError, RequestError
 from tf_groupvit.files import atomic_write, make_folder
 from tf_groupvit.segmentation.image_encoding import png
@@ -18,8 +18,6 @@ from tf_groupvit.segmentation.result import Segmentation
 
 KINDS = ("overlay", "labels", "colors")  # written of every image, as NAME.KIND.png
 BAR = "{n} of {total} images |{bar}| {elapsed}<{remaining}"
-FASTEST = 0.1  # seconds between two updates of the bar
-EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
 # Answers of a server that concern every image: there is no use in going on.
 HOPELESS = (
     "UNAVAILABLE",
@@ -159,11 +157,7 @@ class _Progress:
 
     def __enter__(self) -> Self:
         self.in_terminal = sys.stderr.isatty()
-        quiet = self.count < 2 or not self.in_terminal
-        # tqdm shows nothing in a terminal that does not say its size.
-        columns, rows = shutil.get_terminal_size()
-        size: dict[str, Any] = {"mininterval": FASTEST, "ncols": columns, "nrows": rows}
-        self.bar = tqdm(total=self.count, disable=quiet, leave=False, bar_format=BAR, **size)
+        self.bar = tqdm(total=self.count, bar_format=BAR, **bar_options(self.count > 1))
         return self
 
     def step(self) -> None:
