@@ -41,6 +41,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+def nothing_frozen():
+    """As where a program starts: imports are not frozen."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 def _shared(part: str) -> Path:
     folder = ROOT.parent / "shared" / part
     if not folder.exists():

@@ -5,10 +5,11 @@ import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import pytest
 
-from tf_groupvit.memory import Growth, nothing_to_collect
+from tf_groupvit.memory import Growth, nothing_old_to_collect, nothing_to_collect
 
 # Takes and frees 64 MiB ten times, and prints the page faults that the last nine of them cost.
 FAULTS = """
@@ -106,15 +107,6 @@ def test_garbage_is_looked_for_again_afterwards_where_it_was_before():
     assert gc.isenabled()
 
 
-@pytest.fixture
-def nothing_frozen():
-    """As where a program starts: these tests run with frozen imports."""
-    gc.unfreeze()
-    yield
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.mark.parametrize("for_good", [False, True])
 def test_what_is_made_for_good_is_as_old_as_can_be_and_not_frozen(nothing_frozen, for_good):
     with nothing_to_collect(for_good):
@@ -128,3 +120,17 @@ def test_what_a_program_froze_stays_frozen():
     with nothing_to_collect(for_good=True):
         pass
     assert gc.get_freeze_count()
+
+
+def test_what_is_older_is_not_looked_through_and_what_is_new_is_collected(nothing_frozen):
+    with nothing_old_to_collect():
+        assert gc.get_freeze_count()
+        with nothing_old_to_collect():
+            pass
+        assert gc.get_freeze_count()  # the inner one leaves it as it was
+        cycle = type("Cycle", (), {})()
+        cycle.itself, gone = cycle, weakref.ref(cycle)
+        del cycle
+        gc.collect()
+        assert gone() is None
+    assert not gc.get_freeze_count()

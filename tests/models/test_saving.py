@@ -1,6 +1,7 @@
 """Keras' own ways to save: a model that comes back has every weight and answers alike."""
 
 import copy
+import gc
 import pickle
 
 import keras
@@ -92,6 +93,22 @@ def test_a_quantized_model_is_saved_and_loaded(mode, kind, tmp_path):
     same(copy.deepcopy(model), model, kind)
     with pytest.raises(CheckpointError, match="a checkpoint holds floats"):
         model.save_pretrained(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_quantizing_a_model_looks_through_no_older_objects_for_garbage(nothing_frozen):
+    model, frozen = make("text"), []
+
+    def look(phase, _):
+        frozen.append(gc.get_freeze_count())
+
+    gc.callbacks.append(look)
+    try:
+        model.quantize("int8")
+        type(model).from_config(model.get_config())
+    finally:
+        gc.callbacks.remove(look)
+    assert any(frozen) and not gc.get_freeze_count()
 
 
 def test_layers_quantized_one_by_one_and_lora_are_saved_too(tmp_path):

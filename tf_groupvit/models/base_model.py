@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from tf_groupvit.errors import InputError, one_line
+from tf_groupvit.memory import nothing_old_to_collect
 from tf_groupvit.models.inputs import accept
 from tf_groupvit.models.outputs import plain
 from tf_groupvit.types import Tensor
@@ -148,6 +149,11 @@ class BaseModel(keras.Model):
         self._forget_old_graphs()
         with _weights_outlive_errors(self):
             return super().evaluate(*arguments, **keywords)
+
+    def quantize(self, *arguments: Any, **keywords: Any) -> Any:
+        """Keras' ``quantize``, without a search for garbage through all objects for each layer."""
+        with nothing_old_to_collect():
+            return super().quantize(*arguments, **keywords)
 
     def _forget_old_graphs(self) -> None:
         """Keras keeps what it traced for its loops, also when a layer has got other variables

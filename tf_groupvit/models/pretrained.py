@@ -16,7 +16,7 @@ from tf_groupvit.config import (
     config_file_of,
 )
 from tf_groupvit.errors import CheckpointError, ConfigError, InputError
-from tf_groupvit.memory import nothing_to_collect
+from tf_groupvit.memory import nothing_old_to_collect, nothing_to_collect
 from tf_groupvit.models.base_model import BaseModel
 from tf_groupvit.models.weights import starting_from
 
@@ -170,14 +170,15 @@ class PretrainedModel(BaseModel):
         policy = keras.saving.deserialize_keras_object(config["dtype"])
         model = cls(cls.config_class.from_dict(config["config"]), name=config["name"], dtype=policy)
         layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
-        for name, how in config.get(
-            "quantized", {}
-        ).items():  # variables of that kind, whose values are loaded later
-            settings = {
-                part: keras.saving.deserialize_keras_object(how[part])
-                for part in how.keys() - {"mode"}
-            }
-            layers[name].quantize(how["mode"], **settings)
+        with nothing_old_to_collect():
+            for name, how in config.get(
+                "quantized", {}
+            ).items():  # variables of that kind, whose values are loaded later
+                settings = {
+                    part: keras.saving.deserialize_keras_object(how[part])
+                    for part in how.keys() - {"mode"}
+                }
+                layers[name].quantize(how["mode"], **settings)
         return model
 
 
