@@ -43,7 +43,7 @@ def photos(tmp_path):
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory):
-    """A folder of two thousand pictures, twenty of them broken in as many ways."""
+    """A folder of a thousand pictures, twenty of them broken in as many ways."""
     folder = tmp_path_factory.mktemp("collection") / "photos"
     make_collection(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Two thousand pictures, twenty of them broken in as many ways, and runs that may be killed."""
+"""A thousand pictures, twenty of them broken in as many ways, and runs that may be killed."""
 
 import gzip
 import io
@@ -16,12 +16,12 @@ from small_pictures import picture
 from tf_groupvit.annotation.parts import Parts
 from tf_groupvit.storage import Output
 
-COUNT, PATIENCE = 2000, 300  # seconds: machines that test are busy
+COUNT, PATIENCE = 1000, 300  # seconds: machines that test are busy
 CLASSES = "apple,star,grass,sky"
 # Parts are small, so that there are many moments between them.
 PROGRAM = """
 from tf_groupvit.annotation import run
-run.PART_PICTURES = 100
+run.PART_PICTURES = 50
 from tf_groupvit.cli import main
 main()
 """

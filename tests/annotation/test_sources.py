@@ -165,6 +165,12 @@ def test_rows_of_parquet_are_bytes_or_addresses(root):
     assert ids(root)[:4] == ["a.jpg", "both.parquet/0", "both.parquet/1", "bytes.parquet/0"]
 
 
+def test_a_file_that_takes_the_place_of_another_is_read_anew(root):
+    for content in (b"one", b"another"):
+        put(f"{root}/t.parquet", table(jpg=[content]))
+        assert found(f"{root}/t.parquet") == ({"0": content}, [])
+
+
 def test_parquet_without_pictures_says_what_it_has(root):
     put(f"{root}/t.parquet", table(size=[1], name=["x"]))
     for column, words in [
