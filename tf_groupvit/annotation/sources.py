@@ -358,7 +358,7 @@ def _in_parquet(
         table = pyarrow.parquet.ParquetFile(file)
         column = _picture_column(table.schema_arrow, column)
         named = ID_COLUMN in table.schema_arrow.names
-        row = 0
+        row, state = 0, system.ukey(path)
         for group in range(table.metadata.num_row_groups):
             rows = range(table.metadata.row_group(group).num_rows)
             ids = [str(row + at) for at in rows]
@@ -369,7 +369,7 @@ def _in_parquet(
                     for own, number in zip(given, ids, strict=True)
                 ]
             for at, item_id in enumerate(ids):
-                read = partial(_cell, system, path, column, group, at)
+                read = partial(_cell, system, path, state, column, group, at)
                 yield Item(picture_id(prefix, item_id), read)
             row += len(rows)
 
@@ -389,9 +389,11 @@ def _picture_column(schema: pa.Schema, wanted: str | None) -> str:
     return str(column)
 
 
-def _cell(system: AbstractFileSystem, path: str, column: str, group: int, row: int) -> bytes:
+def _cell(
+    system: AbstractFileSystem, path: str, state: str, column: str, group: int, row: int
+) -> bytes:
     with _ONE_READS:  # several would read one group several times
-        cells = _row_group(system, path, column, group)
+        cells = _row_group(system, path, state, column, group)
     return picture_of(cells[row].as_py(), system, path)
 
 
@@ -399,6 +401,9 @@ _ONE_READS = threading.Lock()
 
 
 @lru_cache(maxsize=2)
-def _row_group(system: AbstractFileSystem, path: str, column: str, group: int) -> pa.ChunkedArray:
+def _row_group(
+    system: AbstractFileSystem, path: str, state: str, column: str, group: int
+) -> pa.ChunkedArray:
+    """A column of some rows; ``state`` differs where another file has taken the place of one."""
     with system.open(path, "rb") as file:
         return pyarrow.parquet.ParquetFile(file).read_row_group(group, [column])[0]
