@@ -67,6 +67,14 @@ def test_another_number_of_workers_makes_as_many_hosts(read, host, count, tmp_pa
     assert json.loads(config)["cluster"] == {"worker": hosts}
 
 
+def test_both_ask_for_the_same_resources_and_have_room_above_what_they_request():
+    (worker, _), (node, _) = job(), train_job()
+    asked = worker["resources"]
+    assert node["resourcesPerNode"] == asked
+    least, most = (int(asked[kind]["memory"].removesuffix("Gi")) for kind in ("requests", "limits"))
+    assert least <= most and int(asked["requests"]["cpu"]) > 0
+
+
 def test_the_service_names_the_pods_of_the_job_before_they_are_ready():
     service, found = objects("job.yaml")
     name = found["metadata"]["name"]
