@@ -5,6 +5,7 @@ import json
 import os
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -306,6 +307,23 @@ def test_pictures_from_elsewhere_are_added_and_said_to_be(segmenter, photos, tmp
     assert f"was begun with pictures of {photos}: those of {tmp_path / 'more'} are added" in words
     annotate(photos, segmenter, tmp_path / "labels", say=said.append)
     assert len(said) == 1
+
+
+def test_another_column_of_the_same_file_is_said_to_count_as_done(segmenter, tmp_path):
+    table = pa.table({"photo": [picture(1)], "sketch": [picture(2)]})
+    pq.write_table(table, tmp_path / "both.parquet")
+    said = []
+    for column in ("photo", "photo", "sketch"):
+        annotate(
+            tmp_path / "both.parquet",
+            segmenter,
+            tmp_path / "labels",
+            column=column,
+            say=said.append,
+        )
+    (words,) = said
+    assert "both.parquet (column photo): those of" in words
+    assert "both.parquet (column sketch) are added" in words
 
 
 def test_pictures_are_found_by_id_in_any_order_and_missed_by_name(photos):

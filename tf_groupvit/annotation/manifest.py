@@ -32,12 +32,14 @@ def describe(
     segmenter: "Segmenter",
     ignore_below: float | None = None,
     locations: Sequence[str | os.PathLike[str]] = (),
+    column: str | None = None,
 ) -> dict[str, Any]:
     """The manifest of a run.
 
     Args:
         ignore_below: pixels of a smaller margin belong to no class.
         locations: where the pictures are; ids begin with theirs where there are several.
+        column: of Parquet files, if one was named.
     """
     settings, names = segmenter.settings, segmenter.class_names
     embeds = segmenter.text_embeds[:, :COMPONENTS].astype(float).round(DIGITS).tolist()
@@ -66,7 +68,8 @@ def describe(
             "ids": "with their location" if len(locations) > 1 else "within the only location",
         },
         "source": str(segmenter.source) if segmenter.source else None,
-        "locations": _shown([os.fspath(one) for one in locations]),
+        "locations": _shown([os.fspath(one) for one in locations])
+        + (f" (column {column})" if column and locations else ""),
         "versions": {name: _version(name) for name in PACKAGES},
     }
 

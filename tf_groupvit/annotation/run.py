@@ -152,7 +152,7 @@ def annotate(
     if dataset is None:
         check_found(find)
     place = Output(output)
-    go_on(place, describe(segmenter, ignore_below, listed), say)
+    go_on(place, describe(segmenter, ignore_below, listed, column), say)
     with _alone(place):
         parts = Parts(place)
         if retry_failed:
