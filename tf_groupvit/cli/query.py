@@ -1,14 +1,13 @@
 """The command `tf-groupvit query`."""
 
-import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tf_groupvit.cli.choices import class_list, json_option, recursive_option
 from tf_groupvit.cli.images import find_images, source_of
-from tf_groupvit.cli.reports import line_of, names_for, record_of, report, write_outputs
+from tf_groupvit.cli.reports import report, teller
 from tf_groupvit.errors import ImageError, RequestError
 from tf_groupvit.files import make_folder
 
@@ -60,14 +59,8 @@ def command(
     from tf_groupvit.client import Client
 
     sources = find_images(images, recursive)
-    names = names_for(sources, list(filter(os.path.isdir, images)))
-    folder = make_folder(output) if output else None
+    tell = teller(sources, images, make_folder(output) if output else None)
     wanted = class_list(classes) if classes else classes
-
-    def tell(index: int, result: "Segmentation") -> tuple[dict[str, Any], str]:
-        source = sources[index]
-        paths = write_outputs(result, names[index], folder, source=source) if folder else []
-        return record_of(result, source, paths), line_of(result, source, paths)
 
     with Client(server, model_name, timeout=timeout, wait=wait) as client:
         if wait:

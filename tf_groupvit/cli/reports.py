@@ -1,6 +1,7 @@
 """What commands write and print of several images: files, lines or JSON, and how many are done."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -88,6 +89,26 @@ def write_outputs(
         paths.append(Path(folder) / f"{name}.{kind}")
         atomic_write(paths[-1], content)
     return paths
+
+
+def teller(
+    sources: Sequence[str],
+    arguments: Sequence[str],
+    folder: str | Path | None,
+    views: Sequence[str] = (),
+) -> Callable[[int, Segmentation], tuple[dict[str, Any], str]]:
+    """What ``report`` needs of segmentations: it writes their files, if there is a folder for them.
+
+    arguments: those that ``sources`` were found by.
+    """
+    names = names_for(sources, list(filter(os.path.isdir, arguments)))
+
+    def tell(index: int, result: Segmentation) -> tuple[dict[str, Any], str]:
+        source = sources[index]
+        paths = write_outputs(result, names[index], folder, views, source) if folder else []
+        return record_of(result, source, paths), line_of(result, source, paths)
+
+    return tell
 
 
 def line_of(result: Segmentation, source: str, paths: Sequence[Path] = ()) -> str:

@@ -1,7 +1,6 @@
 """The command `tf-groupvit segment`."""
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,13 +12,10 @@ from tf_groupvit.cli.choices import (
     segmenter_options,
 )
 from tf_groupvit.cli.images import find_images, read_source
-from tf_groupvit.cli.reports import line_of, names_for, record_of, report, write_outputs
+from tf_groupvit.cli.reports import report, teller
 from tf_groupvit.files import make_folder
 from tf_groupvit.segmentation.batches import in_batches
 from tf_groupvit.segmentation.overlay import VIEWS
-
-if TYPE_CHECKING:
-    from tf_groupvit.segmentation.result import Segmentation
 
 
 @click.command(context_settings={"show_default": True})
@@ -51,16 +47,10 @@ def command(
     rest are done.
     """
     sources = find_images(images, recursive)
-    names = names_for(sources, list(filter(os.path.isdir, images)))
-    folder = make_folder(output)
+    tell = teller(sources, images, make_folder(output), views)
     segmenter = load_segmenter(**choices)
 
     from tf_groupvit.segmentation.pipeline import untraced
-
-    def tell(index: int, result: "Segmentation") -> tuple[dict[str, Any], str]:
-        source = sources[index]
-        paths = write_outputs(result, names[index], folder, views, source)
-        return record_of(result, source, paths), line_of(result, source, paths)
 
     with untraced(len(sources) == 1):
         answers = in_batches(range(len(sources)), lambda k: read_source(sources[k]), segmenter)
