@@ -165,6 +165,23 @@ def test_rows_of_parquet_are_bytes_or_addresses(root):
     assert ids(root)[:4] == ["a.jpg", "both.parquet/0", "both.parquet/1", "bytes.parquet/0"]
 
 
+def test_of_a_manifest_of_something_else_only_the_start_is_read(tmp_path, monkeypatch):
+    """It can be of any size."""
+    put(f"{tmp_path}/photos/a.jpg")
+    put(f"{tmp_path}/photos/manifest.json", b"[" + b"0, " * 1000 + b"0]")
+    whole, read = LocalFileSystem.cat_file, []
+
+    def noted(self, path, *arguments, **keywords):
+        content = whole(self, path, *arguments, **keywords)
+        read.append(len(content))
+        return content
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", noted)
+    listed = list(find_items([f"{tmp_path}/photos"]))
+    assert [item.id for item in listed] == ["a.jpg"]
+    assert read and max(read) < 1000
+
+
 def test_a_file_that_takes_the_place_of_another_is_read_anew(root):
     for content in (b"one", b"another"):
         put(f"{root}/t.parquet", table(jpg=[content]))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 KIND, VERSION = "tf-groupvit annotate", 1
+START = 128  # bytes of a manifest that have its kind: others' can be of any size
 COMPARED = ("version", "embeds", "model", "settings")  # the rest may differ
 # Of each class's embedding, which synonyms change, the first components. Other machines round
 # differently: those as near as this count as equal.
@@ -102,17 +104,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def is_manifest(content: bytes) -> bool:
-    """Whether a file is a manifest of ours."""
-    return _parsed(content) is not None
-
-
-def _parsed(content: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and found.get("kind") == KIND else None
+def is_manifest(start: bytes) -> bool:
+    """Whether a file that starts with these ``START`` bytes is a manifest of ours."""
+    return f'"kind": "{KIND}"'.encode() in start  # it is written first
 
 
 def read_manifest(output: Output) -> dict[str, Any] | None:
@@ -128,13 +122,15 @@ def read_manifest(output: Output) -> dict[str, Any] | None:
                 " empty folder, or one to be made (--output)."
             )
         return None
-    found = _parsed(output.read(MANIFEST))
-    if found is None:
-        raise InputError(
-            f"'{output.location}' holds a {MANIFEST} that is no manifest of annotations: name"
-            " another folder (--output)."
-        )
-    return found
+    content = output.read(MANIFEST)
+    with suppress(ValueError):
+        found = json.loads(content)
+        if isinstance(found, dict) and found.get("kind") == KIND:
+            return found
+    raise InputError(
+        f"'{output.location}' holds a {MANIFEST} that is no manifest of annotations: name another"
+        " folder (--output)."
+    )
 
 
 def go_on(

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from tf_groupvit.annotation.manifest import MANIFEST, is_manifest
+from tf_groupvit.annotation.manifest import MANIFEST, START, is_manifest
 from tf_groupvit.errors import InputError
 from tf_groupvit.files import IMAGE_SUFFIXES, is_junk, split_key
 from tf_groupvit.storage import (
@@ -324,7 +324,7 @@ def _is_file(system: AbstractFileSystem, entry: dict[str, Any]) -> bool:
 def _is_ours(system: AbstractFileSystem, folder: str) -> bool:
     """Whether ``annotate`` has written a folder."""
     try:
-        return is_manifest(system.cat_file(f"{folder}/{MANIFEST}"))
+        return is_manifest(system.cat_file(f"{folder}/{MANIFEST}", start=0, end=START))
     except Exception:  # there is none, or none that may be read
         return False
 
