@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import keras
 import pytest
 from click.testing import CliRunner
+from fsspec.implementations.memory import MemoryFileSystem
+from pairs import shard
+from tiny_recipe import JOINT, TEXT, VISION
 
 from tf_groupvit.checkpoints.safetensors_file import write_safetensors
 from tf_groupvit.cli import main
 from tf_groupvit.training import trainer
 from tf_groupvit.training.recipe import read_recipe
+from tf_groupvit.training.together import Together
 from tf_groupvit.training.trainer import STATE
 
 
@@ -58,6 +63,50 @@ def test_a_url_is_no_folder_of_this_disk(tmp_path, monkeypatch):
     assert done.stderr == (
         "Error: --tensorboard is s3://bucket/logs: give a folder of this disk.\n"
     )
+
+
+RECIPE = """
+steps = 4
+batch_size = 2
+save_every = 2
+[data]
+source = "memory://pairs/0.tar"
+augmentation = "none"
+[vocabulary]
+merges = 20
+"""
+
+
+def test_data_that_are_gone_end_a_run_in_one_line_with_the_last_good_state(tmp_path, monkeypatch):
+    """Without the steps, which take long and are not what is lost."""
+    shards = shard(tmp_path / "0.tar", 6)
+    MemoryFileSystem().pipe_file("/pairs/0.tar", shards.read_bytes())
+    tables = {"vision": VISION, "text": TEXT, "joint": JOINT}
+    lines = [RECIPE]
+    for name, values in tables.items():
+        lines += [f"[model.{name}]", *(f"{key} = {value}" for key, value in values.items())]
+    (tmp_path / "mine.toml").write_text("\n".join(lines))
+
+    def unreachable(*_, **__):
+        raise OSError("Could not connect to the endpoint URL")
+
+    def fit(self, batches, rounds, steps, callbacks):
+        hooks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
+        hooks.on_train_begin()
+        hooks.on_epoch_begin(0)
+        for place, _ in enumerate(batches):
+            if place < steps:
+                hooks.on_train_batch_end(place, {"loss": 1.0})
+            if place == steps:
+                hooks.on_epoch_end(0, {"loss": 1.0})
+                monkeypatch.setattr(MemoryFileSystem, "cat_file", unreachable)
+
+    monkeypatch.setattr(Together, "fit", fit)
+    done = command("--recipe", tmp_path / "mine.toml", "--output", tmp_path / "out")
+    last = done.stderr.splitlines()[-1]
+    assert done.exit_code == 2 and last.startswith("Error: Two rounds gave no batch of 2: 6 rec")
+    assert "0.tar cannot be read: Could not connect to the endpoint URL" in last
+    assert last.endswith(f". The last good state is of step 2, {tmp_path / 'out' / STATE}.")
 
 
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, monkeypatch):

@@ -307,11 +307,13 @@ def train(
     try:
         return _train(run, bar, tensorboard)
     except InputError as error:
-        raise InputError(f"{error} {_sentence(place.kept())}") from error
+        raise InputError(_with_state(error, place)) from error
 
 
-def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}."
+def _with_state(error: BaseException, place: RunFolder) -> str:
+    """What went wrong, and the last good state."""
+    words = place.kept()
+    return f"{error} {words[0].upper()}{words[1:]}."
 
 
 def _train(run: Run, bar: bool, tensorboard: Path | None) -> list[dict[str, Any]]:
@@ -393,7 +395,10 @@ def _fit(
     try:
         together.fit(batches, rounds, every, callbacks)
     except (tf.errors.OpError, TrainingError):
-        if failure := getattr(data, "failure", None):
+        failure = getattr(data, "failure", None)
+        if isinstance(failure, DatasetError):
+            raise DatasetError(_with_state(failure, place)) from failure
+        if failure:
             raise failure from None  # TensorFlow's error holds it as a traceback in a string
         raise
     finally:
