@@ -1,5 +1,6 @@
 """The command train: what it asks for, says, and refuses."""
 
+import json
 from pathlib import Path
 
 import keras
@@ -63,6 +64,20 @@ def test_a_url_is_no_folder_of_this_disk(tmp_path, monkeypatch):
     assert done.stderr == (
         "Error: --tensorboard is s3://bucket/logs: give a folder of this disk.\n"
     )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_replicas_cannot_do_is_refused_before_tensorflow_is_loaded(
+    workers, tmp_path, monkeypatch
+):
+    cluster = {"worker": ["localhost:1", "localhost:2"][:workers]}
+    task = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('precision = "mixed_float16"\n[optimizer]\naccumulation = 2\n')
+    done = command("--recipe", recipe, "--output", tmp_path, "--devices", 3 - workers)
+    assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1
+    assert "Several replicas cannot accumulate gradients in mixed_float16" in done.stderr
 
 
 RECIPE = """

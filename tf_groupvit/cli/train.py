@@ -129,7 +129,13 @@ def command(
     from tf_groupvit.files import check_folder
     from tf_groupvit.memory import keep_freed_memory
     from tf_groupvit.storage import is_url
-    from tf_groupvit.training.devices import check_devices, describe, read_cluster
+    from tf_groupvit.training.devices import (
+        check_devices,
+        check_precision,
+        describe,
+        least_replicas,
+        read_cluster,
+    )
     from tf_groupvit.training.recipe import read_recipe
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))
@@ -152,6 +158,7 @@ def command(
     if check:
         _check(recipe, output)
         return
+    check_precision(recipe, least_replicas(devices, cluster))
     length = f"{recipe.epochs:,} epochs" if recipe.epochs else f"{recipe.steps:,} steps"
     click.echo(
         f"Training on {recipe.data.source}, {length}, into {output}{describe(devices, cluster)}:"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from tf_groupvit.training.recipe import Recipe
+
 ALL = "all"
 TIMEOUT = 600.0  # seconds that a worker waits for the others, unless another time is given
 SAMPLE = (
@@ -78,6 +80,20 @@ def check_devices(devices: str) -> None:
     """Raise InputError unless ``devices`` is a number from 1, or ``all``."""
     if devices != ALL and not (devices.isdecimal() and int(devices) > 0):
         raise InputError(f"--devices is {devices!r}: expected a number from 1, or all.")
+
+
+def least_replicas(devices: str, cluster: Cluster) -> int:
+    """How many replicas a run has at least, as far as is known without TensorFlow."""
+    return cluster.workers * (1 if devices == ALL else int(devices))
+
+
+def check_precision(recipe: "Recipe", replicas: int) -> None:
+    """Raise InputError for a recipe whose gradients several replicas cannot accumulate."""
+    if replicas > 1 < recipe.optimizer.accumulation and recipe.precision == "mixed_float16":
+        raise InputError(
+            "Several replicas cannot accumulate gradients in mixed_float16: take mixed_bfloat16,"
+            " or no accumulation."
+        )
 
 
 def describe(devices: str, cluster: Cluster) -> str:

@@ -39,7 +39,7 @@ from tf_groupvit.training.caption_sources import (
 )
 from tf_groupvit.training.card import write_card
 from tf_groupvit.training.contrastive_model import TrainingModel
-from tf_groupvit.training.devices import ALONE, Team, versions
+from tf_groupvit.training.devices import ALONE, Team, check_precision, versions
 from tf_groupvit.training.model_setup import checkpoint_of, compile_for, make_model
 from tf_groupvit.training.recipe import SCENES, TAGGER, Recipe
 from tf_groupvit.training.replicas import rows_per_replica, synchronize
@@ -235,15 +235,7 @@ def _agree(recipe: Recipe, source: Source | None, seed: int, team: Team) -> None
         TrainingError: one of them was started otherwise.
         InputError: what several replicas cannot do.
     """
-    if (
-        team.replicas > 1
-        and recipe.optimizer.accumulation > 1
-        and recipe.precision == "mixed_float16"
-    ):
-        raise InputError(
-            "Several replicas cannot accumulate gradients in mixed_float16: take mixed_bfloat16,"
-            " or no accumulation."
-        )
+    check_precision(recipe, team.replicas)
     captions = list(first_captions(source, COMPARED)) if source and team.cluster.workers > 1 else []
     team.agree({**versions(), "seed": seed, **recipe.to_dict(), "captions": captions})
 
