@@ -33,7 +33,8 @@ def data(tmp_path):
         members |= {f"{3 * number}.png": picture(number), f"{3 * number}.txt": caption.encode()}
     for number in (1, 2):
         members |= {f"{number}.png": b"no picture", f"{number}.txt": b"x"}
-    members |= {"4.png": picture(0, size=1), "4.txt": b"x", "5.png": picture(0), "7.txt": b"x"}
+    members |= {"4.png": picture(0, size=1), "4.txt": b"x", "5\nx.png": picture(0)}
+    members |= {"7.txt": b"x"}
     members |= {"8.png": picture(0), "8.txt": b" &nbsp; "}
     members |= {"9.png": picture(0), "9.json": b'{"caption": "half \\ud800"}'}
     return write_tar(tmp_path / "data" / "0.tar", dict(sorted(members.items())))
@@ -53,6 +54,7 @@ def test_it_leaves_out_what_training_does_and_counts_tokens(data, tokenizer):
     assert summary.startswith("3 pairs; 7 more are broken, and left out\n  2: its image: expected")
     assert "1 with more than 48 are cut" in summary and len(summary.splitlines()) == 9
     assert "8 to 8 pixels" in summary
+    assert len(training.skipped.summary().splitlines()) == 8
 
 
 def test_the_command_prints_it_and_writes_a_sheet_and_no_checkpoint(data, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from tf_groupvit.errors import InputError
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.templates import FULL
 from tf_groupvit.training.texts import (
+    LEARNED,
     TEMPLATES,
     Prompts,
     Words,
@@ -152,3 +153,11 @@ def test_the_same_texts_give_the_same_vocabulary_however_often_pairs_are_alike(t
     for k in range(5):
         train_vocabulary(tmp_path / str(k), texts, merges=40, max_length=48)
     assert len({(tmp_path / str(k) / "merges.txt").read_bytes() for k in range(5)}) == 1
+
+
+def test_a_vocabulary_is_learned_from_the_beginning_of_a_huge_caption(tmp_path):
+    huge = "x" * LEARNED
+    for name, end in (("short", ""), ("long", "y" * 10_000_000)):
+        train_vocabulary(tmp_path / name, [huge + end, "a cat"], merges=40, max_length=48)
+    short, long = ((tmp_path / name / "merges.txt").read_bytes() for name in ("short", "long"))
+    assert short == long

@@ -17,7 +17,7 @@ from typing import NoReturn
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.errors import DatasetError, GroupViTError, InputError
+from tf_groupvit.errors import DatasetError, GroupViTError, InputError, one_line
 from tf_groupvit.preprocessing.image_arrays import statistics
 from tf_groupvit.preprocessing.image_graph import decode, to_pixel_values
 from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message
@@ -35,6 +35,7 @@ from tf_groupvit.training.caption_sources import Source, records_of
 from tf_groupvit.training.texts import Prompts, Texts, Words
 
 SHOWN = 10  # skipped records that a summary names
+LONGEST = 1000  # letters of a name that are shown; it may hold line ends
 KEPT = 100_000  # of the last batches it is known where they ended
 Place = tuple[int, int]  # round, and place in its order
 
@@ -136,7 +137,8 @@ class Skipped(dict[str, str]):
         if not self:
             return "no records were skipped"
         count = f"{len(self)} record{'s were' if len(self) > 1 else ' was'} skipped:"
-        lines = [f"  {name}: {reason}" for name, reason in list(self.items())[:shown]]
+        first = list(self.items())[:shown]
+        lines = [f"  {one_line(name, LONGEST)}: {reason}" for name, reason in first]
         more = [f"  and {len(self) - shown} more"] if len(self) > shown else []
         return "\n".join([count, *lines, *more])
 
@@ -145,7 +147,8 @@ class Skipped(dict[str, str]):
         if not self:
             return "no records were skipped"
         name, reason = next(iter(self.items()))
-        return f"{len(self)} records were skipped, the first of them {name}: {reason}."
+        first = f"{one_line(name, LONGEST)}: {reason}"
+        return f"{len(self)} records were skipped, the first of them {first}."
 
 
 class TrainingData:

@@ -17,13 +17,13 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from tf_groupvit.errors import ConfigError, DatasetError, GroupViTError
+from tf_groupvit.errors import ConfigError, DatasetError, GroupViTError, one_line
 from tf_groupvit.preprocessing.image_graph import decode
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.contact_sheet import TILE, sheet_of
 from tf_groupvit.storage import Output
-from tf_groupvit.training.caption_batches import Skipped
+from tf_groupvit.training.caption_batches import LONGEST, Skipped
 from tf_groupvit.training.caption_loading import (
     MIN_SIDE,
     decode_error,
@@ -86,7 +86,7 @@ class Check:
         counts: Counter[str] = Counter()
         for name, reason in self.broken.items():
             kind = re.sub(r"\d+", "0", re.sub(r"^.* (cannot be read|ends within)", r"\1", reason))
-            examples.setdefault(kind, f"{reason} ({name})")
+            examples.setdefault(kind, f"{reason} ({one_line(name, LONGEST)})")
             counts[kind] += 1
         yield from (f"{count:,}: {examples[kind]}" for kind, count in counts.most_common(REASONS))
         if len(counts) > REASONS:

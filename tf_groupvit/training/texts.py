@@ -21,6 +21,7 @@ FindWords = Callable[[str], list[str]]  # a caption -> its words that a loss may
 
 # Nouns and verbs of the Penn treebank, as published: verbs too, and no plural proper nouns.
 TAGS = frozenset("NN NNS NNP VB VBD VBG VBN VBP VBZ".split())
+LEARNED = 20_000  # letters of a text; the time grows with the square of a word's
 TAGGER_DATA = "averaged_perceptron_tagger_eng"
 # The prompt of a vocabulary's word uses a different one of these at each step, so that learning
 # does not depend on the wording.
@@ -265,7 +266,7 @@ def _learn_merges(texts: Iterable[str], merges: int) -> list[tuple[str, str]]:
         special_tokens=_byte_tokens(),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator((text[:LEARNED] for text in texts), trainer)
     found = json.loads(backend.to_str())["model"]["merges"]
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in found]
     return [(first, second) for first, second in pairs][:merges]
