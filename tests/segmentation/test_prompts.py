@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 from tf_groupvit.errors import InputError
+from tf_groupvit.segmentation import prompts
 from tf_groupvit.segmentation.class_names import parse_classes
 from tf_groupvit.segmentation.prompts import ClassEmbeddings, embed_classes, encode_prompts
 
@@ -264,6 +265,19 @@ def test_a_file_that_holds_no_embeddings_is_refused_in_one_line(kind, tmp_path):
     with pytest.raises(InputError) as caught:
         ClassEmbeddings.load(tmp_path / "classes.npz")
     assert "\n" not in str(caught.value)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts, "MOST_UNPACKED", 2**16)
+    for columns in (2**10, 2**12):
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **{**GOOD, "embeds": np.eye(2, columns)})
+        (tmp_path / f"{columns}.npz").write_bytes(packed.getvalue())
+    assert ClassEmbeddings.load(tmp_path / "1024.npz").embeds.shape == (2, 2**10)
+    with pytest.raises(InputError, match=r"holds no class embeddings \(65,\d+ bytes unpacked\)"):
+        ClassEmbeddings.load(tmp_path / "4096.npz")
+    (tmp_path / "classes.npz").write_bytes(npz(**{**GOOD, "embeds": np.eye(2, 2**12)}))
+    assert ClassEmbeddings.load(tmp_path / "classes.npz").embeds.shape == (2, 2**12)
 
 
 def test_a_good_file_of_the_same_making_is_read(tmp_path):

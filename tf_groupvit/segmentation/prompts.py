@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from keras import ops
@@ -23,6 +23,7 @@ from tf_groupvit.segmentation.class_names import ClassNames, parse_classes, refu
 from tf_groupvit.segmentation.templates import SIMPLE, templates_of
 
 PROMPTS_AT_ONCE = 64
+MOST_UNPACKED = 2**28  # bytes of a file that is smaller; ``save`` packs nothing
 
 # What NumPy raises for files that are not there, cut short, of another kind, or with sizes that
 # cannot be.
@@ -66,8 +67,10 @@ class ClassEmbeddings:
             raise InputError(f"{path} is not there: expected an .npz of class embeddings.")
         refuse_pointer(Path(path), InputError)
         try:
-            if not is_zipfile(path):  # NumPy would leave the file open
-                raise ValueError("no zip file, or cut short")
+            with ZipFile(path) as packed:  # of no zip file NumPy would leave the file open
+                size = sum(part.file_size for part in packed.infolist())
+            if size > max(MOST_UNPACKED, Path(path).stat().st_size):
+                raise ValueError(f"{size:,} bytes unpacked")
             with np.load(path, allow_pickle=False) as file:
                 names, embeds, templates = (file[key] for key in ("names", "embeds", "templates"))
         except DAMAGE as error:
