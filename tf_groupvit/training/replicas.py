@@ -19,8 +19,6 @@ from tf_groupvit.types import Tensor
 if TYPE_CHECKING:
     import tensorflow as tf
 
-LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")  # of an optimizer
-
 
 def gathered(rows: Tensor) -> tuple[Tensor, int | Tensor]:
     """This replica's rows (B, ...) -> those of all replicas (A, ...), and where this one's begin.
@@ -134,9 +132,7 @@ class AcrossReplicas(keras.Model):
     def compile(self, *arguments: Any, **keywords: Any) -> None:
         """Compile as Keras does; the optimizer clips the whole gradient."""
         super().compile(*arguments, **keywords)
-        optimizer = _inner(self.optimizer)
-        self._limits = {name: getattr(optimizer, name, None) for name in LIMITS}
-        self._accumulation = getattr(optimizer, "gradient_accumulation_steps", None)
+        self._accumulation = getattr(_inner(self.optimizer), "gradient_accumulation_steps", None)
 
     def fit(self, x: object = None, *arguments: Any, **keywords: Any) -> keras.callbacks.History:
         """Keras' ``fit``; several replicas split each batch (B, ...) of a dataset, row by row.
@@ -186,47 +182,40 @@ class AcrossReplicas(keras.Model):
         return self.get_metrics_result()
 
     def _update(self, gradients: list[Tensor], variables: list[keras.Variable]) -> None:
-        """Apply the mean of all replicas' gradients; the optimizer sums the replicas' shares.
-
-        Replicas of one process trace in threads that take turns: what ``_shared_limits`` changes
-        of the optimizer must not be read off it here.
-        """
+        """Apply the mean of all replicas' gradients."""
         import tensorflow as tf
 
         context, optimizer = _replica_context(), self.optimizer
         if context is None:
             optimizer.apply(gradients, variables)
             return
-        N = context.num_replicas_in_sync
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-        shares = [mean / N for mean in means]
         if self._accumulation:
-            context.merge_call(self._accumulate, (shares, variables))
+            context.merge_call(self._accumulate, (means, variables))
         else:
-            with self._shared_limits():
-                optimizer.apply(shares, variables)
+            with _summed(optimizer):
+                optimizer.apply(means, variables)
 
     def _accumulate(
-        self, strategy: "tf.distribute.Strategy", shares: list[Tensor], variables: object
+        self, strategy: "tf.distribute.Strategy", gradients: list[Tensor], variables: object
     ) -> None:
-        """Keep the replicas' shares, or apply the mean of those kept: Keras' accumulation.
+        """Keep the gradients, or apply the mean of those kept: Keras' accumulation.
 
         Keras chooses between the two within a replica, where ``tf.distribute`` refuses an update.
         """
         import tensorflow as tf
 
-        optimizer, N = self.optimizer, strategy.num_replicas_in_sync
-        steps = self._accumulation
+        optimizer, steps = self.optimizer, self._accumulation
         each = strategy.extended.call_for_each_replica
 
         def sums(variables: list[keras.Variable]) -> list[keras.Variable]:
             places = map(optimizer._get_variable_index, variables)
             return [optimizer._accumulated_gradients[place] for place in places]
 
-        def apply(shares: list[Tensor], variables: list[keras.Variable]) -> None:
-            pairs = zip(shares, sums(variables), strict=True)
-            found = [(share + total / N) / steps for share, total in pairs]
-            with self._shared_limits():  # what Keras does when its own choice is this one
+        def apply(gradients: list[Tensor], variables: list[keras.Variable]) -> None:
+            pairs = zip(gradients, sums(variables), strict=True)
+            found = [(gradient + total) / steps for gradient, total in pairs]
+            with _summed(optimizer):  # what Keras does when its own choice is this one
                 found = optimizer._clip_gradients(found)
                 optimizer._apply_weight_decay(variables)
                 optimizer._backend_update_step(found, variables, optimizer.learning_rate)
@@ -237,14 +226,14 @@ class AcrossReplicas(keras.Model):
                 total.assign(ops.zeros_like(total))
             optimizer._iterations.assign_add(1)
 
-        def keep(shares: list[Tensor], variables: list[keras.Variable]) -> None:
-            for share, total in zip(shares, sums(variables), strict=True):
-                total.assign(total + share * N)
+        def keep(gradients: list[Tensor], variables: list[keras.Variable]) -> None:
+            for gradient, total in zip(gradients, sums(variables), strict=True):
+                total.assign(total + gradient)
             optimizer._iterations.assign_add(1)
 
         def chosen(function: Callable[..., None]) -> Callable[[], int]:
             def run() -> int:
-                each(function, (shares, variables))
+                each(function, (gradients, variables))
                 return 0  # both branches must give the same kind
 
             return run
@@ -252,17 +241,19 @@ class AcrossReplicas(keras.Model):
         due = (optimizer._iterations + 1) % steps == 0
         tf.cond(due, chosen(apply), chosen(keep))
 
-    @contextmanager
-    def _shared_limits(self) -> Iterator[None]:
-        """A block in which the thresholds of clipping are a replica's shares of them."""
-        optimizer, N = _inner(self.optimizer), self.distribute_strategy.num_replicas_in_sync
-        try:
-            for name, limit in self._limits.items():
-                setattr(optimizer, name, limit / N if limit else limit)
-            yield
-        finally:
-            for name, limit in self._limits.items():
-                setattr(optimizer, name, limit)
+
+@contextmanager
+def _summed(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """A block in which Keras does not sum gradients over the replicas: they are summed.
+
+    Replicas of one process trace in threads, which leave the block after all have been in it.
+    """
+    own = vars(_inner(optimizer))
+    own["_all_reduce_sum_gradients"] = list
+    try:
+        yield
+    finally:
+        own.pop("_all_reduce_sum_gradients", None)
 
 
 def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
