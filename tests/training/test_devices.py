@@ -1,6 +1,8 @@
 """Which devices and processes train, what they are told, and how long they wait for each other."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -159,6 +161,24 @@ def test_a_wait_that_is_too_long_ends_the_process_with_the_last_good_state():
             time.sleep(0.01)
     assert said[0].startswith("Step 9 did not end within 0.05 seconds: another worker hangs")
     assert "; the last good state is of step 8, mine: start all workers again" in said[0]
+
+
+HELD = """
+import ctypes, sys
+from tf_groupvit.training.devices import ended_after
+with ended_after(float(sys.argv[1]), "nobody came"):
+    ctypes.PyDLL(None).sleep(int(sys.argv[2]))  # holds up all threads of Python
+print("went on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "out", "said"),
+    [(("0.3", "600"), 1, "", "Error: nobody came\n"), (("600", "0"), 0, "went on\n", "")],
+)
+def test_a_start_that_holds_up_all_threads_ends_in_time_with_one_line(words, code, out, said):
+    done = subprocess.run([sys.executable, "-c", HELD, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, said)
 
 
 def test_a_wait_that_ends_is_not_counted():

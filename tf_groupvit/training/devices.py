@@ -4,9 +4,11 @@
 is made: its workers must be set up before anything else of TensorFlow runs.
 """
 
+import faulthandler
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -142,13 +144,28 @@ class Watch:
             while True:
                 left = None if self._until is None else self._until - time.monotonic()
                 if left is not None and left <= 0:
-                    self.end(
-                        f"{self._what} did not end within {self.seconds:g} seconds: another worker"
-                        f" hangs or cannot be reached{to_do(self.kept())}"
-                    )
+                    self.end(too_long(self._what, self.seconds, self.kept()))
                     self._until = None
                     continue
                 self._changed.wait(left)
+
+
+@contextmanager
+def ended_after(seconds: float, message: str) -> Iterator[None]:
+    """A block in which no thread of Python may run: TensorFlow lets none while workers meet.
+
+    After so many seconds this process ends with code 1, which a thread of C sees to, and another
+    process, which that thread writes to, has the message.
+    """
+    program = "import sys; sys.stdin.buffer.read(1) and print(sys.argv[1], file=sys.stderr)"
+    words = [sys.executable, "-c", program, f"Error: {message}"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as speaker:
+        assert speaker.stdin is not None
+        faulthandler.dump_traceback_later(seconds, exit=True, file=speaker.stdin)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def end_process(message: str) -> None:
@@ -342,6 +359,14 @@ def lost(what: str, error: BaseException, kept: str = "") -> str:
     return f"{what} did not end: another worker is lost ({one_line(reason, 120)}){to_do(kept)}"
 
 
+def too_long(what: str, seconds: float, kept: str = "") -> str:
+    """The message for a wait that other workers do not end."""
+    return (
+        f"{what} did not end within {seconds:g} seconds: another worker hangs or cannot be"
+        f" reached{to_do(kept)}"
+    )
+
+
 def to_do(kept: str) -> str:
     """The end of a message: the last good state, in words, and what to do."""
     good = f"; {kept}" if kept else ""
@@ -402,13 +427,12 @@ def _make_workers(devices: str, cluster: Cluster, timeout: float) -> Team:
     # TensorFlow's rewriting of functions would place a part of how pictures are decoded and cut on
     # worker 0, which no other worker's data can reach.
     tf.config.optimizer.set_experimental_options({"function_optimization": False})
-    watch = Watch(timeout)
     try:
-        with watch.over("The start"):
+        with ended_after(timeout, too_long("The start", timeout)):
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         raise TrainingError(lost("The start", error)) from error
-    team = Team(strategy, cluster, watch)
+    team = Team(strategy, cluster, Watch(timeout))
     if team.replicas % cluster.workers:
         raise InputError(
             f"{cluster.workers} workers have {team.replicas} devices: give each as many."
