@@ -87,7 +87,7 @@ def worker(chosen: argparse.Namespace) -> None:
 
 
 def volume(graph: Any, parameters: int) -> dict[str, Any]:
-    """How often a step sums all gradients over the workers, and its other operations between them.
+    """Bytes that a step sums over the workers, how often that is all gradients, and operations.
 
     Those on embeddings have no known size in the graph.
     """
@@ -148,10 +148,8 @@ def derived(chosen: argparse.Namespace) -> dict[str, Any]:
 def sent(found: dict[str, Any], counted: dict[str, Any], devices: int) -> dict[str, float]:
     """Bytes that each device sends in a step, around a ring."""
     share = (devices - 1) / devices
-    gradients = 4 * counted["parameters"]
     return {
-        "all gradients, once": 2 * share * gradients,
-        "all that is summed": 2 * share * counted["reduced"],
+        "gradients, summed": 2 * share * counted["reduced"],
         "embeddings, gathered": share * found["embeddings"],
         "their gradients, summed": 2 * share * found["embeddings"],
     }

@@ -144,7 +144,9 @@ class Line(AcrossReplicas):
 
 
 def accumulated() -> None:
-    """Six steps whose gradients are applied two by two, on one device and on two: the losses."""
+    """Six steps whose gradients are applied two by two, on one device and on two: the losses, and
+    how often the devices of a step without accumulation ask for sums.
+    """
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     draw = np.random.default_rng(0)
@@ -156,23 +158,33 @@ def accumulated() -> None:
         for _ in range(6)
     ]
 
-    def fresh_line() -> Line:
+    def fresh_line(accumulation: int = 2) -> Line:
         keras.utils.set_random_seed(0)
         model = Line()
         rate = warm_up_then_cosine(1e-1, 2, 6)
-        model.compile(adamw(model, rate, 0.05, 0.5, accumulation=2), jit_compile=False)
+        model.compile(adamw(model, rate, 0.05, 0.5, accumulation), jit_compile=False)
         model.optimizer.build(model.trainable_variables)
         return model
 
     one, strategy = fresh_line(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
-        two = fresh_line()
+        two, other = fresh_line(), fresh_line(accumulation=1)
     step, losses = make_step(strategy, two), []
     for values in batches:
         one.reset_metrics(), two.reset_metrics()
         mine = float(one.train_step(values)["loss"])
         losses.append((mine, step(Team(strategy).split(values, ()))["loss"]))
-    print(json.dumps(losses))
+    sums, all_reduce = [], tf.distribute.ReplicaContext.all_reduce
+
+    def noted(context, *arguments, **keywords):
+        sums.append(context.replica_id_in_sync_group)
+        return all_reduce(context, *arguments, **keywords)
+
+    tf.distribute.ReplicaContext.all_reduce = noted
+    given = Team(strategy).split(batches[0], ())
+    traced = tf.function(lambda rows: strategy.run(other.train_step, (rows,)), autograph=False)
+    traced.get_concrete_function(given)
+    print(json.dumps({"losses": losses, "sums": len(sums)}))
 
 
 if __name__ == "__main__":
