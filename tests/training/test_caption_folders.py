@@ -168,6 +168,14 @@ def test_conceptual_captions_are_paired_with_what_was_downloaded(tmp_path, order
         open_pairs(tmp_path)
 
 
+def test_downloads_are_looked_for_by_the_numbers_of_their_lines(tmp_path):
+    lines = [f"first\t{ADDRESSES[0]}", "no address", f"picture 2\t{ADDRESSES[2]}"]
+    (tmp_path / "gcc.tsv").write_text("\n".join(lines))
+    (tmp_path / f"2_{zlib.crc32(ADDRESSES[2].encode())}").write_bytes(picture(2))
+    good, bad = loaded(open_pairs(tmp_path / "gcc.tsv"))
+    assert good == [(picture(2), "picture 2")] and len(bad) == 2
+
+
 def test_several_tables_in_a_folder_are_not_chosen_from(tmp_path):
     for name in ("a.csv", "b.jsonl", "c.json"):
         shutil.copy(folder(tmp_path / name[0], 1) / "captions.csv", tmp_path / name)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import zlib
 from pathlib import Path
 
 import fsspec
@@ -543,6 +544,16 @@ def test_pairs_on_other_storage_are_those_of_a_disk(tmp_path, memory, kind):
     if kind in ("tar", "tfrecord"):
         for paths in (f"{there}/*.{kind}", f"{there}/{{0..1}}.{kind}", f"simplecache::{there}"):
             assert loaded(open_pairs(paths))[0] == good
+
+
+def test_few_downloads_are_looked_for_on_other_storage(tmp_path, memory, monkeypatch):
+    monkeypatch.setattr("tf_groupvit.training.caption_folders.AFAR", 2)
+    lines = [f"picture {number}\thttp://x/{number}" for number in range(3)]
+    (tmp_path / "gcc.tsv").write_text("\n".join(lines))
+    (tmp_path / f"{zlib.crc32(b'http://x/2')}").write_bytes(picture(2))
+    assert loaded(open_pairs(tmp_path / "gcc.tsv"))[0] == [(picture(2), "picture 2")]
+    with pytest.raises(DatasetError, match="none of its first 2 images is there"):
+        open_pairs(f"{uploaded(tmp_path, memory)}/gcc.tsv")
 
 
 def test_other_storage_that_lacks_something_is_one_line(tmp_path, memory):

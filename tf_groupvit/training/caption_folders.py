@@ -26,7 +26,7 @@ from tf_groupvit.training.captions_file import read_rows
 
 SHOWN = 5  # missing images that a message names
 WEB = ("http://", "https://")
-LOOKED_FOR = 1000  # downloads, of which one at least should be there
+LOOKED_FOR, AFAR = 1000, 100  # downloads, of which one should be there; each is many requests
 DOWNLOADS = ("training", "validation", "images", "")  # folders of them, beside their list
 ENDINGS = ("", *(f".{suffix}" for suffix in TAR_IMAGES))
 LONGEST_LINE = 2**20  # characters
@@ -142,11 +142,12 @@ class Downloads:
         self._file, self._rows = file, rows
         folders = {name: kind_of(beside(file, name or ".")) for name in DOWNLOADS}
         self._folders = [name for name, kind in folders.items() if kind == "directory"]
-        first = [row[0] for row in islice(rows(), LOOKED_FOR) if row]
-        if not any(self._find(number, address) for number, address in enumerate(first)):
+        lines = enumerate(islice(rows(), AFAR if is_url(file) else LOOKED_FOR))
+        first = [(number, row[0]) for number, row in lines if row]
+        if not any(self._find(*one) for one in first):
             raise DatasetError(
                 f"{file}: none of its first {len(first)} images is there: expected them in a folder"
-                f" training next to it, such as training/{zlib.crc32(first[0].encode())} (the"
+                f" training next to it, such as training/{zlib.crc32(first[0][1].encode())} (the"
                 " CRC-32 of its address); or name them, in a column image."
             )
 
