@@ -33,7 +33,7 @@ from tf_groupvit.preprocessing.image_arrays import gray_levels
 from tf_groupvit.preprocessing.image_reading import ImageLike, read_image
 from tf_groupvit.quiet import held_back
 from tf_groupvit.runtimes.compiled import inputs_of
-from tf_groupvit.segmentation.pipeline import score_squares, thresholds_of
+from tf_groupvit.segmentation.pipeline import score_squares
 from tf_groupvit.segmentation.prompts import encode_prompts
 from tf_groupvit.segmentation.protocol import class_affinity, encode_image, with_background
 from tf_groupvit.segmentation.refinement import resize, sharpen
@@ -117,8 +117,8 @@ class Portable:
 
     def _look(self, pixels: Tensor, texts: Tensor) -> dict[str, Tensor]:
         groups = encode_image(self.model, self._normalized(pixels))
-        thresholds = tf.constant(thresholds_of(self.settings))
-        scores = score_squares(groups, self.settings, pixels, normalize(texts), thresholds)
+        threshold = self.settings.background
+        scores = score_squares(groups, self.settings, pixels, normalize(texts), threshold)
         rows = _of_pixels(scores)
         labels = tf.squeeze(first_argmax(rows, -1), -1)
         found = {
@@ -126,7 +126,6 @@ class Portable:
             "class_scores": tf.reduce_max(rows, axis=(1, 2)),
         }
         if self.maps:
-            threshold = self.settings.background
             affinity = with_background(class_affinity(groups, normalize(texts)), threshold)
             found |= {"scores": rows, "group_scores": affinity}
             for stage, maps in enumerate(groups["maps"], 1):
@@ -137,9 +136,9 @@ class Portable:
         """uint8 (B, S, S, 3) -> float32 (B, 3, S, S): the floats of ``image_arrays.normalize``, by
         the same table, since converters compute a division in other ways.
         """
-        numbers = tf.cast(pixels, tf.int32)
-        found = [tf.gather(self.levels[:, c], numbers[..., c]) for c in range(3)]
-        return tf.stack(found, axis=1)
+        levels = self.levels.T.reshape(-1)  # of one channel after the other
+        found = tf.gather(levels, tf.cast(pixels, tf.int32) + np.array([0, 256, 512], "int32"))
+        return tf.transpose(found, (0, 3, 1, 2))
 
 
 def _context(segmenter: "Segmenter") -> int:
@@ -153,7 +152,8 @@ def _of_pixels(scores: LowResScores) -> Tensor:
     """Scores of every pixel of the squares, (B, S, S, K)."""
     if scores.owner is not None:
         # A product, since converters lack gathering with a batch dimension. Exact: one factor is 1.
-        maps = tf.one_hot(scores.owner, tf.shape(scores.rows)[1])
+        groups = tf.range(tf.shape(scores.rows)[1])
+        maps = tf.cast(scores.owner[..., None] == groups, tf.float32)
         return maps @ tf.expand_dims(scores.rows, 1)
     if scores.shares is not None:
         return scores.shares @ tf.expand_dims(scores.rows, 1)

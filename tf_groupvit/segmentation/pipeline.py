@@ -42,6 +42,7 @@ from tf_groupvit.preprocessing.image_graph import resize_bilinear, to_pixel_valu
 from tf_groupvit.segmentation import sliding_window
 from tf_groupvit.segmentation.protocol import (
     Groups,
+    Thresholds,
     class_affinity,
     class_probabilities,
     compact_scores,
@@ -182,7 +183,7 @@ def _of_last_stage(groups: Groups) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def score_squares(
-    groups: Groups, settings: Settings, squares: Tensor, texts: Tensor, thresholds: Tensor
+    groups: Groups, settings: Settings, squares: Tensor, texts: Tensor, thresholds: Thresholds
 ) -> LowResScores:
     """Scores of whole pictures, uint8 (B, S, S, 3), from their groups; each part has B rows."""
     found = compact_scores(groups, texts, *settings.size, settings.protocol, thresholds)
