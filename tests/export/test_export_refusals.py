@@ -254,6 +254,7 @@ PIXELS = {
     "logits": [
         ({"input_ids": np.zeros((1, 33), "int32")}, "input_ids: expected 1 to 32 tokens a text, got 33."),
         ({"input_ids": np.full((1, 2), 9999, "int32")}, "input_ids: expected numbers from 0 to"),
+        ({"input_ids": np.zeros((2, 2), "int32")}, "input_ids: expected an end token, "),
         ({"attention_mask": np.ones((1, 3), "int32")}, "attention_mask: expected one number for each"),
         ({"pixel_values": np.zeros((1, 3, 30, 32), "float32")}, "multiples of the patch size (8, 8), got 30 and 32."),
         ({"pixel_values": np.zeros((1, 1, 32, 32), "float32")}, "pixel_values: expected shape (B, 3, H, W)"),
@@ -261,7 +262,7 @@ PIXELS = {
         # Of 32 x 32 the model takes 256 at once, so of 512 x 512, with 65,536 times the pairs of
         # patches, none.
         ({"pixel_values": np.zeros((1, 3, 512, 512), "float32")}, "fewer or smaller images, got 1 x 512 x 512"),
-        ({"input_ids": np.zeros((4096, 2), "int32"), "pixel_values": np.zeros((33, 3, 32, 32), "float32")},
+        ({"input_ids": (4096, 2), "pixel_values": np.zeros((33, 3, 32, 32), "float32")},
          "segmentation_logits: expected at most 134217728 numbers, got 4096 texts for 33 x 32 x 32."),
     ],
 }  # fmt: skip
@@ -271,16 +272,18 @@ PIXELS = {
 @pytest.mark.parametrize(
     ("signature", "given", "words"), [(name, *case) for name in PIXELS for case in PIXELS[name]]
 )
-def test_arrays_of_other_shapes_are_refused(runner, signature, given, words):
-    ids = np.zeros((1, 2), "int32")
+def test_arrays_of_other_shapes_are_refused(runner, export, signature, given, words):
+    """A shape in place of token ids is that of sound ones."""
+    end = export.segmenter.tokenizer.eos_token_id
+    ids = given.get("input_ids", (1, 2))
+    ids = np.full(ids, end, "int32") if isinstance(ids, tuple) else ids
     sound = {
         "input_ids": ids,
-        "attention_mask": ids + 1,
+        "attention_mask": np.ones(ids.shape, "int32"),
         "pixel_values": np.zeros((1, 3, 32, 32), "float32"),
     }
     if signature == "logits":
-        shape = given.get("input_ids", ids).shape
-        given = {**sound, "attention_mask": np.ones(shape, "int32"), **given}
+        given = {**sound, **given, "input_ids": ids}
     assert words in refusal(runner, signature, **given)
 
 

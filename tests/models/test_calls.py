@@ -246,6 +246,10 @@ WRONG: dict[str, Any] = {
         dict(input_ids={"input_idz": IDS, "pixel_values": PIXELS}),
         "did you mean 'input_ids'",
     ),
+    "a typo with a list": (
+        dict(input_ids={"input_idz": IDS.tolist(), "pixel_values": PIXELS}),
+        "did you mean 'input_ids'",
+    ),
     "a flag inside": (
         dict(input_ids={"input_ids": IDS, "return_loss": True}),
         "flags are arguments",

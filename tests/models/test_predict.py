@@ -5,7 +5,17 @@ in silence.
 import keras
 import numpy as np
 import pytest
-from tiny_models import EVERYTHING, equal, inputs_of, make, numbers, some_ids, some_pixels, tiny
+from tiny_models import (
+    END,
+    EVERYTHING,
+    equal,
+    inputs_of,
+    make,
+    numbers,
+    some_ids,
+    some_pixels,
+    tiny,
+)
 
 from tf_groupvit.errors import InputError
 from tf_groupvit.models.groupvit import PAIRWISE
@@ -69,6 +79,22 @@ def test_texts_alone_are_refused_in_one_line():
     with pytest.raises(InputError, match="pixel_values are missing") as caught:
         tiny().predict({"input_ids": some_ids(2)}, verbose=0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda ids: np.where(ids == END, 1, ids), "has no end token 9"),
+        (lambda ids: ids + 9, "vocabulary is 0 to 11"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["text", "joint"])
+def test_ids_that_cannot_be_right_are_refused_before_a_graph_takes_them(kind, change, words):
+    """In a graph a text without its end gives another's embedding, and under JAX any id something."""
+    inputs = inputs_of(kind)
+    inputs["input_ids"] = change(np.asarray(inputs["input_ids"]))
+    with pytest.raises(InputError, match=words):
+        tiny(kind).predict(inputs, verbose=0)
 
 
 @pytest.mark.parametrize("loop", ["predict", "evaluate"])

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tf_groupvit.config import GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.export.saving import Limits
+from tf_groupvit.models.text import LEGACY_END, end_ids
 from tf_groupvit.preprocessing.image_graph_bytes import Message, assert_with_message
 from tf_groupvit.preprocessing.image_reading import MAX_SIDE
 
@@ -146,7 +147,13 @@ def check_token_ids(
     message = [f"input_ids: expected 1 to {longest} tokens a text, got ", T, "."]
     ids = assert_with_message((N == 0) | ((T > 0) & (longest >= T)), message, ids)
     message = [f"input_ids: expected numbers from 0 to {highest}, got another."]
-    return assert_with_message(tf.reduce_all((ids >= 0) & (ids <= highest)), message, ids), mask
+    ids = assert_with_message(tf.reduce_all((ids >= 0) & (ids <= highest)), message, ids)
+    ends = end_ids(config)
+    if ends and config.eos_token_id != LEGACY_END:
+        ended = tf.reduce_any(tf.equal(ids[:, :, None], ends), axis=[1, 2])
+        message = [f"input_ids: expected an end token, {config.eos_token_id}, in each text."]
+        ids = assert_with_message(tf.reduce_all(ended), message, ids)
+    return ids, mask
 
 
 def check_patches(

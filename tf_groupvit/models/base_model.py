@@ -132,33 +132,36 @@ class BaseModel(keras.Model):
             **{name: accept(name, value) for name, value in given.items() if value is not None}
         )
 
-    def predict(self, *arguments: Any, **keywords: Any) -> Any:
+    def predict(self, x: Any, *arguments: Any, **keywords: Any) -> Any:
         """Keras' ``predict``, traced anew where layers have got other variables."""
-        self._forget_old_graphs()
+        self._before_loop(x)
         with _weights_outlive_errors(self):
-            return super().predict(*arguments, **keywords)
+            return super().predict(x, *arguments, **keywords)
 
-    def fit(self, *arguments: Any, **keywords: Any) -> Any:
+    def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
         """Keras' ``fit``, likewise."""
-        self._forget_old_graphs()
+        self._before_loop(x)
         with _weights_outlive_errors(self):
-            return super().fit(*arguments, **keywords)
+            return super().fit(x, *arguments, **keywords)
 
-    def evaluate(self, *arguments: Any, **keywords: Any) -> Any:
+    def evaluate(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:
         """Keras' ``evaluate``, likewise."""
-        self._forget_old_graphs()
+        self._before_loop(x)
         with _weights_outlive_errors(self):
-            return super().evaluate(*arguments, **keywords)
+            return super().evaluate(x, *arguments, **keywords)
 
     def quantize(self, *arguments: Any, **keywords: Any) -> Any:
         """Keras' ``quantize``, without a search for garbage through all objects for each layer."""
         with nothing_old_to_collect():
             return super().quantize(*arguments, **keywords)
 
-    def _forget_old_graphs(self) -> None:
-        """Keras keeps what it traced for its loops, also when a layer has got other variables
-        since.
+    def _before_loop(self, x: Any) -> None:
+        """Look at token ids that come as an array, since a traced graph cannot; and forget old
+        graphs: Keras keeps what it traced, also when a layer has got other variables since.
         """
+        ids = x.get("input_ids") if isinstance(x, Mapping) else x
+        if hasattr(self, "text_model") and hasattr(ids, "dtype"):
+            self.text_model.check_values(accept("input_ids", ids))
         if self._traced_with is None or not self._traced_with.still_in(self):
             self.train_function = self.test_function = self.predict_function = None
             self._traced_with = VariablesOf(self)

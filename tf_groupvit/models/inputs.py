@@ -46,6 +46,9 @@ def accept(name: str, value: Any) -> Any:
                 f"{flags[0]!r} is in the dict of inputs: it holds tensors alone, flags are"
                 " arguments."
             )
+        for key, part in value.items():
+            if key not in TENSORS and isinstance(part, list | tuple):  # Keras refuses it in riddles
+                raise InputError(f"There is no input {key!r}: {did_you_mean(key, TENSORS)}")
         return {key: accept(key, part) for key, part in value.items()}
     expected, dtypes = TENSORS[name]
     if not hasattr(value, "dtype"):

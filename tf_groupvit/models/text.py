@@ -128,13 +128,9 @@ class TextTower(Part):
     def _ends(self, ids: Tensor) -> Tensor:
         """True where a token is an end token, (N, T)."""
         found = ops.zeros_like(ids, dtype="bool")
-        for end in self._end_ids():
+        for end in end_ids(self.config):
             found = ops.logical_or(found, ops.equal(ids, end))
         return found
-
-    def _end_ids(self) -> list[int]:
-        end = self.config.eos_token_id
-        return [one for one in (end if isinstance(end, tuple) else (end,)) if one is not None]
 
     def _end_of_text(self, ids: Tensor) -> Tensor:
         """Where each text ends, (N, 1): its first end token; for legacy configs its highest id."""
@@ -154,12 +150,15 @@ class TextTower(Part):
                 f"input_ids are {ids.shape[1]} tokens long: this model takes {longest}, truncate"
                 " them."
             )
-        values = concrete(input_ids)
-        if values is not None and values.size:
-            self._check_values(values.reshape(-1, values.shape[-1]))
+        self.check_values(input_ids)
         return ids
 
-    def _check_values(self, ids: np.ndarray) -> None:
+    def check_values(self, input_ids: Tensor) -> None:
+        """Token ids (N, T) or (T,) that can be looked at: refused where they cannot be right."""
+        ids = concrete(input_ids)
+        if ids is None or not ids.size:
+            return
+        ids = ids.reshape(-1, ids.shape[-1])
         size, end = self.config.vocab_size, self.config.eos_token_id
         if ids.min() < 0 or ids.max() >= size:
             raise InputError(
@@ -168,12 +167,18 @@ class TextTower(Part):
             )
         if end == LEGACY_END:
             return
-        without = np.flatnonzero(~np.isin(ids, self._end_ids()).any(axis=1))
+        without = np.flatnonzero(~np.isin(ids, end_ids(self.config)).any(axis=1))
         if without.size:
             raise InputError(
                 f"Row {without[0]} of input_ids has no end token {end}: end every text with it, as"
                 " the tokenizer does."
             )
+
+
+def end_ids(config: GroupViTTextConfig) -> list[int]:
+    """The tokens that may end a text."""
+    end = config.eos_token_id
+    return [one for one in (end if isinstance(end, tuple) else (end,)) if one is not None]
 
 
 def _of_shape(name: str, rows: Tensor, ids: Tensor) -> Tensor:
@@ -195,7 +200,7 @@ class TFGroupViTTextModel(PretrainedModel):
 
     Errors: InputError for ids outside the vocabulary, texts longer than the positions, or a text
         without an end token (in a traced graph only what static shapes tell is checked; a text
-        without an end token is then pooled at 0).
+        without an end token is then pooled at 0). Keras' loops look at ids that come as arrays.
     """
 
     config_class = GroupViTTextConfig

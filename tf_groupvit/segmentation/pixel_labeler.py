@@ -61,7 +61,7 @@ class PixelLabeler(BaseModel):
             )
         return _label(self.model, self.settings, pixels, self.texts)
 
-    def predict(self, pixels: Pixels, *arguments: Any, **keywords: Any) -> np.ndarray:
+    def predict(self, pixels: Pixels, *arguments: Any, **keywords: Any) -> np.ndarray:  # type: ignore[override]
         """Label pixels, or images of one size, of every kind that ``Segmenter.predict`` names.
 
         -> (B, H, W), uint8, or int32 for more than 256 labels.
