@@ -401,6 +401,9 @@ def joint_section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
     return {**(plain or {}), **(tower.from_dict(older).to_dict() if older is not None else {})}
 
 
+NO_CONFIG = "{} comes without a config: the published sizes are assumed."
+
+
 def config_file_of(weights: Path) -> Path:
     """The config.json in a folder, or in that of a file of weights.
 

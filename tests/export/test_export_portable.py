@@ -307,7 +307,7 @@ def test_the_command_knows_every_format():
 def test_packages_that_are_missing_are_named(plain, tmp_path, monkeypatch):
     monkeypatch.setattr("tf_groupvit.export.portable.find_spec", lambda _: None)
     with pytest.raises(
-        ExportError, match=r"ONNX needs tf2onnx and onnxruntime.*tf-groupvit\[onnx\]"
+        ExportError, match=r"ONNX needs tf2onnx and onnxruntime, which are not.*tf-groupvit\[onnx\]"
     ):
         export_model(plain, tmp_path / "export", "onnx")
     wanted = r"LiteRT in 8 bits, calibrated, needs ai_edge_quantizer.*tf-groupvit\[quantizer\]"

@@ -18,7 +18,9 @@ def test_progress_tells_the_time_that_is_left_without_the_first_step(monkeypatch
         now[0] += seconds
         watcher.on_train_batch_end(0, {"loss": 1.5})
     watcher.on_epoch_end(0, {"loss": 1.25})
-    watcher.step = 1000
+    watcher.step = 999
+    now[0] += 60
+    watcher.on_train_batch_end(0, {"loss": 1.5})  # the line of the round follows
     watcher.on_epoch_end(1, {"loss": 1.0})
     assert capsys.readouterr().err.splitlines() == [
         "step 102 of 1000: loss 1.500, about 30 min left",  # 898 steps of 2 s

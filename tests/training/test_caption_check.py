@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
@@ -95,3 +96,9 @@ def test_the_pairs_that_are_shown_are_drawn_from_all(tmp_path, tokenizer):
     numbers = [number for number, _ in check.shown]
     assert check.summary(48).startswith("60 pairs; none broken\ncaptions have")
     assert check.pairs == 60 and len(set(numbers)) == 20 and max(numbers) >= 20
+
+
+def test_large_numbers_of_tokens_have_separators_too():
+    check = caption_check.Check(pairs=1, lengths=Counter([1234]), sides=Counter([8]))
+    assert "captions have 1,234 to 1,234 tokens" in check.summary(1000)
+    assert "at most 1,234, 95 of 100 at most 1,234; 1 with more than 1,000" in check.summary(1000)

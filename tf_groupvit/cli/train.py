@@ -107,9 +107,10 @@ def command(
     NAME.jpg        with NAME.txt or NAME.json beside it, also in folders
     *.tsv           captions and addresses, and the downloads by their CRC-32
 
-    The column image may also be called file_name, image_path or path, and caption text or title. A
-    picture may have several lines, each with another caption. What cannot be read is left out, and
-    named at the end; --check tells before. A batch larger than the data is lowered.
+    The column image may also be called file_name, image_path, image_name or path, and caption text,
+    title or comment. A picture may have several lines, each with another caption. What cannot be
+    read is left out, and named at the end; --check tells before. A batch larger than the data is
+    lowered.
 
     Ten pictures with captions to try it, and to look at:
 

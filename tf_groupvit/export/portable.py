@@ -370,10 +370,11 @@ def check_format(format: str, int8: bool = False, calibrated: bool = False) -> N
     needed = row.packages + (row.calibrated_packages if calibrated else row.int8_packages * int8)
     if missing := [package for package in needed if find_spec(package) is None]:
         extras = dict.fromkeys(EXTRAS.get(package, package) for package in missing)
+        verb = "is" if len(missing) == 1 else "are"
         bits = " in 8 bits, calibrated," if calibrated else " in 8 bits" * int8
         raise ExportError(
-            f"{row.title}{bits} needs {' and '.join(missing)}, which is not installed: pip install"
-            f" 'tf-groupvit[{','.join(extras)}]'."
+            f"{row.title}{bits} needs {' and '.join(missing)}, which {verb} not installed: pip"
+            f" install 'tf-groupvit[{','.join(extras)}]'."
         )
 
 

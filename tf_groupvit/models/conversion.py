@@ -18,7 +18,7 @@ from tf_groupvit.checkpoints.description import (
 from tf_groupvit.checkpoints.matching import Match, match
 from tf_groupvit.checkpoints.reading import Checkpoint, read_checkpoint
 from tf_groupvit.checkpoints.safetensors_file import write_checkpoint
-from tf_groupvit.config import GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
+from tf_groupvit.config import NO_CONFIG, GroupViTConfig, GroupViTTextConfig, GroupViTVisionConfig
 from tf_groupvit.errors import CheckpointError, InputError
 from tf_groupvit.hub import COMPANIONS, resolve
 
@@ -71,9 +71,7 @@ def convert(
     checkpoint = read_checkpoint(path)
     config = config_of(path)
     if config is None:
-        warnings.warn(
-            f"{path.name} comes without a config: the published sizes are assumed.", stacklevel=2
-        )
+        warnings.warn(NO_CONFIG.format(path.name), stacklevel=2)
         config = GroupViTConfig()
     matched = _matched(config, checkpoint)
     try:

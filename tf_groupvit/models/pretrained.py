@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import keras
 
 from tf_groupvit.config import (
+    NO_CONFIG,
     GroupViTConfig,
     GroupViTTextConfig,
     GroupViTVisionConfig,
@@ -111,10 +112,7 @@ class PretrainedModel(BaseModel):
         if path.is_dir():
             return cls.config_class.from_pretrained(path)
         if path.suffix == ".pth" and not path.with_name("config.json").exists():
-            warnings.warn(
-                f"{path.name} comes without a config: the published sizes are assumed.",
-                stacklevel=3,
-            )
+            warnings.warn(NO_CONFIG.format(path.name), stacklevel=3)
             return cls.config_class()
         return cls.config_class.from_pretrained(config_file_of(path))
 

@@ -228,7 +228,9 @@ class Progress(StepCallback):
         now = time.monotonic()
         if self.since is None:  # the first step traces the graph: it says nothing about the others
             self.since, self.reported = (self.step, now), now
-        elif self.step == self.since[0] + 1 or now - self.reported > REPORT_EVERY:
+        elif self.step < self.steps and (  # at the last step the line of the round follows
+            self.step == self.since[0] + 1 or now - self.reported > REPORT_EVERY
+        ):
             self._report(logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:

@@ -73,8 +73,9 @@ class Check:
             middle, most = lengths[np.searchsorted(counts, np.array([0.5, 0.95]) * self.pairs)]
             cut = sum(count for length, count in self.lengths.items() if length > longest)
             lines += [
-                f"captions have {lengths[0]} to {lengths[-1]} tokens, half of them at most"
-                f" {middle}, 95 of 100 at most {most}; {cut:,} with more than {longest} are cut",
+                f"captions have {lengths[0]:,} to {lengths[-1]:,} tokens, half of them at most"
+                f" {middle:,}, 95 of 100 at most {most:,}; {cut:,} with more than {longest:,} are"
+                " cut",
                 f"the shorter sides of images have {min(self.sides):,} to {max(self.sides):,}"
                 " pixels",
             ]

@@ -28,7 +28,6 @@ IMAGE_COLUMNS = (
     "image_path",
     "path",
 )
-CAPTION_COLUMNS = (*CAPTIONS, "txt")
 REASON = "error_message"  # img2dataset's: why there is no image
 MOST_BYTES = 2**31  # of a row group, which is read as a whole
 
@@ -89,9 +88,9 @@ def _opened(location: str, once: Sequence[str] = ()) -> "Iterator[pyarrow.parque
 def _columns(schema: "pyarrow.Schema", location: str) -> tuple[str, str]:
     """The names of the columns of images and of captions."""
     image = _image_column(schema)
-    caption = next(_named(schema, CAPTION_COLUMNS), None)
+    caption = next(_named(schema, CAPTIONS), None)
     if image is None or caption is None:
-        what, known = ("images", IMAGE_COLUMNS) if image is None else ("captions", CAPTION_COLUMNS)
+        what, known = ("images", IMAGE_COLUMNS) if image is None else ("captions", CAPTIONS)
         raise DatasetError(
             f"{location} has no column of {what}, but {', '.join(schema.names)}: call it one of"
             f" {', '.join(known)}."

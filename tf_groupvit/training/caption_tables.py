@@ -10,9 +10,9 @@ from tf_groupvit.errors import DatasetError
 
 # Columns, or entries of a JSON line, by the names that are in use. The address of an image on the
 # web names what was downloaded from it.
-IMAGES = ("image", "image_path", "file_name", "filename", "filepath", "file", "path")
+IMAGES = ("image", "image_path", "file_name", "filename", "filepath", "file", "path", "image_name")
 ADDRESSES = ("url", "image_url")
-CAPTIONS = ("caption", "captions", "text", "title")
+CAPTIONS = ("caption", "captions", "text", "title", "txt", "comment")
 SEPARATORS = ",\t;|"  # and any other sign, where the first line shows it
 END = "\0"  # parsed as one more row, unless a quotation mark was left open
 
