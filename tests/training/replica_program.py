@@ -140,12 +140,13 @@ class Line(AcrossReplicas):
         return keras.ops.tanh(self.dense(batch["x"]))
 
     def compute_loss(self, x=None, y=None, y_pred=None, **_):
-        return keras.ops.mean((y_pred[:, 0] - x["y"]) ** 2)
+        return keras.ops.mean((keras.ops.cast(y_pred[:, 0], "float32") - x["y"]) ** 2)
 
 
 def accumulated() -> None:
     """Six steps whose gradients are applied two by two, on one device and on two: the losses, and
-    how often the devices of a step without accumulation ask for sums.
+    how often the devices of a step without accumulation ask for sums. Then, in mixed_float16, a
+    step whose gradients would overflow if they were twice as large: the losses and their scales.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -184,7 +185,17 @@ def accumulated() -> None:
     given = Team(strategy).split(batches[0], ())
     traced = tf.function(lambda rows: strategy.run(other.train_step, (rows,)), autograph=False)
     traced.get_concrete_function(given)
-    print(json.dumps({"losses": losses, "sums": len(sums)}))
+    count = len(sums)
+    keras.config.set_dtype_policy("mixed_float16")
+    half = fresh_line(accumulation=1)
+    with strategy.scope():
+        halves = fresh_line(accumulation=1)
+    values = {"x": batches[0]["x"] / 10, "y": np.array([4, -4] * 4, "float32")}
+    mine = float(half.train_step(values)["loss"])
+    found = [mine, make_step(strategy, halves)(Team(strategy).split(values, ()))["loss"]]
+    scales = [float(model.optimizer.dynamic_scale.numpy()) for model in (half, halves)]
+    told = {"losses": losses, "sums": count, "half losses": found, "scales": scales}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -86,12 +86,14 @@ def test_two_workers_and_two_devices_train_as_one_process_does():
 
 
 @pytest.mark.slow
-def test_gradients_are_summed_once_and_accumulated_on_two_devices_as_on_one():
+def test_gradients_are_summed_once_accumulated_and_overflow_on_two_devices_as_on_one():
     found = told(start("accumulated"))
     losses = np.array(found["losses"])
     assert found["sums"] == 2  # all gradients at once, on each of two devices
     assert len(np.unique(losses[:, 0])) == 6
     np.testing.assert_allclose(losses[:, 1], losses[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(*found["half losses"], rtol=1e-3)
+    assert found["scales"] == [2**15, 2**15]
 
 
 def test_one_replica_has_all_rows():

@@ -62,6 +62,11 @@ def _replica_context() -> "tf.distribute.ReplicaContext | None":
     return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
+def _replica_count() -> int:
+    context = _replica_context()
+    return 1 if context is None else int(context.num_replicas_in_sync)
+
+
 def synchronize(model: keras.Model, workers: int = 1) -> None:
     """Let each replica do what one process does with the global batch, where layers mix rows.
 
@@ -169,7 +174,8 @@ class AcrossReplicas(keras.Model):
         with tf.GradientTape() as tape:
             found = self(batch, training=True)
             loss = self.compute_loss(batch, y_pred=found)
-            scaled = self.optimizer.scale_loss(loss)
+            # This replica's part of the loss: half floats then overflow as in one process.
+            scaled = self.optimizer.scale_loss(loss / _replica_count())
         self._loss_tracker.update_state(loss)
         variables = self.trainable_variables
         pairs = zip(tape.gradient(scaled, variables), variables, strict=True)
@@ -182,19 +188,19 @@ class AcrossReplicas(keras.Model):
         return self.get_metrics_result()
 
     def _update(self, gradients: list[Tensor], variables: list[keras.Variable]) -> None:
-        """Apply the mean of all replicas' gradients."""
+        """Apply the sum of all replicas' gradients."""
         import tensorflow as tf
 
         context, optimizer = _replica_context(), self.optimizer
         if context is None:
             optimizer.apply(gradients, variables)
             return
-        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         if self._accumulation:
-            context.merge_call(self._accumulate, (means, variables))
+            context.merge_call(self._accumulate, (sums, variables))
         else:
             with _summed(optimizer):
-                optimizer.apply(means, variables)
+                optimizer.apply(sums, variables)
 
     def _accumulate(
         self, strategy: "tf.distribute.Strategy", gradients: list[Tensor], variables: object
