@@ -24,6 +24,7 @@ from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PUBLISHED, Augmentation, augmenter, erase
 from tf_groupvit.training.caption_loading import (
+    LONGEST,
     MIN_SIDE,
     UNDECODED,
     decode_error,
@@ -35,7 +36,6 @@ from tf_groupvit.training.caption_sources import Source, records_of
 from tf_groupvit.training.texts import Prompts, Texts, Words
 
 SHOWN = 10  # skipped records that a summary names
-LONGEST = 1000  # letters of a name that are shown; it may hold line ends
 KEPT = 100_000  # of the last batches it is known where they ended
 Place = tuple[int, int]  # round, and place in its order
 

@@ -23,8 +23,9 @@ from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.segmentation.contact_sheet import TILE, sheet_of
 from tf_groupvit.storage import Output
-from tf_groupvit.training.caption_batches import LONGEST, Skipped
+from tf_groupvit.training.caption_batches import Skipped
 from tf_groupvit.training.caption_loading import (
+    LONGEST,
     MIN_SIDE,
     decode_error,
     load_pair,

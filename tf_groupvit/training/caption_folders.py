@@ -15,6 +15,7 @@ from tf_groupvit.training.caption_shards import (
     TAR_IMAGES,
     Part,
     Record,
+    StorageError,
     broken,
     load_parts,
     numbered_name,
@@ -140,8 +141,7 @@ class Downloads:
     def __init__(self, file: str, rows: Callable[[], Iterable[Row | None]]) -> None:
         self.shards: Sequence[str] = [file]
         self._file, self._rows = file, rows
-        folders = {name: kind_of(beside(file, name or ".")) for name in DOWNLOADS}
-        self._folders = [name for name, kind in folders.items() if kind == "directory"]
+        self._folders = self._folders_there()
         lines = enumerate(islice(rows(), AFAR if is_url(file) else LOOKED_FOR))
         first = [(number, row[0]) for number, row in lines if row]
         if not any(self._find(*one) for one in first):
@@ -163,8 +163,18 @@ class Downloads:
     def _load(self, number: int, address: str, caption: str) -> tuple[bytes, str]:
         image = self._find(number, address)
         if not image:
+            try:
+                gone = {*self._folders} - {*self._folders_there()}
+            except Exception as error:  # each storage has errors of its own
+                raise StorageError(f"the folders cannot be read: {reason_of(error)}") from error
+            if gone:
+                raise StorageError(f"the folder {beside(self._file, min(gone) or '.')} is gone")
             raise DatasetError("its image was not downloaded")
         return read_part(image), caption
+
+    def _folders_there(self) -> list[str]:
+        places = {name: beside(self._file, name or ".") for name in DOWNLOADS}
+        return [name for name, place in places.items() if kind_of(place) == "directory"]
 
     def _find(self, number: int, address: str) -> str:
         """Where a download is; empty where it is not."""
@@ -211,7 +221,8 @@ class ImagesWithTexts:
         try:
             groups = _with_texts(shard)
         except Exception as error:  # each storage has errors of its own
-            yield broken(shard, f"the folder cannot be read: {reason_of(error)}")
+            reason = f"the folder cannot be read: {reason_of(error)}"
+            yield broken(shard, reason, StorageError)
             return
         for stem, parts in groups.items():
             yield from records_of_parts(f"{shard.rstrip('/')}/{stem}", parts)

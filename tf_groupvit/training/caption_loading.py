@@ -4,15 +4,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from tf_groupvit.errors import DatasetError, GroupViTError
+from tf_groupvit.errors import DatasetError, GroupViTError, one_line
 from tf_groupvit.preprocessing.image_reading import read_image
 from tf_groupvit.storage import is_url
-from tf_groupvit.training.caption_shards import Record
+from tf_groupvit.training.caption_shards import Record, StorageError
 from tf_groupvit.training.texts import clean_caption
 
 MIN_SIDE = 2  # an image of one pixel stands on the web where one was taken away
 UNDECODED = "its image cannot be decoded"
 AT_ONCE = 32  # records of another storage that are loaded at once
+IN_A_ROW = 1000  # so many failures, one after the other, are no accident of single pairs
+LONGEST = 1000  # letters of a name that are shown; it may hold line ends
 
 Pair = tuple[bytes, str]  # an encoded image, and its clean caption
 Loaded = tuple[int, Record, Pair | GroupViTError]
@@ -40,7 +42,25 @@ def load_pairs(records: Iterable[tuple[int, Record]], threads: int = 1) -> Itera
 
     Args:
         threads: so many are loaded at once.
+
+    Raises:
+        DatasetError: the storage gave none of ``IN_A_ROW`` records: it is gone.
     """
+    failed = 0
+    for number, record, pair in _load_in_order(records, threads):
+        if not isinstance(pair, GroupViTError):
+            failed = 0
+        elif isinstance(pair, StorageError):
+            failed += 1
+            if failed == IN_A_ROW:
+                raise DatasetError(
+                    f"{failed:,} pairs in a row cannot be read, the last of them"
+                    f" {one_line(record.name, LONGEST)}: {one_line(pair)}."
+                )
+        yield number, record, pair
+
+
+def _load_in_order(records: Iterable[tuple[int, Record]], threads: int) -> Iterator[Loaded]:
     if threads == 1:
         yield from ((number, record, _pair_or_error(record)) for number, record in records)
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tf_groupvit.errors import DatasetError, GroupViTError
 from tf_groupvit.storage import holds_pictures, picture_of, place_of, reason_of
-from tf_groupvit.training.caption_shards import Record, broken, numbered_name
+from tf_groupvit.training.caption_shards import Record, StorageError, broken, numbered_name
 from tf_groupvit.training.caption_tables import CAPTIONS
 from tf_groupvit.training.captions_file import texts_in
 
@@ -53,7 +53,7 @@ class ParquetShards:
             with _opened(shard) as file:
                 yield from _records(file, shard)
         except DatasetError as error:
-            yield broken(shard, str(error).rstrip("."))
+            yield broken(shard, str(error).rstrip("."), type(error))
 
 
 def holds_pairs(file: str) -> bool:
@@ -75,14 +75,17 @@ def _opened(location: str, once: Sequence[str] = ()) -> "Iterator[pyarrow.parque
         raise DatasetError(
             f"{location}: Parquet files need pyarrow: pip install 'tf-groupvit[annotate]'."
         ) from error
+    kind: type[DatasetError] = StorageError
     try:
         system, path = place_of(location)
         with system.open(path, "rb") as file:
-            yield pyarrow.parquet.ParquetFile(file, read_dictionary=once)
+            table = pyarrow.parquet.ParquetFile(file, read_dictionary=once)
+            kind = DatasetError  # of a damaged row group
+            yield table
     except GroupViTError:
         raise
     except Exception as error:  # each storage has errors of its own, and pyarrow has
-        raise DatasetError(f"{location} cannot be read: {reason_of(error)}.") from error
+        raise kind(f"{location} cannot be read: {reason_of(error)}.") from error
 
 
 def _columns(schema: "pyarrow.Schema", location: str) -> tuple[str, str]:
@@ -165,4 +168,5 @@ class _RowGroup:
         try:
             return picture_of(image, *place_of(self.shard)), text
         except Exception as error:  # of an image that lies elsewhere
-            raise DatasetError(f"its image cannot be read: {reason_of(error)}") from error
+            kind = DatasetError if isinstance(error, GroupViTError) else StorageError
+            raise kind(f"its image cannot be read: {reason_of(error)}") from error

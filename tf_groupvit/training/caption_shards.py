@@ -31,6 +31,10 @@ HEADER, FOOTER = 12, 4  # an example's length with a check sum; its own check su
 Part = tuple[str, int, int | None]  # a file, and where a part of it starts and how long it is
 
 
+class StorageError(DatasetError):
+    """A file is not given: the storage is at fault, not what is in the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One pair. ``load`` reads image bytes and caption, or raises DatasetError with the reason."""
@@ -39,11 +43,11 @@ class Record:
     load: Callable[[], tuple[bytes, str]]
 
 
-def broken(name: str, reason: str) -> Record:
+def broken(name: str, reason: str, kind: type[DatasetError] = DatasetError) -> Record:
     """A record in the place of what should have been one, or more: loading it gives the reason."""
 
     def load() -> tuple[bytes, str]:
-        raise DatasetError(reason)
+        raise kind(reason)
 
     return Record(name, load)
 
@@ -54,12 +58,12 @@ def numbered_name(name: str, number: int) -> str:
 
 
 def read_part(location: str, start: int = 0, length: int | None = None) -> bytes:
-    """Part of a file, or DatasetError where it is shorter by now, or cannot be read."""
+    """Part of a file. Raises StorageError if it cannot be read, DatasetError if it is shorter."""
     try:
         data = bytes_of(location, start, length)
     except Exception as error:  # each storage has errors of its own
         reason = getattr(error, "strerror", None) or reason_of(error)
-        raise DatasetError(f"{name_of(location)} cannot be read: {reason}") from error
+        raise StorageError(f"{name_of(location)} cannot be read: {reason}") from error
     if length is not None and len(data) < length:
         raise DatasetError(f"{name_of(location)} ends within the record")
     return data
@@ -89,7 +93,7 @@ def records_of_parts(name: str, parts: Mapping[str, Part]) -> Iterator[Record]:
     try:
         texts = captions_in(json.loads(_read_text(parts[caption])))
     except DatasetError as error:
-        yield broken(name, str(error))
+        yield broken(name, str(error), type(error))
     except NO_ENTRY:
         yield broken(name, "its JSON has no entry 'caption'")
     else:
@@ -114,7 +118,7 @@ class TarShards:
         for key, parts in _by_key(_members(shard, problem), problem):
             yield from records_of_parts(f"{shard}:{key}", parts)
         if problem:
-            yield broken(shard, "; ".join(problem))
+            yield broken(shard, "; ".join(problem), StorageError)
 
 
 def _members(shard: str, problem: list[str]) -> Iterator[tuple[str, str, Part]]:
@@ -202,7 +206,7 @@ class TFRecordShards:
                     at = end
         except Exception as error:  # each storage has errors of its own
             reason = getattr(error, "strerror", None) or reason_of(error)
-            yield broken(shard, f"the file cannot be read: {reason}")
+            yield broken(shard, f"the file cannot be read: {reason}", StorageError)
 
 
 def _load_example(part: Part) -> tuple[bytes, str]:
