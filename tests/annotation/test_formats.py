@@ -385,6 +385,20 @@ def test_files_of_odd_names_stay_inside_and_differ(written, tmp_path):
         assert all(len(part.encode()) < 200 and part.isprintable() for part in parts)
 
 
+CLASHES = [["a", "a.png/q", "a.txt/q", "A.json/q", "a/q", "b/q.jpg", "b"], ["x.jpg/q", "x.jpg"]]
+
+
+@pytest.mark.parametrize("name", ["png", "voc", "yolo", "labelme", "coco-panoptic"])
+@pytest.mark.parametrize("ids", [ids[::step] for ids in CLASHES for step in (1, -1)])
+def test_no_file_is_called_as_a_folder_is(written, name, ids):
+    pictures = str.encode if FORMATS[name].takes_pictures else None
+    folder = written(name, [record(one, np.zeros((4, 4), int)) for one in ids], None, pictures)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if pictures is not None:
+        assert {one for one in ids if one.encode() in map(Path.read_bytes, files)} == {*ids}
+    assert len(files) >= len(ids)
+
+
 # Refusals
 
 

@@ -115,6 +115,9 @@ def test_without_pictures_no_model_is_loaded(tmp_path, monkeypatch):
     result = annotate(tmp_path / "gone", "--output", tmp_path / "labels")
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: There is no picture to annotate: ")
+    result = annotate("-", "--output", tmp_path / "labels")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("-: standard input is not read: name paths or URLs.\n")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,7 @@ def test_without_pictures_no_model_is_loaded(tmp_path, monkeypatch):
         (["--format", "png", "--with-pictures"], "belong to voc, labelme, yolo, not to 'png'"),
         (["--workers", "2"], "for the engine ray"),
         (["--output", ""], "The output has no name"),
+        (["--column", "y"], "column 'y' is of Parquet files, and there is none: leave it out"),
     ],
 )
 def test_what_needs_no_model_is_refused_before_one_is_loaded(

@@ -77,6 +77,22 @@ def test_an_error_of_ours_is_one_line_on_standard_error_and_exit_code_2(failing,
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"Error: {error}\n")
 
 
+class ResourceExhaustedError(Exception):
+    """As TensorFlow's is called."""
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ResourceExhaustedError("OOM when allocating")])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_no_memory_left_is_one_line(failing, error, hidden):
+    failing["error"] = error
+    if hidden:  # as Keras does
+        failing["error"] = RuntimeError("Exception encountered when calling Dense.call()")
+        failing["error"].__context__ = error
+    done = run("info")
+    wanted = "Error: It ran out of memory: take a smaller --size, batch or picture.\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", wanted)
+
+
 def test_an_error_of_the_system_is_one_line_and_exit_code_2(failing):
     failing["error"] = OSError(errno.ENOSPC, "No space left on device", "out/a.json")
     done = run("info")

@@ -40,6 +40,18 @@ def test_webdataset_shards_give_their_pairs_in_order(tmp_path):
         assert loaded(open_pairs(paths)) == (pairs(5), {})
 
 
+@pytest.mark.parametrize("ending", ["tar.gz", "tgz"])
+def test_a_compressed_tar_is_refused_in_one_line(tmp_path, ending):
+    file = tmp_path / f"0.{ending}"
+    file.write_bytes(b"")
+    for path in (file, tmp_path, f"{tmp_path}/*.{ending}"):
+        with pytest.raises(DatasetError) as refused:
+            open_pairs(path)
+        assert str(refused.value) == (
+            f"{file} is a compressed tar, and those are not read: unpack it, with gunzip."
+        )
+
+
 def test_a_caption_may_stand_in_json_alone_and_keys_may_lie_in_folders(tmp_path):
     members = {
         "a.b/1.x.json": b"{}",

@@ -7,7 +7,7 @@ import keras
 import pytest
 from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
-from pairs import shard
+from pairs import folder, shard
 from tiny_recipe import JOINT, TEXT, VISION
 
 from tf_groupvit.checkpoints.safetensors_file import write_safetensors
@@ -64,6 +64,20 @@ def test_a_url_is_no_folder_of_this_disk(tmp_path, monkeypatch):
     assert done.stderr == (
         "Error: --tensorboard is s3://bucket/logs: give a folder of this disk.\n"
     )
+
+
+def test_a_folder_that_is_called_as_drawn_scenes_are_is_told(tmp_path, monkeypatch):
+    folder(tmp_path / "scenes", 2)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: [])
+    said = "Scenes are drawn; the folder scenes is ./scenes."
+    done = command("--output", "out", "--data", "scenes")
+    assert done.exit_code == 0 and done.stderr.startswith(f"{said}\nTraining on scenes, ")
+    done = command("--output", "out", "--data", "scenes", "--check")
+    assert done.exit_code == 2 and done.stderr.startswith(f"{said}\nLooking through scenes ...\n")
+    done = command("--output", "out", "--data", "./scenes", "--check")
+    assert done.exit_code == 0 and done.stdout.startswith("./scenes: 2 pairs; none broken\n")
+    assert said not in done.stderr
 
 
 @pytest.mark.parametrize("workers", [1, 2])

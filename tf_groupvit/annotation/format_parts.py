@@ -76,23 +76,41 @@ class Description:
         return regions_of(self.labels(record), self.tolerance, self.minimum_area)
 
 
-def named(records: Iterable[Record]) -> Iterator[tuple[Record, str]]:
+def named(
+    records: Iterable[Record], ending: str = ".png", with_pictures: bool = False
+) -> Iterator[tuple[Record, str]]:
     """The records that have no error, each with the name of its files, without a suffix.
 
     It is the id without its suffix, where no other has it, in folders as the id is. Names are legal
-    on every system, stay inside of their folder, and differ by more than capitals.
+    on every system, stay inside of their folder, and differ by more than capitals. No file is
+    called as a folder of others is.
+
+    Args:
+        ending: what is put behind a name for its file.
+        with_pictures: whether the picture's own suffix is, too.
     """
     # A database without a name is a temporary file: memory is bounded, however many names.
     with closing(sqlite3.connect("", isolation_level=None)) as taken:
-        taken.execute("CREATE TABLE names (name TEXT PRIMARY KEY) WITHOUT ROWID")
+        taken.execute("CREATE TABLE paths (path TEXT PRIMARY KEY, folder INT) WITHOUT ROWID")
+        taken.execute("BEGIN")  # one transaction is quicker than one for each picture
         for record in records:
             if record.error is None:
-                yield record, next(name for name in _names(record.id) if _is_new(name, taken))
+                ends = {ending, suffix_of(record.id)} if with_pictures else {ending}
+                yield record, next(name for name in _names(record.id) if _take(name, ends, taken))
 
 
-def _is_new(name: str, taken: sqlite3.Connection) -> bool:
-    added = taken.execute("INSERT OR IGNORE INTO names VALUES (?)", [name.casefold()])
-    return added.rowcount == 1
+def _take(name: str, endings: Iterable[str], taken: sqlite3.Connection) -> bool:
+    """Whether the files of a name, and the folders around them, are free; they are not, then."""
+    name = name.casefold()
+    files = [f"{name}{ending.casefold()}" for ending in endings]
+    folders = [name[:place] for place, sign in enumerate(name) if sign == "/"]
+    rows = [(path, False) for path in files] + [(path, True) for path in folders]
+    for path, is_folder in rows:
+        row = taken.execute("SELECT folder FROM paths WHERE path = ?", [path]).fetchone()
+        if row is not None and not (row[0] and is_folder):
+            return False
+    taken.executemany("INSERT OR IGNORE INTO paths VALUES (?, ?)", rows)
+    return True
 
 
 def _names(item_id: str) -> Iterator[str]:
@@ -104,6 +122,7 @@ def _names(item_id: str) -> Iterator[str]:
         yield f"{stem}-{path.suffix[1:]}"
     for length in range(8, 65, 8):
         yield f"{stem}-{digest[:length]}"
+    yield f"{path.stem}-{digest}"  # where one of its folders is called as a file is
 
 
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows

@@ -48,7 +48,7 @@ def write_voc(
     palette[: len(about.colors)] = about.colors
     palette[255] = VOID
     with output.stream("ImageSets/Segmentation/train.txt") as names:
-        for record, name in named(records):
+        for record, name in named(records, with_pictures=pictures is not None):
             picture = Image.fromarray(about.labels(record))
             picture.putpalette(palette.tobytes())
             output.write(f"SegmentationClass/{name}.png", png(picture))

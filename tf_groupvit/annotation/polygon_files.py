@@ -30,7 +30,7 @@ def write_labelme(
     records: Iterable[Record], about: Description, output: Output, pictures: Pictures | None
 ) -> None:
     """A JSON file a picture, which belongs beside the picture. Holes are bridged."""
-    for record, name in named(records):
+    for record, name in named(records, ".json", pictures is not None):
         file = put_picture(output, "", record, name, pictures)
         shapes = [
             {
@@ -133,7 +133,7 @@ def write_yolo(
     )
     output.write("data.yaml", f"# {REGIONS}\ntrain: images\nval: images\nnames:\n{names}")
     number_of = {of: number for number, of in enumerate(about.drawn)}
-    for record, name in named(records):
+    for record, name in named(records, ".txt", pictures is not None):
         put_picture(output, "images", record, name, pictures)
         size = np.array([record.width, record.height])
         lines = [

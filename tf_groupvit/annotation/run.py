@@ -150,7 +150,7 @@ def annotate(
         ray_address=ray_address,
     )
     if dataset is None:
-        check_found(find)
+        check_found(find, column)
     place = Output(output)
     go_on(place, describe(segmenter, ignore_below, listed, column), say)
     with _alone(place):

@@ -112,13 +112,25 @@ def count_items(find: Callable[[], Iterator[Found]]) -> int | None:
     return count
 
 
-def check_found(find: Callable[[], Iterator[Found]]) -> None:
-    """Raise ``InputError`` where there is no picture at all, with the reason if there is one."""
-    problems = []
+def check_found(find: Callable[[], Iterator[Found]], column: str | None = None) -> None:
+    """Raise ``InputError`` where there is no picture at all, with the reason if there is one.
+
+    Or where a column is named and none is in Parquet.
+    """
+    problems, found = [], False
     for one in find():
-        if isinstance(one, Item):
+        if isinstance(one, Problem):
+            problems.append(f"{one.source}: {one.reason}")
+        elif column is None or getattr(one.read, "func", None) is _cell:
             return
-        problems.append(f"{one.source}: {one.reason}")
+        else:
+            found = True
+    if found and problems:
+        return
+    if found:
+        raise InputError(
+            f"The column '{column}' is of Parquet files, and there is none: leave it out."
+        )
     raise InputError(f"There is no picture to annotate: {problems[0] if problems else ENDINGS}.")
 
 
@@ -180,6 +192,8 @@ class _Search:
             yield from self._file(system, path, picture_id(prefix or name_of(path)), prefix)
         elif any(sign in path for sign in "*?["):
             yield from self._pattern(system, path, prefix)
+        elif location == "-":
+            raise InputError("standard input is not read: name paths or URLs")
         else:
             raise FileNotFoundError(path)
 

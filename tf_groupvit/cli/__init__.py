@@ -85,6 +85,21 @@ class LazyGroup(click.Group):
             raise OneLineError(error.format_message()) from error
         except GroupViTError as error:
             raise OneLineError(str(error)) from error
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise OneLineError(
+                "It ran out of memory: take a smaller --size, batch or picture."
+            ) from error
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Of Python, NumPy or TensorFlow, which may not be loaded; Keras hides its error in another."""
+    return error is not None and (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "ResourceExhaustedError"
+        or _is_out_of_memory(error.__context__)
+    )
 
 
 def _stop_writing() -> None:

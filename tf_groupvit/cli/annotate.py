@@ -151,7 +151,7 @@ def command(
     check_arguments(
         names, output, **{name: one for name, one in of_run.items() if name not in UNCHECKED}
     )
-    check_found(partial(find_items, sources, recursive, column))
+    check_found(partial(find_items, sources, recursive, column), column)
     segmenter = load_segmenter(**choices)
 
     try:

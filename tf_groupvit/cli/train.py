@@ -137,7 +137,7 @@ def command(
         least_replicas,
         read_cluster,
     )
-    from tf_groupvit.training.recipe import read_recipe
+    from tf_groupvit.training.recipe import SCENES, read_recipe
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))
     devices = devices or ("all" if cluster.workers > 1 else "1")
@@ -145,6 +145,8 @@ def command(
     keep_freed_memory()
     given = {"steps": steps, "batch_size": batch_size}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if data == SCENES and Path(SCENES).exists():
+        click.echo(f"Scenes are drawn; the folder {SCENES} is ./{SCENES}.", err=True)
     if data is not None:
         changes["data"] = {"source": data}
     if model is not None:

@@ -62,6 +62,7 @@ MANY: tuple[Callable[[Sequence[str]], Source], ...] = (
     *(reader for _, reader in KINDS.values()),
     ImagesWithTexts,
 )
+COMPRESSED = r"\.(tar\.gz|tgz)$"  # which has no part that can be read alone
 SHARDS = " (*.tar, *.tfrecord, *.parquet)"
 
 
@@ -135,6 +136,8 @@ def _open_folder(folder: str) -> Source:
         raise DatasetError(
             f"{folder} has several files of captions, {names} ...: name one of them."
         )
+    if packed := [path for name, path in there.items() if re.search(COMPRESSED, name)]:
+        return _open_files(packed)
     raise DatasetError(
         f"{folder} has neither shards{SHARDS}, nor images with a txt or json beside each, nor one"
         f" of {', '.join(NAMES)}."
@@ -158,6 +161,10 @@ def _shards_in(folder: str) -> list[str]:
 
 def _open_files(files: Sequence[str]) -> Source:
     for file in files:
+        if re.search(COMPRESSED, file):
+            raise DatasetError(
+                f"{file} is a compressed tar, and those are not read: unpack it, with gunzip."
+            )
         if not is_url(file):
             refuse_pointer(Path(file), DatasetError)
     names = ", ".join(map(name_of, files[:3]))
