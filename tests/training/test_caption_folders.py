@@ -10,7 +10,7 @@ from loaded import loaded
 from pairs import folder, pairs, picture
 
 from tf_groupvit.errors import DatasetError
-from tf_groupvit.training.caption_sources import describe_size, open_pairs
+from tf_groupvit.training.caption_sources import open_pairs, outline
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "captions"
 GOOD = ["a red apple", 'one, and "two"', "é on a\ttab"]  # of the four that img2dataset was given
@@ -40,7 +40,27 @@ def test_images_with_a_txt_or_json_beside_them_need_no_list(tmp_path):
         "lone": "there is no caption among png",
         "lost": "there is no image among txt",
     }
-    assert describe_size(source) == "1 folder"
+    assert outline(source)[0] == "6 pairs"
+
+
+def test_an_outline_tells_names_and_their_order_wherever_they_are(tmp_path):
+    def of(*names):
+        folder = tmp_path / str(len([*tmp_path.iterdir()]))
+        folder.mkdir()
+        lines = [json.dumps({"image": name, "caption": "a dog"}) for name in names]
+        for name in names:
+            (folder / name).write_bytes(picture(0))
+        (folder / "captions.jsonl").write_text("\n".join(lines))
+        return outline(open_pairs(folder))
+
+    one = of("1.png", "2.png")
+    assert one == of("1.png", "2.png") and one[0] == "2 pairs"
+    others = [of("2.png", "1.png"), of("1.png", "2.png", "3.png"), of("1.png", "3.png")]
+    assert len({one, *others}) == 4
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / name).write_bytes(b"")
+        count = outline(open_pairs(sorted(tmp_path.glob("*.tar"))))[0]
+    assert count == "2 shards" and outline(open_pairs(tmp_path / "a.tar"))[0] == "1 shard"
 
 
 def test_pairs_of_a_folder_and_of_those_in_it_are_all_read(tmp_path):

@@ -124,6 +124,7 @@ def test_a_state_brings_back_weights_optimizer_and_noise(tmp_path):
         variable.assign(one(variable.shape, variable.dtype))
     of_0_1 = {"initialization": "initialisation", "rematerialize": "rematerialise"}
     about = {of_0_1.get(name, name): value for name, value in built.about.items()}
+    del about["pairs"]  # 0.1 did not note them
     save_state(tmp_path / STATE, built.training, 7, about)
     assert step_of(tmp_path / STATE) == 7
     other = build(tiny_recipe(), tmp_path, seed=3)
@@ -132,6 +133,11 @@ def test_a_state_brings_back_weights_optimizer_and_noise(tmp_path):
         assert np.array_equal(
             keras.ops.convert_to_numpy(variable), one(variable.shape, variable.dtype)
         ), variable.path
+    elsewhere = tmp_path / "of_pairs.safetensors"
+    save_state(elsewhere, built.training, 7, {**about, "pairs": "0a1b"})
+    assert restore_state(elsewhere, other.training, {**other.about, "pairs": "0a1b"}) == 7
+    with pytest.raises(CheckpointError, match="other pairs than are there now: put those back"):
+        restore_state(elsewhere, other.training, {**other.about, "pairs": "c2d3"})
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 The format shows in the name of the files, see ``KINDS``.
 """
 
+import hashlib
 import json
 import os
 import posixpath
@@ -209,14 +210,20 @@ def _expand_braces(path: str) -> list[str]:
     return [one for part in parts for one in _expand_braces(f"{before}{part}{after}")]
 
 
-def describe_size(source: Source) -> str:
-    """How many pairs a source holds, or shards, whose pairs would take a pass through all files."""
+def outline(source: Source) -> tuple[str, str]:
+    """How many pairs a source holds, in words, and what stands for their names in their order.
+
+    Of several files or folders it is they that are counted and named: their pairs would take a pass
+    through all.
+    """
     shards = source.shards
-    what = "shard" if _shard_kind(shards[0]) else "pair"
-    if what == "pair" and kind_of(shards[0]) == "directory":
-        what = "folder"
-    count = sum(1 for _ in source.read(shards[0])) if what == "pair" else len(shards)
-    return f"{count:,} {what}{'s' if count != 1 else ''}"
+    kind = "shard" if _shard_kind(shards[0]) else "pair" if len(shards) == 1 else "folder"
+    names = (one.name for one in source.read(shards[0])) if kind == "pair" else iter(shards)
+    count, digest = 0, hashlib.sha256()
+    for name in names:
+        count += 1
+        digest.update(os.fsencode(name_of(name)) + b"\0")
+    return f"{count:,} {kind}{'s' if count != 1 else ''}", digest.hexdigest()[:12]
 
 
 def records_of(source: Source) -> Iterator[Record]:

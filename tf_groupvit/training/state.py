@@ -55,11 +55,19 @@ def restore_state(path: Path, model: keras.Model, recipe: Mapping[str, object]) 
     """Put a state into a model that was built and compiled the same way; returns its step.
 
     Raises:
-        CheckpointError: it is of another recipe, or does not fit the model.
+        CheckpointError: it is of another recipe, was trained on other pairs, or does not fit the
+            model.
     """
     tensors, about = read_safetensors(path), read_metadata(path)
     made_by = with_new_names(json.loads(about.get("recipe", "{}")))
-    if made_by != json.loads(json.dumps(recipe)):
+    wanted = json.loads(json.dumps(recipe))
+    pairs = wanted.pop("pairs", None)
+    if made_by.pop("pairs", pairs) != pairs:  # older states do not tell
+        raise CheckpointError(
+            f"{path} was trained on other pairs than are there now: put those back, or train into"
+            " another folder."
+        )
+    if made_by != wanted:
         raise CheckpointError(
             f"{path} is of another recipe: train into another folder, or empty this one."
         )

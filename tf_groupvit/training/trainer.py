@@ -30,10 +30,10 @@ from tf_groupvit.training.caption_batches import WHOLE, Position, Share, Trainin
 from tf_groupvit.training.caption_sources import (
     Source,
     count_records,
-    describe_size,
     first_captions,
     first_images,
     open_pairs,
+    outline,
     records_of,
     split,
 )
@@ -67,6 +67,7 @@ class Run:
     processor: ImageProcessor
     training: TrainingModel
     data: SceneBatches | TrainingData
+    pairs: tuple[str, str]  # see ``outline``; empty for scenes
 
     @property
     def folder(self) -> Path:
@@ -76,7 +77,7 @@ class Run:
     @property
     def about(self) -> dict[str, Any]:
         """What a state must agree with, so that the run can resume from it."""
-        return {"seed": self.seed, **self.recipe.to_dict()}
+        return {"seed": self.seed, "pairs": self.pairs[1], **self.recipe.to_dict()}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -200,7 +201,8 @@ def _build(recipe: Recipe, place: RunFolder, seed: int, team: Team) -> Run:
     else:
         recipe, captions = fit_batch(recipe, source), first_captions(source, count)
     rows_per_replica(recipe.batch_size, team.replicas)
-    _agree(recipe, source, seed, team)
+    pairs = outline(source) if source else ("", "")
+    _agree(recipe, source, pairs, seed, team)
     folder = place.local
     resume = (folder / STATE).exists()
     tokenizer, training = make_model(recipe, folder, seed, captions, resume)
@@ -219,17 +221,19 @@ def _build(recipe: Recipe, place: RunFolder, seed: int, team: Team) -> Run:
         cut = tokenizer.limited_to(min(length, longest))
         data = make_data(recipe, source, cut, size, seed, share=share)
         if recipe.epochs:
-            pairs = count_records(source)
-            recipe = replace(recipe, steps=max(1, recipe.epochs * pairs // recipe.batch_size))
+            records = count_records(source)
+            recipe = replace(recipe, steps=max(1, recipe.epochs * records // recipe.batch_size))
     if team.strategy:
         synchronize(training, team.cluster.workers)
     compile_for(training, recipe)
     make_folder((folder / STATE).parent)
-    return Run(recipe, seed, place, team, tokenizer, processor, training, data)
+    return Run(recipe, seed, place, team, tokenizer, processor, training, data, pairs)
 
 
-def _agree(recipe: Recipe, source: Source | None, seed: int, team: Team) -> None:
-    """Have all processes compare their versions, settings and first pairs.
+def _agree(
+    recipe: Recipe, source: Source | None, pairs: tuple[str, str], seed: int, team: Team
+) -> None:
+    """Have all processes compare their versions, settings, names of pairs and first captions.
 
     Raises:
         TrainingError: one of them was started otherwise.
@@ -237,7 +241,8 @@ def _agree(recipe: Recipe, source: Source | None, seed: int, team: Team) -> None
     """
     check_precision(recipe, team.replicas)
     captions = list(first_captions(source, COMPARED)) if source and team.cluster.workers > 1 else []
-    team.agree({**versions(), "seed": seed, **recipe.to_dict(), "captions": captions})
+    facts = {**versions(), "seed": seed, **recipe.to_dict(), "pairs": " ".join(pairs)}
+    team.agree({**facts, "captions": captions})
 
 
 def fit_batch(recipe: Recipe, source: Source) -> Recipe:
@@ -345,7 +350,7 @@ def _announce(run: Run, start: int) -> None:
     """Say what is about to happen, before the first step, which takes longer than the others."""
     recipe, what = run.recipe, "scenes"
     if isinstance(run.data, TrainingData):
-        what = f"{recipe.data.source} ({describe_size(run.data.source)})"
+        what = f"{recipe.data.source} ({run.pairs[0]})"
     team = run.team
     on = f" on {team.replicas} devices" if team.replicas > 1 else ""
     if team.cluster.workers > 1:
