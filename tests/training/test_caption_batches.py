@@ -5,10 +5,13 @@ from itertools import chain, islice
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from pairs import folder, pairs, picture, png, shard, write_tar
 
 from tf_groupvit.errors import DatasetError, InputError
+from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
+from tf_groupvit.training import caption_batches
 from tf_groupvit.training.augment import PLAIN, PUBLISHED, Augmentation
 from tf_groupvit.training.caption_batches import Position, Share, TrainingData
 from tf_groupvit.training.caption_shards import write_tfrecord
@@ -250,6 +253,29 @@ def test_data_of_nothing_but_broken_records_end_with_their_names(tmp_path, token
     data = data_of(path, tokenizer, 2)
     with pytest.raises(Exception, match="3 records were skipped"):
         take(data, 1)
+
+
+@pytest.mark.parametrize("count", [3, 130])
+def test_errors_that_are_not_of_the_pictures_end_the_data_with_their_words(
+    tmp_path, tokenizer, monkeypatch, count
+):
+    monkeypatch.setattr(caption_batches, "IN_A_ROW", 9)
+    data = data_of(shard(tmp_path / "s.tar", count), tokenizer, 2)
+    data._in_graph = 80  # of as many cores as there are
+
+    def image(place, contents, caption):
+        contents = assert_with_message(tf.size(place) == 1, ["No device here."], contents)
+        return place, tf.zeros((3, 4, 4)) + tf.cast(tf.size(contents), tf.float32), caption
+
+    monkeypatch.setattr(data, "_image", image)
+    many = "Two rounds" if count == 3 else "90 pairs in a row"
+    with pytest.raises(tf.errors.OpError):
+        take(data, 1)
+    assert isinstance(data.failure, DatasetError)
+    line = str(data.failure)
+    assert line.startswith(f"{many} gave no batch of 2: {tmp_path / 's.tar'}:0000")
+    assert ": its image cannot be decoded: " in line and "No device here." in line
+    assert "\n" not in line
 
 
 def test_positions_that_are_none_are_refused(tmp_path, tokenizer):

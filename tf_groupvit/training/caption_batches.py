@@ -17,17 +17,19 @@ from typing import NoReturn
 import numpy as np
 import tensorflow as tf
 
-from tf_groupvit.errors import DatasetError, GroupViTError, InputError, one_line
+from tf_groupvit.errors import DatasetError, GroupViTError, InputError, asserted, one_line
 from tf_groupvit.preprocessing.image_arrays import statistics
 from tf_groupvit.preprocessing.image_graph import decode, to_pixel_values
 from tf_groupvit.preprocessing.image_graph_bytes import assert_with_message
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.training.augment import PUBLISHED, Augmentation, augmenter, erase
 from tf_groupvit.training.caption_loading import (
+    IN_A_ROW,
     LONGEST,
     MIN_SIDE,
     UNDECODED,
     decode_error,
+    load_pair,
     load_pairs,
     threads_for,
 )
@@ -277,7 +279,8 @@ class TrainingData:
         What cannot be loaded is noted in ``skipped``.
 
         Raises:
-            DatasetError: two whole rounds gave no batch.
+            DatasetError: two whole rounds gave no batch, or ``IN_A_ROW`` records more than can be
+                on their way; or see ``load_pairs``.
         """
         self._loaded.clear()
         number, start, waiting, last = position.round, position.record, 0, self._last
@@ -294,15 +297,19 @@ class TrainingData:
                     continue
                 image, caption = pair
                 self._loaded[number, place] = record
+                if (many := len(self._loaded)) > self._in_graph + IN_A_ROW:
+                    raise DatasetError(
+                        f"{many:,} pairs in a row gave no batch of {self.batch_size}:"
+                        f" {self._left_out()}"
+                    )
                 waiting += 1
                 yield (number, place), image, caption.encode()
             if last != self._last:
                 waiting, last = 0, self._last
             elif number > position.round + 1 and (waiting == before or waiting > self._in_graph):
                 self._note_unreadable()
-                raise DatasetError(
-                    f"Two rounds gave no batch of {self.batch_size}: {self.skipped.in_one_line()}"
-                )
+                why = self.skipped.in_one_line() if self.skipped else self._left_out()
+                raise DatasetError(f"Two rounds gave no batch of {self.batch_size}: {why}")
             number, start = number + 1, 0
 
     def _image(
@@ -366,3 +373,18 @@ class TrainingData:
         for record in list(self._loaded.values()):
             if (reason := decode_error(record)) != UNDECODED:
                 self.skipped.add(record.name, reason)
+
+    def _left_out(self) -> str:
+        """Name one of the latest records that the graph does not take, and why."""
+        for place, record in [*self._loaded.items()][: -SHOWN - 1 : -1]:
+            reason = decode_error(record)
+            if reason == UNDECODED:
+                try:
+                    image, caption = load_pair(record)
+                    one = tf.constant(place, tf.int64), image, caption.encode()
+                    tf.data.Dataset.from_tensors(one).map(self._image).get_single_element()
+                    continue
+                except (GroupViTError, tf.errors.OpError) as error:
+                    reason = f"{UNDECODED}: {one_line(asserted(str(error)))}"
+            return f"{one_line(record.name, LONGEST)}: {reason}"
+        return "TensorFlow left them out, though each alone can be decoded"
