@@ -65,5 +65,7 @@ def test_the_table_of_flickr30k_is_read_and_its_odd_row_is_named():
     text = "image_name| comment_number| comment\n1.jpg| 0| Two men , one waves .\n"
     assert read_table(text, "results.csv", ",") == [("1.jpg", " Two men , one waves .")]
     odd = "2.jpg| 4   A dog runs across the grass .\n"  # as one row of the file is
-    with pytest.raises(DatasetError, match=r"results\.csv, line 3: expected 3 columns, got 2"):
+    with pytest.raises(
+        DatasetError, match=r"results\.csv, line 3: expected 3 columns, got 2: put the sep"
+    ):
         read_table(text + odd, "results.csv", ",")

@@ -13,6 +13,7 @@ from tiny_recipe import JOINT, TEXT, VISION
 from tf_groupvit.checkpoints.safetensors_file import write_safetensors
 from tf_groupvit.cli import main
 from tf_groupvit.training import trainer
+from tf_groupvit.training.caption_sources import describe_size, open_pairs
 from tf_groupvit.training.recipe import read_recipe
 from tf_groupvit.training.together import Together
 from tf_groupvit.training.trainer import STATE
@@ -69,15 +70,18 @@ def test_a_url_is_no_folder_of_this_disk(tmp_path, monkeypatch):
 def test_a_folder_that_is_called_as_drawn_scenes_are_is_told(tmp_path, monkeypatch):
     folder(tmp_path / "scenes", 2)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trainer, "train", lambda *_, **__: [])
+    sources = []
+    monkeypatch.setattr(
+        trainer, "train", lambda recipe, *_, **__: sources.append(recipe.data.source)
+    )
     said = "Scenes are drawn; the folder scenes is ./scenes."
     done = command("--output", "out", "--data", "scenes")
     assert done.exit_code == 0 and done.stderr.startswith(f"{said}\nTraining on scenes, ")
     done = command("--output", "out", "--data", "scenes", "--check")
     assert done.exit_code == 2 and done.stderr.startswith(f"{said}\nLooking through scenes ...\n")
-    done = command("--output", "out", "--data", "./scenes", "--check")
-    assert done.exit_code == 0 and done.stdout.startswith("./scenes: 2 pairs; none broken\n")
-    assert said not in done.stderr
+    done = command("--output", "out", "--data", "./scenes")
+    assert done.exit_code == 0 and said not in done.stderr and sources == ["scenes", "./scenes"]
+    assert describe_size(open_pairs("./scenes")) == "2 pairs"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

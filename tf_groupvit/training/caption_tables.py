@@ -80,9 +80,11 @@ def _rows(text: str, file: str, form: Form) -> list[Row]:
     found = []
     for line, cells in rows:
         if len(cells) <= max(image, caption) or any(map(str.strip, cells[len(header) :])):
+            advice = "put the separator between the columns, or delete the line"
+            if len(cells) > len(header):
+                advice = "a caption that holds the separator stands in quotation marks"
             raise DatasetError(
-                f"{file}, line {line}: expected {len(header)} columns, got {len(cells)}: "
-                "a caption that holds the separator stands in quotation marks."
+                f"{file}, line {line}: expected {len(header)} columns, got {len(cells)}: {advice}."
             )
         found.append((cells[image].strip(), cells[caption]))
     return found
