@@ -13,7 +13,7 @@ from tiny_recipe import JOINT, TEXT, VISION
 from tf_groupvit.checkpoints.safetensors_file import write_safetensors
 from tf_groupvit.cli import main
 from tf_groupvit.training import trainer
-from tf_groupvit.training.caption_sources import describe_size, open_pairs
+from tf_groupvit.training.caption_sources import count_records, open_pairs
 from tf_groupvit.training.recipe import read_recipe
 from tf_groupvit.training.together import Together
 from tf_groupvit.training.trainer import STATE
@@ -81,7 +81,7 @@ def test_a_folder_that_is_called_as_drawn_scenes_are_is_told(tmp_path, monkeypat
     assert done.exit_code == 2 and done.stderr.startswith(f"{said}\nLooking through scenes ...\n")
     done = command("--output", "out", "--data", "./scenes")
     assert done.exit_code == 0 and said not in done.stderr and sources == ["scenes", "./scenes"]
-    assert describe_size(open_pairs("./scenes")) == "2 pairs"
+    assert count_records(open_pairs("./scenes")) == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
