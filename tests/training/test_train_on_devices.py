@@ -29,10 +29,11 @@ RECIPE = {
     "steps": STEPS,
     "batch_size": 8,
     "save_every": 1,
+    "validate_every": STEPS,
 }
 TABLES = {
     "losses": {"caption": 0.3, "vocabulary": 1.0, "group_word": 1.0},
-    "model.vision": {**VISION, "num_hidden_layers": 1, "depths": [1, 0]},
+    "model.vision": {**VISION, "depths": [2, 0]},
     "model.text": TEXT,
     "model.joint": JOINT,
     "optimizer": {"rate": 1e-3, "warm_up": 5},
@@ -41,11 +42,13 @@ TABLES = {
 
 
 def write_recipe(path):
-    """The demo's losses and groups, on 26 drawn pictures: they do not fill a round of batches."""
+    """The demo's losses and groups, on 26 drawn pictures, four of them held out: the others do not
+    fill a round of batches.
+    """
     pairs = path.parent / "pairs"
     given = ["scenes", "--output", str(pairs), "--count", "26", "--size", "32"]
     assert CliRunner().invoke(main, given).exit_code == 0
-    data = {"source": str(pairs), "augmentation": "none"}
+    data = {"source": str(pairs), "augmentation": "none", "validation_share": 0.16}
     lines = [f"{key} = {json.dumps(value)}" for key, value in RECIPE.items()]
     for name, table in {**TABLES, "data": data}.items():
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
@@ -155,6 +158,8 @@ def test_losses_and_weights_of_twenty_steps_are_those_of_one_device(runs, name):
     one = losses(folder / "one")
     assert len(one) == STEPS and len(np.unique(one[:, 0])) == STEPS
     np.testing.assert_allclose(losses(folder / name), one, rtol=2e-4)
+    held_out, theirs = (history(folder / each)[-1]["val_loss"] for each in (name, "one"))
+    np.testing.assert_allclose(held_out, theirs, rtol=2e-4)
     ours, theirs = (load_file(folder / each / STATE) for each in (name, "one"))
     for path, value in theirs.items():
         # Biases before a normalization, and of keys, have no true gradient.
