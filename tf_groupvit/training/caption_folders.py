@@ -91,19 +91,20 @@ class CaptionedFolder:
 def _image_folders(file: str) -> list[str]:
     """Where the images that a file names may lie, seen from its folder.
 
-    COCO's lie in a folder with the name of their part, next to that of the annotations.
+    COCO's lie in a folder with the name of their part, next to that of the annotations; Flickr8k's
+    and Flickr30k's in folders of these names.
     """
     stem, suffix = posixpath.splitext(name_of(file))
     if suffix.lower() != ".json":
-        return ["", "images"]
+        return ["", "images", "Images", "flickr30k_images"]
     part = stem.removeprefix("captions_")
     return ["", "images", part, f"../{part}", "../images"]
 
 
 def _said(folders: Sequence[str]) -> str:
-    """Where COCO's images were looked for; others lie where anybody looks."""
+    """Where images were looked for, in words."""
     others = ", ".join(folders[1:])
-    return f" They were looked for there and in the folders {others}." if len(folders) > 2 else ""
+    return f" They were looked for there and in the folders {others}." if others else ""
 
 
 def _place(file: str, folder: str, image: str) -> str:
