@@ -47,7 +47,7 @@ def test_images_with_a_txt_or_json_beside_them_need_no_list(tmp_path):
 def test_images_lie_beside_their_list_or_in_a_folder_of_a_known_name(folder, tmp_path):
     (tmp_path / folder).mkdir(exist_ok=True)
     (tmp_path / folder / "1.jpg").write_bytes(picture(1))
-    (tmp_path / "results.csv").write_text("image_name| comment_number| comment\n1.jpg| 0| a dog\n")
+    (tmp_path / "results.csv").write_text("image_name| comment_number| comment\n1.jpg| 0|a dog\n")
     assert loaded(open_pairs(tmp_path / "results.csv"))[0] == [(picture(1), "a dog")]
 
 
