@@ -121,6 +121,11 @@ def test_workers_of_other_versions_or_settings_are_refused_in_one_line(monkeypat
         pair.agree({**facts, "TensorFlow": "2.19.0"})
     with pytest.raises(TrainingError, match=r"Worker 1 has captions \w{12}, worker 0 has \w{12}"):
         pair.agree({**facts, "captions": ["a cat"] * 100})
+    monkeypatch.setattr(Team, "exchange", lambda self, what, row: rows.append(row) or [row])
+    pair.agree({**facts, "optimizer": {"rate": 0.1, "decay": [1] * 50}})
+    monkeypatch.setattr(Team, "exchange", lambda self, what, row: [rows[-1], row])
+    with pytest.raises(TrainingError, match=r"has optimizer\.rate 0\.2, worker 0 has 0\.1: start"):
+        pair.agree({**facts, "optimizer": {"rate": 0.2, "decay": [1] * 50}})
 
 
 def test_other_backends_than_tensorflow_train_on_one_device(monkeypatch):

@@ -1,6 +1,8 @@
 """The command train: what it asks for, says, and refuses."""
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import keras
@@ -14,6 +16,7 @@ from tf_groupvit.checkpoints.safetensors_file import write_safetensors
 from tf_groupvit.cli import main
 from tf_groupvit.training import trainer
 from tf_groupvit.training.caption_sources import count_records, open_pairs
+from tf_groupvit.training.devices import Cluster, Team
 from tf_groupvit.training.recipe import read_recipe
 from tf_groupvit.training.together import Together
 from tf_groupvit.training.trainer import STATE
@@ -198,3 +201,29 @@ def test_a_captions_file_that_names_missing_images_is_refused(tmp_path):
         and "nowhere.png" in done.stderr
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_of_several_that_is_stopped_ends_with_one_line(monkeypatch, tmp_path, number):
+    team = Team(cluster=Cluster(1, 2))
+    team.watch.kept = lambda: "worker 0 names the last good state"
+    monkeypatch.setattr("tf_groupvit.training.devices.make_team", lambda *asked: team)
+    monkeypatch.setattr(
+        "tf_groupvit.training.trainer.train", lambda *_, **__: signal.raise_signal(number)
+    )
+    monkeypatch.setattr("tf_groupvit.cli.train.end_process", sys.exit)
+    hosts = {"worker": ["localhost:1", "localhost:2"]}
+    config = {"cluster": hosts, "task": {"type": "worker", "index": 1}}
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        done = CliRunner().invoke(
+            main,
+            ["train", "--output", str(tmp_path / "mine")],
+            env={"TF_CONFIG": json.dumps(config)},
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.output.splitlines()[1:] == [
+        "Worker 1 was stopped; worker 0 names the last good state: start all workers again with"
+        " the same command."
+    ]

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tf_groupvit.errors import GroupViTError, InputError
+from tf_groupvit.errors import GroupViTError, InputError, TrainingError
 from tf_groupvit.quiet import import_tensorflow
 from tf_groupvit.training.devices import TIMEOUT, Cluster, end_process
 
@@ -199,18 +200,30 @@ def _train(
     cluster: Cluster,
     timeout: float,
 ) -> list[dict[str, Any]]:
-    """Load TensorFlow, set up the devices, and train."""
+    """Load TensorFlow, set up the devices, and train.
+
+    Raises:
+        TrainingError: besides the others, this worker of several was interrupted or terminated.
+    """
     from tf_groupvit.storage import is_url
-    from tf_groupvit.training.devices import make_team
+    from tf_groupvit.training.devices import make_team, to_do
 
     if cluster.workers == 1:
         import_tensorflow()  # has it look for devices, which workers must not
     team = make_team(devices, cluster, timeout)
+    if cluster.workers > 1:  # TensorFlow's workers take note of SIGTERM, and go on
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     from tf_groupvit.training.trainer import train
 
     folder = output if is_url(output) else Path(output)
     bar = sys.stderr.isatty()
-    return train(recipe, folder, seed, bar=bar, tensorboard=tensorboard, team=team)
+    try:
+        return train(recipe, folder, seed, bar=bar, tensorboard=tensorboard, team=team)
+    except KeyboardInterrupt:
+        if cluster.workers == 1:
+            raise
+        said = f"Worker {cluster.worker} was stopped{to_do(team.watch.kept())}"
+        raise TrainingError(said) from None
 
 
 def _kept(output: str) -> str:

@@ -317,7 +317,7 @@ class Team:
         """
         if self.cluster.workers == 1:
             return
-        said = json.dumps({name: shortened(value) for name, value in facts.items()}).encode()
+        said = json.dumps({name: shortened(value) for name, value in _single(facts)}).encode()
         number = int.from_bytes(hashlib.sha256(said).digest()[:4], "big")
         row = [number, *said[:LONGEST_FACTS].ljust(LONGEST_FACTS)]
         rows = self.exchange("The start", row)
@@ -335,6 +335,15 @@ def _facts_of(row: Sequence[int]) -> dict[str, str]:
     except ValueError:
         return {}
     return found
+
+
+def _single(facts: Mapping[str, object], within: str = "") -> Iterator[tuple[str, object]]:
+    """Each setting by its name; one in a table as ``table.setting``."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _single(value, f"{within}{name}.")
+        else:
+            yield within + name, value
 
 
 def shortened(value: object) -> str:
