@@ -2,6 +2,7 @@
 
 import json
 from itertools import chain, islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,6 +220,17 @@ def test_shares_are_those_of_one_process_in_every_round(tmp_path, tokenizer):
     assert [sorted(chain(*own)) for own in zip(*parts, strict=True)] == list(map(sorted, whole))
     again = [levels(take(data, 2, data.position(3))) for data in workers]
     assert again == [part[3:] for part in parts]
+
+
+def test_a_new_round_of_several_workers_takes_no_pass_to_count_its_records(tmp_path, tokenizer):
+    """Others wait for its first batch, and a pass through all headers may take very long."""
+    data, read = data_of(shard(tmp_path / "s.tar", 6), tokenizer, 2, share=Share(1, 2)), []
+    source = data.source
+    data.source = SimpleNamespace(
+        shards=source.shards, read=lambda one: read.append(one) or source.read(one)
+    )
+    assert len(list(islice(data.records_from(Position()), 3 * 3))) == 9
+    assert len(read) == 3
 
 
 def test_rounds_that_are_still_in_the_graph_are_waited_for(tmp_path, tokenizer):

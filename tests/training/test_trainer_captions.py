@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pairs import png, write_tar
+from pairs import png, shard, write_tar
 from tiny_recipe import JOINT, TEXT, VISION, tiny_recipe
 
 from tf_groupvit.cli import main
@@ -19,6 +20,7 @@ from tf_groupvit.models.groupvit import TFGroupViTModel
 from tf_groupvit.preprocessing.tokenizer import Tokenizer
 from tf_groupvit.scenes.scene import scenes
 from tf_groupvit.training import trainer
+from tf_groupvit.training.devices import Team
 from tf_groupvit.training.recipe import read_recipe
 from tf_groupvit.training.state import position_of, step_of
 from tf_groupvit.training.trainer import BEST, HISTORY, STATE, build, open_sources
@@ -319,3 +321,21 @@ def test_the_published_recipe_takes_its_first_steps_on_shards(tmp_path):
     rate = build(epochs, tmp_path / "new").training.optimizer.inner_optimizer._learning_rate
     rates = [float(rate(step)) for step in (0, 4, 60)]  # 16 pairs in 30 epochs are 60 batches
     assert rates == pytest.approx([4e-6, 1.6e-3, 4e-5], rel=1e-5)
+
+
+def test_data_are_counted_before_workers_wait_for_each_other(tmp_path, monkeypatch):
+    """A pass through all headers may take longer than they wait."""
+    done = []
+
+    @contextmanager
+    def waiting(team, what):
+        done.append("waiting")
+        yield
+
+    monkeypatch.setattr(trainer, "count_records", lambda source: done.append("counted") or 80)
+    monkeypatch.setattr(Team, "waiting", waiting)
+    monkeypatch.setattr(trainer, "_build", lambda recipe, *_: recipe)
+    shard(tmp_path / "0.tar", 6)
+    recipe = tiny_recipe(data={"source": str(tmp_path)}, batch_size=4, losses={"caption": 1.0})
+    built = build(replace(recipe, epochs=2), tmp_path / "out")
+    assert built.steps == 40 and done == ["counted", "waiting"]

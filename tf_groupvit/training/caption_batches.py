@@ -8,7 +8,7 @@ Each batch is a dict: ``pixel_values`` float32 (B, 3, S, S), normalized, and the
 import os
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -108,10 +108,11 @@ def shuffled(records: Iterable[Record], buffer: int, rng: random.Random) -> Iter
 
 def one_round(
     source: Source, number: int, seed: int, buffer: int, share: Share, before: int = 0
-) -> Iterator[tuple[int, Record]]:
+) -> Generator[tuple[int, Record], None, int]:
     """The share's records of a round, with their places in its order: by seed and number alone.
 
-    ``before`` it came so many records of other rounds, which were shared in turn, too.
+    Returns how many records the round has, those of all shares. ``before`` it came so many records
+    of other rounds, which were shared in turn, too.
 
     Shards are in another order each round, unless the buffer says not to shuffle. The buffer holds
     names and places in files, not images: ten thousand take a few megabytes, and skipping to a
@@ -122,9 +123,11 @@ def one_round(
     if buffer > 1:
         rng.shuffle(shards)
     records = (record for shard in shards for record in source.read(shard))
+    place = -1
     for place, record in enumerate(shuffled(records, buffer, rng)):
         if (before + place) % share.workers == share.worker:
             yield place, record
+    return place + 1
 
 
 class Skipped(dict[str, str]):
@@ -255,7 +258,9 @@ class TrainingData:
         before = 0
         if number and self.share.workers > 1:
             before = number * self._in_all
-        return one_round(self.source, number, self.seed, self.shuffle, self.share, before)
+        self._in_all = yield from one_round(
+            self.source, number, self.seed, self.shuffle, self.share, before
+        )
 
     @cached_property
     def _in_all(self) -> int:

@@ -33,7 +33,7 @@ from tf_groupvit.training.caption_folders import (
     folders_with_texts,
     open_captions_file,
 )
-from tf_groupvit.training.caption_loading import load_pair
+from tf_groupvit.training.caption_loading import load_pair, load_pairs, threads_for
 from tf_groupvit.training.caption_parquet import ParquetShards, holds_pairs
 from tf_groupvit.training.caption_shards import Record, TarShards, TFRecordShards
 from tf_groupvit.training.captions_file import KINDS as CAPTIONS_FILES
@@ -233,11 +233,10 @@ def records_of(source: Source) -> Iterator[Record]:
 
 def first_captions(source: Source, count: int) -> Iterator[str]:
     """The captions of the first ``count`` records, but for those that cannot be read."""
-    for record in islice(records_of(source), count):
-        try:
-            yield load_pair(record)[1]
-        except GroupViTError:
-            continue  # training reports it by name
+    records = enumerate(islice(records_of(source), count))
+    for _, _, pair in load_pairs(records, threads_for(source.shards)):
+        if not isinstance(pair, GroupViTError):  # training reports it by name
+            yield pair[1]
 
 
 def first_images(source: Source, count: int) -> list[np.ndarray]:

@@ -188,21 +188,35 @@ def build(recipe: Recipe, folder: str | Path | RunFolder, seed: int = 0, team: T
     """
     place = folder if isinstance(folder, RunFolder) else open_folder(folder)
     with team.scope():
-        return _build(recipe, place, seed, team)
+        keras.utils.set_random_seed(seed)
+        source = None if recipe.data.source == SCENES else open_sources(recipe)[0]
+        if source:
+            recipe = fit_batch(recipe, source)
+        rows_per_replica(recipe.batch_size, team.replicas)
+        # What may be a pass through all data comes before what the other processes wait for.
+        if source and recipe.epochs:
+            records = count_records(source)
+            recipe = replace(recipe, steps=max(1, recipe.epochs * records // recipe.batch_size))
+        pairs = outline(source) if source else ("", "")
+        with team.waiting("The start"):
+            _agree(recipe, source, pairs, seed, team)
+            return _build(recipe, source, pairs, place, seed, team)
 
 
-def _build(recipe: Recipe, place: RunFolder, seed: int, team: Team) -> Run:
-    keras.utils.set_random_seed(seed)
-    source = None if recipe.data.source == SCENES else open_sources(recipe)[0]
+def _build(
+    recipe: Recipe,
+    source: Source | None,
+    pairs: tuple[str, str],
+    place: RunFolder,
+    seed: int,
+    team: Team,
+) -> Run:
     count = recipe.vocabulary.captions
     captions: Iterator[str]
     if source is None:
         captions = (one.caption for one in scenes(seed, count, DRAWN_AT, "training"))
     else:
-        recipe, captions = fit_batch(recipe, source), first_captions(source, count)
-    rows_per_replica(recipe.batch_size, team.replicas)
-    pairs = outline(source) if source else ("", "")
-    _agree(recipe, source, pairs, seed, team)
+        captions = first_captions(source, count)
     folder = place.local
     resume = (folder / STATE).exists()
     tokenizer, training = make_model(recipe, folder, seed, captions, resume)
@@ -220,9 +234,6 @@ def _build(recipe: Recipe, place: RunFolder, seed: int, team: Team) -> Run:
     else:
         cut = tokenizer.limited_to(min(length, longest))
         data = make_data(recipe, source, cut, size, seed, share=share)
-        if recipe.epochs:
-            records = count_records(source)
-            recipe = replace(recipe, steps=max(1, recipe.epochs * records // recipe.batch_size))
     if team.strategy:
         synchronize(training, team.cluster.workers)
     compile_for(training, recipe)
@@ -299,8 +310,7 @@ def train(
     place = open_folder(folder) if team.first else NoFolder(folder)
     place.fetch()
     team.watch.kept = place.kept
-    with team.waiting("The start"):
-        run = build(recipe, place, seed, team)
+    run = build(recipe, place, seed, team)
     try:
         return _train(run, bar, tensorboard)
     except InputError as error:
