@@ -142,7 +142,7 @@ class Downloads:
     def __init__(self, file: str, rows: Callable[[], Iterable[Row | None]]) -> None:
         self.shards: Sequence[str] = [file]
         self._file, self._rows = file, rows
-        self._folders = self._folders_there()
+        self._folders = self._there(DOWNLOADS)
         lines = enumerate(islice(rows(), AFAR if is_url(file) else LOOKED_FOR))
         first = [(number, row[0]) for number, row in lines if row]
         if not any(self._find(*one) for one in first):
@@ -165,7 +165,7 @@ class Downloads:
         image = self._find(number, address)
         if not image:
             try:
-                gone = {*self._folders} - {*self._folders_there()}
+                gone = {*self._folders} - {*self._there(self._folders)}
             except Exception as error:  # each storage has errors of its own
                 raise StorageError(f"the folders cannot be read: {reason_of(error)}") from error
             if gone:
@@ -173,8 +173,8 @@ class Downloads:
             raise DatasetError("its image was not downloaded")
         return read_part(image), caption
 
-    def _folders_there(self) -> list[str]:
-        places = {name: beside(self._file, name or ".") for name in DOWNLOADS}
+    def _there(self, folders: Iterable[str]) -> list[str]:
+        places = {name: beside(self._file, name or ".") for name in folders}
         return [name for name, place in places.items() if kind_of(place) == "directory"]
 
     def _find(self, number: int, address: str) -> str:
