@@ -87,6 +87,19 @@ def test_an_address_of_another_kind_is_one_line(address):
 
 
 @needs_ray
+def test_a_process_that_is_in_a_cluster_goes_to_no_other(monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    here = SimpleNamespace(gcs_address="10.0.0.1:6379")
+    monkeypatch.setattr("ray.get_runtime_context", lambda: here)
+    for address in (None, "auto", "local", "10.0.0.1:6379"):
+        with joined(address):
+            pass
+    words = "^Ray at '10.0.0.2:6379' cannot be used: this process is in another cluster: leave"
+    with pytest.raises(InputError, match=words), joined("10.0.0.2:6379"):
+        pass
+
+
+@needs_ray
 @pytest.mark.parametrize(
     ("machines", "workers", "count", "cores"),
     [

@@ -214,7 +214,9 @@ def test_a_worker_of_several_that_is_stopped_ends_with_one_line(monkeypatch, tmp
     monkeypatch.setattr("tf_groupvit.cli.train.end_process", sys.exit)
     hosts = {"worker": ["localhost:1", "localhost:2"]}
     config = {"cluster": hosts, "task": {"type": "worker", "index": 1}}
-    before = signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    # Programs that a shell starts in the background are made to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         done = CliRunner().invoke(
             main,
@@ -222,7 +224,8 @@ def test_a_worker_of_several_that_is_stopped_ends_with_one_line(monkeypatch, tmp
             env={"TF_CONFIG": json.dumps(config)},
         )
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
     assert done.output.splitlines()[1:] == [
         "Worker 1 was stopped; worker 0 names the last good state: start all workers again with"
         " the same command."

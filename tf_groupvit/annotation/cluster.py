@@ -188,8 +188,11 @@ def _columns(schema: Any, wanted: str | None) -> tuple[str, str]:
 def joined(address: str | None = None) -> Iterator[None]:
     """A cluster that runs, or one of this machine for the length of the block.
 
-    Ray reports how it is used to those who make it unless ``RAY_USAGE_STATS_ENABLED`` is 0, which
-    it is here unless the user has set it.
+    A process that is in a cluster stays there. Ray reports how it is used to those who make it
+    unless ``RAY_USAGE_STATS_ENABLED`` is 0, which it is here unless the user has set it.
+
+    Raises:
+        InputError: there is no Ray, or this process is in another cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     place = _place(address)
@@ -199,6 +202,11 @@ def joined(address: str | None = None) -> Iterator[None]:
     import ray.data
 
     if ray.is_initialized():
+        if address not in (None, "auto", "local", ray.get_runtime_context().gcs_address):
+            raise InputError(
+                f"Ray at '{address}' cannot be used: this process is in another cluster: leave the"
+                " address out, or call ray.shutdown() first."
+            )
         yield
         return
     dashboard = False if place == "local" else None
