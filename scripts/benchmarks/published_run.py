@@ -139,7 +139,6 @@ def derived(chosen: argparse.Namespace) -> dict[str, Any]:
         "steps_per_second": steps / seconds,
         "seconds_per_step": seconds / steps,
         "batch": recipe.batch_size,
-        "rows": recipe.batch_size // chosen.devices,
         # Images, captions and the words' prompts in the shared space, float32.
         "embeddings": 4 * 256 * recipe.batch_size * (2 + recipe.data.word_count),
     }
